@@ -1,0 +1,105 @@
+//! A listener under edge triggers: accepted until WouldBlock, and not lost when it cannot be.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::core::Core;
+use crate::id::Token;
+use crate::net::{AcceptError, Socket, Stream};
+use crate::timer::{Nanos, Timers};
+use crate::{Address, Error};
+
+/// Newcomers gone before they could be accepted that are passed over in one go.
+const GONE: usize = 64;
+/// Without descriptors, how long until the next try if no connection closes before.
+const RETRY: Duration = Duration::from_secs(1);
+
+pub(crate) struct Listener {
+    socket: Socket,
+    address: Address,
+    token: Token,
+    /// Somebody may be waiting: set by an event, cleared by WouldBlock only.
+    ready: bool,
+    /// Accepting failed for want of descriptors; when to try again, and how many had been freed.
+    stuck: Option<(Nanos, u64)>,
+}
+
+impl Listener {
+    pub(crate) fn bind(
+        address: &Address,
+        token: Token,
+        core: &mut Core,
+    ) -> Result<Listener, Error> {
+        let mut socket = Socket::bind(address)?;
+        let local = socket.local_addr().map_err(|error| Error::listen(address, error))?;
+        if let Some(registry) = &core.registry {
+            let registered = socket.register(registry, token);
+            registered.map_err(|error| Error::listen(address, error))?;
+        }
+        Ok(Listener { socket, address: local, token, ready: true, stuck: None })
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    pub(crate) fn ready(&mut self) {
+        self.ready = true;
+    }
+
+    /// Somebody may be waiting, and there may be a descriptor.
+    pub(crate) fn wants(&self, core: &Core) -> bool {
+        self.ready && self.stuck.is_none_or(|(_, freed)| freed != core.freed)
+    }
+
+    /// The moment for another try has come.
+    pub(crate) fn retry(&mut self) {
+        self.stuck = None;
+    }
+
+    /// Takes its retry out of the timers.
+    pub(crate) fn disarm(&mut self, timers: &mut Timers) {
+        if let Some((when, _)) = self.stuck.take() {
+            timers.disarm(when, self.token);
+        }
+    }
+
+    /// One newcomer; none when nobody is left or nobody can be had. Those that were gone before
+    /// they could be accepted are passed over. `no` gives what to say to one too many.
+    pub(crate) fn accept(
+        &mut self,
+        timers: &mut Timers,
+        core: &mut Core,
+        no: impl FnOnce() -> Cow<'static, [u8]>,
+    ) -> Option<(Stream, Option<SocketAddr>)> {
+        self.disarm(timers);
+        for _ in 0..GONE {
+            let error = match self.socket.accept() {
+                Ok(newcomer) => return Some(newcomer),
+                Err(error) => error,
+            };
+            match AcceptError::of(&error) {
+                AcceptError::Drained => {
+                    self.ready = false;
+                    return None;
+                }
+                AcceptError::Gone => {}
+                AcceptError::Stuck => {
+                    log::debug!("{}: accept: {error}", self.address);
+                    core.with_reserve(|core| {
+                        if let Ok((stream, _)) = self.socket.accept() {
+                            core.counters.refused += 1;
+                            stream.turn_away(&no());
+                        }
+                    });
+                    let when = core.after(RETRY);
+                    timers.arm(when, self.token);
+                    self.stuck = Some((when, core.freed));
+                    return None;
+                }
+            }
+        }
+        None
+    }
+}

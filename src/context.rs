@@ -1,0 +1,376 @@
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+
+use crate::connection::State;
+use crate::core::Core;
+use crate::id::Token;
+use crate::line::Lines;
+use crate::net::Stream;
+use crate::pool::Pool;
+use crate::timer::TimerId;
+use crate::{CloseReason, ConnId, Counters, Error, Limits, ToAddress};
+
+/// What a handler can do with the connection that a hook is about. Made by the loop, one for
+/// each call; everything of [`ServiceContext`] works on it too.
+pub struct Context<'a, S> {
+    service: ServiceContext<'a, S>,
+    id: ConnId,
+    /// The connection's own request is being handled: its output holds it back rather than
+    /// making it a slow consumer.
+    own: bool,
+}
+
+impl<'a, S> Context<'a, S> {
+    pub(crate) fn new(pool: &'a mut Pool<S>, core: &'a mut Core, id: ConnId, own: bool) -> Self {
+        Context { service: ServiceContext { pool, core }, id, own }
+    }
+
+    /// The connection's identity, to send to it later.
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// The handler's own state of this connection.
+    pub fn session(&mut self) -> &mut S {
+        &mut self.service.pool.connections[self.id.slot()].session
+    }
+
+    /// Appends to this connection's output; all of a turn's output leaves in one write. Past
+    /// [`high_water`](Limits::high_water) the connection is not read until the client has
+    /// taken most of it. After `close` nothing more is sent, and this says false.
+    #[inline]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        let ServiceContext { pool, core } = &mut self.service;
+        pool.send(self.id.slot(), bytes.as_ref(), self.own, core)
+    }
+
+    /// What `write!(cx, "hello {name}\n")` calls: formats into this connection's output.
+    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
+        match text.as_str() {
+            Some(text) => self.send(text),
+            None => self.send(text.to_string()),
+        };
+    }
+
+    /// Appends to the output of every open connection of this handler, this one included.
+    /// Others that do not read it become slow consumers past [`max_output`](Limits::max_output).
+    pub fn broadcast(&mut self, bytes: impl AsRef<[u8]>) {
+        self.broadcast_if(bytes, |_, _| true);
+    }
+
+    /// As [`broadcast`](Self::broadcast), to all but this one.
+    pub fn broadcast_to_others(&mut self, bytes: impl AsRef<[u8]>) {
+        let me = self.id;
+        self.broadcast_if(bytes, |id, _| id != me);
+    }
+
+    /// As [`broadcast`](Self::broadcast), to those that `wanted` picks by id and session.
+    pub fn broadcast_if(
+        &mut self,
+        bytes: impl AsRef<[u8]>,
+        wanted: impl FnMut(ConnId, &S) -> bool,
+    ) {
+        let ServiceContext { pool, core } = &mut self.service;
+        pool.broadcast(bytes.as_ref(), self.own.then_some(self.id), core, wanted);
+    }
+
+    /// Ends the connection gracefully: no more input is handled, what was sent goes out, then
+    /// the write side is shut and input thrown away for [`linger`](Limits::linger) at most, so
+    /// that no reset destroys the last reply.
+    pub fn close(&mut self) {
+        let reason = if self.at_eof() { CloseReason::PeerClosed } else { CloseReason::Closed };
+        self.service.pool.close(self.id, reason, self.service.core);
+    }
+
+    /// Ends the connection at once with a reset; unsent output is lost.
+    pub fn abort(&mut self) {
+        self.service.pool.end(self.id, CloseReason::Aborted);
+    }
+
+    /// Stops reading this connection, so that TCP holds the client back. Input already received
+    /// waits too.
+    pub fn pause(&mut self) {
+        self.service.pause_connection(self.id);
+    }
+
+    /// Reads again after [`pause`](Self::pause); what waited comes first.
+    pub fn resume(&mut self) {
+        self.service.resume_connection(self.id);
+    }
+
+    /// Calls [`on_timer`](crate::Handler::on_timer) once, `after` from now, unless the connection
+    /// is gone by then. A turn's timers fire in order; resolution is a millisecond.
+    pub fn set_timer(&mut self, after: Duration) -> TimerId {
+        let when = self.service.core.after(after);
+        self.service.pool.set_timer(self.id, when)
+    }
+
+    /// As [`set_timer`](Self::set_timer), at a moment: for a rhythm that does not drift.
+    pub fn set_timer_at(&mut self, when: Instant) -> TimerId {
+        let when = self.service.core.nanos(when);
+        self.service.pool.set_timer(self.id, when)
+    }
+
+    /// Cancels a timer of this connection. False when it has fired already.
+    pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
+        let pool = &mut self.service.pool;
+        pool.drop_timer(self.id, timer);
+        pool.timers.cancel(timer, Token::connection(pool.service, self.id))
+    }
+
+    /// The client's address as it connected, also after it is gone; for an outbound connection
+    /// the address dialled. None over a Unix socket.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.service.pool.connections[self.id.slot()].peer
+    }
+
+    /// Our own address of this connection (a system call). None over a Unix socket.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.service.pool.connections[self.id.slot()].stream.local_addr()
+    }
+
+    /// Whether it was dialled with `connect` rather than accepted.
+    pub fn is_outbound(&self) -> bool {
+        self.service.pool.connections[self.id.slot()].flags.outbound
+    }
+
+    /// Whether the client has ended its side: what [`on_bytes`](crate::Handler::on_bytes) is
+    /// given then is all that will ever come.
+    pub fn at_eof(&self) -> bool {
+        self.service.pool.connections[self.id.slot()].flags.eof
+    }
+
+    /// Bytes sent and not yet taken by the kernel.
+    pub fn unsent(&self) -> usize {
+        self.service.pool.connections[self.id.slot()].output.len()
+    }
+
+    /// The lines in `bytes`, which must be what [`on_bytes`](crate::Handler::on_bytes) was given
+    /// or its rest.
+    #[inline]
+    pub fn lines<'b>(&self, bytes: &'b [u8]) -> Lines<'b> {
+        let known = self.service.pool.connections[self.id.slot()].input.known;
+        Lines::new(bytes, known as usize)
+    }
+
+    /// Whether the loop still wants input handled: false once this connection is paused, held
+    /// back or closing, or has had its share of the turn.
+    #[inline]
+    pub(crate) fn may_go_on(&self) -> bool {
+        let ServiceContext { pool, core } = &self.service;
+        core.lines_left > 0 && pool.connections[self.id.slot()].takes_input()
+    }
+
+    #[inline]
+    pub(crate) fn count_line(&mut self) {
+        self.service.core.lines_left -= 1;
+        self.service.core.counters.lines_in += 1;
+    }
+
+    pub(crate) fn remember_known(&mut self, known: usize) {
+        self.service.pool.connections[self.id.slot()].input.known = known as u32;
+    }
+
+    /// Takes no more input; the loop adds the last words and closes it.
+    pub(crate) fn line_too_long(&mut self) {
+        self.service.pool.connections[self.id.slot()].flags.overlong = true;
+    }
+}
+
+impl<'a, S> Deref for Context<'a, S> {
+    type Target = ServiceContext<'a, S>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.service
+    }
+}
+
+impl<S> DerefMut for Context<'_, S> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.service
+    }
+}
+
+impl<S> fmt::Debug for Context<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// What a handler can do with its service as a whole: all its connections, and the loop. Hooks
+/// that are about no connection get it alone.
+///
+/// The id of a connection that is gone does no harm: the call says so and changes nothing.
+pub struct ServiceContext<'a, S> {
+    pool: &'a mut Pool<S>,
+    core: &'a mut Core,
+}
+
+impl<'a, S> ServiceContext<'a, S> {
+    pub(crate) fn new(pool: &'a mut Pool<S>, core: &'a mut Core) -> Self {
+        ServiceContext { pool, core }
+    }
+
+    /// Appends to the output of any connection of this handler. False when it is gone or
+    /// closing. The other one did not ask for it, so it must keep up:
+    /// see [`max_output`](Limits::max_output).
+    pub fn send_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
+        self.pool.get(id).is_some() && self.pool.send(id.slot(), bytes.as_ref(), false, self.core)
+    }
+
+    /// Appends to the output of every open connection of this handler.
+    pub fn broadcast(&mut self, bytes: impl AsRef<[u8]>) {
+        self.broadcast_if(bytes, |_, _| true);
+    }
+
+    /// As [`broadcast`](Self::broadcast), to those that `wanted` picks by id and session.
+    pub fn broadcast_if(
+        &mut self,
+        bytes: impl AsRef<[u8]>,
+        wanted: impl FnMut(ConnId, &S) -> bool,
+    ) {
+        self.pool.broadcast(bytes.as_ref(), None, self.core, wanted);
+    }
+
+    /// Ends a connection gracefully, as [`Context::close`]. False when it is gone or closing.
+    pub fn close_connection(&mut self, id: ConnId) -> bool {
+        let open = self.pool.get(id).is_some_and(|found| found.state <= State::Open);
+        self.pool.close(id, CloseReason::Closed, self.core);
+        open
+    }
+
+    /// Ends a connection at once, as [`Context::abort`]. False when it is gone.
+    pub fn abort_connection(&mut self, id: ConnId) -> bool {
+        let there = self.pool.get(id).is_some();
+        self.pool.end(id, CloseReason::Aborted);
+        there
+    }
+
+    /// Stops reading a connection, as [`Context::pause`]. False when it is gone.
+    pub fn pause_connection(&mut self, id: ConnId) -> bool {
+        let found = self.pool.get_mut(id);
+        found.map(|found| found.flags.paused = true).is_some()
+    }
+
+    /// Reads a connection again, as [`Context::resume`]. False when it is gone.
+    pub fn resume_connection(&mut self, id: ConnId) -> bool {
+        let Some(found) = self.pool.get_mut(id) else { return false };
+        found.flags.paused = false;
+        // What has arrived meanwhile was told by an edge that does not repeat.
+        self.pool.queue(id);
+        true
+    }
+
+    /// The session of any open connection of this handler.
+    pub fn session_of(&mut self, id: ConnId) -> Option<&mut S> {
+        let found = self.pool.get_mut(id).filter(|found| found.state == State::Open);
+        found.map(|found| &mut found.session)
+    }
+
+    /// All open connections of this handler and their sessions, in no particular order; ids
+    /// sort by arrival. Costs as many steps as there have ever been connections at once.
+    pub fn connections(&self) -> impl Iterator<Item = (ConnId, &S)> {
+        self.pool.everyone().map(|(id, found)| (id, &found.session))
+    }
+
+    /// How many connections of this handler are open.
+    pub fn connection_count(&self) -> usize {
+        self.pool.live
+    }
+
+    /// Dials out. The new connection belongs to this handler like an accepted one:
+    /// [`on_open`](crate::Handler::on_open) comes when it is there, and when it cannot be had
+    /// [`on_close`](crate::Handler::on_close) with the error, the only case without an
+    /// `on_open`. Nothing is called before this hook has returned.
+    ///
+    /// # Errors
+    /// [`Error::Address`] where text is no address, [`Error::ShuttingDown`].
+    pub fn connect(&mut self, address: impl ToAddress, session: S) -> Result<ConnId, Error>
+    where
+        S: Default,
+    {
+        let id = self.pool.dial(&address.to_address()?, self.core)?;
+        if let Some(found) = self.pool.get_mut(id) {
+            found.session = session;
+        }
+        Ok(id)
+    }
+
+    /// Calls [`on_service_timer`](crate::Handler::on_service_timer) once, `after` from now.
+    pub fn set_service_timer(&mut self, after: Duration) -> TimerId {
+        let when = self.core.after(after);
+        self.pool.timers.set(when, Token::listener(self.pool.service, 0))
+    }
+
+    /// Cancels a timer of the service. False when it has fired already.
+    pub fn cancel_service_timer(&mut self, timer: TimerId) -> bool {
+        self.pool.timers.cancel(timer, Token::listener(self.pool.service, 0))
+    }
+
+    /// The moment this turn began; reading it costs nothing.
+    pub fn now(&self) -> Instant {
+        self.core.instant(self.core.now)
+    }
+
+    /// The moment a timer is due: for setting the next one without drift.
+    pub fn due(&self, timer: TimerId) -> Instant {
+        self.core.instant(timer.when())
+    }
+
+    /// The limits of this service.
+    pub fn limits(&self) -> &Limits {
+        &self.pool.limits
+    }
+
+    /// What the loop has done so far.
+    pub fn counters(&self) -> &Counters {
+        &self.core.counters
+    }
+
+    /// Asks for a graceful shutdown of the whole reactor.
+    pub fn stop(&mut self) {
+        self.core.stop = true;
+    }
+}
+
+impl<S> fmt::Debug for ServiceContext<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceContext").field("service", &self.pool.name).finish_non_exhaustive()
+    }
+}
+
+impl<S: Default> Pool<S> {
+    /// Begins an outbound connection. Whatever goes wrong is reported by its `on_close`.
+    pub(crate) fn dial(
+        &mut self,
+        address: &crate::Address,
+        core: &mut Core,
+    ) -> Result<ConnId, Error> {
+        if core.stopping {
+            return Err(Error::ShuttingDown);
+        }
+        core.counters.dialled += 1;
+        let (stream, error) = match (core.dial)(address) {
+            Ok(stream) => (stream, None),
+            Err(error) => (Stream::Failed, Some(error)),
+        };
+        let id = self.insert(stream, State::Connecting, core);
+        let found = &mut self.connections[id.slot()];
+        found.peer = address.as_socket();
+        found.flags.outbound = true;
+        found.flags.failed = true;
+        found.stream.set_nodelay();
+        let token = Token::connection(self.service, id);
+        let registered = match &core.registry {
+            Some(registry) => found.stream.register(registry, token),
+            None => Ok(()),
+        };
+        match error.or(registered.err()) {
+            Some(error) => self.end(id, CloseReason::Error(error.kind())),
+            None => self.arm(id),
+        }
+        Ok(id)
+    }
+}

@@ -1,0 +1,124 @@
+//! What all services of one reactor share.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::handle::Shared;
+use crate::id::Serials;
+use crate::net::Stream;
+use crate::output::Arena;
+use crate::timer::Nanos;
+use crate::{Address, Counters};
+
+/// How often running out of descriptors is logged and answered.
+const STARVED_EVERY: Duration = Duration::from_secs(1);
+/// How often being full is logged.
+const FULL_EVERY: Duration = Duration::from_secs(10);
+
+pub(crate) type Dial = dyn FnMut(&Address) -> io::Result<Stream>;
+
+pub(crate) struct Core {
+    start: Instant,
+    /// The moment this turn began: one reading of the clock serves the whole turn.
+    pub(crate) now: Nanos,
+    /// The last reading of the real clock.
+    pub(crate) clock: Instant,
+    /// None in tests, where nothing is registered.
+    pub(crate) registry: Option<mio::Registry>,
+    /// What dialling out makes: sockets, but for tests.
+    pub(crate) dial: Box<Dial>,
+    pub(crate) arena: Arena,
+    pub(crate) serials: Serials,
+    pub(crate) counters: Counters,
+    pub(crate) shared: Arc<Shared>,
+    /// A handler asked for a graceful shutdown.
+    pub(crate) stop: bool,
+    /// The shutdown is under way: nothing new begins.
+    pub(crate) stopping: bool,
+    /// Lines that the connection now served may still have in this turn.
+    pub(crate) lines_left: usize,
+    /// Counts descriptors given back, so that listeners which ran out know when to try again.
+    pub(crate) freed: u64,
+    /// Given up for a moment when there is no other descriptor to say no with.
+    reserve: Option<File>,
+    starved: Nanos,
+    full: Nanos,
+}
+
+impl Core {
+    pub(crate) fn new(registry: Option<mio::Registry>, shared: Arc<Shared>) -> Core {
+        let clock = Instant::now();
+        Core {
+            start: clock,
+            now: 1,
+            clock,
+            registry,
+            dial: Box::new(Stream::connect),
+            arena: Arena::default(),
+            serials: Serials::default(),
+            counters: Counters::default(),
+            shared,
+            stop: false,
+            stopping: false,
+            lines_left: 0,
+            freed: 0,
+            reserve: File::open("/dev/null").ok(),
+            starved: 0,
+            full: 0,
+        }
+    }
+
+    /// Reads the clock.
+    pub(crate) fn tick(&mut self) {
+        self.clock = Instant::now();
+        self.now = self.nanos(self.clock).max(self.now);
+    }
+
+    pub(crate) fn nanos(&self, when: Instant) -> Nanos {
+        let since = when.saturating_duration_since(self.start).as_nanos();
+        Nanos::try_from(since).unwrap_or(Nanos::MAX).saturating_add(1)
+    }
+
+    pub(crate) fn instant(&self, when: Nanos) -> Instant {
+        self.start + Duration::from_nanos(when - 1)
+    }
+
+    pub(crate) fn after(&self, wait: Duration) -> Nanos {
+        self.now.saturating_add(Nanos::try_from(wait.as_nanos()).unwrap_or(Nanos::MAX))
+    }
+
+    /// Out of descriptors: gives the reserve up, runs `say_no`, takes the reserve back. At most
+    /// once a second, so that the others may wait in the kernel's queue for a place.
+    pub(crate) fn with_reserve(&mut self, say_no: impl FnOnce(&mut Core)) {
+        if !lapsed(&mut self.starved, self.now, STARVED_EVERY) {
+            return;
+        }
+        log::warn!(
+            "out of file descriptors or memory: newcomers wait until a connection closes; \
+             raise the limit (ulimit -n) or lower max_connections"
+        );
+        if self.reserve.take().is_some() {
+            say_no(self);
+        }
+        self.reserve = File::open("/dev/null").ok();
+    }
+
+    /// A newcomer was turned away from a service that is full.
+    pub(crate) fn count_full(&mut self, name: &str, most: usize) {
+        self.counters.refused += 1;
+        if lapsed(&mut self.full, self.now, FULL_EVERY) {
+            log::warn!("{name}: full with {most} connections (max_connections): turning away");
+        }
+    }
+}
+
+/// Whether something last done at `last` may be done again now; then it counts as done.
+fn lapsed(last: &mut Nanos, now: Nanos, every: Duration) -> bool {
+    let may = *last == 0 || now - *last >= every.as_nanos() as Nanos;
+    if may {
+        *last = now;
+    }
+    may
+}

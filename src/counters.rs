@@ -1,0 +1,46 @@
+use std::time::Duration;
+
+use crate::CloseReason;
+use crate::reason::REASONS;
+
+/// What the loop has done since it was made: plain integers, kept as it goes.
+///
+/// Read them with [`Reactor::counters`](crate::Reactor::counters), or inside a handler with
+/// `cx.counters()`. They speak for all services of the reactor together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Connections accepted, the refused ones not counted.
+    pub accepted: u64,
+    /// Outbound connections begun.
+    pub dialled: u64,
+    /// Newcomers turned away: past `max_connections`, or out of file descriptors.
+    pub refused: u64,
+    /// Connections that handlers have been told of (`on_open`) and not yet of their end.
+    pub open: u64,
+    /// Lines handled.
+    pub lines_in: u64,
+    /// Bytes read, thrown-away ones of closing connections included.
+    pub bytes_in: u64,
+    /// Bytes that the kernel took.
+    pub bytes_out: u64,
+    /// Panics caught in handlers.
+    pub panics: u64,
+    /// Turns of the loop.
+    pub turns: u64,
+    /// The longest turn, waiting not counted.
+    pub longest_turn: Duration,
+    pub(crate) closed: [u64; REASONS],
+}
+
+impl Counters {
+    /// Connections that ended for this reason; the kind inside `Error(kind)` does not matter.
+    pub fn closed(&self, reason: CloseReason) -> u64 {
+        self.closed[reason.index()]
+    }
+
+    /// Connections that ended, for whatever reason.
+    pub fn closed_in_all(&self) -> u64 {
+        self.closed.iter().sum()
+    }
+}

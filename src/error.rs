@@ -1,0 +1,83 @@
+use std::io;
+
+use crate::Address;
+
+/// What can go wrong in setting up or running a reactor. Each one names the thing and, where
+/// there is one, the remedy. Errors of single connections are no errors of the reactor: they
+/// come to the handler as a [`CloseReason`](crate::CloseReason).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The text is not an address.
+    #[error("bad address {text:?}: {why}")]
+    Address {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A limit that cannot be kept.
+    #[error("bad limit {name}: it {why}")]
+    Limit {
+        /// The field of [`Limits`](crate::Limits).
+        name: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The address cannot be listened on; the reactor is as it was.
+    #[error("cannot listen on {address}: {why}")]
+    Listen {
+        /// The address asked for.
+        address: Address,
+        /// The reason and the remedy.
+        why: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// One reactor holds at most 250 services.
+    #[error("too many services in one reactor (the limit is 250): use a second reactor")]
+    TooManyServices,
+    /// The reactor is shutting down and takes nothing new.
+    #[error("the reactor is shutting down")]
+    ShuttingDown,
+    /// The selector failed; the reactor cannot go on.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn limit(name: &'static str, why: &str) -> Error {
+        Error::Limit { name, why: why.to_owned() }
+    }
+
+    pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io { what, source }
+    }
+
+    /// Adds the remedy to what the system said of a listener.
+    pub(crate) fn listen(address: &Address, source: io::Error) -> Error {
+        use io::ErrorKind::{AddrInUse, AddrNotAvailable, NotFound, PermissionDenied};
+        let why = match (source.kind(), address) {
+            (AddrInUse, Address::Tcp(_)) => "the port is in use; choose another one, or port 0 \
+                                             for any free one"
+                .to_owned(),
+            (PermissionDenied, Address::Tcp(addr)) if addr.port() < 1024 => {
+                "ports below 1024 need privileges; choose a higher one".to_owned()
+            }
+            (AddrNotAvailable, Address::Tcp(_)) => {
+                "this machine has no such address; try 127.0.0.1, or 0.0.0.0 for all".to_owned()
+            }
+            (NotFound, Address::Unix(_)) => "the folder does not exist; make it first".to_owned(),
+            (PermissionDenied, Address::Unix(_)) => {
+                "not allowed to write there; choose another path".to_owned()
+            }
+            _ => source.to_string(),
+        };
+        Error::Listen { address: address.clone(), why, source }
+    }
+}

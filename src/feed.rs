@@ -1,0 +1,132 @@
+//! The reading half of a [`Server`]: from a socket that is ready to the handler's hook.
+
+use std::io::ErrorKind;
+
+use crate::connection::State;
+use crate::core::Core;
+use crate::input::{self, Offer, Scratch};
+use crate::line;
+use crate::server::Server;
+use crate::{CloseReason, ConnId, Farewell, Handler};
+
+impl<H: Handler> Server<H> {
+    pub(crate) fn serve(&mut self, id: ConnId, core: &mut Core, scratch: &mut Scratch) {
+        let Some(found) = self.pool.get_mut(id) else { return };
+        found.flags.queued = false;
+        match found.state {
+            State::Connecting => return self.finish_connect(id, core),
+            State::Open => self.feed(id, core, scratch),
+            State::Closing | State::Lingering => self.throw_away(id, core, scratch),
+            State::Ended => {}
+        }
+        self.pool.queue(id);
+    }
+
+    /// Reads and hands over, until there is no more or the connection has had its share.
+    fn feed(&mut self, id: ConnId, core: &mut Core, scratch: &mut Scratch) {
+        let mut budget = self.pool.limits.bytes_per_turn;
+        core.lines_left = self.pool.limits.lines_per_turn;
+        while core.lines_left > 0 {
+            let found = &mut self.pool.connections[id.slot()];
+            if !found.takes_input() {
+                return;
+            }
+            let kept = if found.input.has_work() { found.input.lend() } else { None };
+            let offer = if let Some(kept) = kept {
+                kept
+            } else if found.flags.eof {
+                if !found.flags.eof_told {
+                    found.flags.eof_told = true;
+                    found.input.discard();
+                    self.call(id, true, core, H::on_eof);
+                }
+                return;
+            } else if !found.flags.readable || budget == 0 {
+                return;
+            } else {
+                match found.input.read(&mut found.stream, scratch, budget) {
+                    Ok((_, None)) => {
+                        found.flags.eof = true;
+                        found.input.hungry = false;
+                        continue;
+                    }
+                    Ok((count, Some(offer))) => {
+                        // A short read empties the socket; asking again for WouldBlock would be
+                        // a system call for nothing. But a FIN may have come along with the
+                        // data, and there is no second edge for it: then read on until 0.
+                        if count < budget && !found.flags.read_closed {
+                            found.flags.readable = false;
+                        }
+                        budget -= count;
+                        found.active = core.now;
+                        core.counters.bytes_in += count as u64;
+                        offer
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        found.flags.readable = false;
+                        return;
+                    }
+                    Err(error) => return self.pool.end(id, CloseReason::Error(error.kind())),
+                }
+            };
+            self.hand_over(id, offer, core, scratch);
+        }
+    }
+
+    /// Offers bytes to the handler for as long as it takes some; keeps the rest.
+    fn hand_over(&mut self, id: ConnId, offer: Offer, core: &mut Core, scratch: &Scratch) {
+        let bytes = offer.bytes(scratch);
+        let mut taken = 0;
+        let hungry = loop {
+            let before = self.pool.connections[id.slot()].input.known;
+            let rest = &bytes[taken..];
+            let took = self.call(id, true, core, |handler, cx| handler.on_bytes(cx, rest));
+            let took = took.unwrap_or(rest.len()).min(rest.len());
+            taken += took;
+            let left = rest.len() - took;
+            let found = &mut self.pool.connections[id.slot()];
+            if took > 0 && found.input.known == before {
+                // Not what the framing left behind, but of bytes that are taken now.
+                found.input.known = 0;
+            }
+            if left == 0 || core.lines_left == 0 || !found.takes_input() {
+                break false;
+            }
+            if took == 0 || found.input.known as usize == left {
+                break true;
+            }
+        };
+        let found = &mut self.pool.connections[id.slot()];
+        if found.state != State::Open {
+            return;
+        }
+        let overlong = found.flags.overlong
+            || hungry && line::overlong(&bytes[taken..], self.pool.limits.max_line);
+        found.input.give_back(offer, scratch, taken);
+        found.input.hungry = hungry;
+        if found.input.len() == 0 {
+            found.input.known = 0;
+        }
+        if overlong {
+            self.farewell(id, Farewell::LineTooLong, CloseReason::LineTooLong, core);
+        }
+    }
+
+    /// Reads and forgets, for a connection that is closing: unread input would turn the close
+    /// into a reset, and a client that writes before it reads would never get to the reply.
+    fn throw_away(&mut self, id: ConnId, core: &mut Core, scratch: &mut Scratch) {
+        let budget = self.pool.limits.bytes_per_turn;
+        let found = &mut self.pool.connections[id.slot()];
+        match input::discard(&mut found.stream, scratch, budget) {
+            Ok((count, eof)) => {
+                core.counters.bytes_in += count as u64;
+                found.flags.eof = eof;
+                found.flags.readable = count >= budget;
+                if eof && found.state == State::Lingering {
+                    self.pool.end(id, CloseReason::Closed);
+                }
+            }
+            Err(error) => self.pool.end(id, CloseReason::Error(error.kind())),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+use std::borrow::Cow;
+
+use crate::{Address, CloseReason, Context, Limits, ServiceContext, TimerId};
+
+/// A protocol: what to do when a client connects, when a line comes, when it leaves.
+///
+/// The handler owns the state that its connections share; what belongs to one connection is its
+/// [`Session`](Handler::Session). All hooks run on the loop's one thread, so nothing has to be
+/// locked, and none may block: while a hook runs, nobody else is served. Work that takes longer
+/// than a few milliseconds belongs on a thread, which [posts](crate::Handle::post) its answer.
+///
+/// The contract:
+/// 1. [`on_close`](Self::on_close) comes exactly once for every [`on_open`](Self::on_open), and
+///    once for an outbound connection that could not be had; nothing comes for a connection
+///    after it.
+/// 2. Lines come in the order they were sent, none twice, none lost before the connection's end.
+/// 3. A hook is never called from inside another: what a call to the context causes in other
+///    connections happens after the hook has returned.
+/// 4. A panic in a hook ends the connection it was called for, with
+///    [`CloseReason::Panicked`]; the others go on, with the handler's shared state as the panic
+///    left it. (Not where the program is built with `panic = "abort"`.)
+pub trait Handler {
+    /// The state of one connection, made when it arrives and dropped after `on_close`; `()` if
+    /// there is none. It lies inline in the loop's table: keep it small.
+    type Session: Default;
+    /// What other threads may post; `()` if nothing.
+    type Message;
+
+    /// A listener is bound; `address` has the real port.
+    fn on_listening(&mut self, address: &Address) {
+        let _ = address;
+    }
+
+    /// A client has connected, or an outbound connection is there.
+    fn on_open(&mut self, cx: &mut Context<'_, Self::Session>) {
+        let _ = cx;
+    }
+
+    /// A line came; its LF or CRLF is cut off. It may hold any bytes, UTF-8 or not.
+    fn on_line(&mut self, cx: &mut Context<'_, Self::Session>, line: &[u8]) {
+        let _ = (cx, line);
+    }
+
+    /// Bytes came. Returns how many were taken; the rest is offered again in front of what comes
+    /// next. Called again at once after taking some but not all, until none are taken.
+    ///
+    /// The default cuts lines and calls [`on_line`](Self::on_line). Override it for a protocol
+    /// that is not lines, or not always: see [`Lines`](crate::Lines). At most
+    /// [`max_line`](Limits::max_line) bytes may be left untaken.
+    fn on_bytes(&mut self, cx: &mut Context<'_, Self::Session>, bytes: &[u8]) -> usize {
+        let mut lines = cx.lines(bytes);
+        while let Some(line) = lines.next(cx) {
+            self.on_line(cx, line);
+        }
+        lines.taken()
+    }
+
+    /// The client has ended its side (it may still read), and all it sent has been handled. The
+    /// default closes after the replies have gone out; without a close the connection stays
+    /// open for output.
+    fn on_eof(&mut self, cx: &mut Context<'_, Self::Session>) {
+        cx.close();
+    }
+
+    /// The connection is over for the handler. What is sent to it here goes nowhere; its
+    /// session is still there.
+    fn on_close(&mut self, cx: &mut Context<'_, Self::Session>, reason: CloseReason) {
+        let _ = (cx, reason);
+    }
+
+    /// A timer of this connection is due.
+    fn on_timer(&mut self, cx: &mut Context<'_, Self::Session>, timer: TimerId) {
+        let _ = (cx, timer);
+    }
+
+    /// A timer of the service is due.
+    fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, Self::Session>, timer: TimerId) {
+        let _ = (cx, timer);
+    }
+
+    /// Another thread has posted a message.
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, Self::Session>, message: Self::Message) {
+        let _ = (cx, message);
+    }
+
+    /// The reactor begins to shut down: the last chance to say something to the clients. After
+    /// it all are closed gracefully.
+    fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
+        let _ = cx;
+    }
+
+    /// The last words to a client that the loop closes for a limit: `TooManyConnections` for a
+    /// newcomer, `LineTooLong`, `IdleTimeout`. Override it with nothing for a protocol that is
+    /// not text.
+    fn farewell(&self, why: Farewell, limits: &Limits) -> Cow<'static, [u8]> {
+        let text = match why {
+            Farewell::TooManyConnections => "Too many connections, try again later\n".to_owned(),
+            Farewell::LineTooLong => {
+                format!("Line too long (limit {} bytes)\n", limits.max_line)
+            }
+            Farewell::IdleTimeout => {
+                let seconds = limits.idle_timeout.unwrap_or_default().as_secs_f64();
+                format!("Idle for too long (limit {seconds} s)\n")
+            }
+        };
+        Cow::Owned(text.into_bytes())
+    }
+}
+
+/// What a [`farewell`](Handler::farewell) is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Farewell {
+    /// The newcomer is one too many for [`max_connections`](Limits::max_connections), or there
+    /// is no file descriptor for it.
+    TooManyConnections,
+    /// The line is above [`max_line`](Limits::max_line).
+    LineTooLong,
+    /// Nothing moved for [`idle_timeout`](Limits::idle_timeout).
+    IdleTimeout,
+}
+
+/// A handler that somebody else keeps: look at it again once the reactor is gone.
+impl<H: Handler> Handler for &mut H {
+    type Session = H::Session;
+    type Message = H::Message;
+
+    fn on_listening(&mut self, address: &Address) {
+        (**self).on_listening(address);
+    }
+
+    fn on_open(&mut self, cx: &mut Context<'_, Self::Session>) {
+        (**self).on_open(cx);
+    }
+
+    fn on_line(&mut self, cx: &mut Context<'_, Self::Session>, line: &[u8]) {
+        (**self).on_line(cx, line);
+    }
+
+    fn on_bytes(&mut self, cx: &mut Context<'_, Self::Session>, bytes: &[u8]) -> usize {
+        (**self).on_bytes(cx, bytes)
+    }
+
+    fn on_eof(&mut self, cx: &mut Context<'_, Self::Session>) {
+        (**self).on_eof(cx);
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Self::Session>, reason: CloseReason) {
+        (**self).on_close(cx, reason);
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, Self::Session>, timer: TimerId) {
+        (**self).on_timer(cx, timer);
+    }
+
+    fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, Self::Session>, timer: TimerId) {
+        (**self).on_service_timer(cx, timer);
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, Self::Session>, message: Self::Message) {
+        (**self).on_message(cx, message);
+    }
+
+    fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
+        (**self).on_shutdown(cx);
+    }
+
+    fn farewell(&self, why: Farewell, limits: &Limits) -> Cow<'static, [u8]> {
+        (**self).farewell(why, limits)
+    }
+}

@@ -1,0 +1,285 @@
+//! The one module that touches sockets: everything else sees a [`Stream`] or a [`Socket`].
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mio::event::Source;
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use mio::{Interest, Registry};
+
+use crate::id::Token;
+use crate::{Address, Error};
+
+/// Newcomers that the kernel completes while the loop is busy; it caps this at `somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// What a connection is read from and written to, when it is not a socket: the seam for tests.
+pub(crate) trait Transport: Read + Write {
+    fn connected(&mut self) -> io::Result<bool>;
+    fn shutdown_write(&mut self) -> io::Result<()>;
+    fn reset(&mut self);
+}
+
+/// The two ends of a connection's bytes, non-blocking.
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Other(Box<dyn Transport>),
+    /// Connecting failed at once; the connection exists only to be told of it.
+    Failed,
+}
+
+impl Stream {
+    /// Begins to connect; the socket becomes writable when that is done or has failed.
+    pub(crate) fn connect(address: &Address) -> io::Result<Stream> {
+        match address {
+            Address::Tcp(addr) => TcpStream::connect(*addr).map(Stream::Tcp),
+            Address::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
+        }
+    }
+
+    /// Registers once, for both directions; under edge triggers nothing has to change later.
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        match self {
+            Stream::Tcp(stream) => stream.register(registry, token.into(), both),
+            Stream::Unix(stream) => stream.register(registry, token.into(), both),
+            Stream::Other(_) | Stream::Failed => Ok(()),
+        }
+    }
+
+    /// Whether connecting is done: an error when it failed, false while it is under way.
+    pub(crate) fn connected(&mut self) -> io::Result<bool> {
+        let (error, peer) = match self {
+            Stream::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+            Stream::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+            Stream::Other(other) => return other.connected(),
+            Stream::Failed => return Err(io::ErrorKind::NotConnected.into()),
+        };
+        match (error, peer) {
+            (Some(error), _) => Err(error),
+            (None, Ok(())) => Ok(true),
+            (None, Err(e)) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
+            (None, Err(e)) => Err(e),
+        }
+    }
+
+    /// The error that the system has noted for it.
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
+        match self {
+            Stream::Tcp(stream) => stream.take_error().ok().flatten(),
+            Stream::Unix(stream) => stream.take_error().ok().flatten(),
+            Stream::Other(_) | Stream::Failed => None,
+        }
+    }
+
+    /// An outbound connection sends at once what it is given; accepted ones inherit this from
+    /// their listener, which saves a system call for each.
+    pub(crate) fn set_nodelay(&self) {
+        if let Stream::Tcp(stream) = self {
+            // It fails only for a socket that is gone already, which the next read will tell.
+            let _ = stream.set_nodelay(true);
+        }
+    }
+
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Stream::Tcp(stream) => stream.local_addr().ok(),
+            Stream::Unix(_) | Stream::Other(_) | Stream::Failed => None,
+        }
+    }
+
+    pub(crate) fn shutdown_write(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Other(other) => other.shutdown_write(),
+            Stream::Failed => Ok(()),
+        }
+    }
+
+    /// Makes dropping it throw the unsent bytes away and send a reset: without this the kernel
+    /// would keep up to megabytes for a peer that does not read, long after the close.
+    pub(crate) fn reset(&mut self) {
+        match self {
+            Stream::Tcp(stream) => {
+                let _ = socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
+            }
+            Stream::Unix(_) | Stream::Failed => {}
+            Stream::Other(other) => other.reset(),
+        }
+    }
+
+    /// Says no to a newcomer. What it has sent already is read first, since unread input would
+    /// turn the close into a reset; nobody waits for more, so a busy client may miss the line.
+    pub(crate) fn turn_away(mut self, notice: &[u8]) {
+        let mut unread = [0; 4096];
+        let _ = self.write(notice);
+        let _ = self.shutdown_write();
+        let _ = self.read(&mut unread);
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.read(buf),
+            Stream::Unix(stream) => stream.read(buf),
+            Stream::Other(other) => other.read(buf),
+            Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.write(buf),
+            Stream::Unix(stream) => stream.write(buf),
+            Stream::Other(other) => other.write(buf),
+            Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A listening socket. Dropping a Unix one removes its path.
+pub(crate) enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, UnixPath),
+}
+
+impl Socket {
+    pub(crate) fn bind(address: &Address) -> Result<Socket, Error> {
+        match address {
+            Address::Tcp(addr) => bind_tcp(*addr),
+            Address::Unix(path) => {
+                check_unix_path(address, path)?;
+                UnixListener::bind(path)
+                    .and_then(|listener| Ok(Socket::Unix(listener, UnixPath::new(path)?)))
+            }
+        }
+        .map_err(|error| Error::listen(address, error))
+    }
+
+    /// The address in force: the real port where 0 was asked for.
+    pub(crate) fn local_addr(&self) -> io::Result<Address> {
+        match self {
+            Socket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
+            Socket::Unix(_, path) => Ok(Address::Unix(path.path.clone())),
+        }
+    }
+
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let interest = Interest::READABLE;
+        match self {
+            Socket::Tcp(listener) => registry.register(listener, token.into(), interest),
+            Socket::Unix(listener, _) => registry.register(listener, token.into(), interest),
+        }
+    }
+
+    /// One newcomer and its address, none where it has no IP address. The address is kept from
+    /// here on: asking later fails once the peer is gone.
+    pub(crate) fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        match self {
+            Socket::Tcp(listener) => {
+                listener.accept().map(|(stream, peer)| (Stream::Tcp(stream), Some(peer)))
+            }
+            Socket::Unix(listener, _) => {
+                listener.accept().map(|(stream, _)| (Stream::Unix(stream), None))
+            }
+        }
+    }
+}
+
+fn bind_tcp(addr: SocketAddr) -> io::Result<Socket> {
+    use socket2::{Domain, Protocol, Type};
+    let socket =
+        socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(Socket::Tcp(TcpListener::from_std(socket.into())))
+}
+
+/// Says what stands in the way of a Unix socket: bind's own "address in use" does not.
+fn check_unix_path(address: &Address, path: &Path) -> Result<(), Error> {
+    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
+    let why = if !found.file_type().is_socket() {
+        "something that is not a socket is there; choose another path".to_owned()
+    } else if UnixStream::connect(path)
+        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    {
+        format!("a server that is gone left it behind; remove it: rm {}", path.display())
+    } else {
+        "another server is listening there; choose another path".to_owned()
+    };
+    let source = io::ErrorKind::AddrInUse.into();
+    Err(Error::Listen { address: address.clone(), why, source })
+}
+
+/// The file of a Unix socket; dropping it removes the file if it is still the same one.
+pub(crate) struct UnixPath {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl UnixPath {
+    fn new(path: &Path) -> io::Result<UnixPath> {
+        Ok(UnixPath { path: path.to_owned(), inode: inode(path)? })
+    }
+}
+
+impl Drop for UnixPath {
+    fn drop(&mut self) {
+        if inode(&self.path).is_ok_and(|now| now == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+/// What an error of `accept` means for the listener; see accept(2).
+pub(crate) enum AcceptError {
+    /// Nobody is waiting.
+    Drained,
+    /// That newcomer is gone; the next one may be fine.
+    Gone,
+    /// Nobody can be accepted until something is freed: no descriptor, no memory, or an error
+    /// that would only repeat.
+    Stuck,
+}
+
+impl AcceptError {
+    pub(crate) fn of(error: &io::Error) -> AcceptError {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return AcceptError::Drained;
+        }
+        match error.raw_os_error() {
+            Some(
+                libc::EINTR
+                | libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::EPERM
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENOPROTOOPT,
+            ) => AcceptError::Gone,
+            _ => AcceptError::Stuck,
+        }
+    }
+}

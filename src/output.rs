@@ -1,0 +1,258 @@
+//! Output on its way: gathered in one arena that all connections share, written straight from
+//! it at the end of the turn, and copied for a connection only when the kernel refuses some.
+//!
+//! A broadcast lies in the arena once, whoever receives it. Several in a row are one run of
+//! bytes, so each receiver is still served by one write.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Write};
+
+/// The most that one turn writes for one connection, so that a fast reader with a long backlog
+/// does not hold up the others.
+const WRITE_BUDGET: usize = 1024 * 1024;
+/// An arena that a burst has grown past this is given back.
+const ARENA_KEPT: usize = 4 * 1024 * 1024;
+/// A backlog's capacity below this is not worth shrinking.
+const BACKLOG_KEPT: usize = 64 * 1024;
+
+/// The output of one turn. Cleared when all that is due has been flushed.
+#[derive(Debug, Default)]
+pub(crate) struct Arena(Vec<u8>);
+
+/// A run of bytes in the arena.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Segment {
+    start: u32,
+    end: u32,
+}
+
+impl Segment {
+    fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+}
+
+impl Arena {
+    /// Puts the bytes in, or says none where an offset would no longer fit.
+    pub(crate) fn add(&mut self, bytes: &[u8]) -> Option<Segment> {
+        let start = self.0.len() as u32;
+        let end = u32::try_from(self.0.len().checked_add(bytes.len())?).ok()?;
+        self.0.extend_from_slice(bytes);
+        Some(Segment { start, end })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn bytes(&self, segment: Segment) -> &[u8] {
+        &self.0[segment.start as usize..segment.end as usize]
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+        if self.0.capacity() > ARENA_KEPT {
+            self.0 = Vec::new();
+        }
+    }
+}
+
+/// What flushing one connection came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    All,
+    /// The kernel takes no more for now; an event will tell when it does.
+    Blocked,
+    /// The turn's budget is used up; no event will come.
+    Budget,
+}
+
+/// Boxed where it is used, because it would cost every idle connection 32 bytes instead of 8.
+type Backlog = VecDeque<u8>;
+
+/// The unsent bytes of one connection: either a segment of the arena or a backlog of its own,
+/// never both. Without output it owns no memory.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    segment: Segment,
+    backlog: Option<Box<Backlog>>,
+}
+
+impl Output {
+    pub(crate) fn len(&self) -> usize {
+        self.segment.len() + self.backlog.as_ref().map_or(0, |backlog| backlog.len())
+    }
+
+    pub(crate) fn has_backlog(&self) -> bool {
+        self.backlog.is_some()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds bytes that `segment` says where to find, if they went into the arena at all.
+    #[inline]
+    pub(crate) fn push(&mut self, arena: &Arena, bytes: &[u8], segment: Option<Segment>) {
+        if let (None, Some(new)) = (&self.backlog, segment) {
+            if self.segment.len() == 0 {
+                self.segment = new;
+                return;
+            }
+            if self.segment.end == new.start {
+                self.segment.end = new.end;
+                return;
+            }
+        }
+        self.spill(arena).extend(bytes);
+    }
+
+    /// Turns the segment, if there is one, into a backlog.
+    fn spill(&mut self, arena: &Arena) -> &mut Backlog {
+        let backlog = self.backlog.get_or_insert_default();
+        backlog.extend(arena.bytes(self.segment));
+        self.segment = Segment::default();
+        backlog
+    }
+
+    /// Writes as much as the other side takes. Adds what it took to `written`.
+    ///
+    /// It stops only at WouldBlock, never at a short write: then an event is sure to come.
+    pub(crate) fn flush(
+        &mut self,
+        to: &mut impl Write,
+        arena: &Arena,
+        written: &mut usize,
+    ) -> io::Result<Flushed> {
+        loop {
+            let unsent = match &self.backlog {
+                Some(backlog) => backlog.as_slices().0,
+                None => arena.bytes(self.segment),
+            };
+            let outcome = match unsent {
+                [] => Some(Flushed::All),
+                _ if *written >= WRITE_BUDGET => Some(Flushed::Budget),
+                _ => match to.write(unsent) {
+                    Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                    Ok(count) => {
+                        *written += count;
+                        self.sent(count);
+                        None
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => Some(Flushed::Blocked),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => None,
+                    Err(error) => return Err(error),
+                },
+            };
+            if let Some(outcome) = outcome {
+                if outcome != Flushed::All {
+                    // The arena is cleared after this: what is left needs a place of its own.
+                    self.spill(arena);
+                }
+                return Ok(outcome);
+            }
+        }
+    }
+
+    fn sent(&mut self, count: usize) {
+        match &mut self.backlog {
+            // The arena forgets what is sent, so an offset into it must not outlive its bytes.
+            None if self.segment.len() == count => self.segment = Segment::default(),
+            None => self.segment.start += count as u32,
+            Some(backlog) if backlog.len() == count => self.backlog = None,
+            Some(backlog) => {
+                backlog.drain(..count);
+                // A burst must not leave its capacity to a connection that is never quite empty.
+                if backlog.capacity() > BACKLOG_KEPT && backlog.len() < backlog.capacity() / 4 {
+                    backlog.shrink_to(backlog.len() * 2);
+                }
+            }
+        }
+    }
+
+    /// Throws all of it away.
+    pub(crate) fn discard(&mut self) {
+        *self = Output::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes `room` bytes at the most, in pieces of `piece`; counts the calls.
+    struct Pipe {
+        taken: Vec<u8>,
+        room: usize,
+        piece: usize,
+        calls: usize,
+    }
+
+    impl Write for Pipe {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            self.calls += 1;
+            let count = buf.len().min(self.piece).min(self.room - self.taken.len());
+            self.taken.extend(&buf[..count]);
+            if count == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(count) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn pipe(room: usize, piece: usize) -> Pipe {
+        Pipe { taken: Vec::new(), room, piece, calls: 0 }
+    }
+
+    fn send(output: &mut Output, arena: &mut Arena, bytes: &[u8]) {
+        let segment = arena.add(bytes);
+        output.push(arena, bytes, segment);
+    }
+
+    #[test]
+    fn what_is_sent_in_a_row_goes_out_in_one_write_and_owns_no_memory() {
+        let (mut arena, mut output, mut to) = (Arena::default(), Output::default(), pipe(99, 99));
+        send(&mut output, &mut arena, b"one ");
+        send(&mut output, &mut arena, b"two");
+        assert_eq!((output.len(), output.backlog.is_none()), (7, true));
+        assert_eq!(output.flush(&mut to, &arena, &mut 0).unwrap(), Flushed::All);
+        assert_eq!((to.taken.as_slice(), to.calls), (&b"one two"[..], 1));
+        assert!(output.is_empty() && output.backlog.is_none());
+    }
+
+    #[test]
+    fn what_others_send_in_between_keeps_its_place() {
+        let (mut arena, mut to) = (Arena::default(), pipe(99, 99));
+        let (mut alice, mut bob) = (Output::default(), Output::default());
+        send(&mut alice, &mut arena, b"a1 ");
+        send(&mut bob, &mut arena, b"b1 ");
+        send(&mut alice, &mut arena, b"a2");
+        assert_eq!(alice.flush(&mut to, &arena, &mut 0).unwrap(), Flushed::All);
+        assert_eq!(to.taken, b"a1 a2");
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_survives_the_arena_and_is_given_back_once_sent() {
+        let (mut arena, mut output, mut to) = (Arena::default(), Output::default(), pipe(3, 2));
+        send(&mut output, &mut arena, b"abcdef");
+        assert_eq!(output.flush(&mut to, &arena, &mut 0).unwrap(), Flushed::Blocked);
+        arena.clear();
+        send(&mut output, &mut arena, b"gh");
+        assert_eq!(output.len(), 5);
+        to.room = 99;
+        assert_eq!(output.flush(&mut to, &arena, &mut 0).unwrap(), Flushed::All);
+        assert_eq!(to.taken, b"abcdefgh");
+        assert!(output.backlog.is_none());
+    }
+
+    #[test]
+    fn one_turn_writes_no_more_than_its_budget() {
+        let (mut arena, mut output) = (Arena::default(), Output::default());
+        let mut to = pipe(usize::MAX, 64 * 1024);
+        send(&mut output, &mut arena, &vec![b'x'; 2 * WRITE_BUDGET]);
+        let mut written = 0;
+        assert_eq!(output.flush(&mut to, &arena, &mut written).unwrap(), Flushed::Budget);
+        assert_eq!((written, output.len()), (WRITE_BUDGET, WRITE_BUDGET));
+    }
+}

@@ -1,0 +1,268 @@
+//! The connections of one service and the lists of those that something is due for. Each step
+//! of a turn works off one list, so its cost follows what is ready and not what is connected.
+
+use std::collections::VecDeque;
+
+use slab::Slab;
+
+use crate::connection::{Connection, State};
+use crate::core::Core;
+use crate::id::Token;
+use crate::net::Stream;
+use crate::timer::{Nanos, TimerId, Timers};
+use crate::{CloseReason, ConnId, Limits};
+
+pub(crate) struct Pool<S> {
+    pub(crate) service: usize,
+    pub(crate) name: &'static str,
+    pub(crate) limits: Limits,
+    pub(crate) connections: Slab<Connection<S>>,
+    /// To be served: they may have input. Newly ready ones wait behind the others.
+    pub(crate) ready: VecDeque<ConnId>,
+    /// To be flushed at the end of the turn.
+    pub(crate) dirty: Vec<ConnId>,
+    /// To be reported to the handler, or freed.
+    pub(crate) ending: Vec<ConnId>,
+    pub(crate) timers: Timers,
+    /// Connections in state Open: those that a broadcast reaches.
+    pub(crate) live: usize,
+    /// Connections that the handler has been told of and not yet of their end.
+    pub(crate) open: usize,
+}
+
+impl<S: Default> Pool<S> {
+    pub(crate) fn new(service: usize, name: &'static str, limits: Limits) -> Self {
+        Pool {
+            service,
+            name,
+            limits,
+            connections: Slab::new(),
+            ready: VecDeque::new(),
+            dirty: Vec::new(),
+            ending: Vec::new(),
+            timers: Timers::default(),
+            live: 0,
+            open: 0,
+        }
+    }
+
+    /// Takes a stream in; `session` is still the default one.
+    pub(crate) fn insert(&mut self, stream: Stream, state: State, core: &mut Core) -> ConnId {
+        let slot = self.connections.vacant_entry();
+        let id = ConnId::new(core.serials.next(), slot.key());
+        slot.insert(Connection::new(id, stream, state, core.now));
+        id
+    }
+}
+
+impl<S> Pool<S> {
+    /// The connection, if it is still the one that the id was given to.
+    pub(crate) fn get(&self, id: ConnId) -> Option<&Connection<S>> {
+        self.connections.get(id.slot()).filter(|found| found.id == id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: ConnId) -> Option<&mut Connection<S>> {
+        self.connections.get_mut(id.slot()).filter(|found| found.id == id)
+    }
+
+    /// The connection that a token was made for, if it is still there.
+    pub(crate) fn named(&mut self, token: Token) -> Option<&mut Connection<S>> {
+        self.connections.get_mut(token.slot()).filter(|found| token.names(found.id))
+    }
+
+    /// Everyone a handler may speak of.
+    pub(crate) fn everyone(&self) -> impl Iterator<Item = (ConnId, &Connection<S>)> {
+        let open = self.connections.iter().filter(|(_, found)| found.state == State::Open);
+        open.map(|(_, found)| (found.id, found))
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ready.is_empty() && self.dirty.is_empty() && self.ending.is_empty()
+    }
+
+    /// Puts the connection behind those that wait to be served, if there is anything to do.
+    pub(crate) fn queue(&mut self, id: ConnId) {
+        if let Some(found) = self.get_mut(id)
+            && !found.flags.queued
+            && found.has_work()
+        {
+            found.flags.queued = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    pub(crate) fn mark_dirty(&mut self, slot: usize) {
+        let found = &mut self.connections[slot];
+        if !found.flags.dirty {
+            found.flags.dirty = true;
+            self.dirty.push(found.id);
+        }
+    }
+
+    /// Appends output for one connection; says whether it is open. `own` tells whether its own
+    /// request caused it: then it is held back, else it has to keep up.
+    #[inline]
+    pub(crate) fn send(&mut self, slot: usize, bytes: &[u8], own: bool, core: &mut Core) -> bool {
+        let found = &mut self.connections[slot];
+        if found.state != State::Open {
+            return false;
+        }
+        if bytes.is_empty() {
+            return true;
+        }
+        // A backlog of its own takes the bytes; the arena need not carry them.
+        let segment = if found.output.has_backlog() { None } else { core.arena.add(bytes) };
+        found.output.push(&core.arena, bytes, segment);
+        if own {
+            found.hold_above(self.limits.high_water);
+        } else if found.overrun(bytes.len(), &self.limits, core.now) {
+            let id = found.id;
+            self.end(id, CloseReason::SlowConsumer);
+            return false;
+        }
+        self.mark_dirty(slot);
+        true
+    }
+
+    /// Appends the same output for every open connection that `wanted` picks; `sender`'s own
+    /// request caused its own copy.
+    pub(crate) fn broadcast(
+        &mut self,
+        bytes: &[u8],
+        sender: Option<ConnId>,
+        core: &mut Core,
+        mut wanted: impl FnMut(ConnId, &S) -> bool,
+    ) {
+        if self.live == 0 || bytes.is_empty() {
+            return;
+        }
+        let segment = core.arena.add(bytes);
+        let mut slow = Vec::new();
+        for (_, found) in &mut self.connections {
+            if found.state != State::Open || !wanted(found.id, &found.session) {
+                continue;
+            }
+            found.output.push(&core.arena, bytes, segment);
+            if sender == Some(found.id) {
+                found.hold_above(self.limits.high_water);
+            } else if found.overrun(bytes.len(), &self.limits, core.now) {
+                slow.push(found.id);
+            }
+            if !found.flags.dirty {
+                found.flags.dirty = true;
+                self.dirty.push(found.id);
+            }
+        }
+        for id in slow {
+            self.end(id, CloseReason::SlowConsumer);
+        }
+    }
+
+    /// Begins a graceful end: no more input, flush, shut the write side, linger.
+    pub(crate) fn close(&mut self, id: ConnId, reason: CloseReason, core: &Core) {
+        let Some(found) = self.get_mut(id) else { return };
+        match found.state {
+            State::Connecting => {
+                found.flags.failed = true;
+                return self.end(id, reason);
+            }
+            State::Open => {}
+            State::Closing | State::Lingering | State::Ended => return,
+        }
+        found.state = State::Closing;
+        found.reason = reason;
+        found.active = core.now;
+        found.input.discard();
+        self.live -= 1;
+        self.arm(id);
+        self.mark_dirty(id.slot());
+        self.queue(id);
+    }
+
+    /// Ends it at once; the handler is told at the end of the turn.
+    pub(crate) fn end(&mut self, id: ConnId, reason: CloseReason) {
+        let Some(found) = self.get_mut(id) else { return };
+        let was = std::mem::replace(&mut found.state, State::Ended);
+        if was == State::Ended {
+            return;
+        }
+        // Once the end has begun, what goes wrong with it does not change why it began.
+        if was != State::Closing || reason == CloseReason::Stalled {
+            found.reason = reason;
+        }
+        found.output.discard();
+        found.input.discard();
+        if matches!(reason, CloseReason::Aborted | CloseReason::SlowConsumer | CloseReason::Stalled)
+        {
+            found.stream.reset();
+        }
+        if was == State::Open {
+            self.live -= 1;
+        }
+        self.list_ending(id);
+    }
+
+    pub(crate) fn list_ending(&mut self, id: ConnId) {
+        if let Some(found) = self.get_mut(id)
+            && !found.flags.ending
+        {
+            found.flags.ending = true;
+            self.ending.push(id);
+        }
+    }
+
+    /// Sets the loop's own deadline for it, if its state has one and none comes sooner.
+    pub(crate) fn arm(&mut self, id: ConnId) {
+        let service = self.service;
+        let Some(found) = self.connections.get_mut(id.slot()).filter(|found| found.id == id) else {
+            return;
+        };
+        let Some(due) = found.due(&self.limits) else { return };
+        let token = Token::connection(service, id);
+        if found.deadline != 0 {
+            if found.deadline <= due {
+                return;
+            }
+            self.timers.disarm(found.deadline, token);
+        }
+        found.deadline = due;
+        self.timers.arm(due, token);
+    }
+
+    /// Sets a handler's timer for one connection.
+    pub(crate) fn set_timer(&mut self, id: ConnId, when: Nanos) -> TimerId {
+        let timer = self.timers.set(when, Token::connection(self.service, id));
+        if let Some(found) = self.get_mut(id) {
+            found.timers.get_or_insert_default().push(timer);
+        }
+        timer
+    }
+
+    /// Forgets a handler's timer for one connection, fired or cancelled.
+    pub(crate) fn drop_timer(&mut self, id: ConnId, timer: TimerId) {
+        if let Some(found) = self.get_mut(id)
+            && let Some(timers) = &mut found.timers
+        {
+            timers.retain(|set| *set != timer);
+            if timers.is_empty() {
+                found.timers = None;
+            }
+        }
+    }
+
+    /// Frees the slot, with all that the loop keeps for it.
+    pub(crate) fn remove(&mut self, id: ConnId, core: &mut Core) {
+        if self.get(id).is_none() {
+            return;
+        }
+        let gone = self.connections.remove(id.slot());
+        let token = Token::connection(self.service, id);
+        if gone.deadline != 0 {
+            self.timers.disarm(gone.deadline, token);
+        }
+        for timer in gone.timers.into_iter().flat_map(|timers| *timers) {
+            self.timers.cancel(timer, token);
+        }
+        core.freed += 1;
+    }
+}

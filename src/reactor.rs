@@ -1,0 +1,431 @@
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Waker};
+
+use crate::core::Core;
+use crate::handle::{Mailbox, Shared};
+use crate::id::{MOST_SERVICES, Token};
+use crate::input::Scratch;
+use crate::pool::Pool;
+use crate::serve::Serve;
+use crate::server::Server;
+use crate::timer::Nanos;
+use crate::{Address, ConnId, Counters, Error, Handler, Limits, Service, ToAddress};
+
+/// Events fetched in one wait to begin with; a wait that fills the buffer doubles it.
+const EVENTS: usize = 1024;
+const MOST_EVENTS: usize = 64 * 1024;
+
+/// The loop: one thread, one selector, any number of services.
+///
+/// ```text
+///        +---------------------------- one turn ----------------------------+
+/// wait ->| accept, read -> frame lines -> handler -> timers -> messages ->   |-> wait
+/// (epoll)|                                             flush (one write each) |
+///        +-------------------------------------------------------------------+
+/// ```
+///
+/// The lifetime is that of what the handlers borrow; it is `'static` if they own all they use.
+pub struct Reactor<'h> {
+    poll: Poll,
+    events: Events,
+    services: Vec<Box<dyn Serve + 'h>>,
+    core: Core,
+    scratch: Scratch,
+    shutdown_timeout: Duration,
+    phase: Phase,
+    #[cfg(feature = "signals")]
+    signals: Option<signal_hook_mio::v1_0::Signals>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Everybody is being closed; what is not gone by then is cut.
+    Draining(Nanos),
+    Done(Exit),
+}
+
+/// How a reactor came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Exit {
+    /// Every client got all that was sent to it, or went away by itself.
+    Clean,
+    /// Some did not take their last output before the shutdown timeout, or before a second
+    /// signal.
+    Cut {
+        /// How many.
+        connections: usize,
+    },
+}
+
+impl<'h> Reactor<'h> {
+    /// Makes a reactor without services.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system gives no selector (out of descriptors).
+    pub fn new() -> Result<Self, Error> {
+        let poll = Poll::new().map_err(Error::io("cannot make a selector"))?;
+        let waker = Waker::new(poll.registry(), Token::WAKER.into())
+            .map_err(Error::io("cannot make a waker"))?;
+        let registry = poll.registry().try_clone().map_err(Error::io("cannot use the selector"))?;
+        Ok(Reactor {
+            poll,
+            events: Events::with_capacity(EVENTS),
+            services: Vec::new(),
+            core: Core::new(Some(registry), Arc::new(Shared::new(waker))),
+            scratch: Scratch::default(),
+            shutdown_timeout: Duration::from_secs(10),
+            phase: Phase::Running,
+            #[cfg(feature = "signals")]
+            signals: None,
+        })
+    }
+
+    /// Serves a protocol at an address, with the default [`Limits`]. Port 0 asks for a free
+    /// port; [`Service::address`] has the real one.
+    ///
+    /// # Errors
+    /// [`Error::Address`], [`Error::Listen`] (with the remedy), [`Error::TooManyServices`],
+    /// [`Error::ShuttingDown`]. The reactor goes on as if it had not been asked.
+    pub fn listen<H>(
+        &mut self,
+        address: impl ToAddress,
+        handler: H,
+    ) -> Result<Service<H::Message>, Error>
+    where
+        H: Handler + 'h,
+    {
+        self.listen_with(address, handler, Limits::default())
+    }
+
+    /// As [`listen`](Self::listen), with limits of your own.
+    ///
+    /// # Errors
+    /// Those of `listen`, and [`Error::Limit`].
+    pub fn listen_with<H>(
+        &mut self,
+        address: impl ToAddress,
+        handler: H,
+        limits: Limits,
+    ) -> Result<Service<H::Message>, Error>
+    where
+        H: Handler + 'h,
+    {
+        let address = address.to_address()?;
+        let mut service = self.add(handler, limits)?;
+        match self.services[service.index].listen(&address, &mut self.core) {
+            Ok(local) => service.address = Some(local),
+            Err(error) => {
+                self.services.pop();
+                return Err(error);
+            }
+        }
+        Ok(service)
+    }
+
+    /// Adds a handler without a listener: for outbound connections alone, or to give it several
+    /// listeners with [`bind`](Self::bind).
+    ///
+    /// # Errors
+    /// [`Error::Limit`], [`Error::TooManyServices`], [`Error::ShuttingDown`].
+    pub fn add<H>(&mut self, handler: H, limits: Limits) -> Result<Service<H::Message>, Error>
+    where
+        H: Handler + 'h,
+    {
+        limits.check()?;
+        if self.phase != Phase::Running {
+            return Err(Error::ShuttingDown);
+        }
+        let index = self.services.len();
+        if index >= MOST_SERVICES {
+            return Err(Error::TooManyServices);
+        }
+        let pool = Pool::new(index, short_name::<H>(), limits);
+        let (mailbox, handle) = Mailbox::new(&self.core.shared);
+        self.services.push(Box::new(Server::new(handler, pool, mailbox)));
+        Ok(Service { index, address: None, handle })
+    }
+
+    /// Gives a service one more listener: the same handler, connections and limits. Says where
+    /// it listens.
+    ///
+    /// # Errors
+    /// Those of [`listen`](Self::listen).
+    ///
+    /// # Panics
+    /// If the service is of another reactor with more services than this one.
+    pub fn bind<M>(
+        &mut self,
+        service: &Service<M>,
+        address: impl ToAddress,
+    ) -> Result<Address, Error> {
+        if self.phase != Phase::Running {
+            return Err(Error::ShuttingDown);
+        }
+        self.services[service.index].listen(&address.to_address()?, &mut self.core)
+    }
+
+    /// Dials out in the name of a service; see
+    /// [`ServiceContext::connect`](crate::ServiceContext::connect).
+    ///
+    /// # Errors
+    /// [`Error::Address`] where text is no address, [`Error::ShuttingDown`]. That nobody answers
+    /// is told to the handler.
+    ///
+    /// # Panics
+    /// If the service is of another reactor with more services than this one.
+    pub fn connect<M>(
+        &mut self,
+        service: &Service<M>,
+        address: impl ToAddress,
+    ) -> Result<ConnId, Error> {
+        self.services[service.index].dial(&address.to_address()?, &mut self.core)
+    }
+
+    /// Runs until a handler, a [`Handle`](crate::Handle) or a signal stops it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the selector fails.
+    pub fn run(&mut self) -> Result<Exit, Error> {
+        loop {
+            self.turn(None)?;
+            if let Some(exit) = self.exit() {
+                return Ok(exit);
+            }
+        }
+    }
+
+    /// One turn: waits until something is ready, for `timeout` at most (none: as long as it
+    /// takes), then does what is due, within the budgets of [`Limits`].
+    ///
+    /// A foreign loop watches [`as_raw_fd`](AsRawFd::as_raw_fd) for input, wakes up at
+    /// [`next_deadline`](Self::next_deadline) at the latest, and calls this with a timeout of
+    /// zero. If it minds only the descriptor, timers come late and leftovers of a busy turn wait
+    /// for the next event.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the selector fails.
+    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        self.wait(timeout)?;
+        let began = self.core.clock;
+        self.dispatch();
+        for service in &mut self.services {
+            service.work(&mut self.core, &mut self.scratch);
+        }
+        self.settle();
+        self.advance();
+        let counters = &mut self.core.counters;
+        counters.turns += 1;
+        counters.longest_turn = counters.longest_turn.max(began.elapsed());
+        Ok(())
+    }
+
+    /// When [`turn`](Self::turn) must be called next even if the descriptor stays silent: the
+    /// earliest timer, or a moment that has passed when there is work left over. None for never.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.next_moment().map(|when| self.core.instant(when))
+    }
+
+    /// Begins a graceful shutdown: no newcomers, `on_shutdown`, everybody closed. It takes turns
+    /// to complete; [`exit`](Self::exit) says when it has.
+    pub fn stop(&mut self) {
+        self.core.stop = true;
+    }
+
+    /// How it ended; none while there is something left to do.
+    pub fn exit(&self) -> Option<Exit> {
+        match self.phase {
+            Phase::Done(exit) => Some(exit),
+            Phase::Running | Phase::Draining(_) => None,
+        }
+    }
+
+    /// How long a graceful shutdown may take; whoever has not got its output by then is cut off.
+    /// Default 10 s.
+    pub fn set_shutdown_timeout(&mut self, timeout: Duration) {
+        self.shutdown_timeout = timeout;
+    }
+
+    /// What the loop has done so far.
+    pub fn counters(&self) -> &Counters {
+        &self.core.counters
+    }
+
+    /// Makes SIGINT and SIGTERM a graceful shutdown, and a second one an end at once. They
+    /// arrive in the loop like everything else.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system refuses.
+    #[cfg(feature = "signals")]
+    pub fn stop_on_signals(&mut self) -> Result<(), Error> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        let mut signals = signal_hook_mio::v1_0::Signals::new([SIGINT, SIGTERM])
+            .map_err(Error::io("cannot catch signals"))?;
+        self.poll
+            .registry()
+            .register(&mut signals, Token::SIGNALS.into(), mio::Interest::READABLE)
+            .map_err(Error::io("cannot watch for signals"))?;
+        self.signals = Some(signals);
+        Ok(())
+    }
+
+    // ---- The steps of a turn ----
+
+    /// Waits for events. A signal that interrupts it does not lengthen the wait.
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        self.core.tick();
+        let until = timeout.map(|timeout| self.core.after(timeout));
+        loop {
+            let next = [until, self.next_moment()].into_iter().flatten().min();
+            let left = next.map(|when| Duration::from_nanos(when.saturating_sub(self.core.now)));
+            let outcome = self.poll.poll(&mut self.events, left);
+            self.core.tick();
+            match outcome {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("the selector failed")(error)),
+            }
+        }
+    }
+
+    fn next_moment(&self) -> Option<Nanos> {
+        let asked = self.core.stop || self.core.shared.stop_asked();
+        let stop = asked && self.phase == Phase::Running;
+        if stop || self.services.iter().any(|service| service.is_busy(&self.core)) {
+            return Some(self.core.now);
+        }
+        let drained = match self.phase {
+            Phase::Draining(deadline) => Some(deadline),
+            Phase::Running | Phase::Done(_) => None,
+        };
+        self.services.iter().filter_map(|service| service.next_deadline()).chain(drained).min()
+    }
+
+    /// Tells every service what the selector said; work is done later, in turn.
+    fn dispatch(&mut self) {
+        let mut signalled = 0;
+        let mut count = 0;
+        for event in &self.events {
+            count += 1;
+            match Token::from(event.token()) {
+                Token::WAKER => {
+                    self.core.shared.awake();
+                    self.services.iter_mut().for_each(|service| service.mail());
+                }
+                #[cfg(feature = "signals")]
+                Token::SIGNALS => {
+                    let signals = self.signals.iter_mut();
+                    signalled += signals.map(|signals| signals.pending().count()).sum::<usize>();
+                }
+                token => {
+                    if let Some(service) = self.services.get_mut(token.service()) {
+                        service.ready(token, event.into());
+                    }
+                }
+            }
+        }
+        for _ in 0..signalled {
+            self.signalled();
+        }
+        if count == self.events.capacity() && count < MOST_EVENTS {
+            // Quiet connections must not wait for the busy ones to leave room.
+            self.events = Events::with_capacity(count * 2);
+        }
+    }
+
+    fn signalled(&mut self) {
+        match self.phase {
+            Phase::Running if !self.core.stop => {
+                log::info!("signal: shutting down; a second one ends at once");
+                self.core.stop = true;
+            }
+            Phase::Running | Phase::Draining(_) => {
+                log::warn!("second signal: ending at once");
+                self.cut();
+            }
+            Phase::Done(_) => {}
+        }
+    }
+
+    /// Ends those that are over and flushes, in this order, so that what handlers say of the
+    /// one goes out with the other. What the flush itself ended is reported last; what is said
+    /// of that leaves in the next turn.
+    fn settle(&mut self) {
+        let Reactor { services, core, .. } = self;
+        services.iter_mut().for_each(|service| service.reap(core));
+        services.iter_mut().for_each(|service| service.flush(core));
+        core.arena.clear();
+        services.iter_mut().for_each(|service| service.reap(core));
+    }
+
+    /// Moves a shutdown on.
+    fn advance(&mut self) {
+        match self.phase {
+            Phase::Running if self.core.stop || self.core.shared.stop_asked() => {
+                log::debug!("shutting down");
+                self.core.stopping = true;
+                self.phase = Phase::Draining(self.core.after(self.shutdown_timeout));
+                for service in &mut self.services {
+                    service.shut_down(&mut self.core);
+                }
+            }
+            Phase::Draining(_) if self.services.iter().all(|service| service.is_empty()) => {
+                self.phase = Phase::Done(Exit::Clean);
+            }
+            Phase::Draining(deadline) if deadline <= self.core.now => {
+                log::warn!("shutdown timeout: cutting off those that do not take their output");
+                self.cut();
+            }
+            Phase::Running | Phase::Draining(_) | Phase::Done(_) => {}
+        }
+    }
+
+    fn cut(&mut self) {
+        self.core.stopping = true;
+        let connections = self.services.iter_mut().map(|service| service.cut(&mut self.core)).sum();
+        self.phase = Phase::Done(match connections {
+            0 => Exit::Clean,
+            _ => Exit::Cut { connections },
+        });
+    }
+}
+
+/// The selector's descriptor: it is readable when the sockets have something to do. Timers and
+/// leftovers do not show in it; see [`Reactor::turn`].
+impl AsRawFd for Reactor<'_> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.poll.as_raw_fd()
+    }
+}
+
+/// Handlers are told of the end of every connection that is still open, as at a shutdown
+/// without time to flush.
+impl Drop for Reactor<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() && !matches!(self.phase, Phase::Done(_)) {
+            self.cut();
+        }
+    }
+}
+
+impl fmt::Debug for Reactor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor")
+            .field("services", &self.services.len())
+            .field("phase", &self.phase)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A handler's name in the log: its type without path and parameters.
+pub(crate) fn short_name<H>() -> &'static str {
+    let name = std::any::type_name::<H>();
+    let name = name.split('<').next().unwrap_or(name);
+    name.rsplit("::").next().unwrap_or(name)
+}

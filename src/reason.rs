@@ -1,0 +1,88 @@
+use std::{fmt, io};
+
+/// Why a connection ended; [`Handler::on_close`](crate::Handler::on_close) is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The peer ended its side, all it had sent was handled and all the replies went out.
+    PeerClosed,
+    /// The handler called [`close`](crate::Context::close).
+    Closed,
+    /// The handler called [`abort`](crate::Context::abort).
+    Aborted,
+    /// A line above [`max_line`](crate::Limits::max_line).
+    LineTooLong,
+    /// Nothing moved for [`idle_timeout`](crate::Limits::idle_timeout).
+    IdleTimeout,
+    /// It did not read what others had for it: above [`max_output`](crate::Limits::max_output),
+    /// or above [`soft_output`](crate::Limits::soft_output) for too long.
+    SlowConsumer,
+    /// It was closing and took none of the rest for
+    /// [`flush_timeout`](crate::Limits::flush_timeout).
+    Stalled,
+    /// An outbound connection was not there within
+    /// [`connect_timeout`](crate::Limits::connect_timeout).
+    ConnectTimeout,
+    /// The operating system reported an error: a reset, a refused connect, a broken pipe.
+    Error(io::ErrorKind),
+    /// One of the handler's hooks panicked while it served this connection.
+    Panicked,
+    /// The reactor shuts down.
+    Shutdown,
+}
+
+/// How many reasons there are; [`CloseReason::index`] stays below it.
+pub(crate) const REASONS: usize = 11;
+
+impl CloseReason {
+    pub(crate) fn index(self) -> usize {
+        match self {
+            CloseReason::PeerClosed => 0,
+            CloseReason::Closed => 1,
+            CloseReason::Aborted => 2,
+            CloseReason::LineTooLong => 3,
+            CloseReason::IdleTimeout => 4,
+            CloseReason::SlowConsumer => 5,
+            CloseReason::Stalled => 6,
+            CloseReason::ConnectTimeout => 7,
+            CloseReason::Error(_) => 8,
+            CloseReason::Panicked => 9,
+            CloseReason::Shutdown => 10,
+        }
+    }
+
+    /// How loudly an ending is logged. A reset is a client's everyday way of leaving.
+    pub(crate) fn level(self) -> log::Level {
+        match self {
+            CloseReason::PeerClosed
+            | CloseReason::Closed
+            | CloseReason::Aborted
+            | CloseReason::Shutdown => log::Level::Debug,
+            CloseReason::SlowConsumer | CloseReason::Stalled | CloseReason::Panicked => {
+                log::Level::Warn
+            }
+            CloseReason::LineTooLong
+            | CloseReason::IdleTimeout
+            | CloseReason::ConnectTimeout
+            | CloseReason::Error(_) => log::Level::Info,
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CloseReason::PeerClosed => f.write_str("closed by the peer"),
+            CloseReason::Closed => f.write_str("closed by the handler"),
+            CloseReason::Aborted => f.write_str("aborted by the handler"),
+            CloseReason::LineTooLong => f.write_str("line too long"),
+            CloseReason::IdleTimeout => f.write_str("idle for too long"),
+            CloseReason::SlowConsumer => f.write_str("slow consumer"),
+            CloseReason::Stalled => f.write_str("did not take the last replies"),
+            CloseReason::ConnectTimeout => f.write_str("connect timed out"),
+            CloseReason::Error(kind) => write!(f, "{kind}"),
+            CloseReason::Panicked => f.write_str("handler panicked"),
+            CloseReason::Shutdown => f.write_str("shutdown"),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The steps of a turn, as the reactor asks each service for them. Static dispatch ends here: the
+//! reactor sees a `dyn Serve` and knows nothing of handlers and sessions.
+
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use crate::accept::Listener;
+use crate::core::Core;
+use crate::id::Token;
+use crate::input::Scratch;
+use crate::server::Server;
+use crate::timer::Nanos;
+use crate::{Address, CloseReason, ConnId, Error, Handler};
+
+/// Connections that one service serves in a turn; the rest wait for the next one.
+const SERVED_PER_TURN: usize = 256;
+/// Once a turn has gathered this much output it flushes before it serves anybody else.
+const OUTPUT_PER_TURN: usize = 256 * 1024;
+/// Messages that one service takes in a turn.
+const MESSAGES_PER_TURN: usize = 1024;
+/// While shutting down nobody is waited for as long as [`linger`](crate::Limits::linger) says.
+const LINGER_AT_SHUTDOWN: Duration = Duration::from_millis(500);
+
+/// What the selector said of a socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Readiness {
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    pub(crate) read_closed: bool,
+    pub(crate) error: bool,
+}
+
+impl From<&mio::event::Event> for Readiness {
+    fn from(event: &mio::event::Event) -> Readiness {
+        Readiness {
+            readable: event.is_readable(),
+            writable: event.is_writable(),
+            read_closed: event.is_read_closed(),
+            error: event.is_error(),
+        }
+    }
+}
+
+/// A service of whatever handler, as the reactor sees it.
+pub(crate) trait Serve {
+    fn listen(&mut self, address: &Address, core: &mut Core) -> Result<Address, Error>;
+    fn dial(&mut self, address: &Address, core: &mut Core) -> Result<ConnId, Error>;
+    /// Notes an event; nothing is done about it yet.
+    fn ready(&mut self, token: Token, what: Readiness);
+    /// Accepts, reads, frames, handles, fires timers, takes messages, each within its budget.
+    fn work(&mut self, core: &mut Core, scratch: &mut Scratch);
+    /// Writes what the turn has gathered.
+    fn flush(&mut self, core: &mut Core);
+    /// Tells the handler of those that ended, and frees them.
+    fn reap(&mut self, core: &mut Core);
+    /// More could be done now, without any event.
+    fn is_busy(&self, core: &Core) -> bool;
+    fn next_deadline(&self) -> Option<Nanos>;
+    /// Messages may be waiting.
+    fn mail(&mut self);
+    /// Begins to shut down: no listeners, everybody is closed gracefully.
+    fn shut_down(&mut self, core: &mut Core);
+    /// Ends everybody at once; says how many there were that had not got all their output.
+    fn cut(&mut self, core: &mut Core) -> usize;
+    /// No connection is left.
+    fn is_empty(&self) -> bool;
+}
+
+impl<H: Handler> Serve for Server<H> {
+    fn listen(&mut self, address: &Address, core: &mut Core) -> Result<Address, Error> {
+        let token = Token::listener(self.pool.service, self.listeners.len());
+        let listener = Listener::bind(address, token, core)?;
+        let local = listener.address().clone();
+        self.listeners.push(listener);
+        self.call_service(core, |handler, _| handler.on_listening(&local));
+        Ok(local)
+    }
+
+    fn dial(&mut self, address: &Address, core: &mut Core) -> Result<ConnId, Error> {
+        self.pool.dial(address, core)
+    }
+
+    fn ready(&mut self, token: Token, what: Readiness) {
+        if !token.is_connection() {
+            if let Some(listener) = self.listeners.get_mut(token.slot()) {
+                listener.ready();
+            }
+            return;
+        }
+        let Some(found) = self.pool.named(token) else { return };
+        let id = found.id;
+        let flags = &mut found.flags;
+        flags.readable |= what.readable || what.read_closed || what.error;
+        flags.read_closed |= what.read_closed || what.error;
+        if what.error && flags.paused {
+            // Nobody would find out by reading. A paused connection that is reset is over.
+            let kind = found.stream.take_error().map_or(ErrorKind::ConnectionReset, |e| e.kind());
+            return self.pool.end(id, CloseReason::Error(kind));
+        }
+        if flags.blocked && (what.writable || what.error) {
+            flags.blocked = false;
+            self.pool.mark_dirty(id.slot());
+        }
+        self.pool.queue(id);
+    }
+
+    fn work(&mut self, core: &mut Core, scratch: &mut Scratch) {
+        for number in 0..self.listeners.len() {
+            if self.listeners[number].wants(core) {
+                self.accept(number, core);
+            }
+        }
+        for _ in 0..self.pool.ready.len().min(SERVED_PER_TURN) {
+            if core.arena.len() > OUTPUT_PER_TURN {
+                break;
+            }
+            if let Some(id) = self.pool.ready.pop_front() {
+                self.serve(id, core, scratch);
+            }
+        }
+        self.fire(core);
+        if self.mail {
+            for _ in 0..MESSAGES_PER_TURN {
+                let Some(message) = self.mailbox.next() else {
+                    self.mail = false;
+                    break;
+                };
+                self.call_service(core, |handler, cx| handler.on_message(cx, message));
+            }
+        }
+        self.watch.check(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
+    }
+
+    fn flush(&mut self, core: &mut Core) {
+        // Those that become dirty meanwhile have used up their budget: they are for next turn.
+        let mut dirty = std::mem::take(&mut self.pool.dirty);
+        for id in dirty.drain(..) {
+            self.flush_one(id, core);
+        }
+        dirty.append(&mut self.pool.dirty);
+        self.pool.dirty = dirty;
+    }
+
+    fn reap(&mut self, core: &mut Core) {
+        if self.pool.ending.is_empty() {
+            return;
+        }
+        core.clock = Instant::now();
+        let mut ending = std::mem::take(&mut self.pool.ending);
+        for id in ending.drain(..) {
+            self.reap_one(id, core);
+        }
+        self.watch.check(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
+        ending.append(&mut self.pool.ending);
+        self.pool.ending = ending;
+    }
+
+    fn is_busy(&self, core: &Core) -> bool {
+        self.mail
+            || !self.pool.is_idle()
+            || self.listeners.iter().any(|listener| listener.wants(core))
+    }
+
+    fn next_deadline(&self) -> Option<Nanos> {
+        self.pool.timers.next()
+    }
+
+    fn mail(&mut self) {
+        self.mail = true;
+    }
+
+    fn shut_down(&mut self, core: &mut Core) {
+        for mut listener in std::mem::take(&mut self.listeners) {
+            listener.disarm(&mut self.pool.timers);
+        }
+        self.call_service(core, H::on_shutdown);
+        self.pool.limits.linger = self.pool.limits.linger.min(LINGER_AT_SHUTDOWN);
+        let everybody: Vec<_> = self.pool.connections.iter().map(|(_, found)| found.id).collect();
+        for id in everybody {
+            self.pool.close(id, CloseReason::Shutdown, core);
+            self.pool.arm(id);
+        }
+    }
+
+    fn cut(&mut self, core: &mut Core) -> usize {
+        let everybody: Vec<_> = self.pool.connections.iter().map(|(_, found)| found.id).collect();
+        let mut unsent = 0;
+        for id in everybody {
+            unsent += usize::from(!self.pool.connections[id.slot()].output.is_empty());
+            self.pool.end(id, CloseReason::Shutdown);
+        }
+        self.reap(core);
+        unsent
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pool.connections.is_empty()
+    }
+}

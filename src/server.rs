@@ -1,0 +1,303 @@
+//! One service at work: its handler, its listeners and its connections, from a connection's
+//! arrival to its end.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::accept::Listener;
+use crate::connection::State;
+use crate::core::Core;
+use crate::handle::Mailbox;
+use crate::id::Token;
+use crate::net::Stream;
+use crate::output::Flushed;
+use crate::pool::Pool;
+use crate::timer::Due;
+use crate::watch::Watch;
+use crate::{CloseReason, ConnId, Context, Farewell, Handler, Limits, ServiceContext};
+
+/// Timers that one service fires in a turn.
+const TIMERS_PER_TURN: usize = 1024;
+
+/// What the handler says to one that the loop closes; nothing, should it panic.
+fn last_words<H: Handler>(handler: &H, why: Farewell, limits: &Limits) -> Cow<'static, [u8]> {
+    let words = catch_unwind(AssertUnwindSafe(|| handler.farewell(why, limits)));
+    words.unwrap_or_default()
+}
+
+pub(crate) struct Server<H: Handler> {
+    pub(crate) handler: H,
+    pub(crate) pool: Pool<H::Session>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) mailbox: Mailbox<H::Message>,
+    /// The mailbox may have something.
+    pub(crate) mail: bool,
+    pub(crate) watch: Watch,
+}
+
+impl<H: Handler> Server<H> {
+    pub(crate) fn new(
+        handler: H,
+        pool: Pool<H::Session>,
+        mailbox: Mailbox<H::Message>,
+    ) -> Server<H> {
+        Server {
+            handler,
+            pool,
+            listeners: Vec::new(),
+            mailbox,
+            mail: false,
+            watch: Watch::default(),
+        }
+    }
+
+    /// Calls a hook for a connection. A panic in it ends that connection and gives none.
+    pub(crate) fn call<R>(
+        &mut self,
+        id: ConnId,
+        own: bool,
+        core: &mut Core,
+        hook: impl FnOnce(&mut H, &mut Context<'_, H::Session>) -> R,
+    ) -> Option<R> {
+        let mut cx = Context::new(&mut self.pool, core, id, own);
+        let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
+        self.watch.called(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
+        if outcome.is_err() {
+            self.panicked(core);
+            self.pool.close(id, CloseReason::Panicked, core);
+        }
+        outcome.ok()
+    }
+
+    /// Calls a hook that is about no connection.
+    pub(crate) fn call_service(
+        &mut self,
+        core: &mut Core,
+        hook: impl FnOnce(&mut H, &mut ServiceContext<'_, H::Session>),
+    ) {
+        let mut cx = ServiceContext::new(&mut self.pool, core);
+        let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
+        self.watch.called(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
+        if outcome.is_err() {
+            self.panicked(core);
+        }
+    }
+
+    fn panicked(&self, core: &mut Core) {
+        core.counters.panics += 1;
+        log::error!("{}: a hook of the handler panicked", self.pool.name);
+    }
+
+    pub(crate) fn farewell(
+        &mut self,
+        id: ConnId,
+        why: Farewell,
+        reason: CloseReason,
+        core: &mut Core,
+    ) {
+        let words = last_words(&self.handler, why, &self.pool.limits);
+        self.pool.send(id.slot(), &words, true, core);
+        self.pool.close(id, reason, core);
+    }
+
+    // ---- Arriving ----
+
+    pub(crate) fn accept(&mut self, number: usize, core: &mut Core) {
+        for _ in 0..self.pool.limits.accepts_per_turn {
+            let Pool { limits, timers, open, name, .. } = &mut self.pool;
+            let no = || last_words(&self.handler, Farewell::TooManyConnections, limits);
+            match self.listeners[number].accept(timers, core, no) {
+                None => return,
+                Some((stream, _)) if *open >= limits.max_connections => {
+                    core.count_full(name, limits.max_connections);
+                    stream.turn_away(&no());
+                }
+                Some((stream, peer)) => {
+                    self.adopt(stream, peer, core);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn adopt(
+        &mut self,
+        mut stream: Stream,
+        peer: Option<SocketAddr>,
+        core: &mut Core,
+    ) -> Option<ConnId> {
+        let id = self.pool.insert(Stream::Failed, State::Connecting, core);
+        if let Some(registry) = &core.registry
+            && let Err(error) = stream.register(registry, Token::connection(self.pool.service, id))
+        {
+            log::warn!("{}: cannot watch a newcomer: {error}", self.pool.name);
+            self.pool.remove(id, core);
+            return None;
+        }
+        core.counters.accepted += 1;
+        let found = &mut self.pool.connections[id.slot()];
+        found.stream = stream;
+        found.peer = peer;
+        self.opened(id, core);
+        Some(id)
+    }
+
+    /// A connection is there: the handler's from now on.
+    pub(crate) fn opened(&mut self, id: ConnId, core: &mut Core) {
+        let found = &mut self.pool.connections[id.slot()];
+        found.state = State::Open;
+        found.active = core.now;
+        found.flags.open = true;
+        found.flags.failed = false;
+        self.pool.live += 1;
+        self.pool.open += 1;
+        core.counters.open += 1;
+        if log::log_enabled!(log::Level::Debug) {
+            log::debug!("{}: {} is here", self.pool.name, self.describe(id));
+        }
+        self.call(id, true, core, H::on_open);
+        self.pool.arm(id);
+    }
+
+    pub(crate) fn finish_connect(&mut self, id: ConnId, core: &mut Core) {
+        let found = &mut self.pool.connections[id.slot()];
+        match found.stream.connected() {
+            Ok(false) => {}
+            Ok(true) => {
+                found.flags.readable = true;
+                self.opened(id, core);
+            }
+            Err(error) => self.pool.end(id, CloseReason::Error(error.kind())),
+        }
+    }
+
+    // ---- The loop's own deadlines and the handler's timers ----
+
+    pub(crate) fn fire(&mut self, core: &mut Core) {
+        for _ in 0..TIMERS_PER_TURN {
+            match self.pool.timers.pop(core.now) {
+                None => return,
+                Some(Due::Deadline(token)) if token.is_connection() => {
+                    if let Some(found) = self.pool.named(token) {
+                        found.deadline = 0;
+                        let id = found.id;
+                        self.look_at(id, core);
+                    }
+                }
+                Some(Due::Deadline(token)) => {
+                    if let Some(listener) = self.listeners.get_mut(token.slot()) {
+                        listener.retry();
+                    }
+                }
+                Some(Due::Timer(timer, token)) if token.is_connection() => {
+                    let Some(found) = self.pool.named(token) else { continue };
+                    let (id, open) = (found.id, found.state == State::Open);
+                    self.pool.drop_timer(id, timer);
+                    if open {
+                        self.call(id, false, core, |handler, cx| handler.on_timer(cx, timer));
+                    }
+                }
+                Some(Due::Timer(timer, _)) => {
+                    self.call_service(core, |handler, cx| handler.on_service_timer(cx, timer));
+                }
+            }
+        }
+    }
+
+    /// The loop's own deadline of a connection has come, which was set for when it was last
+    /// looked at: it may have been active since.
+    fn look_at(&mut self, id: ConnId, core: &mut Core) {
+        let found = &self.pool.connections[id.slot()];
+        match (found.due(&self.pool.limits), found.state) {
+            (None, _) => {}
+            (Some(due), _) if due > core.now => self.pool.arm(id),
+            (_, State::Connecting) => self.pool.end(id, CloseReason::ConnectTimeout),
+            (_, State::Open) => {
+                self.farewell(id, Farewell::IdleTimeout, CloseReason::IdleTimeout, core);
+            }
+            (_, State::Closing) => self.pool.end(id, CloseReason::Stalled),
+            (_, State::Lingering | State::Ended) => self.pool.end(id, CloseReason::Closed),
+        }
+    }
+
+    // ---- Writing and ending ----
+
+    pub(crate) fn flush_one(&mut self, id: ConnId, core: &mut Core) {
+        let Some(found) = self.pool.get_mut(id) else { return };
+        found.flags.dirty = false;
+        if found.state != State::Open && found.state != State::Closing {
+            return;
+        }
+        let mut again = false;
+        if !found.flags.blocked {
+            let mut written = 0;
+            let outcome = found.output.flush(&mut found.stream, &core.arena, &mut written);
+            core.counters.bytes_out += written as u64;
+            if written > 0 {
+                found.active = core.now;
+            }
+            match outcome {
+                Ok(Flushed::All) => {}
+                Ok(Flushed::Blocked) => found.flags.blocked = true,
+                Ok(Flushed::Budget) => again = true,
+                Err(error) => return self.pool.end(id, CloseReason::Error(error.kind())),
+            }
+        }
+        let limits = &self.pool.limits;
+        let found = &mut self.pool.connections[id.slot()];
+        if found.state == State::Open && found.too_slow(limits, core.now) {
+            return self.pool.end(id, CloseReason::SlowConsumer);
+        }
+        if found.flags.held && found.output.len() <= limits.low_water {
+            found.flags.held = false;
+            self.pool.queue(id);
+        } else if found.state == State::Closing && found.output.is_empty() {
+            self.linger(id, core);
+        }
+        if again {
+            self.pool.mark_dirty(id.slot());
+        }
+    }
+
+    /// All is sent: shuts the write side and waits for the peer to do the same.
+    fn linger(&mut self, id: ConnId, core: &mut Core) {
+        let found = &mut self.pool.connections[id.slot()];
+        let shut = found.stream.shutdown_write();
+        if found.flags.eof || shut.is_err() {
+            let reason = found.reason;
+            return self.pool.end(id, reason);
+        }
+        found.state = State::Lingering;
+        found.active = core.now;
+        self.pool.arm(id);
+        // The handler need not wait for the peer.
+        self.pool.list_ending(id);
+    }
+
+    pub(crate) fn reap_one(&mut self, id: ConnId, core: &mut Core) {
+        let Some(found) = self.pool.get_mut(id) else { return };
+        found.flags.ending = false;
+        let reason = found.reason;
+        let was_open = std::mem::take(&mut found.flags.open);
+        if was_open || std::mem::take(&mut found.flags.failed) {
+            core.counters.open -= u64::from(was_open);
+            self.pool.open -= usize::from(was_open);
+            core.counters.closed[reason.index()] += 1;
+            if log::log_enabled!(reason.level()) {
+                let who = self.describe(id);
+                log::log!(reason.level(), "{}: {who} is gone: {reason}", self.pool.name);
+            }
+            self.call(id, false, core, |handler, cx| handler.on_close(cx, reason));
+        }
+        if self.pool.get(id).is_some_and(|found| found.state == State::Ended) {
+            self.pool.remove(id, core);
+        }
+    }
+
+    fn describe(&self, id: ConnId) -> String {
+        match self.pool.get(id).and_then(|found| found.peer) {
+            Some(peer) => format!("{id} ({peer})"),
+            None => id.to_string(),
+        }
+    }
+}

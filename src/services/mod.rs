@@ -1,0 +1,17 @@
+//! Ready-made services, each a [`Handler`](crate::Handler) of one file that reads as a tutorial
+//! of the library, and each usable on its own in a program of yours.
+//!
+//! | service | default port | shows |
+//! | --- | --- | --- |
+//! | [`Echo`] | 2323 | the smallest useful handler: a greeting, lines in, lines out |
+//! | [`Time`] | 2205 | timers, a session, a client that only listens |
+//! | [`Presence`] | 9907 | shared state, broadcast, who is here, commands, safe text |
+
+mod echo;
+mod presence;
+mod text;
+mod time;
+
+pub use echo::Echo;
+pub use presence::Presence;
+pub use time::Time;

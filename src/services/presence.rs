@@ -1,0 +1,225 @@
+use super::text::{command, printable};
+use crate::{CloseReason, Context, Handler};
+
+/// What a newcomer hears.
+const WELCOME: &str = "\
+Welcome to the Presence Server
+  Tell me who you are with 'HELLO name'
+  Say something to other users with 'SAY message'
+  Ask me who is connected with 'WHO'
+  Leave with 'BYE'
+  Shutdown server with 'KILL'
+";
+
+/// The name of those who have not said it.
+const ANONYMOUS: &str = "An anonymous user";
+/// Characters of a name that are kept.
+const NAME_LENGTH: usize = 64;
+
+/// A room: everybody hears who comes, who leaves and what is said.
+///
+/// ```text
+/// $ nc 127.0.0.1 9907
+/// ...
+/// HELLO olivier
+/// olivier is in the room.
+/// SAY hello everybody
+/// olivier says: hello everybody
+/// ```
+///
+/// Who does not read what the others say is closed as a slow consumer, while they go on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Presence {
+    allow_kill: bool,
+}
+
+impl Presence {
+    /// A room; `allow_kill` says whether anybody in it may shut the server down with KILL.
+    pub fn new(allow_kill: bool) -> Presence {
+        Presence { allow_kill }
+    }
+}
+
+/// Who one client is.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// None until HELLO, and after a HELLO without a name.
+    name: Option<String>,
+}
+
+impl Session {
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(ANONYMOUS)
+    }
+}
+
+impl Handler for Presence {
+    type Session = Session;
+    type Message = ();
+
+    fn on_open(&mut self, cx: &mut Context<'_, Session>) {
+        cx.broadcast_to_others("Someone has arrived...\n");
+        cx.send(WELCOME);
+    }
+
+    fn on_line(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
+        let (word, rest) = command(line);
+        match word.to_ascii_uppercase().as_slice() {
+            b"HELLO" => hello(cx, rest),
+            b"SAY" => say(cx, rest),
+            b"WHO" => who(cx),
+            b"BYE" => {
+                let name = cx.session().name().to_owned();
+                cx.broadcast(format!("{name} is about to leave the room.\n"));
+                cx.close();
+            }
+            b"KILL" if self.allow_kill => {
+                cx.send("KILL command received. Bringing server down...\n");
+                cx.stop();
+            }
+            b"KILL" => {
+                cx.send("KILL is disabled on this server.\n");
+            }
+            _ => {
+                cx.send("What? I only understand HELLO, SAY, WHO, BYE and KILL commands\n");
+            }
+        }
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Session>, _reason: CloseReason) {
+        // However it left, and whether or not it said BYE.
+        let name = cx.session().name().to_owned();
+        cx.broadcast(format!("{name} has left the room.\n"));
+    }
+}
+
+fn hello(cx: &mut Context<'_, Session>, rest: &[u8]) {
+    let text = String::from_utf8_lossy(rest);
+    let word = text.split_whitespace().next();
+    let name = word.map(|word| printable(word.as_bytes()).chars().take(NAME_LENGTH).collect());
+    cx.session().name = name;
+    let line = format!("{} is in the room.\n", cx.session().name());
+    cx.broadcast(line);
+}
+
+fn say(cx: &mut Context<'_, Session>, text: &[u8]) {
+    let text = if text.is_empty() { "nothing...".to_owned() } else { printable(text) };
+    let line = format!("{} says: {text}\n", cx.session().name());
+    cx.broadcast(line);
+}
+
+fn who(cx: &mut Context<'_, Session>) {
+    let mut users: Vec<_> = cx.connections().collect();
+    // Ids sort by arrival.
+    users.sort_unstable_by_key(|(id, _)| *id);
+    let names: String = users.iter().map(|(_, user)| format!(" - {}\n", user.name())).collect();
+    write!(cx, "Currently connected users:\n{names}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Client, Harness};
+
+    fn room() -> (Harness<Presence>, Client, Client) {
+        let mut server = Harness::new(Presence::default());
+        let (alice, bob) = (server.connect(), server.connect());
+        server.feed(alice, b"HELLO alice\n");
+        server.feed(bob, b"hello bob smith\n");
+        server.sent(alice);
+        server.sent(bob);
+        (server, alice, bob)
+    }
+
+    fn text(server: &mut Harness<Presence>, client: Client) -> String {
+        String::from_utf8(server.sent(client)).unwrap()
+    }
+
+    #[test]
+    fn arrivals_are_told_to_the_others_and_the_newcomer_is_welcomed() {
+        let mut server = Harness::new(Presence::default());
+        let alice = server.connect();
+        assert_eq!(text(&mut server, alice), WELCOME);
+        let bob = server.connect();
+        assert_eq!(text(&mut server, alice), "Someone has arrived...\n");
+        assert_eq!(text(&mut server, bob), WELCOME);
+    }
+
+    #[test]
+    fn hello_and_say_reach_everybody() {
+        let (mut server, alice, bob) = room();
+        server.feed(alice, b"SAY hi there\nsay\nSAY \nHELLO\nSAY  x\n");
+        let heard = "alice says: hi there\nalice says: nothing...\nalice says: nothing...\n\
+                     An anonymous user is in the room.\nAn anonymous user says:  x\n";
+        assert_eq!(text(&mut server, alice), heard);
+        assert_eq!(text(&mut server, bob), heard);
+    }
+
+    #[test]
+    fn who_lists_by_arrival_even_when_a_slot_is_used_again() {
+        let (mut server, alice, bob) = room();
+        server.feed(alice, b"BYE\n");
+        server.end(alice);
+        let carol = server.connect();
+        server.sent(bob);
+        server.sent(carol);
+        server.feed(carol, b"WHO\n");
+        assert_eq!(
+            text(&mut server, carol),
+            "Currently connected users:\n - bob\n - An anonymous user\n"
+        );
+        assert_eq!(text(&mut server, bob), "");
+    }
+
+    #[test]
+    fn leaving_is_told_however_it_comes_about() {
+        let (mut server, alice, bob) = room();
+        server.feed(alice, b"BYE\nSAY never\n");
+        assert_eq!(text(&mut server, alice), "alice is about to leave the room.\n");
+        assert_eq!(
+            text(&mut server, bob),
+            "alice is about to leave the room.\nalice has left the room.\n"
+        );
+        let carol = server.connect();
+        server.sent(bob);
+        server.reset(carol);
+        assert_eq!(text(&mut server, bob), "An anonymous user has left the room.\n");
+    }
+
+    #[test]
+    fn kill_needs_leave() {
+        let (mut server, alice, _) = room();
+        server.feed(alice, b"KILL\n");
+        assert_eq!(text(&mut server, alice), "KILL is disabled on this server.\n");
+        assert!(!server.is_stopping());
+
+        let mut server = Harness::new(Presence::new(true));
+        let alice = server.connect();
+        server.sent(alice);
+        server.feed(alice, b"kill\n");
+        assert_eq!(text(&mut server, alice), "KILL command received. Bringing server down...\n");
+        assert!(server.is_stopping() && server.is_shut(alice));
+    }
+
+    #[test]
+    fn anything_else_gets_a_hint() {
+        let (mut server, alice, bob) = room();
+        server.feed(alice, b"\nHELLOO x\n");
+        let hint = "What? I only understand HELLO, SAY, WHO, BYE and KILL commands\n";
+        assert_eq!(text(&mut server, alice), hint.repeat(2));
+        assert_eq!(text(&mut server, bob), "");
+    }
+
+    #[test]
+    fn nobodys_terminal_is_at_the_mercy_of_the_others() {
+        let (mut server, alice, bob) = room();
+        server.feed(alice, b"HELLO a\x1b[31m\xff\nSAY \x1b]0;owned\x07\n");
+        assert_eq!(
+            text(&mut server, bob),
+            "a?[31m\u{fffd} is in the room.\na?[31m\u{fffd} says: ?]0;owned?\n"
+        );
+        server.feed(alice, format!("HELLO {}\n", "é".repeat(100)).as_bytes());
+        let expected = format!("{} is in the room.\n", "é".repeat(64));
+        assert_eq!(text(&mut server, bob), expected);
+    }
+}

@@ -1,0 +1,178 @@
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::{Context, Handler, TimerId};
+
+/// Streams the time: one line at once, then one per interval, to any number of clients at once.
+///
+/// ```text
+/// $ nc 127.0.0.1 2205
+/// {'time' : 'Sat Nov 21 19:10:00 UTC 2026'}
+/// {'time' : 'Sat Nov 21 19:10:01 UTC 2026'}
+/// ```
+///
+/// The date is Java's `Date.toString()`, in the time zone of the machine or of the environment
+/// variable `TZ`. What a client sends is read and ignored. By default each gets 15 lines, a
+/// second apart.
+#[derive(Clone, Debug)]
+pub struct Time {
+    interval: Duration,
+    count: u64,
+    zone: TimeZone,
+    clock: fn() -> Timestamp,
+    /// The last line and the second it was made in: thousands of clients share it.
+    line: String,
+    second: Option<i64>,
+}
+
+/// What one client has had.
+#[derive(Debug, Default)]
+pub struct Session {
+    lines: u64,
+    /// When the next line is due; counted from the client's own arrival, so that the rhythm
+    /// does not drift.
+    next: Option<Instant>,
+}
+
+impl Time {
+    /// `count` lines to each client, the first at once and the others `interval` apart; count 0
+    /// streams until the client leaves.
+    ///
+    /// # Panics
+    /// If the interval is zero.
+    pub fn new(interval: Duration, count: u64) -> Time {
+        assert!(!interval.is_zero(), "the interval must not be zero");
+        // A machine without any time zone, as a small container, is taken to be at UTC.
+        let zone = Some(TimeZone::system()).filter(|zone| !zone.is_unknown());
+        Time {
+            interval,
+            count,
+            zone: zone.unwrap_or(TimeZone::UTC),
+            clock: Timestamp::now,
+            line: String::new(),
+            second: None,
+        }
+    }
+
+    fn line(&mut self) -> &str {
+        let now = (self.clock)();
+        if self.second != Some(now.as_second()) {
+            self.second = Some(now.as_second());
+            let date = now.to_zoned(self.zone.clone()).strftime("%a %b %d %H:%M:%S %Z %Y");
+            self.line = format!("{{'time' : '{date}'}}\n");
+        }
+        &self.line
+    }
+
+    fn send(&mut self, cx: &mut Context<'_, Session>) {
+        cx.send(self.line());
+        let (now, interval, count) = (cx.now(), self.interval, self.count);
+        let session = cx.session();
+        session.lines += 1;
+        if session.lines == count {
+            return cx.close();
+        }
+        // After a long pause of the machine the lines missed are not sent in a burst.
+        let due = session.next.unwrap_or(now) + interval;
+        let next = if due > now { due } else { now + interval };
+        session.next = Some(next);
+        cx.set_timer_at(next);
+    }
+}
+
+impl Default for Time {
+    fn default() -> Self {
+        Time::new(Duration::from_secs(1), 15)
+    }
+}
+
+impl Handler for Time {
+    type Session = Session;
+    type Message = ();
+
+    fn on_open(&mut self, cx: &mut Context<'_, Session>) {
+        self.send(cx);
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, Session>, _timer: TimerId) {
+        self.send(cx);
+    }
+
+    fn on_bytes(&mut self, _cx: &mut Context<'_, Session>, bytes: &[u8]) -> usize {
+        // Not even cut into lines: there is no line here that could be too long.
+        bytes.len()
+    }
+
+    fn on_eof(&mut self, _cx: &mut Context<'_, Session>) {
+        // `nc -N 127.0.0.1 2205 </dev/null` has nothing to say and wants to hear all of it.
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::CloseReason;
+    use crate::testing::Harness;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at_ten_past_seven(count: u64) -> Time {
+        Time {
+            zone: TimeZone::UTC,
+            clock: || "2026-11-21T19:10:00Z".parse().unwrap(),
+            ..Time::new(SECOND, count)
+        }
+    }
+
+    const LINE: &[u8] = b"{'time' : 'Sat Nov 21 19:10:00 UTC 2026'}\n";
+
+    #[test]
+    fn streams_fifteen_lines_from_each_clients_own_arrival() {
+        let mut server = Harness::new(at_ten_past_seven(15));
+        let first = server.connect();
+        assert_eq!(server.sent(first), LINE);
+        server.advance(SECOND / 2);
+        let second = server.connect();
+        assert_eq!(server.sent(second), LINE);
+        assert_eq!(server.sent(first), b"");
+        server.advance(SECOND / 2);
+        assert_eq!((server.sent(first).as_slice(), server.sent(second)), (LINE, Vec::new()));
+        for _ in 0..13 {
+            server.advance(SECOND);
+        }
+        assert_eq!(server.sent(first), LINE.repeat(13));
+        assert!(server.is_shut(first) && !server.is_shut(second));
+    }
+
+    #[test]
+    fn ignores_what_it_is_sent_even_the_end() {
+        let mut server = Harness::new(at_ten_past_seven(3));
+        let client = server.connect();
+        server.feed(client, vec![b'x'; 200_000]);
+        server.end(client);
+        server.advance(2 * SECOND);
+        server.advance(SECOND);
+        assert_eq!(server.sent(client), LINE.repeat(3));
+        assert_eq!(server.closed(client), Some(CloseReason::PeerClosed));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_makes_no_burst() {
+        let mut server = Harness::new(at_ten_past_seven(0));
+        let client = server.connect();
+        server.jump(60 * SECOND);
+        assert_eq!(server.sent(client), LINE.repeat(2));
+    }
+
+    #[test]
+    fn writes_the_day_as_java_does_and_the_zone_by_its_abbreviation() {
+        let mut summer = Time {
+            zone: TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap(),
+            clock: || "2026-07-04T01:02:01Z".parse().unwrap(),
+            ..Time::default()
+        };
+        assert_eq!(summer.line(), "{'time' : 'Sat Jul 04 03:02:01 CEST 2026'}\n");
+    }
+}

@@ -1,0 +1,445 @@
+//! Drives a handler without sockets and without real time: the loop's own code, on pipes in
+//! memory and a clock that stands still until it is moved.
+//!
+//! ```
+//! use std::time::Duration;
+//! use reactor::{CloseReason, Context, Handler, Limits, testing::Harness};
+//!
+//! struct Shout;
+//!
+//! impl Handler for Shout {
+//!     type Session = ();
+//!     type Message = ();
+//!
+//!     fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+//!         cx.send(line.to_ascii_uppercase());
+//!         cx.send("!\n");
+//!     }
+//! }
+//!
+//! let limits = Limits { idle_timeout: Some(Duration::from_secs(60)), ..Limits::default() };
+//! let mut server = Harness::with_limits(Shout, limits);
+//! let client = server.connect();
+//! server.feed(client, b"hel");
+//! assert_eq!(server.sent(client), b"");
+//! server.feed(client, b"lo\r\nyou");
+//! server.end(client);
+//! assert_eq!(server.sent(client), b"HELLO!\nYOU!\n");
+//! assert_eq!(server.closed(client), Some(CloseReason::PeerClosed));
+//! ```
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::connection::State;
+use crate::core::Core;
+use crate::handle::{Handle, Mailbox, Shared};
+use crate::id::Token;
+use crate::input::Scratch;
+use crate::net::{Stream, Transport};
+use crate::pool::Pool;
+use crate::reactor::short_name;
+use crate::serve::{Readiness, Serve};
+use crate::server::Server;
+use crate::{Address, CloseReason, ConnId, Counters, Handler, Limits};
+
+/// Turns that one call may take before the handler is taken to run for ever.
+const MOST_TURNS: usize = 10_000;
+
+/// One client of a [`Harness`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Client(usize);
+
+/// What a pipe does at a read or a write instead of all that it could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Moves at most this many bytes (at least one).
+    Short(usize),
+    /// Says `WouldBlock`; a new edge follows.
+    WouldBlock,
+    /// Says `Interrupted`, as a signal does.
+    Interrupted,
+}
+
+/// A handler with its service, in memory. Every call runs the loop until nothing is left to do.
+pub struct Harness<H: Handler> {
+    server: Server<H>,
+    core: Core,
+    scratch: Scratch,
+    clients: Vec<Peer>,
+    dialled: Rc<RefCell<Vec<(Address, SharedWire)>>>,
+    handle: Handle<H::Message>,
+}
+
+/// What the harness knows of one client.
+struct Peer {
+    wire: SharedWire,
+    id: ConnId,
+    closed: Option<CloseReason>,
+}
+
+impl<H: Handler> Harness<H> {
+    /// A service with the default limits.
+    pub fn new(handler: H) -> Self {
+        Self::with_limits(handler, Limits::default())
+    }
+
+    /// A service with limits of your own.
+    ///
+    /// # Panics
+    /// If the limits do not pass [`Limits::check`].
+    pub fn with_limits(handler: H, limits: Limits) -> Self {
+        if let Err(error) = limits.check() {
+            panic!("{error}");
+        }
+        let shared = Arc::new(Shared::default());
+        let (mailbox, handle) = Mailbox::new(&shared);
+        let mut core = Core::new(None, shared);
+        let dialled = Rc::new(RefCell::new(Vec::new()));
+        let wires = Rc::clone(&dialled);
+        core.dial = Box::new(move |address| {
+            let wire = Rc::new(RefCell::new(Wire::default()));
+            wires.borrow_mut().push((address.clone(), Rc::clone(&wire)));
+            Ok(Stream::Other(Box::new(Pipe(wire))))
+        });
+        let pool = Pool::new(0, short_name::<H>(), limits);
+        let server = Server::new(handler, pool, mailbox);
+        let (scratch, clients) = (Scratch::default(), Vec::new());
+        Harness { server, core, scratch, clients, dialled, handle }
+    }
+
+    /// A client connects. The limit of connections does not apply here.
+    pub fn connect(&mut self) -> Client {
+        let wire = Rc::new(RefCell::new(Wire { connected: true, ..Wire::default() }));
+        let stream = Stream::Other(Box::new(Pipe(Rc::clone(&wire))));
+        let id = self.server.adopt(stream, None, &mut self.core);
+        let id = id.expect("nothing has to be registered for a pipe");
+        self.clients.push(Peer { wire, id, closed: None });
+        self.run();
+        Client(self.clients.len() - 1)
+    }
+
+    /// The client sends these bytes.
+    pub fn feed(&mut self, client: Client, bytes: impl AsRef<[u8]>) {
+        self.wire(client, |wire| {
+            wire.inbound.extend(bytes.as_ref());
+            wire.readable = true;
+        });
+    }
+
+    /// The client ends its side, as `nc -N` does; it still reads.
+    pub fn end(&mut self, client: Client) {
+        self.wire(client, |wire| {
+            wire.end = true;
+            wire.readable = true;
+        });
+    }
+
+    /// The client resets the connection.
+    pub fn reset(&mut self, client: Client) {
+        self.refuse(client, ErrorKind::ConnectionReset);
+    }
+
+    /// From now on the client takes `room` more bytes of output and then no more; none lifts it.
+    pub fn take_only(&mut self, client: Client, room: Option<usize>) {
+        self.wire(client, |wire| {
+            wire.room = room;
+            wire.writable = true;
+        });
+    }
+
+    /// What the next reads from the client and the next writes to it do; after these they work
+    /// without faults.
+    pub fn disturb(
+        &mut self,
+        client: Client,
+        reads: impl IntoIterator<Item = Fault>,
+        writes: impl IntoIterator<Item = Fault>,
+    ) {
+        self.wire(client, |wire| {
+            wire.read_faults.extend(reads);
+            wire.write_faults.extend(writes);
+        });
+    }
+
+    /// What the client has got since it was last asked.
+    pub fn sent(&mut self, client: Client) -> Vec<u8> {
+        std::mem::take(&mut self.clients[client.0].wire.borrow_mut().outbound)
+    }
+
+    /// The client has been sent the end of output: nothing more will come.
+    pub fn is_shut(&self, client: Client) -> bool {
+        self.clients[client.0].wire.borrow().shut
+    }
+
+    /// Why the connection ended, once the handler has been told.
+    pub fn closed(&self, client: Client) -> Option<CloseReason> {
+        self.clients[client.0].closed
+    }
+
+    /// The connection's identity, as the handler knows it.
+    pub fn id(&self, client: Client) -> ConnId {
+        self.clients[client.0].id
+    }
+
+    /// The handler's session of this client, while it is open.
+    pub fn session(&self, client: Client) -> Option<&H::Session> {
+        let found = self.server.pool.get(self.id(client));
+        found.filter(|found| found.state == State::Open).map(|found| &found.session)
+    }
+
+    /// The handler.
+    pub fn handler(&mut self) -> &mut H {
+        &mut self.server.handler
+    }
+
+    /// Lets time pass. Timers fire in order, each at its own moment.
+    pub fn advance(&mut self, time: Duration) {
+        let until = self.core.after(time);
+        while let Some(next) = self.server.next_deadline().filter(|next| *next <= until) {
+            self.core.now = self.core.now.max(next);
+            self.run();
+        }
+        self.core.now = until;
+        self.run();
+    }
+
+    /// Lets time pass in one leap, as after a suspended machine: all that came due meanwhile
+    /// fires at the end of it.
+    pub fn jump(&mut self, time: Duration) {
+        self.core.now = self.core.after(time);
+        self.run();
+    }
+
+    /// Posts a message, as another thread would.
+    pub fn post(&mut self, message: H::Message) {
+        // The mailbox lives as long as this harness, so it cannot be gone.
+        let _ = self.handle.post(message);
+        self.server.mail();
+        self.run();
+    }
+
+    /// Where the handler has dialled since this was last asked. The other side must
+    /// [`answer`](Self::answer) or [`refuse`](Self::refuse).
+    pub fn dialled(&mut self) -> Vec<(Address, Client)> {
+        let new = std::mem::take(&mut *self.dialled.borrow_mut());
+        let outbound = self.server.pool.connections.iter();
+        let mut ids: Vec<_> =
+            outbound.filter(|(_, c)| c.flags.outbound).map(|(_, c)| c.id).collect();
+        ids.retain(|id| self.clients.iter().all(|known| known.id != *id));
+        ids.sort_unstable();
+        let with_ids = new.into_iter().zip(ids);
+        with_ids
+            .map(|((address, wire), id)| {
+                self.clients.push(Peer { wire, id, closed: None });
+                (address, Client(self.clients.len() - 1))
+            })
+            .collect()
+    }
+
+    /// The other side of an outbound connection accepts it.
+    pub fn answer(&mut self, client: Client) {
+        self.wire(client, |wire| {
+            wire.connected = true;
+            wire.writable = true;
+        });
+    }
+
+    /// The connection fails with this error, while dialling or later.
+    pub fn refuse(&mut self, client: Client, error: ErrorKind) {
+        self.wire(client, |wire| {
+            wire.error = Some(error);
+            (wire.readable, wire.writable) = (true, true);
+        });
+    }
+
+    /// Begins a graceful shutdown.
+    pub fn stop(&mut self) {
+        self.core.stop = true;
+        self.run();
+    }
+
+    /// Whether a shutdown is under way, by whomever.
+    pub fn is_stopping(&self) -> bool {
+        self.core.stopping
+    }
+
+    /// What the loop has done so far.
+    pub fn counters(&self) -> &Counters {
+        &self.core.counters
+    }
+
+    /// Connections that the loop still knows, lingering ones too; timers that are still to come,
+    /// its own deadlines too. Both are 0 when everybody is gone.
+    pub fn left_over(&self) -> (usize, usize) {
+        (self.server.pool.connections.len(), self.server.pool.timers.len())
+    }
+
+    fn wire(&mut self, client: Client, change: impl FnOnce(&mut Wire)) {
+        change(&mut self.clients[client.0].wire.borrow_mut());
+        self.run();
+    }
+
+    /// Takes turns until nothing is left to do.
+    fn run(&mut self) {
+        for _ in 0..MOST_TURNS {
+            if self.core.stop && !self.core.stopping {
+                self.core.stopping = true;
+                self.server.shut_down(&mut self.core);
+            }
+            let due = self.server.next_deadline().is_some_and(|next| next <= self.core.now);
+            if !self.edges() && !due && !self.server.is_busy(&self.core) {
+                return;
+            }
+            self.server.work(&mut self.core, &mut self.scratch);
+            self.reap();
+            self.server.flush(&mut self.core);
+            self.core.arena.clear();
+            self.reap();
+            self.core.counters.turns += 1;
+        }
+        panic!("the handler keeps the loop busy for ever");
+    }
+
+    /// Delivers the edges that the pipes have raised, as the selector would.
+    fn edges(&mut self) -> bool {
+        let mut any = false;
+        for peer in &self.clients {
+            let wire = &mut *peer.wire.borrow_mut();
+            if wire.readable || wire.writable {
+                any = true;
+                let what = Readiness {
+                    readable: std::mem::take(&mut wire.readable),
+                    writable: std::mem::take(&mut wire.writable),
+                    read_closed: wire.end,
+                    error: wire.error.is_some(),
+                };
+                self.server.ready(Token::connection(0, peer.id), what);
+            }
+        }
+        any
+    }
+
+    fn reap(&mut self) {
+        for id in &self.server.pool.ending {
+            let known = self.clients.iter_mut().find(|known| known.id == *id);
+            if let (Some(known), Some(found)) = (known, self.server.pool.get(*id)) {
+                known.closed.get_or_insert(found.reason);
+            }
+        }
+        self.server.reap(&mut self.core);
+    }
+}
+
+impl<H: Handler> fmt::Debug for Harness<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Harness").field("clients", &self.clients.len()).finish_non_exhaustive()
+    }
+}
+
+type SharedWire = Rc<RefCell<Wire>>;
+
+/// The bytes between a client and the loop.
+#[derive(Default)]
+struct Wire {
+    inbound: VecDeque<u8>,
+    outbound: Vec<u8>,
+    /// Output that still fits; none for any.
+    room: Option<usize>,
+    connected: bool,
+    end: bool,
+    shut: bool,
+    error: Option<ErrorKind>,
+    /// Edges to be delivered.
+    readable: bool,
+    writable: bool,
+    read_faults: VecDeque<Fault>,
+    write_faults: VecDeque<Fault>,
+}
+
+/// The loop's end of a wire.
+struct Pipe(SharedWire);
+
+/// How many of `count` bytes a fault lets through.
+fn suffer(fault: Option<Fault>, count: usize) -> io::Result<usize> {
+    match fault {
+        None => Ok(count),
+        Some(Fault::Short(most)) => Ok(count.min(most.max(1))),
+        Some(Fault::WouldBlock) => Err(ErrorKind::WouldBlock.into()),
+        Some(Fault::Interrupted) => Err(ErrorKind::Interrupted.into()),
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let wire = &mut *self.0.borrow_mut();
+        if let Some(error) = wire.error {
+            return Err(error.into());
+        }
+        let count = suffer(wire.read_faults.pop_front(), buf.len().min(wire.inbound.len()));
+        let left = *count.as_ref().unwrap_or(&0) < wire.inbound.len();
+        match count {
+            // As in the kernel, an edge follows whenever less came than there will be.
+            Ok(0) if !wire.end => return Err(ErrorKind::WouldBlock.into()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+            _ => wire.readable |= left && *count.as_ref().unwrap_or(&0) < buf.len(),
+        }
+        let count = count.inspect_err(|_| wire.readable |= left || wire.end)?;
+        for (to, from) in buf.iter_mut().zip(wire.inbound.drain(..count)) {
+            *to = from;
+        }
+        Ok(count)
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let wire = &mut *self.0.borrow_mut();
+        if wire.error.is_some() || wire.shut {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        let fits = buf.len().min(wire.room.unwrap_or(usize::MAX));
+        if fits == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let count = suffer(wire.write_faults.pop_front(), fits)
+            .inspect_err(|error| wire.writable |= error.kind() == ErrorKind::WouldBlock)?;
+        wire.outbound.extend(&buf[..count]);
+        if let Some(room) = &mut wire.room {
+            *room -= count;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Transport for Pipe {
+    fn connected(&mut self) -> io::Result<bool> {
+        let wire = self.0.borrow();
+        wire.error.map_or(Ok(wire.connected), |error| Err(error.into()))
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.0.borrow_mut().shut = true;
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        let wire = &mut *self.0.borrow_mut();
+        wire.error.get_or_insert(ErrorKind::ConnectionReset);
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.0.borrow_mut().shut = true;
+    }
+}
