@@ -364,25 +364,23 @@ impl<'h> Reactor<'h> {
         services.iter_mut().for_each(|service| service.reap(core));
     }
 
-    /// Moves a shutdown on.
+    /// Begins a shutdown that was asked for, and moves it on.
     fn advance(&mut self) {
-        match self.phase {
-            Phase::Running if self.core.stop || self.core.shared.stop_asked() => {
-                log::debug!("shutting down");
-                self.core.stopping = true;
-                self.phase = Phase::Draining(self.core.after(self.shutdown_timeout));
-                for service in &mut self.services {
-                    service.shut_down(&mut self.core);
-                }
+        if self.phase == Phase::Running && (self.core.stop || self.core.shared.stop_asked()) {
+            log::debug!("shutting down");
+            self.core.stopping = true;
+            self.phase = Phase::Draining(self.core.after(self.shutdown_timeout));
+            for service in &mut self.services {
+                service.shut_down(&mut self.core);
             }
-            Phase::Draining(_) if self.services.iter().all(|service| service.is_empty()) => {
+        }
+        if let Phase::Draining(deadline) = self.phase {
+            if self.services.iter().all(|service| service.is_empty()) {
                 self.phase = Phase::Done(Exit::Clean);
-            }
-            Phase::Draining(deadline) if deadline <= self.core.now => {
+            } else if deadline <= self.core.now {
                 log::warn!("shutdown timeout: cutting off those that do not take their output");
                 self.cut();
             }
-            Phase::Running | Phase::Draining(_) | Phase::Done(_) => {}
         }
     }
 

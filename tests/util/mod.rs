@@ -1,0 +1,152 @@
+//! What the tests share: a reactor in a thread of its own, and blocking clients that assert raw
+//! bytes. Nothing here sleeps to synchronise; every wait ends at a deadline with a message.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use reactor::{Counters, Exit, Handle, Handler, Limits, Reactor};
+
+/// How long anything may take before a test fails: generous, since the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A reactor with one service on a free port, run by a thread until [`stop`](Server::stop).
+pub struct Server<M> {
+    pub addr: SocketAddr,
+    pub handle: Handle<M>,
+    thread: Option<JoinHandle<(Exit, Counters)>>,
+}
+
+impl<M: Send + 'static> Server<M> {
+    /// `make` runs in the reactor's thread, so the handler need not be `Send`.
+    pub fn start<H>(limits: Limits, make: impl FnOnce() -> H + Send + 'static) -> Server<M>
+    where
+        H: Handler<Message = M> + 'static,
+    {
+        let (tell, told) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let mut reactor = Reactor::new().unwrap();
+            let service = reactor.listen_with("127.0.0.1:0", make(), limits).unwrap();
+            let addr = service.address().unwrap().as_socket().unwrap();
+            tell.send((addr, service.handle())).unwrap();
+            let exit = reactor.run().unwrap();
+            (exit, reactor.counters().clone())
+        });
+        let (addr, handle) = told.recv_timeout(PATIENCE).expect("the reactor did not start");
+        Server { addr, handle, thread: Some(thread) }
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.addr)
+    }
+
+    /// Shuts down gracefully; gives how it ended and what was counted.
+    pub fn stop(mut self) -> (Exit, Counters) {
+        self.handle.stop();
+        self.thread.take().unwrap().join().expect("the reactor panicked")
+    }
+}
+
+impl<M> Drop for Server<M> {
+    fn drop(&mut self) {
+        self.handle.stop();
+    }
+}
+
+/// A blocking client.
+#[derive(Debug)]
+pub struct Client {
+    pub stream: TcpStream,
+    /// Read but not asked for yet.
+    ahead: Vec<u8>,
+}
+
+impl Client {
+    pub fn connect(addr: SocketAddr) -> Client {
+        Client::from(TcpStream::connect(addr).unwrap())
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Ends the client's side, as `nc -N` does.
+    pub fn end(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// The next line, its LF included.
+    pub fn line(&mut self) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(end) = self.ahead.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.ahead.drain(..=end).collect();
+                return String::from_utf8(line).unwrap();
+            }
+            let mut buf = [0; 64 * 1024];
+            let count = self.stream.read(&mut buf).expect("no line came");
+            assert!(count > 0, "the end came instead of a line, after {:?}", self.ahead);
+            assert!(Instant::now() < deadline, "no line came in time");
+            self.ahead.extend(&buf[..count]);
+        }
+    }
+
+    /// Asserts that exactly these bytes come next.
+    #[track_caller]
+    pub fn expect(&mut self, bytes: impl AsRef<[u8]>) {
+        let wanted = bytes.as_ref();
+        while self.ahead.len() < wanted.len() {
+            let mut buf = vec![0; wanted.len() - self.ahead.len()];
+            match self.stream.read(&mut buf) {
+                Ok(count) if count > 0 => self.ahead.extend(&buf[..count]),
+                other => panic!(
+                    "{other:?} after {:?}, wanted {:?}",
+                    String::from_utf8_lossy(&self.ahead),
+                    String::from_utf8_lossy(wanted)
+                ),
+            }
+        }
+        let rest = self.ahead.split_off(wanted.len());
+        let got = std::mem::replace(&mut self.ahead, rest);
+        assert!(
+            got == wanted,
+            "got {:?}, wanted {:?}",
+            String::from_utf8_lossy(&got),
+            String::from_utf8_lossy(wanted)
+        );
+    }
+
+    /// All that comes until the server ends its side; an error (a reset) fails the test.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut all = std::mem::take(&mut self.ahead);
+        self.stream.read_to_end(&mut all).expect("a reset or a timeout instead of the end");
+        all
+    }
+
+    /// Resets the connection when dropped, instead of ending it.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+impl From<TcpStream> for Client {
+    fn from(stream: TcpStream) -> Client {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Client { stream, ahead: Vec::new() }
+    }
+}
+
+/// Waits until something is so, by asking again and again.
+#[track_caller]
+pub fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::yield_now();
+    }
+}
