@@ -14,7 +14,7 @@ impl<H: Handler> Server<H> {
         let Some(found) = self.pool.get_mut(id) else { return };
         found.flags.queued = false;
         match found.state {
-            State::Connecting => return self.finish_connect(id, core),
+            State::Connecting => self.finish_connect(id, core),
             State::Open => self.feed(id, core, scratch),
             State::Closing | State::Lingering => self.throw_away(id, core, scratch),
             State::Ended => {}

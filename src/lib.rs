@@ -18,6 +18,7 @@ mod limits;
 mod line;
 mod net;
 mod output;
+mod pipe;
 mod pool;
 mod reactor;
 mod reason;

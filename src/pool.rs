@@ -82,9 +82,15 @@ impl<S> Pool<S> {
 
     /// Puts the connection behind those that wait to be served, if there is anything to do.
     pub(crate) fn queue(&mut self, id: ConnId) {
+        if self.get(id).is_some_and(|found| found.has_work()) {
+            self.visit(id);
+        }
+    }
+
+    /// Puts the connection behind those that wait to be served.
+    pub(crate) fn visit(&mut self, id: ConnId) {
         if let Some(found) = self.get_mut(id)
             && !found.flags.queued
-            && found.has_work()
         {
             found.flags.queued = true;
             self.ready.push_back(id);

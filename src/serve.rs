@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use crate::accept::Listener;
+use crate::connection::State;
 use crate::core::Core;
 use crate::id::Token;
 use crate::input::Scratch;
@@ -88,7 +89,7 @@ impl<H: Handler> Serve for Server<H> {
             return;
         }
         let Some(found) = self.pool.named(token) else { return };
-        let id = found.id;
+        let (id, connecting) = (found.id, found.state == State::Connecting);
         let flags = &mut found.flags;
         flags.readable |= what.readable || what.read_closed || what.error;
         flags.read_closed |= what.read_closed || what.error;
@@ -101,7 +102,11 @@ impl<H: Handler> Serve for Server<H> {
             flags.blocked = false;
             self.pool.mark_dirty(id.slot());
         }
-        self.pool.queue(id);
+        if connecting {
+            self.pool.visit(id);
+        } else {
+            self.pool.queue(id);
+        }
     }
 
     fn work(&mut self, core: &mut Core, scratch: &mut Scratch) {

@@ -163,10 +163,7 @@ impl<H: Handler> Server<H> {
         let found = &mut self.pool.connections[id.slot()];
         match found.stream.connected() {
             Ok(false) => {}
-            Ok(true) => {
-                found.flags.readable = true;
-                self.opened(id, core);
-            }
+            Ok(true) => self.opened(id, core),
             Err(error) => self.pool.end(id, CloseReason::Error(error.kind())),
         }
     }
