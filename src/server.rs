@@ -207,11 +207,14 @@ impl<H: Handler> Server<H> {
     /// The loop's own deadline of a connection has come, which was set for when it was last
     /// looked at: it may have been active since.
     fn look_at(&mut self, id: ConnId, core: &mut Core) {
-        let found = &self.pool.connections[id.slot()];
+        let found = &mut self.pool.connections[id.slot()];
         match (found.due(&self.pool.limits), found.state) {
             (None, _) => {}
             (Some(due), _) if due > core.now => self.pool.arm(id),
             (_, State::Connecting) => self.pool.end(id, CloseReason::ConnectTimeout),
+            (_, State::Open) if found.too_slow(&self.pool.limits, core.now) => {
+                self.pool.end(id, CloseReason::SlowConsumer);
+            }
             (_, State::Open) => {
                 self.farewell(id, Farewell::IdleTimeout, CloseReason::IdleTimeout, core);
             }
@@ -243,12 +246,16 @@ impl<H: Handler> Server<H> {
                 Err(error) => return self.pool.end(id, CloseReason::Error(error.kind())),
             }
         }
-        let limits = &self.pool.limits;
         let found = &mut self.pool.connections[id.slot()];
-        if found.state == State::Open && found.too_slow(limits, core.now) {
+        if found.state == State::Open && found.too_slow(&self.pool.limits, core.now) {
             return self.pool.end(id, CloseReason::SlowConsumer);
         }
-        if found.flags.held && found.output.len() <= limits.low_water {
+        if found.over_soft != 0 {
+            // Nobody may have anything more to say to it before its time is up.
+            self.pool.arm(id);
+        }
+        let found = &mut self.pool.connections[id.slot()];
+        if found.flags.held && found.output.len() <= self.pool.limits.low_water {
             found.flags.held = false;
             self.pool.queue(id);
         } else if found.state == State::Closing && found.output.is_empty() {
