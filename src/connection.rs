@@ -138,6 +138,11 @@ impl<S> Connection<S> {
         self.output.len() - self.pushed()
     }
 
+    /// Some output went out. What others caused is taken to go last, so it can only shrink.
+    pub(crate) fn sent(&mut self) {
+        self.others = self.pushed() as u32;
+    }
+
     /// Output of its own was appended: past the mark it is no longer read.
     #[inline]
     pub(crate) fn hold_above(&mut self, high_water: usize) {

@@ -238,6 +238,7 @@ impl<H: Handler> Server<H> {
             core.counters.bytes_out += written as u64;
             if written > 0 {
                 found.active = core.now;
+                found.sent();
             }
             match outcome {
                 Ok(Flushed::All) => {}
