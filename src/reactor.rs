@@ -194,10 +194,10 @@ impl<'h> Reactor<'h> {
     /// [`Error::Io`] when the selector fails.
     pub fn run(&mut self) -> Result<Exit, Error> {
         loop {
-            self.turn(None)?;
             if let Some(exit) = self.exit() {
                 return Ok(exit);
             }
+            self.turn(None)?;
         }
     }
 
