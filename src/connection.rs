@@ -1,6 +1,7 @@
 //! The state of one connection, apart from its socket: what it may do next.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::input::Input;
 use crate::net::Stream;
@@ -137,6 +138,11 @@ impl<S> Connection<S> {
         self.output.len() - self.pushed()
     }
 
+    /// Some output went out. What others caused is taken to go last, so it can only shrink.
+    pub(crate) fn sent(&mut self) {
+        self.others = self.pushed() as u32;
+    }
+
     /// Output of its own was appended: past the mark it is no longer read.
     #[inline]
     pub(crate) fn hold_above(&mut self, high_water: usize) {
@@ -164,22 +170,30 @@ impl<S> Connection<S> {
             self.over_soft = now;
         }
         let since = now - self.over_soft;
-        pushed > limits.max_output || since > limits.soft_output_for.as_nanos() as Nanos
+        pushed > limits.max_output || since >= limits.soft_output_for.as_nanos() as Nanos
     }
 
     /// When the loop must look at it again if nothing moves until then.
     pub(crate) fn due(&self, limits: &Limits) -> Option<Nanos> {
         let wait = match self.state {
             State::Connecting => limits.connect_timeout,
-            State::Open => limits.idle_timeout?,
+            State::Open => {
+                let idle = limits.idle_timeout.map(|wait| (self.active, wait));
+                let slow =
+                    (self.over_soft != 0).then_some((self.over_soft, limits.soft_output_for));
+                let moments = [idle, slow].into_iter().flatten();
+                return moments.map(|(since, wait)| later(since, wait)).min();
+            }
             State::Closing => limits.flush_timeout,
             State::Lingering => limits.linger,
             State::Ended => return None,
         };
-        Some(self.active.saturating_add(wait.as_nanos() as Nanos))
+        Some(later(self.active, wait))
     }
 }
 
+fn later(since: Nanos, wait: Duration) -> Nanos {
+    since.saturating_add(wait.as_nanos() as Nanos)
 #[cfg(test)]
 mod tests {
     use super::*;

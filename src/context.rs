@@ -401,7 +401,7 @@ impl<S: Default> Pool<S> {
         address: &crate::Address,
         core: &mut Core,
     ) -> Result<ConnId, Error> {
-        if core.stopping {
+        if core.is_ending() {
             return Err(Error::ShuttingDown);
         }
         core.counters.dialled += 1;

@@ -70,6 +70,11 @@ impl Core {
         }
     }
 
+    /// A shutdown was asked for here or is under way.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.stop || self.stopping
+    }
+
     /// Reads the clock.
     pub(crate) fn tick(&mut self) {
         self.clock = Instant::now();
