@@ -164,8 +164,10 @@ impl<H: Handler> Server<H> {
         match found.stream.connected() {
             Ok(false) => {}
             Ok(true) => {
+                // What the other side has said already came on this same edge.
                 found.flags.readable = true;
                 self.opened(id, core);
+                self.pool.queue(id);
             }
             Err(error) => self.pool.end(id, CloseReason::Error(error.kind())),
         }
