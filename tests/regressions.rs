@@ -1,11 +1,14 @@
 //! One test for each bug that was found; each was seen to fail first.
 
+mod util;
+
 use std::cell::RefCell;
 use std::io::Write;
 use std::net::TcpListener;
 use std::time::Duration;
 
 use reactor::{Callbacks, Limits, Reactor};
+use util::{Client, PATIENCE};
 
 /// Turns for a moment, until it is so.
 fn turn_until(reactor: &mut Reactor<'_>, so: impl Fn() -> bool) {
@@ -31,4 +34,33 @@ fn a_greeting_on_the_edge_of_the_connect_is_not_lost() {
 
     turn_until(&mut reactor, || !lines.borrow().is_empty());
     assert_eq!(*lines.borrow(), [b"hello"]);
+}
+
+/// The bound on a turn's output was shared by all services, so that the first one could use it
+/// up in every turn, and the second one was never served.
+#[test]
+fn a_service_that_fills_the_turns_output_does_not_starve_the_next_one() {
+    let order = RefCell::new(String::new());
+    let big = vec![b'x'; 300 * 1024];
+    let mut reactor = Reactor::new().unwrap();
+    let limits = Limits { high_water: 1 << 30, ..Limits::default() };
+    let loud = Callbacks::new().on_line(|cx, _| {
+        order.borrow_mut().push('L');
+        cx.send(&big);
+    });
+    let loud = reactor.listen_with("127.0.0.1:0", loud, limits).unwrap();
+    let quiet = Callbacks::new().on_line(|_, _| order.borrow_mut().push('q'));
+    let quiet = reactor.listen("127.0.0.1:0", quiet).unwrap();
+
+    let addr = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let mut clients: Vec<_> = (0..20).map(|_| Client::connect(addr(loud.port()))).collect();
+    clients.push(Client::connect(addr(quiet.port())));
+    while reactor.counters().accepted < 21 {
+        reactor.turn(Some(PATIENCE)).unwrap();
+    }
+    clients.iter_mut().for_each(|client| client.send("line\n"));
+
+    turn_until(&mut reactor, || order.borrow().len() == 21);
+    let place = order.borrow().find('q').expect("the quiet one was never served");
+    assert!(place <= 2, "{place} of the loud service went before: {}", order.borrow());
 }
