@@ -93,8 +93,8 @@ impl<H: Handler> Serve for Server<H> {
         let flags = &mut found.flags;
         flags.readable |= what.readable || what.read_closed || what.error;
         flags.read_closed |= what.read_closed || what.error;
-        if what.error && flags.paused {
-            // Nobody would find out by reading. A paused connection that is reset is over.
+        if what.error && (flags.paused || flags.eof) {
+            // Nobody would find out by reading, which is paused or has come to the end.
             let kind = found.stream.take_error().map_or(ErrorKind::ConnectionReset, |e| e.kind());
             return self.pool.end(id, CloseReason::Error(kind));
         }

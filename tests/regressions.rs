@@ -5,10 +5,11 @@ mod util;
 use std::cell::RefCell;
 use std::io::Write;
 use std::net::TcpListener;
+use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
-use reactor::{Callbacks, Limits, Reactor};
-use util::{Client, PATIENCE};
+use reactor::{Callbacks, CloseReason, Context, Handler, Limits, Reactor};
+use util::{Client, PATIENCE, Server};
 
 /// Turns for a moment, until it is so.
 fn turn_until(reactor: &mut Reactor<'_>, so: impl Fn() -> bool) {
@@ -63,4 +64,34 @@ fn a_service_that_fills_the_turns_output_does_not_starve_the_next_one() {
     turn_until(&mut reactor, || order.borrow().len() == 21);
     let place = order.borrow().find('q').expect("the quiet one was never served");
     assert!(place <= 2, "{place} of the loud service went before: {}", order.borrow());
+}
+
+/// Tells of the end of input and of the connection, and stays open after the former.
+struct HalfOpen(Sender<Option<CloseReason>>);
+
+impl Handler for HalfOpen {
+    type Session = ();
+    type Message = ();
+
+    fn on_eof(&mut self, _: &mut Context<'_, ()>) {
+        self.0.send(None).unwrap();
+    }
+
+    fn on_close(&mut self, _: &mut Context<'_, ()>, reason: CloseReason) {
+        self.0.send(Some(reason)).unwrap();
+    }
+}
+
+/// After the end of input nothing is read any more, so nothing found out that the client was
+/// gone for good: the connection stayed for ever.
+#[test]
+fn a_reset_after_the_end_of_input_ends_the_connection() {
+    let (tell, told) = mpsc::channel();
+    let server = Server::start(Limits::default(), || HalfOpen(tell));
+    let client = server.connect();
+    client.end();
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(None));
+    client.reset();
+    let reason = told.recv_timeout(Duration::from_secs(5));
+    assert!(matches!(reason, Ok(Some(CloseReason::Error(_)))), "{reason:?}");
 }
