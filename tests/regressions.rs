@@ -8,7 +8,8 @@ use std::net::TcpListener;
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
-use reactor::{Callbacks, CloseReason, Context, Handler, Limits, Reactor};
+use reactor::testing::Harness;
+use reactor::{Callbacks, CloseReason, Context, Handler, Limits, Reactor, ServiceContext};
 use util::{Client, PATIENCE, Server};
 
 /// Turns for a moment, until it is so.
@@ -94,4 +95,61 @@ fn a_reset_after_the_end_of_input_ends_the_connection() {
     client.reset();
     let reason = told.recv_timeout(Duration::from_secs(5));
     assert!(matches!(reason, Ok(Some(CloseReason::Error(_)))), "{reason:?}");
+}
+
+/// Lines, but for as many raw bytes as a message says.
+#[derive(Default)]
+struct Mixed {
+    raw: usize,
+    lines: Vec<String>,
+    /// Looks at the lines without taking any.
+    peek: bool,
+}
+
+impl Handler for Mixed {
+    type Session = ();
+    type Message = usize;
+
+    fn on_message(&mut self, _: &mut ServiceContext<'_, ()>, raw: usize) {
+        self.raw = raw;
+    }
+
+    fn on_bytes(&mut self, cx: &mut Context<'_, ()>, bytes: &[u8]) -> usize {
+        let raw = std::mem::take(&mut self.raw).min(bytes.len());
+        let mut lines = cx.lines(&bytes[raw..]);
+        let mut seen = Vec::new();
+        while let Some(line) = lines.next(cx) {
+            seen.push(String::from_utf8_lossy(line).into_owned());
+        }
+        if self.peek {
+            return 0;
+        }
+        self.lines.append(&mut seen);
+        raw + lines.taken()
+    }
+}
+
+/// What an earlier search found to hold no LF was counted from the front of the rest, although
+/// bytes before it had been taken: an LF in what followed was overlooked.
+#[test]
+fn lines_of_a_rest_are_searched_from_where_the_search_ended() {
+    let mut server = Harness::new(Mixed::default());
+    let client = server.connect();
+    server.feed(client, "0123456789");
+    server.post(4);
+    server.feed(client, "ab\n");
+    server.feed(client, "cd\n");
+    assert_eq!(server.handler().lines, ["456789ab", "cd"]);
+}
+
+/// The end of a search was remembered even where the handler took something else than what the
+/// lines had taken.
+#[test]
+fn a_look_at_the_lines_that_takes_none_spoils_nothing() {
+    let mut server = Harness::new(Mixed { peek: true, ..Mixed::default() });
+    let client = server.connect();
+    server.feed(client, "a\nbcd");
+    server.handler().peek = false;
+    server.feed(client, "e\n");
+    assert_eq!(server.handler().lines, ["a", "bcde"]);
 }
