@@ -194,6 +194,8 @@ impl<S> Connection<S> {
 
 fn later(since: Nanos, wait: Duration) -> Nanos {
     since.saturating_add(wait.as_nanos() as Nanos)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

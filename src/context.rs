@@ -156,8 +156,10 @@ impl<'a, S> Context<'a, S> {
     /// or its rest.
     #[inline]
     pub fn lines<'b>(&self, bytes: &'b [u8]) -> Lines<'b> {
-        let known = self.service.pool.connections[self.id.slot()].input.known;
-        Lines::new(bytes, known as usize)
+        let known = self.service.pool.connections[self.id.slot()].input.known as usize;
+        // `known` counts from the front of the offer, which the handler may have cut off.
+        let skipped = self.service.core.offered.saturating_sub(bytes.len());
+        Lines::new(bytes, known.saturating_sub(skipped))
     }
 
     /// Whether the loop still wants input handled: false once this connection is paused, held

@@ -15,7 +15,8 @@ use crate::{Address, CloseReason, ConnId, Error, Handler};
 
 /// Connections that one service serves in a turn; the rest wait for the next one.
 const SERVED_PER_TURN: usize = 256;
-/// Once a turn has gathered this much output it flushes before it serves anybody else.
+/// Once a service has gathered this much output in a turn it serves nobody else before the flush.
+/// Each service for itself: shared by all, the first one could use it up in every turn.
 const OUTPUT_PER_TURN: usize = 256 * 1024;
 /// Messages that one service takes in a turn.
 const MESSAGES_PER_TURN: usize = 1024;
@@ -115,8 +116,9 @@ impl<H: Handler> Serve for Server<H> {
                 self.accept(number, core);
             }
         }
+        let before = core.arena.len();
         for _ in 0..self.pool.ready.len().min(SERVED_PER_TURN) {
-            if core.arena.len() > OUTPUT_PER_TURN {
+            if core.arena.len() - before > OUTPUT_PER_TURN {
                 break;
             }
             if let Some(id) = self.pool.ready.pop_front() {
