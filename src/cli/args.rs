@@ -29,6 +29,8 @@ pub(crate) enum Command {
 /// Once all of them listen, each says where in one line on stdout; the log goes to stderr. The
 /// first SIGINT or SIGTERM lets the clients have what was sent to them, a second one ends at once.
 ///
+/// Limits hold for each SERVICE on its own, those per connection for each of its connections.
+///
 /// Exit status: 0 after a graceful end, 1 after a failure or when clients were cut off before
 /// they had all their output, 2 when the command line is wrong.
 #[derive(Debug, clap::Args)]
@@ -79,7 +81,7 @@ pub(crate) struct Serve {
     pub(crate) time_interval: Duration,
 
     /// Lines that each client of the time service gets; 0 for as many as it stays for.
-    #[arg(long, value_name = "N", default_value_t = 15)]
+    #[arg(long, value_name = "N", default_value = "15", value_parser = lines)]
     pub(crate) time_count: u64,
 
     /// What to log on stderr, and all that is worse.
@@ -112,6 +114,10 @@ impl Serve {
         limits.check()?;
         Ok(limits)
     }
+}
+
+fn lines(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "write a whole number, 0 for no end".to_owned())
 }
 
 fn host(text: &str) -> Result<IpAddr, String> {

@@ -9,26 +9,31 @@ use super::failure::Failure;
 /// some that it may have inherited.
 const OWN: u64 = 16;
 
-/// Raises the soft limit to the hard one; gives the one in force, none where it is not known.
-pub(crate) fn raise() -> Option<u64> {
-    let raised = || -> io::Result<(u64, u64)> {
-        let (before, _) = rlimit::Resource::NOFILE.get()?;
-        // On macOS it is not the hard limit alone that counts, which this knows.
-        Ok((before, rlimit::increase_nofile_limit(u64::MAX)?))
-    };
-    match raised() {
-        Ok((before, limit)) => {
-            let how = match limit > before {
-                true => format!("raised from {before} to the hard limit"),
-                false => "already at the hard limit".to_owned(),
-            };
-            log::info!("file descriptors: the limit is {limit}, {how}");
-            Some(limit)
+/// The soft limit before and after it was raised.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Raised {
+    before: u64,
+    pub(crate) limit: u64,
+}
+
+/// Raises the soft limit to the hard one.
+pub(crate) fn raise() -> io::Result<Raised> {
+    let (before, _) = rlimit::Resource::NOFILE.get()?;
+    // On macOS it is not the hard limit alone that counts, which this knows.
+    let limit = rlimit::increase_nofile_limit(u64::MAX)?;
+    Ok(Raised { before, limit })
+}
+
+/// Logs what came of it.
+pub(crate) fn report(raised: &io::Result<Raised>) {
+    match raised {
+        Ok(Raised { before, limit }) if limit > before => {
+            log::info!("file descriptors: limit raised from {before} to {limit}, the hard one");
         }
-        Err(error) => {
-            log::warn!("file descriptors: the limit cannot be raised: {error}");
-            None
+        Ok(Raised { limit, .. }) => {
+            log::info!("file descriptors: limit {limit}, already the hard one");
         }
+        Err(error) => log::warn!("file descriptors: the limit cannot be raised: {error}"),
     }
 }
 

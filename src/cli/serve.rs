@@ -13,10 +13,10 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     let limits = args.limits()?;
     let targets = args.targets();
     stderr_log::init(args.log);
-    let limit = descriptors::raise();
+    let raised = descriptors::raise();
     // The default is meant for any machine: where descriptors run out before, newcomers wait.
-    if let (Some(limit), Some(most)) = (limit, args.max_connections) {
-        descriptors::check(limit, targets.len(), most)?;
+    if let (Ok(raised), Some(most)) = (&raised, args.max_connections) {
+        descriptors::check(raised.limit, targets.len(), most)?;
     }
 
     let mut reactor = Reactor::new()?;
@@ -30,6 +30,8 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
         let local = (target.service.listen)(&mut place)?;
         ready.push_str(&format!("{} listening on {local}\n", target.service.name));
     }
+    // Not sooner: a failure is to be one line, and alone.
+    descriptors::report(&raised);
     // Who does not want to hear it is served all the same.
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(ready.as_bytes()).and_then(|()| stdout.flush());
