@@ -81,43 +81,58 @@ fn without_arguments_every_service_is_at_its_default_port() {
 }
 
 #[test]
-fn options_reach_the_services() {
-    let program = Program::serve(&[
-        "echo=0",
-        "time=0",
-        "presence=0",
-        "--max-line=10",
-        "--max-connections=1",
-        "--idle-timeout=100ms",
-        "--time-interval=10ms",
-        "--time-count=3",
-        "--allow-kill",
-    ]);
-    let (echo, time) = (program.addr("echo"), program.addr("time"));
-    let presence = program.addr("presence");
-    let mut client = Client::connect(echo);
-    client.expect(GREETING);
-    let refused = Client::connect(echo).rest();
-    assert_eq!(refused, b"Too many connections, try again later\n");
-    client.send("12345678901\n");
-    assert_eq!(client.rest(), b"Line too long (limit 10 bytes)\n");
-    drop(client);
-    let mut idle = Client::connect(presence);
-    let said = idle.rest();
-    assert!(said.ends_with(b"Idle for too long (limit 0.1 s)\n"), "{said:?}");
-    drop(idle);
-    let lines = Client::connect(time).rest();
-    assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), 3);
+fn limits_reach_every_service() {
+    let program = Program::serve(&["echo=0", "echo=0", "--max-line=10", "--max-connections=1"]);
+    for _ in 0..2 {
+        let addr = program.addr("echo");
+        let mut client = Client::connect(addr);
+        client.expect(GREETING);
+        assert_eq!(Client::connect(addr).rest(), b"Too many connections, try again later\n");
+        client.send("12345678901\n");
+        assert_eq!(client.rest(), b"Line too long (limit 10 bytes)\n");
+    }
 
-    // The place of the idle one is free once the server has seen it leave.
-    let mut killed = Vec::new();
-    until("there is a place for KILL", || {
-        let mut client = Client::connect(presence);
-        client.send("KILL\n");
-        killed = client.rest();
-        !killed.starts_with(b"Too many")
-    });
-    assert!(killed.ends_with(b"KILL command received. Bringing server down...\n"), "{killed:?}");
+    let program = Program::serve(&["presence=0", "--idle-timeout=100ms"]);
+    let said = Client::connect(program.addr("presence")).rest();
+    assert!(said.ends_with(b"Idle for too long (limit 0.1 s)\n"), "{said:?}");
+}
+
+#[test]
+fn what_is_sent_to_a_slow_reader_is_bounded() {
+    let program = Program::serve(&["presence=0", "--max-output=64K"]);
+    let addr = program.addr("presence");
+    let mut slow = Client::connect(addr);
+    (0..6).for_each(|_| drop(slow.line()));
+    let mut speaker = Client::connect(addr);
+    (0..6).for_each(|_| drop(speaker.line()));
+    // Whatever the kernel takes for it, its end comes some time.
+    let line = format!("SAY {}\n", "x".repeat(10_000));
+    let mut heard = String::new();
+    while heard != "An anonymous user has left the room.\n" {
+        speaker.send(&line);
+        heard = speaker.line();
+    }
+    program.wait_for_log("slow consumer");
+}
+
+#[test]
+fn the_time_service_has_its_interval_and_count() {
+    let program = Program::serve(&["time=0", "--time-interval=10ms", "--time-count=3"]);
+    let lines = Client::connect(program.addr("time")).rest();
+    assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), 3);
+    let program = Program::serve(&["time=0", "--time-interval=1ms", "--time-count=0"]);
+    let mut client = Client::connect(program.addr("time"));
+    (0..40).for_each(|_| drop(client.line()));
+}
+
+#[test]
+fn whoever_is_allowed_to_may_kill_it() {
+    let program = Program::serve(&["presence=0", "--allow-kill"]);
+    let mut client = Client::connect(program.addr("presence"));
+    client.send("KILL\n");
+    let said = client.rest();
+    assert!(said.ends_with(b"KILL command received. Bringing server down...\n"), "{said:?}");
+    drop(client);
     assert_eq!(program.end().0, 0);
 }
 
@@ -396,8 +411,7 @@ fn a_full_disk_does_not_end_it() {
 }
 
 #[test]
-fn what_was_lost_of_the_log_leaves_no_trace_in_it() {
-    // stdout is the broken one here; the log is whole and has nothing of a panic.
+fn without_stdout_the_log_is_whole_and_without_colors_in_a_file() {
     let folder = Folder::new("log");
     let log = folder.file("log");
     serves_with("whole", broken(), File::create(&log).unwrap());
