@@ -172,6 +172,11 @@ impl<H: Handler> Harness<H> {
         std::mem::take(&mut self.clients[client.0].wire.borrow_mut().outbound)
     }
 
+    /// How many writes have moved bytes to the client: system calls, were it a socket.
+    pub fn writes(&self, client: Client) -> usize {
+        self.clients[client.0].wire.borrow().writes
+    }
+
     /// The client has been sent the end of output: nothing more will come.
     pub fn is_shut(&self, client: Client) -> bool {
         self.clients[client.0].wire.borrow().shut
@@ -349,6 +354,8 @@ type SharedWire = Rc<RefCell<Wire>>;
 struct Wire {
     inbound: VecDeque<u8>,
     outbound: Vec<u8>,
+    /// Writes that have moved bytes.
+    writes: usize,
     /// Output that still fits; none for any.
     room: Option<usize>,
     connected: bool,
@@ -410,6 +417,7 @@ impl Write for Pipe {
         let count = suffer(wire.write_faults.pop_front(), fits)
             .inspect_err(|error| wire.writable |= error.kind() == ErrorKind::WouldBlock)?;
         wire.outbound.extend(&buf[..count]);
+        wire.writes += 1;
         if let Some(room) = &mut wire.room {
             *room -= count;
         }
