@@ -35,7 +35,7 @@ impl Handler for Primes {
 }
 
 fn primes_below(limit: u64) -> usize {
-    let prime = |n: &u64| (2..).take_while(|d| d * d <= *n).all(|d| n % d != 0);
+    let prime = |n: &u64| (2..).take_while(|d| d * d <= *n).all(|d| !n.is_multiple_of(d));
     (2..limit).filter(prime).count()
 }
 
