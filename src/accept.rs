@@ -71,7 +71,7 @@ impl Listener {
         &mut self,
         timers: &mut Timers,
         core: &mut Core,
-        no: impl FnOnce() -> Cow<'static, [u8]>,
+        no: impl FnOnce(&mut Core) -> Cow<'static, [u8]>,
     ) -> Option<(Stream, Option<SocketAddr>)> {
         self.disarm(timers);
         for _ in 0..GONE {
@@ -90,7 +90,7 @@ impl Listener {
                     core.with_reserve(|core| {
                         if let Ok((stream, _)) = self.socket.accept() {
                             core.counters.refused += 1;
-                            stream.turn_away(&no());
+                            stream.turn_away(&no(core));
                         }
                     });
                     let when = core.after(RETRY);

@@ -46,12 +46,20 @@ impl FromStr for Address {
                 _ => Ok(Address::Unix(PathBuf::from(path))),
             };
         }
-        let (_, port) = text.rsplit_once(':').ok_or_else(|| bad("write HOST:PORT or unix:PATH"))?;
+        let (host, port) =
+            text.rsplit_once(':').ok_or_else(|| bad("write HOST:PORT or unix:PATH"))?;
         if port.parse::<u16>().is_err() {
             return Err(bad("the port must be a number from 0 to 65535"));
         }
         if let Ok(addr) = text.parse() {
             return Ok(Address::Tcp(addr));
+        }
+        if host.is_empty() {
+            return Err(bad("the host is missing: write 0.0.0.0 for every address"));
+        }
+        // `::1:80` is an address of its own as much as port 80 of `::1`.
+        if host.contains(':') {
+            return Err(bad("write an IPv6 address in brackets: [::1]:80"));
         }
         let mut found = text.to_socket_addrs().map_err(|error| bad(&error.to_string()))?;
         found.next().map(Address::Tcp).ok_or_else(|| bad("no address found for that host"))
@@ -139,6 +147,9 @@ mod tests {
             ("localhost", "HOST:PORT"),
             ("127.0.0.1:65536", "65535"),
             ("127.0.0.1:", "port"),
+            (":80", "host"),
+            ("::1:80", "brackets"),
+            ("1:2:3", "brackets"),
             ("unix:", "path"),
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();

@@ -48,10 +48,15 @@ impl<'a, S> Context<'a, S> {
 
     /// What `write!(cx, "hello {name}\n")` calls: formats into this connection's output.
     pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
-        match text.as_str() {
-            Some(text) => self.send(text),
-            None => self.send(text.to_string()),
-        };
+        // Writing into memory does not fail; a `Display` that says it does is not our concern.
+        let _ = fmt::Write::write_fmt(&mut self.writer(), text);
+    }
+
+    /// Writes a reply in pieces straight into the output, for less than the cost of a
+    /// [`send`](Self::send) each.
+    #[inline]
+    pub fn writer(&mut self) -> Writer<'_, 'a, S> {
+        Writer { start: self.service.core.arena.len(), cx: self }
     }
 
     /// Appends to the output of every open connection of this handler, this one included.
@@ -151,8 +156,10 @@ impl<'a, S> Context<'a, S> {
     /// or its rest.
     #[inline]
     pub fn lines<'b>(&self, bytes: &'b [u8]) -> Lines<'b> {
-        let known = self.service.pool.connections[self.id.slot()].input.known;
-        Lines::new(bytes, known as usize)
+        let known = self.service.pool.connections[self.id.slot()].input.known as usize;
+        // `known` counts from the front of the offer, which the handler may have cut off.
+        let skipped = self.service.core.offered.saturating_sub(bytes.len());
+        Lines::new(bytes, known.saturating_sub(skipped))
     }
 
     /// Whether the loop still wants input handled: false once this connection is paused, held
@@ -196,6 +203,54 @@ impl<S> DerefMut for Context<'_, S> {
 impl<S> fmt::Debug for Context<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A reply being written: see [`Context::writer`]. What was written is sent when it is dropped.
+///
+/// ```
+/// # use reactor::Context;
+/// # fn shout(cx: &mut Context<'_, ()>, line: &[u8]) {
+/// let mut reply = cx.writer();
+/// reply.put(b"> ");
+/// reply.put(line).make_ascii_uppercase();
+/// reply.put(b"\n");
+/// # }
+/// ```
+pub struct Writer<'w, 'a, S> {
+    cx: &'w mut Context<'a, S>,
+    start: usize,
+}
+
+impl<S> Writer<'_, '_, S> {
+    /// Appends bytes; gives them back where they lie now, to be changed in place.
+    #[inline]
+    pub fn put(&mut self, bytes: impl AsRef<[u8]>) -> &mut [u8] {
+        let tail = self.cx.service.core.arena.tail();
+        let start = tail.len();
+        tail.extend_from_slice(bytes.as_ref());
+        &mut tail[start..]
+    }
+}
+
+impl<S> fmt::Write for Writer<'_, '_, S> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.put(text);
+        Ok(())
+    }
+}
+
+impl<S> Drop for Writer<'_, '_, S> {
+    #[inline]
+    fn drop(&mut self) {
+        let ServiceContext { pool, core } = &mut self.cx.service;
+        pool.send_since(self.cx.id.slot(), self.start, self.cx.own, core);
+    }
+}
+
+impl<S> fmt::Debug for Writer<'_, '_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
     }
 }
 
@@ -348,7 +403,7 @@ impl<S: Default> Pool<S> {
         address: &crate::Address,
         core: &mut Core,
     ) -> Result<ConnId, Error> {
-        if core.stopping {
+        if core.is_ending() {
             return Err(Error::ShuttingDown);
         }
         core.counters.dialled += 1;

@@ -39,6 +39,8 @@ pub(crate) struct Core {
     pub(crate) stopping: bool,
     /// Lines that the connection now served may still have in this turn.
     pub(crate) lines_left: usize,
+    /// Length of what `on_bytes` is looking at.
+    pub(crate) offered: usize,
     /// Counts descriptors given back, so that listeners which ran out know when to try again.
     pub(crate) freed: u64,
     /// Given up for a moment when there is no other descriptor to say no with.
@@ -63,11 +65,17 @@ impl Core {
             stop: false,
             stopping: false,
             lines_left: 0,
+            offered: 0,
             freed: 0,
             reserve: File::open("/dev/null").ok(),
             starved: 0,
             full: 0,
         }
+    }
+
+    /// A shutdown was asked for here or is under way.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.stop || self.stopping
     }
 
     /// Reads the clock.

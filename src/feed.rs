@@ -14,7 +14,7 @@ impl<H: Handler> Server<H> {
         let Some(found) = self.pool.get_mut(id) else { return };
         found.flags.queued = false;
         match found.state {
-            State::Connecting => return self.finish_connect(id, core),
+            State::Connecting => self.finish_connect(id, core),
             State::Open => self.feed(id, core, scratch),
             State::Closing | State::Lingering => self.throw_away(id, core, scratch),
             State::Ended => {}
@@ -80,13 +80,15 @@ impl<H: Handler> Server<H> {
         let hungry = loop {
             let before = self.pool.connections[id.slot()].input.known;
             let rest = &bytes[taken..];
+            core.offered = rest.len();
             let took = self.call(id, true, core, |handler, cx| handler.on_bytes(cx, rest));
             let took = took.unwrap_or(rest.len()).min(rest.len());
             taken += took;
             let left = rest.len() - took;
             let found = &mut self.pool.connections[id.slot()];
-            if took > 0 && found.input.known == before {
-                // Not what the framing left behind, but of bytes that are taken now.
+            let known = found.input.known;
+            if known == before && took > 0 || known != before && known as usize != left {
+                // It speaks of bytes that are taken now, or of fewer than the handler left.
                 found.input.known = 0;
             }
             if left == 0 || core.lines_left == 0 || !found.takes_input() {

@@ -1,4 +1,99 @@
-//! One thread that serves thousands of clients at once.
+//! One thread that serves thousands of clients at once: an IO-multiplexing reactor for line
+//! protocols, over mio's non-blocking sockets, without an async runtime.
+//!
+//! You write a [`Handler`]: what to do when a client connects, when a line comes, when it leaves.
+//! You hand it to a [`Reactor`] with an address and run the loop:
+//!
+//! ```
+//! use reactor::{CloseReason, Context, Handler, Reactor};
+//!
+//! /// The state that all connections of this service share.
+//! #[derive(Default)]
+//! struct Greeter {
+//!     seen: u64,
+//! }
+//!
+//! /// The state of one connection.
+//! #[derive(Default)]
+//! struct Session {
+//!     name: Option<String>,
+//! }
+//!
+//! impl Handler for Greeter {
+//!     type Session = Session;
+//!     type Message = (); // what other threads may post
+//!
+//!     fn on_open(&mut self, cx: &mut Context<'_, Session>) {
+//!         self.seen += 1;
+//!         write!(cx, "you are number {}; who are you?\n", self.seen);
+//!     }
+//!
+//!     fn on_line(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
+//!         let name = String::from_utf8_lossy(line).into_owned();
+//!         cx.broadcast(format!("{name} is here\n")); // to every connection of this handler
+//!         cx.session().name = Some(name);
+//!     }
+//!
+//!     fn on_close(&mut self, cx: &mut Context<'_, Session>, _reason: CloseReason) {
+//!         if let Some(name) = cx.session().name.take() {
+//!             cx.broadcast(format!("{name} has left\n"));
+//!         }
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), reactor::Error> {
+//! let mut reactor = Reactor::new()?;
+//! let service = reactor.listen("127.0.0.1:0", Greeter::default())?;
+//! println!("try: nc 127.0.0.1 {}", service.port());
+//! # reactor.stop();
+//! reactor.run()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! There is nothing to lock and nothing to spawn: all hooks run on the thread that runs the loop,
+//! one after the other. That is also the one rule: **a hook must not block**, since nobody else is
+//! served while it runs.
+//!
+//! # Where to find what
+//!
+//! | you want to | look at |
+//! | --- | --- |
+//! | write a protocol of lines | [`Handler`], [`Context`] |
+//! | write one of closures, as in Node.js | [`Callbacks`] |
+//! | speak something else than lines, for a while or always | [`Handler::on_bytes`], [`Lines`] |
+//! | do something later | [`Context::set_timer`], [`ServiceContext::set_service_timer`] |
+//! | do blocking work, or reach the handler from another thread | [`Service::handle`], [`Handle`] |
+//! | connect outward | [`ServiceContext::connect`], [`Reactor::connect`] |
+//! | run inside somebody else's loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
+//! | bound what clients may use | [`Limits`], [`CloseReason`] |
+//! | see what the loop does | [`Counters`] |
+//! | test a handler without sockets | [`testing`] |
+//! | use a ready-made service | `services` |
+//!
+//! # What the loop promises
+//!
+//! * A turn costs in proportion to what is ready, not to how many are connected. An idle
+//!   connection owns no buffer.
+//! * No client is served at another's cost: a turn reads and handles a bounded share of each.
+//! * What a turn sends to a connection leaves in one write.
+//! * A client that does not read its own replies is no longer read; one that does not read what
+//!   others send it is closed. Memory stays below `connections x limits`.
+//! * Closing never destroys the last reply; [`Handler::on_close`] comes exactly once.
+//! * A [`ConnId`] never speaks of another connection than the one it was given to.
+//! * Running out of descriptors, a panic in a hook, a reset at any moment: the others go on.
+//!
+//! # Features
+//!
+//! | feature | default | brings |
+//! | --- | --- | --- |
+//! | `cli` | yes | the program `reactor`, and the two below |
+//! | `services` | with `cli` | the module `services` |
+//! | `signals` | with `cli` | `Reactor::stop_on_signals`: SIGINT and SIGTERM |
+//!
+//! A library that embeds it wants `default-features = false`, and perhaps one of them. It runs on
+//! Unix with 64-bit pointers.
+
 #![forbid(unsafe_code)]
 
 mod accept;
@@ -18,6 +113,7 @@ mod limits;
 mod line;
 mod net;
 mod output;
+mod pipe;
 mod pool;
 mod reactor;
 mod reason;
@@ -31,7 +127,7 @@ mod watch;
 
 pub use address::{Address, ToAddress};
 pub use callbacks::Callbacks;
-pub use context::{Context, ServiceContext};
+pub use context::{Context, ServiceContext, Writer};
 pub use counters::Counters;
 pub use error::Error;
 pub use handle::{Handle, Service};

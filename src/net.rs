@@ -12,23 +12,18 @@ use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry};
 
 use crate::id::Token;
+use crate::pipe::Pipe;
 use crate::{Address, Error};
 
 /// Newcomers that the kernel completes while the loop is busy; it caps this at `somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// What a connection is read from and written to, when it is not a socket: the seam for tests.
-pub(crate) trait Transport: Read + Write {
-    fn connected(&mut self) -> io::Result<bool>;
-    fn shutdown_write(&mut self) -> io::Result<()>;
-    fn reset(&mut self);
-}
-
 /// The two ends of a connection's bytes, non-blocking.
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
-    Other(Box<dyn Transport>),
+    /// No socket but a test's.
+    Pipe(Pipe),
     /// Connecting failed at once; the connection exists only to be told of it.
     Failed,
 }
@@ -48,7 +43,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.register(registry, token.into(), both),
             Stream::Unix(stream) => stream.register(registry, token.into(), both),
-            Stream::Other(_) | Stream::Failed => Ok(()),
+            Stream::Pipe(_) | Stream::Failed => Ok(()),
         }
     }
 
@@ -57,7 +52,7 @@ impl Stream {
         let (error, peer) = match self {
             Stream::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
             Stream::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
-            Stream::Other(other) => return other.connected(),
+            Stream::Pipe(pipe) => return pipe.connected(),
             Stream::Failed => return Err(io::ErrorKind::NotConnected.into()),
         };
         match (error, peer) {
@@ -73,7 +68,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.take_error().ok().flatten(),
             Stream::Unix(stream) => stream.take_error().ok().flatten(),
-            Stream::Other(_) | Stream::Failed => None,
+            Stream::Pipe(_) | Stream::Failed => None,
         }
     }
 
@@ -89,7 +84,7 @@ impl Stream {
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
             Stream::Tcp(stream) => stream.local_addr().ok(),
-            Stream::Unix(_) | Stream::Other(_) | Stream::Failed => None,
+            Stream::Unix(_) | Stream::Pipe(_) | Stream::Failed => None,
         }
     }
 
@@ -97,7 +92,10 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
-            Stream::Other(other) => other.shutdown_write(),
+            Stream::Pipe(pipe) => {
+                pipe.shut();
+                Ok(())
+            }
             Stream::Failed => Ok(()),
         }
     }
@@ -110,7 +108,7 @@ impl Stream {
                 let _ = socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
             }
             Stream::Unix(_) | Stream::Failed => {}
-            Stream::Other(other) => other.reset(),
+            Stream::Pipe(pipe) => pipe.reset(),
         }
     }
 
@@ -129,7 +127,7 @@ impl Read for Stream {
         match self {
             Stream::Tcp(stream) => stream.read(buf),
             Stream::Unix(stream) => stream.read(buf),
-            Stream::Other(other) => other.read(buf),
+            Stream::Pipe(pipe) => pipe.read(buf),
             Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
         }
     }
@@ -140,7 +138,7 @@ impl Write for Stream {
         match self {
             Stream::Tcp(stream) => stream.write(buf),
             Stream::Unix(stream) => stream.write(buf),
-            Stream::Other(other) => other.write(buf),
+            Stream::Pipe(pipe) => pipe.write(buf),
             Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
         }
     }

@@ -33,12 +33,29 @@ impl Segment {
 }
 
 impl Arena {
-    /// Puts the bytes in, or says none where an offset would no longer fit.
+    /// Puts the bytes in and says where, or none where an offset would no longer fit.
+    #[inline]
     pub(crate) fn add(&mut self, bytes: &[u8]) -> Option<Segment> {
-        let start = self.0.len() as u32;
-        let end = u32::try_from(self.0.len().checked_add(bytes.len())?).ok()?;
+        let start = self.0.len();
         self.0.extend_from_slice(bytes);
-        Some(Segment { start, end })
+        self.since(start)
+    }
+
+    /// What was added since it was `start` bytes long, as a segment.
+    #[inline]
+    pub(crate) fn since(&self, start: usize) -> Option<Segment> {
+        let end = u32::try_from(self.0.len()).ok()?;
+        Some(Segment { start: start as u32, end })
+    }
+
+    /// For writing into it; only ever add at the end.
+    #[inline]
+    pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+
+    pub(crate) fn from(&self, start: usize) -> &[u8] {
+        &self.0[start..]
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -91,23 +108,39 @@ impl Output {
         self.len() == 0
     }
 
+    /// Adds what the arena has had since it was `start` bytes long.
+    #[inline]
+    pub(crate) fn push_since(&mut self, arena: &Arena, start: usize) {
+        if !self.claim(arena.since(start)) {
+            self.spill(arena).extend(arena.from(start));
+        }
+    }
+
     /// Adds bytes that `segment` says where to find, if they went into the arena at all.
     #[inline]
     pub(crate) fn push(&mut self, arena: &Arena, bytes: &[u8], segment: Option<Segment>) {
-        if let (None, Some(new)) = (&self.backlog, segment) {
-            if self.segment.len() == 0 {
-                self.segment = new;
-                return;
-            }
-            if self.segment.end == new.start {
-                self.segment.end = new.end;
-                return;
-            }
+        if !self.claim(segment) {
+            self.spill(arena).extend(bytes);
         }
-        self.spill(arena).extend(bytes);
+    }
+
+    /// Makes its segment longer, if it can be: without a backlog, and with nothing of others in
+    /// between.
+    #[inline]
+    fn claim(&mut self, new: Option<Segment>) -> bool {
+        let Some(new) = new.filter(|_| self.backlog.is_none()) else { return false };
+        if self.segment.end == new.start {
+            self.segment.end = new.end;
+        } else if self.segment.len() == 0 {
+            self.segment = new;
+        } else {
+            return false;
+        }
+        true
     }
 
     /// Turns the segment, if there is one, into a backlog.
+    #[cold]
     fn spill(&mut self, arena: &Arena) -> &mut Backlog {
         let backlog = self.backlog.get_or_insert_default();
         backlog.extend(arena.bytes(self.segment));

@@ -82,9 +82,15 @@ impl<S> Pool<S> {
 
     /// Puts the connection behind those that wait to be served, if there is anything to do.
     pub(crate) fn queue(&mut self, id: ConnId) {
+        if self.get(id).is_some_and(|found| found.has_work()) {
+            self.visit(id);
+        }
+    }
+
+    /// Puts the connection behind those that wait to be served.
+    pub(crate) fn visit(&mut self, id: ConnId) {
         if let Some(found) = self.get_mut(id)
             && !found.flags.queued
-            && found.has_work()
         {
             found.flags.queued = true;
             self.ready.push_back(id);
@@ -103,19 +109,34 @@ impl<S> Pool<S> {
     /// request caused it: then it is held back, else it has to keep up.
     #[inline]
     pub(crate) fn send(&mut self, slot: usize, bytes: &[u8], own: bool, core: &mut Core) -> bool {
+        let start = core.arena.len();
+        core.arena.tail().extend_from_slice(bytes);
+        self.send_since(slot, start, own, core)
+    }
+
+    /// As [`send`](Self::send), of what the arena has had since it was `start` bytes long.
+    #[inline]
+    pub(crate) fn send_since(
+        &mut self,
+        slot: usize,
+        start: usize,
+        own: bool,
+        core: &mut Core,
+    ) -> bool {
         let found = &mut self.connections[slot];
-        if found.state != State::Open {
-            return false;
+        let count = core.arena.len() - start;
+        if found.state != State::Open || count == 0 {
+            core.arena.tail().truncate(start);
+            return found.state == State::Open;
         }
-        if bytes.is_empty() {
-            return true;
+        found.output.push_since(&core.arena, start);
+        if found.output.has_backlog() {
+            // It has a copy; nobody else was given these bytes.
+            core.arena.tail().truncate(start);
         }
-        // A backlog of its own takes the bytes; the arena need not carry them.
-        let segment = if found.output.has_backlog() { None } else { core.arena.add(bytes) };
-        found.output.push(&core.arena, bytes, segment);
         if own {
             found.hold_above(self.limits.high_water);
-        } else if found.overrun(bytes.len(), &self.limits, core.now) {
+        } else if found.overrun(count, &self.limits, core.now) {
             let id = found.id;
             self.end(id, CloseReason::SlowConsumer);
             return false;

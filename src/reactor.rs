@@ -138,7 +138,7 @@ impl<'h> Reactor<'h> {
         H: Handler + 'h,
     {
         limits.check()?;
-        if self.phase != Phase::Running {
+        if self.core.is_ending() {
             return Err(Error::ShuttingDown);
         }
         let index = self.services.len();
@@ -164,7 +164,7 @@ impl<'h> Reactor<'h> {
         service: &Service<M>,
         address: impl ToAddress,
     ) -> Result<Address, Error> {
-        if self.phase != Phase::Running {
+        if self.core.is_ending() {
             return Err(Error::ShuttingDown);
         }
         self.services[service.index].listen(&address.to_address()?, &mut self.core)
@@ -193,10 +193,10 @@ impl<'h> Reactor<'h> {
     /// [`Error::Io`] when the selector fails.
     pub fn run(&mut self) -> Result<Exit, Error> {
         loop {
-            self.turn(None)?;
             if let Some(exit) = self.exit() {
                 return Ok(exit);
             }
+            self.turn(None)?;
         }
     }
 

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use crate::accept::Listener;
+use crate::connection::State;
 use crate::core::Core;
 use crate::id::Token;
 use crate::input::Scratch;
@@ -14,7 +15,8 @@ use crate::{Address, CloseReason, ConnId, Error, Handler};
 
 /// Connections that one service serves in a turn; the rest wait for the next one.
 const SERVED_PER_TURN: usize = 256;
-/// Once a turn has gathered this much output it flushes before it serves anybody else.
+/// Once a service has gathered this much output in a turn it serves nobody else before the flush.
+/// Each service for itself: shared by all, the first one could use it up in every turn.
 const OUTPUT_PER_TURN: usize = 256 * 1024;
 /// Messages that one service takes in a turn.
 const MESSAGES_PER_TURN: usize = 1024;
@@ -88,12 +90,12 @@ impl<H: Handler> Serve for Server<H> {
             return;
         }
         let Some(found) = self.pool.named(token) else { return };
-        let id = found.id;
+        let (id, connecting) = (found.id, found.state == State::Connecting);
         let flags = &mut found.flags;
         flags.readable |= what.readable || what.read_closed || what.error;
         flags.read_closed |= what.read_closed || what.error;
-        if what.error && flags.paused {
-            // Nobody would find out by reading. A paused connection that is reset is over.
+        if what.error && (flags.paused || flags.eof) {
+            // Nobody would find out by reading. A connection that is reset is over.
             let kind = found.stream.take_error().map_or(ErrorKind::ConnectionReset, |e| e.kind());
             return self.pool.end(id, CloseReason::Error(kind));
         }
@@ -101,7 +103,11 @@ impl<H: Handler> Serve for Server<H> {
             flags.blocked = false;
             self.pool.mark_dirty(id.slot());
         }
-        self.pool.queue(id);
+        if connecting {
+            self.pool.visit(id);
+        } else {
+            self.pool.queue(id);
+        }
     }
 
     fn work(&mut self, core: &mut Core, scratch: &mut Scratch) {
@@ -110,8 +116,9 @@ impl<H: Handler> Serve for Server<H> {
                 self.accept(number, core);
             }
         }
+        let before = core.arena.len();
         for _ in 0..self.pool.ready.len().min(SERVED_PER_TURN) {
-            if core.arena.len() > OUTPUT_PER_TURN {
+            if core.arena.len() - before > OUTPUT_PER_TURN {
                 break;
             }
             if let Some(id) = self.pool.ready.pop_front() {

@@ -21,9 +21,23 @@ use crate::{CloseReason, ConnId, Context, Farewell, Handler, Limits, ServiceCont
 const TIMERS_PER_TURN: usize = 1024;
 
 /// What the handler says to one that the loop closes; nothing, should it panic.
-fn last_words<H: Handler>(handler: &H, why: Farewell, limits: &Limits) -> Cow<'static, [u8]> {
+fn last_words<H: Handler>(
+    handler: &H,
+    why: Farewell,
+    limits: &Limits,
+    name: &str,
+    core: &mut Core,
+) -> Cow<'static, [u8]> {
     let words = catch_unwind(AssertUnwindSafe(|| handler.farewell(why, limits)));
-    words.unwrap_or_default()
+    words.unwrap_or_else(|_| {
+        panicked(name, core);
+        Cow::default()
+    })
+}
+
+fn panicked(name: &str, core: &mut Core) {
+    core.counters.panics += 1;
+    log::error!("{name}: a hook of the handler panicked");
 }
 
 pub(crate) struct Server<H: Handler> {
@@ -64,7 +78,7 @@ impl<H: Handler> Server<H> {
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
         self.watch.called(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
         if outcome.is_err() {
-            self.panicked(core);
+            panicked(self.pool.name, core);
             self.pool.close(id, CloseReason::Panicked, core);
         }
         outcome.ok()
@@ -80,13 +94,8 @@ impl<H: Handler> Server<H> {
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
         self.watch.called(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
         if outcome.is_err() {
-            self.panicked(core);
+            panicked(self.pool.name, core);
         }
-    }
-
-    fn panicked(&self, core: &mut Core) {
-        core.counters.panics += 1;
-        log::error!("{}: a hook of the handler panicked", self.pool.name);
     }
 
     pub(crate) fn farewell(
@@ -96,7 +105,8 @@ impl<H: Handler> Server<H> {
         reason: CloseReason,
         core: &mut Core,
     ) {
-        let words = last_words(&self.handler, why, &self.pool.limits);
+        let Pool { limits, name, .. } = &self.pool;
+        let words = last_words(&self.handler, why, limits, name, core);
         self.pool.send(id.slot(), &words, true, core);
         self.pool.close(id, reason, core);
     }
@@ -106,12 +116,14 @@ impl<H: Handler> Server<H> {
     pub(crate) fn accept(&mut self, number: usize, core: &mut Core) {
         for _ in 0..self.pool.limits.accepts_per_turn {
             let Pool { limits, timers, open, name, .. } = &mut self.pool;
-            let no = || last_words(&self.handler, Farewell::TooManyConnections, limits);
+            let no = |core: &mut Core| {
+                last_words(&self.handler, Farewell::TooManyConnections, limits, name, core)
+            };
             match self.listeners[number].accept(timers, core, no) {
                 None => return,
                 Some((stream, _)) if *open >= limits.max_connections => {
                     core.count_full(name, limits.max_connections);
-                    stream.turn_away(&no());
+                    stream.turn_away(&no(core));
                 }
                 Some((stream, peer)) => {
                     self.adopt(stream, peer, core);
@@ -163,10 +175,7 @@ impl<H: Handler> Server<H> {
         let found = &mut self.pool.connections[id.slot()];
         match found.stream.connected() {
             Ok(false) => {}
-            Ok(true) => {
-                found.flags.readable = true;
-                self.opened(id, core);
-            }
+            Ok(true) => self.opened(id, core),
             Err(error) => self.pool.end(id, CloseReason::Error(error.kind())),
         }
     }
@@ -207,11 +216,14 @@ impl<H: Handler> Server<H> {
     /// The loop's own deadline of a connection has come, which was set for when it was last
     /// looked at: it may have been active since.
     fn look_at(&mut self, id: ConnId, core: &mut Core) {
-        let found = &self.pool.connections[id.slot()];
+        let found = &mut self.pool.connections[id.slot()];
         match (found.due(&self.pool.limits), found.state) {
             (None, _) => {}
             (Some(due), _) if due > core.now => self.pool.arm(id),
             (_, State::Connecting) => self.pool.end(id, CloseReason::ConnectTimeout),
+            (_, State::Open) if found.too_slow(&self.pool.limits, core.now) => {
+                self.pool.end(id, CloseReason::SlowConsumer);
+            }
             (_, State::Open) => {
                 self.farewell(id, Farewell::IdleTimeout, CloseReason::IdleTimeout, core);
             }
@@ -235,6 +247,7 @@ impl<H: Handler> Server<H> {
             core.counters.bytes_out += written as u64;
             if written > 0 {
                 found.active = core.now;
+                found.sent();
             }
             match outcome {
                 Ok(Flushed::All) => {}
@@ -243,12 +256,16 @@ impl<H: Handler> Server<H> {
                 Err(error) => return self.pool.end(id, CloseReason::Error(error.kind())),
             }
         }
-        let limits = &self.pool.limits;
         let found = &mut self.pool.connections[id.slot()];
-        if found.state == State::Open && found.too_slow(limits, core.now) {
+        if found.state == State::Open && found.too_slow(&self.pool.limits, core.now) {
             return self.pool.end(id, CloseReason::SlowConsumer);
         }
-        if found.flags.held && found.output.len() <= limits.low_water {
+        if found.over_soft != 0 {
+            // Nobody may have anything more to say to it before its time is up.
+            self.pool.arm(id);
+        }
+        let found = &mut self.pool.connections[id.slot()];
+        if found.flags.held && found.output.len() <= self.pool.limits.low_water {
             found.flags.held = false;
             self.pool.queue(id);
         } else if found.state == State::Closing && found.output.is_empty() {

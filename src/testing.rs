@@ -29,9 +29,8 @@
 //! ```
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +40,9 @@ use crate::core::Core;
 use crate::handle::{Handle, Mailbox, Shared};
 use crate::id::Token;
 use crate::input::Scratch;
-use crate::net::{Stream, Transport};
+use crate::net::Stream;
+pub use crate::pipe::Fault;
+use crate::pipe::{Pipe, SharedWire, Wire};
 use crate::pool::Pool;
 use crate::reactor::short_name;
 use crate::serve::{Readiness, Serve};
@@ -54,17 +55,6 @@ const MOST_TURNS: usize = 10_000;
 /// One client of a [`Harness`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Client(usize);
-
-/// What a pipe does at a read or a write instead of all that it could.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Moves at most this many bytes (at least one).
-    Short(usize),
-    /// Says `WouldBlock`; a new edge follows.
-    WouldBlock,
-    /// Says `Interrupted`, as a signal does.
-    Interrupted,
-}
 
 /// A handler with its service, in memory. Every call runs the loop until nothing is left to do.
 pub struct Harness<H: Handler> {
@@ -105,7 +95,7 @@ impl<H: Handler> Harness<H> {
         core.dial = Box::new(move |address| {
             let wire = Rc::new(RefCell::new(Wire::default()));
             wires.borrow_mut().push((address.clone(), Rc::clone(&wire)));
-            Ok(Stream::Other(Box::new(Pipe(wire))))
+            Ok(Stream::Pipe(Pipe::new(wire)))
         });
         let pool = Pool::new(0, short_name::<H>(), limits);
         let server = Server::new(handler, pool, mailbox);
@@ -116,7 +106,7 @@ impl<H: Handler> Harness<H> {
     /// A client connects. The limit of connections does not apply here.
     pub fn connect(&mut self) -> Client {
         let wire = Rc::new(RefCell::new(Wire { connected: true, ..Wire::default() }));
-        let stream = Stream::Other(Box::new(Pipe(Rc::clone(&wire))));
+        let stream = Stream::Pipe(Pipe::new(Rc::clone(&wire)));
         let id = self.server.adopt(stream, None, &mut self.core);
         let id = id.expect("nothing has to be registered for a pipe");
         self.clients.push(Peer { wire, id, closed: None });
@@ -339,107 +329,5 @@ impl<H: Handler> Harness<H> {
 impl<H: Handler> fmt::Debug for Harness<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Harness").field("clients", &self.clients.len()).finish_non_exhaustive()
-    }
-}
-
-type SharedWire = Rc<RefCell<Wire>>;
-
-/// The bytes between a client and the loop.
-#[derive(Default)]
-struct Wire {
-    inbound: VecDeque<u8>,
-    outbound: Vec<u8>,
-    /// Output that still fits; none for any.
-    room: Option<usize>,
-    connected: bool,
-    end: bool,
-    shut: bool,
-    error: Option<ErrorKind>,
-    /// Edges to be delivered.
-    readable: bool,
-    writable: bool,
-    read_faults: VecDeque<Fault>,
-    write_faults: VecDeque<Fault>,
-}
-
-/// The loop's end of a wire.
-struct Pipe(SharedWire);
-
-/// How many of `count` bytes a fault lets through.
-fn suffer(fault: Option<Fault>, count: usize) -> io::Result<usize> {
-    match fault {
-        None => Ok(count),
-        Some(Fault::Short(most)) => Ok(count.min(most.max(1))),
-        Some(Fault::WouldBlock) => Err(ErrorKind::WouldBlock.into()),
-        Some(Fault::Interrupted) => Err(ErrorKind::Interrupted.into()),
-    }
-}
-
-impl Read for Pipe {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let wire = &mut *self.0.borrow_mut();
-        if let Some(error) = wire.error {
-            return Err(error.into());
-        }
-        let count = suffer(wire.read_faults.pop_front(), buf.len().min(wire.inbound.len()));
-        let left = *count.as_ref().unwrap_or(&0) < wire.inbound.len();
-        match count {
-            // As in the kernel, an edge follows whenever less came than there will be.
-            Ok(0) if !wire.end => return Err(ErrorKind::WouldBlock.into()),
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
-            _ => wire.readable |= left && *count.as_ref().unwrap_or(&0) < buf.len(),
-        }
-        let count = count.inspect_err(|_| wire.readable |= left || wire.end)?;
-        for (to, from) in buf.iter_mut().zip(wire.inbound.drain(..count)) {
-            *to = from;
-        }
-        Ok(count)
-    }
-}
-
-impl Write for Pipe {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let wire = &mut *self.0.borrow_mut();
-        if wire.error.is_some() || wire.shut {
-            return Err(ErrorKind::BrokenPipe.into());
-        }
-        let fits = buf.len().min(wire.room.unwrap_or(usize::MAX));
-        if fits == 0 {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        let count = suffer(wire.write_faults.pop_front(), fits)
-            .inspect_err(|error| wire.writable |= error.kind() == ErrorKind::WouldBlock)?;
-        wire.outbound.extend(&buf[..count]);
-        if let Some(room) = &mut wire.room {
-            *room -= count;
-        }
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Transport for Pipe {
-    fn connected(&mut self) -> io::Result<bool> {
-        let wire = self.0.borrow();
-        wire.error.map_or(Ok(wire.connected), |error| Err(error.into()))
-    }
-
-    fn shutdown_write(&mut self) -> io::Result<()> {
-        self.0.borrow_mut().shut = true;
-        Ok(())
-    }
-
-    fn reset(&mut self) {
-        let wire = &mut *self.0.borrow_mut();
-        wire.error.get_or_insert(ErrorKind::ConnectionReset);
-    }
-}
-
-impl Drop for Pipe {
-    fn drop(&mut self) {
-        self.0.borrow_mut().shut = true;
     }
 }

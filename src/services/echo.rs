@@ -33,14 +33,17 @@ impl Handler for Echo {
     }
 
     fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
-        // What is sent in one turn leaves in one write, so there is no need to join the pieces.
-        cx.send("> ");
+        // By far the most lines are ASCII, which keeps its length and needs no memory.
+        let mut reply = cx.writer();
+        reply.put("> ");
         match str::from_utf8(line) {
-            // By far the most lines are ASCII, which keeps its length.
-            Ok(text) if !text.is_ascii() => cx.send(text.to_uppercase()),
-            _ => cx.send(line.to_ascii_uppercase()),
-        };
-        cx.send("\n");
+            Ok(text) if !line.is_ascii() => {
+                reply.put(text.to_uppercase());
+            }
+            _ => reply.put(line).make_ascii_uppercase(),
+        }
+        reply.put("\n");
+        drop(reply);
         if line.eq_ignore_ascii_case(b"bye") {
             // The answer still arrives: closing means after all that was sent has left.
             cx.close();

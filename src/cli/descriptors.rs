@@ -1,0 +1,87 @@
+//! File descriptors: each connection takes one.
+
+use std::io;
+
+use super::failure::Failure;
+
+/// Those that the program needs itself, listeners not counted: the three standard streams, the
+/// selector and its copy, the waker, the two ends of the signals' pipe, the loop's reserve; and
+/// some that it may have inherited.
+const OWN: u64 = 16;
+
+/// The soft limit before and after it was raised.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Raised {
+    before: u64,
+    pub(crate) limit: u64,
+}
+
+/// Raises the soft limit to the hard one.
+pub(crate) fn raise() -> io::Result<Raised> {
+    let (before, _) = rlimit::Resource::NOFILE.get()?;
+    // On macOS it is not the hard limit alone that counts, which this knows.
+    let limit = rlimit::increase_nofile_limit(u64::MAX)?;
+    Ok(Raised { before, limit })
+}
+
+/// Logs what came of it.
+pub(crate) fn report(raised: &io::Result<Raised>) {
+    match raised {
+        Ok(Raised { before, limit }) if limit > before => {
+            log::info!("file descriptors: limit raised from {before} to {limit}, the hard one");
+        }
+        Ok(Raised { limit, .. }) => {
+            log::info!("file descriptors: limit {limit}, already the hard one");
+        }
+        Err(error) => log::warn!("file descriptors: the limit cannot be raised: {error}"),
+    }
+}
+
+/// Says whether the limit suffices for so many connections of each service.
+pub(crate) fn check(limit: u64, services: usize, max_connections: usize) -> Result<(), Failure> {
+    let each = max_connections as u64;
+    let services = services as u64;
+    let needed = each.saturating_add(1).saturating_mul(services).saturating_add(OWN);
+    if needed <= limit {
+        return Ok(());
+    }
+    let of = match services {
+        1 => String::new(),
+        _ => format!(" for each of {services} services"),
+    };
+    let possible = limit.saturating_sub(OWN) / services;
+    let lower = match possible.saturating_sub(1) {
+        0 => String::new(),
+        most => format!(", or give --max-connections {most} or less"),
+    };
+    Err(Failure::Runtime(format!(
+        "--max-connections {each}{of} needs {needed} file descriptors, but the limit is {limit}: \
+         raise it first (ulimit -n {needed}){lower}"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_suffices_is_let_through() {
+        assert!(check(1024, 1, 1024 - 17).is_ok());
+        assert!(check(1024, 3, 335).is_ok());
+    }
+
+    #[test]
+    fn what_does_not_names_both_numbers_and_the_remedy() {
+        let said = |limit, services, each| check(limit, services, each).unwrap_err().to_string();
+        assert_eq!(
+            said(1024, 1, 5000),
+            "--max-connections 5000 needs 5017 file descriptors, but the limit is 1024: raise it \
+             first (ulimit -n 5017), or give --max-connections 1007 or less"
+        );
+        let three = said(1024, 3, 336);
+        assert!(three.contains("for each of 3 services needs 1027"), "{three}");
+        assert!(three.contains("--max-connections 335 or less"), "{three}");
+        assert!(said(10, 1, 5000).ends_with("(ulimit -n 5017)"));
+        assert!(said(1024, usize::MAX, usize::MAX).contains("1024"));
+    }
+}

@@ -1,0 +1,96 @@
+use std::fmt;
+use std::process::ExitCode;
+
+use reactor::Error;
+
+/// Why the program gives up: one line, with the remedy where there is one.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The command line is wrong, wherever it is run.
+    Usage(String),
+    /// It cannot be done here and now.
+    Runtime(String),
+}
+
+impl Failure {
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Failure::Usage(_) => ExitCode::from(2),
+            Failure::Runtime(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Usage(text) | Failure::Runtime(text) => f.write_str(text),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        match error {
+            // The limits that are no options follow from those that are, and are never wrong.
+            Error::Limit { name, why } => {
+                Failure::Usage(format!("--{}: it {why}", name.replace('_', "-")))
+            }
+            Error::Address { .. } => Failure::Usage(error.to_string()),
+            _ => Failure::Runtime(error.to_string()),
+        }
+    }
+}
+
+/// What clap says takes several paragraphs: the error, tips, the usage, where to find help. The
+/// first two matter.
+impl From<clap::Error> for Failure {
+    fn from(error: clap::Error) -> Failure {
+        let text = error.render().to_string();
+        let mut line = String::new();
+        for paragraph in text.split("\n\n") {
+            let words: Vec<_> = paragraph.split_whitespace().collect();
+            match words.first() {
+                None | Some(&("Usage:" | "For")) => continue,
+                Some(&"error:") => line.push_str(&words[1..].join(" ")),
+                Some(_) => {
+                    line.push_str("; ");
+                    line.push_str(&words.join(" "));
+                }
+            }
+        }
+        line.push_str("; see reactor serve --help");
+        Failure::Usage(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::args::Args;
+
+    fn said(args: &[&str]) -> String {
+        let error = Args::try_parse_from([&["reactor"], args].concat()).unwrap_err();
+        Failure::from(error).to_string()
+    }
+
+    #[test]
+    fn what_clap_says_fits_on_a_line() {
+        assert_eq!(
+            said(&["serve", "--max-lin", "5"]),
+            "unexpected argument '--max-lin' found; tip: a similar argument exists: '--max-line'; \
+             see reactor serve --help"
+        );
+        let level = said(&["serve", "--log", "loud"]);
+        assert!(level.contains("[possible values: off, error, warn"), "{level}");
+        assert!(said(&["serf"]).starts_with("unrecognized subcommand 'serf'; tip: "));
+    }
+
+    #[test]
+    fn limits_go_by_the_names_of_their_options() {
+        let failure = Failure::from(Error::Limit { name: "max_line", why: "is bad".to_owned() });
+        assert_eq!(failure.to_string(), "--max-line: it is bad");
+    }
+}

@@ -1,0 +1,41 @@
+//! The program's command line. Nothing here uses `println!` and its like, which panic where the
+//! other end of the pipe is gone or the disk is full; what cannot be said is not said.
+
+mod args;
+mod descriptors;
+mod failure;
+mod log;
+mod quantity;
+mod serve;
+mod service;
+mod target;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Args, Command};
+use failure::Failure;
+
+/// Runs the program. Its exit status is 0 after a graceful end, 1 after a failure, and 2 when the
+/// command line is wrong.
+pub(crate) fn main() -> ExitCode {
+    let outcome = match Args::try_parse() {
+        Ok(Args { command: Some(Command::Serve(args)) }) => serve::serve(&args),
+        Ok(Args { command: None }) => {
+            let _ = Args::command().print_help();
+            return ExitCode::SUCCESS;
+        }
+        // The help and the version that were asked for come as errors too.
+        Err(error) if !error.use_stderr() => {
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => Err(Failure::from(error)),
+    };
+    outcome.unwrap_or_else(|failure| {
+        let _ = writeln!(std::io::stderr(), "reactor: {failure}");
+        failure.exit_code()
+    })
+}

@@ -1,0 +1,114 @@
+//! Numbers as people write them: counts, bytes, durations. A parser's error is the remedy.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+/// No more than a year: far beyond it, moments cannot be computed any longer.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// No less than this: a shorter one would only keep the loop busy.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// A whole number above 0.
+pub(crate) fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("write a whole number above 0".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
+/// `4096`, `64K`, `1M`, `1G`; 1K is 1024 bytes.
+pub(crate) fn bytes(text: &str) -> Result<usize, String> {
+    let (digits, shift) = match text.char_indices().next_back() {
+        Some((end, 'k' | 'K')) => (&text[..end], 10),
+        Some((end, 'm' | 'M')) => (&text[..end], 20),
+        Some((end, 'g' | 'G')) => (&text[..end], 30),
+        _ => (text, 0),
+    };
+    if digits.is_empty() || digits.bytes().any(|byte| !byte.is_ascii_digit()) {
+        return Err("write a number of bytes, as 4096, 64K, 1M or 1G".to_owned());
+    }
+    let number = digits.parse::<usize>().ok();
+    number
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| "that is more bytes than there are".to_owned())
+}
+
+/// As [`bytes`], but not so few that an ordinary reply would be too much.
+pub(crate) fn output(text: &str) -> Result<usize, String> {
+    match bytes(text)? {
+        0..1024 => Err("it must not be below 1K".to_owned()),
+        number => Ok(number),
+    }
+}
+
+/// `500ms`, `30s`, `5m`, `1h30m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return Err(format!("add a unit, as in {text}s or {text}m"));
+    }
+    let signed: SignedDuration = text
+        .parse()
+        .map_err(|_| "write a number and its unit, as 500ms, 30s, 5m or 1h30m".to_owned())?;
+    let duration = Duration::try_from(signed).unwrap_or_default();
+    if duration < SHORTEST {
+        return Err("it must not be below 1ms".to_owned());
+    }
+    if duration > LONGEST {
+        return Err("it must not be above a year (8760h)".to_owned());
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts() {
+        assert_eq!(count("10000"), Ok(10_000));
+        for text in ["", "0", "-1", "ten", "1.5", "99999999999999999999999"] {
+            assert!(count(text).unwrap_err().contains("whole number"), "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_with_and_without_suffix() {
+        for (text, number) in
+            [("0", 0), ("4096", 4096), ("64K", 65_536), ("64k", 65_536), ("2m", 2 << 20)]
+        {
+            assert_eq!(bytes(text), Ok(number), "{text}");
+        }
+        assert_eq!(bytes("1G"), Ok(1 << 30));
+        for text in ["", "K", "-1", "+1", "1.5K", "64KB", "1T", "é", "K64"] {
+            assert!(bytes(text).unwrap_err().contains("64K"), "{text}");
+        }
+        for text in ["99999999999999999999", "18446744073709551615K"] {
+            assert!(bytes(text).unwrap_err().contains("more bytes"), "{text}");
+        }
+        assert_eq!(output("1K"), Ok(1024));
+        assert!(output("1023").unwrap_err().contains("below 1K"));
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        for (text, millis) in
+            [("500ms", 500), ("30s", 30_000), ("5m", 300_000), ("1h30m", 5_400_000), ("1.5s", 1500)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        assert_eq!(duration("30").unwrap_err(), "add a unit, as in 30s or 30m");
+        for (text, word) in [
+            ("", "number and its unit"),
+            ("soon", "number and its unit"),
+            ("5 parsecs", "number and its unit"),
+            ("0s", "below 1ms"),
+            ("-5s", "below 1ms"),
+            ("1us", "below 1ms"),
+            ("8761h", "above a year"),
+            ("9223372036854775807s", "above a year"),
+        ] {
+            assert!(duration(text).unwrap_err().contains(word), "{text}");
+        }
+    }
+}

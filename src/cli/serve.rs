@@ -1,0 +1,51 @@
+use std::io::Write;
+use std::process::ExitCode;
+
+use reactor::{Exit, Reactor};
+
+use super::args::Serve;
+use super::failure::Failure;
+use super::service::Place;
+use super::{descriptors, log as stderr_log};
+
+/// Listens, says where, and serves until a signal or KILL.
+pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
+    let limits = args.limits()?;
+    let targets = args.targets();
+    stderr_log::init(args.log);
+    let raised = descriptors::raise();
+    // The default is meant for any machine: where descriptors run out before, newcomers wait.
+    if let (Ok(raised), Some(most)) = (&raised, args.max_connections) {
+        descriptors::check(raised.limit, targets.len(), most)?;
+    }
+
+    let mut reactor = Reactor::new()?;
+    // Before the first line is out: who has read it may send a signal.
+    reactor.stop_on_signals()?;
+    let mut ready = String::new();
+    for target in &targets {
+        let address = target.address(args.host);
+        let limits = limits.clone();
+        let mut place = Place { reactor: &mut reactor, address, args, limits };
+        let local = (target.service.listen)(&mut place)?;
+        ready.push_str(&format!("{} listening on {local}\n", target.service.name));
+    }
+    // Not sooner: a failure is to be one line, and alone.
+    descriptors::report(&raised);
+    // Who does not want to hear it is served all the same.
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(ready.as_bytes()).and_then(|()| stdout.flush());
+    drop(stdout);
+
+    let exit = reactor.run()?;
+    let counters = reactor.counters();
+    let (accepted, refused) = (counters.accepted, counters.refused);
+    log::info!("stopped after {accepted} connections; {refused} were turned away");
+    Ok(match exit {
+        Exit::Clean => ExitCode::SUCCESS,
+        Exit::Cut { connections } => {
+            log::warn!("{connections} clients were cut off before they had all their output");
+            ExitCode::FAILURE
+        }
+    })
+}

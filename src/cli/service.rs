@@ -1,0 +1,78 @@
+//! The services that the program knows. One more is one more entry here.
+
+use std::fmt;
+
+use reactor::services::{Echo, Presence, Time};
+use reactor::{Address, Error, Handler, Limits, Reactor};
+
+use super::args::Serve;
+
+/// In the order of the help, and of `serve` without arguments.
+pub(crate) static SERVICES: &[Service] = &[
+    Service {
+        name: "echo",
+        port: 2323,
+        about: "sends every line back in upper case, until BYE",
+        listen: |at| at.listen(Echo),
+    },
+    Service {
+        name: "time",
+        port: 2205,
+        about: "streams the time, one line per interval",
+        listen: |at| at.listen(Time::new(at.args.time_interval, at.args.time_count)),
+    },
+    Service {
+        name: "presence",
+        port: 9907,
+        about: "a room to talk in: HELLO, SAY, WHO, BYE",
+        listen: |at| at.listen(Presence::new(at.args.allow_kill)),
+    },
+];
+
+pub(crate) struct Service {
+    pub(crate) name: &'static str,
+    /// The default one.
+    pub(crate) port: u16,
+    pub(crate) about: &'static str,
+    pub(crate) listen: fn(&mut Place<'_>) -> Result<Address, Error>,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Where a service is to be started, and with which settings.
+pub(crate) struct Place<'a> {
+    pub(crate) reactor: &'a mut Reactor<'static>,
+    pub(crate) address: Address,
+    pub(crate) args: &'a Serve,
+    pub(crate) limits: Limits,
+}
+
+impl Place<'_> {
+    /// Starts the handler there; gives the address in force.
+    fn listen(&mut self, handler: impl Handler + 'static) -> Result<Address, Error> {
+        let service = self.reactor.listen_with(&self.address, handler, self.limits.clone())?;
+        Ok(service.address().unwrap_or(&self.address).clone())
+    }
+}
+
+pub(crate) fn named(name: &str) -> Option<&'static Service> {
+    SERVICES.iter().find(|service| service.name == name)
+}
+
+pub(crate) fn names() -> String {
+    let names: Vec<_> = SERVICES.iter().map(|service| service.name).collect();
+    names.join(", ")
+}
+
+/// The services as the help lists them.
+pub(crate) fn table() -> String {
+    let mut text = String::from("Services:\n");
+    for Service { name, port, about, .. } in SERVICES {
+        text.push_str(&format!("  {name:<10} {about} (port {port})\n"));
+    }
+    text
+}

@@ -1,0 +1,123 @@
+//! A connection's bytes without a socket: the seam that the testing module puts a client on.
+//! It behaves as a socket does under edge triggers, and worse on demand.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::rc::Rc;
+
+/// What a pipe does at a read or a write instead of all that it could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Moves at most this many bytes (at least one).
+    Short(usize),
+    /// Says `WouldBlock`; a new edge follows.
+    WouldBlock,
+    /// Says `Interrupted`, as a signal does.
+    Interrupted,
+}
+
+/// Both ends hold it: the loop's and the test's.
+pub(crate) type SharedWire = Rc<RefCell<Wire>>;
+
+/// The bytes between a client and the loop.
+#[derive(Default)]
+pub(crate) struct Wire {
+    pub(crate) inbound: VecDeque<u8>,
+    pub(crate) outbound: Vec<u8>,
+    /// Output that still fits; none for any.
+    pub(crate) room: Option<usize>,
+    pub(crate) connected: bool,
+    pub(crate) end: bool,
+    pub(crate) shut: bool,
+    pub(crate) error: Option<ErrorKind>,
+    /// Edges to be delivered.
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    pub(crate) read_faults: VecDeque<Fault>,
+    pub(crate) write_faults: VecDeque<Fault>,
+}
+
+/// The loop's end of a wire.
+pub(crate) struct Pipe(SharedWire);
+
+/// How many of `count` bytes a fault lets through.
+fn suffer(fault: Option<Fault>, count: usize) -> io::Result<usize> {
+    match fault {
+        None => Ok(count),
+        Some(Fault::Short(most)) => Ok(count.min(most.max(1))),
+        Some(Fault::WouldBlock) => Err(ErrorKind::WouldBlock.into()),
+        Some(Fault::Interrupted) => Err(ErrorKind::Interrupted.into()),
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let wire = &mut *self.0.borrow_mut();
+        if let Some(error) = wire.error {
+            return Err(error.into());
+        }
+        let count = suffer(wire.read_faults.pop_front(), buf.len().min(wire.inbound.len()));
+        let left = *count.as_ref().unwrap_or(&0) < wire.inbound.len();
+        match count {
+            // As in the kernel, an edge follows whenever less came than there will be.
+            Ok(0) if !wire.end => return Err(ErrorKind::WouldBlock.into()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+            _ => wire.readable |= left && *count.as_ref().unwrap_or(&0) < buf.len(),
+        }
+        let count = count.inspect_err(|_| wire.readable |= left || wire.end)?;
+        for (to, from) in buf.iter_mut().zip(wire.inbound.drain(..count)) {
+            *to = from;
+        }
+        Ok(count)
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let wire = &mut *self.0.borrow_mut();
+        if wire.error.is_some() || wire.shut {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        let fits = buf.len().min(wire.room.unwrap_or(usize::MAX));
+        if fits == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let count = suffer(wire.write_faults.pop_front(), fits)
+            .inspect_err(|error| wire.writable |= error.kind() == ErrorKind::WouldBlock)?;
+        wire.outbound.extend(&buf[..count]);
+        if let Some(room) = &mut wire.room {
+            *room -= count;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Pipe {
+    pub(crate) fn new(wire: SharedWire) -> Pipe {
+        Pipe(wire)
+    }
+
+    pub(crate) fn connected(&self) -> io::Result<bool> {
+        let wire = self.0.borrow();
+        wire.error.map_or(Ok(wire.connected), |error| Err(error.into()))
+    }
+
+    pub(crate) fn shut(&self) {
+        self.0.borrow_mut().shut = true;
+    }
+
+    pub(crate) fn reset(&self) {
+        self.0.borrow_mut().error.get_or_insert(ErrorKind::ConnectionReset);
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.shut();
+    }
+}
