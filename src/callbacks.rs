@@ -16,7 +16,7 @@ use crate::{Address, CloseReason, Context, Handler};
 ///     "127.0.0.1:0",
 ///     Callbacks::new()
 ///         .on_listening(|address| println!("listening on {address}"))
-///         .on_connection(|cx| write!(cx, "hello\n"))
+///         .on_connection(|cx| writeln!(cx, "hello"))
 ///         .on_line(|cx, line| {
 ///             cx.send(line.to_ascii_uppercase());
 ///             cx.send("\n");

@@ -46,7 +46,7 @@ impl<'a, S> Context<'a, S> {
         pool.send(self.id.slot(), bytes.as_ref(), self.own, core)
     }
 
-    /// What `write!(cx, "hello {name}\n")` calls: formats into this connection's output.
+    /// What `writeln!(cx, "hello {name}")` calls: formats into this connection's output.
     pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
         // Writing into memory does not fail; a `Display` that says it does is not our concern.
         let _ = fmt::Write::write_fmt(&mut self.writer(), text);

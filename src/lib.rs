@@ -25,7 +25,7 @@
 //!
 //!     fn on_open(&mut self, cx: &mut Context<'_, Session>) {
 //!         self.seen += 1;
-//!         write!(cx, "you are number {}; who are you?\n", self.seen);
+//!         writeln!(cx, "you are number {}; who are you?", self.seen);
 //!     }
 //!
 //!     fn on_line(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
