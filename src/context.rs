@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::connection::State;
 use crate::core::Core;
 use crate::id::Token;
-use crate::line::Lines;
+use crate::line::{Lines, Search};
 use crate::net::Stream;
 use crate::pool::Pool;
 use crate::timer::TimerId;
@@ -46,7 +46,7 @@ impl<'a, S> Context<'a, S> {
         pool.send(self.id.slot(), bytes.as_ref(), self.own, core)
     }
 
-    /// What `writeln!(cx, "hello {name}")` calls: formats into this connection's output.
+    /// What `write!(cx, "…")` and `writeln!(cx, "hello {name}")` call: formats into this connection's output.
     pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
         // Writing into memory does not fail; a `Display` that says it does is not our concern.
         let _ = fmt::Write::write_fmt(&mut self.writer(), text);
@@ -156,10 +156,7 @@ impl<'a, S> Context<'a, S> {
     /// or its rest.
     #[inline]
     pub fn lines<'b>(&self, bytes: &'b [u8]) -> Lines<'b> {
-        let known = self.service.pool.connections[self.id.slot()].input.known as usize;
-        // `known` counts from the front of the offer, which the handler may have cut off.
-        let skipped = self.service.core.offered.saturating_sub(bytes.len());
-        Lines::new(bytes, known.saturating_sub(skipped))
+        Lines::new(bytes, self.service.core.search)
     }
 
     /// Whether the loop still wants input handled: false once this connection is paused, held
@@ -176,8 +173,8 @@ impl<'a, S> Context<'a, S> {
         self.service.core.counters.lines_in += 1;
     }
 
-    pub(crate) fn remember_known(&mut self, known: usize) {
-        self.service.pool.connections[self.id.slot()].input.known = known as u32;
+    pub(crate) fn search(&mut self) -> &mut Search {
+        &mut self.service.core.search
     }
 
     /// Takes no more input; the loop adds the last words and closes it.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::handle::Shared;
 use crate::id::Serials;
+use crate::line::Search;
 use crate::net::Stream;
 use crate::output::Arena;
 use crate::timer::Nanos;
@@ -39,8 +40,8 @@ pub(crate) struct Core {
     pub(crate) stopping: bool,
     /// Lines that the connection now served may still have in this turn.
     pub(crate) lines_left: usize,
-    /// Length of what `on_bytes` is looking at.
-    pub(crate) offered: usize,
+    /// How far the line framing has looked.
+    pub(crate) search: Search,
     /// Counts descriptors given back, so that listeners which ran out know when to try again.
     pub(crate) freed: u64,
     /// Given up for a moment when there is no other descriptor to say no with.
@@ -65,7 +66,7 @@ impl Core {
             stop: false,
             stopping: false,
             lines_left: 0,
-            offered: 0,
+            search: Search::default(),
             freed: 0,
             reserve: File::open("/dev/null").ok(),
             starved: 0,

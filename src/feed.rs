@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use crate::connection::State;
 use crate::core::Core;
 use crate::input::{self, Offer, Scratch};
-use crate::line;
+use crate::line::{self, Search};
 use crate::server::Server;
 use crate::{CloseReason, ConnId, Farewell, Handler};
 
@@ -31,6 +31,7 @@ impl<H: Handler> Server<H> {
             if !found.takes_input() {
                 return;
             }
+            let known = found.input.known();
             let kept = if found.input.has_work() { found.input.lend() } else { None };
             let offer = if let Some(kept) = kept {
                 kept
@@ -69,32 +70,34 @@ impl<H: Handler> Server<H> {
                     Err(error) => return self.pool.end(id, CloseReason::Error(error.kind())),
                 }
             };
-            self.hand_over(id, offer, core, scratch);
+            self.hand_over(id, offer, known, core, scratch);
         }
     }
 
-    /// Offers bytes to the handler for as long as it takes some; keeps the rest.
-    fn hand_over(&mut self, id: ConnId, offer: Offer, core: &mut Core, scratch: &Scratch) {
+    /// Offers bytes to the handler for as long as it takes some; keeps the rest. The first
+    /// `known` hold no LF.
+    fn hand_over(
+        &mut self,
+        id: ConnId,
+        offer: Offer,
+        known: usize,
+        core: &mut Core,
+        scratch: &Scratch,
+    ) {
         let bytes = offer.bytes(scratch);
         let mut taken = 0;
         let hungry = loop {
-            let before = self.pool.connections[id.slot()].input.known;
             let rest = &bytes[taken..];
-            core.offered = rest.len();
+            core.search = Search::new(rest.len(), known.saturating_sub(taken));
             let took = self.call(id, true, core, |handler, cx| handler.on_bytes(cx, rest));
             let took = took.unwrap_or(rest.len()).min(rest.len());
             taken += took;
             let left = rest.len() - took;
-            let found = &mut self.pool.connections[id.slot()];
-            let known = found.input.known;
-            if known == before && took > 0 || known != before && known as usize != left {
-                // It speaks of bytes that are taken now, or of fewer than the handler left.
-                found.input.known = 0;
-            }
-            if left == 0 || core.lines_left == 0 || !found.takes_input() {
+            if left == 0 || core.lines_left == 0 || !self.pool.connections[id.slot()].takes_input()
+            {
                 break false;
             }
-            if took == 0 || found.input.known as usize == left {
+            if took == 0 || core.search.is_done(left) {
                 break true;
             }
         };
@@ -106,9 +109,7 @@ impl<H: Handler> Server<H> {
             || hungry && line::overlong(&bytes[taken..], self.pool.limits.max_line);
         found.input.give_back(offer, scratch, taken);
         found.input.hungry = hungry;
-        if found.input.len() == 0 {
-            found.input.known = 0;
-        }
+        found.input.searched = core.search.is_done(found.input.len());
         if overlong {
             self.farewell(id, Farewell::LineTooLong, CloseReason::LineTooLong, core);
         }

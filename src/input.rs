@@ -30,8 +30,8 @@ impl Scratch {
 pub(crate) struct Input {
     // Boxed, because most connections keep nothing: 8 bytes instead of 32.
     kept: Option<Box<Kept>>,
-    /// How many bytes at the front are known to hold no LF.
-    pub(crate) known: u32,
+    /// What is kept holds no LF.
+    pub(crate) searched: bool,
     /// The handler has seen all that is kept and needs more.
     pub(crate) hungry: bool,
 }
@@ -71,6 +71,11 @@ impl Offer {
 impl Input {
     pub(crate) fn len(&self) -> usize {
         self.kept.as_ref().map_or(0, |kept| kept.rest().len())
+    }
+
+    /// How many bytes at the front of the next offer hold no LF.
+    pub(crate) fn known(&self) -> usize {
+        if self.searched { self.len() } else { 0 }
     }
 
     /// Something is kept that the handler has not been offered yet, or not refused.

@@ -1,7 +1,7 @@
 //! The framing: bytes in, lines out. It knows nothing of sockets.
 //!
 //! A line ends with LF; one CR before it is not part of the line. Each byte is searched once,
-//! however the input was cut into pieces: what is known to hold no LF is remembered.
+//! however the input was cut into pieces: see [`Search`].
 
 use memchr::memchr;
 
@@ -25,6 +25,36 @@ pub(crate) fn without_cr(line: &[u8]) -> &[u8] {
 /// to the line's end, so it does not count.
 pub(crate) fn overlong(unfinished: &[u8], limit: usize) -> bool {
     unfinished.len() > limit && without_cr(unfinished).len() > limit
+}
+
+/// What one call of `on_bytes` is offered and what the search for LF finds out about it, so that
+/// each byte is searched once however the input was cut into pieces.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Search {
+    /// Length of the offer.
+    offered: usize,
+    /// How many bytes at its front an earlier search found to hold no LF.
+    known: usize,
+    /// How many at its end this one found to hold none.
+    found: usize,
+}
+
+impl Search {
+    pub(crate) fn new(offered: usize, known: usize) -> Search {
+        Search { offered, known, found: 0 }
+    }
+
+    /// How many bytes at the front of `bytes`, which is the end of the offer, hold no LF.
+    #[inline]
+    fn known_of(self, bytes: &[u8]) -> usize {
+        let skipped = self.offered.saturating_sub(bytes.len());
+        self.known.saturating_sub(skipped).min(bytes.len())
+    }
+
+    /// All of what is left holds no LF.
+    pub(crate) fn is_done(self, left: usize) -> bool {
+        left > 0 && self.found == left
+    }
 }
 
 /// The lines in what a connection has received: what the default
@@ -53,9 +83,9 @@ pub struct Lines<'b> {
 }
 
 impl<'b> Lines<'b> {
-    /// `known`: how many of the first bytes an earlier search found to hold no LF.
-    pub(crate) fn new(bytes: &'b [u8], known: usize) -> Lines<'b> {
-        Lines { bytes, taken: 0, known: known.min(bytes.len()) }
+    #[inline]
+    pub(crate) fn new(bytes: &'b [u8], search: Search) -> Lines<'b> {
+        Lines { bytes, taken: 0, known: search.known_of(bytes) }
     }
 
     /// The next line without its end. None when there is no complete one, when the turn's
@@ -74,7 +104,7 @@ impl<'b> Lines<'b> {
             Some(found) => found,
             None if cx.at_eof() && !rest.is_empty() => (without_cr(rest), rest.len()),
             None => {
-                cx.remember_known(rest.len());
+                cx.search().found = rest.len();
                 return None;
             }
         };

@@ -25,6 +25,8 @@ pub(crate) type SharedWire = Rc<RefCell<Wire>>;
 pub(crate) struct Wire {
     pub(crate) inbound: VecDeque<u8>,
     pub(crate) outbound: Vec<u8>,
+    /// Writes that have moved bytes.
+    pub(crate) writes: usize,
     /// Output that still fits; none for any.
     pub(crate) room: Option<usize>,
     pub(crate) connected: bool,
@@ -86,6 +88,7 @@ impl Write for Pipe {
         let count = suffer(wire.write_faults.pop_front(), fits)
             .inspect_err(|error| wire.writable |= error.kind() == ErrorKind::WouldBlock)?;
         wire.outbound.extend(&buf[..count]);
+        wire.writes += 1;
         if let Some(room) = &mut wire.room {
             *room -= count;
         }

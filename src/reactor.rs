@@ -308,7 +308,7 @@ impl<'h> Reactor<'h> {
 
     /// Tells every service what the selector said; work is done later, in turn.
     fn dispatch(&mut self) {
-        #[cfg_attr(not(feature = "signals"), expect(unused_mut, reason = "signals alone count"))]
+        #[cfg_attr(not(feature = "signals"), expect(unused_mut))]
         let mut signalled = 0;
         let mut count = 0;
         for event in &self.events {

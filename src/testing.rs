@@ -162,6 +162,11 @@ impl<H: Handler> Harness<H> {
         std::mem::take(&mut self.clients[client.0].wire.borrow_mut().outbound)
     }
 
+    /// How many writes have moved bytes to the client: system calls, were it a socket.
+    pub fn writes(&self, client: Client) -> usize {
+        self.clients[client.0].wire.borrow().writes
+    }
+
     /// The client has been sent the end of output: nothing more will come.
     pub fn is_shut(&self, client: Client) -> bool {
         self.clients[client.0].wire.borrow().shut

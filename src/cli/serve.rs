@@ -44,7 +44,7 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     Ok(match exit {
         Exit::Clean => ExitCode::SUCCESS,
         Exit::Cut { connections } => {
-            log::warn!("{connections} clients were cut off before they had all their output");
+            log::warn!("cut off before they had all their output: {connections} connections");
             ExitCode::FAILURE
         }
     })

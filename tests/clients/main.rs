@@ -1,0 +1,220 @@
+//! Real clients: what people type into nc and telnet, and what they read there.
+//!
+//! Where a client is not installed its tests say so and are skipped, unless the environment
+//! variable `CI` or `REACTOR_REQUIRE_CLIENTS` is set.
+
+#[path = "../util/program.rs"]
+mod program;
+#[path = "../util/mod.rs"]
+mod util;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+
+use program::{Program, lines_of, wait};
+use util::PATIENCE;
+
+const GREETING: [&str; 2] =
+    ["Welcome to the Reactor Server.", "Send me text lines and conclude with the BYE command."];
+
+/// Whether a program is there and says this of itself.
+fn installed(name: &str, option: &str, words: &str) -> bool {
+    let said = Command::new(name).arg(option).stdin(Stdio::null()).output();
+    let found = said.is_ok_and(|out| {
+        let text = [out.stdout, out.stderr].concat();
+        String::from_utf8_lossy(&text).contains(words)
+    });
+    if !found {
+        let required = |name| std::env::var_os(name).is_some();
+        assert!(!required("CI") && !required("REACTOR_REQUIRE_CLIENTS"), "{name} is missing");
+        let test = std::thread::current().name().unwrap_or_default().to_owned();
+        println!("{test}: skipped, since {name} ({words}) is not installed");
+    }
+    found
+}
+
+fn nc() -> bool {
+    installed("nc", "-h", "OpenBSD")
+}
+
+/// A client process, killed when dropped.
+struct Tool {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Receiver<String>,
+}
+
+impl Tool {
+    fn start(program: &str, options: &[&str], addr: SocketAddr) -> Tool {
+        let mut child = Command::new(program)
+            .args(options)
+            .args([addr.ip().to_string(), addr.port().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take();
+        let stdout = lines_of(child.stdout.take().unwrap());
+        Tool { child, stdin, stdout }
+    }
+
+    fn send(&mut self, text: &str) {
+        self.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Ends its input, as Ctrl-D does.
+    fn end(&mut self) {
+        self.stdin = None;
+    }
+
+    #[track_caller]
+    fn line(&self) -> String {
+        self.stdout.recv_timeout(PATIENCE).expect("no line")
+    }
+
+    #[track_caller]
+    fn expect(&self, lines: &[&str]) {
+        for line in lines {
+            assert_eq!(self.line(), *line);
+        }
+    }
+
+    /// It prints no more and ends by itself.
+    #[track_caller]
+    fn expect_end(mut self) {
+        assert_eq!(self.stdout.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+        wait(&mut self.child);
+    }
+}
+
+impl Drop for Tool {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn nc_talks_to_echo_until_bye() {
+    if !nc() {
+        return;
+    }
+    let program = Program::serve(&["echo=0"]);
+    let mut nc = Tool::start("nc", &[], program.addr("echo"));
+    nc.expect(&GREETING);
+    nc.send("hello, été\n");
+    nc.expect(&["> HELLO, ÉTÉ"]);
+    nc.send("\nBye\n");
+    nc.expect(&["> ", "> BYE"]);
+    nc.end();
+    nc.expect_end();
+}
+
+#[test]
+fn nc_that_half_closes_gets_all_its_answers() {
+    if !nc() {
+        return;
+    }
+    let program = Program::serve(&["echo=0"]);
+    let mut nc = Tool::start("nc", &["-N"], program.addr("echo"));
+    nc.send("hello\nthe last line has no end");
+    nc.end();
+    nc.expect(&GREETING);
+    nc.expect(&["> HELLO", "> THE LAST LINE HAS NO END"]);
+    nc.expect_end();
+}
+
+#[test]
+fn telnet_talks_to_echo_until_bye() {
+    if !installed("telnet", "--help", "telnet") {
+        return;
+    }
+    let program = Program::serve(&["echo=0"]);
+    let mut telnet = Tool::start("telnet", &[], program.addr("echo"));
+    while telnet.line() != GREETING[0] {
+        // What telnet itself has to say of the connection.
+    }
+    telnet.expect(&GREETING[1..]);
+    telnet.send("hello\n");
+    telnet.expect(&["> HELLO"]);
+    telnet.send("bye\n");
+    telnet.expect(&["> BYE"]);
+    while telnet.stdout.recv_timeout(PATIENCE).is_ok() {
+        // Some say here that the server has closed.
+    }
+    wait(&mut telnet.child);
+}
+
+#[test]
+fn two_nc_meet_in_the_room() {
+    if !nc() {
+        return;
+    }
+    let program = Program::serve(&["presence=0"]);
+    let addr = program.addr("presence");
+    let welcome = |nc: &Tool| {
+        assert_eq!(nc.line(), "Welcome to the Presence Server");
+        (0..5).for_each(|_| drop(nc.line()));
+    };
+    let mut alice = Tool::start("nc", &[], addr);
+    welcome(&alice);
+    let mut bob = Tool::start("nc", &[], addr);
+    welcome(&bob);
+    alice.expect(&["Someone has arrived..."]);
+    alice.send("HELLO alice\n");
+    alice.expect(&["alice is in the room."]);
+    bob.expect(&["alice is in the room."]);
+    bob.send("hello bob\nsay good evening\nwho\n");
+    let heard = ["bob is in the room.", "bob says: good evening"];
+    alice.expect(&heard);
+    bob.expect(&heard);
+    bob.expect(&["Currently connected users:", " - alice", " - bob"]);
+    alice.send("BYE\n");
+    alice.expect(&["alice is about to leave the room."]);
+    bob.expect(&["alice is about to leave the room."]);
+    alice.end();
+    alice.expect_end();
+    bob.expect(&["alice has left the room."]);
+}
+
+#[test]
+fn nc_without_input_reads_the_time_to_its_end() {
+    if !nc() {
+        return;
+    }
+    let program = Program::serve(&["time=0", "--time-interval=10ms", "--time-count=5"]);
+    let mut nc = Tool::start("nc", &["-N"], program.addr("time"));
+    nc.end();
+    for _ in 0..5 {
+        let line = nc.line();
+        assert!(line.starts_with("{'time' : '") && line.ends_with("'}"), "{line}");
+    }
+    nc.expect_end();
+}
+
+#[test]
+fn five_hundred_nc_at_once_each_get_their_own_answers() {
+    if !nc() {
+        return;
+    }
+    // Two pipes to each.
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    let program = Program::serve(&["echo=0"]);
+    let addr = program.addr("echo");
+    let mut all: Vec<_> = (0..500).map(|_| Tool::start("nc", &["-N"], addr)).collect();
+    // From here on all of them are connected.
+    all.iter().for_each(|nc| nc.expect(&GREETING));
+    for (n, nc) in all.iter_mut().enumerate() {
+        nc.send(&(0..10).map(|line| format!("client {n} line {line}\n")).collect::<String>());
+    }
+    for nc in &mut all {
+        nc.end();
+    }
+    for (n, nc) in all.into_iter().enumerate() {
+        (0..10).for_each(|line| nc.expect(&[&format!("> CLIENT {n} LINE {line}")]));
+        nc.expect_end();
+    }
+}

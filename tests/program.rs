@@ -1,0 +1,451 @@
+//! The program: what it prints, how it fails, how it ends.
+
+#[path = "util/program.rs"]
+mod program;
+mod util;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use program::{Folder, Program, REACTOR, wait};
+use util::{Client, PATIENCE, until};
+
+const GREETING: &str = "Welcome to the Reactor Server.\n\
+                        Send me text lines and conclude with the BYE command.\n";
+
+/// The first line that a service says.
+fn first_line(mut stream: impl Read) -> String {
+    let mut line = String::new();
+    BufReader::new(&mut stream).read_line(&mut line).unwrap();
+    line
+}
+
+/// An address of this machine that is this test's alone: all of 127.0.0.0/8 is loopback on Linux.
+fn own_host(last: u8) -> String {
+    let pid = std::process::id().to_be_bytes();
+    format!("127.{}.{}.{last}", 1 + pid[2] % 254, pid[3])
+}
+
+// ---- Listening ----
+
+#[test]
+fn every_form_of_address_is_listened_on_and_printed_in_order() {
+    let folder = Folder::new("forms");
+    let path = format!("unix:{}", folder.file("p.sock").display());
+    let presence = format!("presence={path}");
+    let mut args = vec!["echo=0", "time=127.0.0.1:0", &presence, "echo=localhost:0"];
+    let ipv6 = TcpListener::bind("[::1]:0").is_ok();
+    if ipv6 {
+        args.push("echo=[::1]:0");
+    }
+    let program = Program::serve(&args);
+
+    let echo = program.addr("echo");
+    assert!(echo.ip().to_string() == "127.0.0.1" && echo.port() != 0, "{echo}");
+    Client::connect(echo).expect(GREETING);
+    let time = program.addr("time");
+    assert!(first_line(TcpStream::connect(time).unwrap()).starts_with("{'time' : '"));
+    assert_eq!(program.place("presence"), path);
+    let stream = UnixStream::connect(folder.file("p.sock")).unwrap();
+    assert_eq!(first_line(stream), "Welcome to the Presence Server\n");
+    let local = program.addr("echo");
+    assert!(local.ip().is_loopback(), "{local}");
+    Client::connect(local).expect(GREETING);
+    if ipv6 {
+        let echo = program.addr("echo");
+        assert!(echo.is_ipv6() && echo.port() != 0, "{echo}");
+        Client::connect(echo).expect(GREETING);
+    }
+
+    program.signal("TERM");
+    assert_eq!(program.end().0, 0);
+    assert!(!folder.file("p.sock").exists(), "the socket's path is left behind");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn without_arguments_every_service_is_at_its_default_port() {
+    let host = own_host(1);
+    let program = Program::serve(&["--host", &host]);
+    for (service, port) in [("echo", 2323), ("time", 2205), ("presence", 9907)] {
+        assert_eq!(program.place(service), format!("{host}:{port}"));
+    }
+    let other = own_host(2);
+    let program = Program::serve(&["--host", &other, "time", "echo=0"]);
+    assert_eq!(program.place("time"), format!("{other}:2205"));
+    assert!(program.place("echo").starts_with(&format!("{other}:")));
+}
+
+#[test]
+fn limits_reach_every_service() {
+    let program = Program::serve(&["echo=0", "echo=0", "--max-line=10", "--max-connections=1"]);
+    for _ in 0..2 {
+        let addr = program.addr("echo");
+        let mut client = Client::connect(addr);
+        client.expect(GREETING);
+        assert_eq!(Client::connect(addr).rest(), b"Too many connections, try again later\n");
+        client.send("12345678901\n");
+        assert_eq!(client.rest(), b"Line too long (limit 10 bytes)\n");
+    }
+
+    let program = Program::serve(&["presence=0", "--idle-timeout=100ms"]);
+    let said = Client::connect(program.addr("presence")).rest();
+    assert!(said.ends_with(b"Idle for too long (limit 0.1 s)\n"), "{said:?}");
+}
+
+#[test]
+fn what_is_sent_to_a_slow_reader_is_bounded() {
+    let program = Program::serve(&["presence=0", "--max-output=64K"]);
+    let addr = program.addr("presence");
+    let mut slow = Client::connect(addr);
+    (0..6).for_each(|_| drop(slow.line()));
+    let mut speaker = Client::connect(addr);
+    (0..6).for_each(|_| drop(speaker.line()));
+    // Whatever the kernel takes for it, its end comes some time.
+    let line = format!("SAY {}\n", "x".repeat(10_000));
+    let mut heard = String::new();
+    while heard != "An anonymous user has left the room.\n" {
+        speaker.send(&line);
+        heard = speaker.line();
+    }
+    program.wait_for_log("slow consumer");
+}
+
+#[test]
+fn the_time_service_has_its_interval_and_count() {
+    let program = Program::serve(&["time=0", "--time-interval=10ms", "--time-count=3"]);
+    let lines = Client::connect(program.addr("time")).rest();
+    assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), 3);
+    let program = Program::serve(&["time=0", "--time-interval=1ms", "--time-count=0"]);
+    let mut client = Client::connect(program.addr("time"));
+    (0..40).for_each(|_| drop(client.line()));
+}
+
+#[test]
+fn whoever_is_allowed_to_may_kill_it() {
+    let program = Program::serve(&["presence=0", "--allow-kill"]);
+    let mut client = Client::connect(program.addr("presence"));
+    client.send("KILL\n");
+    let said = client.rest();
+    assert!(said.ends_with(b"KILL command received. Bringing server down...\n"), "{said:?}");
+    drop(client);
+    assert_eq!(program.end().0, 0);
+}
+
+#[test]
+fn nobody_may_kill_it_unless_allowed() {
+    let program = Program::serve(&["presence=0"]);
+    let mut client = Client::connect(program.addr("presence"));
+    client.send("KILL\nBYE\n");
+    let said = String::from_utf8(client.rest()).unwrap();
+    assert!(said.contains("\nKILL is disabled on this server.\n"), "{said}");
+}
+
+#[test]
+fn says_what_it_can_do() {
+    let (code, stdout, stderr) = Program::run(&[]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(stdout.contains("Usage: reactor") && stdout.contains("serve"), "{stdout}");
+    let (code, stdout, _) = Program::run(&["--version"]);
+    assert_eq!((code, stdout), (0, format!("reactor {}\n", env!("CARGO_PKG_VERSION"))));
+
+    let (code, stdout, stderr) = Program::run(&["serve", "--help"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    for words in [
+        "--host <IP>",
+        "--max-connections <N>",
+        "--max-line <BYTES>",
+        "--max-output <BYTES>",
+        "--idle-timeout <DURATION>",
+        "--allow-kill",
+        "--time-interval <DURATION>",
+        "--time-count <N>",
+        "--log <LEVEL>",
+        "[default: 127.0.0.1]",
+        "[default: 10000]",
+        "[default: 64K]",
+        "[default: 1M]",
+        "[default: 1s]",
+        "[default: 15]",
+        "[default: info]",
+        "unix:PATH",
+        "(port 2323)",
+        "(port 2205)",
+        "(port 9907)",
+    ] {
+        assert!(stdout.contains(words), "{words} is not in the help:\n{stdout}");
+    }
+}
+
+// ---- Failures: one line with the remedy, and the status ----
+
+#[track_caller]
+fn fails(program: Program, status: i32, words: &[&str]) {
+    let (code, stdout, stderr) = program.end();
+    assert_eq!((code, stdout.as_str()), (status, ""), "{stderr}");
+    assert!(stderr.starts_with("reactor: ") && stderr.lines().count() == 1, "{stderr}");
+    for words in words {
+        assert!(stderr.contains(words), "{words:?} is not in {stderr}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_status_2() {
+    for (args, words) in [
+        (&["serve", "ecko"][..], &["unknown service \"ecko\"", "echo, time, presence"][..]),
+        (&["serve", "echo=99999"], &["0 to 65535"]),
+        (&["serve", "echo=localhost"], &["\"localhost\"", "HOST:PORT"]),
+        (&["serve", "echo=::1:80"], &["brackets"]),
+        (&["serve", "echo=unix:"], &["path"]),
+        (&["serve", "echo=no such host:1"], &["no such host:1"]),
+        (&["serve", "--host", "localhost"], &["--host", "127.0.0.1"]),
+        (&["serve", "--max-connections", "0"], &["--max-connections", "above 0"]),
+        (&["serve", "--max-connections", "many"], &["'many'", "whole number"]),
+        (&["serve", "--max-line", "64Q"], &["--max-line", "64K"]),
+        (&["serve", "--max-line", "2G"], &["--max-line", "1073741824"]),
+        (&["serve", "--max-output", "12"], &["--max-output", "1K"]),
+        (&["serve", "--idle-timeout", "30"], &["add a unit", "30s"]),
+        (&["serve", "--time-interval", "0s"], &["--time-interval", "1ms"]),
+        (&["serve", "--time-count", "x"], &["--time-count", "whole number"]),
+        (&["serve", "--log", "loud"], &["--log", "off, error, warn, info, debug, trace"]),
+        (&["serve", "--host"], &["--host", "value"]),
+        (&["serve", "--max-lines", "5"], &["'--max-line'"]),
+        (&["swerve"], &["'swerve'", "serve"]),
+    ] {
+        fails(Program::spawn(Command::new(REACTOR).args(args)), 2, words);
+    }
+}
+
+#[test]
+fn a_port_in_use_or_not_of_this_machine_is_status_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let folder = Folder::new("taken");
+    let path = folder.file("e.sock");
+    let (one, two) = (format!("echo=unix:{}", path.display()), format!("time={port}"));
+    // Nothing is printed of the one that could be had, and its path is removed.
+    fails(Program::serve(&[&one, &two]), 1, &[&port, "in use", "choose another"]);
+    assert!(!path.exists());
+    // An address reserved for documentation is nobody's.
+    fails(Program::serve(&["echo=192.0.2.1:0"]), 1, &["192.0.2.1", "no such address"]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_privileged_port_is_status_1() {
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    if first.unwrap_or_default().trim().parse().unwrap_or(1024) <= 80 {
+        return println!("skipped: on this machine no port is privileged");
+    }
+    // Root has the privilege, unless it is taken away.
+    let drop = ["--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service"];
+    let mut command = Command::new("setpriv");
+    if Command::new("setpriv").args(drop).arg("true").output().is_ok_and(|out| out.status.success())
+    {
+        command.args(drop).arg(REACTOR);
+    } else if TcpListener::bind((own_host(3), 80)).is_err() {
+        command = Command::new(REACTOR);
+    } else {
+        return println!("skipped: no setpriv to give the privilege up with");
+    }
+    let address = format!("echo={}:80", own_host(4));
+    fails(Program::spawn(command.args(["serve", &address])), 1, &["below 1024", "higher"]);
+}
+
+#[test]
+fn a_unix_path_that_is_not_free_is_status_1() {
+    let folder = Folder::new("paths");
+    let target = |name: &str| format!("echo=unix:{}", folder.file(name).display());
+    drop(UnixListener::bind(folder.file("stale")).unwrap());
+    let _alive = UnixListener::bind(folder.file("alive")).unwrap();
+    File::create(folder.file("text")).unwrap().write_all(b"precious").unwrap();
+    let long = "x".repeat(120);
+    for (name, words) in [
+        ("stale", "remove it: rm "),
+        ("alive", "another server is listening"),
+        ("text", "not a socket"),
+        ("none/e.sock", "folder"),
+        (&long, "shorter"),
+    ] {
+        fails(Program::serve(&[&target(name)]), 1, &[words, name]);
+    }
+    assert_eq!(std::fs::read(folder.file("text")).unwrap(), b"precious");
+    assert!(folder.file("stale").exists() && folder.file("alive").exists());
+}
+
+#[test]
+fn more_connections_than_descriptors_is_status_1() {
+    let args = ["echo=0", "time=0", "--max-connections=1000"];
+    let program = Program::serve_after("ulimit -n 100", &args);
+    fails(program, 1, &["1000 for each of 2 services", "2018", "100", "ulimit -n", "41 or less"]);
+}
+
+#[test]
+fn the_soft_limit_of_descriptors_is_raised() {
+    let program = Program::serve_after("ulimit -S -n 64", &["echo=0", "--max-connections=100"]);
+    program.wait_for_log("file descriptors: limit raised from 64 to ");
+    Client::connect(program.addr("echo")).expect(GREETING);
+    // The default is no promise: with few descriptors it starts all the same.
+    let program = Program::serve_after("ulimit -n 40", &["echo=0"]);
+    program.wait_for_log("file descriptors: limit 40, already the hard one");
+    Client::connect(program.addr("echo")).expect(GREETING);
+}
+
+// ---- Endings ----
+
+#[test]
+fn both_signals_end_it_gracefully() {
+    for signal in ["INT", "TERM"] {
+        let program = Program::serve(&["echo=0"]);
+        let mut client = Client::connect(program.addr("echo"));
+        client.expect(GREETING);
+        program.signal(signal);
+        assert_eq!(client.rest(), b"");
+        drop(client);
+        let (code, _, stderr) = program.end();
+        assert_eq!(code, 0, "{stderr}");
+        assert!(stderr.contains("stopped after 1 connections"), "{stderr}");
+    }
+}
+
+/// A room in which `reader` has read nothing of the thousand lines that somebody said, more than
+/// the kernel keeps for it: much of them is still in the program.
+fn a_thousand_lines_pending(program: &Program) -> (Client, Vec<String>) {
+    let addr = program.addr("presence");
+    let mut reader = Client::connect(addr);
+    (0..6).for_each(|_| drop(reader.line()));
+    let texts: Vec<_> = (0..1000).map(|n| format!("{n} {}", "x".repeat(10_000))).collect();
+    let mut speaker = Client::connect(addr);
+    (0..6).for_each(|_| drop(speaker.line()));
+    let mut writer = speaker.stream.try_clone().unwrap();
+    let said: String = texts.iter().map(|text| format!("SAY {text}\n")).collect();
+    let saying = std::thread::spawn(move || writer.write_all(said.as_bytes()).unwrap());
+    for text in &texts {
+        assert_eq!(speaker.line(), format!("An anonymous user says: {text}\n"));
+    }
+    saying.join().unwrap();
+    (reader, texts)
+}
+
+#[test]
+fn a_thousand_lines_still_to_be_sent_all_arrive_after_sigterm() {
+    let program = Program::serve(&["presence=0", "--max-output=64M"]);
+    let (mut reader, texts) = a_thousand_lines_pending(&program);
+    program.signal("TERM");
+    program.wait_for_log("shutting down");
+    assert_eq!(reader.line(), "Someone has arrived...\n");
+    for text in &texts {
+        assert!(reader.line() == format!("An anonymous user says: {text}\n"), "lost or torn");
+    }
+    let _ = reader.rest();
+    drop(reader);
+    let (code, _, stderr) = program.end();
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let program = Program::serve(&["presence=0", "--max-output=64M"]);
+    let (_reader, _) = a_thousand_lines_pending(&program);
+    program.signal("TERM");
+    program.wait_for_log("a second one ends at once");
+    let began = Instant::now();
+    program.signal("TERM");
+    let (code, _, stderr) = program.end();
+    assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("had all their output: 1 connections"), "{stderr}");
+}
+
+// ---- Streams that cannot be written to ----
+
+/// Serves, with a log line or more for every client, and ends gracefully.
+fn serves_with(name: &str, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) {
+    let folder = Folder::new(name);
+    let path = folder.file("e.sock");
+    let mut child = Command::new(REACTOR)
+        .args(["serve", "--log=trace", &format!("echo=unix:{}", path.display())])
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    for n in 0..3 {
+        let mut stream = None;
+        until("it listens", || {
+            assert_eq!(child.try_wait().unwrap(), None, "it ended before client {n}");
+            stream = UnixStream::connect(&path).ok();
+            stream.is_some()
+        });
+        let mut stream = stream.unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"still there\nbye\n").unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert_eq!(said, format!("{GREETING}> STILL THERE\n> BYE\n"));
+    }
+    let status = Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status();
+    assert!(status.unwrap().success());
+    assert_eq!(wait(&mut child).code(), Some(0));
+}
+
+/// The write end of a pipe that nobody reads.
+fn broken() -> std::io::PipeWriter {
+    std::io::pipe().unwrap().1
+}
+
+#[test]
+fn pipes_that_nobody_reads_do_not_end_it() {
+    serves_with("broken", broken(), broken());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_does_not_end_it() {
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    serves_with("full", full(), full());
+}
+
+#[test]
+fn without_stdout_the_log_is_whole_and_without_colors_in_a_file() {
+    let folder = Folder::new("log");
+    let log = folder.file("log");
+    serves_with("whole", broken(), File::create(&log).unwrap());
+    let log = std::fs::read_to_string(&log).unwrap();
+    assert!(log.contains("stopped after 3 connections"), "{log}");
+    assert!(!log.contains("panicked") && !log.contains('\x1b'), "{log}");
+}
+
+#[test]
+fn failures_and_help_that_cannot_be_said_keep_their_status() {
+    for (args, code) in [(&["serve", "ecko"][..], 2), (&["serve", "--help"], 0), (&[], 0)] {
+        let status = Command::new(REACTOR).args(args).stdout(broken()).stderr(broken()).status();
+        assert_eq!(status.unwrap().code(), Some(code), "{args:?}");
+    }
+}
+
+#[test]
+fn closed_streams_do_not_end_it() {
+    let folder = Folder::new("closed");
+    let path = folder.file("e.sock");
+    let target = format!("echo=unix:{}", path.display());
+    let script = "exec \"$0\" serve --log=trace \"$1\" <&- >&- 2>&-";
+    let mut child = Command::new("sh").args(["-c", script, REACTOR, &target]).spawn().unwrap();
+    let mut stream = None;
+    until("it listens", || {
+        stream = UnixStream::connect(&path).ok();
+        stream.is_some() || child.try_wait().unwrap().is_some()
+    });
+    let mut stream = stream.expect("it ended");
+    stream.write_all(b"bye\n").unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    // Nothing that was meant for stdout or stderr went to the client.
+    assert_eq!(said, format!("{GREETING}> BYE\n"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

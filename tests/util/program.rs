@@ -1,0 +1,179 @@
+//! The program as a child process. Its output is read by threads, so that every wait has a
+//! deadline; it is killed when dropped.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+
+use std::cell::RefCell;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Instant;
+
+use crate::util::{PATIENCE, until};
+
+pub const REACTOR: &str = env!("CARGO_BIN_EXE_reactor");
+
+pub struct Program {
+    child: Child,
+    stdout: Receiver<String>,
+    stderr: Receiver<String>,
+    /// What of stderr has been looked at.
+    log: RefCell<String>,
+}
+
+impl Program {
+    /// `reactor serve` with these arguments.
+    pub fn serve(args: &[&str]) -> Program {
+        Program::spawn(Command::new(REACTOR).arg("serve").args(args))
+    }
+
+    /// The same, after a line of shell such as `ulimit -n 40`.
+    pub fn serve_after(shell: &str, args: &[&str]) -> Program {
+        let script = format!("{shell} && exec \"$0\" serve \"$@\"");
+        Program::spawn(Command::new("sh").arg("-c").arg(script).arg(REACTOR).args(args))
+    }
+
+    pub fn spawn(command: &mut Command) -> Program {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program does not start");
+        let stdout = lines_of(child.stdout.take().unwrap());
+        let stderr = lines_of(child.stderr.take().unwrap());
+        Program { child, stdout, stderr, log: RefCell::default() }
+    }
+
+    /// Runs it to its end; gives its status, stdout and stderr.
+    pub fn run(args: &[&str]) -> (i32, String, String) {
+        Program::spawn(Command::new(REACTOR).args(args)).end()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line of stdout, without its end.
+    #[track_caller]
+    pub fn line(&self) -> String {
+        match self.stdout.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(error) => panic!("no line on stdout: {error}; stderr: {}", self.stderr_so_far()),
+        }
+    }
+
+    /// Where the service says that it listens.
+    #[track_caller]
+    pub fn place(&self, service: &str) -> String {
+        let line = self.line();
+        let place = line.strip_prefix(&format!("{service} listening on "));
+        place.unwrap_or_else(|| panic!("{service} is not in {line:?}")).to_owned()
+    }
+
+    #[track_caller]
+    pub fn addr(&self, service: &str) -> SocketAddr {
+        self.place(service).parse().unwrap()
+    }
+
+    /// Waits for a line on stderr with these words in it.
+    #[track_caller]
+    pub fn wait_for_log(&self, words: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.stderr.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    let mut log = self.log.borrow_mut();
+                    log.push_str(&line);
+                    log.push('\n');
+                    if line.contains(words) {
+                        return line;
+                    }
+                }
+                Err(error) => panic!("{words:?}: {error}; stderr: {}", self.log.borrow()),
+            }
+        }
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status();
+        assert!(status.expect("no kill").success(), "kill -s {name} failed");
+    }
+
+    /// Waits for its end; gives its status, and the rest of stdout and all of stderr.
+    #[track_caller]
+    pub fn end(mut self) -> (i32, String, String) {
+        let deadline = Instant::now() + PATIENCE;
+        let rest = |from: &Receiver<String>, what: &str| {
+            let mut text = String::new();
+            loop {
+                match from.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                    Ok(line) => text += &(line + "\n"),
+                    Err(RecvTimeoutError::Disconnected) => return text,
+                    Err(RecvTimeoutError::Timeout) => panic!("it runs on; {what}: {text}"),
+                }
+            }
+        };
+        let stdout = rest(&self.stdout, "stdout");
+        let stderr = rest(&self.stderr, "stderr");
+        let status = wait(&mut self.child);
+        let code = status.code().unwrap_or_else(|| panic!("{status}; stderr: {stderr}"));
+        (code, stdout, self.log.take() + &stderr)
+    }
+
+    fn stderr_so_far(&self) -> String {
+        self.stderr.try_iter().collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The status of a child that is about to end.
+#[track_caller]
+pub fn wait(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    until("the process ends", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
+}
+
+/// The lines of a pipe; the channel is closed at its end.
+pub fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n') {
+            let Ok(line) = line else { return };
+            if tell.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    told
+}
+
+/// A fresh folder, removed when dropped.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Folder {
+        // Not in the build's own folder: the path of a Unix socket must be short.
+        let path = std::env::temp_dir().join(format!("reactor-{}-{name}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
