@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use reactor::services::Echo;
 use reactor::{Callbacks, Context, Handler, Limits, Reactor, ServiceContext, TimerId};
-use util::{Client, PATIENCE, Server};
+use util::{Client, Server};
 
 const TICK: Duration = Duration::from_millis(20);
 
