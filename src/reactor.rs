@@ -52,7 +52,6 @@ enum Phase {
 
 /// How a reactor came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
 pub enum Exit {
     /// Every client got all that was sent to it, or went away by itself.
     Clean,

@@ -274,3 +274,14 @@ fn a_look_at_the_lines_that_takes_none_spoils_nothing() {
     server.feed(client, "e\n");
     assert_eq!(server.handler().lines, ["a", "bcde"]);
 }
+
+/// `reactor.run()?;`, as the documentation writes it, warned of an unused `Exit`: whoever copied
+/// the first example began with a warning. The lint is the test.
+#[test]
+#[deny(unused_must_use)]
+fn running_needs_no_more_than_a_question_mark() -> Result<(), Error> {
+    let mut reactor = Reactor::new()?;
+    reactor.stop();
+    reactor.run()?;
+    Ok(())
+}
