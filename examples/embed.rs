@@ -10,7 +10,7 @@
 //! ann: hello                      (everybody with a name hears it)
 //! ```
 
-use reactor::{Address, CloseReason, Context, Error, Handler, Reactor, TimerId};
+use reactor::{CloseReason, Context, Error, Handler, Reactor, TimerId};
 
 struct Chat;
 
@@ -21,9 +21,6 @@ impl Handler for Chat {
     type Session = Name;
     type Message = ();
 
-    fn on_listening(&mut self, address: &Address) {
-        println!("listening on {address}");
-    }
     fn on_open(&mut self, cx: &mut Context<'_, Name>) {
         cx.send("Who are you? Ten seconds to say it.\n");
         cx.set_timer(std::time::Duration::from_secs(10));
@@ -53,7 +50,8 @@ impl Handler for Chat {
 fn main() -> Result<(), Error> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8003".to_owned());
     let mut reactor = Reactor::new()?;
-    reactor.listen(address, Chat)?;
+    let service = reactor.listen(address, Chat)?;
+    println!("listening on {service}");
     reactor.run()?;
     Ok(())
 }

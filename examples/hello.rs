@@ -6,17 +6,13 @@
 //! Hello, world!
 //! ```
 
-use reactor::{Address, Context, Error, Handler, Reactor};
+use reactor::{Context, Error, Handler, Reactor};
 
 struct Hello;
 
 impl Handler for Hello {
     type Session = ();
     type Message = ();
-
-    fn on_listening(&mut self, address: &Address) {
-        println!("listening on {address}");
-    }
 
     fn on_open(&mut self, cx: &mut Context<'_, ()>) {
         cx.send("Hello, world!\n");
@@ -27,7 +23,8 @@ impl Handler for Hello {
 fn main() -> Result<(), Error> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8001".to_owned());
     let mut reactor = Reactor::new()?;
-    reactor.listen(address, Hello)?;
+    let service = reactor.listen(address, Hello)?;
+    println!("listening on {service}");
     reactor.run()?;
     Ok(())
 }

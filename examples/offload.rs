@@ -9,7 +9,7 @@
 
 use std::sync::{Arc, Mutex, mpsc};
 
-use reactor::{Address, ConnId, Context, Error, Handler, Reactor, ServiceContext};
+use reactor::{ConnId, Context, Error, Handler, Reactor, ServiceContext};
 
 struct Primes(mpsc::Sender<(ConnId, u64)>);
 
@@ -17,9 +17,6 @@ impl Handler for Primes {
     type Session = ();
     type Message = (ConnId, String);
 
-    fn on_listening(&mut self, address: &Address) {
-        println!("listening on {address}");
-    }
     fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
         match str::from_utf8(line).unwrap_or_default().parse() {
             // Its next line waits for the answer: replies in order, one job a client.
@@ -29,8 +26,10 @@ impl Handler for Primes {
     }
     fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, (id, answer): Self::Message) {
         // If the client has left meanwhile its id names nobody, and nothing happens.
-        cx.send_to(id, answer);
-        cx.resume_connection(id);
+        cx.reply_to(id, answer);
+        if let Some(mut client) = cx.connection(id) {
+            client.resume();
+        }
     }
 }
 
@@ -44,6 +43,7 @@ fn main() -> Result<(), Error> {
     let (jobs, queue) = mpsc::channel();
     let mut reactor = Reactor::new()?;
     let service = reactor.listen(address, Primes(jobs))?;
+    println!("listening on {service}");
     let queue = Arc::new(Mutex::new(queue));
     for _ in 0..4 {
         let (handle, queue) = (service.handle(), Arc::clone(&queue));

@@ -178,7 +178,8 @@ impl<S> Connection<S> {
         let wait = match self.state {
             State::Connecting => limits.connect_timeout,
             State::Open => {
-                let idle = limits.idle_timeout.map(|wait| (self.active, wait));
+                let idle = limits.idle_timeout.filter(|_| !self.flags.paused);
+                let idle = idle.map(|wait| (self.active, wait));
                 let slow =
                     (self.over_soft != 0).then_some((self.over_soft, limits.soft_output_for));
                 let moments = [idle, slow].into_iter().flatten();

@@ -32,7 +32,8 @@ impl<'a, S> Context<'a, S> {
         self.id
     }
 
-    /// The handler's own state of this connection.
+    /// The handler's own state of this connection. It borrows all of the context, so what is to
+    /// be said about it is made first: `let line = format!("{}\n", cx.session()); cx.send(line)`.
     pub fn session(&mut self) -> &mut S {
         &mut self.service.pool.connections[self.id.slot()].session
     }
@@ -95,14 +96,23 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Stops reading this connection, so that TCP holds the client back. Input already received
-    /// waits too.
+    /// waits too, and so does its end: a client that asked and then half-closed is still there
+    /// when the answer is. While it is paused, [`idle_timeout`](Limits::idle_timeout) does not
+    /// apply: the client is not to blame.
     pub fn pause(&mut self) {
-        self.service.pause_connection(self.id);
+        self.service.pool.connections[self.id.slot()].flags.paused = true;
     }
 
     /// Reads again after [`pause`](Self::pause); what waited comes first.
     pub fn resume(&mut self) {
-        self.service.resume_connection(self.id);
+        let ServiceContext { pool, core } = &mut self.service;
+        let found = &mut pool.connections[self.id.slot()];
+        if std::mem::take(&mut found.flags.paused) {
+            found.active = core.now;
+            pool.arm(self.id);
+            // What has arrived meanwhile was told by an edge that does not repeat.
+            pool.queue(self.id);
+        }
     }
 
     /// Calls [`on_timer`](crate::Handler::on_timer) once, `after` from now, unless the connection
@@ -265,11 +275,26 @@ impl<'a, S> ServiceContext<'a, S> {
         ServiceContext { pool, core }
     }
 
+    /// Any connection of this handler, to be used as in its own hooks: to resume or close it, to
+    /// set its timers, to look at its session. None when it is gone or closing. What is sent
+    /// through it counts as caused by others, as with [`send_to`](Self::send_to).
+    pub fn connection(&mut self, id: ConnId) -> Option<Context<'_, S>> {
+        self.pool.get(id).filter(|found| found.state <= State::Open)?;
+        Some(Context::new(self.pool, self.core, id, false))
+    }
+
     /// Appends to the output of any connection of this handler. False when it is gone or
-    /// closing. The other one did not ask for it, so it must keep up:
-    /// see [`max_output`](Limits::max_output).
+    /// closing. It did not ask for this, so it must keep up: see
+    /// [`max_output`](Limits::max_output).
     pub fn send_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
         self.pool.get(id).is_some() && self.pool.send(id.slot(), bytes.as_ref(), false, self.core)
+    }
+
+    /// As [`send_to`](Self::send_to), for an answer to the connection's own request that was
+    /// worked out elsewhere, as on another thread: a client that does not read it is held back,
+    /// not closed.
+    pub fn reply_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
+        self.pool.get(id).is_some() && self.pool.send(id.slot(), bytes.as_ref(), true, self.core)
     }
 
     /// Appends to the output of every open connection of this handler.
@@ -284,41 +309,6 @@ impl<'a, S> ServiceContext<'a, S> {
         wanted: impl FnMut(ConnId, &S) -> bool,
     ) {
         self.pool.broadcast(bytes.as_ref(), None, self.core, wanted);
-    }
-
-    /// Ends a connection gracefully, as [`Context::close`]. False when it is gone or closing.
-    pub fn close_connection(&mut self, id: ConnId) -> bool {
-        let open = self.pool.get(id).is_some_and(|found| found.state <= State::Open);
-        self.pool.close(id, CloseReason::Closed, self.core);
-        open
-    }
-
-    /// Ends a connection at once, as [`Context::abort`]. False when it is gone.
-    pub fn abort_connection(&mut self, id: ConnId) -> bool {
-        let there = self.pool.get(id).is_some();
-        self.pool.end(id, CloseReason::Aborted);
-        there
-    }
-
-    /// Stops reading a connection, as [`Context::pause`]. False when it is gone.
-    pub fn pause_connection(&mut self, id: ConnId) -> bool {
-        let found = self.pool.get_mut(id);
-        found.map(|found| found.flags.paused = true).is_some()
-    }
-
-    /// Reads a connection again, as [`Context::resume`]. False when it is gone.
-    pub fn resume_connection(&mut self, id: ConnId) -> bool {
-        let Some(found) = self.pool.get_mut(id) else { return false };
-        found.flags.paused = false;
-        // What has arrived meanwhile was told by an edge that does not repeat.
-        self.pool.queue(id);
-        true
-    }
-
-    /// The session of any open connection of this handler.
-    pub fn session_of(&mut self, id: ConnId) -> Option<&mut S> {
-        let found = self.pool.get_mut(id).filter(|found| found.state == State::Open);
-        found.map(|found| &mut found.session)
     }
 
     /// All open connections of this handler and their sessions, in no particular order; ids

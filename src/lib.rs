@@ -69,6 +69,7 @@
 //! | bound what clients may use | [`Limits`], [`CloseReason`] |
 //! | see what the loop does | [`Counters`] |
 //! | test a handler without sockets | [`testing`] |
+//! | show one client's text to another, cut commands | [`text`] |
 //! | use a ready-made service | `services` |
 //!
 //! # What the loop promises
@@ -122,6 +123,7 @@ mod server;
 #[cfg(feature = "services")]
 pub mod services;
 pub mod testing;
+pub mod text;
 mod timer;
 mod watch;
 

@@ -33,6 +33,9 @@ const MOST_EVENTS: usize = 64 * 1024;
 pub struct Reactor<'h> {
     poll: Poll,
     events: Events,
+    /// The last wait filled the buffer: there may be more, of which a foreign loop that watches
+    /// our descriptor under edge triggers would not hear.
+    full: bool,
     services: Vec<Box<dyn Serve + 'h>>,
     core: Core,
     scratch: Scratch,
@@ -76,6 +79,7 @@ impl<'h> Reactor<'h> {
         Ok(Reactor {
             poll,
             events: Events::with_capacity(EVENTS),
+            full: false,
             services: Vec::new(),
             core: Core::new(Some(registry), Arc::new(Shared::new(waker))),
             scratch: Scratch::default(),
@@ -296,7 +300,7 @@ impl<'h> Reactor<'h> {
     fn next_moment(&self) -> Option<Nanos> {
         let asked = self.core.stop || self.core.shared.stop_asked();
         let stop = asked && self.phase == Phase::Running;
-        if stop || self.services.iter().any(|service| service.is_busy(&self.core)) {
+        if stop || self.full || self.services.iter().any(|service| service.is_busy(&self.core)) {
             return Some(self.core.now);
         }
         let drained = match self.phase {
@@ -333,7 +337,8 @@ impl<'h> Reactor<'h> {
         for _ in 0..signalled {
             self.signalled();
         }
-        if count == self.events.capacity() && count < MOST_EVENTS {
+        self.full = count == self.events.capacity();
+        if self.full && count < MOST_EVENTS {
             // Quiet connections must not wait for the busy ones to leave room.
             self.events = Events::with_capacity(count * 2);
         }

@@ -74,7 +74,7 @@ impl<H: Handler> Serve for Server<H> {
         let listener = Listener::bind(address, token, core)?;
         let local = listener.address().clone();
         self.listeners.push(listener);
-        self.call_service(core, |handler, _| handler.on_listening(&local));
+        self.call_service(core, |handler, cx| handler.on_listening(cx, &local));
         Ok(local)
     }
 

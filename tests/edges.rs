@@ -141,7 +141,7 @@ impl Handler for OneByOne {
 
     fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, (): ()) {
         let all: Vec<_> = cx.connections().map(|(id, _)| id).collect();
-        all.into_iter().for_each(|id| assert!(cx.resume_connection(id)));
+        all.into_iter().for_each(|id| cx.connection(id).unwrap().resume());
     }
 }
 

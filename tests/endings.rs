@@ -61,7 +61,7 @@ impl Handler for Teller {
                     assert!(!cx.send("never\n") && !cx.send_to(id, "never\n"));
                     cx.broadcast_if("never\n", |other, _| other == id);
                     cx.set_timer(Duration::ZERO);
-                    assert!(!cx.close_connection(id));
+                    assert!(cx.connection(id).is_none());
                 }
             }
         }

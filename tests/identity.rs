@@ -47,11 +47,9 @@ impl Handler for Puppet {
     fn on_message(&mut self, cx: &mut ServiceContext<'_, u32>, Act::All(id): Act) {
         self.answers = vec![
             cx.send_to(id, b"for another\n"),
-            cx.session_of(id).map(|session| *session += 1).is_some(),
-            cx.pause_connection(id),
-            cx.resume_connection(id),
-            cx.close_connection(id),
-            cx.abort_connection(id),
+            cx.reply_to(id, b"for another\n"),
+            cx.connection(id).map(|mut cx| *cx.session() += 1).is_some(),
+            cx.connection(id).map(|mut cx| cx.abort()).is_some(),
         ];
     }
 }
@@ -67,7 +65,7 @@ fn a_saved_id_does_nothing_to_the_next_one_in_the_slot() {
     assert_ne!(server.id(second), saved);
 
     server.post(Act::All(saved));
-    assert_eq!(server.handler().answers, [false; 6]);
+    assert_eq!(server.handler().answers, [false; 4]);
     assert_eq!(server.session(second), Some(&0));
     assert_eq!(server.closed(second), None);
     server.feed(second, "x\n");
@@ -76,7 +74,7 @@ fn a_saved_id_does_nothing_to_the_next_one_in_the_slot() {
     // The same calls do reach the one that they are for.
     let id = server.id(second);
     server.post(Act::All(id));
-    assert_eq!(server.handler().answers, [true; 6]);
+    assert_eq!(server.handler().answers, [true; 4]);
     assert_eq!(server.closed(second), Some(CloseReason::Closed));
 }
 
@@ -124,7 +122,7 @@ fn an_event_in_the_same_batch_as_the_end_is_for_nobody() {
             lines.borrow_mut().push((me, line.to_vec()));
             let others: Vec<_> =
                 cx.connections().map(|(id, _)| id).filter(|id| *id != me).collect();
-            others.into_iter().for_each(|id| assert!(cx.abort_connection(id)));
+            others.into_iter().for_each(|id| cx.connection(id).unwrap().abort());
             // Enough to end the turn here: the event of the other one is still to be served when
             // its slot has gone to a newcomer.
             cx.send(vec![b'x'; 300 * 1024]);
@@ -173,7 +171,7 @@ impl Handler for Mailman {
 
     fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, id: ConnId) {
         cx.send_to(id, "yours\n");
-        cx.close_connection(id);
+        assert!(cx.connection(id).is_none());
     }
 }
 

@@ -162,8 +162,9 @@ impl Handler for Later {
     fn on_message(&mut self, cx: &mut reactor::ServiceContext<'_, bool>, ready: bool) {
         let all: Vec<_> = cx.connections().map(|(id, _)| id).collect();
         for id in all {
-            *cx.session_of(id).unwrap() = ready;
-            cx.resume_connection(id);
+            let mut connection = cx.connection(id).unwrap();
+            *connection.session() = ready;
+            connection.resume();
         }
     }
 }

@@ -285,3 +285,57 @@ fn running_needs_no_more_than_a_question_mark() -> Result<(), Error> {
     reactor.run()?;
     Ok(())
 }
+
+/// Pauses at every line; a message is the answer to the one before, and goes on.
+struct Offload;
+
+impl Handler for Offload {
+    type Session = ();
+    type Message = usize;
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, _line: &[u8]) {
+        cx.pause();
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, bytes: usize) {
+        let all: Vec<_> = cx.connections().map(|(id, _)| id).collect();
+        for id in all {
+            cx.reply_to(id, vec![b'x'; bytes]);
+            cx.connection(id).unwrap().resume();
+        }
+    }
+}
+
+/// An answer from another thread counted as caused by others: whoever asked much and did not
+/// read was closed as a slow consumer instead of being held back.
+#[test]
+fn who_does_not_read_answers_from_a_thread_is_held_back_and_not_closed() {
+    let limits = Limits::default();
+    let most = limits.max_output;
+    let mut server = Harness::with_limits(Offload, limits);
+    let client = server.connect();
+    server.take_only(client, Some(0));
+    server.feed(client, "one\ntwo\n");
+    server.post(2 * most);
+    server.post(10);
+    assert_eq!(server.counters().lines_in, 1, "it is held back");
+    server.take_only(client, None);
+    assert_eq!(server.sent(client).len(), 2 * most + 10);
+    assert_eq!((server.counters().lines_in, server.closed(client)), (2, None));
+}
+
+/// A client whose answer took longer than the idle timeout was blamed for the silence.
+#[test]
+fn a_paused_connection_is_not_idle() {
+    let limits = Limits { idle_timeout: Some(SECOND), ..Limits::default() };
+    let mut server = Harness::with_limits(Offload, limits);
+    let client = server.connect();
+    server.feed(client, "think\n");
+    server.advance(10 * SECOND);
+    assert_eq!(server.closed(client), None);
+    server.post(1);
+    server.advance(SECOND / 2);
+    assert_eq!(server.closed(client), None);
+    server.advance(SECOND);
+    assert_eq!(server.closed(client), Some(CloseReason::IdleTimeout));
+}
