@@ -75,7 +75,7 @@ fn a_saved_id_does_nothing_to_the_next_one_in_the_slot() {
     let id = server.id(second);
     server.post(Act::All(id));
     assert_eq!(server.handler().answers, [true; 4]);
-    assert_eq!(server.closed(second), Some(CloseReason::Closed));
+    assert_eq!(server.closed(second), Some(CloseReason::Aborted));
 }
 
 #[test]
