@@ -163,7 +163,7 @@ impl Handler for Mailman {
     type Message = ConnId;
 
     fn on_open(&mut self, cx: &mut Context<'_, ()>) {
-        write!(cx, "{}\n", cx.id());
+        writeln!(cx, "{}", cx.id());
         self.0.send(cx.id()).unwrap();
     }
 

@@ -225,7 +225,7 @@ fn two_reactors_share_one_thread_in_turns() {
         .map(|number| {
             let mut reactor = Reactor::new().unwrap();
             let hello = Callbacks::new().on_connection(move |cx| {
-                write!(cx, "I am {number}\n");
+                writeln!(cx, "I am {number}");
                 cx.close();
             });
             let service = reactor.listen("127.0.0.1:0", hello).unwrap();
