@@ -432,3 +432,30 @@ pub(crate) fn short_name<H>() -> &'static str {
     let name = name.split('<').next().unwrap_or(name);
     name.rsplit("::").next().unwrap_or(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_that_fills_the_event_buffer_doubles_it() {
+        let mut reactor = Reactor::new().unwrap();
+        // Small, so that a test needs few sockets.
+        reactor.events = Events::with_capacity(4);
+        let service = reactor.listen("127.0.0.1:0", crate::Callbacks::new()).unwrap();
+        let addr = service.address().and_then(Address::as_socket).unwrap();
+        let clients: Vec<_> =
+            (0..20).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect();
+        while reactor.counters().accepted < 20 {
+            reactor.turn(None).unwrap();
+        }
+        for _ in 0..10 {
+            reactor.turn(Some(Duration::ZERO)).unwrap();
+        }
+        drop(clients);
+        reactor.turn(None).unwrap();
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+        assert!(reactor.events.capacity() >= 16, "{}", reactor.events.capacity());
+    }
+}

@@ -339,3 +339,19 @@ fn a_paused_connection_is_not_idle() {
     server.advance(SECOND);
     assert_eq!(server.closed(client), Some(CloseReason::IdleTimeout));
 }
+
+/// A connection whose last reply was above the high-water mark was let go on reading when that
+/// had been sent, instead of being shut: the client waited for the end until the flush timeout.
+#[test]
+fn a_close_after_a_reply_above_the_high_water_mark_ends_the_output() {
+    let answer = Callbacks::new().on_line(|cx, _| {
+        cx.send(vec![b'x'; 300 * 1024]);
+        cx.close();
+    });
+    let mut server = Harness::new(answer);
+    let client = server.connect();
+    server.feed(client, "get\n");
+    assert_eq!(server.sent(client).len(), 300 * 1024);
+    assert!(server.is_shut(client));
+    assert_eq!(server.closed(client), Some(CloseReason::Closed));
+}
