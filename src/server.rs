@@ -271,7 +271,9 @@ impl<H: Handler> Server<H> {
         if found.flags.held && found.output.len() <= self.pool.limits.low_water {
             found.flags.held = false;
             self.pool.queue(id);
-        } else if found.state == State::Closing && found.output.is_empty() {
+        }
+        let found = &self.pool.connections[id.slot()];
+        if found.state == State::Closing && found.output.is_empty() {
             self.linger(id, core);
         }
         if again {
