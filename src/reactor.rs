@@ -373,6 +373,8 @@ impl<'h> Reactor<'h> {
     fn advance(&mut self) {
         if self.phase == Phase::Running && (self.core.stop || self.core.shared.stop_asked()) {
             log::debug!("shutting down");
+            // A long turn must not use up the time that the shutdown has.
+            self.core.tick();
             self.core.stopping = true;
             self.phase = Phase::Draining(self.core.after(self.shutdown_timeout));
             for service in &mut self.services {

@@ -181,6 +181,7 @@ impl<H: Handler> Serve for Server<H> {
             listener.disarm(&mut self.pool.timers);
         }
         self.call_service(core, H::on_shutdown);
+        self.watch.check(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
         self.pool.limits.linger = self.pool.limits.linger.min(LINGER_AT_SHUTDOWN);
         let everybody: Vec<_> = self.pool.connections.iter().map(|(_, found)| found.id).collect();
         for id in everybody {

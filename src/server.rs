@@ -256,22 +256,24 @@ impl<H: Handler> Server<H> {
                 Err(error) => return self.pool.end(id, CloseReason::Error(error.kind())),
             }
         }
-        let found = &mut self.pool.connections[id.slot()];
-        if found.state == State::Open && found.too_slow(&self.pool.limits, core.now) {
+        let Pool { limits, connections, .. } = &mut self.pool;
+        let found = &mut connections[id.slot()];
+        if found.state == State::Closing {
+            if found.output.is_empty() {
+                self.linger(id, core);
+            }
+        } else if found.too_slow(limits, core.now) {
             return self.pool.end(id, CloseReason::SlowConsumer);
-        }
-        if found.over_soft != 0 {
-            // Nobody may have anything more to say to it before its time is up.
-            self.pool.arm(id);
-        }
-        let found = &mut self.pool.connections[id.slot()];
-        if found.flags.held && found.output.len() <= self.pool.limits.low_water {
-            found.flags.held = false;
+        } else {
+            if found.output.len() <= limits.low_water {
+                found.flags.held = false;
+            }
+            // Nobody may have anything more to say to a slow one before its time is up.
+            let slow = found.over_soft != 0;
             self.pool.queue(id);
-        }
-        let found = &self.pool.connections[id.slot()];
-        if found.state == State::Closing && found.output.is_empty() {
-            self.linger(id, core);
+            if slow {
+                self.pool.arm(id);
+            }
         }
         if again {
             self.pool.mark_dirty(id.slot());

@@ -1,5 +1,7 @@
 //! Promise 6: what a turn sends to one connection leaves in one write.
 
+#![cfg(feature = "services")]
+
 use std::time::Duration;
 
 use reactor::services::Echo;

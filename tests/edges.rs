@@ -1,5 +1,7 @@
 //! Promise 4: edge-triggered, and drained. An edge tells something once; none may be lost.
 
+#![cfg(feature = "services")]
+
 mod util;
 
 use std::cell::{Cell, RefCell};

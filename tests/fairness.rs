@@ -1,6 +1,8 @@
 //! Promise 5: fair. A client that floods does not raise its neighbours' latency; what is above a
 //! turn's budget waits behind the others.
 
+#![cfg(feature = "services")]
+
 mod util;
 
 use std::cell::RefCell;

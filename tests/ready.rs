@@ -5,6 +5,8 @@
 //! walk over all connections, were there one; it would not show a cost that grows with the
 //! logarithm of their number.
 
+#![cfg(feature = "services")]
+
 mod util;
 
 use std::net::TcpStream;

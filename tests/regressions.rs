@@ -4,8 +4,8 @@ mod util;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::io::{ErrorKind, Write};
-use std::net::TcpListener;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
@@ -352,6 +352,62 @@ fn a_close_after_a_reply_above_the_high_water_mark_ends_the_output() {
     let client = server.connect();
     server.feed(client, "get\n");
     assert_eq!(server.sent(client).len(), 300 * 1024);
+}
+
+/// Asks for a shutdown and takes its time over it.
+struct Slow;
+
+impl Handler for Slow {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, _line: &[u8]) {
+        cx.send(vec![b'x'; 16 * 1024 * 1024]);
+        cx.stop();
+        std::thread::sleep(Duration::from_millis(3100));
+    }
+}
+
+/// The time for it was counted from the beginning of the turn that asked for it.
+#[test]
+fn a_shutdown_has_all_its_time_even_after_a_long_turn() {
+    let mut reactor = Reactor::new().unwrap();
+    reactor.set_shutdown_timeout(Duration::from_secs(3));
+    let service = reactor.listen("127.0.0.1:0", Slow).unwrap();
+    let mut client = TcpStream::connect(("127.0.0.1", service.port())).unwrap();
+    client.write_all(b"stop\n").unwrap();
+    while reactor.counters().lines_in == 0 {
+        reactor.turn(None).unwrap();
+    }
+    let reading = std::thread::spawn(move || client.read_to_end(&mut Vec::new()).unwrap());
+    assert_eq!(reactor.run().unwrap(), Exit::Clean);
+    assert_eq!(reading.join().unwrap(), 16 * 1024 * 1024);
+}
+
+/// Replies at length and closes.
+struct Lecture;
+
+impl Handler for Lecture {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, _line: &[u8]) {
+        cx.send(vec![b'x'; 500_000]);
+        cx.close();
+    }
+}
+
+/// Held back and closing at once, it forgot to shut its side when all went out in one go; the
+/// client waited for the end until the flush timeout took it for stalled.
+#[test]
+fn a_closing_connection_that_was_held_back_ends_when_its_output_has_left() {
+    let mut server = Harness::new(Lecture);
+    let client = server.connect();
+    server.take_only(client, Some(1));
+    server.feed(client, "go on\n");
+    assert!(!server.is_shut(client));
+    server.take_only(client, None);
+    assert_eq!(server.sent(client).len(), 500_000);
     assert!(server.is_shut(client));
     assert_eq!(server.closed(client), Some(CloseReason::Closed));
 }
