@@ -10,7 +10,7 @@
 //! ann: hello                      (everybody with a name hears it)
 //! ```
 
-use reactor::{CloseReason, Context, Error, Handler, Reactor, TimerId};
+use reactor::{CloseReason, Context, Error, Handler, Reactor, TimerId, text::printable};
 
 struct Chat;
 
@@ -27,7 +27,7 @@ impl Handler for Chat {
     }
     fn on_line(&mut self, cx: &mut Context<'_, Name>, line: &[u8]) {
         // An escape sequence of one must not reach the terminals of the others.
-        let text = String::from_utf8_lossy(line).replace(char::is_control, "?");
+        let text = printable(line);
         let news = match cx.session() {
             Some(name) => format!("{name}: {text}\n"),
             name => format!("* {} is here\n", name.insert(text)),
