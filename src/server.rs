@@ -17,6 +17,10 @@ use crate::timer::Due;
 use crate::watch::Watch;
 use crate::{CloseReason, ConnId, Context, Farewell, Handler, Limits, ServiceContext};
 
+/// Once a service has gathered this much output in one step of a turn (serving, timers, messages)
+/// the rest of the step waits for the next turn, so that this is flushed first. Each service and
+/// step for itself: shared by all, the first one could use it up in every turn.
+pub(crate) const OUTPUT_PER_TURN: usize = 256 * 1024;
 /// Timers that one service fires in a turn.
 const TIMERS_PER_TURN: usize = 1024;
 
@@ -176,7 +180,11 @@ impl<H: Handler> Server<H> {
     // ---- The loop's own deadlines and the handler's timers ----
 
     pub(crate) fn fire(&mut self, core: &mut Core) {
+        let before = core.arena.len();
         for _ in 0..TIMERS_PER_TURN {
+            if core.arena.len() - before > OUTPUT_PER_TURN {
+                return;
+            }
             match self.pool.timers.pop(core.now) {
                 None => return,
                 Some(Due::Deadline(token)) if token.is_connection() => {
@@ -247,7 +255,8 @@ impl<H: Handler> Server<H> {
         }
         let limits = &self.pool.limits;
         let found = &mut self.pool.connections[id.slot()];
-        if found.state == State::Open && found.too_slow(limits, core.now) {
+        // One that has had its share of the turn has not refused anything yet.
+        if found.state == State::Open && !again && found.too_slow(limits, core.now) {
             return self.pool.end(id, CloseReason::SlowConsumer);
         }
         if found.flags.held && found.output.len() <= limits.low_water {
