@@ -17,6 +17,10 @@ use crate::timer::Due;
 use crate::watch::Watch;
 use crate::{CloseReason, ConnId, Context, Farewell, Handler, Limits, ServiceContext};
 
+/// Once a service has gathered this much output in one step of a turn (serving, timers, messages)
+/// the rest of the step waits for the next turn, so that this is flushed first. Each service and
+/// step for itself: shared by all, the first one could use it up in every turn.
+pub(crate) const OUTPUT_PER_TURN: usize = 256 * 1024;
 /// Timers that one service fires in a turn.
 const TIMERS_PER_TURN: usize = 1024;
 
@@ -183,7 +187,11 @@ impl<H: Handler> Server<H> {
     // ---- The loop's own deadlines and the handler's timers ----
 
     pub(crate) fn fire(&mut self, core: &mut Core) {
+        let before = core.arena.len();
         for _ in 0..TIMERS_PER_TURN {
+            if core.arena.len() - before > OUTPUT_PER_TURN {
+                return;
+            }
             match self.pool.timers.pop(core.now) {
                 None => return,
                 Some(Due::Deadline(token)) if token.is_connection() => {
@@ -258,22 +266,24 @@ impl<H: Handler> Server<H> {
         }
         let Pool { limits, connections, .. } = &mut self.pool;
         let found = &mut connections[id.slot()];
-        if found.state == State::Closing {
-            if found.output.is_empty() {
-                self.linger(id, core);
+        match found.state {
+            State::Open => {
+                // One that has had its share of the turn has not refused anything yet.
+                if !again && found.too_slow(limits, core.now) {
+                    return self.pool.end(id, CloseReason::SlowConsumer);
+                }
+                let slow = found.over_soft != 0;
+                if found.flags.held && found.output.len() <= limits.low_water {
+                    found.flags.held = false;
+                    self.pool.queue(id);
+                }
+                if slow {
+                    // Nobody may have anything more to say to it before its time is up.
+                    self.pool.arm(id);
+                }
             }
-        } else if found.too_slow(limits, core.now) {
-            return self.pool.end(id, CloseReason::SlowConsumer);
-        } else {
-            if found.output.len() <= limits.low_water {
-                found.flags.held = false;
-            }
-            // Nobody may have anything more to say to a slow one before its time is up.
-            let slow = found.over_soft != 0;
-            self.pool.queue(id);
-            if slow {
-                self.pool.arm(id);
-            }
+            _ if found.output.is_empty() => self.linger(id, core),
+            _ => {}
         }
         if again {
             self.pool.mark_dirty(id.slot());

@@ -9,10 +9,10 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
-use reactor::testing::Harness;
+use reactor::testing::{Fault, Harness};
 use reactor::{
     Callbacks, CloseReason, Context, Error, Exit, Farewell, Handler, Limits, Reactor,
-    ServiceContext,
+    ServiceContext, TimerId,
 };
 use util::{Client, PATIENCE, Server};
 
@@ -410,4 +410,37 @@ fn a_closing_connection_that_was_held_back_ends_when_its_output_has_left() {
     assert_eq!(server.sent(client).len(), 500_000);
     assert!(server.is_shut(client));
     assert_eq!(server.closed(client), Some(CloseReason::Closed));
+}
+
+/// Broadcasts 64 KiB a hundred times, all due at the same moment.
+struct Burst;
+
+impl Handler for Burst {
+    type Session = ();
+    type Message = ();
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, (): ()) {
+        for _ in 0..100 {
+            cx.set_service_timer(Duration::from_secs(1));
+        }
+    }
+
+    fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, ()>, _: TimerId) {
+        cx.broadcast(vec![b'x'; 64 * 1024]);
+    }
+}
+
+/// What one turn may write to a connection was less than what the timers and messages of one turn
+/// could have for it. The rest was above the limit, and a client that took all it was given was
+/// closed as a slow consumer.
+#[test]
+fn who_takes_all_it_is_given_is_no_slow_consumer() {
+    let mut server = Harness::new(Burst);
+    let client = server.connect();
+    // As a kernel does: not all at once, but always more.
+    server.disturb(client, [], [Fault::Short(64 * 1024); 200]);
+    server.post(());
+    server.jump(Duration::from_secs(1));
+    assert_eq!(server.closed(client), None);
+    assert_eq!(server.sent(client).len(), 100 * 64 * 1024);
 }
