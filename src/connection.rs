@@ -1,5 +1,6 @@
 //! The state of one connection, apart from its socket: what it may do next.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub(crate) enum State {
 }
 
 /// Boxed where it is used, like the buffers: 8 bytes instead of 24.
-type TimerIds = Vec<TimerId>;
+type TimerIds = BTreeSet<TimerId>;
 
 /// One slot of the slab: the socket, what is known of it, and the handler's session.
 pub(crate) struct Connection<S> {

@@ -254,7 +254,7 @@ impl<S> Pool<S> {
     pub(crate) fn set_timer(&mut self, id: ConnId, when: Nanos) -> TimerId {
         let timer = self.timers.set(when, Token::connection(self.service, id));
         if let Some(found) = self.get_mut(id) {
-            found.timers.get_or_insert_default().push(timer);
+            found.timers.get_or_insert_default().insert(timer);
         }
         timer
     }
@@ -264,7 +264,7 @@ impl<S> Pool<S> {
         if let Some(found) = self.get_mut(id)
             && let Some(timers) = &mut found.timers
         {
-            timers.retain(|set| *set != timer);
+            timers.remove(&timer);
             if timers.is_empty() {
                 found.timers = None;
             }
