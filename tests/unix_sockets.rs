@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use reactor::services::Echo;
@@ -20,9 +20,9 @@ fn path(name: &str) -> PathBuf {
     path
 }
 
-fn serve(path: &PathBuf) -> (Handle<()>, JoinHandle<Exit>) {
+fn serve(path: &Path) -> (Handle<()>, JoinHandle<Exit>) {
     let (tell, told) = std::sync::mpsc::channel();
-    let path = path.clone();
+    let path = path.to_owned();
     let thread = std::thread::spawn(move || {
         let mut reactor = Reactor::new().unwrap();
         let address = format!("unix:{}", path.display());
@@ -36,8 +36,8 @@ fn serve(path: &PathBuf) -> (Handle<()>, JoinHandle<Exit>) {
 }
 
 /// What listening there says.
-fn why_not(path: &PathBuf) -> String {
-    let error = Reactor::new().unwrap().listen(path.as_path(), Echo).unwrap_err();
+fn why_not(path: &Path) -> String {
+    let error = Reactor::new().unwrap().listen(path, Echo).unwrap_err();
     assert!(matches!(error, Error::Listen { .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains(&format!("unix:{}", path.display())), "{text}");
