@@ -87,8 +87,8 @@ pub(crate) struct Flags {
     pub(crate) failed: bool,
 }
 
-impl<S: Default> Connection<S> {
-    pub(crate) fn new(id: ConnId, stream: Stream, state: State, now: Nanos) -> Self {
+impl<S> Connection<S> {
+    pub(crate) fn new(id: ConnId, stream: Stream, session: S, now: Nanos) -> Self {
         Connection {
             id,
             stream,
@@ -100,15 +100,13 @@ impl<S: Default> Connection<S> {
             over_soft: 0,
             deadline: 0,
             timers: None,
-            state,
+            state: State::Connecting,
             reason: CloseReason::Closed,
             flags: Flags::default(),
-            session: S::default(),
+            session,
         }
     }
-}
 
-impl<S> Connection<S> {
     /// Input may be handed to the handler.
     #[inline]
     pub(crate) fn takes_input(&self) -> bool {

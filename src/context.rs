@@ -7,7 +7,6 @@ use crate::connection::State;
 use crate::core::Core;
 use crate::id::Token;
 use crate::line::{Lines, Search};
-use crate::net::Stream;
 use crate::pool::Pool;
 use crate::timer::TimerId;
 use crate::{CloseReason, ConnId, Counters, Error, Limits, ToAddress};
@@ -329,15 +328,8 @@ impl<'a, S> ServiceContext<'a, S> {
     ///
     /// # Errors
     /// [`Error::Address`] where text is no address, [`Error::ShuttingDown`].
-    pub fn connect(&mut self, address: impl ToAddress, session: S) -> Result<ConnId, Error>
-    where
-        S: Default,
-    {
-        let id = self.pool.dial(&address.to_address()?, self.core)?;
-        if let Some(found) = self.pool.get_mut(id) {
-            found.session = session;
-        }
-        Ok(id)
+    pub fn connect(&mut self, address: impl ToAddress, session: S) -> Result<ConnId, Error> {
+        self.pool.dial(&address.to_address()?, session, self.core)
     }
 
     /// Calls [`on_service_timer`](crate::Handler::on_service_timer) once, `after` from now.
@@ -380,39 +372,5 @@ impl<'a, S> ServiceContext<'a, S> {
 impl<S> fmt::Debug for ServiceContext<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServiceContext").field("service", &self.pool.name).finish_non_exhaustive()
-    }
-}
-
-impl<S: Default> Pool<S> {
-    /// Begins an outbound connection. Whatever goes wrong is reported by its `on_close`.
-    pub(crate) fn dial(
-        &mut self,
-        address: &crate::Address,
-        core: &mut Core,
-    ) -> Result<ConnId, Error> {
-        if core.is_ending() {
-            return Err(Error::ShuttingDown);
-        }
-        core.counters.dialled += 1;
-        let (stream, error) = match (core.dial)(address) {
-            Ok(stream) => (stream, None),
-            Err(error) => (Stream::Failed, Some(error)),
-        };
-        let id = self.insert(stream, State::Connecting, core);
-        let found = &mut self.connections[id.slot()];
-        found.peer = address.as_socket();
-        found.flags.outbound = true;
-        found.flags.failed = true;
-        found.stream.set_nodelay();
-        let token = Token::connection(self.service, id);
-        let registered = match &core.registry {
-            Some(registry) => found.stream.register(registry, token),
-            None => Ok(()),
-        };
-        match error.or(registered.err()) {
-            Some(error) => self.end(id, CloseReason::Error(error.kind())),
-            None => self.arm(id),
-        }
-        Ok(id)
     }
 }

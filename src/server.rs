@@ -33,15 +33,7 @@ fn last_words<H: Handler>(
     core: &mut Core,
 ) -> Cow<'static, [u8]> {
     let words = catch_unwind(AssertUnwindSafe(|| handler.farewell(why, limits)));
-    words.unwrap_or_else(|_| {
-        panicked(name, core);
-        Cow::default()
-    })
-}
-
-fn panicked(name: &str, core: &mut Core) {
-    core.counters.panics += 1;
-    log::error!("{name}: a hook of the handler panicked");
+    core.caught(words, name).unwrap_or_default()
 }
 
 pub(crate) struct Server<H: Handler> {
@@ -81,11 +73,11 @@ impl<H: Handler> Server<H> {
         let mut cx = Context::new(&mut self.pool, core, id, own);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
         self.watch.called(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
-        if outcome.is_err() {
-            panicked(self.pool.name, core);
+        let outcome = core.caught(outcome, self.pool.name);
+        if outcome.is_none() {
             self.pool.close(id, CloseReason::Panicked, core);
         }
-        outcome.ok()
+        outcome
     }
 
     /// Calls a hook that is about no connection.
@@ -97,9 +89,7 @@ impl<H: Handler> Server<H> {
         let mut cx = ServiceContext::new(&mut self.pool, core);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
         self.watch.called(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
-        if outcome.is_err() {
-            panicked(self.pool.name, core);
-        }
+        core.caught(outcome, self.pool.name);
     }
 
     pub(crate) fn farewell(
@@ -142,7 +132,9 @@ impl<H: Handler> Server<H> {
         peer: Option<SocketAddr>,
         core: &mut Core,
     ) -> Option<ConnId> {
-        let id = self.pool.insert(Stream::Failed, State::Connecting, core);
+        let session = catch_unwind(AssertUnwindSafe(H::Session::default));
+        let session = core.caught(session, self.pool.name)?;
+        let id = self.pool.insert(Stream::Failed, session, core);
         if let Some(registry) = &core.registry
             && let Err(error) = stream.register(registry, Token::connection(self.pool.service, id))
         {

@@ -444,3 +444,47 @@ fn who_takes_all_it_is_given_is_no_slow_consumer() {
     assert_eq!(server.closed(client), None);
     assert_eq!(server.sent(client).len(), 100 * 64 * 1024);
 }
+
+/// Panics when it is made for the second client, and when it is dropped for any other.
+struct Touchy(bool);
+
+thread_local! {
+    static MADE: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+impl Default for Touchy {
+    fn default() -> Self {
+        MADE.set(MADE.get() + 1);
+        assert!(MADE.get() != 2, "no second one");
+        Touchy(true)
+    }
+}
+
+impl Drop for Touchy {
+    fn drop(&mut self) {
+        assert!(!self.0, "dropped");
+    }
+}
+
+/// The hooks were guarded, but not the making and dropping of a session: a panic there ended the
+/// loop and everybody with it.
+#[test]
+fn a_panic_in_making_or_dropping_a_session_ends_that_connection_only() {
+    let server = Server::start(Limits::default(), || {
+        Callbacks::<Touchy>::with_session().on_line(|cx, _| {
+            cx.send("ok\n");
+        })
+    });
+    let mut first = server.connect();
+    first.send("x\n");
+    first.expect("ok\n");
+    assert_eq!(server.connect().rest(), b"");
+    let third = server.connect();
+    drop(first);
+    let mut fourth = server.connect();
+    fourth.send("x\n");
+    fourth.expect("ok\n");
+    drop((third, fourth));
+    let (exit, counters) = server.stop();
+    assert_eq!((exit, counters.panics, counters.open), (Exit::Clean, 4, 0));
+}
