@@ -89,9 +89,18 @@ impl<H: Handler> Server<H> {
         let hungry = loop {
             let rest = &bytes[taken..];
             core.search = Search::new(rest.len(), known.saturating_sub(taken));
-            let took = self.call(id, true, core, |handler, cx| handler.on_bytes(cx, rest));
-            let took = took.unwrap_or(rest.len()).min(rest.len());
+            let lines_left = core.lines_left;
+            let took = self.call(id, true, core, |handler, cx| {
+                let took = handler.on_bytes(cx, rest);
+                assert!(took <= rest.len(), "on_bytes took {took} of {} bytes", rest.len());
+                took
+            });
+            let took = took.unwrap_or(rest.len());
             taken += took;
+            if took > 0 && core.lines_left == lines_left {
+                // Without lines, what is taken in one call counts as one.
+                core.lines_left -= 1;
+            }
             let left = rest.len() - took;
             if left == 0 || core.lines_left == 0 || !self.pool.connections[id.slot()].takes_input()
             {

@@ -30,6 +30,10 @@ const MOST_EVENTS: usize = 64 * 1024;
 /// ```
 ///
 /// The lifetime is that of what the handlers borrow; it is `'static` if they own all they use.
+///
+/// A reactor is not `Send`: make it on the thread that runs it, and send a [`Service`] or a
+/// [`Handle`](crate::Handle) of it to the others. What it has to say it logs through the crate
+/// `log`; without a logger, the warning about callbacks that block goes unseen.
 pub struct Reactor<'h> {
     poll: Poll,
     events: Events,
@@ -174,7 +178,7 @@ impl<'h> Reactor<'h> {
         self.services[service.index].listen(&address.to_address()?, &mut self.core)
     }
 
-    /// Dials out in the name of a service; see
+    /// Dials out in the name of a service, with a default session; see
     /// [`ServiceContext::connect`](crate::ServiceContext::connect).
     ///
     /// # Errors
@@ -235,8 +239,9 @@ impl<'h> Reactor<'h> {
         self.next_moment().map(|when| self.core.instant(when))
     }
 
-    /// Begins a graceful shutdown: no newcomers, `on_shutdown`, everybody closed. It takes turns
-    /// to complete; [`exit`](Self::exit) says when it has.
+    /// Begins a graceful shutdown: no newcomers, `on_shutdown`, everybody closed, and half a
+    /// second for those who do not close their side too. It takes turns to complete;
+    /// [`exit`](Self::exit) says when it has.
     pub fn stop(&mut self) {
         self.core.stop = true;
     }
@@ -383,7 +388,7 @@ impl<'h> Reactor<'h> {
         }
         if let Phase::Draining(deadline) = self.phase {
             if self.services.iter().all(|service| service.is_empty()) {
-                self.phase = Phase::Done(Exit::Clean);
+                self.done(Exit::Clean);
             } else if deadline <= self.core.now {
                 log::warn!("shutdown timeout: cutting off those that do not take their output");
                 self.cut();
@@ -394,10 +399,15 @@ impl<'h> Reactor<'h> {
     fn cut(&mut self) {
         self.core.stopping = true;
         let connections = self.services.iter_mut().map(|service| service.cut(&mut self.core)).sum();
-        self.phase = Phase::Done(match connections {
+        self.done(match connections {
             0 => Exit::Clean,
             _ => Exit::Cut { connections },
         });
+    }
+
+    fn done(&mut self, exit: Exit) {
+        self.phase = Phase::Done(exit);
+        self.core.shared.end();
     }
 }
 

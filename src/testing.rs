@@ -74,7 +74,7 @@ struct Peer {
 }
 
 impl<H: Handler> Harness<H> {
-    /// A service with the default limits.
+    /// A service with the default limits. It is told that it listens on `127.0.0.1:0`.
     pub fn new(handler: H) -> Self {
         Self::with_limits(handler, Limits::default())
     }
@@ -100,10 +100,17 @@ impl<H: Handler> Harness<H> {
         let pool = Pool::new(0, short_name::<H>(), limits);
         let server = Server::new(handler, pool, mailbox);
         let (scratch, clients) = (Scratch::default(), Vec::new());
-        Harness { server, core, scratch, clients, dialled, handle }
+        let mut harness = Harness { server, core, scratch, clients, dialled, handle };
+        let address = Address::Tcp(([127, 0, 0, 1], 0).into());
+        harness.server.call_service(&mut harness.core, |handler, cx| {
+            handler.on_listening(cx, &address);
+        });
+        harness.run();
+        harness
     }
 
-    /// A client connects. The limit of connections does not apply here.
+    /// A client connects. The limit of connections does not apply here, and as over a Unix
+    /// socket, the client has no address.
     pub fn connect(&mut self) -> Client {
         let wire = Rc::new(RefCell::new(Wire { connected: true, ..Wire::default() }));
         let stream = Stream::Pipe(Pipe::new(Rc::clone(&wire)));
@@ -189,7 +196,12 @@ impl<H: Handler> Harness<H> {
     }
 
     /// The handler.
-    pub fn handler(&mut self) -> &mut H {
+    pub fn handler(&self) -> &H {
+        &self.server.handler
+    }
+
+    /// The handler, to be changed.
+    pub fn handler_mut(&mut self) -> &mut H {
         &mut self.server.handler
     }
 
@@ -217,6 +229,21 @@ impl<H: Handler> Harness<H> {
         let _ = self.handle.post(message);
         self.server.mail();
         self.run();
+    }
+
+    /// Dials out from outside the handler, as [`Reactor::connect`](crate::Reactor::connect) does.
+    /// The other side must [`answer`](Self::answer) or [`refuse`](Self::refuse).
+    ///
+    /// # Panics
+    /// If a shutdown is under way.
+    pub fn dial(&mut self) -> Client {
+        let address = Address::Tcp(([127, 0, 0, 1], 0).into());
+        let id = self.server.dial(&address, &mut self.core);
+        let id = id.expect("nothing is dialled during a shutdown");
+        let (_, wire) = self.dialled.borrow_mut().pop().expect("dialling makes a wire");
+        self.clients.push(Peer { wire, id, closed: None });
+        self.run();
+        Client(self.clients.len() - 1)
     }
 
     /// Where the handler has dialled since this was last asked. The other side must

@@ -7,7 +7,15 @@ pub fn printable(bytes: &[u8]) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-/// The first word of a line and what follows the one space or tab after it.
+/// The first word of a line and what follows the one space or tab after it. Nothing else is
+/// skipped or changed: a blank at the front makes an empty word, and case is kept.
+///
+/// ```
+/// use reactor::text::command;
+///
+/// assert_eq!(command(b"SAY  hi "), (&b"SAY"[..], &b" hi "[..]));
+/// assert_eq!(command(b" SAY hi"), (&b""[..], &b"SAY hi"[..]));
+/// ```
 pub fn command(line: &[u8]) -> (&[u8], &[u8]) {
     match line.iter().position(|byte| matches!(byte, b' ' | b'\t')) {
         Some(end) => (&line[..end], &line[end + 1..]),

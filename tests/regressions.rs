@@ -270,7 +270,7 @@ fn a_look_at_the_lines_that_takes_none_spoils_nothing() {
     let mut server = Harness::new(Mixed { peek: true, ..Mixed::default() });
     let client = server.connect();
     server.feed(client, "a\nbcd");
-    server.handler().peek = false;
+    server.handler_mut().peek = false;
     server.feed(client, "e\n");
     assert_eq!(server.handler().lines, ["a", "bcde"]);
 }
@@ -487,4 +487,88 @@ fn a_panic_in_making_or_dropping_a_session_ends_that_connection_only() {
     drop((third, fourth));
     let (exit, counters) = server.stop();
     assert_eq!((exit, counters.panics, counters.open), (Exit::Clean, 4, 0));
+}
+
+/// Sets a timer where it begins to listen, and dials there.
+#[derive(Default)]
+struct Starter(Vec<&'static str>);
+
+impl Handler for Starter {
+    type Session = ();
+    type Message = ();
+
+    fn on_listening(&mut self, cx: &mut ServiceContext<'_, ()>, _: &reactor::Address) {
+        cx.set_service_timer(SECOND);
+        cx.connect("127.0.0.1:1", ()).unwrap();
+        self.0.push("listening");
+    }
+
+    fn on_service_timer(&mut self, _: &mut ServiceContext<'_, ()>, _: TimerId) {
+        self.0.push("timer");
+    }
+
+    fn on_open(&mut self, _: &mut Context<'_, ()>) {
+        self.0.push("open");
+    }
+}
+
+/// The harness never called the hook that the documentation names for starting things, and could
+/// not dial from outside.
+#[test]
+fn the_harness_starts_a_handler_as_the_reactor_does() {
+    let mut server = Harness::new(Starter::default());
+    let [(_, dialled)] = server.dialled()[..] else { panic!("not dialled") };
+    server.answer(dialled);
+    let from_outside = server.dial();
+    server.refuse(from_outside, ErrorKind::ConnectionRefused);
+    server.advance(SECOND);
+    assert_eq!(server.handler().0, ["listening", "open", "timer"]);
+    let refused = CloseReason::Error(ErrorKind::ConnectionRefused);
+    assert_eq!(server.closed(from_outside), Some(refused));
+}
+
+/// Takes one byte a call; at `!`, more than there is.
+#[derive(Default)]
+struct ByteByByte(usize);
+
+impl Handler for ByteByByte {
+    type Session = ();
+    type Message = ();
+
+    fn on_bytes(&mut self, _: &mut Context<'_, ()>, bytes: &[u8]) -> usize {
+        self.0 += 1;
+        if bytes[0] == b'!' { bytes.len() + 5 } else { 1 }
+    }
+}
+
+/// More than there is was taken to mean all of it, which lost the place in the stream silently.
+#[test]
+fn taking_more_than_there_is_counts_as_a_panic() {
+    let mut server = Harness::new(ByteByByte::default());
+    let client = server.connect();
+    server.feed(client, "a!b");
+    assert_eq!(server.closed(client), Some(CloseReason::Panicked));
+    assert_eq!((server.handler().0, server.counters().panics), (2, 1));
+}
+
+/// The share of a turn counted lines only: a protocol without lines had it all.
+#[test]
+fn calls_without_lines_have_a_share_of_the_turn_too() {
+    let limits = Limits { lines_per_turn: 10, ..Limits::default() };
+    let mut server = Harness::with_limits(ByteByByte::default(), limits);
+    let client = server.connect();
+    let turns = server.counters().turns;
+    server.feed(client, vec![b'x'; 1000]);
+    assert_eq!(server.handler().0, 1000);
+    assert!(server.counters().turns - turns >= 100, "{}", server.counters().turns - turns);
+}
+
+/// While the reactor's value lived on, messages were taken after its end and never looked at.
+#[test]
+fn what_is_posted_after_the_end_comes_back() {
+    let mut reactor = Reactor::new().unwrap();
+    let service = reactor.add(Callbacks::new(), Limits::default()).unwrap();
+    reactor.stop();
+    reactor.run().unwrap();
+    assert_eq!(service.handle().post(()), Err(()));
 }
