@@ -105,7 +105,7 @@ impl<'a, S> Context<'a, S> {
     pub fn resume(&mut self) {
         let ServiceContext { pool, core } = &mut self.service;
         let found = &mut pool.connections[self.id.slot()];
-        if std::mem::take(&mut found.flags.paused) {
+        if std::mem::take(&mut found.flags.paused) && found.state == State::Open {
             found.active = core.now;
             pool.arm(self.id);
             // What has arrived meanwhile was told by an edge that does not repeat.
@@ -180,7 +180,7 @@ impl<'a, S> Context<'a, S> {
 
     #[inline]
     pub(crate) fn count_line(&mut self) {
-        self.service.core.lines_left -= 1;
+        self.service.core.lines_left = self.service.core.lines_left.saturating_sub(1);
         self.service.core.counters.lines_in += 1;
     }
 
@@ -286,14 +286,15 @@ impl<'a, S> ServiceContext<'a, S> {
 
     /// Any connection of this handler, to be used as in its own hooks: to resume or close it, to
     /// set its timers, to look at its session. None when it is gone or closing. What is sent
-    /// through it counts as caused by others, as with [`send_to`](Self::send_to).
+    /// through it counts as caused by others, as with [`send_to`](Self::send_to). One that was
+    /// dialled is there before its `on_open`, but takes no output yet.
     pub fn connection(&mut self, id: ConnId) -> Option<Context<'_, S>> {
         self.pool.get(id).filter(|found| found.state <= State::Open)?;
         Some(Context::new(self.pool, self.core, id, false))
     }
 
-    /// Appends to the output of any connection of this handler. False when it is gone or
-    /// closing. It did not ask for this, so it must keep up: see
+    /// Appends to the output of any connection of this handler. False when it is gone, closing,
+    /// or dialled and not there yet. It did not ask for this, so it must keep up: see
     /// [`max_output`](Limits::max_output).
     pub fn send_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
         self.pool.get(id).is_some() && self.pool.send(id.slot(), bytes.as_ref(), false, self.core)

@@ -45,6 +45,7 @@ pub struct Reactor<'h> {
     scratch: Scratch,
     shutdown_timeout: Duration,
     phase: Phase,
+    signals_seen: usize,
     #[cfg(feature = "signals")]
     signals: Option<signal_hook_mio::v1_0::Signals>,
 }
@@ -60,7 +61,8 @@ enum Phase {
 /// How a reactor came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Every client got all that was sent to it, or went away by itself.
+    /// Nobody had to be cut off: the kernel has taken all that was sent, or the client was gone
+    /// or [closed](crate::CloseReason) for not taking it.
     Clean,
     /// Some did not take their last output before the shutdown timeout, or before a second
     /// signal.
@@ -89,6 +91,7 @@ impl<'h> Reactor<'h> {
             scratch: Scratch::default(),
             shutdown_timeout: Duration::from_secs(10),
             phase: Phase::Running,
+            signals_seen: 0,
             #[cfg(feature = "signals")]
             signals: None,
         })
@@ -216,12 +219,21 @@ impl<'h> Reactor<'h> {
     /// zero. If it minds only the descriptor, timers come late and leftovers of a busy turn wait
     /// for the next event.
     ///
+    /// Once the reactor has [ended](Self::exit), it does nothing.
+    ///
     /// # Errors
     /// [`Error::Io`] when the selector fails.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        if self.exit().is_some() {
+            return Ok(());
+        }
         self.wait(timeout)?;
         let began = self.core.clock;
         self.dispatch();
+        if self.exit().is_some() {
+            // A second signal: nobody is to be let in or called any more.
+            return Ok(());
+        }
         for service in &mut self.services {
             service.work(&mut self.core, &mut self.scratch);
         }
@@ -350,16 +362,13 @@ impl<'h> Reactor<'h> {
     }
 
     fn signalled(&mut self) {
-        match self.phase {
-            Phase::Running if !self.core.stop => {
-                log::info!("signal: shutting down; a second one ends at once");
-                self.core.stop = true;
-            }
-            Phase::Running | Phase::Draining(_) => {
-                log::warn!("second signal: ending at once");
-                self.cut();
-            }
-            Phase::Done(_) => {}
+        self.signals_seen += 1;
+        if self.signals_seen == 1 {
+            log::info!("signal: shutting down; a second one ends at once");
+            self.core.stop = true;
+        } else if self.exit().is_none() {
+            log::warn!("second signal: ending at once");
+            self.cut();
         }
     }
 
