@@ -1,6 +1,7 @@
 //! A listener under edge triggers: accepted until WouldBlock, and not lost when it cannot be.
 
 use std::borrow::Cow;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -87,12 +88,18 @@ impl Listener {
                 AcceptError::Gone => {}
                 AcceptError::Stuck => {
                     log::debug!("{}: accept: {error}", self.address);
-                    core.with_reserve(|core| {
-                        if let Ok((stream, _)) = self.socket.accept() {
+                    let nobody = core.with_reserve(|core| match self.socket.accept() {
+                        Ok((stream, _)) => {
                             core.counters.refused += 1;
                             stream.turn_away(&no(core));
+                            false
                         }
+                        Err(error) => error.kind() == ErrorKind::WouldBlock,
                     });
+                    if nobody {
+                        self.ready = false;
+                        return None;
+                    }
                     let when = core.after(RETRY);
                     timers.arm(when, self.token);
                     self.stuck = Some((when, core.freed));

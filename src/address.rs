@@ -48,7 +48,7 @@ impl FromStr for Address {
         }
         let (host, port) =
             text.rsplit_once(':').ok_or_else(|| bad("write HOST:PORT or unix:PATH"))?;
-        if port.parse::<u16>().is_err() {
+        if !port.bytes().all(|byte| byte.is_ascii_digit()) || port.parse::<u16>().is_err() {
             return Err(bad("the port must be a number from 0 to 65535"));
         }
         if let Ok(addr) = text.parse() {
@@ -147,6 +147,7 @@ mod tests {
             ("localhost", "HOST:PORT"),
             ("127.0.0.1:65536", "65535"),
             ("127.0.0.1:", "port"),
+            ("127.0.0.1:+5", "port"),
             (":80", "host"),
             ("::1:80", "brackets"),
             ("1:2:3", "brackets"),

@@ -98,19 +98,21 @@ impl Core {
     }
 
     /// Out of descriptors: gives the reserve up, runs `say_no`, takes the reserve back. At most
-    /// once a second, so that the others may wait in the kernel's queue for a place.
-    pub(crate) fn with_reserve(&mut self, say_no: impl FnOnce(&mut Core)) {
+    /// once a second, so that the others may wait in the kernel's queue for a place. Says whether
+    /// it turned out that nobody is waiting: the kernel wants a descriptor before it looks.
+    pub(crate) fn with_reserve(&mut self, say_no: impl FnOnce(&mut Core) -> bool) -> bool {
         if !lapsed(&mut self.starved, self.now, STARVED_EVERY) {
-            return;
+            return false;
         }
-        log::warn!(
-            "out of file descriptors or memory: newcomers wait until a connection closes; \
-             raise the limit (ulimit -n) or lower max_connections"
-        );
-        if self.reserve.take().is_some() {
-            say_no(self);
-        }
+        let nobody = self.reserve.take().is_some() && say_no(self);
         self.reserve = File::open("/dev/null").ok();
+        if !nobody {
+            log::warn!(
+                "out of file descriptors or memory: newcomers wait until a connection closes; \
+                 raise the limit (ulimit -n) or lower max_connections"
+            );
+        }
+        nobody
     }
 
     /// What a piece of the embedder's code gave; none where it panicked, which is counted and

@@ -15,6 +15,12 @@ use crate::{Address, CloseReason, ConnId, Error, Limits};
 
 /// A broadcast to so many counts as one line against the share that a client has of a turn.
 const RECEIVERS_PER_LINE: usize = 64;
+/// Bytes that one step of a service's turn may gather before it leaves the rest to the next.
+const OUTPUT_PER_STEP: usize = 256 * 1024;
+/// Copies of broadcasts that it may queue.
+const DELIVERIES: usize = 256 * 1024;
+/// Slots that an empty service keeps.
+const SLOTS_KEPT: usize = 1024;
 
 pub(crate) struct Pool<S> {
     pub(crate) service: usize,
@@ -26,12 +32,18 @@ pub(crate) struct Pool<S> {
     /// To be flushed at the end of the turn.
     pub(crate) dirty: Vec<ConnId>,
     /// To be reported to the handler, or freed.
-    pub(crate) ending: Vec<ConnId>,
+    pub(crate) ending: VecDeque<ConnId>,
     pub(crate) timers: Timers,
     /// Connections in state Open: those that a broadcast reaches.
     pub(crate) live: usize,
     /// Connections that the handler has been told of and not yet of their end.
     pub(crate) open: usize,
+    /// Those that linger, oldest first; some may be gone.
+    pub(crate) lingering: VecDeque<ConnId>,
+    /// Copies of broadcasts queued in this step of the turn.
+    delivered: usize,
+    /// Length of the arena when this step began.
+    step_began: usize,
 }
 
 impl<S> Pool<S> {
@@ -43,10 +55,13 @@ impl<S> Pool<S> {
             connections: Slab::new(),
             ready: VecDeque::new(),
             dirty: Vec::new(),
-            ending: Vec::new(),
+            ending: VecDeque::new(),
             timers: Timers::default(),
             live: 0,
             open: 0,
+            lingering: VecDeque::new(),
+            delivered: 0,
+            step_began: 0,
         }
     }
 
@@ -198,6 +213,7 @@ impl<S> Pool<S> {
         }
         // It costs as much as so many lines, which whoever asked for it has to share.
         core.lines_left = core.lines_left.saturating_sub(self.live / RECEIVERS_PER_LINE);
+        self.delivered += self.live;
         let segment = core.arena.add(bytes);
         let mut slow = Vec::new();
         for (_, found) in &mut self.connections {
@@ -241,6 +257,38 @@ impl<S> Pool<S> {
         self.queue(id);
     }
 
+    /// One step of the turn begins: accepting, serving, timers, messages, reaping. Each has a
+    /// budget of its own, so that none can use up another's.
+    pub(crate) fn begin_step(&mut self, core: &Core) {
+        self.delivered = 0;
+        self.step_began = core.arena.len();
+    }
+
+    /// This step of the turn has gathered as much output as it may; the rest is for the next.
+    pub(crate) fn is_sated(&self, core: &Core) -> bool {
+        self.delivered > DELIVERIES || core.arena.len() - self.step_began > OUTPUT_PER_STEP
+    }
+
+    /// Notes that it lingers now.
+    pub(crate) fn list_lingering(&mut self, id: ConnId) {
+        while self.lingering.front().is_some_and(|oldest| self.get(*oldest).is_none()) {
+            self.lingering.pop_front();
+        }
+        self.lingering.push_back(id);
+    }
+
+    /// Makes room for a newcomer: lingering connections must not hold more descriptors than the
+    /// limit of connections allows. The oldest has had most of its time.
+    pub(crate) fn make_room(&mut self) {
+        while self.connections.len() >= self.limits.max_connections
+            && let Some(oldest) = self.lingering.pop_front()
+        {
+            if self.get(oldest).is_some_and(|found| found.state == State::Lingering) {
+                return self.end(oldest, CloseReason::Closed);
+            }
+        }
+    }
+
     /// Ends it at once; the handler is told at the end of the turn.
     pub(crate) fn end(&mut self, id: ConnId, reason: CloseReason) {
         let Some(found) = self.get_mut(id) else { return };
@@ -269,7 +317,7 @@ impl<S> Pool<S> {
             && !found.flags.ending
         {
             found.flags.ending = true;
-            self.ending.push(id);
+            self.ending.push_back(id);
         }
     }
 
@@ -335,6 +383,10 @@ impl<S> Pool<S> {
             self.timers.cancel(timer, token);
         }
         core.freed += 1;
+        if self.connections.is_empty() && self.connections.capacity() > SLOTS_KEPT {
+            // Broadcasts walk over all slots, and the memory is of use to others.
+            self.connections.shrink_to_fit();
+        }
         // Dropping a session runs the embedder's code too.
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(gone.session)));
         core.caught(dropped, self.name);

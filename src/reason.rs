@@ -1,4 +1,5 @@
-use std::{fmt, io};
+use std::fmt;
+use std::io::ErrorKind;
 
 /// Why a connection ended; [`Handler::on_close`](crate::Handler::on_close) is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,7 +25,7 @@ pub enum CloseReason {
     /// [`connect_timeout`](crate::Limits::connect_timeout).
     ConnectTimeout,
     /// The operating system reported an error: a reset, a refused connect, a broken pipe.
-    Error(io::ErrorKind),
+    Error(ErrorKind),
     /// One of the handler's hooks panicked while it served this connection.
     Panicked,
     /// The reactor shuts down.
@@ -57,7 +58,10 @@ impl CloseReason {
             CloseReason::PeerClosed
             | CloseReason::Closed
             | CloseReason::Aborted
-            | CloseReason::Shutdown => log::Level::Debug,
+            | CloseReason::Shutdown
+            | CloseReason::Error(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                log::Level::Debug
+            }
             CloseReason::SlowConsumer | CloseReason::Stalled | CloseReason::Panicked => {
                 log::Level::Warn
             }

@@ -9,7 +9,7 @@ use crate::connection::State;
 use crate::core::Core;
 use crate::id::Token;
 use crate::input::Scratch;
-use crate::server::{OUTPUT_PER_TURN, Server};
+use crate::server::Server;
 use crate::timer::Nanos;
 use crate::{Address, CloseReason, ConnId, Error, Handler};
 
@@ -109,14 +109,15 @@ impl<H: Handler> Serve for Server<H> {
     }
 
     fn work(&mut self, core: &mut Core, scratch: &mut Scratch) {
+        self.pool.begin_step(core);
         for number in 0..self.listeners.len() {
             if self.listeners[number].wants(core) {
                 self.accept(number, core);
             }
         }
-        let before = core.arena.len();
+        self.pool.begin_step(core);
         for _ in 0..self.pool.ready.len().min(SERVED_PER_TURN) {
-            if core.arena.len() - before > OUTPUT_PER_TURN {
+            if self.pool.is_sated(core) {
                 break;
             }
             if let Some(id) = self.pool.ready.pop_front() {
@@ -125,9 +126,9 @@ impl<H: Handler> Serve for Server<H> {
         }
         self.fire(core);
         if self.mail {
-            let before = core.arena.len();
+            self.pool.begin_step(core);
             for _ in 0..MESSAGES_PER_TURN {
-                if core.arena.len() - before > OUTPUT_PER_TURN {
+                if self.pool.is_sated(core) {
                     break;
                 }
                 let Some(message) = self.mailbox.next() else {
@@ -155,13 +156,18 @@ impl<H: Handler> Serve for Server<H> {
             return;
         }
         core.clock = Instant::now();
-        let mut ending = std::mem::take(&mut self.pool.ending);
-        for id in ending.drain(..) {
-            self.reap_one(id, core);
+        self.pool.begin_step(core);
+        // Thousands that leave a room at once are thousands of broadcasts: not all in one turn.
+        // Those that end meanwhile are told in the next round.
+        for _ in 0..self.pool.ending.len() {
+            if self.pool.is_sated(core) {
+                break;
+            }
+            if let Some(id) = self.pool.ending.pop_front() {
+                self.reap_one(id, core);
+            }
         }
         self.watch.check(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
-        ending.append(&mut self.pool.ending);
-        self.pool.ending = ending;
     }
 
     fn is_busy(&self, core: &Core) -> bool {
@@ -198,7 +204,9 @@ impl<H: Handler> Serve for Server<H> {
             unsent += usize::from(!self.pool.connections[id.slot()].output.is_empty());
             self.pool.end(id, CloseReason::Shutdown);
         }
-        self.reap(core);
+        while !self.pool.ending.is_empty() {
+            self.reap(core);
+        }
         unsent
     }
 

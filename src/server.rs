@@ -17,10 +17,6 @@ use crate::timer::Due;
 use crate::watch::Watch;
 use crate::{CloseReason, ConnId, Context, Farewell, Handler, Limits, ServiceContext};
 
-/// Once a service has gathered this much output in one step of a turn (serving, timers, messages)
-/// the rest of the step waits for the next turn, so that this is flushed first. Each service and
-/// step for itself: shared by all, the first one could use it up in every turn.
-pub(crate) const OUTPUT_PER_TURN: usize = 256 * 1024;
 /// Timers that one service fires in a turn.
 const TIMERS_PER_TURN: usize = 1024;
 
@@ -109,6 +105,9 @@ impl<H: Handler> Server<H> {
 
     pub(crate) fn accept(&mut self, number: usize, core: &mut Core) {
         for _ in 0..self.pool.limits.accepts_per_turn {
+            if self.pool.is_sated(core) {
+                return;
+            }
             let Pool { limits, timers, open, name, .. } = &mut self.pool;
             let no = |core: &mut Core| {
                 last_words(&self.handler, Farewell::TooManyConnections, limits, name, core)
@@ -120,6 +119,7 @@ impl<H: Handler> Server<H> {
                     stream.turn_away(&no(core));
                 }
                 Some((stream, peer)) => {
+                    self.pool.make_room();
                     self.adopt(stream, peer, core);
                 }
             }
@@ -186,9 +186,9 @@ impl<H: Handler> Server<H> {
     // ---- The loop's own deadlines and the handler's timers ----
 
     pub(crate) fn fire(&mut self, core: &mut Core) {
-        let before = core.arena.len();
+        self.pool.begin_step(core);
         for _ in 0..TIMERS_PER_TURN {
-            if core.arena.len() - before > OUTPUT_PER_TURN {
+            if self.pool.is_sated(core) {
                 return;
             }
             match self.pool.timers.pop(core.now) {
@@ -306,6 +306,7 @@ impl<H: Handler> Server<H> {
         }
         found.state = State::Lingering;
         found.active = core.now;
+        self.pool.list_lingering(id);
         self.pool.arm(id);
         // The handler need not wait for the peer.
         self.pool.list_ending(id);

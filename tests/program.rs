@@ -403,6 +403,32 @@ fn pipes_that_nobody_reads_do_not_end_it() {
     serves_with("broken", broken(), broken());
 }
 
+/// A pipe that is open and never read: once it was full, the log stopped the loop.
+#[test]
+fn a_log_that_nobody_reads_stops_nobody() {
+    let (unread, log) = std::io::pipe().unwrap();
+    let mut child = Command::new(REACTOR)
+        .args(["serve", "echo=0", "--log", "trace"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let addr = ready.trim().strip_prefix("echo listening on ").unwrap().parse().unwrap();
+    // Each writes about 200 bytes of log; 64 KiB fit.
+    for _ in 0..2000 {
+        let mut client = Client::connect(addr);
+        client.send("bye\n");
+        assert!(client.rest().ends_with(b"> BYE\n"));
+    }
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    until("it ends", || child.try_wait().unwrap().is_some());
+    assert!(child.wait().unwrap().success());
+    drop(unread);
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_does_not_end_it() {

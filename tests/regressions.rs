@@ -703,3 +703,38 @@ fn a_timer_of_a_connection_that_is_being_dialled_fires() {
     server.advance(2 * SECOND);
     assert!(server.handler().0);
 }
+
+/// Lingering connections were not counted anywhere: clients that said goodbye and stayed held as
+/// many descriptors as they liked, far above the limit of connections.
+#[test]
+fn who_lingers_makes_room_for_newcomers() {
+    let limits = Limits { max_connections: 5, linger: PATIENCE, ..Limits::default() };
+    let goodbye = || Callbacks::new().on_connection(|cx| cx.close());
+    let server = Server::start(limits, goodbye);
+    let mut stay = Vec::new();
+    for _ in 0..20 {
+        let mut client = server.connect();
+        assert_eq!(client.rest(), b"");
+        stay.push(client);
+    }
+    // The oldest are cut; the others linger until they close too.
+    for client in stay.iter_mut().take(15) {
+        util::until("the server is gone", || client.stream.write(b"x").is_err());
+    }
+    let (exit, counters) = server.stop();
+    assert_eq!((exit, counters.accepted, counters.refused), (Exit::Clean, 20, 0));
+}
+
+/// A broadcast counted as one line and its bytes once: a few kilobytes from one client could make
+/// one turn of hundreds of thousands of copies, and everybody else waited for its end.
+#[test]
+fn a_flood_of_broadcasts_is_spread_over_turns() {
+    let room = Callbacks::new().on_line(|cx, line| cx.broadcast(line));
+    let mut server = Harness::new(room);
+    let clients: Vec<_> = (0..2000).map(|_| server.connect()).collect();
+    let turns = server.counters().turns;
+    server.feed(clients[0], "a\n".repeat(1000));
+    let turns = server.counters().turns - turns;
+    assert!(turns >= 2000 * 1000 / (300 * 1024), "{turns} turns");
+    assert!(clients.iter().all(|client| server.sent(*client).len() == 1000));
+}

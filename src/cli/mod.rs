@@ -34,6 +34,7 @@ pub(crate) fn main() -> ExitCode {
         }
         Err(error) => Err(Failure::from(error)),
     };
+    log::finish();
     outcome.unwrap_or_else(|failure| {
         let _ = writeln!(std::io::stderr(), "reactor: {failure}");
         failure.exit_code()
