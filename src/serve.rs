@@ -79,7 +79,7 @@ impl<H: Handler> Serve for Server<H> {
     }
 
     fn dial(&mut self, address: &Address, core: &mut Core) -> Result<ConnId, Error> {
-        self.pool.dial(address, core)
+        self.pool.dial(None, address, core)
     }
 
     fn ready(&mut self, token: Token, what: Readiness) {
