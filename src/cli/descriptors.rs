@@ -60,6 +60,19 @@ pub(crate) fn check(limit: u64, services: usize, max_connections: usize) -> Resu
     )))
 }
 
+/// Says whether the limit suffices for so many connections outward.
+pub(crate) fn check_clients(limit: u64, clients: u32) -> Result<(), Failure> {
+    let needed = u64::from(clients) + OWN;
+    if needed <= limit {
+        return Ok(());
+    }
+    let most = limit.saturating_sub(OWN);
+    Err(Failure::Runtime(format!(
+        "--clients {clients} needs {needed} file descriptors, but the limit is {limit}: raise it \
+         first (ulimit -n {needed}), or give --clients {most} or less"
+    )))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +81,13 @@ mod tests {
     fn what_suffices_is_let_through() {
         assert!(check(1024, 1, 1024 - 17).is_ok());
         assert!(check(1024, 3, 335).is_ok());
+    }
+
+    #[test]
+    fn clients_take_one_each() {
+        assert!(check_clients(1024, 1008).is_ok());
+        let said = check_clients(1024, 1009).unwrap_err().to_string();
+        assert!(said.contains("needs 1025") && said.contains("--clients 1008 or less"), "{said}");
     }
 
     #[test]

@@ -1,0 +1,337 @@
+use std::collections::VecDeque;
+
+use reactor::{ConnId, Context, ServiceContext};
+
+use super::crew::{Client, Crew};
+use super::fault::Fault;
+use super::options::Mode;
+use super::pace::Pace;
+use super::payload::Template;
+use super::stage::Part;
+
+const BYE: &str = "BYE\n";
+const GOODBYE: &[u8] = b"> BYE\n";
+
+/// What one client of the echo service has said and heard.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    /// The number of the next line to send, and of the next reply.
+    sent: u32,
+    heard: u32,
+    /// When the lines without a reply were sent, and how many at that moment.
+    flight: VecDeque<(u64, u32)>,
+    /// With a rate: the next of all lines that is this client's.
+    turn: u64,
+    /// BYE was sent, and was answered.
+    leaving: bool,
+    left: bool,
+}
+
+impl Session {
+    fn waiting(&self) -> u32 {
+        self.sent.wrapping_sub(self.heard)
+    }
+
+    fn note(&mut self, lines: u32, when: u64) {
+        self.sent = self.sent.wrapping_add(lines);
+        match self.flight.back_mut() {
+            Some((last, count)) if *last == when => *count += lines,
+            _ => self.flight.push_back((when, lines)),
+        }
+    }
+
+    /// So many of the oldest lines are no longer in flight; tells when they were sent.
+    fn landed(&mut self, mut lines: u32, mut tell: impl FnMut(u64, u32)) {
+        while lines > 0
+            && let Some((when, count)) = self.flight.front_mut()
+        {
+            let these = lines.min(*count);
+            tell(*when, these);
+            *count -= these;
+            lines -= these;
+            if *count == 0 {
+                self.flight.pop_front();
+            }
+        }
+    }
+}
+
+type Cast<'a> = ServiceContext<'a, Client<Session>>;
+type Cx<'a> = Context<'a, Client<Session>>;
+
+/// The modes that speak to the echo service: echo, pipeline, idle and churn.
+#[derive(Debug)]
+pub(crate) struct Talk<const CHURN: bool> {
+    mode: Mode,
+    line: Template,
+    reply: Template,
+    depth: u32,
+    rate: Option<f64>,
+    pace: Option<Pace>,
+    /// With a rate: who takes turns, and how many turns there were.
+    paced: Vec<ConnId>,
+    turns: u64,
+    /// Lines of all clients without a reply.
+    waiting: u64,
+    /// Churn: lines so far, so that none is like another.
+    visits: u32,
+}
+
+impl<const CHURN: bool> Talk<CHURN> {
+    pub(crate) fn new(crew: &Crew) -> Talk<CHURN> {
+        let line = Template::new("", crew.plan.size);
+        Talk {
+            mode: crew.plan.mode,
+            reply: line.echoed(),
+            line,
+            depth: crew.plan.depth as u32,
+            rate: crew.plan.rate,
+            pace: None,
+            paced: Vec::new(),
+            turns: 0,
+            waiting: 0,
+            visits: 0,
+        }
+    }
+
+    /// Sends the next lines of the client that a hook is about.
+    fn say(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, lines: u32, when: u64) {
+        let client = cx.session();
+        self.line.set_client(client.number);
+        let mut sequence = client.part.sent;
+        client.part.note(lines, when);
+        let mut out = cx.writer();
+        for _ in 0..lines {
+            self.line.set_sequence(sequence);
+            out.put(self.line.bytes());
+            sequence = sequence.wrapping_add(1);
+        }
+        drop(out);
+        self.said(crew, lines);
+    }
+
+    /// Sends the next lines of any client.
+    fn say_as(&mut self, crew: &mut Crew, cx: &mut Cast<'_>, id: ConnId, lines: u32, when: u64) {
+        let Some(client) = cx.session_of(id) else { return };
+        self.line.set_client(client.number);
+        let mut sequence = client.part.sent;
+        client.part.note(lines, when);
+        for _ in 0..lines {
+            self.line.set_sequence(sequence);
+            cx.send_to(id, self.line.bytes());
+            sequence = sequence.wrapping_add(1);
+        }
+        self.said(crew, lines);
+    }
+
+    fn said(&mut self, crew: &mut Crew, lines: u32) {
+        self.waiting += u64::from(lines);
+        crew.tally.bytes_sent += u64::from(lines) * self.line.len() as u64;
+    }
+
+    fn say_bye(crew: &mut Crew, cx: &mut Cast<'_>, id: ConnId) {
+        if let Some(client) = cx.session_of(id) {
+            client.part.leaving = true;
+            cx.send_to(id, BYE);
+            crew.tally.bytes_sent += BYE.len() as u64;
+        }
+    }
+
+    /// Replies have come: sends what may be sent now.
+    fn go_on(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, replies: u32, now: u64) {
+        if CHURN {
+            let id = cx.id();
+            return Self::say_bye(crew, cx, id);
+        }
+        if !crew.is_playing() {
+            return;
+        }
+        let Some(pace) = self.pace else { return self.say(crew, cx, replies, now) };
+        // Lines whose turn has passed while this client had no room for them. They count from
+        // when they were due: the server has held them up.
+        loop {
+            let session = &mut cx.session().part;
+            if session.turn >= self.turns || session.waiting() >= self.depth {
+                return;
+            }
+            let due = pace.due(session.turn);
+            session.turn += self.paced.len() as u64;
+            self.say(crew, cx, 1, due);
+        }
+    }
+}
+
+impl<const CHURN: bool> Part for Talk<CHURN> {
+    type Session = Session;
+
+    const GREETING: &str = "\
+Welcome to the Reactor Server.
+Send me text lines and conclude with the BYE command.
+";
+    const AT_ONCE: bool = CHURN;
+
+    fn start(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
+        if self.mode == Mode::Idle {
+            return;
+        }
+        let now = crew.now(cx);
+        self.paced = crew.ids.iter().copied().flatten().collect();
+        if let Some(rate) = self.rate {
+            self.pace = Some(Pace::new(now, rate));
+            for (index, id) in self.paced.iter().enumerate() {
+                if let Some(client) = cx.session_of(*id) {
+                    client.part.turn = index as u64;
+                }
+            }
+            return;
+        }
+        for id in std::mem::take(&mut self.paced) {
+            self.say_as(crew, cx, id, self.depth, now);
+        }
+    }
+
+    fn arrived(&mut self, crew: &mut Crew, cx: &mut Cx<'_>) {
+        if CHURN {
+            let now = cx.session().since;
+            let session = &mut cx.session().part;
+            session.sent = self.visits;
+            session.heard = self.visits;
+            self.visits = self.visits.wrapping_add(1);
+            self.say(crew, cx, 1, now);
+        }
+    }
+
+    fn take(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, bytes: &[u8]) -> usize {
+        let client = cx.session();
+        self.reply.set_client(client.number);
+        let (sent, mut heard) = (client.part.sent, client.part.heard);
+        let length = self.reply.len();
+        let (mut taken, mut right, mut wrong) = (0, 0, 0);
+        while heard != sent {
+            let rest = &bytes[taken..];
+            self.reply.set_sequence(heard);
+            if rest.get(..length) == Some(self.reply.bytes()) {
+                taken += length;
+                right += 1;
+            } else if let Some(end) = memchr::memchr(b'\n', rest) {
+                crew.tally.wrong(Fault::WrongReply, &rest[..=end], self.reply.bytes());
+                taken += end + 1;
+                wrong += 1;
+            } else {
+                break;
+            }
+            heard = heard.wrapping_add(1);
+        }
+        let now = crew.now(cx);
+        let session = &mut cx.session().part;
+        session.heard = heard;
+        if heard == sent && taken < bytes.len() {
+            let rest = &bytes[taken..];
+            let goodbye = session.leaving && !session.left;
+            if goodbye && rest == GOODBYE {
+                session.left = true;
+                taken = bytes.len();
+            } else if !(goodbye && GOODBYE.starts_with(rest)) {
+                let wanted = if goodbye { GOODBYE } else { b"" };
+                crew.tally.wrong(Fault::Unexpected, rest, wanted);
+                taken = bytes.len();
+            }
+        }
+        if right + wrong > 0 {
+            self.waiting -= u64::from(right + wrong);
+            session.landed(right, |when, count| {
+                if !CHURN {
+                    crew.tally.latency(now.saturating_sub(when), u64::from(count));
+                }
+            });
+            session.landed(wrong, |_, _| {});
+            if right > 0 {
+                crew.right(u64::from(right), now);
+            }
+            self.go_on(crew, cx, right + wrong, now);
+        }
+        taken
+    }
+
+    fn is_paced(&self) -> bool {
+        self.pace.is_some()
+    }
+
+    /// Gives their turn to all whose line is due. What the timer is late is not the server's
+    /// fault: these latencies count from now.
+    fn beat(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
+        let Some(pace) = self.pace.filter(|_| crew.is_playing()) else { return };
+        let now = crew.now(cx);
+        let many = self.paced.len() as u64;
+        while pace.due(self.turns) <= now {
+            let turn = self.turns;
+            self.turns += 1;
+            let id = self.paced[(turn % many) as usize];
+            let Some(client) = cx.session_of(id) else { continue };
+            let session = &mut client.part;
+            if session.turn == turn && session.waiting() < self.depth {
+                session.turn += many;
+                self.say_as(crew, cx, id, 1, now);
+            }
+        }
+    }
+
+    fn is_settled(&self, crew: &Crew) -> bool {
+        if CHURN { crew.here == 0 } else { self.waiting == 0 }
+    }
+
+    fn give_up(&mut self, _crew: &mut Crew, cx: &mut Cast<'_>) {
+        let late = cx.connections().filter(|(_, client)| CHURN || client.part.waiting() > 0);
+        let late: Vec<_> = late.map(|(id, _)| id).collect();
+        for id in late {
+            cx.abort_connection(id);
+        }
+    }
+
+    fn leave(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) -> bool {
+        for index in 0..crew.ids.len() {
+            if let Some(id) = crew.ids[index] {
+                Self::say_bye(crew, cx, id);
+            }
+        }
+        true
+    }
+
+    fn ended(&mut self, _crew: &mut Crew, cx: &mut Cx<'_>) -> bool {
+        cx.session().part.left
+    }
+
+    fn left(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, right: bool) {
+        let now = crew.now(cx);
+        let client = cx.session();
+        let (number, since) = (client.number, client.since);
+        let waiting = u64::from(client.part.waiting());
+        let goodbye = u64::from(client.part.leaving && !client.part.left);
+        self.waiting -= waiting;
+        crew.tally.fault(Fault::MissingReply, waiting + goodbye);
+        if CHURN {
+            if right {
+                crew.tally.latency(now.saturating_sub(since), 1);
+            }
+            crew.launcher.again(number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_land_in_the_order_they_were_sent() {
+        let mut session = Session::default();
+        session.note(2, 10);
+        session.note(1, 10);
+        session.note(4, 20);
+        let mut told = Vec::new();
+        session.landed(4, |when, count| told.push((when, count)));
+        session.landed(2, |when, count| told.push((when, count)));
+        assert_eq!(told, [(10, 3), (20, 1), (20, 2)]);
+        assert_eq!((session.waiting(), session.flight.len()), (7, 1));
+    }
+}
