@@ -7,6 +7,7 @@ mod util;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::mpsc::channel;
 
 use program::{Folder, Program, REACTOR};
 use serde_json::Value;
@@ -191,19 +192,14 @@ fn people_get_a_table_and_a_drawing() {
 
 #[test]
 fn a_signal_ends_it_with_the_result_so_far() {
-    let servers = Servers::start();
-    let args = ["load", &servers.echo, "--duration=1h", "--json", "--clients=2"];
+    let (tell, told) = channel();
+    let place = spoilt(move |_, right| {
+        let _ = tell.send(());
+        Some(right)
+    });
+    let args = ["load", &place, "--duration=1h", "--json", "--clients=2"];
     let running = Program::spawn(Command::new(REACTOR).args(args));
-    // It has begun once the server has had a line of its.
-    let pid = running.pid().to_string();
-    let file = format!("/proc/{pid}/io");
-    if cfg!(target_os = "linux") {
-        util::until("something is written", || {
-            let io = std::fs::read_to_string(&file).unwrap_or_default();
-            let written = io.lines().find_map(|line| line.strip_prefix("syscw: "));
-            written.and_then(|text| text.parse::<u64>().ok()).is_some_and(|count| count > 100)
-        });
-    }
+    told.recv_timeout(util::PATIENCE).unwrap();
     running.signal("INT");
     let (status, stdout, stderr) = running.end();
     let result: Value = serde_json::from_str(&stdout).unwrap();

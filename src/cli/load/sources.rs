@@ -65,7 +65,7 @@ impl Sources {
     }
 }
 
-/// How many ports `32768	60999` are.
+/// How many ports `32768 60999` are.
 fn ports(range: &str) -> Option<u32> {
     let mut ends = range.split_whitespace().map(str::parse::<u32>);
     let (first, last) = (ends.next()?.ok()?, ends.next()?.ok()?);
