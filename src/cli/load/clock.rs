@@ -7,7 +7,7 @@ use super::stage::Part;
 use super::tally::Tally;
 
 /// Times from line to line that the rhythm is taken from.
-const SAMPLES: usize = 1000;
+const SAMPLES: usize = 100_000;
 
 /// What one client of the time service has had.
 #[derive(Debug, Default)]

@@ -78,7 +78,7 @@ pub(crate) fn text(crew: &Crew, outcome: &Outcome) -> String {
     }
     if let Some(cpu) = outcome.tester {
         let warning = if cpu.is_bottleneck() {
-            ": it is the bottleneck, the server can do more than this"
+            ": it is the bottleneck, the server may do more than this"
         } else {
             ""
         };
