@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::{Address, CloseReason, Context, Handler};
+use crate::{Address, CloseReason, Context, Handler, ServiceContext};
 
 /// A handler out of closures, the way Node.js teaches it: no type to declare.
 ///
@@ -91,7 +91,7 @@ impl<S: Default> Handler for Callbacks<'_, S> {
     type Session = S;
     type Message = ();
 
-    fn on_listening(&mut self, address: &Address) {
+    fn on_listening(&mut self, _cx: &mut ServiceContext<'_, S>, address: &Address) {
         (self.listening)(address);
     }
 

@@ -1,5 +1,6 @@
 //! The state of one connection, apart from its socket: what it may do next.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub(crate) enum State {
 }
 
 /// Boxed where it is used, like the buffers: 8 bytes instead of 24.
-type TimerIds = Vec<TimerId>;
+type TimerIds = BTreeSet<TimerId>;
 
 /// One slot of the slab: the socket, what is known of it, and the handler's session.
 pub(crate) struct Connection<S> {
@@ -86,8 +87,8 @@ pub(crate) struct Flags {
     pub(crate) failed: bool,
 }
 
-impl<S: Default> Connection<S> {
-    pub(crate) fn new(id: ConnId, stream: Stream, state: State, now: Nanos) -> Self {
+impl<S> Connection<S> {
+    pub(crate) fn new(id: ConnId, stream: Stream, session: S, now: Nanos) -> Self {
         Connection {
             id,
             stream,
@@ -99,15 +100,13 @@ impl<S: Default> Connection<S> {
             over_soft: 0,
             deadline: 0,
             timers: None,
-            state,
+            state: State::Connecting,
             reason: CloseReason::Closed,
             flags: Flags::default(),
-            session: S::default(),
+            session,
         }
     }
-}
 
-impl<S> Connection<S> {
     /// Input may be handed to the handler.
     #[inline]
     pub(crate) fn takes_input(&self) -> bool {
@@ -178,7 +177,8 @@ impl<S> Connection<S> {
         let wait = match self.state {
             State::Connecting => limits.connect_timeout,
             State::Open => {
-                let idle = limits.idle_timeout.map(|wait| (self.active, wait));
+                let idle = limits.idle_timeout.filter(|_| !self.flags.paused);
+                let idle = idle.map(|wait| (self.active, wait));
                 let slow =
                     (self.over_soft != 0).then_some((self.over_soft, limits.soft_output_for));
                 let moments = [idle, slow].into_iter().flatten();

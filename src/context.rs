@@ -7,10 +7,9 @@ use crate::connection::State;
 use crate::core::Core;
 use crate::id::Token;
 use crate::line::{Lines, Search};
-use crate::net::Stream;
 use crate::pool::Pool;
 use crate::timer::TimerId;
-use crate::{Address, CloseReason, ConnId, Counters, Error, Limits, ToAddress};
+use crate::{CloseReason, ConnId, Counters, Error, Limits, ToAddress};
 
 /// What a handler can do with the connection that a hook is about. Made by the loop, one for
 /// each call; everything of [`ServiceContext`] works on it too.
@@ -32,7 +31,8 @@ impl<'a, S> Context<'a, S> {
         self.id
     }
 
-    /// The handler's own state of this connection.
+    /// The handler's own state of this connection. It borrows all of the context, so what is to
+    /// be said about it is made first: `let line = format!("{}\n", cx.session()); cx.send(line)`.
     pub fn session(&mut self) -> &mut S {
         &mut self.service.pool.connections[self.id.slot()].session
     }
@@ -95,14 +95,23 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Stops reading this connection, so that TCP holds the client back. Input already received
-    /// waits too.
+    /// waits too, and so does its end: a client that asked and then half-closed is still there
+    /// when the answer is. While it is paused, [`idle_timeout`](Limits::idle_timeout) does not
+    /// apply: the client is not to blame.
     pub fn pause(&mut self) {
-        self.service.pause_connection(self.id);
+        self.service.pool.connections[self.id.slot()].flags.paused = true;
     }
 
     /// Reads again after [`pause`](Self::pause); what waited comes first.
     pub fn resume(&mut self) {
-        self.service.resume_connection(self.id);
+        let ServiceContext { pool, core } = &mut self.service;
+        let found = &mut pool.connections[self.id.slot()];
+        if std::mem::take(&mut found.flags.paused) {
+            found.active = core.now;
+            pool.arm(self.id);
+            // What has arrived meanwhile was told by an edge that does not repeat.
+            pool.queue(self.id);
+        }
     }
 
     /// Calls [`on_timer`](crate::Handler::on_timer) once, `after` from now, unless the connection
@@ -265,11 +274,26 @@ impl<'a, S> ServiceContext<'a, S> {
         ServiceContext { pool, core }
     }
 
+    /// Any connection of this handler, to be used as in its own hooks: to resume or close it, to
+    /// set its timers, to look at its session. None when it is gone or closing. What is sent
+    /// through it counts as caused by others, as with [`send_to`](Self::send_to).
+    pub fn connection(&mut self, id: ConnId) -> Option<Context<'_, S>> {
+        self.pool.get(id).filter(|found| found.state <= State::Open)?;
+        Some(Context::new(self.pool, self.core, id, false))
+    }
+
     /// Appends to the output of any connection of this handler. False when it is gone or
-    /// closing. The other one did not ask for it, so it must keep up:
-    /// see [`max_output`](Limits::max_output).
+    /// closing. It did not ask for this, so it must keep up: see
+    /// [`max_output`](Limits::max_output).
     pub fn send_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
         self.pool.get(id).is_some() && self.pool.send(id.slot(), bytes.as_ref(), false, self.core)
+    }
+
+    /// As [`send_to`](Self::send_to), for an answer to the connection's own request that was
+    /// worked out elsewhere, as on another thread: a client that does not read it is held back,
+    /// not closed.
+    pub fn reply_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
+        self.pool.get(id).is_some() && self.pool.send(id.slot(), bytes.as_ref(), true, self.core)
     }
 
     /// Appends to the output of every open connection of this handler.
@@ -284,41 +308,6 @@ impl<'a, S> ServiceContext<'a, S> {
         wanted: impl FnMut(ConnId, &S) -> bool,
     ) {
         self.pool.broadcast(bytes.as_ref(), None, self.core, wanted);
-    }
-
-    /// Ends a connection gracefully, as [`Context::close`]. False when it is gone or closing.
-    pub fn close_connection(&mut self, id: ConnId) -> bool {
-        let open = self.pool.get(id).is_some_and(|found| found.state <= State::Open);
-        self.pool.close(id, CloseReason::Closed, self.core);
-        open
-    }
-
-    /// Ends a connection at once, as [`Context::abort`]. False when it is gone.
-    pub fn abort_connection(&mut self, id: ConnId) -> bool {
-        let there = self.pool.get(id).is_some();
-        self.pool.end(id, CloseReason::Aborted);
-        there
-    }
-
-    /// Stops reading a connection, as [`Context::pause`]. False when it is gone.
-    pub fn pause_connection(&mut self, id: ConnId) -> bool {
-        let found = self.pool.get_mut(id);
-        found.map(|found| found.flags.paused = true).is_some()
-    }
-
-    /// Reads a connection again, as [`Context::resume`]. False when it is gone.
-    pub fn resume_connection(&mut self, id: ConnId) -> bool {
-        let Some(found) = self.pool.get_mut(id) else { return false };
-        found.flags.paused = false;
-        // What has arrived meanwhile was told by an edge that does not repeat.
-        self.pool.queue(id);
-        true
-    }
-
-    /// The session of any open connection of this handler.
-    pub fn session_of(&mut self, id: ConnId) -> Option<&mut S> {
-        let found = self.pool.get_mut(id).filter(|found| found.state == State::Open);
-        found.map(|found| &mut found.session)
     }
 
     /// All open connections of this handler and their sessions, in no particular order; ids
@@ -339,11 +328,8 @@ impl<'a, S> ServiceContext<'a, S> {
     ///
     /// # Errors
     /// [`Error::Address`] where text is no address, [`Error::ShuttingDown`].
-    pub fn connect(&mut self, address: impl ToAddress, session: S) -> Result<ConnId, Error>
-    where
-        S: Default,
-    {
-        self.dial(None, &address.to_address()?, session)
+    pub fn connect(&mut self, address: impl ToAddress, session: S) -> Result<ConnId, Error> {
+        self.pool.dial(None, &address.to_address()?, session, self.core)
     }
 
     /// As [`connect`](Self::connect), from a source address of this machine's; the system chooses
@@ -360,27 +346,8 @@ impl<'a, S> ServiceContext<'a, S> {
         source: IpAddr,
         address: impl ToAddress,
         session: S,
-    ) -> Result<ConnId, Error>
-    where
-        S: Default,
-    {
-        self.dial(Some(source), &address.to_address()?, session)
-    }
-
-    fn dial(
-        &mut self,
-        source: Option<IpAddr>,
-        address: &Address,
-        session: S,
-    ) -> Result<ConnId, Error>
-    where
-        S: Default,
-    {
-        let id = self.pool.dial(source, address, self.core)?;
-        if let Some(found) = self.pool.get_mut(id) {
-            found.session = session;
-        }
-        Ok(id)
+    ) -> Result<ConnId, Error> {
+        self.pool.dial(Some(source), &address.to_address()?, session, self.core)
     }
 
     /// Calls [`on_service_timer`](crate::Handler::on_service_timer) once, `after` from now.
@@ -423,40 +390,5 @@ impl<'a, S> ServiceContext<'a, S> {
 impl<S> fmt::Debug for ServiceContext<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServiceContext").field("service", &self.pool.name).finish_non_exhaustive()
-    }
-}
-
-impl<S: Default> Pool<S> {
-    /// Begins an outbound connection. Whatever goes wrong is reported by its `on_close`.
-    pub(crate) fn dial(
-        &mut self,
-        source: Option<IpAddr>,
-        address: &Address,
-        core: &mut Core,
-    ) -> Result<ConnId, Error> {
-        if core.is_ending() {
-            return Err(Error::ShuttingDown);
-        }
-        core.counters.dialled += 1;
-        let (stream, error) = match (core.dial)(source, address) {
-            Ok(stream) => (stream, None),
-            Err(error) => (Stream::Failed, Some(error)),
-        };
-        let id = self.insert(stream, State::Connecting, core);
-        let found = &mut self.connections[id.slot()];
-        found.peer = address.as_socket();
-        found.flags.outbound = true;
-        found.flags.failed = true;
-        found.stream.set_nodelay();
-        let token = Token::connection(self.service, id);
-        let registered = match &core.registry {
-            Some(registry) => found.stream.register(registry, token),
-            None => Ok(()),
-        };
-        match error.or(registered.err()) {
-            Some(error) => self.end(id, CloseReason::Error(error.kind())),
-            None => self.arm(id),
-        }
-        Ok(id)
     }
 }

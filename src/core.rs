@@ -116,6 +116,16 @@ impl Core {
         self.reserve = File::open("/dev/null").ok();
     }
 
+    /// What a piece of the embedder's code gave; none where it panicked, which is counted and
+    /// logged.
+    pub(crate) fn caught<R>(&mut self, outcome: std::thread::Result<R>, name: &str) -> Option<R> {
+        if outcome.is_err() {
+            self.counters.panics += 1;
+            log::error!("{name}: a hook of the handler panicked");
+        }
+        outcome.ok()
+    }
+
     /// A newcomer was turned away from a service that is full.
     pub(crate) fn count_full(&mut self, name: &str, most: usize) {
         self.counters.refused += 1;

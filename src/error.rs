@@ -1,11 +1,11 @@
-use std::io;
+use std::{fmt, io};
 
 use crate::Address;
 
 /// What can go wrong in setting up or running a reactor. Each one names the thing and, where
 /// there is one, the remedy. Errors of single connections are no errors of the reactor: they
 /// come to the handler as a [`CloseReason`](crate::CloseReason).
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The text is not an address.
@@ -48,6 +48,13 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// The same line as `Display`, since this is what `fn main() -> Result<(), Error>` shows people.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Error {

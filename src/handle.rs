@@ -83,7 +83,6 @@ impl<M> fmt::Debug for Handle<M> {
 
 /// One handler in a reactor: the key that [`Reactor::listen`](crate::Reactor::listen) gives, to
 /// learn the address, to post to the handler and to dial out in its name.
-#[derive(Clone, Debug)]
 pub struct Service<M> {
     pub(crate) index: usize,
     pub(crate) address: Option<Address>,
@@ -105,6 +104,28 @@ impl<M> Service<M> {
     /// A handle for other threads.
     pub fn handle(&self) -> Handle<M> {
         self.handle.clone()
+    }
+}
+
+impl<M> Clone for Service<M> {
+    fn clone(&self) -> Self {
+        Service { address: self.address.clone(), handle: self.handle.clone(), ..*self }
+    }
+}
+
+impl<M> fmt::Debug for Service<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Service({self})")
+    }
+}
+
+/// Where it listens, as `127.0.0.1:2323`.
+impl<M> fmt::Display for Service<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.address {
+            Some(address) => address.fmt(f),
+            None => f.write_str("no listener"),
+        }
     }
 }
 

@@ -26,9 +26,10 @@ pub trait Handler {
     /// What other threads may post; `()` if nothing.
     type Message;
 
-    /// A listener is bound; `address` has the real port.
-    fn on_listening(&mut self, address: &Address) {
-        let _ = address;
+    /// A listener is bound; `address` has the real port. The place to set a first service timer
+    /// or to dial out.
+    fn on_listening(&mut self, cx: &mut ServiceContext<'_, Self::Session>, address: &Address) {
+        let _ = (cx, address);
     }
 
     /// A client has connected, or an outbound connection is there.
@@ -57,7 +58,8 @@ pub trait Handler {
 
     /// The client has ended its side (it may still read), and all it sent has been handled. The
     /// default closes after the replies have gone out; without a close the connection stays
-    /// open for output.
+    /// open for output. Where an answer is still being worked out elsewhere,
+    /// [pause](Context::pause) the connection until it is there: that delays this hook too.
     fn on_eof(&mut self, cx: &mut Context<'_, Self::Session>) {
         cx.close();
     }
@@ -118,54 +120,4 @@ pub enum Farewell {
     LineTooLong,
     /// Nothing moved for [`idle_timeout`](Limits::idle_timeout).
     IdleTimeout,
-}
-
-/// A handler that somebody else keeps: look at it again once the reactor is gone.
-impl<H: Handler> Handler for &mut H {
-    type Session = H::Session;
-    type Message = H::Message;
-
-    fn on_listening(&mut self, address: &Address) {
-        (**self).on_listening(address);
-    }
-
-    fn on_open(&mut self, cx: &mut Context<'_, Self::Session>) {
-        (**self).on_open(cx);
-    }
-
-    fn on_line(&mut self, cx: &mut Context<'_, Self::Session>, line: &[u8]) {
-        (**self).on_line(cx, line);
-    }
-
-    fn on_bytes(&mut self, cx: &mut Context<'_, Self::Session>, bytes: &[u8]) -> usize {
-        (**self).on_bytes(cx, bytes)
-    }
-
-    fn on_eof(&mut self, cx: &mut Context<'_, Self::Session>) {
-        (**self).on_eof(cx);
-    }
-
-    fn on_close(&mut self, cx: &mut Context<'_, Self::Session>, reason: CloseReason) {
-        (**self).on_close(cx, reason);
-    }
-
-    fn on_timer(&mut self, cx: &mut Context<'_, Self::Session>, timer: TimerId) {
-        (**self).on_timer(cx, timer);
-    }
-
-    fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, Self::Session>, timer: TimerId) {
-        (**self).on_service_timer(cx, timer);
-    }
-
-    fn on_message(&mut self, cx: &mut ServiceContext<'_, Self::Session>, message: Self::Message) {
-        (**self).on_message(cx, message);
-    }
-
-    fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
-        (**self).on_shutdown(cx);
-    }
-
-    fn farewell(&self, why: Farewell, limits: &Limits) -> Cow<'static, [u8]> {
-        (**self).farewell(why, limits)
-    }
 }

@@ -64,11 +64,12 @@
 //! | speak something else than lines, for a while or always | [`Handler::on_bytes`], [`Lines`] |
 //! | do something later | [`Context::set_timer`], [`ServiceContext::set_service_timer`] |
 //! | do blocking work, or reach the handler from another thread | [`Service::handle`], [`Handle`] |
-//! | connect outward | [`ServiceContext::connect`], [`Reactor::connect`] |
+//! | connect outward | [`ServiceContext::connect`], [`ServiceContext::connect_from`], [`Reactor::connect`] |
 //! | run inside somebody else's loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
 //! | bound what clients may use | [`Limits`], [`CloseReason`] |
 //! | see what the loop does | [`Counters`] |
 //! | test a handler without sockets | [`testing`] |
+//! | show one client's text to another, cut commands | [`text`] |
 //! | use a ready-made service | `services` |
 //!
 //! # What the loop promises
@@ -122,6 +123,7 @@ mod server;
 #[cfg(feature = "services")]
 pub mod services;
 pub mod testing;
+pub mod text;
 mod timer;
 mod watch;
 

@@ -39,7 +39,8 @@ pub struct Limits {
     /// no more than this. Default 64 KiB.
     pub low_water: usize,
     /// A connection on which nothing moved in either direction for this long is told so and
-    /// closed with [`CloseReason::IdleTimeout`](crate::CloseReason::IdleTimeout). Default none.
+    /// closed with [`CloseReason::IdleTimeout`](crate::CloseReason::IdleTimeout), unless the
+    /// handler has [paused](crate::Context::pause) it. Default none.
     pub idle_timeout: Option<Duration>,
     /// An outbound connection that is not there after this long ends with
     /// [`CloseReason::ConnectTimeout`](crate::CloseReason::ConnectTimeout). Default 10 s.

@@ -105,6 +105,10 @@ impl Pipe {
         Pipe(wire)
     }
 
+    pub(crate) fn is(&self, wire: &SharedWire) -> bool {
+        Rc::ptr_eq(&self.0, wire)
+    }
+
     pub(crate) fn connected(&self) -> io::Result<bool> {
         let wire = self.0.borrow();
         wire.error.map_or(Ok(wire.connected), |error| Err(error.into()))

@@ -2,6 +2,8 @@
 //! of a turn works off one list, so its cost follows what is ready and not what is connected.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use slab::Slab;
 
@@ -10,7 +12,7 @@ use crate::core::Core;
 use crate::id::Token;
 use crate::net::Stream;
 use crate::timer::{Nanos, TimerId, Timers};
-use crate::{CloseReason, ConnId, Limits};
+use crate::{Address, CloseReason, ConnId, Error, Limits};
 
 pub(crate) struct Pool<S> {
     pub(crate) service: usize,
@@ -30,7 +32,7 @@ pub(crate) struct Pool<S> {
     pub(crate) open: usize,
 }
 
-impl<S: Default> Pool<S> {
+impl<S> Pool<S> {
     pub(crate) fn new(service: usize, name: &'static str, limits: Limits) -> Self {
         Pool {
             service,
@@ -46,16 +48,48 @@ impl<S: Default> Pool<S> {
         }
     }
 
-    /// Takes a stream in; `session` is still the default one.
-    pub(crate) fn insert(&mut self, stream: Stream, state: State, core: &mut Core) -> ConnId {
+    /// Takes in a connection that is not open yet.
+    pub(crate) fn insert(&mut self, stream: Stream, session: S, core: &mut Core) -> ConnId {
         let slot = self.connections.vacant_entry();
         let id = ConnId::new(core.serials.next(), slot.key());
-        slot.insert(Connection::new(id, stream, state, core.now));
+        slot.insert(Connection::new(id, stream, session, core.now));
         id
     }
-}
 
-impl<S> Pool<S> {
+    /// Begins an outbound connection. Whatever goes wrong is reported by its `on_close`.
+    pub(crate) fn dial(
+        &mut self,
+        source: Option<IpAddr>,
+        address: &Address,
+        session: S,
+        core: &mut Core,
+    ) -> Result<ConnId, Error> {
+        if core.is_ending() {
+            return Err(Error::ShuttingDown);
+        }
+        core.counters.dialled += 1;
+        let (stream, error) = match (core.dial)(source, address) {
+            Ok(stream) => (stream, None),
+            Err(error) => (Stream::Failed, Some(error)),
+        };
+        let id = self.insert(stream, session, core);
+        let found = &mut self.connections[id.slot()];
+        found.peer = address.as_socket();
+        found.flags.outbound = true;
+        found.flags.failed = true;
+        found.stream.set_nodelay();
+        let token = Token::connection(self.service, id);
+        let registered = match &core.registry {
+            Some(registry) => found.stream.register(registry, token),
+            None => Ok(()),
+        };
+        match error.or(registered.err()) {
+            Some(error) => self.end(id, CloseReason::Error(error.kind())),
+            None => self.arm(id),
+        }
+        Ok(id)
+    }
+
     /// The connection, if it is still the one that the id was given to.
     pub(crate) fn get(&self, id: ConnId) -> Option<&Connection<S>> {
         self.connections.get(id.slot()).filter(|found| found.id == id)
@@ -254,7 +288,7 @@ impl<S> Pool<S> {
     pub(crate) fn set_timer(&mut self, id: ConnId, when: Nanos) -> TimerId {
         let timer = self.timers.set(when, Token::connection(self.service, id));
         if let Some(found) = self.get_mut(id) {
-            found.timers.get_or_insert_default().push(timer);
+            found.timers.get_or_insert_default().insert(timer);
         }
         timer
     }
@@ -264,7 +298,7 @@ impl<S> Pool<S> {
         if let Some(found) = self.get_mut(id)
             && let Some(timers) = &mut found.timers
         {
-            timers.retain(|set| *set != timer);
+            timers.remove(&timer);
             if timers.is_empty() {
                 found.timers = None;
             }
@@ -285,5 +319,8 @@ impl<S> Pool<S> {
             self.timers.cancel(timer, token);
         }
         core.freed += 1;
+        // Dropping a session runs the embedder's code too.
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(gone.session)));
+        core.caught(dropped, self.name);
     }
 }

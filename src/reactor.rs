@@ -33,6 +33,9 @@ const MOST_EVENTS: usize = 64 * 1024;
 pub struct Reactor<'h> {
     poll: Poll,
     events: Events,
+    /// The last wait filled the buffer: there may be more, of which a foreign loop that watches
+    /// our descriptor under edge triggers would not hear.
+    full: bool,
     services: Vec<Box<dyn Serve + 'h>>,
     core: Core,
     scratch: Scratch,
@@ -52,7 +55,6 @@ enum Phase {
 
 /// How a reactor came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
 pub enum Exit {
     /// Every client got all that was sent to it, or went away by itself.
     Clean,
@@ -77,6 +79,7 @@ impl<'h> Reactor<'h> {
         Ok(Reactor {
             poll,
             events: Events::with_capacity(EVENTS),
+            full: false,
             services: Vec::new(),
             core: Core::new(Some(registry), Arc::new(Shared::new(waker))),
             scratch: Scratch::default(),
@@ -297,7 +300,7 @@ impl<'h> Reactor<'h> {
     fn next_moment(&self) -> Option<Nanos> {
         let asked = self.core.stop || self.core.shared.stop_asked();
         let stop = asked && self.phase == Phase::Running;
-        if stop || self.services.iter().any(|service| service.is_busy(&self.core)) {
+        if stop || self.full || self.services.iter().any(|service| service.is_busy(&self.core)) {
             return Some(self.core.now);
         }
         let drained = match self.phase {
@@ -334,7 +337,8 @@ impl<'h> Reactor<'h> {
         for _ in 0..signalled {
             self.signalled();
         }
-        if count == self.events.capacity() && count < MOST_EVENTS {
+        self.full = count == self.events.capacity();
+        if self.full && count < MOST_EVENTS {
             // Quiet connections must not wait for the busy ones to leave room.
             self.events = Events::with_capacity(count * 2);
         }
@@ -369,6 +373,8 @@ impl<'h> Reactor<'h> {
     fn advance(&mut self) {
         if self.phase == Phase::Running && (self.core.stop || self.core.shared.stop_asked()) {
             log::debug!("shutting down");
+            // A long turn must not use up the time that the shutdown has.
+            self.core.tick();
             self.core.stopping = true;
             self.phase = Phase::Draining(self.core.after(self.shutdown_timeout));
             for service in &mut self.services {
@@ -427,4 +433,31 @@ pub(crate) fn short_name<H>() -> &'static str {
     let name = std::any::type_name::<H>();
     let name = name.split('<').next().unwrap_or(name);
     name.rsplit("::").next().unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_that_fills_the_event_buffer_doubles_it() {
+        let mut reactor = Reactor::new().unwrap();
+        // Small, so that a test needs few sockets.
+        reactor.events = Events::with_capacity(4);
+        let service = reactor.listen("127.0.0.1:0", crate::Callbacks::new()).unwrap();
+        let addr = service.address().and_then(Address::as_socket).unwrap();
+        let clients: Vec<_> =
+            (0..20).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect();
+        while reactor.counters().accepted < 20 {
+            reactor.turn(None).unwrap();
+        }
+        for _ in 0..10 {
+            reactor.turn(Some(Duration::ZERO)).unwrap();
+        }
+        drop(clients);
+        reactor.turn(None).unwrap();
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+        assert!(reactor.events.capacity() >= 16, "{}", reactor.events.capacity());
+    }
 }

@@ -9,15 +9,12 @@ use crate::connection::State;
 use crate::core::Core;
 use crate::id::Token;
 use crate::input::Scratch;
-use crate::server::Server;
+use crate::server::{OUTPUT_PER_TURN, Server};
 use crate::timer::Nanos;
 use crate::{Address, CloseReason, ConnId, Error, Handler};
 
 /// Connections that one service serves in a turn; the rest wait for the next one.
 const SERVED_PER_TURN: usize = 256;
-/// Once a service has gathered this much output in a turn it serves nobody else before the flush.
-/// Each service for itself: shared by all, the first one could use it up in every turn.
-const OUTPUT_PER_TURN: usize = 256 * 1024;
 /// Messages that one service takes in a turn.
 const MESSAGES_PER_TURN: usize = 1024;
 /// While shutting down nobody is waited for as long as [`linger`](crate::Limits::linger) says.
@@ -74,12 +71,12 @@ impl<H: Handler> Serve for Server<H> {
         let listener = Listener::bind(address, token, core)?;
         let local = listener.address().clone();
         self.listeners.push(listener);
-        self.call_service(core, |handler, _| handler.on_listening(&local));
+        self.call_service(core, |handler, cx| handler.on_listening(cx, &local));
         Ok(local)
     }
 
     fn dial(&mut self, address: &Address, core: &mut Core) -> Result<ConnId, Error> {
-        self.pool.dial(None, address, core)
+        self.pool.dial(None, address, H::Session::default(), core)
     }
 
     fn ready(&mut self, token: Token, what: Readiness) {
@@ -127,7 +124,11 @@ impl<H: Handler> Serve for Server<H> {
         }
         self.fire(core);
         if self.mail {
+            let before = core.arena.len();
             for _ in 0..MESSAGES_PER_TURN {
+                if core.arena.len() - before > OUTPUT_PER_TURN {
+                    break;
+                }
                 let Some(message) = self.mailbox.next() else {
                     self.mail = false;
                     break;
@@ -181,6 +182,7 @@ impl<H: Handler> Serve for Server<H> {
             listener.disarm(&mut self.pool.timers);
         }
         self.call_service(core, H::on_shutdown);
+        self.watch.check(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
         self.pool.limits.linger = self.pool.limits.linger.min(LINGER_AT_SHUTDOWN);
         let everybody: Vec<_> = self.pool.connections.iter().map(|(_, found)| found.id).collect();
         for id in everybody {

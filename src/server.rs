@@ -17,6 +17,10 @@ use crate::timer::Due;
 use crate::watch::Watch;
 use crate::{CloseReason, ConnId, Context, Farewell, Handler, Limits, ServiceContext};
 
+/// Once a service has gathered this much output in one step of a turn (serving, timers, messages)
+/// the rest of the step waits for the next turn, so that this is flushed first. Each service and
+/// step for itself: shared by all, the first one could use it up in every turn.
+pub(crate) const OUTPUT_PER_TURN: usize = 256 * 1024;
 /// Timers that one service fires in a turn.
 const TIMERS_PER_TURN: usize = 1024;
 
@@ -29,15 +33,7 @@ fn last_words<H: Handler>(
     core: &mut Core,
 ) -> Cow<'static, [u8]> {
     let words = catch_unwind(AssertUnwindSafe(|| handler.farewell(why, limits)));
-    words.unwrap_or_else(|_| {
-        panicked(name, core);
-        Cow::default()
-    })
-}
-
-fn panicked(name: &str, core: &mut Core) {
-    core.counters.panics += 1;
-    log::error!("{name}: a hook of the handler panicked");
+    core.caught(words, name).unwrap_or_default()
 }
 
 pub(crate) struct Server<H: Handler> {
@@ -77,11 +73,11 @@ impl<H: Handler> Server<H> {
         let mut cx = Context::new(&mut self.pool, core, id, own);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
         self.watch.called(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
-        if outcome.is_err() {
-            panicked(self.pool.name, core);
+        let outcome = core.caught(outcome, self.pool.name);
+        if outcome.is_none() {
             self.pool.close(id, CloseReason::Panicked, core);
         }
-        outcome.ok()
+        outcome
     }
 
     /// Calls a hook that is about no connection.
@@ -93,9 +89,7 @@ impl<H: Handler> Server<H> {
         let mut cx = ServiceContext::new(&mut self.pool, core);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
         self.watch.called(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
-        if outcome.is_err() {
-            panicked(self.pool.name, core);
-        }
+        core.caught(outcome, self.pool.name);
     }
 
     pub(crate) fn farewell(
@@ -138,7 +132,9 @@ impl<H: Handler> Server<H> {
         peer: Option<SocketAddr>,
         core: &mut Core,
     ) -> Option<ConnId> {
-        let id = self.pool.insert(Stream::Failed, State::Connecting, core);
+        let session = catch_unwind(AssertUnwindSafe(H::Session::default));
+        let session = core.caught(session, self.pool.name)?;
+        let id = self.pool.insert(Stream::Failed, session, core);
         if let Some(registry) = &core.registry
             && let Err(error) = stream.register(registry, Token::connection(self.pool.service, id))
         {
@@ -183,7 +179,11 @@ impl<H: Handler> Server<H> {
     // ---- The loop's own deadlines and the handler's timers ----
 
     pub(crate) fn fire(&mut self, core: &mut Core) {
+        let before = core.arena.len();
         for _ in 0..TIMERS_PER_TURN {
+            if core.arena.len() - before > OUTPUT_PER_TURN {
+                return;
+            }
             match self.pool.timers.pop(core.now) {
                 None => return,
                 Some(Due::Deadline(token)) if token.is_connection() => {
@@ -256,20 +256,26 @@ impl<H: Handler> Server<H> {
                 Err(error) => return self.pool.end(id, CloseReason::Error(error.kind())),
             }
         }
-        let found = &mut self.pool.connections[id.slot()];
-        if found.state == State::Open && found.too_slow(&self.pool.limits, core.now) {
-            return self.pool.end(id, CloseReason::SlowConsumer);
-        }
-        if found.over_soft != 0 {
-            // Nobody may have anything more to say to it before its time is up.
-            self.pool.arm(id);
-        }
-        let found = &mut self.pool.connections[id.slot()];
-        if found.flags.held && found.output.len() <= self.pool.limits.low_water {
-            found.flags.held = false;
-            self.pool.queue(id);
-        } else if found.state == State::Closing && found.output.is_empty() {
-            self.linger(id, core);
+        let Pool { limits, connections, .. } = &mut self.pool;
+        let found = &mut connections[id.slot()];
+        match found.state {
+            State::Open => {
+                // One that has had its share of the turn has not refused anything yet.
+                if !again && found.too_slow(limits, core.now) {
+                    return self.pool.end(id, CloseReason::SlowConsumer);
+                }
+                let slow = found.over_soft != 0;
+                if found.flags.held && found.output.len() <= limits.low_water {
+                    found.flags.held = false;
+                    self.pool.queue(id);
+                }
+                if slow {
+                    // Nobody may have anything more to say to it before its time is up.
+                    self.pool.arm(id);
+                }
+            }
+            _ if found.output.is_empty() => self.linger(id, core),
+            _ => {}
         }
         if again {
             self.pool.mark_dirty(id.slot());

@@ -223,18 +223,18 @@ impl<H: Handler> Harness<H> {
     /// [`answer`](Self::answer) or [`refuse`](Self::refuse).
     pub fn dialled(&mut self) -> Vec<(Address, Client)> {
         let new = std::mem::take(&mut *self.dialled.borrow_mut());
-        let outbound = self.server.pool.connections.iter();
-        let mut ids: Vec<_> =
-            outbound.filter(|(_, c)| c.flags.outbound).map(|(_, c)| c.id).collect();
-        ids.retain(|id| self.clients.iter().all(|known| known.id != *id));
-        ids.sort_unstable();
-        let with_ids = new.into_iter().zip(ids);
-        with_ids
-            .map(|((address, wire), id)| {
+        let mut found = Vec::new();
+        for (address, wire) in new {
+            // One that has ended already is nobody's client.
+            let connections = &self.server.pool.connections;
+            let dialled = connections.iter().map(|(_, dialled)| dialled);
+            let this = |stream: &Stream| matches!(stream, Stream::Pipe(pipe) if pipe.is(&wire));
+            if let Some(id) = dialled.filter(|it| this(&it.stream)).map(|it| it.id).next() {
                 self.clients.push(Peer { wire, id, closed: None });
-                (address, Client(self.clients.len() - 1))
-            })
-            .collect()
+                found.push((address, Client(self.clients.len() - 1)));
+            }
+        }
+        found
     }
 
     /// The other side of an outbound connection accepts it.

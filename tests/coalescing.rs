@@ -1,5 +1,7 @@
 //! Promise 6: what a turn sends to one connection leaves in one write.
 
+#![cfg(feature = "services")]
+
 use std::time::Duration;
 
 use reactor::services::Echo;
@@ -57,7 +59,7 @@ impl Handler for Chat {
     fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, (): ()) {
         let mut all: Vec<_> = cx.connections().map(|(id, _)| id).collect();
         all.sort_unstable();
-        all.into_iter().for_each(|id| assert!(cx.resume_connection(id)));
+        all.into_iter().for_each(|id| cx.connection(id).unwrap().resume());
         cx.broadcast("go\n");
     }
 }

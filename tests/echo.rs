@@ -1,5 +1,7 @@
 //! The echo service over real sockets, byte for byte as its protocol says.
 
+#![cfg(feature = "services")]
+
 mod util;
 
 use reactor::services::Echo;

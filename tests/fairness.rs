@@ -1,6 +1,8 @@
 //! Promise 5: fair. A client that floods does not raise its neighbours' latency; what is above a
 //! turn's budget waits behind the others.
 
+#![cfg(feature = "services")]
+
 mod util;
 
 use std::cell::RefCell;
@@ -35,7 +37,7 @@ impl Handler for Order {
     fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, (): ()) {
         let mut all: Vec<_> = cx.connections().map(|(id, _)| id).collect();
         all.sort_unstable();
-        all.into_iter().for_each(|id| assert!(cx.resume_connection(id)));
+        all.into_iter().for_each(|id| cx.connection(id).unwrap().resume());
     }
 }
 

@@ -3,7 +3,7 @@
 mod util;
 
 use reactor::testing::Harness;
-use reactor::{CloseReason, Context, Handler, Limits};
+use reactor::{CloseReason, Context, Handler, Limits, ServiceContext};
 use util::Server;
 
 /// A length in two bytes, then as many bytes; each frame is sent back in brackets.
@@ -88,7 +88,13 @@ struct Session {
 
 impl Handler for Post {
     type Session = Session;
-    type Message = ();
+    type Message = usize;
+
+    /// The next so many bytes of everybody are raw, whatever has come already.
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, Session>, missing: usize) {
+        let all: Vec<_> = cx.connections().map(|(id, _)| id).collect();
+        all.into_iter().for_each(|id| cx.connection(id).unwrap().session().missing = missing);
+    }
 
     fn on_bytes(&mut self, cx: &mut Context<'_, Session>, bytes: &[u8]) -> usize {
         let session = cx.session();
@@ -143,6 +149,18 @@ fn lines_then_raw_bytes_then_lines_in_any_split() {
     }
 }
 
+/// A line has been looked for in vain in the bytes that are then taken raw: that says nothing of
+/// those after them.
+#[test]
+fn a_search_for_lines_is_forgotten_with_the_bytes_it_was_in() {
+    let mut server = Harness::new(Post);
+    let client = server.connect();
+    server.feed(client, "0123456789");
+    server.post(12);
+    server.feed(client, "ab\ncd\n");
+    assert_eq!(String::from_utf8(server.sent(client)).unwrap(), "<0123456789ab>\n[]\n[cd]\n");
+}
+
 /// Takes nothing until it is paused and resumed: what was left is offered again.
 struct Later;
 
@@ -159,11 +177,12 @@ impl Handler for Later {
         bytes.len()
     }
 
-    fn on_message(&mut self, cx: &mut reactor::ServiceContext<'_, bool>, ready: bool) {
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, bool>, ready: bool) {
         let all: Vec<_> = cx.connections().map(|(id, _)| id).collect();
         for id in all {
-            *cx.session_of(id).unwrap() = ready;
-            cx.resume_connection(id);
+            let mut connection = cx.connection(id).unwrap();
+            *connection.session() = ready;
+            connection.resume();
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Promise 1: one thread runs all hooks of a reactor; others reach it through handles.
 
+#![cfg(feature = "services")]
+
 mod util;
 
 use std::collections::{HashMap, HashSet};

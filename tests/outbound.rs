@@ -1,65 +1,186 @@
-//! Dialling out from an address of one's own choice.
+//! Outbound connections: dialled, not accepted, and then like the others.
 
 mod util;
 
-use std::cell::RefCell;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
 
-use reactor::{Address, CloseReason, Context, Handler, Limits, Reactor, ServiceContext};
-use util::PATIENCE;
+use reactor::testing::Harness;
+use reactor::{
+    Address, CloseReason, ConnId, Context, Error, Handler, Limits, Reactor, ServiceContext,
+};
+use util::{PATIENCE, Server};
 
-/// Dials for every message, and notes its own address or what went wrong.
-struct Dialler<'a> {
-    said: &'a RefCell<Option<Result<SocketAddr, CloseReason>>>,
+/// Dials wherever a message says, and tells what comes of it.
+struct Dialler(Sender<Told>);
+
+#[derive(Debug, PartialEq)]
+enum Told {
+    Refused,
+    Dialling(ConnId),
+    Open(ConnId, String, bool),
+    Line(ConnId, String),
+    Closed(ConnId, CloseReason),
 }
 
-impl Handler for Dialler<'_> {
-    type Session = u8;
-    type Message = (IpAddr, Address);
+impl Handler for Dialler {
+    type Session = String;
+    type Message = (String, String);
 
-    fn on_message(&mut self, cx: &mut ServiceContext<'_, u8>, (source, to): (IpAddr, Address)) {
-        cx.connect_from(source, to, 7).unwrap();
+    fn on_open(&mut self, cx: &mut Context<'_, String>) {
+        let session = cx.session().clone();
+        self.0.send(Told::Open(cx.id(), session, cx.is_outbound())).unwrap();
+        cx.send("who are you?\n");
     }
 
-    fn on_open(&mut self, cx: &mut Context<'_, u8>) {
-        assert_eq!(*cx.session(), 7);
-        *self.said.borrow_mut() = Some(Ok(cx.local_addr().unwrap()));
+    fn on_line(&mut self, cx: &mut Context<'_, String>, line: &[u8]) {
+        let line = String::from_utf8_lossy(line).into_owned();
+        self.0.send(Told::Line(cx.id(), line)).unwrap();
     }
 
-    fn on_close(&mut self, cx: &mut Context<'_, u8>, reason: CloseReason) {
-        assert_eq!(*cx.session(), 7);
-        self.said.borrow_mut().get_or_insert(Err(reason));
+    fn on_close(&mut self, cx: &mut Context<'_, String>, reason: CloseReason) {
+        self.0.send(Told::Closed(cx.id(), reason)).unwrap();
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, String>, (to, name): (String, String)) {
+        let told = match cx.connect(to, name) {
+            Ok(id) => Told::Dialling(id),
+            Err(_) => Told::Refused,
+        };
+        self.0.send(told).unwrap();
     }
 }
 
-fn dial(source: &str, to: &Address) -> Result<SocketAddr, CloseReason> {
-    let said = RefCell::new(None);
+fn server() -> (Server<(String, String)>, mpsc::Receiver<Told>) {
+    let (tell, told) = mpsc::channel();
+    (Server::start(Limits::default(), || Dialler(tell)), told)
+}
+
+/// Dials and gives the id.
+fn dial(server: &Server<(String, String)>, told: &mpsc::Receiver<Told>, to: &str) -> ConnId {
+    server.handle.post((to.to_owned(), "name".to_owned())).unwrap();
+    match told.recv_timeout(PATIENCE) {
+        Ok(Told::Dialling(id)) => id,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_dialled_connection_opens_with_its_session_and_talks() {
+    let (server, told) = server();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let id = dial(&server, &told, &listener.local_addr().unwrap().to_string());
+    let (mut peer, from) = listener.accept().unwrap();
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(Told::Open(id, "name".to_owned(), true)));
+    let mut asked = [0; 13];
+    peer.read_exact(&mut asked).unwrap();
+    assert_eq!(&asked, b"who are you?\n");
+    peer.write_all(b"nobody\nlast").unwrap();
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(Told::Line(id, "nobody".to_owned())));
+    drop(peer);
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(Told::Line(id, "last".to_owned())));
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(Told::Closed(id, CloseReason::PeerClosed)));
+    assert!(from.ip().is_loopback());
+    let (_, counters) = server.stop();
+    assert_eq!((counters.dialled, counters.accepted, counters.open), (1, 0, 0));
+}
+
+#[test]
+fn a_refused_one_is_told_without_an_open() {
+    let (server, told) = server();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let id = dial(&server, &told, &nobody.to_string());
+    let refused = CloseReason::Error(ErrorKind::ConnectionRefused);
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(Told::Closed(id, refused)));
+    let (_, counters) = server.stop();
+    assert_eq!((counters.open, counters.closed(refused)), (0, 1));
+    assert!(told.recv_timeout(PATIENCE).is_err(), "told once");
+}
+
+#[test]
+fn a_unix_path_where_nobody_is_is_told_the_same_way() {
+    let (server, told) = server();
+    let id = dial(&server, &told, "unix:/nonexistent/folder/socket");
+    let missing = CloseReason::Error(ErrorKind::NotFound);
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(Told::Closed(id, missing)));
+}
+
+#[test]
+fn what_is_no_address_is_an_error_at_once() {
+    let (server, told) = server();
+    for text in ["", "nowhere", "127.0.0.1:99999", "unix:"] {
+        server.handle.post((text.to_owned(), String::new())).unwrap();
+        assert_eq!(told.recv_timeout(PATIENCE), Ok(Told::Refused), "{text:?}");
+    }
+    let (tell, _told) = mpsc::channel();
     let mut reactor = Reactor::new().unwrap();
-    let service = reactor.add(Dialler { said: &said }, Limits::default()).unwrap();
-    service.handle().post((source.parse().unwrap(), to.clone())).unwrap();
-    while said.borrow().is_none() {
-        reactor.turn(Some(PATIENCE)).unwrap();
-    }
-    said.take().unwrap()
+    let service = reactor.add(Dialler(tell), Limits::default()).unwrap();
+    assert!(matches!(reactor.connect(&service, "nowhere"), Err(Error::Address { .. })));
+}
+
+fn harness(limits: Limits) -> (Harness<Dialler>, mpsc::Receiver<Told>) {
+    let (tell, told) = mpsc::channel();
+    (Harness::with_limits(Dialler(tell), limits), told)
+}
+
+fn dial_in(server: &mut Harness<Dialler>, told: &mpsc::Receiver<Told>) -> reactor::testing::Client {
+    server.post(("192.0.2.1:7".to_owned(), "name".to_owned()));
+    let mut dialled = server.dialled();
+    assert_eq!(dialled.len(), 1);
+    let (address, client) = dialled.remove(0);
+    assert_eq!(address, "192.0.2.1:7".parse::<Address>().unwrap());
+    assert_eq!(told.try_recv(), Ok(Told::Dialling(server.id(client))));
+    client
 }
 
 #[test]
-#[cfg(target_os = "linux")]
-fn the_peer_sees_the_source_address_that_was_chosen() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let to = Address::Tcp(listener.local_addr().unwrap());
-    let local = dial("127.0.0.9", &to).unwrap();
-    assert_eq!(local.ip(), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9)));
-    assert_eq!(listener.accept().unwrap().1, local);
+fn one_that_nobody_answers_times_out() {
+    let limits = Limits { connect_timeout: Duration::from_secs(7), ..Limits::default() };
+    let (mut server, told) = harness(limits);
+    let client = dial_in(&mut server, &told);
+    let id = server.id(client);
+    server.advance(Duration::from_millis(6_999));
+    assert!(told.try_recv().is_err());
+    server.advance(Duration::from_millis(1));
+    assert_eq!(told.try_recv(), Ok(Told::Closed(id, CloseReason::ConnectTimeout)));
+    assert_eq!(server.left_over(), (0, 0));
+    // An answer that comes now is for nobody.
+    server.answer(client);
+    assert!(told.try_recv().is_err());
 }
 
 #[test]
-fn a_source_address_that_cannot_be_had_is_told_on_close() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let to = Address::Tcp(listener.local_addr().unwrap());
-    // An address for documentation: nobody has it.
-    assert_eq!(dial("192.0.2.1", &to), Err(CloseReason::Error(ErrorKind::AddrNotAvailable)));
-    let path = Address::Unix("/nowhere".into());
-    assert_eq!(dial("127.0.0.1", &path), Err(CloseReason::Error(ErrorKind::InvalidInput)));
+fn one_that_is_answered_in_time_is_not_timed_out_later() {
+    let (mut server, told) = harness(Limits::default());
+    let client = dial_in(&mut server, &told);
+    let id = server.id(client);
+    server.advance(Duration::from_secs(9));
+    // What the other side says before we are told of the connection is not lost.
+    server.feed(client, "early\n");
+    assert!(told.try_recv().is_err());
+    server.answer(client);
+    assert_eq!(told.try_recv(), Ok(Told::Open(id, "name".to_owned(), true)));
+    assert_eq!(told.try_recv(), Ok(Told::Line(id, "early".to_owned())));
+    server.advance(Duration::from_secs(1000));
+    assert!(told.try_recv().is_err());
+    assert_eq!(server.sent(client), b"who are you?\n");
+    server.refuse(client, ErrorKind::ConnectionReset);
+    let reset = CloseReason::Error(ErrorKind::ConnectionReset);
+    assert_eq!(told.try_recv(), Ok(Told::Closed(id, reset)));
+    assert_eq!(server.left_over(), (0, 0));
+}
+
+#[test]
+fn a_shutdown_ends_a_dial_under_way_and_allows_no_other() {
+    let (mut server, told) = harness(Limits::default());
+    let client = dial_in(&mut server, &told);
+    let id = server.id(client);
+    server.stop();
+    assert_eq!(told.try_recv(), Ok(Told::Closed(id, CloseReason::Shutdown)));
+    assert_eq!(server.left_over(), (0, 0));
+    server.post(("192.0.2.1:7".to_owned(), String::new()));
+    assert_eq!(told.try_recv(), Ok(Told::Refused));
 }

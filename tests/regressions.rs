@@ -4,15 +4,15 @@ mod util;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::io::{ErrorKind, Write};
-use std::net::TcpListener;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
-use reactor::testing::Harness;
+use reactor::testing::{Fault, Harness};
 use reactor::{
     Callbacks, CloseReason, Context, Error, Exit, Farewell, Handler, Limits, Reactor,
-    ServiceContext,
+    ServiceContext, TimerId,
 };
 use util::{Client, PATIENCE, Server};
 
@@ -273,4 +273,218 @@ fn a_look_at_the_lines_that_takes_none_spoils_nothing() {
     server.handler().peek = false;
     server.feed(client, "e\n");
     assert_eq!(server.handler().lines, ["a", "bcde"]);
+}
+
+/// `reactor.run()?;`, as the documentation writes it, warned of an unused `Exit`: whoever copied
+/// the first example began with a warning. The lint is the test.
+#[test]
+#[deny(unused_must_use)]
+fn running_needs_no_more_than_a_question_mark() -> Result<(), Error> {
+    let mut reactor = Reactor::new()?;
+    reactor.stop();
+    reactor.run()?;
+    Ok(())
+}
+
+/// Pauses at every line; a message is the answer to the one before, and goes on.
+struct Offload;
+
+impl Handler for Offload {
+    type Session = ();
+    type Message = usize;
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, _line: &[u8]) {
+        cx.pause();
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, bytes: usize) {
+        let all: Vec<_> = cx.connections().map(|(id, _)| id).collect();
+        for id in all {
+            cx.reply_to(id, vec![b'x'; bytes]);
+            cx.connection(id).unwrap().resume();
+        }
+    }
+}
+
+/// An answer from another thread counted as caused by others: whoever asked much and did not
+/// read was closed as a slow consumer instead of being held back.
+#[test]
+fn who_does_not_read_answers_from_a_thread_is_held_back_and_not_closed() {
+    let limits = Limits::default();
+    let most = limits.max_output;
+    let mut server = Harness::with_limits(Offload, limits);
+    let client = server.connect();
+    server.take_only(client, Some(0));
+    server.feed(client, "one\ntwo\n");
+    server.post(2 * most);
+    server.post(10);
+    assert_eq!(server.counters().lines_in, 1, "it is held back");
+    server.take_only(client, None);
+    assert_eq!(server.sent(client).len(), 2 * most + 10);
+    assert_eq!((server.counters().lines_in, server.closed(client)), (2, None));
+}
+
+/// A client whose answer took longer than the idle timeout was blamed for the silence.
+#[test]
+fn a_paused_connection_is_not_idle() {
+    let limits = Limits { idle_timeout: Some(SECOND), ..Limits::default() };
+    let mut server = Harness::with_limits(Offload, limits);
+    let client = server.connect();
+    server.feed(client, "think\n");
+    server.advance(10 * SECOND);
+    assert_eq!(server.closed(client), None);
+    server.post(1);
+    server.advance(SECOND / 2);
+    assert_eq!(server.closed(client), None);
+    server.advance(SECOND);
+    assert_eq!(server.closed(client), Some(CloseReason::IdleTimeout));
+}
+
+/// A connection whose last reply was above the high-water mark was let go on reading when that
+/// had been sent, instead of being shut: the client waited for the end until the flush timeout.
+#[test]
+fn a_close_after_a_reply_above_the_high_water_mark_ends_the_output() {
+    let answer = Callbacks::new().on_line(|cx, _| {
+        cx.send(vec![b'x'; 300 * 1024]);
+        cx.close();
+    });
+    let mut server = Harness::new(answer);
+    let client = server.connect();
+    server.feed(client, "get\n");
+    assert_eq!(server.sent(client).len(), 300 * 1024);
+}
+
+/// Asks for a shutdown and takes its time over it.
+struct Slow;
+
+impl Handler for Slow {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, _line: &[u8]) {
+        cx.send(vec![b'x'; 16 * 1024 * 1024]);
+        cx.stop();
+        std::thread::sleep(Duration::from_millis(3100));
+    }
+}
+
+/// The time for it was counted from the beginning of the turn that asked for it.
+#[test]
+fn a_shutdown_has_all_its_time_even_after_a_long_turn() {
+    let mut reactor = Reactor::new().unwrap();
+    reactor.set_shutdown_timeout(Duration::from_secs(3));
+    let service = reactor.listen("127.0.0.1:0", Slow).unwrap();
+    let mut client = TcpStream::connect(("127.0.0.1", service.port())).unwrap();
+    client.write_all(b"stop\n").unwrap();
+    while reactor.counters().lines_in == 0 {
+        reactor.turn(None).unwrap();
+    }
+    let reading = std::thread::spawn(move || client.read_to_end(&mut Vec::new()).unwrap());
+    assert_eq!(reactor.run().unwrap(), Exit::Clean);
+    assert_eq!(reading.join().unwrap(), 16 * 1024 * 1024);
+}
+
+/// Replies at length and closes.
+struct Lecture;
+
+impl Handler for Lecture {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, _line: &[u8]) {
+        cx.send(vec![b'x'; 500_000]);
+        cx.close();
+    }
+}
+
+/// Held back and closing at once, it forgot to shut its side when all went out in one go; the
+/// client waited for the end until the flush timeout took it for stalled.
+#[test]
+fn a_closing_connection_that_was_held_back_ends_when_its_output_has_left() {
+    let mut server = Harness::new(Lecture);
+    let client = server.connect();
+    server.take_only(client, Some(1));
+    server.feed(client, "go on\n");
+    assert!(!server.is_shut(client));
+    server.take_only(client, None);
+    assert_eq!(server.sent(client).len(), 500_000);
+    assert!(server.is_shut(client));
+    assert_eq!(server.closed(client), Some(CloseReason::Closed));
+}
+
+/// Broadcasts 64 KiB a hundred times, all due at the same moment.
+struct Burst;
+
+impl Handler for Burst {
+    type Session = ();
+    type Message = ();
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, (): ()) {
+        for _ in 0..100 {
+            cx.set_service_timer(Duration::from_secs(1));
+        }
+    }
+
+    fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, ()>, _: TimerId) {
+        cx.broadcast(vec![b'x'; 64 * 1024]);
+    }
+}
+
+/// What one turn may write to a connection was less than what the timers and messages of one turn
+/// could have for it. The rest was above the limit, and a client that took all it was given was
+/// closed as a slow consumer.
+#[test]
+fn who_takes_all_it_is_given_is_no_slow_consumer() {
+    let mut server = Harness::new(Burst);
+    let client = server.connect();
+    // As a kernel does: not all at once, but always more.
+    server.disturb(client, [], [Fault::Short(64 * 1024); 200]);
+    server.post(());
+    server.jump(Duration::from_secs(1));
+    assert_eq!(server.closed(client), None);
+    assert_eq!(server.sent(client).len(), 100 * 64 * 1024);
+}
+
+/// Panics when it is made for the second client, and when it is dropped for any other.
+struct Touchy(bool);
+
+thread_local! {
+    static MADE: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+impl Default for Touchy {
+    fn default() -> Self {
+        MADE.set(MADE.get() + 1);
+        assert!(MADE.get() != 2, "no second one");
+        Touchy(true)
+    }
+}
+
+impl Drop for Touchy {
+    fn drop(&mut self) {
+        assert!(!self.0, "dropped");
+    }
+}
+
+/// The hooks were guarded, but not the making and dropping of a session: a panic there ended the
+/// loop and everybody with it.
+#[test]
+fn a_panic_in_making_or_dropping_a_session_ends_that_connection_only() {
+    let server = Server::start(Limits::default(), || {
+        Callbacks::<Touchy>::with_session().on_line(|cx, _| {
+            cx.send("ok\n");
+        })
+    });
+    let mut first = server.connect();
+    first.send("x\n");
+    first.expect("ok\n");
+    assert_eq!(server.connect().rest(), b"");
+    let third = server.connect();
+    drop(first);
+    let mut fourth = server.connect();
+    fourth.send("x\n");
+    fourth.expect("ok\n");
+    drop((third, fourth));
+    let (exit, counters) = server.stop();
+    assert_eq!((exit, counters.panics, counters.open), (Exit::Clean, 4, 0));
 }

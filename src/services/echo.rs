@@ -33,14 +33,15 @@ impl Handler for Echo {
     }
 
     fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
-        // By far the most lines are ASCII, which keeps its length and needs no memory.
         let mut reply = cx.writer();
         reply.put("> ");
-        match str::from_utf8(line) {
-            Ok(text) if !line.is_ascii() => {
+        // Most lines are ASCII: upper case then keeps the length, and needs no memory.
+        let beyond_ascii = if line.is_ascii() { None } else { str::from_utf8(line).ok() };
+        match beyond_ascii {
+            Some(text) => {
                 reply.put(text.to_uppercase());
             }
-            _ => reply.put(line).make_ascii_uppercase(),
+            None => reply.put(line).make_ascii_uppercase(),
         }
         reply.put("\n");
         drop(reply);

@@ -9,7 +9,6 @@
 
 mod echo;
 mod presence;
-mod text;
 mod time;
 
 pub use echo::Echo;

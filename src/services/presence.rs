@@ -1,4 +1,4 @@
-use super::text::{command, printable};
+use crate::text::{command, printable};
 use crate::{CloseReason, Context, Handler};
 
 /// What a newcomer hears.

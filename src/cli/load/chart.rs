@@ -41,6 +41,7 @@ fn draw(
     let mut chart = ChartBuilder::on(&root)
         .caption(title, ("sans-serif", 16))
         .margin(16)
+        .margin_right(40)
         .x_label_area_size(44)
         .y_label_area_size(76)
         .build_cartesian_2d(0.0..nines, vertical)?;

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use reactor::{ConnId, ServiceContext};
+use reactor::{CloseReason, ConnId, ServiceContext};
 
 use super::fault::Fault;
 use super::launcher::Launcher;
@@ -87,6 +87,8 @@ pub(crate) struct Crew {
     /// When the last right line came.
     pub(crate) last_line: u64,
     pub(crate) interrupted: bool,
+    /// Why the first one could not be connected.
+    pub(crate) refusal: Option<CloseReason>,
     pub(crate) server: Readings,
     pub(crate) own: Readings,
     pub(crate) progress: Progress,
@@ -111,6 +113,7 @@ impl Crew {
             ended: 0,
             last_line: 0,
             interrupted: false,
+            refusal: None,
             server: Readings::default(),
             own: Readings::default(),
             progress: Progress::new(&plan),

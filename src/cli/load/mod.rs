@@ -79,28 +79,26 @@ pub(crate) fn load(args: &Load) -> Result<ExitCode, Failure> {
     }
 }
 
-fn play<P: Part>(crew: Crew, part: P) -> Result<ExitCode, Failure> {
+fn play<P: Part>(mut crew: Crew, mut part: P) -> Result<ExitCode, Failure> {
     let limits = crew.plan.limits();
-    let mut stage = Stage::new(crew, part);
     let mut reactor = Reactor::new()?;
     reactor.stop_on_signals()?;
     reactor.set_shutdown_timeout(SHUTDOWN);
-    let service = reactor.add(&mut stage, limits)?;
+    let service = reactor.add(Stage { crew: &mut crew, part: &mut part }, limits)?;
     // It cannot fail: the reactor is there.
     let _ = service.handle().post(());
     let _ = reactor.run()?;
     drop(reactor);
 
-    let Stage { mut crew, mut part, refusal } = stage;
     crew.progress.clear();
     part.conclude(&mut crew);
-    report(&crew, refusal, P::AT_ONCE)
+    report(&crew, P::AT_ONCE)
 }
 
-fn report(crew: &Crew, refusal: Option<CloseReason>, at_once: bool) -> Result<ExitCode, Failure> {
+fn report(crew: &Crew, at_once: bool) -> Result<ExitCode, Failure> {
     let (plan, tally) = (&crew.plan, &crew.tally);
     if tally.connections == 0
-        && let Some(reason) = refusal
+        && let Some(reason) = crew.refusal
     {
         return Err(no_connection(plan, reason));
     }

@@ -80,24 +80,20 @@ pub(crate) trait Part {
 }
 
 /// Brings the clients in, lets them play their part, and sees them out.
+///
+/// The reactor keeps its handlers for itself; what is to be looked at afterwards is borrowed.
 #[derive(Debug)]
-pub(crate) struct Stage<P> {
-    pub(crate) crew: Crew,
-    pub(crate) part: P,
-    /// Why the first one could not be connected.
-    pub(crate) refusal: Option<CloseReason>,
+pub(crate) struct Stage<'p, P> {
+    pub(crate) crew: &'p mut Crew,
+    pub(crate) part: &'p mut P,
 }
 
-impl<P: Part> Stage<P> {
-    pub(crate) fn new(crew: Crew, part: P) -> Stage<P> {
-        Stage { crew, part, refusal: None }
-    }
-
+impl<P: Part> Stage<'_, P> {
     /// Goes on to the next act when it is time. Called whenever something has changed.
     fn advance(&mut self, cx: &mut ServiceContext<'_, Client<P::Session>>) {
         let now = self.crew.now(cx);
-        let crew = &mut self.crew;
-        if self.refusal.is_some() && crew.tally.connections == 0 {
+        let crew = &mut *self.crew;
+        if crew.refusal.is_some() && crew.tally.connections == 0 {
             // Nobody listens: no need to be told so by each of thousands.
             crew.launcher.stop();
         }
@@ -148,7 +144,7 @@ impl<P: Part> Stage<P> {
     }
 
     fn see_out(&mut self, cx: &mut ServiceContext<'_, Client<P::Session>>) {
-        let crew = &mut self.crew;
+        let crew = &mut *self.crew;
         crew.read_end();
         let until = crew.now(cx) + nanos(PATIENCE);
         crew.act = Act::Leaving { until, gave_up: false };
@@ -173,7 +169,9 @@ impl<P: Part> Stage<P> {
         let those: Vec<ConnId> =
             cx.connections().filter(|(_, client)| which(client)).map(|(id, _)| id).collect();
         for id in those {
-            cx.abort_connection(id);
+            if let Some(mut cx) = cx.connection(id) {
+                cx.abort();
+            }
         }
     }
 
@@ -182,7 +180,7 @@ impl<P: Part> Stage<P> {
         cx.session().state = State::Done;
         let number = cx.session().number;
         self.crew.departed(number);
-        self.part.left(&mut self.crew, cx, right);
+        self.part.left(self.crew, cx, right);
         self.crew.fill(cx);
         self.advance(cx);
     }
@@ -206,14 +204,14 @@ impl<P: Part> Stage<P> {
         cx.session().state = State::Here;
         let now = self.crew.now(cx);
         self.crew.arrived(cx.session().number, cx.id(), now);
-        self.part.arrived(&mut self.crew, cx);
+        self.part.arrived(self.crew, cx);
         self.crew.fill(cx);
         self.advance(cx);
         Some(common)
     }
 
     fn beat_again(&self, cx: &mut ServiceContext<'_, Client<P::Session>>) {
-        let crew = &self.crew;
+        let crew = &*self.crew;
         if crew.act == Act::Over {
             return;
         }
@@ -229,7 +227,7 @@ impl<P: Part> Stage<P> {
     }
 }
 
-impl<P: Part> Handler for Stage<P> {
+impl<P: Part> Handler for Stage<'_, P> {
     type Session = Client<P::Session>;
     type Message = ();
 
@@ -261,7 +259,7 @@ impl<P: Part> Handler for Stage<P> {
         let rest = &bytes[greeting..];
         let mut taken = greeting;
         if !rest.is_empty() {
-            taken += self.part.take(&mut self.crew, cx, rest);
+            taken += self.part.take(self.crew, cx, rest);
         }
         self.crew.tally.bytes_received += taken as u64;
         if !self.crew.is_playing() {
@@ -273,7 +271,7 @@ impl<P: Part> Handler for Stage<P> {
     fn on_eof(&mut self, cx: &mut Context<'_, Self::Session>) {
         match cx.session().state {
             State::Here => {
-                let right = self.part.ended(&mut self.crew, cx);
+                let right = self.part.ended(self.crew, cx);
                 if !right {
                     self.crew.tally.fault(Fault::ClosedEarly, 1);
                 }
@@ -301,7 +299,7 @@ impl<P: Part> Handler for Stage<P> {
                 let (number, source) = (client.number, client.source);
                 let fault = Fault::of_connect(reason);
                 if fault != Fault::NoPorts {
-                    self.refusal.get_or_insert(reason);
+                    self.crew.refusal.get_or_insert(reason);
                 }
                 self.crew.not_connected(number, source, fault);
             }
@@ -324,7 +322,7 @@ impl<P: Part> Handler for Stage<P> {
     fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, Self::Session>, _timer: TimerId) {
         let now = self.crew.now(cx);
         self.crew.fill(cx);
-        self.part.beat(&mut self.crew, cx);
+        self.part.beat(self.crew, cx);
         if self.crew.launcher.in_flight > 0 && now > self.crew.moved + nanos(PATIENCE) {
             // Their greeting will not come any more.
             self.crew.moved = now;

@@ -94,7 +94,7 @@ impl<const CHURN: bool> Talk<CHURN> {
         }
     }
 
-    /// Sends the next lines of the client that a hook is about.
+    /// Sends a client's next lines.
     fn say(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, lines: u32, when: u64) {
         let client = cx.session();
         self.line.set_client(client.number);
@@ -107,41 +107,20 @@ impl<const CHURN: bool> Talk<CHURN> {
             sequence = sequence.wrapping_add(1);
         }
         drop(out);
-        self.said(crew, lines);
-    }
-
-    /// Sends the next lines of any client.
-    fn say_as(&mut self, crew: &mut Crew, cx: &mut Cast<'_>, id: ConnId, lines: u32, when: u64) {
-        let Some(client) = cx.session_of(id) else { return };
-        self.line.set_client(client.number);
-        let mut sequence = client.part.sent;
-        client.part.note(lines, when);
-        for _ in 0..lines {
-            self.line.set_sequence(sequence);
-            cx.send_to(id, self.line.bytes());
-            sequence = sequence.wrapping_add(1);
-        }
-        self.said(crew, lines);
-    }
-
-    fn said(&mut self, crew: &mut Crew, lines: u32) {
         self.waiting += u64::from(lines);
         crew.tally.bytes_sent += u64::from(lines) * self.line.len() as u64;
     }
 
-    fn say_bye(crew: &mut Crew, cx: &mut Cast<'_>, id: ConnId) {
-        if let Some(client) = cx.session_of(id) {
-            client.part.leaving = true;
-            cx.send_to(id, BYE);
-            crew.tally.bytes_sent += BYE.len() as u64;
-        }
+    fn say_bye(crew: &mut Crew, cx: &mut Cx<'_>) {
+        cx.session().part.leaving = true;
+        cx.send(BYE);
+        crew.tally.bytes_sent += BYE.len() as u64;
     }
 
     /// Replies have come: sends what may be sent now.
     fn go_on(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, replies: u32, now: u64) {
         if CHURN {
-            let id = cx.id();
-            return Self::say_bye(crew, cx, id);
+            return Self::say_bye(crew, cx);
         }
         if !crew.is_playing() {
             return;
@@ -179,14 +158,16 @@ Send me text lines and conclude with the BYE command.
         if let Some(rate) = self.rate {
             self.pace = Some(Pace::new(now, rate));
             for (index, id) in self.paced.iter().enumerate() {
-                if let Some(client) = cx.session_of(*id) {
-                    client.part.turn = index as u64;
+                if let Some(mut cx) = cx.connection(*id) {
+                    cx.session().part.turn = index as u64;
                 }
             }
             return;
         }
         for id in std::mem::take(&mut self.paced) {
-            self.say_as(crew, cx, id, self.depth, now);
+            if let Some(mut cx) = cx.connection(id) {
+                self.say(crew, &mut cx, self.depth, now);
+            }
         }
     }
 
@@ -267,11 +248,11 @@ Send me text lines and conclude with the BYE command.
             let turn = self.turns;
             self.turns += 1;
             let id = self.paced[(turn % many) as usize];
-            let Some(client) = cx.session_of(id) else { continue };
-            let session = &mut client.part;
+            let Some(mut cx) = cx.connection(id) else { continue };
+            let session = &mut cx.session().part;
             if session.turn == turn && session.waiting() < self.depth {
                 session.turn += many;
-                self.say_as(crew, cx, id, 1, now);
+                self.say(crew, &mut cx, 1, now);
             }
         }
     }
@@ -284,14 +265,16 @@ Send me text lines and conclude with the BYE command.
         let late = cx.connections().filter(|(_, client)| CHURN || client.part.waiting() > 0);
         let late: Vec<_> = late.map(|(id, _)| id).collect();
         for id in late {
-            cx.abort_connection(id);
+            if let Some(mut cx) = cx.connection(id) {
+                cx.abort();
+            }
         }
     }
 
     fn leave(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) -> bool {
         for index in 0..crew.ids.len() {
-            if let Some(id) = crew.ids[index] {
-                Self::say_bye(crew, cx, id);
+            if let Some(mut cx) = crew.ids[index].and_then(|id| cx.connection(id)) {
+                Self::say_bye(crew, &mut cx);
             }
         }
         true

@@ -1,14 +1,14 @@
-//! Text of one client on its way to another's terminal.
+//! Small helpers for protocols of commands and for text that one client shows to another.
 
 /// The text with its control characters (C0, DEL, C1, and so the escape sequences that could
 /// rewrite somebody's terminal) replaced by `?`, and what is not UTF-8 by U+FFFD.
-pub(crate) fn printable(bytes: &[u8]) -> String {
+pub fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// The first word of a line and what follows the one space or tab after it.
-pub(crate) fn command(line: &[u8]) -> (&[u8], &[u8]) {
+pub fn command(line: &[u8]) -> (&[u8], &[u8]) {
     match line.iter().position(|byte| matches!(byte, b' ' | b'\t')) {
         Some(end) => (&line[..end], &line[end + 1..]),
         None => (line, b""),

@@ -1,0 +1,214 @@
+//! The examples, each started as a program and talked to over real sockets.
+
+mod util;
+
+use std::io::{BufRead, BufReader, Read as _};
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use util::{Client, PATIENCE, until};
+
+/// A running example; killed when dropped.
+struct Example {
+    child: Child,
+    addr: SocketAddr,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Example {
+    /// Starts it on a free port and waits until it says where it listens.
+    #[track_caller]
+    fn start(name: &str) -> Example {
+        let mut command = Command::new(binary(name));
+        let command = command.arg("127.0.0.1:0").stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (tell, lines) = mpsc::channel();
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|l| tell.send(l)));
+        // From here on whatever goes wrong kills the child.
+        let mut example = Example { child, addr: SocketAddr::from(([0; 4], 0)), lines };
+        let first = example.line();
+        let addr = first.strip_prefix("listening on ").and_then(|addr| addr.parse().ok());
+        example.addr = addr.unwrap_or_else(|| panic!("{name} began with {first:?}"));
+        example
+    }
+
+    /// The next line of its stdout.
+    #[track_caller]
+    fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("the example printed no line")
+    }
+
+    fn connect(&self) -> Client {
+        Client::connect(self.addr)
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        // Both fail only when it has ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Where cargo puts an example: beside the folder of this test's own program.
+fn binary(name: &str) -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let path = own.parent().and_then(Path::parent).unwrap().join("examples").join(name);
+    assert!(path.exists(), "{} is missing: run `cargo build --examples`", path.display());
+    path
+}
+
+#[test]
+fn hello_says_hello_and_hangs_up() {
+    let example = Example::start("hello");
+    for _ in 0..3 {
+        assert_eq!(example.connect().rest(), b"Hello, world!\n");
+    }
+}
+
+#[test]
+fn callbacks_upper_case_lines_and_share_their_counts() {
+    let example = Example::start("callbacks");
+    let mut first = example.connect();
+    first.expect("Welcome! You are 1 of 1. Say `bye` to leave.\n");
+    let mut second = example.connect();
+    second.expect("Welcome! You are 2 of 2. Say `bye` to leave.\n");
+    second.send("hello, été\r\nbye\nnever\n");
+    assert_eq!(second.rest(), "HELLO, ÉTÉ\nBYE\n".as_bytes());
+    assert_eq!(example.line(), "one left (closed by the handler), 1 still here");
+    first.send("the last words");
+    first.end();
+    assert_eq!(first.rest(), b"THE LAST WORDS\n");
+    assert_eq!(example.line(), "one left (closed by the peer), 0 still here");
+    example.connect().expect("Welcome! You are 1 of 3. Say `bye` to leave.\n");
+}
+
+#[test]
+fn embed_is_a_chat_of_those_who_say_their_name() {
+    let example = Example::start("embed");
+    let join = |name: &str| {
+        let mut client = example.connect();
+        client.expect("Who are you? Ten seconds to say it.\n");
+        client.send(format!("{name}\n"));
+        client
+    };
+    let mut shy = example.connect();
+    let mut ann = join("ann");
+    ann.expect("* ann is here\n");
+    let mut bob = join("b\x1b[31mob");
+    bob.expect("* b?[31mob is here\n");
+    bob.send("hello\n");
+    bob.end();
+    assert_eq!(bob.rest(), b"b?[31mob: hello\n");
+    ann.expect("* b?[31mob is here\nb?[31mob: hello\n* b?[31mob left\n");
+    assert_eq!(shy.rest(), b"Who are you? Ten seconds to say it.\n* too late\n");
+    // Ann hears nothing of one that never said its name.
+    ann.send("still here\n");
+    ann.expect("ann: still here\n");
+}
+
+#[test]
+fn foreign_loop_serves_the_guest_and_minds_its_own_socket() {
+    let example = Example::start("foreign_loop");
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    udp.set_read_timeout(Some(PATIENCE)).unwrap();
+    let ask = || {
+        udp.send_to(b"\n", example.addr).unwrap();
+        let mut buf = [0; 64];
+        let count = udp.recv(&mut buf).expect("no answer from the host");
+        String::from_utf8(buf[..count].to_vec()).unwrap()
+    };
+    assert_eq!(ask(), "clients of the guest: 0\n");
+    let mut clients = [example.connect(), example.connect()];
+    clients.iter_mut().for_each(|client| client.expect("One moment...\n"));
+    assert_eq!(ask(), "clients of the guest: 2\n");
+    for mut client in clients {
+        assert_eq!(client.rest(), b"Thank you for waiting.\n");
+    }
+    until("the guest's clients are gone", || ask() == "clients of the guest: 0\n");
+}
+
+#[test]
+fn offload_answers_in_order_and_others_meanwhile() {
+    let example = Example::start("offload");
+    let mut slow = example.connect();
+    // Far more than it can do while this test lasts.
+    slow.send("1000000000\n10\n");
+    let mut client = example.connect();
+    client.send("200000\nten\n100\n\n0\n10");
+    client.end();
+    let answers = "17984 primes below 200000\na number, please\n25 primes below 100\n\
+                   a number, please\n0 primes below 0\n4 primes below 10\n";
+    assert_eq!(String::from_utf8_lossy(&client.rest()), answers);
+    slow.stream.set_nonblocking(true).unwrap();
+    let early = slow.stream.read(&mut [0; 64]);
+    assert!(early.is_err(), "an answer overtook the one before it: {early:?}");
+}
+
+#[test]
+fn admin_console_shows_and_changes_the_program() {
+    let example = Example::start("admin_console");
+    let mut client = example.connect();
+    let jobs = |client: &mut Client| -> u64 {
+        client.send("status\n");
+        let line = client.line();
+        let (jobs, rest) = line.split_once(' ').unwrap();
+        assert!(rest.starts_with("jobs done, pause "), "{line:?}");
+        jobs.parse().unwrap()
+    };
+    client.send("pause 1\r\npause a\npause\n");
+    client.expect("pause 1 ms\n");
+    client.expect("Say `status` or `pause MILLISECONDS`.\n".repeat(2));
+    let before = jobs(&mut client);
+    until("the program works while it is asked", || jobs(&mut client) > before + 2);
+    client.send("pause 86400000\n");
+    client.expect("pause 86400000 ms\n");
+    let mut other = example.connect();
+    other.send("status\n");
+    assert!(other.line().ends_with(" jobs done, pause 86400000 ms\n"));
+}
+
+#[test]
+fn testing_runs_its_checks() {
+    let output = Command::new(binary("testing")).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let told = "a question may come in pieces: ok\na reset takes nobody else along: ok\n\
+                who stays for too long is sent away: ok\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), told);
+}
+
+#[test]
+fn a_taken_port_is_an_error_with_the_remedy() {
+    let example = Example::start("hello");
+    let mut command = Command::new(binary("callbacks"));
+    let output = command.arg(example.addr.to_string()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("choose another one"), "{error}");
+}
+
+#[test]
+fn each_is_short_and_says_what_to_try() {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines = text.lines().count();
+        assert!(lines < 60, "{name} has {lines} lines");
+        let head: Vec<_> = text.lines().take_while(|line| line.starts_with("//!")).collect();
+        let head = head.join("\n");
+        assert!(head.contains(&format!("$ cargo run --example {name}\n")), "{name}: how to run it");
+        assert!(name == "testing" || head.contains("nc 127.0.0.1 80"), "{name}: the nc line");
+        names.push(name);
+    }
+    names.sort();
+    let wanted =
+        ["admin_console", "callbacks", "embed", "foreign_loop", "hello", "offload", "testing"];
+    assert_eq!(names, wanted);
+}

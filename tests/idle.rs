@@ -1,0 +1,279 @@
+//! Promise 7: idle is free. And the part of promise 1 that only an allocator sees: no allocation
+//! for a line.
+//!
+//! All is measured on the heap, to the byte, by an allocator that counts; the reactor runs on the
+//! test's own thread. Only the ten thousand connections are measured in resident memory, in a
+//! process of their own, because that is what the figure is promised in.
+
+mod util;
+
+use std::alloc::System;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use reactor::{Context, Handler, Limits, Reactor, ServiceContext};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+#[global_allocator]
+static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// The counts are those of the whole process, so one test runs at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Bytes on the heap.
+fn heap() -> usize {
+    let stats = HEAP.stats();
+    stats.bytes_allocated - stats.bytes_deallocated
+}
+
+fn allocations() -> usize {
+    let stats = HEAP.stats();
+    stats.allocations + stats.reallocations
+}
+
+const BIG: usize = 8 * 1024 * 1024;
+
+/// Answers each line with `ok`, and `big` with a lot.
+struct Frugal {
+    big: Vec<u8>,
+}
+
+impl Handler for Frugal {
+    type Session = ();
+    type Message = ();
+
+    fn on_open(&mut self, cx: &mut Context<'_, ()>) {
+        cx.send("hello\n");
+    }
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        cx.send(if line == b"big" { &self.big[..] } else { b"ok\n" });
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, (): ()) {
+        println!("{} {} {}", cx.counters().open, heap(), resident());
+    }
+}
+
+/// Resident memory of this process, in bytes.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+}
+
+struct World {
+    reactor: Reactor<'static>,
+    addr: SocketAddr,
+}
+
+impl World {
+    fn new(limits: Limits) -> World {
+        let mut reactor = Reactor::new().unwrap();
+        let handler = Frugal { big: vec![b'x'; BIG] };
+        let service = reactor.listen_with("127.0.0.1:0", handler, limits).unwrap();
+        let addr = service.address().unwrap().as_socket().unwrap();
+        World { reactor, addr }
+    }
+
+    fn connect(&mut self) -> TcpStream {
+        let mut client = connect(self.addr);
+        client.set_nonblocking(true).unwrap();
+        self.read(&mut client, b"hello\n".len());
+        client
+    }
+
+    /// Turns until the client has got so many bytes.
+    fn read(&mut self, client: &mut TcpStream, mut count: usize) {
+        let mut buf = [0; 16 * 1024];
+        let deadline = Instant::now() + util::PATIENCE;
+        while count > 0 {
+            let most = buf.len().min(count);
+            match client.read(&mut buf[..most]) {
+                Ok(0) => panic!("the end came"),
+                Ok(got) => count -= got,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    assert!(Instant::now() < deadline, "{count} bytes did not come");
+                    self.reactor.turn(Some(Duration::from_millis(1))).unwrap();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Turns until the reactor has read it all.
+    fn write(&mut self, client: &mut TcpStream, mut bytes: &[u8]) {
+        let wanted = self.reactor.counters().bytes_in + bytes.len() as u64;
+        let deadline = Instant::now() + util::PATIENCE;
+        while self.reactor.counters().bytes_in < wanted {
+            assert!(Instant::now() < deadline, "{} bytes did not leave", bytes.len());
+            match client.write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => panic!("{error}"),
+            }
+            self.reactor.turn(Some(Duration::from_millis(1))).unwrap();
+        }
+    }
+}
+
+/// A client whose end leaves no port behind that waits for stragglers.
+fn connect(addr: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect(addr).unwrap();
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    client
+}
+
+#[test]
+fn after_a_long_line_an_idle_connection_owns_no_buffer() {
+    let _alone = alone();
+    let most = rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    let count = (most / 2).saturating_sub(200).min(1_000) as usize;
+    let mut world = World::new(Limits::default());
+    let mut clients: Vec<_> = (0..count).map(|_| world.connect()).collect();
+    let line = vec![b'x'; 60_000];
+    let before = heap();
+    let (mut most, mut level) = (0, before);
+    for (number, client) in clients.iter_mut().enumerate() {
+        world.write(client, &line);
+        most = most.max(heap() - before);
+        // The end of the line, and a short one that comes in two pieces: what is kept of it is
+        // as small as it is.
+        world.write(client, b"\nsho");
+        assert!(number == 0 || heap() < level + 1_000, "{} for 3", heap() - level);
+        world.write(client, b"rt\n");
+        world.read(client, 6);
+        if number == 0 {
+            level = heap();
+            // The scratch buffer and the arena are there now.
+            assert!(most >= 60_000, "an unfinished line is kept: {most}");
+        }
+    }
+    let after = heap().saturating_sub(before);
+    println!("{count} connections after lines of 60 KB own {after} bytes more than before");
+    // What all share has grown once.
+    assert!(after < 150_000, "{after}");
+    level = heap();
+    for client in &mut clients {
+        world.write(client, &line);
+        world.write(client, b"\n");
+        world.read(client, 3);
+    }
+    assert!(heap() <= level, "{} more after another round", heap() - level);
+}
+
+#[test]
+fn after_a_backlog_an_idle_connection_owns_no_buffer() {
+    let _alone = alone();
+    let mut world = World::new(Limits::default());
+    let mut clients: Vec<_> = (0..20).map(|_| world.connect()).collect();
+    let mut level = 0;
+    for (number, client) in clients.iter_mut().enumerate() {
+        if number == 1 {
+            level = heap();
+        }
+        world.write(client, b"big\n");
+        for _ in 0..5 {
+            world.reactor.turn(Some(Duration::ZERO)).unwrap();
+        }
+        assert!(number == 0 || heap() > level + 100_000, "the kernel took all of it");
+        world.read(client, BIG);
+        world.reactor.turn(Some(Duration::ZERO)).unwrap();
+    }
+    assert!(heap() <= level + 1_000, "{} more for 19 backlogs", heap() - level);
+}
+
+#[test]
+fn nothing_is_allocated_for_a_line() {
+    let _alone = alone();
+    let mut world = World::new(Limits::default());
+    let mut client = world.connect();
+    let lines = b"a line of the usual length\n".repeat(1_000);
+    world.write(&mut client, &lines);
+    world.read(&mut client, 3_000);
+    let before = allocations();
+    for _ in 0..20 {
+        world.write(&mut client, &lines);
+        world.read(&mut client, 3_000);
+    }
+    let count = allocations() - before;
+    println!("{count} allocations for 20000 lines");
+    assert!(count < 500, "{count} allocations for 20000 lines");
+}
+
+/// The process that is measured: it serves, and reports when asked.
+fn serves_and_reports() {
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    let limits = Limits { max_connections: 20_000, ..Limits::default() };
+    let mut reactor = Reactor::new().unwrap();
+    let service = reactor.listen_with("127.0.0.1:0", Frugal { big: Vec::new() }, limits).unwrap();
+    println!("\nport {}", service.port());
+    let handle = service.handle();
+    std::thread::spawn(move || {
+        for _ in std::io::stdin().lines().map_while(Result::ok) {
+            handle.post(()).unwrap();
+        }
+        handle.stop();
+    });
+    reactor.run().unwrap();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn ten_thousand_idle_connections() {
+    const SERVES: &str = "REACTOR_TEST_SERVES";
+    if std::env::var_os(SERVES).is_some() {
+        return serves_and_reports();
+    }
+    let _alone = alone();
+    let most = rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    let count = most.saturating_sub(200).min(10_000) as usize;
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "ten_thousand_idle_connections", "--nocapture"])
+        .env(SERVES, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ask = child.stdin.take().unwrap();
+    let mut answers = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let port = answers.find_map(|line| line.strip_prefix("port ").map(str::to_owned)).unwrap();
+    let addr = SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
+    let mut report = || {
+        ask.write_all(b"\n").unwrap();
+        let line = answers.next().unwrap();
+        let mut numbers = line.split(' ').map(|number| number.parse::<usize>().unwrap());
+        [numbers.next().unwrap(), numbers.next().unwrap(), numbers.next().unwrap()]
+    };
+    let mut greeting = [0; 6];
+    let mut clients = Vec::new();
+    let mut grow = |to| {
+        while clients.len() < to {
+            let mut client = connect(addr);
+            client.read_exact(&mut greeting).unwrap();
+            clients.push(client);
+        }
+    };
+    // What one connection needs, all share from then on.
+    grow(10);
+    report();
+    let [_, heap, resident] = report();
+    grow(count);
+    let [open, heap_after, resident_after] = report();
+    assert_eq!(open, count);
+    let each = |more: usize| more / (count - 10);
+    let (heap, resident) = (each(heap_after - heap), each(resident_after - resident));
+    println!(
+        "{count} idle connections: {resident} bytes of resident memory each \
+         ({heap} asked of the heap, room for more connections included)"
+    );
+    assert!(resident < 300, "{resident} bytes each");
+    drop((clients, ask));
+    assert!(child.wait().unwrap().success());
+}

@@ -1,0 +1,117 @@
+//! The time service over real sockets: the rhythm, the count, and the date's form.
+
+#![cfg(feature = "services")]
+
+mod util;
+
+use std::time::{Duration, Instant};
+
+use reactor::services::Time;
+use reactor::{CloseReason, Limits};
+use util::{Client, Server};
+
+const INTERVAL: Duration = Duration::from_millis(20);
+
+fn server(count: u64) -> Server<()> {
+    Server::start(Limits::default(), move || Time::new(INTERVAL, count))
+}
+
+/// `{'time' : 'EEE MMM dd HH:mm:ss zzz yyyy'}`, as Java's `Date.toString()` has it.
+#[track_caller]
+fn check(line: &str) {
+    let date = line.strip_prefix("{'time' : '").and_then(|rest| rest.strip_suffix("'}\n"));
+    let words: Vec<_> = date.unwrap_or_else(|| panic!("{line:?}")).split(' ').collect();
+    let [day, month, date, time, zone, year] = words[..] else { panic!("{line:?}") };
+    assert!(["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"].contains(&day), "{line:?}");
+    let months = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec";
+    assert!(months.split(' ').any(|name| name == month), "{line:?}");
+    let number = |text: &str, digits: usize, most: u32| {
+        assert!(text.len() == digits && text.bytes().all(|b| b.is_ascii_digit()), "{line:?}");
+        let number: u32 = text.parse().unwrap();
+        assert!(number <= most, "{line:?}");
+        number
+    };
+    assert!(number(date, 2, 31) > 0, "{line:?}");
+    let [hours, minutes, seconds] = time.split(':').collect::<Vec<_>>()[..] else {
+        panic!("{line:?}")
+    };
+    number(hours, 2, 23);
+    number(minutes, 2, 59);
+    number(seconds, 2, 60);
+    assert!(!zone.is_empty() && zone.bytes().all(|b| b.is_ascii_graphic()), "{line:?}");
+    assert!(number(year, 4, 9999) >= 2024, "{line:?}");
+}
+
+fn stream(mut client: Client, count: usize) -> Duration {
+    let began = Instant::now();
+    for _ in 0..count {
+        check(&client.line());
+    }
+    let took = began.elapsed();
+    assert_eq!(client.rest(), b"", "no more than {count} lines");
+    took
+}
+
+#[test]
+fn several_clients_get_fifteen_lines_each_from_its_own_arrival() {
+    let server = server(15);
+    let mut first = server.connect();
+    // The others come when the first has had five.
+    for _ in 0..5 {
+        check(&first.line());
+    }
+    let began = Instant::now();
+    let others: Vec<_> = (0..5)
+        .map(|_| {
+            let client = server.connect();
+            std::thread::spawn(move || stream(client, 15))
+        })
+        .collect();
+    stream(first, 10);
+    for other in others {
+        let took = other.join().unwrap();
+        // One line at once and fourteen at intervals; the first may have waited for us.
+        assert!(took >= INTERVAL * 13, "{took:?}");
+    }
+    // At the same time, not one after the other, even on a machine that is three times too slow.
+    assert!(began.elapsed() < INTERVAL * 15 * 4, "{:?}", began.elapsed());
+    let (_, counters) = server.stop();
+    assert_eq!((counters.accepted, counters.closed(CloseReason::Closed)), (6, 6));
+}
+
+#[test]
+fn count_zero_streams_until_the_client_leaves() {
+    let server = server(0);
+    let mut client = server.connect();
+    for _ in 0..40 {
+        check(&client.line());
+    }
+    drop(client);
+    let mut other = server.connect();
+    check(&other.line());
+    drop(other);
+}
+
+#[test]
+fn a_half_closed_client_gets_all_of_it_and_input_is_ignored() {
+    let server = server(15);
+    let quiet = server.connect();
+    quiet.end();
+    let mut chatty = server.connect();
+    chatty.send(b"BYE\nKILL\n\xff\xff\n");
+    chatty.send(vec![b'x'; 300_000]);
+    chatty.end();
+    stream(quiet, 15);
+    stream(chatty, 15);
+    let (_, counters) = server.stop();
+    assert_eq!((counters.lines_in, counters.bytes_in), (0, 300_012));
+    assert_eq!(counters.closed(CloseReason::PeerClosed), 2);
+}
+
+#[test]
+fn the_first_line_comes_at_once_and_one_can_be_all() {
+    let server = Server::start(Limits::default(), || Time::new(Duration::from_secs(3600), 1));
+    let began = Instant::now();
+    stream(server.connect(), 1);
+    assert!(began.elapsed() < Duration::from_secs(20));
+}
