@@ -11,6 +11,7 @@ use std::sync::mpsc::channel;
 
 use program::{Folder, Program, REACTOR};
 use serde_json::Value;
+use util::Client;
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\
                         Send me text lines and conclude with the BYE command.\n";
@@ -332,6 +333,22 @@ fn clients_that_get_different_numbers_of_lines() {
     let place = server(|mut stream| drop(stream.write_all(b"{'time' : 'soon'}\n")));
     let kinds = faulty(&place, &["--mode=time", "--clients=2"]);
     assert_eq!(kinds, serde_json::json!({ "wrong_reply": 2 }));
+}
+
+#[test]
+fn a_guest_in_the_room_is_noticed() {
+    let servers = Servers::start();
+    let mut guest = Client::connect(servers.presence.parse().unwrap());
+    let place = servers.presence.clone();
+    // Not so fast that the guest, who does not read on, is closed as a slow consumer.
+    let args = ["--mode=presence", "--clients=3", "--duration=1s", "--rate=100/s"];
+    let running = std::thread::spawn(move || json(&place, &args));
+    while !guest.line().contains(" says: ") {}
+    guest.send("SAY boo\n");
+    let (result, status, _) = running.join().unwrap();
+    assert_eq!(status, 1, "{result}");
+    assert_eq!(result["errors_by_kind"], serde_json::json!({ "wrong_reply": 3 }));
+    assert_eq!(result["first_wrong"], "An anonymous user says: boo\\n");
 }
 
 #[test]

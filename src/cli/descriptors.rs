@@ -60,13 +60,14 @@ pub(crate) fn check(limit: u64, services: usize, max_connections: usize) -> Resu
     )))
 }
 
-/// Says whether the limit suffices for so many connections outward.
-pub(crate) fn check_clients(limit: u64, clients: u32) -> Result<(), Failure> {
-    let needed = u64::from(clients) + OWN;
+/// Says whether the limit suffices for so many connections outward, and some to spare.
+pub(crate) fn check_clients(limit: u64, clients: u32, spare: u32) -> Result<(), Failure> {
+    let own = u64::from(spare) + OWN;
+    let needed = u64::from(clients) + own;
     if needed <= limit {
         return Ok(());
     }
-    let most = limit.saturating_sub(OWN);
+    let most = limit.saturating_sub(own);
     Err(Failure::Runtime(format!(
         "--clients {clients} needs {needed} file descriptors, but the limit is {limit}: raise it \
          first (ulimit -n {needed}), or give --clients {most} or less"
@@ -85,9 +86,11 @@ mod tests {
 
     #[test]
     fn clients_take_one_each() {
-        assert!(check_clients(1024, 1008).is_ok());
-        let said = check_clients(1024, 1009).unwrap_err().to_string();
+        assert!(check_clients(1024, 1008, 0).is_ok());
+        let said = check_clients(1024, 1009, 0).unwrap_err().to_string();
         assert!(said.contains("needs 1025") && said.contains("--clients 1008 or less"), "{said}");
+        let said = check_clients(1024, 1000, 256).unwrap_err().to_string();
+        assert!(said.contains("needs 1272") && said.contains("--clients 752 or less"), "{said}");
     }
 
     #[test]

@@ -1,3 +1,5 @@
+use std::collections::VecDeque;
+
 /// Connections that are being opened at once: more would only wait in the server's backlog, and
 /// past that be tried again by TCP after a second.
 const MOST_IN_FLIGHT: u32 = 256;
@@ -10,7 +12,7 @@ pub(crate) struct Launcher {
     /// Those that have had their first turn.
     fresh: u32,
     /// Those that are to be connected again.
-    again: Vec<u32>,
+    again: VecDeque<u32>,
     /// Connects begun and neither greeted nor over.
     pub(crate) in_flight: u32,
     /// Connections per second.
@@ -25,7 +27,7 @@ impl Launcher {
         Launcher {
             clients,
             fresh: 0,
-            again: Vec::new(),
+            again: VecDeque::new(),
             in_flight: 0,
             ramp,
             next: 0.0,
@@ -49,13 +51,12 @@ impl Launcher {
                 self.next = base + SECOND / ramp;
             }
         }
-        let number = self.again.pop().or_else(|| {
-            let fresh = self.fresh;
-            (fresh < self.clients).then(|| {
-                self.fresh += 1;
-                fresh
-            })
-        })?;
+        let number = if self.fresh < self.clients {
+            self.fresh += 1;
+            self.fresh - 1
+        } else {
+            self.again.pop_front()?
+        };
         self.in_flight += 1;
         Some(number)
     }
@@ -63,7 +64,7 @@ impl Launcher {
     /// A client is to be connected once more.
     pub(crate) fn again(&mut self, number: u32) {
         if !self.stopped {
-            self.again.push(number);
+            self.again.push_back(number);
         }
     }
 
@@ -93,13 +94,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_client_once_and_those_that_come_back_first() {
+    fn each_client_once_and_then_those_that_come_back() {
         let mut launcher = Launcher::new(3, None);
         assert_eq!((launcher.next(0), launcher.next(0)), (Some(0), Some(1)));
         launcher.again(0);
         assert_eq!(
             (launcher.next(0), launcher.next(0), launcher.next(0)),
-            (Some(0), Some(2), None)
+            (Some(2), Some(0), None)
         );
         assert!(!launcher.is_waiting() && !launcher.is_done());
         launcher.in_flight = 0;

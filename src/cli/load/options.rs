@@ -85,7 +85,7 @@ pub(crate) enum Mode {
     Pipeline,
     /// Each client connects and says nothing until the end.
     Idle,
-    /// Each client connects, sends one line and BYE, and does it again.
+    /// Each client connects, sends one line and BYE, and does it again; a latency is such a visit.
     Churn,
     /// One client after the other SAYs something in the room of the presence service, which must
     /// have no other guests; a latency lasts until the last client has heard it.
