@@ -3,7 +3,7 @@ use reactor::{Context, ServiceContext};
 
 use super::crew::{Client, Crew};
 use super::fault::Fault;
-use super::stage::Part;
+use super::part::Part;
 use super::tally::Tally;
 
 /// Times from line to line that the rhythm is taken from.

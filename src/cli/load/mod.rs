@@ -2,6 +2,7 @@
 
 mod chart;
 mod clock;
+mod conversation;
 mod crew;
 mod fault;
 mod json;
@@ -9,6 +10,7 @@ mod launcher;
 mod options;
 mod outcome;
 mod pace;
+mod part;
 mod payload;
 mod plan;
 mod process;
@@ -34,10 +36,11 @@ use self::fault::Fault;
 pub(crate) use self::options::Load;
 use self::options::Mode;
 use self::outcome::Outcome;
+use self::part::Part;
 use self::plan::Plan;
 use self::process::Usage;
 use self::room::Room;
-use self::stage::{Part, Stage};
+use self::stage::Stage;
 use self::talk::Talk;
 use super::descriptors;
 use super::failure::Failure;

@@ -3,8 +3,8 @@ use reactor::{ConnId, Context, ServiceContext};
 use super::crew::{Client, Crew};
 use super::fault::Fault;
 use super::pace::Pace;
+use super::part::Part;
 use super::payload::{SAY, Template};
-use super::stage::Part;
 
 const ARRIVED: &[u8] = b"Someone has arrived...\n";
 const GONE: &[u8] = b"An anonymous user has left the room.\n";

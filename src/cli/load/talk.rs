@@ -1,63 +1,18 @@
-use std::collections::VecDeque;
-
 use reactor::{ConnId, Context, ServiceContext};
 
+use super::conversation::Conversation;
 use super::crew::{Client, Crew};
 use super::fault::Fault;
 use super::options::Mode;
 use super::pace::Pace;
+use super::part::Part;
 use super::payload::Template;
-use super::stage::Part;
 
 const BYE: &str = "BYE\n";
 const GOODBYE: &[u8] = b"> BYE\n";
 
-/// What one client of the echo service has said and heard.
-#[derive(Debug, Default)]
-pub(crate) struct Session {
-    /// The number of the next line to send, and of the next reply.
-    sent: u32,
-    heard: u32,
-    /// When the lines without a reply were sent, and how many at that moment.
-    flight: VecDeque<(u64, u32)>,
-    /// With a rate: the next of all lines that is this client's.
-    turn: u64,
-    /// BYE was sent, and was answered.
-    leaving: bool,
-    left: bool,
-}
-
-impl Session {
-    fn waiting(&self) -> u32 {
-        self.sent.wrapping_sub(self.heard)
-    }
-
-    fn note(&mut self, lines: u32, when: u64) {
-        self.sent = self.sent.wrapping_add(lines);
-        match self.flight.back_mut() {
-            Some((last, count)) if *last == when => *count += lines,
-            _ => self.flight.push_back((when, lines)),
-        }
-    }
-
-    /// So many of the oldest lines are no longer in flight; tells when they were sent.
-    fn landed(&mut self, mut lines: u32, mut tell: impl FnMut(u64, u32)) {
-        while lines > 0
-            && let Some((when, count)) = self.flight.front_mut()
-        {
-            let these = lines.min(*count);
-            tell(*when, these);
-            *count -= these;
-            lines -= these;
-            if *count == 0 {
-                self.flight.pop_front();
-            }
-        }
-    }
-}
-
-type Cast<'a> = ServiceContext<'a, Client<Session>>;
-type Cx<'a> = Context<'a, Client<Session>>;
+type Cast<'a> = ServiceContext<'a, Client<Conversation>>;
+type Cx<'a> = Context<'a, Client<Conversation>>;
 
 /// The modes that speak to the echo service: echo, pipeline, idle and churn.
 #[derive(Debug)]
@@ -141,7 +96,7 @@ impl<const CHURN: bool> Talk<CHURN> {
 }
 
 impl<const CHURN: bool> Part for Talk<CHURN> {
-    type Session = Session;
+    type Session = Conversation;
 
     const GREETING: &str = "\
 Welcome to the Reactor Server.
@@ -298,23 +253,5 @@ Send me text lines and conclude with the BYE command.
             }
             crew.launcher.again(number);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_land_in_the_order_they_were_sent() {
-        let mut session = Session::default();
-        session.note(2, 10);
-        session.note(1, 10);
-        session.note(4, 20);
-        let mut told = Vec::new();
-        session.landed(4, |when, count| told.push((when, count)));
-        session.landed(2, |when, count| told.push((when, count)));
-        assert_eq!(told, [(10, 3), (20, 1), (20, 2)]);
-        assert_eq!((session.waiting(), session.flight.len()), (7, 1));
     }
 }
