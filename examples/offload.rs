@@ -3,8 +3,8 @@
 //! ```text
 //! $ cargo run --example offload
 //! $ nc 127.0.0.1 8005             (in two terminals)
-//! 5000000                         (takes a while; the other is answered meanwhile)
-//! 348513 primes below 5000000
+//! 1000000                         (takes a while; the other is answered meanwhile)
+//! 78498 primes below 1000000
 //! ```
 
 use std::sync::{Arc, Mutex, mpsc};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::input::Input;
 use crate::net::Stream;
 use crate::output::Output;
-use crate::timer::{Nanos, TimerId};
+use crate::timer::{Nanos, TimerId, nanos};
 use crate::{CloseReason, ConnId, Limits};
 
 /// The life of a connection; it only ever moves down this list.
@@ -58,9 +58,10 @@ pub(crate) struct Connection<S> {
 pub(crate) struct Flags {
     /// The socket may have input: set by an event, cleared by WouldBlock or a short read.
     pub(crate) readable: bool,
-    /// An event said that the peer has shut its side: a short read then proves nothing, since
-    /// data and FIN can share one edge.
-    pub(crate) read_closed: bool,
+    /// A short read proves nothing here, so reading goes on until WouldBlock: the peer has shut
+    /// its side (data and FIN can share one edge), or has sent urgent data or, over a Unix
+    /// socket, a descriptor (the kernel stops a read there).
+    pub(crate) read_on: bool,
     /// A read gave the end of input.
     pub(crate) eof: bool,
     /// The handler has been told of the end of input.
@@ -169,7 +170,7 @@ impl<S> Connection<S> {
             self.over_soft = now;
         }
         let since = now - self.over_soft;
-        pushed > limits.max_output || since >= limits.soft_output_for.as_nanos() as Nanos
+        pushed > limits.max_output || since >= nanos(limits.soft_output_for)
     }
 
     /// When the loop must look at it again if nothing moves until then.
@@ -193,7 +194,7 @@ impl<S> Connection<S> {
 }
 
 fn later(since: Nanos, wait: Duration) -> Nanos {
-    since.saturating_add(wait.as_nanos() as Nanos)
+    since.saturating_add(nanos(wait))
 }
 
 #[cfg(test)]

@@ -48,8 +48,7 @@ impl<'a, S> Context<'a, S> {
 
     /// What `write!(cx, "…")` and `writeln!(cx, "hello {name}")` call: formats into this connection's output.
     pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
-        // Writing into memory does not fail; a `Display` that says it does is not our concern.
-        let _ = fmt::Write::write_fmt(&mut self.writer(), text);
+        self.writer().write_fmt(text);
     }
 
     /// Writes a reply in pieces straight into the output, for less than the cost of a
@@ -106,7 +105,7 @@ impl<'a, S> Context<'a, S> {
     pub fn resume(&mut self) {
         let ServiceContext { pool, core } = &mut self.service;
         let found = &mut pool.connections[self.id.slot()];
-        if std::mem::take(&mut found.flags.paused) {
+        if std::mem::take(&mut found.flags.paused) && found.state == State::Open {
             found.active = core.now;
             pool.arm(self.id);
             // What has arrived meanwhile was told by an edge that does not repeat.
@@ -114,8 +113,11 @@ impl<'a, S> Context<'a, S> {
         }
     }
 
-    /// Calls [`on_timer`](crate::Handler::on_timer) once, `after` from now, unless the connection
-    /// is gone by then. A turn's timers fire in order; resolution is a millisecond.
+    /// Calls [`on_timer`](crate::Handler::on_timer) once, unless the connection is gone by then.
+    /// `after` counts from [`now`](ServiceContext::now), the beginning of the turn. A turn's
+    /// timers fire in order; resolution is a millisecond. What is sent in `on_timer` counts as
+    /// caused by others: a stream to a client that does not read it ends at
+    /// [`max_output`](Limits::max_output).
     pub fn set_timer(&mut self, after: Duration) -> TimerId {
         let when = self.service.core.after(after);
         self.service.pool.set_timer(self.id, when)
@@ -178,7 +180,7 @@ impl<'a, S> Context<'a, S> {
 
     #[inline]
     pub(crate) fn count_line(&mut self) {
-        self.service.core.lines_left -= 1;
+        self.service.core.lines_left = self.service.core.lines_left.saturating_sub(1);
         self.service.core.counters.lines_in += 1;
     }
 
@@ -239,6 +241,14 @@ impl<S> Writer<'_, '_, S> {
     }
 }
 
+impl<S> Writer<'_, '_, S> {
+    /// What `write!(writer, "…")` calls: formats into the reply.
+    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
+        // Writing into memory does not fail; a `Display` that says it does is not our concern.
+        let _ = fmt::Write::write_fmt(self, text);
+    }
+}
+
 impl<S> fmt::Write for Writer<'_, '_, S> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.put(text);
@@ -276,14 +286,15 @@ impl<'a, S> ServiceContext<'a, S> {
 
     /// Any connection of this handler, to be used as in its own hooks: to resume or close it, to
     /// set its timers, to look at its session. None when it is gone or closing. What is sent
-    /// through it counts as caused by others, as with [`send_to`](Self::send_to).
+    /// through it counts as caused by others, as with [`send_to`](Self::send_to). One that was
+    /// dialled is there before its `on_open`, but takes no output yet.
     pub fn connection(&mut self, id: ConnId) -> Option<Context<'_, S>> {
         self.pool.get(id).filter(|found| found.state <= State::Open)?;
         Some(Context::new(self.pool, self.core, id, false))
     }
 
-    /// Appends to the output of any connection of this handler. False when it is gone or
-    /// closing. It did not ask for this, so it must keep up: see
+    /// Appends to the output of any connection of this handler. False when it is gone, closing,
+    /// or dialled and not there yet. It did not ask for this, so it must keep up: see
     /// [`max_output`](Limits::max_output).
     pub fn send_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
         self.pool.get(id).is_some() && self.pool.send(id.slot(), bytes.as_ref(), false, self.core)
@@ -324,7 +335,8 @@ impl<'a, S> ServiceContext<'a, S> {
     /// Dials out. The new connection belongs to this handler like an accepted one:
     /// [`on_open`](crate::Handler::on_open) comes when it is there, and when it cannot be had
     /// [`on_close`](crate::Handler::on_close) with the error, the only case without an
-    /// `on_open`. Nothing is called before this hook has returned.
+    /// `on_open`. Nothing is called before this hook has returned. An address given as text with
+    /// a host name is looked up, which blocks; use numbers in a hook.
     ///
     /// # Errors
     /// [`Error::Address`] where text is no address, [`Error::ShuttingDown`].
@@ -350,9 +362,17 @@ impl<'a, S> ServiceContext<'a, S> {
         self.pool.dial(Some(source), &address.to_address()?, session, self.core)
     }
 
-    /// Calls [`on_service_timer`](crate::Handler::on_service_timer) once, `after` from now.
+    /// Calls [`on_service_timer`](crate::Handler::on_service_timer) once, `after` from
+    /// [`now`](Self::now).
     pub fn set_service_timer(&mut self, after: Duration) -> TimerId {
         let when = self.core.after(after);
+        self.pool.timers.set(when, Token::listener(self.pool.service, 0))
+    }
+
+    /// As [`set_service_timer`](Self::set_service_timer), at a moment: for a rhythm that does
+    /// not drift.
+    pub fn set_service_timer_at(&mut self, when: Instant) -> TimerId {
+        let when = self.core.nanos(when);
         self.pool.timers.set(when, Token::listener(self.pool.service, 0))
     }
 

@@ -11,7 +11,7 @@ use crate::id::Serials;
 use crate::line::Search;
 use crate::net::Stream;
 use crate::output::Arena;
-use crate::timer::Nanos;
+use crate::timer::{Nanos, nanos};
 use crate::{Address, Counters};
 
 /// How often running out of descriptors is logged and answered.
@@ -88,8 +88,7 @@ impl Core {
     }
 
     pub(crate) fn nanos(&self, when: Instant) -> Nanos {
-        let since = when.saturating_duration_since(self.start).as_nanos();
-        Nanos::try_from(since).unwrap_or(Nanos::MAX).saturating_add(1)
+        nanos(when.saturating_duration_since(self.start)).saturating_add(1)
     }
 
     pub(crate) fn instant(&self, when: Nanos) -> Instant {
@@ -97,7 +96,7 @@ impl Core {
     }
 
     pub(crate) fn after(&self, wait: Duration) -> Nanos {
-        self.now.saturating_add(Nanos::try_from(wait.as_nanos()).unwrap_or(Nanos::MAX))
+        self.now.saturating_add(nanos(wait))
     }
 
     /// Out of descriptors: gives the reserve up, runs `say_no`, takes the reserve back. At most
@@ -137,7 +136,7 @@ impl Core {
 
 /// Whether something last done at `last` may be done again now; then it counts as done.
 fn lapsed(last: &mut Nanos, now: Nanos, every: Duration) -> bool {
-    let may = *last == 0 || now - *last >= every.as_nanos() as Nanos;
+    let may = *last == 0 || now - *last >= nanos(every);
     if may {
         *last = now;
     }

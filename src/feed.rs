@@ -55,7 +55,7 @@ impl<H: Handler> Server<H> {
                         // A short read empties the socket; asking again for WouldBlock would be
                         // a system call for nothing. But a FIN may have come along with the
                         // data, and there is no second edge for it: then read on until 0.
-                        if count < budget && !found.flags.read_closed {
+                        if count < budget && !found.flags.read_on {
                             found.flags.readable = false;
                         }
                         budget -= count;
@@ -89,16 +89,29 @@ impl<H: Handler> Server<H> {
         let hungry = loop {
             let rest = &bytes[taken..];
             core.search = Search::new(rest.len(), known.saturating_sub(taken));
-            let took = self.call(id, true, core, |handler, cx| handler.on_bytes(cx, rest));
-            let took = took.unwrap_or(rest.len()).min(rest.len());
+            let lines_left = core.lines_left;
+            let took = self.call(id, true, core, |handler, cx| {
+                let took = handler.on_bytes(cx, rest);
+                assert!(took <= rest.len(), "on_bytes took {took} of {} bytes", rest.len());
+                took
+            });
+            let took = took.unwrap_or(rest.len());
             taken += took;
+            if took > 0 && core.lines_left == lines_left {
+                // Without lines, what is taken in one call counts as one.
+                core.lines_left -= 1;
+            }
             let left = rest.len() - took;
-            if left == 0 || core.lines_left == 0 || !self.pool.connections[id.slot()].takes_input()
-            {
+            if left == 0 || !self.pool.connections[id.slot()].takes_input() {
                 break false;
             }
             if took == 0 || core.search.is_done(left) {
+                // Also when it looked at all the lines that it may have in a turn and took none:
+                // with nothing new to see it would look at the same ones for ever.
                 break true;
+            }
+            if core.lines_left == 0 {
+                break false;
             }
         };
         let found = &mut self.pool.connections[id.slot()];

@@ -12,6 +12,8 @@ pub(crate) struct Shared {
     pub(crate) waker: Option<mio::Waker>,
     woken: AtomicBool,
     stop: AtomicBool,
+    /// Nothing that is posted will be looked at any more.
+    ended: AtomicBool,
 }
 
 impl Shared {
@@ -35,6 +37,10 @@ impl Shared {
         self.woken.store(false, Ordering::SeqCst);
     }
 
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+    }
+
     pub(crate) fn stop_asked(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }
@@ -55,8 +61,11 @@ impl<M> Handle<M> {
     /// fills the memory.
     ///
     /// # Errors
-    /// Gives the message back when the reactor is gone.
+    /// Gives the message back when the reactor has ended or is gone.
     pub fn post(&self, message: M) -> Result<(), M> {
+        if self.shared.ended.load(Ordering::SeqCst) {
+            return Err(message);
+        }
         self.sender.send(message).map_err(|error| error.0)?;
         self.shared.wake();
         Ok(())
@@ -101,7 +110,8 @@ impl<M> Service<M> {
         self.address.as_ref().and_then(Address::as_socket).map_or(0, |addr| addr.port())
     }
 
-    /// A handle for other threads.
+    /// A handle for other threads. A handler that starts threads itself borrows a place for it,
+    /// as a `OnceCell` that is filled before [`run`](crate::Reactor::run).
     pub fn handle(&self) -> Handle<M> {
         self.handle.clone()
     }

@@ -18,7 +18,11 @@ use crate::{Address, CloseReason, Context, Limits, ServiceContext, TimerId};
 ///    connections happens after the hook has returned.
 /// 4. A panic in a hook ends the connection it was called for, with
 ///    [`CloseReason::Panicked`]; the others go on, with the handler's shared state as the panic
-///    left it. (Not where the program is built with `panic = "abort"`.)
+///    left it. In a hook that is about no connection it ends nothing; a timer that the hook would
+///    have set again is gone. (Not where the program is built with `panic = "abort"`.)
+///
+/// A handler need be neither `Send` nor `'static`: it may hold an `Rc`, or borrow what the
+/// caller keeps, such as a `RefCell` that two services share.
 pub trait Handler {
     /// The state of one connection, made when it arrives and dropped after `on_close`; `()` if
     /// there is none. It lies inline in the loop's table: keep it small.
@@ -43,11 +47,19 @@ pub trait Handler {
     }
 
     /// Bytes came. Returns how many were taken; the rest is offered again in front of what comes
-    /// next. Called again at once after taking some but not all, until none are taken.
+    /// next. Called again at once after taking some but not all, until none are taken or the
+    /// connection is paused, held back, closing, or has had its share of the turn: so a protocol
+    /// that takes one frame a call gets pauses and backpressure right by itself. At the end of
+    /// the input the untaken rest is offered once more, with [`at_eof`](Context::at_eof).
     ///
     /// The default cuts lines and calls [`on_line`](Self::on_line). Override it for a protocol
-    /// that is not lines, or not always: see [`Lines`](crate::Lines). At most
-    /// [`max_line`](Limits::max_line) bytes may be left untaken.
+    /// that is not lines, or not always: see [`Lines`](crate::Lines).
+    ///
+    /// At most [`max_line`](Limits::max_line) bytes may be left untaken, so it must be as large
+    /// as the largest frame. Check announced lengths all the same: a larger frame passes if it
+    /// happens to arrive whole. Larger bodies are to be taken piece by piece.
+    ///
+    /// To take more than there is counts as a panic.
     fn on_bytes(&mut self, cx: &mut Context<'_, Self::Session>, bytes: &[u8]) -> usize {
         let mut lines = cx.lines(bytes);
         while let Some(line) = lines.next(cx) {
@@ -86,7 +98,7 @@ pub trait Handler {
     }
 
     /// The reactor begins to shut down: the last chance to say something to the clients. After
-    /// it all are closed gracefully.
+    /// it all are closed gracefully, those too that wait, paused, for an answer from elsewhere.
     fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
         let _ = cx;
     }

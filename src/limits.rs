@@ -28,7 +28,8 @@ pub struct Limits {
     /// Default 1 MiB.
     pub max_output: usize,
     /// A lower bound than `max_output`, which may be passed for a while: a connection above it
-    /// without a break for `soft_output_for` is a slow consumer too. Default 256 KiB.
+    /// without a break for `soft_output_for` is a slow consumer too. Must not be above
+    /// `max_output`. Default 256 KiB.
     pub soft_output: usize,
     /// How long `soft_output` may be passed. Default 10 s.
     pub soft_output_for: Duration,
@@ -36,7 +37,7 @@ pub struct Limits {
     /// longer read, so that TCP holds the client back, until `low_water`. Default 256 KiB.
     pub high_water: usize,
     /// A connection that was held back at `high_water` is read again once its unsent bytes are
-    /// no more than this. Default 64 KiB.
+    /// no more than this. Must be below `high_water`. Default 64 KiB.
     pub low_water: usize,
     /// A connection on which nothing moved in either direction for this long is told so and
     /// closed with [`CloseReason::IdleTimeout`](crate::CloseReason::IdleTimeout), unless the
@@ -49,13 +50,15 @@ pub struct Limits {
     /// reset, with [`CloseReason::Stalled`](crate::CloseReason::Stalled). Default 30 s.
     pub flush_timeout: Duration,
     /// After the last byte went out, how long input is still read and thrown away until the
-    /// peer closes too, so that no reset destroys the last reply. Default 5 s.
+    /// peer closes too, so that no reset destroys the last reply. Default 5 s; half a second at
+    /// the most while the reactor shuts down.
     pub linger: Duration,
     /// Bytes read from one connection in one turn; what is left waits behind the others.
     /// Default 64 KiB.
     pub bytes_per_turn: usize,
-    /// Lines handled for one connection in one turn; what is left waits behind the others.
-    /// Default 1,024.
+    /// Lines handled for one connection in one turn, or calls of
+    /// [`on_bytes`](crate::Handler::on_bytes) that take none; what is left waits behind the
+    /// others. Default 1,024.
     pub lines_per_turn: usize,
     /// Newcomers accepted in one turn. Default 64.
     pub accepts_per_turn: usize,

@@ -42,6 +42,9 @@ impl Stream {
     /// Registers once, for both directions; under edge triggers nothing has to change later.
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
+        // Tells of urgent data, at which a read stops short.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let both = both | Interest::PRIORITY;
         match self {
             Stream::Tcp(stream) => stream.register(registry, token.into(), both),
             Stream::Unix(stream) => stream.register(registry, token.into(), both),
@@ -234,12 +237,16 @@ fn check_unix_path(address: &Address, path: &Path) -> Result<(), Error> {
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
     let why = if !found.file_type().is_socket() {
         "something that is not a socket is there; choose another path".to_owned()
-    } else if UnixStream::connect(path)
-        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-    {
-        format!("a server that is gone left it behind; remove it: rm {}", path.display())
     } else {
-        "another server is listening there; choose another path".to_owned()
+        match UnixStream::connect(path).map_err(|error| error.kind()) {
+            Err(io::ErrorKind::ConnectionRefused) => {
+                format!("a server that is gone left it behind; remove it: rm {}", path.display())
+            }
+            Err(io::ErrorKind::PermissionDenied) => {
+                "somebody else's socket is there; choose another path".to_owned()
+            }
+            _ => "another server is listening there; choose another path".to_owned(),
+        }
     };
     let source = io::ErrorKind::AddrInUse.into();
     Err(Error::Listen { address: address.clone(), why, source })

@@ -165,7 +165,7 @@ impl Output {
             let outcome = match unsent {
                 [] => Some(Flushed::All),
                 _ if *written >= WRITE_BUDGET => Some(Flushed::Budget),
-                _ => match to.write(unsent) {
+                _ => match to.write(&unsent[..unsent.len().min(WRITE_BUDGET - *written)]) {
                     Ok(0) => return Err(ErrorKind::WriteZero.into()),
                     Ok(count) => {
                         *written += count;

@@ -14,6 +14,9 @@ use crate::net::Stream;
 use crate::timer::{Nanos, TimerId, Timers};
 use crate::{Address, CloseReason, ConnId, Error, Limits};
 
+/// A broadcast to so many counts as one line against the share that a client has of a turn.
+const RECEIVERS_PER_LINE: usize = 64;
+
 pub(crate) struct Pool<S> {
     pub(crate) service: usize,
     pub(crate) name: &'static str,
@@ -76,6 +79,7 @@ impl<S> Pool<S> {
         let found = &mut self.connections[id.slot()];
         found.peer = address.as_socket();
         found.flags.outbound = true;
+        found.flags.read_on = matches!(found.stream, Stream::Unix(_));
         found.flags.failed = true;
         found.stream.set_nodelay();
         let token = Token::connection(self.service, id);
@@ -116,15 +120,18 @@ impl<S> Pool<S> {
 
     /// Puts the connection behind those that wait to be served, if there is anything to do.
     pub(crate) fn queue(&mut self, id: ConnId) {
-        if self.get(id).is_some_and(|found| found.has_work()) {
-            self.visit(id);
-        }
+        self.visit_if(id, Connection::has_work);
     }
 
     /// Puts the connection behind those that wait to be served.
     pub(crate) fn visit(&mut self, id: ConnId) {
+        self.visit_if(id, |_| true);
+    }
+
+    fn visit_if(&mut self, id: ConnId, so: impl FnOnce(&Connection<S>) -> bool) {
         if let Some(found) = self.get_mut(id)
             && !found.flags.queued
+            && so(found)
         {
             found.flags.queued = true;
             self.ready.push_back(id);
@@ -191,6 +198,8 @@ impl<S> Pool<S> {
         if self.live == 0 || bytes.is_empty() {
             return;
         }
+        // It costs as much as so many lines, which whoever asked for it has to share.
+        core.lines_left = core.lines_left.saturating_sub(self.live / RECEIVERS_PER_LINE);
         let segment = core.arena.add(bytes);
         let mut slow = Vec::new();
         for (_, found) in &mut self.connections {
@@ -282,6 +291,15 @@ impl<S> Pool<S> {
         }
         found.deadline = due;
         self.timers.arm(due, token);
+    }
+
+    /// Looks at it again in the next turn.
+    pub(crate) fn look_again(&mut self, id: ConnId, now: Nanos) {
+        let token = Token::connection(self.service, id);
+        if let Some(found) = self.get_mut(id) {
+            found.deadline = now + 1;
+            self.timers.arm(now + 1, token);
+        }
     }
 
     /// Sets a handler's timer for one connection.

@@ -30,6 +30,10 @@ const MOST_EVENTS: usize = 64 * 1024;
 /// ```
 ///
 /// The lifetime is that of what the handlers borrow; it is `'static` if they own all they use.
+///
+/// A reactor is not `Send`: make it on the thread that runs it, and send a [`Service`] or a
+/// [`Handle`](crate::Handle) of it to the others. What it has to say it logs through the crate
+/// `log`; without a logger, the warning about callbacks that block goes unseen.
 pub struct Reactor<'h> {
     poll: Poll,
     events: Events,
@@ -41,6 +45,7 @@ pub struct Reactor<'h> {
     scratch: Scratch,
     shutdown_timeout: Duration,
     phase: Phase,
+    signals_seen: usize,
     #[cfg(feature = "signals")]
     signals: Option<signal_hook_mio::v1_0::Signals>,
 }
@@ -56,7 +61,8 @@ enum Phase {
 /// How a reactor came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Every client got all that was sent to it, or went away by itself.
+    /// Nobody had to be cut off: the kernel has taken all that was sent, or the client was gone
+    /// or [closed](crate::CloseReason) for not taking it.
     Clean,
     /// Some did not take their last output before the shutdown timeout, or before a second
     /// signal.
@@ -85,6 +91,7 @@ impl<'h> Reactor<'h> {
             scratch: Scratch::default(),
             shutdown_timeout: Duration::from_secs(10),
             phase: Phase::Running,
+            signals_seen: 0,
             #[cfg(feature = "signals")]
             signals: None,
         })
@@ -174,7 +181,7 @@ impl<'h> Reactor<'h> {
         self.services[service.index].listen(&address.to_address()?, &mut self.core)
     }
 
-    /// Dials out in the name of a service; see
+    /// Dials out in the name of a service, with a default session; see
     /// [`ServiceContext::connect`](crate::ServiceContext::connect).
     ///
     /// # Errors
@@ -212,12 +219,21 @@ impl<'h> Reactor<'h> {
     /// zero. If it minds only the descriptor, timers come late and leftovers of a busy turn wait
     /// for the next event.
     ///
+    /// Once the reactor has [ended](Self::exit), it does nothing.
+    ///
     /// # Errors
     /// [`Error::Io`] when the selector fails.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        if self.exit().is_some() {
+            return Ok(());
+        }
         self.wait(timeout)?;
         let began = self.core.clock;
         self.dispatch();
+        if self.exit().is_some() {
+            // A second signal: nobody is to be let in or called any more.
+            return Ok(());
+        }
         for service in &mut self.services {
             service.work(&mut self.core, &mut self.scratch);
         }
@@ -235,8 +251,9 @@ impl<'h> Reactor<'h> {
         self.next_moment().map(|when| self.core.instant(when))
     }
 
-    /// Begins a graceful shutdown: no newcomers, `on_shutdown`, everybody closed. It takes turns
-    /// to complete; [`exit`](Self::exit) says when it has.
+    /// Begins a graceful shutdown: no newcomers, `on_shutdown`, everybody closed, and half a
+    /// second for those who do not close their side too. It takes turns to complete;
+    /// [`exit`](Self::exit) says when it has.
     pub fn stop(&mut self) {
         self.core.stop = true;
     }
@@ -345,16 +362,13 @@ impl<'h> Reactor<'h> {
     }
 
     fn signalled(&mut self) {
-        match self.phase {
-            Phase::Running if !self.core.stop => {
-                log::info!("signal: shutting down; a second one ends at once");
-                self.core.stop = true;
-            }
-            Phase::Running | Phase::Draining(_) => {
-                log::warn!("second signal: ending at once");
-                self.cut();
-            }
-            Phase::Done(_) => {}
+        self.signals_seen += 1;
+        if self.signals_seen == 1 {
+            log::info!("signal: shutting down; a second one ends at once");
+            self.core.stop = true;
+        } else if self.exit().is_none() {
+            log::warn!("second signal: ending at once");
+            self.cut();
         }
     }
 
@@ -383,7 +397,7 @@ impl<'h> Reactor<'h> {
         }
         if let Phase::Draining(deadline) = self.phase {
             if self.services.iter().all(|service| service.is_empty()) {
-                self.phase = Phase::Done(Exit::Clean);
+                self.done(Exit::Clean);
             } else if deadline <= self.core.now {
                 log::warn!("shutdown timeout: cutting off those that do not take their output");
                 self.cut();
@@ -394,10 +408,15 @@ impl<'h> Reactor<'h> {
     fn cut(&mut self) {
         self.core.stopping = true;
         let connections = self.services.iter_mut().map(|service| service.cut(&mut self.core)).sum();
-        self.phase = Phase::Done(match connections {
+        self.done(match connections {
             0 => Exit::Clean,
             _ => Exit::Cut { connections },
         });
+    }
+
+    fn done(&mut self, exit: Exit) {
+        self.phase = Phase::Done(exit);
+        self.core.shared.end();
     }
 }
 

@@ -25,7 +25,8 @@ const LINGER_AT_SHUTDOWN: Duration = Duration::from_millis(500);
 pub(crate) struct Readiness {
     pub(crate) readable: bool,
     pub(crate) writable: bool,
-    pub(crate) read_closed: bool,
+    /// See [`Flags::read_on`](crate::connection::Flags::read_on).
+    pub(crate) read_on: bool,
     pub(crate) error: bool,
 }
 
@@ -34,7 +35,7 @@ impl From<&mio::event::Event> for Readiness {
         Readiness {
             readable: event.is_readable(),
             writable: event.is_writable(),
-            read_closed: event.is_read_closed(),
+            read_on: event.is_read_closed() || event.is_priority(),
             error: event.is_error(),
         }
     }
@@ -89,8 +90,8 @@ impl<H: Handler> Serve for Server<H> {
         let Some(found) = self.pool.named(token) else { return };
         let (id, connecting) = (found.id, found.state == State::Connecting);
         let flags = &mut found.flags;
-        flags.readable |= what.readable || what.read_closed || what.error;
-        flags.read_closed |= what.read_closed || what.error;
+        flags.readable |= what.readable || what.read_on || what.error;
+        flags.read_on |= what.read_on || what.error;
         if what.error && (flags.paused || flags.eof) {
             // Nobody would find out by reading. A connection that is reset is over.
             let kind = found.stream.take_error().map_or(ErrorKind::ConnectionReset, |e| e.kind());
@@ -178,9 +179,7 @@ impl<H: Handler> Serve for Server<H> {
     }
 
     fn shut_down(&mut self, core: &mut Core) {
-        for mut listener in std::mem::take(&mut self.listeners) {
-            listener.disarm(&mut self.pool.timers);
-        }
+        self.stop_listening();
         self.call_service(core, H::on_shutdown);
         self.watch.check(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
         self.pool.limits.linger = self.pool.limits.linger.min(LINGER_AT_SHUTDOWN);
@@ -192,6 +191,7 @@ impl<H: Handler> Serve for Server<H> {
     }
 
     fn cut(&mut self, core: &mut Core) -> usize {
+        self.stop_listening();
         let everybody: Vec<_> = self.pool.connections.iter().map(|(_, found)| found.id).collect();
         let mut unsent = 0;
         for id in everybody {

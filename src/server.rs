@@ -126,6 +126,12 @@ impl<H: Handler> Server<H> {
         }
     }
 
+    pub(crate) fn stop_listening(&mut self) {
+        for mut listener in std::mem::take(&mut self.listeners) {
+            listener.disarm(&mut self.pool.timers);
+        }
+    }
+
     pub(crate) fn adopt(
         &mut self,
         mut stream: Stream,
@@ -144,6 +150,7 @@ impl<H: Handler> Server<H> {
         }
         core.counters.accepted += 1;
         let found = &mut self.pool.connections[id.slot()];
+        found.flags.read_on = matches!(stream, Stream::Unix(_));
         found.stream = stream;
         found.peer = peer;
         self.opened(id, core);
@@ -200,7 +207,7 @@ impl<H: Handler> Server<H> {
                 }
                 Some(Due::Timer(timer, token)) if token.is_connection() => {
                     let Some(found) = self.pool.named(token) else { continue };
-                    let (id, open) = (found.id, found.state == State::Open);
+                    let (id, open) = (found.id, found.state <= State::Open);
                     self.pool.drop_timer(id, timer);
                     if open {
                         self.call(id, false, core, |handler, cx| handler.on_timer(cx, timer));
@@ -220,10 +227,17 @@ impl<H: Handler> Server<H> {
         match (found.due(&self.pool.limits), found.state) {
             (None, _) => {}
             (Some(due), _) if due > core.now => self.pool.arm(id),
+            // What has come for it is still to be worked off, in this turn or the next ones:
+            // nobody is to be judged by how long that takes us.
+            (_, State::Connecting) if found.flags.queued => self.pool.look_again(id, core.now),
+            (_, State::Open | State::Closing) if found.flags.dirty => {
+                self.pool.look_again(id, core.now);
+            }
             (_, State::Connecting) => self.pool.end(id, CloseReason::ConnectTimeout),
             (_, State::Open) if found.too_slow(&self.pool.limits, core.now) => {
                 self.pool.end(id, CloseReason::SlowConsumer);
             }
+            (_, State::Open) if found.flags.queued => self.pool.look_again(id, core.now),
             (_, State::Open) => {
                 self.farewell(id, Farewell::IdleTimeout, CloseReason::IdleTimeout, core);
             }

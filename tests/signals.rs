@@ -5,12 +5,13 @@
 
 mod util;
 
+use std::cell::Cell;
 use std::io::Write;
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use reactor::{Context, Exit, Handler, Reactor, ServiceContext};
+use reactor::{Callbacks, Context, Exit, Handler, Reactor, ServiceContext};
 use util::{Client, PATIENCE};
 
 struct Sender;
@@ -72,4 +73,19 @@ fn the_first_is_graceful_and_the_second_ends_at_once() {
     assert_eq!(reactor.run().unwrap(), Exit::Cut { connections: 1 });
     assert!(began.elapsed() < PATIENCE / 2);
     drop(client);
+
+    // Both in one batch, with a newcomer in the queue: nobody may be let in after the end.
+    let opens = Cell::new(0);
+    let mut reactor = Reactor::new().unwrap();
+    reactor.stop_on_signals().unwrap();
+    let counting = Callbacks::new()
+        .on_connection(|_| opens.set(opens.get() + 1))
+        .on_close(|_, _| opens.set(opens.get() - 1));
+    let service = reactor.listen("127.0.0.1:0", counting).unwrap();
+    let _newcomer = Client::connect(service.address().unwrap().as_socket().unwrap());
+    signal("-TERM");
+    signal("-INT");
+    reactor.run().unwrap();
+    drop(reactor);
+    assert_eq!(opens.get(), 0);
 }

@@ -1,3 +1,4 @@
+use crate::text::make_ascii_uppercase;
 use crate::{Context, Handler};
 
 /// What a client hears first.
@@ -41,7 +42,7 @@ impl Handler for Echo {
             Some(text) => {
                 reply.put(text.to_uppercase());
             }
-            None => reply.put(line).make_ascii_uppercase(),
+            None => make_ascii_uppercase(reply.put(line)),
         }
         reply.put("\n");
         drop(reply);

@@ -75,10 +75,13 @@ impl Time {
             return cx.close();
         }
         // After a long pause of the machine the lines missed are not sent in a burst.
-        let due = session.next.unwrap_or(now) + interval;
-        let next = if due > now { due } else { now + interval };
-        session.next = Some(next);
-        cx.set_timer_at(next);
+        let due = session.next.unwrap_or(now).checked_add(interval);
+        // None is further away than the machine can count, and so never.
+        let next = if due.is_some_and(|due| due <= now) { now.checked_add(interval) } else { due };
+        session.next = next;
+        if let Some(next) = next {
+            cx.set_timer_at(next);
+        }
     }
 }
 
