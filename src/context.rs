@@ -1,5 +1,5 @@
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
@@ -341,7 +341,25 @@ impl<'a, S> ServiceContext<'a, S> {
     /// # Errors
     /// [`Error::Address`] where text is no address, [`Error::ShuttingDown`].
     pub fn connect(&mut self, address: impl ToAddress, session: S) -> Result<ConnId, Error> {
-        self.pool.dial(&address.to_address()?, session, self.core)
+        self.pool.dial(None, &address.to_address()?, session, self.core)
+    }
+
+    /// As [`connect`](Self::connect), from a source address of this machine's; the system chooses
+    /// the port. One source address has about 28,000 ports for connections to the same target:
+    /// who needs more of them, or dials faster than closed ones are given free, uses several.
+    /// When they are used up, `on_close` comes with
+    /// [`AddrNotAvailable`](std::io::ErrorKind::AddrNotAvailable); with
+    /// [`InvalidInput`](std::io::ErrorKind::InvalidInput) where the target is a Unix socket.
+    ///
+    /// # Errors
+    /// Those of `connect`.
+    pub fn connect_from(
+        &mut self,
+        source: IpAddr,
+        address: impl ToAddress,
+        session: S,
+    ) -> Result<ConnId, Error> {
+        self.pool.dial(Some(source), &address.to_address()?, session, self.core)
     }
 
     /// Calls [`on_service_timer`](crate::Handler::on_service_timer) once, `after` from

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,8 @@ const STARVED_EVERY: Duration = Duration::from_secs(1);
 /// How often being full is logged.
 const FULL_EVERY: Duration = Duration::from_secs(10);
 
-pub(crate) type Dial = dyn FnMut(&Address) -> io::Result<Stream>;
+/// From where, if that was asked for, and where to.
+pub(crate) type Dial = dyn FnMut(Option<IpAddr>, &Address) -> io::Result<Stream>;
 
 pub(crate) struct Core {
     start: Instant,

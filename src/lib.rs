@@ -64,7 +64,7 @@
 //! | speak something else than lines, for a while or always | [`Handler::on_bytes`], [`Lines`] |
 //! | do something later | [`Context::set_timer`], [`ServiceContext::set_service_timer`] |
 //! | do blocking work, or reach the handler from another thread | [`Service::handle`], [`Handle`] |
-//! | connect outward | [`ServiceContext::connect`], [`Reactor::connect`] |
+//! | connect outward | [`ServiceContext::connect`], [`ServiceContext::connect_from`], [`Reactor::connect`] |
 //! | run inside somebody else's loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
 //! | bound what clients may use | [`Limits`], [`CloseReason`] |
 //! | see what the loop does | [`Counters`] |

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,10 +30,12 @@ pub(crate) enum Stream {
 
 impl Stream {
     /// Begins to connect; the socket becomes writable when that is done or has failed.
-    pub(crate) fn connect(address: &Address) -> io::Result<Stream> {
-        match address {
-            Address::Tcp(addr) => TcpStream::connect(*addr).map(Stream::Tcp),
-            Address::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
+    pub(crate) fn connect(source: Option<IpAddr>, address: &Address) -> io::Result<Stream> {
+        match (address, source) {
+            (Address::Tcp(addr), None) => TcpStream::connect(*addr).map(Stream::Tcp),
+            (Address::Tcp(addr), Some(source)) => connect_tcp(source, *addr).map(Stream::Tcp),
+            (Address::Unix(path), None) => UnixStream::connect(path).map(Stream::Unix),
+            (Address::Unix(_), Some(_)) => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 
@@ -149,6 +151,24 @@ impl Write for Stream {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+fn connect_tcp(source: IpAddr, addr: SocketAddr) -> io::Result<TcpStream> {
+    use socket2::{Domain, Protocol, Type};
+    let socket =
+        socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    // A port is taken here, before the target is known; none left is not said as connect says it.
+    socket.bind(&SocketAddr::new(source, 0).into()).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => io::ErrorKind::AddrNotAvailable.into(),
+        _ => error,
+    })?;
+    match socket.connect(&addr.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(TcpStream::from_std(socket.into()))
 }
 
 /// A listening socket. Dropping a Unix one removes its path.

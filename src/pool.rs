@@ -2,6 +2,7 @@
 //! of a turn works off one list, so its cost follows what is ready and not what is connected.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use slab::Slab;
@@ -76,6 +77,7 @@ impl<S> Pool<S> {
     /// Begins an outbound connection. Whatever goes wrong is reported by its `on_close`.
     pub(crate) fn dial(
         &mut self,
+        source: Option<IpAddr>,
         address: &Address,
         session: S,
         core: &mut Core,
@@ -84,7 +86,7 @@ impl<S> Pool<S> {
             return Err(Error::ShuttingDown);
         }
         core.counters.dialled += 1;
-        let (stream, error) = match (core.dial)(address) {
+        let (stream, error) = match (core.dial)(source, address) {
             Ok(stream) => (stream, None),
             Err(error) => (Stream::Failed, Some(error)),
         };

@@ -77,7 +77,7 @@ impl<H: Handler> Serve for Server<H> {
     }
 
     fn dial(&mut self, address: &Address, core: &mut Core) -> Result<ConnId, Error> {
-        self.pool.dial(address, H::Session::default(), core)
+        self.pool.dial(None, address, H::Session::default(), core)
     }
 
     fn ready(&mut self, token: Token, what: Readiness) {

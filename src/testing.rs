@@ -94,7 +94,7 @@ impl<H: Handler> Harness<H> {
         let mut core = Core::new(None, shared);
         let dialled = Rc::new(RefCell::new(Vec::new()));
         let wires = Rc::clone(&dialled);
-        core.dial = Box::new(move |address| {
+        core.dial = Box::new(move |_, address| {
             let wire = Rc::new(RefCell::new(Wire::default()));
             wires.borrow_mut().push((address.clone(), Rc::clone(&wire)));
             Ok(Stream::Pipe(Pipe::new(wire)))

@@ -7,6 +7,7 @@ use log::LevelFilter;
 use reactor::Limits;
 
 use super::failure::Failure;
+use super::load::Load;
 use super::quantity::{bytes, count, duration, output};
 use super::service;
 use super::target::Target;
@@ -22,6 +23,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Serve(Serve),
+    Load(Load),
 }
 
 /// Serve one or more services until SIGINT or SIGTERM.

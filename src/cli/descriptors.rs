@@ -60,6 +60,20 @@ pub(crate) fn check(limit: u64, services: usize, max_connections: usize) -> Resu
     )))
 }
 
+/// Says whether the limit suffices for so many connections outward, and some to spare.
+pub(crate) fn check_clients(limit: u64, clients: u32, spare: u32) -> Result<(), Failure> {
+    let own = u64::from(spare) + OWN;
+    let needed = u64::from(clients) + own;
+    if needed <= limit {
+        return Ok(());
+    }
+    let most = limit.saturating_sub(own);
+    Err(Failure::Runtime(format!(
+        "--clients {clients} needs {needed} file descriptors, but the limit is {limit}: raise it \
+         first (ulimit -n {needed}), or give --clients {most} or less"
+    )))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +82,15 @@ mod tests {
     fn what_suffices_is_let_through() {
         assert!(check(1024, 1, 1024 - 17).is_ok());
         assert!(check(1024, 3, 335).is_ok());
+    }
+
+    #[test]
+    fn clients_take_one_each() {
+        assert!(check_clients(1024, 1008, 0).is_ok());
+        let said = check_clients(1024, 1009, 0).unwrap_err().to_string();
+        assert!(said.contains("needs 1025") && said.contains("--clients 1008 or less"), "{said}");
+        let said = check_clients(1024, 1000, 256).unwrap_err().to_string();
+        assert!(said.contains("needs 1272") && said.contains("--clients 752 or less"), "{said}");
     }
 
     #[test]

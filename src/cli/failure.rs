@@ -48,10 +48,16 @@ impl From<clap::Error> for Failure {
     fn from(error: clap::Error) -> Failure {
         let text = error.render().to_string();
         let mut line = String::new();
+        let mut command = "serve";
         for paragraph in text.split("\n\n") {
             let words: Vec<_> = paragraph.split_whitespace().collect();
             match words.first() {
-                None | Some(&("Usage:" | "For")) => continue,
+                None | Some(&"For") => continue,
+                // `Usage: reactor serve [OPTIONS] ...`; without a subcommand an option follows.
+                Some(&"Usage:") => match words.get(2) {
+                    Some(word) if !word.starts_with(['[', '<', '-']) => command = *word,
+                    _ => {}
+                },
                 Some(&"error:") => line.push_str(&words[1..].join(" ")),
                 Some(_) => {
                     line.push_str("; ");
@@ -59,7 +65,7 @@ impl From<clap::Error> for Failure {
                 }
             }
         }
-        line.push_str("; see reactor serve --help");
+        line.push_str(&format!("; see reactor {command} --help"));
         Failure::Usage(line)
     }
 }
@@ -85,6 +91,7 @@ mod tests {
         );
         let level = said(&["serve", "--log", "loud"]);
         assert!(level.contains("[possible values: off, error, warn"), "{level}");
+        assert!(said(&["load"]).ends_with("; see reactor load --help"), "{}", said(&["load"]));
         assert!(said(&["serf"]).starts_with("unrecognized subcommand 'serf'; tip: "));
     }
 

@@ -60,6 +60,13 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// `500/s` or `500`.
+pub(crate) fn per_second(text: &str) -> Result<f64, String> {
+    count(text.strip_suffix("/s").unwrap_or(text))
+        .map(|number| number as f64)
+        .map_err(|_| "write a whole number above 0, as 500/s".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +95,14 @@ mod tests {
         }
         assert_eq!(output("1K"), Ok(1024));
         assert!(output("1023").unwrap_err().contains("below 1K"));
+    }
+
+    #[test]
+    fn rates_with_and_without_unit() {
+        assert_eq!((per_second("500/s"), per_second("7")), (Ok(500.0), Ok(7.0)));
+        for text in ["", "/s", "0", "0/s", "-1/s", "1/m", "1.5/s"] {
+            assert!(per_second(text).unwrap_err().contains("500/s"), "{text}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use reactor::Address;
 
@@ -45,6 +45,18 @@ impl Target {
     }
 }
 
+/// Reads the address of a server to connect to: a bare port is on this machine.
+pub(crate) fn server(text: &str) -> Result<Address, String> {
+    let address = match Place::parse(text)? {
+        Place::Port(port) => Address::Tcp(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
+        Place::At(address) => address,
+    };
+    match address.as_socket() {
+        Some(addr) if addr.port() == 0 => Err("nobody can be reached at port 0".to_owned()),
+        _ => Ok(address),
+    }
+}
+
 impl Place {
     fn parse(text: &str) -> Result<Place, String> {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -81,6 +93,18 @@ mod tests {
             let target = Target::parse(text).unwrap();
             assert_eq!(target.service.name, name, "{text}");
             assert_eq!(target.address(HOST).to_string(), address, "{text}");
+        }
+    }
+
+    #[test]
+    fn servers_to_connect_to() {
+        for (text, address) in
+            [("2323", "127.0.0.1:2323"), ("[::1]:80", "[::1]:80"), ("unix:/tmp/a", "unix:/tmp/a")]
+        {
+            assert_eq!(server(text).unwrap().to_string(), address);
+        }
+        for text in ["0", "127.0.0.1:0", "host", "unix:", "65536"] {
+            assert!(server(text).is_err(), "{text}");
         }
     }
 

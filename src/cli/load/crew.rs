@@ -1,0 +1,245 @@
+use std::time::{Duration, Instant};
+
+use reactor::{CloseReason, ConnId, ServiceContext};
+
+use super::fault::Fault;
+use super::launcher::Launcher;
+use super::plan::Plan;
+use super::process::Usage;
+use super::progress::Progress;
+use super::sources::Sources;
+use super::tally::Tally;
+
+/// One connection: what every mode keeps of it, and what one mode does.
+#[derive(Debug, Default)]
+pub(crate) struct Client<S> {
+    pub(crate) number: u32,
+    pub(crate) state: State,
+    /// Which of the [`Sources`] it comes from.
+    pub(crate) source: u8,
+    /// When it was dialled.
+    pub(crate) since: u64,
+    pub(crate) part: S,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum State {
+    #[default]
+    Dialled,
+    /// Connected; the greeting is not complete.
+    Greeting,
+    Here,
+    /// Whatever happens to it now is expected, or was counted.
+    Done,
+}
+
+/// The acts of the play. Moments are nanoseconds since its beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// Everybody is connected.
+    Opening,
+    /// What the mode is about.
+    Playing,
+    /// Nothing new is sent; the last replies come until then at the latest. Then those that still
+    /// wait are given up.
+    Settling {
+        until: u64,
+        gave_up: bool,
+    },
+    /// They say goodbye.
+    Leaving {
+        until: u64,
+        gave_up: bool,
+    },
+    Over,
+}
+
+/// What a process had used before the first connect, when the load began, and at its end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Readings {
+    pub(crate) before: Option<Usage>,
+    pub(crate) start: Option<Usage>,
+    pub(crate) end: Option<Usage>,
+}
+
+/// What all modes share: who is to be connected and who is, what was counted, the time.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    pub(crate) plan: Plan,
+    pub(crate) tally: Tally,
+    pub(crate) act: Act,
+    pub(crate) launcher: Launcher,
+    sources: Sources,
+    /// Who is here, by number.
+    pub(crate) ids: Vec<Option<ConnId>>,
+    /// How many are here.
+    pub(crate) here: u32,
+    /// How many ever were, each counted once.
+    pub(crate) connected: u32,
+    ever: Vec<bool>,
+    origin: Instant,
+    /// When somebody last came, or was dialled: the server is not mute.
+    pub(crate) moved: u64,
+    /// When the last newcomer came.
+    pub(crate) all_here: u64,
+    pub(crate) started: u64,
+    pub(crate) ended: u64,
+    /// When the last right line came.
+    pub(crate) last_line: u64,
+    pub(crate) interrupted: bool,
+    /// Why the first one could not be connected.
+    pub(crate) refusal: Option<CloseReason>,
+    pub(crate) server: Readings,
+    pub(crate) own: Readings,
+    pub(crate) progress: Progress,
+}
+
+impl Crew {
+    pub(crate) fn new(plan: Plan) -> Crew {
+        let clients = plan.clients as usize;
+        let mut crew = Crew {
+            tally: Tally::new(),
+            act: Act::Opening,
+            launcher: Launcher::new(plan.clients, plan.ramp),
+            sources: Sources::new(&plan.target, plan.clients),
+            ids: vec![None; clients],
+            here: 0,
+            connected: 0,
+            ever: vec![false; clients],
+            origin: Instant::now(),
+            moved: 0,
+            all_here: 0,
+            started: 0,
+            ended: 0,
+            last_line: 0,
+            interrupted: false,
+            refusal: None,
+            server: Readings::default(),
+            own: Readings::default(),
+            progress: Progress::new(&plan),
+            plan,
+        };
+        crew.server.before = crew.plan.server_pid.and_then(Usage::of);
+        crew.own.before = Usage::own();
+        crew
+    }
+
+    /// The moment this turn began. It is read once a turn, so a latency is counted from the turn
+    /// that sends to the turn that finds the reply: at a depth of hundreds a reading per line
+    /// would cost more than the line, and being later than the wait and earlier than the flush it
+    /// never makes the server look better than it is.
+    #[inline]
+    pub(crate) fn now<S>(&self, cx: &ServiceContext<'_, S>) -> u64 {
+        cx.now().saturating_duration_since(self.origin).as_nanos() as u64
+    }
+
+    pub(crate) fn is_playing(&self) -> bool {
+        self.act == Act::Playing
+    }
+
+    /// New connections and lines may still be begun.
+    pub(crate) fn start(&mut self, now: u64) {
+        self.act = Act::Playing;
+        self.started = now;
+        self.server.start = self.plan.server_pid.and_then(Usage::of);
+        self.own.start = Usage::own();
+    }
+
+    pub(crate) fn end(&mut self, now: u64) {
+        self.ended = now;
+        self.launcher.stop();
+    }
+
+    /// The last reading: before the goodbyes, which are no load.
+    pub(crate) fn read_end(&mut self) {
+        self.server.end = self.plan.server_pid.and_then(Usage::of);
+        self.own.end = Usage::own();
+    }
+
+    /// When the load is to end.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        self.plan.duration.map(|duration| self.started + nanos(duration))
+    }
+
+    /// Opens as many connections as may be opened now.
+    pub(crate) fn fill<S: Default>(&mut self, cx: &mut ServiceContext<'_, Client<S>>) {
+        if self.act == Act::Over {
+            return;
+        }
+        let now = self.now(cx);
+        while let Some(number) = self.launcher.next(now) {
+            let (source, address) = self.sources.next();
+            let client = Client { number, source, since: now, ..Client::default() };
+            let target = &self.plan.target;
+            let dialled = match address {
+                None => cx.connect(target, client),
+                Some(ip) => cx.connect_from(ip, target, client),
+            };
+            if dialled.is_err() {
+                // The reactor shuts down already.
+                self.launcher.in_flight -= 1;
+                return;
+            }
+            self.moved = now;
+        }
+    }
+
+    /// A client could not be connected. Where it was for want of a port it is tried from
+    /// elsewhere.
+    pub(crate) fn not_connected(&mut self, number: u32, source: u8, fault: Fault) {
+        self.launcher.in_flight -= 1;
+        if fault == Fault::NoPorts && self.sources.used_up(source) {
+            self.launcher.again(number);
+        } else if self.act != Act::Over {
+            self.tally.fault(fault, 1);
+        }
+    }
+
+    pub(crate) fn connected(&mut self) {
+        self.sources.worked();
+    }
+
+    /// A client was greeted.
+    pub(crate) fn arrived(&mut self, number: u32, id: ConnId, now: u64) {
+        self.launcher.in_flight -= 1;
+        self.moved = now;
+        self.here += 1;
+        self.ids[number as usize] = Some(id);
+        self.tally.connections += 1;
+        if !std::mem::replace(&mut self.ever[number as usize], true) {
+            self.connected += 1;
+            self.all_here = now;
+        }
+    }
+
+    pub(crate) fn departed(&mut self, number: u32) {
+        self.here -= 1;
+        self.ids[number as usize] = None;
+    }
+
+    /// So many right lines came now.
+    #[inline]
+    pub(crate) fn right(&mut self, lines: u64, now: u64) {
+        self.tally.lines += lines;
+        self.last_line = now;
+    }
+
+    pub(crate) fn show(&mut self, now: u64) {
+        let Crew { progress, plan, tally, act, here, started, .. } = self;
+        match act {
+            Act::Opening => progress.opening(*here),
+            Act::Playing => progress.playing(plan, tally, *started, now),
+            Act::Settling { .. } | Act::Leaving { .. } => progress.settling(),
+            Act::Over => {}
+        }
+    }
+
+    /// How long the load lasted.
+    pub(crate) fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.ended.max(self.last_line).saturating_sub(self.started))
+    }
+}
+
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 2)
+}

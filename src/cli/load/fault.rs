@@ -1,0 +1,85 @@
+use std::io::ErrorKind;
+
+use reactor::CloseReason;
+
+/// What can be wrong with a server, by kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nobody listens.
+    Refused,
+    ConnectTimeout,
+    /// This machine has no port left to connect from.
+    NoPorts,
+    /// It could not be connected for another reason.
+    Connect,
+    /// It was closed, or nothing came for long, before the greeting was complete.
+    NoGreeting,
+    WrongGreeting,
+    WrongReply,
+    /// A line was sent and its reply did not come, neither in time nor before the end.
+    MissingReply,
+    /// Something came that nobody had asked for.
+    Unexpected,
+    /// The server closed it before its time.
+    ClosedEarly,
+    /// The connection was reset, or broke in another way.
+    Lost,
+    /// The server sent one client more or fewer lines than another.
+    LineCount,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Fault; 12] = [
+        Fault::Refused,
+        Fault::ConnectTimeout,
+        Fault::NoPorts,
+        Fault::Connect,
+        Fault::NoGreeting,
+        Fault::WrongGreeting,
+        Fault::WrongReply,
+        Fault::MissingReply,
+        Fault::Unexpected,
+        Fault::ClosedEarly,
+        Fault::Lost,
+        Fault::LineCount,
+    ];
+
+    /// Its name in the JSON result; people get it with blanks.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Fault::Refused => "connection_refused",
+            Fault::ConnectTimeout => "connect_timed_out",
+            Fault::NoPorts => "out_of_local_ports",
+            Fault::Connect => "connect_failed",
+            Fault::NoGreeting => "no_greeting",
+            Fault::WrongGreeting => "wrong_greeting",
+            Fault::WrongReply => "wrong_reply",
+            Fault::MissingReply => "missing_reply",
+            Fault::Unexpected => "unexpected_data",
+            Fault::ClosedEarly => "closed_early",
+            Fault::Lost => "connection_lost",
+            Fault::LineCount => "wrong_line_count",
+        }
+    }
+
+    /// Why a connection could not be had.
+    pub(crate) fn of_connect(reason: CloseReason) -> Fault {
+        match reason {
+            CloseReason::ConnectTimeout => Fault::ConnectTimeout,
+            CloseReason::Error(ErrorKind::ConnectionRefused) => Fault::Refused,
+            CloseReason::Error(ErrorKind::AddrNotAvailable) => Fault::NoPorts,
+            _ => Fault::Connect,
+        }
+    }
+
+    /// Why a connection was lost; none where we ended it ourselves.
+    pub(crate) fn of_close(reason: CloseReason) -> Option<Fault> {
+        match reason {
+            CloseReason::Closed | CloseReason::Aborted | CloseReason::Shutdown => None,
+            CloseReason::PeerClosed => Some(Fault::ClosedEarly),
+            // What came had no LF for longer than any reply is.
+            CloseReason::LineTooLong => Some(Fault::WrongReply),
+            _ => Some(Fault::Lost),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The result for programs. The names and units are documented in the help of `load`.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::crew::Crew;
+use super::options::Mode;
+use super::outcome::Outcome;
+use super::text::QUANTILES;
+
+/// One line.
+pub(crate) fn json(crew: &Crew, outcome: &Outcome) -> String {
+    let (plan, tally) = (&crew.plan, &crew.tally);
+    let by_kind: Map<_, _> =
+        tally.faults().map(|(fault, count)| (fault.name().to_owned(), count.into())).collect();
+    let value = json!({
+        "mode": plan.mode.name(),
+        "target": plan.target.to_string(),
+        "clients": plan.clients,
+        "connected": crew.connected,
+        "connections": tally.connections,
+        "connect_s": Duration::from_nanos(crew.all_here).as_secs_f64(),
+        "elapsed_s": outcome.elapsed.as_secs_f64(),
+        "interrupted": crew.interrupted,
+        "lines": tally.lines,
+        "messages": (plan.mode == Mode::Presence).then_some(tally.messages),
+        "lines_per_s": outcome.lines_per_s,
+        "bytes_sent_per_s": outcome.sent_per_s,
+        "bytes_received_per_s": outcome.received_per_s,
+        "rate_per_s": plan.rate,
+        "latency_us": latencies(crew),
+        "interval_us": tally.interval.map(micros),
+        "errors": tally.errors(),
+        "errors_by_kind": by_kind,
+        "first_wrong": tally.first_wrong.as_ref().map(|(got, _)| got),
+        "tester": outcome.tester.map(|cpu| json!({
+            "cpu_percent": cpu.percent,
+            "is_bottleneck": cpu.is_bottleneck(),
+        })),
+        "server": outcome.server.map(|server| json!({
+            "pid": plan.server_pid,
+            "cpu_us_per_line": server.cpu_per_line.map(|each| micros(each.as_nanos() as u64)),
+            "cpu_percent": server.cpu.percent,
+            "rss_before_bytes": server.memory[0],
+            "rss_connected_bytes": server.memory[1],
+            "rss_end_bytes": server.memory[2],
+            "rss_bytes_per_client": server.memory_per_client,
+        })),
+    });
+    format!("{value}\n")
+}
+
+fn latencies(crew: &Crew) -> Value {
+    let latencies = &crew.tally.latencies;
+    if latencies.is_empty() {
+        return Value::Null;
+    }
+    let mut value = json!({
+        "count": latencies.len(),
+        "min": micros(latencies.min()),
+        "mean": latencies.mean() / 1e3,
+        "max": micros(latencies.max()),
+    });
+    for (quantile, name) in QUANTILES {
+        value[name.replace('.', "_")] = micros(latencies.value_at_quantile(quantile)).into();
+    }
+    value
+}
+
+fn micros(nanos: u64) -> f64 {
+    nanos as f64 / 1e3
+}

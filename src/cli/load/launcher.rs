@@ -1,0 +1,139 @@
+use std::collections::VecDeque;
+
+/// Connections that are being opened at once: more would only wait in the server's backlog, and
+/// past that be tried again by TCP after a second.
+const MOST_IN_FLIGHT: u32 = 256;
+const SECOND: f64 = 1e9;
+
+/// Whose turn it is to be connected, and when. Moments are nanoseconds.
+#[derive(Debug)]
+pub(crate) struct Launcher {
+    clients: u32,
+    /// Those that have had their first turn.
+    fresh: u32,
+    /// Those that are to be connected again.
+    again: VecDeque<u32>,
+    /// Connects begun and neither greeted nor over.
+    pub(crate) in_flight: u32,
+    /// Connections per second.
+    ramp: Option<f64>,
+    /// When there may be another one.
+    next: f64,
+    stopped: bool,
+}
+
+impl Launcher {
+    pub(crate) fn new(clients: u32, ramp: Option<f64>) -> Launcher {
+        Launcher {
+            clients,
+            fresh: 0,
+            again: VecDeque::new(),
+            in_flight: 0,
+            ramp,
+            next: 0.0,
+            stopped: false,
+        }
+    }
+
+    /// The client to be connected now, if there is one; it counts as in flight.
+    pub(crate) fn next(&mut self, now: u64) -> Option<u32> {
+        if self.stopped || self.in_flight >= MOST_IN_FLIGHT {
+            return None;
+        }
+        if let Some(ramp) = self.ramp {
+            let now = now as f64;
+            if now < self.next {
+                return None;
+            }
+            // What was not used for longer than a tick of the clock is not made up for in a burst.
+            let base = self.next.max(now - SECOND / 200.0);
+            if self.fresh < self.clients || !self.again.is_empty() {
+                self.next = base + SECOND / ramp;
+            }
+        }
+        let number = if self.fresh < self.clients {
+            self.fresh += 1;
+            self.fresh - 1
+        } else {
+            self.again.pop_front()?
+        };
+        self.in_flight += 1;
+        Some(number)
+    }
+
+    /// A client is to be connected once more.
+    pub(crate) fn again(&mut self, number: u32) {
+        if !self.stopped {
+            self.again.push_back(number);
+        }
+    }
+
+    /// No more connections.
+    pub(crate) fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Somebody waits to be connected.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.stopped && (self.fresh < self.clients || !self.again.is_empty())
+    }
+
+    /// Nobody waits and none is in flight.
+    pub(crate) fn is_done(&self) -> bool {
+        !self.is_waiting() && self.in_flight == 0
+    }
+
+    /// Time is what it waits for.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.ramp.is_some() && self.is_waiting()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_client_once_and_then_those_that_come_back() {
+        let mut launcher = Launcher::new(3, None);
+        assert_eq!((launcher.next(0), launcher.next(0)), (Some(0), Some(1)));
+        launcher.again(0);
+        assert_eq!(
+            (launcher.next(0), launcher.next(0), launcher.next(0)),
+            (Some(2), Some(0), None)
+        );
+        assert!(!launcher.is_waiting() && !launcher.is_done());
+        launcher.in_flight = 0;
+        assert!(launcher.is_done());
+    }
+
+    #[test]
+    fn a_few_hundred_at_once() {
+        let mut launcher = Launcher::new(10_000, None);
+        assert_eq!((0..1000).filter_map(|_| launcher.next(0)).count(), 256);
+        launcher.in_flight -= 1;
+        assert_eq!((launcher.next(0), launcher.next(0)), (Some(256), None));
+    }
+
+    #[test]
+    fn a_ramp_is_even() {
+        let mut launcher = Launcher::new(10_000, Some(1000.0));
+        let millis: Vec<_> = (0..10)
+            .map(|milli| (0..9).filter_map(|_| launcher.next(milli * 1_000_000)).count())
+            .collect();
+        assert_eq!(millis, [1; 10]);
+        // After a pause there are a few more, not all that were missed.
+        let after = (0..100).filter_map(|_| launcher.next(1_000_000_000)).count();
+        assert!((2..10).contains(&after), "{after}");
+    }
+
+    #[test]
+    fn after_a_stop_nobody() {
+        let mut launcher = Launcher::new(2, None);
+        launcher.next(0);
+        launcher.stop();
+        launcher.again(0);
+        assert_eq!(launcher.next(0), None);
+        assert!(!launcher.is_waiting());
+    }
+}

@@ -1,0 +1,243 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use reactor::Address;
+
+use super::payload;
+use super::plan::Plan;
+use crate::cli::failure::Failure;
+use crate::cli::quantity::{bytes, count, duration, per_second};
+use crate::cli::target;
+
+/// Load a server and measure it: throughput, latency, and whether every reply is right.
+///
+/// All clients are connected first, then the time counts; in the modes churn and time it counts from
+/// the first connect. Every line is unlike any other and every reply is compared byte for byte,
+/// the greeting too. SIGINT ends it early, with the result so far.
+///
+/// Exit status: 0 if every reply was right, 1 if one was wrong or missing or a connection could
+/// not be had or was lost, 2 when the command line is wrong.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = RESULT)]
+pub(crate) struct Load {
+    /// The server: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH.
+    #[arg(value_name = "ADDR", value_parser = target::server)]
+    target: Address,
+
+    /// What the clients do.
+    #[arg(long, value_name = "MODE", default_value = "echo")]
+    mode: Mode,
+
+    /// Connections open at once. Each takes a file descriptor here and one at the server, which
+    /// has a limit of its own (--max-connections).
+    #[arg(long, value_name = "N", default_value = "50", value_parser = count)]
+    clients: usize,
+
+    /// Lines in flight: per client in the mode pipeline [default: 16], in all in the mode
+    /// presence, 64 at most [default: 1].
+    #[arg(long, value_name = "D", value_parser = count)]
+    depth: Option<usize>,
+
+    /// Bytes in each line that is sent, its LF counted: 16 to 1M, 20 at least in the mode presence.
+    /// K and M stand for 1024 and 1024².
+    #[arg(long, value_name = "BYTES", default_value = "32", value_parser = bytes)]
+    size: usize,
+
+    /// How long: 500ms, 30s, 5m, 1h [default: 10s; mode time: until the server has closed every
+    /// connection].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    duration: Option<Duration>,
+
+    /// Open so many connections per second at the most [default: as fast as they are taken, 256
+    /// in flight].
+    #[arg(long, value_name = "N/s", value_parser = per_second)]
+    ramp: Option<f64>,
+
+    /// Send so many lines per second in all, at even intervals, in the modes echo, pipeline and
+    /// presence [default: the next line as soon as a reply has come].
+    ///
+    /// A line whose turn comes while its client still waits for replies is sent later, and its
+    /// latency counts from when it should have been sent: a server that stalls cannot hide it by
+    /// holding the load back too (coordinated omission).
+    #[arg(long, value_name = "N/s", value_parser = per_second)]
+    rate: Option<f64>,
+
+    /// The server's process on this machine (Linux): tells its CPU time per line and its resident
+    /// memory per client, from /proc. The kernel's own memory for sockets is not in it.
+    #[arg(long, value_name = "PID")]
+    server_pid: Option<u32>,
+
+    /// Print the result as one JSON object on one line; see below.
+    #[arg(long)]
+    json: bool,
+
+    /// Draw the latencies' distribution into this file, as SVG.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Each client keeps one line in flight.
+    Echo,
+    /// Each client keeps --depth lines in flight.
+    Pipeline,
+    /// Each client connects and says nothing until the end.
+    Idle,
+    /// Each client connects, sends one line and BYE, and does it again; a latency is such a visit.
+    Churn,
+    /// One client after the other SAYs something in the room of the presence service, which must
+    /// have no other guests; a latency lasts until the last client has heard it.
+    Presence,
+    /// Each client listens to the time service until it closes; a latency is a line's deviation
+    /// from the rhythm.
+    Time,
+}
+
+impl Mode {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Mode::Echo => "echo",
+            Mode::Pipeline => "pipeline",
+            Mode::Idle => "idle",
+            Mode::Churn => "churn",
+            Mode::Presence => "presence",
+            Mode::Time => "time",
+        }
+    }
+}
+
+const RESULT: &str = "\
+Latencies are taken once per turn of the tester's loop: from the turn that sends a line to the turn
+that finds its reply. A busy tester makes them longer, never shorter.
+
+The JSON object, with durations in seconds (_s) or microseconds (_us), null where nothing was
+measured:
+  mode, target        as asked for
+  clients             as asked for
+  connected           clients that were connected and greeted
+  connections         connections that were; more than clients in the mode churn
+  connect_s           from the first connect until the last client was greeted
+  elapsed_s           from the start of the load to its end or the last reply
+  interrupted         whether a signal ended it early
+  lines               right lines received: replies, in the mode presence deliveries
+  messages            in the mode presence: what was said and reached everybody
+  lines_per_s, bytes_sent_per_s, bytes_received_per_s
+  rate_per_s          what --rate asked for
+  latency_us          {count, min, mean, p50, p90, p99, p99_9, max}
+  interval_us         in the mode time: the median of the time from line to line
+  errors              how many; then errors_by_kind {kind: how many}, and first_wrong, the first
+                      wrong line
+  tester              {cpu_percent, is_bottleneck}
+  server              {pid, cpu_us_per_line, cpu_percent, rss_before_bytes, rss_connected_bytes,
+                      rss_end_bytes, rss_bytes_per_client}, with --server-pid";
+
+const MOST_SIZE: usize = 1 << 20;
+/// What may be in flight to one client, in bytes: it may all be waiting here to be sent.
+const MOST_IN_FLIGHT: usize = 64 << 20;
+
+impl Load {
+    /// What the options mean together.
+    pub(crate) fn plan(&self) -> Result<Plan, Failure> {
+        let usage = |text: String| Err(Failure::Usage(text));
+        let least = match self.mode {
+            Mode::Presence => payload::SHORTEST + payload::SAY.len(),
+            _ => payload::SHORTEST,
+        };
+        if !(least..=MOST_SIZE).contains(&self.size) {
+            return usage(format!("--size: it must be from {least} bytes to 1M"));
+        }
+        let depth = match (self.mode, self.depth) {
+            (Mode::Pipeline, depth) => depth.unwrap_or(16),
+            (Mode::Presence, depth) => depth.unwrap_or(1),
+            (_, None) => 1,
+            (_, Some(_)) => {
+                return usage("--depth goes with the modes pipeline and presence".to_owned());
+            }
+        };
+        if self.mode == Mode::Presence && depth > 64 {
+            return usage("--depth: it must not be above 64 in the mode presence".to_owned());
+        }
+        if depth.saturating_mul(self.size) > MOST_IN_FLIGHT {
+            return usage("--depth: with that --size it is more than 64M per client".to_owned());
+        }
+        if self.clients > payload::MOST_CLIENTS {
+            return usage(format!("--clients: it must not be above {}", payload::MOST_CLIENTS));
+        }
+        if self.rate.is_some() && !matches!(self.mode, Mode::Echo | Mode::Pipeline | Mode::Presence)
+        {
+            return usage("--rate goes with the modes echo, pipeline and presence".to_owned());
+        }
+        let usual = (self.mode != Mode::Time).then_some(Duration::from_secs(10));
+        Ok(Plan {
+            target: self.target.clone(),
+            mode: self.mode,
+            clients: self.clients as u32,
+            depth,
+            size: self.size,
+            duration: self.duration.or(usual),
+            ramp: self.ramp,
+            rate: self.rate,
+            server_pid: self.server_pid,
+            json: self.json,
+            svg: self.svg.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::args::{Args, Command};
+
+    fn plan(args: &[&str]) -> Result<Plan, String> {
+        let args = [&["reactor", "load"], args].concat();
+        let args = Args::try_parse_from(args).map_err(|error| error.to_string())?;
+        let Some(Command::Load(load)) = args.command else { panic!("not load") };
+        load.plan().map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn the_defaults() {
+        let plan = plan(&["2323"]).unwrap();
+        assert_eq!(plan.target.to_string(), "127.0.0.1:2323");
+        assert_eq!((plan.mode, plan.clients, plan.depth, plan.size), (Mode::Echo, 50, 1, 32));
+        assert_eq!(plan.duration, Some(Duration::from_secs(10)));
+        assert_eq!((plan.ramp, plan.rate, plan.server_pid), (None, None, None));
+    }
+
+    #[test]
+    fn what_follows_from_the_mode() {
+        assert_eq!(plan(&["1", "--mode", "pipeline"]).unwrap().depth, 16);
+        assert_eq!(plan(&["1", "--mode", "presence"]).unwrap().depth, 1);
+        assert_eq!(plan(&["1", "--mode", "time"]).unwrap().duration, None);
+        let ramped = plan(&["unix:/a", "--ramp", "500/s", "--rate", "2500"]).unwrap();
+        assert_eq!((ramped.ramp, ramped.rate), (Some(500.0), Some(2500.0)));
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_named() {
+        for (args, words) in [
+            (&["1", "--depth", "4"][..], "--depth goes with"),
+            (&["1", "--mode", "presence", "--depth", "65"], "above 64"),
+            (&["1", "--mode", "churn", "--rate", "9"], "--rate goes with"),
+            (&["1", "--size", "15"], "from 16 bytes"),
+            (&["1", "--size", "2M"], "to 1M"),
+            (&["1", "--size", "19", "--mode", "presence"], "from 20 bytes"),
+            (&["1", "--size", "1M", "--depth", "65", "--mode", "pipeline"], "64M per client"),
+            (&["1", "--clients", "1048577"], "above 1048576"),
+            (&["1", "--clients", "0"], "above 0"),
+            (&["1", "--ramp", "0/s"], "above 0"),
+            (&["1", "--mode", "loud"], "possible values"),
+            (&["localhost"], "HOST:PORT"),
+            (&["0"], "port 0"),
+            (&[], "ADDR"),
+        ] {
+            let said = plan(args).unwrap_err();
+            assert!(said.contains(words), "{args:?}: {said}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+use std::time::Duration;
+
+use super::crew::{Crew, Readings};
+use super::process::Usage;
+
+/// Above this share of a core the tester may be what is measured.
+const BUSY: f64 = 90.0;
+/// A tester that used less CPU time than this has been measured too coarsely to judge it.
+const JUDGED: Duration = Duration::from_millis(100);
+
+/// The result, as far as it has to be computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Outcome {
+    pub(crate) elapsed: Duration,
+    pub(crate) lines_per_s: f64,
+    pub(crate) sent_per_s: f64,
+    pub(crate) received_per_s: f64,
+    pub(crate) tester: Option<Cpu>,
+    pub(crate) server: Option<Server>,
+}
+
+/// CPU time used during the load.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Cpu {
+    pub(crate) time: Duration,
+    /// Of one core.
+    pub(crate) percent: f64,
+}
+
+impl Cpu {
+    fn between(start: Option<Usage>, end: Option<Usage>, elapsed: Duration) -> Option<Cpu> {
+        let time = end?.cpu.saturating_sub(start?.cpu);
+        Some(Cpu { time, percent: 100.0 * per(time.as_secs_f64(), elapsed) })
+    }
+
+    pub(crate) fn is_bottleneck(self) -> bool {
+        self.percent > BUSY && self.time >= JUDGED
+    }
+}
+
+/// What the server's process told.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Server {
+    pub(crate) cpu: Cpu,
+    /// None without lines.
+    pub(crate) cpu_per_line: Option<Duration>,
+    /// Resident bytes before, with all connected, at the end.
+    pub(crate) memory: [u64; 3],
+    /// More of them with everybody connected than before, per client; none in modes where the
+    /// clients are not connected before the load.
+    pub(crate) memory_per_client: Option<f64>,
+}
+
+impl Server {
+    fn new(readings: Readings, lines: u64, clients: u32, elapsed: Duration) -> Option<Server> {
+        let Readings { before: Some(before), start: Some(start), end: Some(end) } = readings else {
+            return None;
+        };
+        let cpu = Cpu::between(Some(start), Some(end), elapsed)?;
+        let per_line = cpu.time.as_nanos().checked_div(u128::from(lines));
+        let more = start.memory as f64 - before.memory as f64;
+        Some(Server {
+            cpu,
+            cpu_per_line: per_line.map(|nanos| Duration::from_nanos(nanos as u64)),
+            memory: [before, start, end].map(|usage| usage.memory),
+            memory_per_client: (clients > 0).then(|| more / f64::from(clients)),
+        })
+    }
+}
+
+impl Outcome {
+    pub(crate) fn new(crew: &Crew, at_once: bool) -> Outcome {
+        let (tally, elapsed) = (&crew.tally, crew.elapsed());
+        let clients = if at_once { 0 } else { crew.connected };
+        Outcome {
+            elapsed,
+            lines_per_s: per(tally.lines as f64, elapsed),
+            sent_per_s: per(tally.bytes_sent as f64, elapsed),
+            received_per_s: per(tally.bytes_received as f64, elapsed),
+            tester: Cpu::between(crew.own.start, crew.own.end, elapsed),
+            server: Server::new(crew.server, tally.lines, clients, elapsed),
+        }
+    }
+}
+
+/// So many in a second; 0 where there was no time.
+fn per(count: f64, elapsed: Duration) -> f64 {
+    if elapsed.is_zero() { 0.0 } else { count / elapsed.as_secs_f64() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn used(millis: u64, memory: u64) -> Option<Usage> {
+        Some(Usage { cpu: Duration::from_millis(millis), memory })
+    }
+
+    #[test]
+    fn cpu_per_line_and_memory_per_client() {
+        let readings =
+            Readings { before: used(10, 1000), start: used(100, 21_000), end: used(1100, 30_000) };
+        let server = Server::new(readings, 1_000_000, 100, 2 * SECOND).unwrap();
+        assert_eq!(server.cpu, Cpu { time: SECOND, percent: 50.0 });
+        assert_eq!(server.cpu_per_line, Some(Duration::from_micros(1)));
+        assert_eq!(server.memory_per_client, Some(200.0));
+        let silent = Server::new(readings, 0, 0, SECOND).unwrap();
+        assert_eq!((silent.cpu_per_line, silent.memory_per_client), (None, None));
+        assert_eq!(Server::new(Readings { end: None, ..readings }, 1, 1, SECOND), None);
+    }
+
+    #[test]
+    fn nothing_is_divided_by_no_time() {
+        assert_eq!(per(5.0, Duration::ZERO), 0.0);
+        let cpu = Cpu::between(used(0, 0), used(500, 0), Duration::ZERO).unwrap();
+        assert_eq!(cpu.percent, 0.0);
+    }
+
+    #[test]
+    fn a_busy_tester_is_the_bottleneck_if_it_was_measured_well_enough() {
+        let after = |millis| Cpu::between(used(0, 0), used(millis, 0), SECOND).unwrap();
+        assert!(after(950).is_bottleneck());
+        assert!(!after(850).is_bottleneck());
+        assert!(!Cpu { time: Duration::from_millis(10), percent: 100.0 }.is_bottleneck());
+    }
+}

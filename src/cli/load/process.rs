@@ -1,0 +1,63 @@
+//! What a process has used so far, from /proc.
+
+use std::fs;
+use std::time::Duration;
+
+/// A clock tick as /proc counts them: 1/100 s on every Linux that there is, whatever the kernel's
+/// own tick.
+const TICK: Duration = Duration::from_millis(10);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// CPU time of all its threads, to a hundredth of a second.
+    pub(crate) cpu: Duration,
+    /// Resident memory in bytes.
+    pub(crate) memory: u64,
+}
+
+impl Usage {
+    /// None if there is no such process, or no /proc.
+    pub(crate) fn of(pid: u32) -> Option<Usage> {
+        let file = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
+        Usage::parse(&file("stat")?, &file("status")?)
+    }
+
+    pub(crate) fn own() -> Option<Usage> {
+        Usage::of(std::process::id())
+    }
+
+    fn parse(stat: &str, status: &str) -> Option<Usage> {
+        // The name stands in parentheses and may hold any of them; see proc_pid_stat(5).
+        let (_, rest) = stat.rsplit_once(')')?;
+        let mut fields = rest.split_whitespace().skip(11);
+        let mut ticks = || fields.next()?.parse::<u32>().ok();
+        let cpu = TICK * (ticks()? + ticks()?);
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        // A process that has ended and was not waited for has none.
+        let kilobytes = resident.and_then(|text| text.trim().strip_suffix("kB"));
+        let memory = kilobytes.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0) * 1024;
+        Some(Usage { cpu, memory })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_proc() {
+        let stat = "42 (a ) b) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 1 0 100 1 1";
+        let status = "Name:\ta\nVmHWM:\t  900 kB\nVmRSS:\t     812 kB\n";
+        let usage = Usage { cpu: Duration::from_secs(3), memory: 812 * 1024 };
+        assert_eq!(Usage::parse(stat, status), Some(usage));
+        assert_eq!(Usage::parse(stat, "").map(|usage| usage.memory), Some(0));
+        assert_eq!(Usage::parse("", status), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn of_this_process_and_of_none() {
+        assert!(Usage::own().is_some_and(|usage| usage.memory > 0));
+        assert_eq!(Usage::of(u32::MAX), None);
+    }
+}

@@ -1,0 +1,243 @@
+use reactor::{ConnId, Context, ServiceContext};
+
+use super::crew::{Client, Crew};
+use super::fault::Fault;
+use super::pace::Pace;
+use super::part::Part;
+use super::payload::{SAY, Template};
+
+const ARRIVED: &[u8] = b"Someone has arrived...\n";
+const GONE: &[u8] = b"An anonymous user has left the room.\n";
+const SAYS: &str = "An anonymous user says: ";
+
+/// One line that is in flight to everybody.
+#[derive(Debug)]
+struct Saying {
+    sequence: u32,
+    /// What everybody is to hear.
+    line: Vec<u8>,
+    /// Those who have not yet.
+    unheard: u32,
+    when: u64,
+}
+
+/// What one listener has heard.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Session {
+    /// A bit for each place in [`Room::sayings`], the other way round each time the place has a
+    /// new line: whether that one was heard.
+    heard: u64,
+}
+
+type Cast<'a> = ServiceContext<'a, Client<Session>>;
+type Cx<'a> = Context<'a, Client<Session>>;
+
+/// The mode presence: one after the other says something, and all must hear it.
+#[derive(Debug)]
+pub(crate) struct Room {
+    text: Template,
+    heard: Template,
+    /// As many as may be in flight; line n is at place n modulo their number.
+    sayings: Vec<Saying>,
+    depth: u32,
+    pace: Option<Pace>,
+    rate: Option<f64>,
+    /// Who speaks, by turns.
+    speakers: Vec<ConnId>,
+    next: u32,
+    arrivals: u64,
+    departures: u64,
+}
+
+impl Room {
+    pub(crate) fn new(crew: &Crew) -> Room {
+        let text = Template::new(SAY, crew.plan.size);
+        Room {
+            heard: Template::new(SAYS, text.len() - SAY.len() + SAYS.len()),
+            text,
+            sayings: Vec::new(),
+            depth: crew.plan.depth as u32,
+            pace: None,
+            rate: crew.plan.rate,
+            speakers: Vec::new(),
+            next: 0,
+            arrivals: 0,
+            departures: 0,
+        }
+    }
+
+    /// Whether a listener that has this bit has yet to hear that line.
+    fn lacks(&self, session: Session, sequence: u32) -> bool {
+        let (place, round) = (sequence % self.depth, sequence / self.depth);
+        session.heard >> place & 1 == u64::from(round & 1)
+    }
+
+    /// Whether the next line has a place: the one before it there was heard by all.
+    fn has_place(&self) -> bool {
+        let place = (self.next % self.depth) as usize;
+        self.sayings.get(place).is_none_or(|saying| saying.unheard == 0)
+    }
+
+    /// The next one says the next line.
+    fn say(&mut self, crew: &mut Crew, cx: &mut Cast<'_>, when: u64) {
+        let sequence = self.next;
+        self.next += 1;
+        let speaker = sequence % self.speakers.len() as u32;
+        for template in [&mut self.text, &mut self.heard] {
+            template.set_client(speaker);
+            template.set_sequence(sequence);
+        }
+        cx.send_to(self.speakers[speaker as usize], self.text.bytes());
+        crew.tally.bytes_sent += self.text.len() as u64;
+        let place = (sequence % self.depth) as usize;
+        if place == self.sayings.len() {
+            let line = Vec::with_capacity(self.heard.len());
+            self.sayings.push(Saying { sequence, line, unheard: 0, when });
+        }
+        let saying = &mut self.sayings[place];
+        saying.line.clear();
+        saying.line.extend_from_slice(self.heard.bytes());
+        saying.sequence = sequence;
+        saying.unheard = crew.here;
+        saying.when = when;
+    }
+
+    /// Says what is due and has a place. `held_up` tells whether it waited for that place: then
+    /// its latency counts from when it was due, and not where only our timer is late.
+    fn go_on(&mut self, crew: &mut Crew, cx: &mut Cast<'_>, now: u64, held_up: bool) {
+        while crew.is_playing() && crew.here > 0 && self.has_place() {
+            let when = match self.pace {
+                None => now,
+                Some(pace) => {
+                    let due = pace.due(u64::from(self.next));
+                    if due > now {
+                        return;
+                    }
+                    if held_up { due } else { now }
+                }
+            };
+            self.say(crew, cx, when);
+        }
+    }
+
+    /// A listener has heard all of a line.
+    fn hears(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, sequence: u32, now: u64) {
+        cx.session().part.heard ^= 1 << (sequence % self.depth);
+        crew.right(1, now);
+        let saying = &mut self.sayings[(sequence % self.depth) as usize];
+        saying.unheard -= 1;
+        if saying.unheard == 0 {
+            crew.tally.messages += 1;
+            crew.tally.latency(now.saturating_sub(saying.when), 1);
+            self.go_on(crew, cx, now, true);
+        }
+    }
+
+    /// A line that is none of those in flight, or was heard already.
+    fn other(&mut self, crew: &mut Crew, line: &[u8]) {
+        if line == ARRIVED {
+            self.arrivals += 1;
+        } else if line == GONE && self.departures > 0 {
+            // That a client was lost is counted already.
+        } else {
+            let wanted = self.sayings.iter().find(|saying| saying.unheard > 0);
+            let wanted = wanted.map_or(&b""[..], |saying| &saying.line);
+            crew.tally.wrong(Fault::WrongReply, line, wanted);
+        }
+    }
+}
+
+impl Part for Room {
+    type Session = Session;
+
+    const GREETING: &str = "\
+Welcome to the Presence Server
+  Tell me who you are with 'HELLO name'
+  Say something to other users with 'SAY message'
+  Ask me who is connected with 'WHO'
+  Leave with 'BYE'
+  Shutdown server with 'KILL'
+";
+
+    fn start(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
+        let now = crew.now(cx);
+        self.speakers = crew.ids.iter().copied().flatten().collect();
+        self.pace = self.rate.map(|rate| Pace::new(now, rate));
+        self.go_on(crew, cx, now, false);
+    }
+
+    fn take(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, bytes: &[u8]) -> usize {
+        let now = crew.now(cx);
+        let mut taken = 0;
+        loop {
+            let rest = &bytes[taken..];
+            let line = rest.get(..self.heard.len());
+            let found = line.and_then(|line| self.heard.sequence_of(line)).filter(|sequence| {
+                let saying = self.sayings.get((sequence % self.depth) as usize);
+                saying.is_some_and(|saying| {
+                    saying.sequence == *sequence && line == Some(&saying.line)
+                })
+            });
+            if let Some(sequence) = found
+                && self.lacks(cx.session().part, sequence)
+            {
+                taken += self.heard.len();
+                self.hears(crew, cx, sequence, now);
+            } else if let Some(end) = memchr::memchr(b'\n', rest) {
+                self.other(crew, &rest[..=end]);
+                taken += end + 1;
+            } else {
+                return taken;
+            }
+        }
+    }
+
+    fn is_paced(&self) -> bool {
+        self.pace.is_some()
+    }
+
+    fn beat(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
+        if self.pace.is_some() {
+            let now = crew.now(cx);
+            self.go_on(crew, cx, now, false);
+        }
+    }
+
+    fn is_settled(&self, _crew: &Crew) -> bool {
+        self.sayings.iter().all(|saying| saying.unheard == 0)
+    }
+
+    fn give_up(&mut self, crew: &mut Crew, _cx: &mut Cast<'_>) {
+        for saying in &mut self.sayings {
+            crew.tally.fault(Fault::MissingReply, u64::from(saying.unheard));
+            saying.unheard = 0;
+        }
+    }
+
+    fn left(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, _right: bool) {
+        self.departures += 1;
+        let session = cx.session().part;
+        for place in 0..self.sayings.len() {
+            let sequence = self.sayings[place].sequence;
+            if self.sayings[place].unheard > 0 && self.lacks(session, sequence) {
+                self.sayings[place].unheard -= 1;
+                crew.tally.fault(Fault::MissingReply, 1);
+            }
+        }
+        let now = crew.now(cx);
+        if !self.speakers.is_empty() {
+            self.go_on(crew, cx, now, true);
+        }
+    }
+
+    /// Of any two guests the first one has heard the second one come.
+    fn conclude(&mut self, crew: &mut Crew) {
+        let guests = crew.tally.connections;
+        let wanted = guests * guests.saturating_sub(1) / 2;
+        if self.departures > 0 || crew.tally.messages == 0 {
+            return;
+        }
+        crew.tally.fault(Fault::MissingReply, wanted.saturating_sub(self.arrivals));
+        crew.tally.fault(Fault::Unexpected, self.arrivals.saturating_sub(wanted));
+    }
+}

@@ -1,0 +1,132 @@
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+
+use reactor::Address;
+
+/// All of 127.0.0.0/8 is this machine on Linux; these are enough for 7 million connections.
+const MOST: u8 = 254;
+/// Linux's own default, 32768 to 60999.
+const USUAL_PORTS: u32 = 28_232;
+
+/// Where connections come from: one address has so many ports for one target, and a server on
+/// the same machine can be reached from many addresses. None but the usual one is used as long as
+/// its ports suffice.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    /// How many there are.
+    all: u8,
+    /// How many are used by turns.
+    window: u8,
+    /// The first one of those.
+    first: u8,
+    turn: u8,
+    /// Those that were found to have no port left, one after the other.
+    used_up: u8,
+}
+
+impl Sources {
+    pub(crate) fn new(target: &Address, clients: u32) -> Sources {
+        let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+        let ports = range.ok().and_then(|text| ports(&text)).unwrap_or(USUAL_PORTS);
+        Sources::with_ports(target, clients, ports)
+    }
+
+    fn with_ports(target: &Address, clients: u32, ports: u32) -> Sources {
+        let loopback = matches!(
+            target.as_socket().map(|addr| addr.ip()),
+            Some(IpAddr::V4(ip)) if ip.is_loopback()
+        );
+        let all = if loopback { MOST } else { 1 };
+        // Others use ports too.
+        let window = clients.div_ceil((ports - ports / 8).max(1)).min(u32::from(all)) as u8;
+        Sources { all, window: window.max(1), first: 0, turn: 0, used_up: 0 }
+    }
+
+    /// The next one: its number, and its address where that is not the system's own choice.
+    pub(crate) fn next(&mut self) -> (u8, Option<IpAddr>) {
+        self.turn = (self.turn + 1) % self.window;
+        let number = ((u16::from(self.first) + u16::from(self.turn)) % u16::from(self.all)) as u8;
+        let address = Ipv4Addr::new(127, 0, 0, number + 1);
+        (number, (number > 0).then_some(address.into()))
+    }
+
+    /// One of them has no port left. Says whether another one may.
+    pub(crate) fn used_up(&mut self, number: u8) -> bool {
+        if number == self.first {
+            self.used_up = self.used_up.saturating_add(1);
+            self.first = (self.first + 1) % self.all;
+        }
+        self.used_up < self.all
+    }
+
+    /// One had a port: those before may have some again later.
+    pub(crate) fn worked(&mut self) {
+        self.used_up = 0;
+    }
+}
+
+/// How many ports `32768 60999` are.
+fn ports(range: &str) -> Option<u32> {
+    let mut ends = range.split_whitespace().map(str::parse::<u32>);
+    let (first, last) = (ends.next()?.ok()?, ends.next()?.ok()?);
+    last.checked_sub(first).map(|between| between + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local() -> Address {
+        "127.0.0.1:80".parse().unwrap()
+    }
+
+    fn ip(last: u8) -> Option<IpAddr> {
+        Some(Ipv4Addr::new(127, 0, 0, last).into())
+    }
+
+    #[test]
+    fn the_ports_of_a_range() {
+        assert_eq!(ports("32768\t60999\n"), Some(28_232));
+        assert_eq!(ports("9 8"), None);
+        assert_eq!(ports(""), None);
+    }
+
+    #[test]
+    fn one_is_enough_as_long_as_it_has_ports() {
+        let mut sources = Sources::with_ports(&local(), 20_000, 28_232);
+        assert_eq!(sources.next(), (0, None));
+        assert_eq!(sources.next(), (0, None));
+        assert!(sources.used_up(0));
+        // Told twice of the same one.
+        assert!(sources.used_up(0));
+        assert_eq!(sources.next(), (1, ip(2)));
+    }
+
+    #[test]
+    fn many_clients_take_turns() {
+        let mut sources = Sources::with_ports(&local(), 60_000, 28_232);
+        let numbers: Vec<_> = (0..6).map(|_| sources.next().0).collect();
+        assert_eq!(numbers, [1, 2, 0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn elsewhere_there_is_but_one() {
+        for target in ["10.0.0.1:80", "[::1]:80", "unix:/tmp/a"] {
+            let mut sources = Sources::with_ports(&target.parse().unwrap(), 60_000, 28_232);
+            assert_eq!(sources.next(), (0, None), "{target}");
+            assert!(!sources.used_up(0), "{target}");
+        }
+    }
+
+    #[test]
+    fn it_gives_up_once_all_are_used_up_and_starts_over_if_one_is_not() {
+        let mut sources = Sources::with_ports(&local(), 10, 10);
+        let mut tries = 0;
+        while sources.used_up(sources.first) {
+            tries += 1;
+        }
+        assert_eq!(tries, 253);
+        sources.worked();
+        assert!(sources.used_up(sources.first));
+    }
+}

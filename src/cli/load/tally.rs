@@ -1,0 +1,121 @@
+use hdrhistogram::Histogram;
+
+use super::fault::Fault;
+
+/// The longest latency that is told from longer ones, in nanoseconds: an hour.
+const LONGEST: u64 = 3_600_000_000_000;
+/// What is kept of a wrong line, to be shown.
+const SAMPLE: usize = 80;
+
+/// What has been counted so far.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    /// Connections that were greeted.
+    pub(crate) connections: u64,
+    /// Right lines received.
+    pub(crate) lines: u64,
+    /// Mode presence: what was said and reached everybody.
+    pub(crate) messages: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
+    /// In nanoseconds.
+    pub(crate) latencies: Histogram<u64>,
+    /// Mode time: nanoseconds from line to line.
+    pub(crate) interval: Option<u64>,
+    faults: [u64; Fault::ALL.len()],
+    /// What came first that should not have, and what should have.
+    pub(crate) first_wrong: Option<(String, String)>,
+}
+
+impl Tally {
+    pub(crate) fn new() -> Tally {
+        let latencies = Histogram::new_with_bounds(1, LONGEST, 3);
+        Tally {
+            connections: 0,
+            lines: 0,
+            messages: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            latencies: latencies.expect("the bounds are in order"),
+            interval: None,
+            faults: Default::default(),
+            first_wrong: None,
+        }
+    }
+
+    /// So many replies after as many nanoseconds each.
+    #[inline]
+    pub(crate) fn latency(&mut self, nanos: u64, count: u64) {
+        self.latencies.saturating_record_n(nanos, count);
+    }
+
+    pub(crate) fn fault(&mut self, fault: Fault, count: u64) {
+        self.faults[fault as usize] += count;
+    }
+
+    /// One line, or what there is of it, that is not the one that was wanted.
+    #[cold]
+    pub(crate) fn wrong(&mut self, fault: Fault, got: &[u8], wanted: &[u8]) {
+        self.fault(fault, 1);
+        self.first_wrong.get_or_insert_with(|| (sample(got), sample(wanted)));
+    }
+
+    pub(crate) fn count(&self, fault: Fault) -> u64 {
+        self.faults[fault as usize]
+    }
+
+    pub(crate) fn errors(&self) -> u64 {
+        self.faults.iter().sum()
+    }
+
+    /// The kinds that there were.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = (Fault, u64)> {
+        Fault::ALL.into_iter().map(|fault| (fault, self.count(fault))).filter(|(_, n)| *n > 0)
+    }
+}
+
+/// As it can be shown on a terminal.
+fn sample(bytes: &[u8]) -> String {
+    let cut = if bytes.len() > SAMPLE { "..." } else { "" };
+    format!("{}{cut}", bytes[..bytes.len().min(SAMPLE)].escape_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_by_kind() {
+        let mut tally = Tally::new();
+        assert_eq!((tally.errors(), tally.faults().count()), (0, 0));
+        tally.fault(Fault::MissingReply, 3);
+        tally.wrong(Fault::WrongReply, b"\x1b[2J\n", b"> X\n");
+        tally.wrong(Fault::WrongReply, b"second", b"");
+        assert_eq!(tally.errors(), 5);
+        let kinds: Vec<_> = tally.faults().collect();
+        assert_eq!(kinds, [(Fault::WrongReply, 2), (Fault::MissingReply, 3)]);
+        let first = Some(("\\x1b[2J\\n".to_owned(), "> X\\n".to_owned()));
+        assert_eq!(tally.first_wrong, first);
+    }
+
+    #[test]
+    fn every_kind_is_at_its_place() {
+        for (index, fault) in Fault::ALL.into_iter().enumerate() {
+            assert_eq!(fault as usize, index);
+        }
+    }
+
+    #[test]
+    fn a_latency_beyond_all_bounds_is_still_one() {
+        let mut tally = Tally::new();
+        tally.latency(0, 1);
+        tally.latency(u64::MAX, 2);
+        assert_eq!(tally.latencies.len(), 3);
+        assert!(tally.latencies.max() >= LONGEST);
+    }
+
+    #[test]
+    fn long_lines_are_cut() {
+        assert_eq!(sample(&[b'x'; 100]), format!("{}...", "x".repeat(80)));
+    }
+}
