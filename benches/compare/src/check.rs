@@ -35,6 +35,8 @@ pub fn run(peers: &[&'static Peer], scenarios: &[&Scenario], core: Option<usize>
             Service::Clock => {}
         }
         for scenario in scenarios.iter().filter(|it| it.service() == server.service()) {
+            // A room still hears of those who left it.
+            server.quiet()?;
             let result = scenario.brief().measure(server, SPAN, core);
             tell(server, scenario.name, result.map(drop));
         }

@@ -14,7 +14,6 @@ pub const BOTH: u32 =
 pub const INPUT: u32 = (libc::EPOLLIN | libc::EPOLLET).cast_unsigned();
 /// The peer has ended or reset it: then a short read is not the end of the input.
 pub const ENDING: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR).cast_unsigned();
-pub const WRITABLE: u32 = libc::EPOLLOUT.cast_unsigned();
 
 /// The most descriptors that a process asks for.
 const DESCRIPTORS: u64 = 20_000;

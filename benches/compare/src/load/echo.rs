@@ -127,7 +127,8 @@ impl<'s> Echo<'s> {
                 if count > 0 && client.got == expected.len() {
                     if !client.greeted {
                         // It has not said anything yet.
-                        (client.greeted, client.sent) = (true, client.request.len());
+                        (client.greeted, client.got) = (true, 0);
+                        client.sent = client.request.len();
                         self.waiting -= 1;
                     } else if let Some(meter) = meter {
                         meter.count(client.lines, client.since.elapsed());

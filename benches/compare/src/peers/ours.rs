@@ -27,6 +27,5 @@ fn run(service: Service, port: u16) -> Result<(), reactor::Error> {
         }
     };
     super::ready(port).expect("somebody listens");
-    reactor.run()?;
-    Ok(())
+    reactor.run().map(drop)
 }
