@@ -89,13 +89,9 @@ fn cells(groups: &[Group<'_>]) -> Vec<Vec<String>> {
             };
             let number = |metric| row.median(metric).map_or_else(String::new, thousands);
             let cost = row.median(COST).unwrap_or_default();
-            let cost = if group.scenario.is_memory() {
-                format!("{} B", thousands(cost))
-            } else if cost < 100.0 {
-                format!("{cost:.1} ns")
-            } else {
-                format!("{} ns", thousands(cost))
-            };
+            let digits = if cost < 100.0 { format!("{cost:.1}") } else { thousands(cost) };
+            let measure = if group.scenario.is_memory() { "B" } else { "ns" };
+            let cost = format!("{digits} {measure}/{}", group.scenario.unit);
             let spread = group.spread(row, FLOOR, COST);
             let spread =
                 spread.map_or_else(String::new, |(least, most)| format!("{least:.2}-{most:.2}"));

@@ -39,13 +39,11 @@ pub(super) fn serve_by_hand(_: Service, port: u16) -> io::Result<()> {
 
 async fn by_hand(mut stream: TcpStream) -> io::Result<()> {
     stream.write_all(GREETING.as_bytes()).await?;
-    let mut input = Vec::with_capacity(512);
+    let mut input = Vec::with_capacity(1024);
     let mut output = Vec::new();
     loop {
-        if input.len() == input.capacity() {
-            input.reserve(input.len());
-        }
         let ended = stream.read_buf(&mut input).await? == 0;
+        let filled = input.len() == input.capacity();
         if ended && !input.is_empty() {
             input.push(b'\n');
         }
@@ -61,6 +59,10 @@ async fn by_hand(mut stream: TcpStream) -> io::Result<()> {
             }
         }
         input.drain(..start);
+        if filled {
+            // It has more to say at once than there is room for.
+            input.reserve(2 * input.capacity());
+        }
         stream.write_all(&output).await?;
         if bye {
             return Ok(());
