@@ -94,7 +94,9 @@ impl Column {
                 }
                 top += BAR;
             }
-            area.draw(&PathElement::new([(one, begin), (one, top)], INK))?;
+            if group.rows.iter().any(|row| row.median(self.metric).is_some()) {
+                area.draw(&PathElement::new([(one, begin), (one, top)], INK))?;
+            }
             top += GAP;
         }
         Ok(())
