@@ -67,6 +67,7 @@ fn set_and_fire(bencher: Bencher<'_, '_>, others: usize) {
     let (mut server, client) = server(others);
     bencher.counter(ItemsCount::new(TIMERS)).bench_local(|| {
         server.feed(client, "s\n");
-        server.advance(Duration::from_secs(2));
+        // In one leap: the harness looks at every client whenever it stops on the way.
+        server.jump(Duration::from_secs(2));
     });
 }
