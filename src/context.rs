@@ -239,6 +239,12 @@ impl<S> Writer<'_, '_, S> {
         tail.extend_from_slice(bytes.as_ref());
         &mut tail[start..]
     }
+
+    /// Takes back the last bytes that were put, all of them if there are not so many.
+    pub fn take_back(&mut self, count: usize) {
+        let tail = self.cx.service.core.arena.tail();
+        tail.truncate(tail.len().saturating_sub(count).max(self.start));
+    }
 }
 
 impl<S> Writer<'_, '_, S> {

@@ -23,21 +23,40 @@ pub fn command(line: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// As [`make_ascii_uppercase`](slice::make_ascii_uppercase), at a quarter of its instructions for
-/// text as short as a line: what is left over at the end is done with the last whole block once
-/// more, which changes nothing that is upper-cased already, instead of byte by byte.
+/// As [`make_ascii_uppercase`](slice::make_ascii_uppercase), and says whether all of it is ASCII,
+/// in one pass. For text as short as a line it takes a fraction of the instructions: what is left
+/// over at the end is done with the last whole block once more, which changes nothing that is
+/// upper-cased already, instead of byte by byte.
 #[inline]
-pub fn make_ascii_uppercase(bytes: &mut [u8]) {
-    if !by_blocks::<16>(bytes) && !by_blocks::<8>(bytes) {
+pub fn make_ascii_uppercase(bytes: &mut [u8]) -> bool {
+    if bytes.len() >= 16 {
+        by_blocks::<16>(bytes)
+    } else if bytes.len() >= 8 {
+        by_blocks::<8>(bytes)
+    } else {
         bytes.make_ascii_uppercase();
+        bytes.is_ascii()
     }
 }
 
-/// Says whether there was a block at all.
+/// There must be a block at least.
 #[inline]
 fn by_blocks<const N: usize>(bytes: &mut [u8]) -> bool {
-    bytes.as_chunks_mut::<N>().0.iter_mut().for_each(|block| block.make_ascii_uppercase());
-    bytes.last_chunk_mut::<N>().map(|last| last.make_ascii_uppercase()).is_some()
+    // One for each place, so that they are combined only once, at the end.
+    let mut seen = [0; N];
+    for block in bytes.as_chunks_mut::<N>().0 {
+        upper(block, &mut seen);
+    }
+    if let Some(last) = bytes.last_chunk_mut::<N>() {
+        upper(last, &mut seen);
+    }
+    seen.is_ascii()
+}
+
+#[inline]
+fn upper<const N: usize>(block: &mut [u8; N], seen: &mut [u8; N]) {
+    seen.iter_mut().zip(&*block).for_each(|(seen, byte)| *seen |= *byte);
+    block.make_ascii_uppercase();
 }
 
 #[cfg(test)]
@@ -56,8 +75,9 @@ mod tests {
         let all: Vec<u8> = (0..=255).cycle().take(300).collect();
         for end in 0..all.len() {
             let mut ours = all[end / 2..end].to_vec();
-            make_ascii_uppercase(&mut ours);
+            let ascii = make_ascii_uppercase(&mut ours);
             assert_eq!(ours, all[end / 2..end].to_ascii_uppercase());
+            assert_eq!(ascii, all[end / 2..end].is_ascii());
         }
     }
 

@@ -37,12 +37,10 @@ impl Handler for Echo {
         let mut reply = cx.writer();
         reply.put("> ");
         // Most lines are ASCII: upper case then keeps the length, and needs no memory.
-        let beyond_ascii = if line.is_ascii() { None } else { str::from_utf8(line).ok() };
-        match beyond_ascii {
-            Some(text) => {
-                reply.put(text.to_uppercase());
-            }
-            None => make_ascii_uppercase(reply.put(line)),
+        let ascii = make_ascii_uppercase(reply.put(line));
+        if !ascii && let Ok(text) = str::from_utf8(line) {
+            reply.take_back(line.len());
+            reply.put(text.to_uppercase());
         }
         reply.put("\n");
         drop(reply);
