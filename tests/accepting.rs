@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use reactor::{Context, Counters, Exit, Handler, Limits, ServiceContext};
 use socket2::{Domain, Socket, Type};
-use util::{Client, PATIENCE, Server};
+use util::{Client, Server};
 
 struct Plain;
 
@@ -30,12 +30,6 @@ impl Handler for Plain {
     fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, asker: mpsc::Sender<Counters>) {
         let _ = asker.send(cx.counters().clone());
     }
-}
-
-fn counters(server: &Server<mpsc::Sender<Counters>>) -> Counters {
-    let (tell, told) = mpsc::channel();
-    server.handle.post(tell).unwrap();
-    told.recv_timeout(PATIENCE).expect("the loop does not answer")
 }
 
 /// Sockets that are not connected yet: connecting them takes no descriptor of ours.
@@ -64,7 +58,7 @@ fn survives_resets_before_accept_and_running_out_of_descriptors() {
     }
     let mut served = server.connect();
     served.expect("hello\n");
-    util::until("they are gone", || counters(&server).open == 1);
+    util::until("they are gone", || server.counters().open == 1);
 
     // A small limit, and all of it in use; the newcomers' own sockets are there already.
     let (_, most) = rlimit::getrlimit(rlimit::Resource::NOFILE).unwrap();
@@ -72,16 +66,16 @@ fn survives_resets_before_accept_and_running_out_of_descriptors() {
     let sockets = newcomers(6);
     let plugs = self::plugs();
     let mut waiting: Vec<Client> = sockets.into_iter().map(|n| knock(n, &server)).collect();
-    util::until("the first of them is turned away", || counters(&server).refused >= 1);
+    util::until("the first of them is turned away", || server.counters().refused >= 1);
 
     // Whoever is connected is served, and the loop does not spin: what it does apart from
     // answering us is a try a second.
     served.send("still here\n");
     served.expect("still here\n");
-    let before = counters(&server);
+    let before = server.counters();
     let began = Instant::now();
     std::thread::sleep(Duration::from_millis(2500));
-    let after = counters(&server);
+    let after = server.counters();
     let turns = after.turns - before.turns;
     assert!(turns < 60, "{turns} turns in {:?} with nothing to do", began.elapsed());
     assert_eq!(after.accepted, before.accepted);
@@ -98,7 +92,7 @@ fn survives_resets_before_accept_and_running_out_of_descriptors() {
             _ => panic!("{line:?}"),
         }
     }
-    let end = counters(&server);
+    let end = server.counters();
     assert_eq!(got_in + end.refused, 6);
     assert!(got_in >= 2, "only {got_in} were left waiting");
     let mut late = server.connect();
@@ -108,10 +102,10 @@ fn survives_resets_before_accept_and_running_out_of_descriptors() {
     let sockets = newcomers(5);
     let plugs = self::plugs();
     let more: Vec<Client> = sockets.into_iter().map(|socket| knock(socket, &server)).collect();
-    util::until("out again", || counters(&server).refused > end.refused);
-    let before = counters(&server).accepted;
+    util::until("out again", || server.counters().refused > end.refused);
+    let before = server.counters().accepted;
     drop(late);
-    util::until("one gets in", || counters(&server).accepted > before);
+    util::until("one gets in", || server.counters().accepted > before);
     drop((plugs, waiting, more, served));
     let (exit, counters) = server.stop();
     assert_eq!((exit, counters.open), (Exit::Clean, 0));

@@ -12,7 +12,7 @@ use std::time::Duration;
 use reactor::services::Presence;
 use reactor::testing::{Client as Fake, Harness};
 use reactor::{CloseReason, Context, Counters, Handler, Limits, ServiceContext};
-use util::{PATIENCE, Server};
+use util::Server;
 
 /// Sends each line back; another thread may ask for the counters.
 struct Echo;
@@ -29,12 +29,6 @@ impl Handler for Echo {
     fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, asker: mpsc::Sender<Counters>) {
         let _ = asker.send(cx.counters().clone());
     }
-}
-
-fn counters(server: &Server<mpsc::Sender<Counters>>) -> Counters {
-    let (tell, told) = mpsc::channel();
-    server.handle.post(tell).unwrap();
-    told.recv_timeout(PATIENCE).expect("the loop does not answer")
 }
 
 /// Resident memory of this process, in bytes.
@@ -76,7 +70,7 @@ fn a_client_that_sends_and_never_reads_is_held_back_by_tcp() {
         other.send("are you there?\n");
         other.expect("are you there?\n");
         asked += "are you there?\n".len();
-        read = counters(&server).bytes_in as usize - asked;
+        read = server.counters().bytes_in as usize - asked;
         same = if (sent, read) == last { same + 1 } else { 0 };
     }
     assert!(read < sent, "the rest waits in the kernel");

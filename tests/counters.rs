@@ -36,22 +36,16 @@ impl Handler for Plain {
     }
 }
 
-fn counters(server: &Server<mpsc::Sender<Counters>>) -> Counters {
-    let (tell, told) = mpsc::channel();
-    server.handle.post(tell).unwrap();
-    told.recv_timeout(PATIENCE).expect("the loop does not answer")
-}
-
 #[test]
 fn a_scene_is_counted_to_the_byte() {
     let limits = Limits { max_connections: 5, max_line: 100, ..Limits::default() };
     let server = Server::start(limits, || Plain);
-    assert_eq!(counters(&server).accepted, 0);
+    assert_eq!(server.counters().accepted, 0);
 
     let mut clients: Vec<_> = (0..5).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.expect("hello\n"));
     assert_eq!(server.connect().rest(), b"Too many connections, try again later\n");
-    let now = counters(&server);
+    let now = server.counters();
     assert_eq!((now.accepted, now.refused, now.open, now.dialled), (5, 1, 5, 0));
     assert_eq!((now.lines_in, now.bytes_in, now.bytes_out), (0, 0, 30));
 
@@ -68,7 +62,7 @@ fn a_scene_is_counted_to_the_byte() {
     clients[4].send([b'x'; 101]);
     assert_eq!(clients[4].rest(), b"Line too long (limit 100 bytes)\n");
 
-    let now = counters(&server);
+    let now = server.counters();
     assert_eq!((now.lines_in, now.panics), (4 + 3, 1));
     assert_eq!(now.bytes_in, 16 + 5 + 6 + 6 + 101);
     assert_eq!(now.bytes_out, 30 + 16 + 32);
@@ -85,8 +79,8 @@ fn a_scene_is_counted_to_the_byte() {
 
     // What a closing connection still sends is read, and counted, though nobody hears it.
     clients[1].send("not heard\n");
-    util::until("it is read", || counters(&server).bytes_in == now.bytes_in + 10);
-    assert_eq!(counters(&server).lines_in, now.lines_in);
+    util::until("it is read", || server.counters().bytes_in == now.bytes_in + 10);
+    assert_eq!(server.counters().lines_in, now.lines_in);
 
     let mut last = server.connect();
     last.expect("hello\n");

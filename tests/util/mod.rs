@@ -51,6 +51,15 @@ impl<M: Send + 'static> Server<M> {
     }
 }
 
+impl Server<mpsc::Sender<Counters>> {
+    /// What the loop has counted so far; the handler must answer its messages with it.
+    pub fn counters(&self) -> Counters {
+        let (tell, told) = mpsc::channel();
+        self.handle.post(tell).unwrap();
+        told.recv_timeout(PATIENCE).expect("the loop does not answer")
+    }
+}
+
 impl<M> Drop for Server<M> {
     fn drop(&mut self) {
         self.handle.stop();
