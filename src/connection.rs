@@ -90,6 +90,7 @@ pub(crate) struct Flags {
 
 impl<S> Connection<S> {
     pub(crate) fn new(id: ConnId, stream: Stream, session: S, now: Nanos) -> Self {
+        let flags = Flags { read_on: matches!(stream, Stream::Unix(_)), ..Flags::default() };
         Connection {
             id,
             stream,
@@ -103,7 +104,7 @@ impl<S> Connection<S> {
             timers: None,
             state: State::Connecting,
             reason: CloseReason::Closed,
-            flags: Flags::default(),
+            flags,
             session,
         }
     }

@@ -2,6 +2,7 @@
 //! of a turn works off one list, so its cost follows what is ready and not what is connected.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -66,12 +67,21 @@ impl<S> Pool<S> {
         }
     }
 
-    /// Takes in a connection that is not open yet.
-    pub(crate) fn insert(&mut self, stream: Stream, session: S, core: &mut Core) -> ConnId {
+    /// Takes in a connection that is not open yet, and says whether the selector watches it.
+    pub(crate) fn insert(
+        &mut self,
+        mut stream: Stream,
+        session: S,
+        core: &mut Core,
+    ) -> (ConnId, io::Result<()>) {
         let slot = self.connections.vacant_entry();
         let id = ConnId::new(core.serials.next(), slot.key());
+        let watched = match &core.registry {
+            Some(registry) => stream.register(registry, Token::connection(self.service, id)),
+            None => Ok(()),
+        };
         slot.insert(Connection::new(id, stream, session, core.now));
-        id
+        (id, watched)
     }
 
     /// Begins an outbound connection. Whatever goes wrong is reported by its `on_close`.
@@ -90,19 +100,13 @@ impl<S> Pool<S> {
             Ok(stream) => (stream, None),
             Err(error) => (Stream::Failed, Some(error)),
         };
-        let id = self.insert(stream, session, core);
+        let (id, watched) = self.insert(stream, session, core);
         let found = &mut self.connections[id.slot()];
         found.peer = address.as_socket();
         found.flags.outbound = true;
-        found.flags.read_on = matches!(found.stream, Stream::Unix(_));
         found.flags.failed = true;
         found.stream.set_nodelay();
-        let token = Token::connection(self.service, id);
-        let registered = match &core.registry {
-            Some(registry) => found.stream.register(registry, token),
-            None => Ok(()),
-        };
-        match error.or(registered.err()) {
+        match error.or(watched.err()) {
             Some(error) => self.end(id, CloseReason::Error(error.kind())),
             None => self.arm(id),
         }

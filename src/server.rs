@@ -9,7 +9,6 @@ use crate::accept::Listener;
 use crate::connection::State;
 use crate::core::Core;
 use crate::handle::Mailbox;
-use crate::id::Token;
 use crate::net::Stream;
 use crate::output::Flushed;
 use crate::pool::Pool;
@@ -134,25 +133,20 @@ impl<H: Handler> Server<H> {
 
     pub(crate) fn adopt(
         &mut self,
-        mut stream: Stream,
+        stream: Stream,
         peer: Option<SocketAddr>,
         core: &mut Core,
     ) -> Option<ConnId> {
         let session = catch_unwind(AssertUnwindSafe(H::Session::default));
         let session = core.caught(session, self.pool.name)?;
-        let id = self.pool.insert(Stream::Failed, session, core);
-        if let Some(registry) = &core.registry
-            && let Err(error) = stream.register(registry, Token::connection(self.pool.service, id))
-        {
+        let (id, watched) = self.pool.insert(stream, session, core);
+        if let Err(error) = watched {
             log::warn!("{}: cannot watch a newcomer: {error}", self.pool.name);
             self.pool.remove(id, core);
             return None;
         }
         core.counters.accepted += 1;
-        let found = &mut self.pool.connections[id.slot()];
-        found.flags.read_on = matches!(stream, Stream::Unix(_));
-        found.stream = stream;
-        found.peer = peer;
+        self.pool.connections[id.slot()].peer = peer;
         self.opened(id, core);
         Some(id)
     }
