@@ -32,7 +32,7 @@ struct Session {
 
 /// What a stream consists of: its own offsets, 8 bytes each.
 fn stream(from: usize, count: usize) -> Vec<u8> {
-    assert!(from % 8 == 0 && count % 8 == 0);
+    assert!(from.is_multiple_of(8) && count.is_multiple_of(8));
     (from..from + count).step_by(8).flat_map(|at| (at as u64).to_be_bytes()).collect()
 }
 
