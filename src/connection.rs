@@ -68,6 +68,9 @@ pub(crate) struct Flags {
     pub(crate) eof_told: bool,
     /// A line above the limit came; nothing after it is interpreted.
     pub(crate) overlong: bool,
+    /// The handler has ended our side: no more output is taken, and once all is sent the write
+    /// side is shut.
+    pub(crate) finished: bool,
     /// The handler paused reading.
     pub(crate) paused: bool,
     /// Its own unsent replies are past the high-water mark.

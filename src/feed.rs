@@ -54,6 +54,9 @@ impl<H: Handler> Server<H> {
                     found.flags.eof_told = true;
                     found.input.discard();
                     self.call(id, true, core, H::on_eof);
+                    if self.pool.connections[id.slot()].flags.finished {
+                        self.pool.close(id, CloseReason::PeerClosed, core);
+                    }
                 }
                 return;
             } else if !found.flags.readable || budget == 0 {

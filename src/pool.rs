@@ -38,7 +38,8 @@ pub(crate) struct Pool<S> {
     pub(crate) timers: Timers,
     /// Connections in state Open: those that a broadcast reaches.
     pub(crate) live: usize,
-    /// Connections that the handler has been told of and not yet of their end.
+    /// Connections that the handler has been told of, or has dialled, and not yet been told of
+    /// their end.
     pub(crate) open: usize,
     /// Those that linger, oldest first; some may be gone.
     pub(crate) lingering: VecDeque<ConnId>,
@@ -105,6 +106,7 @@ impl<S> Pool<S> {
         found.peer = address.as_socket();
         found.flags.outbound = true;
         found.flags.failed = true;
+        self.open += 1;
         found.stream.set_nodelay();
         match error.or(watched.err()) {
             Some(error) => self.end(id, CloseReason::Error(error.kind())),
@@ -185,9 +187,10 @@ impl<S> Pool<S> {
     ) -> bool {
         let found = &mut self.connections[slot];
         let count = core.arena.len() - start;
-        if found.state != State::Open || count == 0 {
+        let open = found.state == State::Open && !found.flags.finished;
+        if !open || count == 0 {
             core.arena.tail().truncate(start);
-            return found.state == State::Open;
+            return open;
         }
         found.output.push_since(&core.arena, start);
         if found.output.has_backlog() {
@@ -223,7 +226,8 @@ impl<S> Pool<S> {
         let segment = core.arena.add(bytes);
         let mut slow = Vec::new();
         for (_, found) in &mut self.connections {
-            if found.state != State::Open || !wanted(found.id, &found.session) {
+            let open = found.state == State::Open && !found.flags.finished;
+            if !open || !wanted(found.id, &found.session) {
                 continue;
             }
             found.output.push(&core.arena, bytes, segment);
