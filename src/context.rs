@@ -42,8 +42,9 @@ impl<'a, S> Context<'a, S> {
     /// taken most of it. After `close` nothing more is sent, and this says false.
     #[inline]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        let ServiceContext { pool, core } = &mut self.service;
-        pool.send(self.id.slot(), bytes.as_ref(), self.own, core)
+        let mut reply = self.writer();
+        reply.put(bytes);
+        reply.finish()
     }
 
     /// What `write!(cx, "…")` and `writeln!(cx, "hello {name}")` call: formats into this connection's output.
@@ -55,7 +56,10 @@ impl<'a, S> Context<'a, S> {
     /// [`send`](Self::send) each.
     #[inline]
     pub fn writer(&mut self) -> Writer<'_, 'a, S> {
-        Writer { start: self.service.core.arena.len(), cx: self }
+        let ServiceContext { pool, core } = &mut self.service;
+        let joined =
+            self.own && (core.reply.of == Some(self.id) || pool.begin_reply(self.id, core));
+        Writer { start: core.arena.len(), joined, cx: self }
     }
 
     /// Appends to the output of every open connection of this handler, this one included.
@@ -84,12 +88,14 @@ impl<'a, S> Context<'a, S> {
     /// the write side is shut and input thrown away for [`linger`](Limits::linger) at most, so
     /// that no reset destroys the last reply.
     pub fn close(&mut self) {
+        self.commit();
         let reason = if self.at_eof() { CloseReason::PeerClosed } else { CloseReason::Closed };
         self.service.pool.close(self.id, reason, self.service.core);
     }
 
     /// Ends the connection at once with a reset; unsent output is lost.
     pub fn abort(&mut self) {
+        self.commit();
         self.service.pool.end(self.id, CloseReason::Aborted);
     }
 
@@ -160,7 +166,10 @@ impl<'a, S> Context<'a, S> {
 
     /// Bytes sent and not yet taken by the kernel.
     pub fn unsent(&self) -> usize {
-        self.service.pool.connections[self.id.slot()].output.len()
+        let ServiceContext { pool, core } = &self.service;
+        let reply = core.reply.of == Some(self.id);
+        let writing = if reply { core.arena.len() - core.reply.start } else { 0 };
+        pool.connections[self.id.slot()].output.len() + writing
     }
 
     /// The lines in `bytes`, which must be what [`on_bytes`](crate::Handler::on_bytes) was given
@@ -175,7 +184,13 @@ impl<'a, S> Context<'a, S> {
     #[inline]
     pub(crate) fn may_go_on(&self) -> bool {
         let ServiceContext { pool, core } = &self.service;
-        core.lines_left > 0 && pool.connections[self.id.slot()].takes_input()
+        core.lines_left > 0
+            && core.arena.len() <= core.reply.most
+            && pool.connections[self.id.slot()].takes_input()
+    }
+
+    fn commit(&mut self) {
+        self.service.pool.commit(self.service.core);
     }
 
     #[inline]
@@ -221,29 +236,50 @@ impl<S> fmt::Debug for Context<'_, S> {
 /// # fn shout(cx: &mut Context<'_, ()>, line: &[u8]) {
 /// let mut reply = cx.writer();
 /// reply.put(b"> ");
-/// reply.put(line).make_ascii_uppercase();
+/// reply.put(line);
 /// reply.put(b"\n");
+/// reply.written().make_ascii_uppercase();
 /// # }
 /// ```
 pub struct Writer<'w, 'a, S> {
     cx: &'w mut Context<'a, S>,
     start: usize,
+    /// It is part of the reply that the loop gives to the connection after the hook.
+    joined: bool,
 }
 
 impl<S> Writer<'_, '_, S> {
-    /// Appends bytes; gives them back where they lie now, to be changed in place.
+    /// Appends bytes.
     #[inline]
-    pub fn put(&mut self, bytes: impl AsRef<[u8]>) -> &mut [u8] {
-        let tail = self.cx.service.core.arena.tail();
-        let start = tail.len();
-        tail.extend_from_slice(bytes.as_ref());
-        &mut tail[start..]
+    pub fn put(&mut self, bytes: impl AsRef<[u8]>) {
+        self.cx.service.core.arena.tail().extend_from_slice(bytes.as_ref());
     }
 
-    /// Takes back the last bytes that were put, all of them if there are not so many.
-    pub fn take_back(&mut self, count: usize) {
-        let tail = self.cx.service.core.arena.tail();
-        tail.truncate(tail.len().saturating_sub(count).max(self.start));
+    /// What was put so far, to be changed in place.
+    pub fn written(&mut self) -> &mut [u8] {
+        &mut self.cx.service.core.arena.tail()[self.start..]
+    }
+
+    /// As [`Lines::next`], while one reply to several lines is being written.
+    #[inline]
+    pub fn next_line<'b>(&mut self, lines: &mut Lines<'b>) -> Option<&'b [u8]> {
+        lines.next(self.cx)
+    }
+
+    #[inline]
+    fn finish(mut self) -> bool {
+        self.send()
+    }
+
+    /// Says whether the connection is open.
+    #[inline]
+    fn send(&mut self) -> bool {
+        if self.joined {
+            return true;
+        }
+        self.joined = true;
+        let ServiceContext { pool, core } = &mut self.cx.service;
+        pool.send_since(self.cx.id.slot(), self.start, self.cx.own, core)
     }
 }
 
@@ -265,8 +301,7 @@ impl<S> fmt::Write for Writer<'_, '_, S> {
 impl<S> Drop for Writer<'_, '_, S> {
     #[inline]
     fn drop(&mut self) {
-        let ServiceContext { pool, core } = &mut self.cx.service;
-        pool.send_since(self.cx.id.slot(), self.start, self.cx.own, core);
+        self.send();
     }
 }
 
@@ -295,6 +330,7 @@ impl<'a, S> ServiceContext<'a, S> {
     /// through it counts as caused by others, as with [`send_to`](Self::send_to). One that was
     /// dialled is there before its `on_open`, but takes no output yet.
     pub fn connection(&mut self, id: ConnId) -> Option<Context<'_, S>> {
+        self.pool.commit(self.core);
         self.pool.get(id).filter(|found| found.state <= State::Open)?;
         Some(Context::new(self.pool, self.core, id, false))
     }
@@ -303,14 +339,19 @@ impl<'a, S> ServiceContext<'a, S> {
     /// or dialled and not there yet. It did not ask for this, so it must keep up: see
     /// [`max_output`](Limits::max_output).
     pub fn send_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
-        self.pool.get(id).is_some() && self.pool.send(id.slot(), bytes.as_ref(), false, self.core)
+        self.send_bytes(id, bytes.as_ref(), false)
     }
 
     /// As [`send_to`](Self::send_to), for an answer to the connection's own request that was
     /// worked out elsewhere, as on another thread: a client that does not read it is held back,
     /// not closed.
     pub fn reply_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
-        self.pool.get(id).is_some() && self.pool.send(id.slot(), bytes.as_ref(), true, self.core)
+        self.send_bytes(id, bytes.as_ref(), true)
+    }
+
+    fn send_bytes(&mut self, id: ConnId, bytes: &[u8], own: bool) -> bool {
+        self.pool.commit(self.core);
+        self.pool.get(id).is_some() && self.pool.send(id.slot(), bytes, own, self.core)
     }
 
     /// Appends to the output of every open connection of this handler.

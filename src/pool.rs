@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use slab::Slab;
 
 use crate::connection::{Connection, State};
-use crate::core::Core;
+use crate::core::{Core, Reply};
 use crate::id::Token;
 use crate::net::Stream;
 use crate::timer::{Nanos, TimerId, Timers};
@@ -205,6 +205,29 @@ impl<S> Pool<S> {
         true
     }
 
+    /// From here on the arena's bytes are a reply of this connection to its own request, until
+    /// [`commit`](Self::commit). False if it is not open.
+    pub(crate) fn begin_reply(&mut self, id: ConnId, core: &mut Core) -> bool {
+        debug_assert!(core.reply.of.is_none(), "one hook at a time");
+        let found = &self.connections[id.slot()];
+        if found.state != State::Open {
+            return false;
+        }
+        let start = core.arena.len();
+        let room = self.limits.high_water.saturating_sub(found.owed());
+        core.reply = Reply { of: Some(id), start, most: start.saturating_add(room) };
+        true
+    }
+
+    /// Gives the reply to its connection. Due before anybody else gets output, before the
+    /// connection's own output is looked at, and before its state changes.
+    pub(crate) fn commit(&mut self, core: &mut Core) {
+        let reply = std::mem::take(&mut core.reply);
+        if let Some(id) = reply.of {
+            self.send_since(id.slot(), reply.start, true, core);
+        }
+    }
+
     /// Appends the same output for every open connection that `wanted` picks; `sender`'s own
     /// request caused its own copy.
     pub(crate) fn broadcast(
@@ -217,6 +240,7 @@ impl<S> Pool<S> {
         if self.live == 0 || bytes.is_empty() {
             return;
         }
+        self.commit(core);
         // It costs as much as so many lines, which whoever asked for it has to share.
         core.lines_left = core.lines_left.saturating_sub(self.live / RECEIVERS_PER_LINE);
         self.delivered += self.live;

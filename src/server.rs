@@ -68,6 +68,7 @@ impl<H: Handler> Server<H> {
         let mut cx = Context::new(&mut self.pool, core, id, own);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
         self.watch.called(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
+        self.pool.commit(core);
         let outcome = core.caught(outcome, self.pool.name);
         if outcome.is_none() {
             self.pool.close(id, CloseReason::Panicked, core);
