@@ -31,6 +31,7 @@ pub struct Callbacks<'f, S = ()> {
     listening: Box<dyn FnMut(&Address) + 'f>,
     connection: Box<Connection<'f, S>>,
     line: Box<Line<'f, S>>,
+    drain: Box<Connection<'f, S>>,
     close: Box<Close<'f, S>>,
 }
 
@@ -58,6 +59,7 @@ impl<'f, S: Default> Callbacks<'f, S> {
             listening: Box::new(|_| {}),
             connection: Box::new(|_| {}),
             line: Box::new(|_, _| {}),
+            drain: Box::new(|_| {}),
             close: Box::new(|_, _| {}),
         }
     }
@@ -77,6 +79,13 @@ impl<'f, S: Default> Callbacks<'f, S> {
     /// Called for each line, its end cut off.
     pub fn on_line(mut self, callback: impl FnMut(&mut Context<'_, S>, &[u8]) + 'f) -> Self {
         self.line = Box::new(callback);
+        self
+    }
+
+    /// Called once for a [`request_drain`](Context::request_drain), when there is room for more
+    /// output; see [`Handler::on_drain`].
+    pub fn on_drain(mut self, callback: impl FnMut(&mut Context<'_, S>) + 'f) -> Self {
+        self.drain = Box::new(callback);
         self
     }
 
@@ -101,6 +110,10 @@ impl<S: Default> Handler for Callbacks<'_, S> {
 
     fn on_line(&mut self, cx: &mut Context<'_, S>, line: &[u8]) {
         (self.line)(cx, line);
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_, S>) {
+        (self.drain)(cx);
     }
 
     fn on_close(&mut self, cx: &mut Context<'_, S>, reason: CloseReason) {

@@ -74,6 +74,8 @@ pub(crate) struct Flags {
     pub(crate) held: bool,
     /// The kernel takes no output until an event says so.
     pub(crate) blocked: bool,
+    /// The handler wants to be told when its unsent output is down to the low-water mark.
+    pub(crate) drain: bool,
     /// It stands in the ready list.
     pub(crate) queued: bool,
     /// It stands in the list of those to flush.

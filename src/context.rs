@@ -172,6 +172,19 @@ impl<'a, S> Context<'a, S> {
         pool.connections[self.id.slot()].output.len() + writing
     }
 
+    /// Asks for one call of [`on_drain`](crate::Handler::on_drain), in a later turn, once no more
+    /// than [`low_water`](Limits::low_water) bytes of this connection's output are unsent; in the
+    /// next turn if that is so already. Asking twice before the call changes nothing.
+    ///
+    /// So a reply of any length is sent in bounded memory: send a piece, ask, send the next piece
+    /// in `on_drain`, ask again. To ask again and again without sending keeps the loop busy.
+    pub fn request_drain(&mut self) {
+        let pool = &mut self.service.pool;
+        pool.connections[self.id.slot()].flags.drain = true;
+        // The flush looks whether it is so already.
+        pool.mark_dirty(self.id.slot());
+    }
+
     /// The lines in `bytes`, which must be what [`on_bytes`](crate::Handler::on_bytes) was given
     /// or its rest.
     #[inline]

@@ -6,6 +6,7 @@ use crate::connection::State;
 use crate::core::Core;
 use crate::input::{self, Offer, Scratch};
 use crate::line::{self, Search};
+use crate::pool::Pool;
 use crate::server::Server;
 use crate::{CloseReason, ConnId, Farewell, Handler};
 
@@ -15,11 +16,24 @@ impl<H: Handler> Server<H> {
         found.flags.queued = false;
         match found.state {
             State::Connecting => self.finish_connect(id, core),
-            State::Open => self.feed(id, core, scratch),
+            State::Open => {
+                self.drain(id, core);
+                self.feed(id, core, scratch);
+            }
             State::Closing | State::Lingering => self.throw_away(id, core, scratch),
             State::Ended => {}
         }
         self.pool.queue(id);
+    }
+
+    /// Tells the handler that there is room for output, if it asked and there still is.
+    fn drain(&mut self, id: ConnId, core: &mut Core) {
+        let Pool { limits, connections, .. } = &mut self.pool;
+        let found = &mut connections[id.slot()];
+        if found.flags.drain && found.output.len() <= limits.low_water {
+            found.flags.drain = false;
+            self.call(id, true, core, H::on_drain);
+        }
     }
 
     /// Reads and hands over, until there is no more or the connection has had its share.

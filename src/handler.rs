@@ -68,6 +68,20 @@ pub trait Handler {
         lines.taken()
     }
 
+    /// Called once for a [`request_drain`](Context::request_drain), when no more than
+    /// [`low_water`](Limits::low_water) bytes of the output are unsent: the place to send the next
+    /// piece of a long reply, and to ask again. Each piece leaves before the next is asked for, so
+    /// memory stays at about `low_water` and a piece, however slow the client; and the others have
+    /// their turns in between. A piece of 64 KiB is a good size.
+    ///
+    /// It is about output alone: it comes as well while the connection is
+    /// [paused](Context::pause), held back, or at the end of its input. After a close it does not
+    /// come any more, not even for what was asked before. Other input of the same client is
+    /// handled in between; [pause](Context::pause) the connection where its replies must not mix.
+    fn on_drain(&mut self, cx: &mut Context<'_, Self::Session>) {
+        let _ = cx;
+    }
+
     /// The client has ended its side (it may still read), and all it sent has been handled. The
     /// default closes after the replies have gone out; without a close the connection stays
     /// open for output. Where an answer is still being worked out elsewhere,

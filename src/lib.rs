@@ -62,6 +62,7 @@
 //! | write a protocol of lines | [`Handler`], [`Context`] |
 //! | write one of closures, as in Node.js | [`Callbacks`] |
 //! | speak something else than lines, for a while or always | [`Handler::on_bytes`], [`Lines`] |
+//! | send more than should lie in memory | [`Context::request_drain`], [`Handler::on_drain`] |
 //! | do something later | [`Context::set_timer`], [`ServiceContext::set_service_timer`] |
 //! | do blocking work, or reach the handler from another thread | [`Service::handle`], [`Handle`] |
 //! | connect outward | [`ServiceContext::connect`], [`ServiceContext::connect_from`], [`Reactor::connect`] |

@@ -162,6 +162,10 @@ impl<H: Handler> Server<H> {
         self.pool.live += 1;
         self.pool.open += 1;
         core.counters.open += 1;
+        if self.pool.connections[id.slot()].flags.drain {
+            // Asked for while it was being dialled.
+            self.pool.mark_dirty(id.slot());
+        }
         if log::log_enabled!(log::Level::Debug) {
             log::debug!("{}: {} is here", self.pool.name, self.describe(id));
         }
@@ -274,9 +278,15 @@ impl<H: Handler> Server<H> {
                     return self.pool.end(id, CloseReason::SlowConsumer);
                 }
                 let slow = found.over_soft != 0;
-                if found.flags.held && found.output.len() <= limits.low_water {
-                    found.flags.held = false;
-                    self.pool.queue(id);
+                if found.output.len() <= limits.low_water {
+                    let held = std::mem::take(&mut found.flags.held);
+                    if found.flags.drain {
+                        // Not here: what the hook sends needs an arena that is not about to be
+                        // cleared, and has to wait its turn behind the others.
+                        self.pool.visit(id);
+                    } else if held {
+                        self.pool.queue(id);
+                    }
                 }
                 if slow {
                     // Nobody may have anything more to say to it before its time is up.
