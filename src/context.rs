@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::connection::State;
 use crate::core::Core;
+use crate::flags::Flag;
 use crate::id::Token;
 use crate::line::{Lines, Search};
 use crate::pool::Pool;
@@ -104,14 +105,14 @@ impl<'a, S> Context<'a, S> {
     /// when the answer is. While it is paused, [`idle_timeout`](Limits::idle_timeout) does not
     /// apply: the client is not to blame.
     pub fn pause(&mut self) {
-        self.service.pool.connections[self.id.slot()].flags.paused = true;
+        self.service.pool.connections[self.id.slot()].flags.set(Flag::Paused, true);
     }
 
     /// Reads again after [`pause`](Self::pause); what waited comes first.
     pub fn resume(&mut self) {
         let ServiceContext { pool, core } = &mut self.service;
         let found = &mut pool.connections[self.id.slot()];
-        if std::mem::take(&mut found.flags.paused) && found.state == State::Open {
+        if found.flags.take(Flag::Paused) && found.state == State::Open {
             found.active = core.now;
             pool.arm(self.id);
             // What has arrived meanwhile was told by an edge that does not repeat.
@@ -145,7 +146,7 @@ impl<'a, S> Context<'a, S> {
     /// The client's address as it connected, also after it is gone; for an outbound connection
     /// the address dialled. None over a Unix socket.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.service.pool.connections[self.id.slot()].peer
+        self.service.pool.connections[self.id.slot()].peer.get()
     }
 
     /// Our own address of this connection (a system call). None over a Unix socket.
@@ -155,13 +156,13 @@ impl<'a, S> Context<'a, S> {
 
     /// Whether it was dialled with `connect` rather than accepted.
     pub fn is_outbound(&self) -> bool {
-        self.service.pool.connections[self.id.slot()].flags.outbound
+        self.service.pool.connections[self.id.slot()].flags.has(Flag::Outbound)
     }
 
     /// Whether the client has ended its side: what [`on_bytes`](crate::Handler::on_bytes) is
     /// given then is all that will ever come.
     pub fn at_eof(&self) -> bool {
-        self.service.pool.connections[self.id.slot()].flags.eof
+        self.service.pool.connections[self.id.slot()].flags.has(Flag::Eof)
     }
 
     /// Bytes sent and not yet taken by the kernel.
@@ -180,7 +181,7 @@ impl<'a, S> Context<'a, S> {
     /// in `on_drain`, ask again. To ask again and again without sending keeps the loop busy.
     pub fn request_drain(&mut self) {
         let pool = &mut self.service.pool;
-        pool.connections[self.id.slot()].flags.drain = true;
+        pool.connections[self.id.slot()].flags.set(Flag::Drain, true);
         // The flush looks whether it is so already.
         pool.mark_dirty(self.id.slot());
     }
@@ -218,7 +219,7 @@ impl<'a, S> Context<'a, S> {
 
     /// Takes no more input; the loop adds the last words and closes it.
     pub(crate) fn line_too_long(&mut self) {
-        self.service.pool.connections[self.id.slot()].flags.overlong = true;
+        self.service.pool.connections[self.id.slot()].flags.set(Flag::Overlong, true);
     }
 }
 

@@ -10,6 +10,7 @@ use slab::Slab;
 
 use crate::connection::{Connection, State};
 use crate::core::{Core, Reply};
+use crate::flags::Flag;
 use crate::id::Token;
 use crate::net::Stream;
 use crate::timer::{Nanos, TimerId, Timers};
@@ -102,9 +103,9 @@ impl<S> Pool<S> {
         };
         let (id, watched) = self.insert(stream, session, core);
         let found = &mut self.connections[id.slot()];
-        found.peer = address.as_socket();
-        found.flags.outbound = true;
-        found.flags.failed = true;
+        found.peer = address.as_socket().into();
+        found.flags.set(Flag::Outbound, true);
+        found.flags.set(Flag::Failed, true);
         found.stream.set_nodelay();
         match error.or(watched.err()) {
             Some(error) => self.end(id, CloseReason::Error(error.kind())),
@@ -149,18 +150,18 @@ impl<S> Pool<S> {
 
     fn visit_if(&mut self, id: ConnId, so: impl FnOnce(&Connection<S>) -> bool) {
         if let Some(found) = self.get_mut(id)
-            && !found.flags.queued
+            && !found.flags.has(Flag::Queued)
             && so(found)
         {
-            found.flags.queued = true;
+            found.flags.set(Flag::Queued, true);
             self.ready.push_back(id);
         }
     }
 
     pub(crate) fn mark_dirty(&mut self, slot: usize) {
         let found = &mut self.connections[slot];
-        if !found.flags.dirty {
-            found.flags.dirty = true;
+        if !found.flags.has(Flag::Dirty) {
+            found.flags.set(Flag::Dirty, true);
             self.dirty.push(found.id);
         }
     }
@@ -256,8 +257,8 @@ impl<S> Pool<S> {
             } else if found.overrun(bytes.len(), &self.limits, core.now) {
                 slow.push(found.id);
             }
-            if !found.flags.dirty {
-                found.flags.dirty = true;
+            if !found.flags.has(Flag::Dirty) {
+                found.flags.set(Flag::Dirty, true);
                 self.dirty.push(found.id);
             }
         }
@@ -271,7 +272,7 @@ impl<S> Pool<S> {
         let Some(found) = self.get_mut(id) else { return };
         match found.state {
             State::Connecting => {
-                found.flags.failed = true;
+                found.flags.set(Flag::Failed, true);
                 return self.end(id, reason);
             }
             State::Open => {}
@@ -344,9 +345,9 @@ impl<S> Pool<S> {
 
     pub(crate) fn list_ending(&mut self, id: ConnId) {
         if let Some(found) = self.get_mut(id)
-            && !found.flags.ending
+            && !found.flags.has(Flag::Ending)
         {
-            found.flags.ending = true;
+            found.flags.set(Flag::Ending, true);
             self.ending.push_back(id);
         }
     }
@@ -382,20 +383,17 @@ impl<S> Pool<S> {
     pub(crate) fn set_timer(&mut self, id: ConnId, when: Nanos) -> TimerId {
         let timer = self.timers.set(when, Token::connection(self.service, id));
         if let Some(found) = self.get_mut(id) {
-            found.timers.get_or_insert_default().insert(timer);
+            found.rare().timers.insert(timer);
         }
         timer
     }
 
     /// Forgets a handler's timer for one connection, fired or cancelled.
     pub(crate) fn drop_timer(&mut self, id: ConnId, timer: TimerId) {
-        if let Some(found) = self.get_mut(id)
-            && let Some(timers) = &mut found.timers
-        {
-            timers.remove(&timer);
-            if timers.is_empty() {
-                found.timers = None;
-            }
+        if let Some(found) = self.get_mut(id) {
+            found.change_rare(|rare| {
+                rare.timers.remove(&timer);
+            });
         }
     }
 
@@ -409,7 +407,7 @@ impl<S> Pool<S> {
         if gone.deadline != 0 {
             self.timers.disarm(gone.deadline, token);
         }
-        for timer in gone.timers.into_iter().flat_map(|timers| *timers) {
+        for timer in gone.rare.into_iter().flat_map(|rare| rare.timers) {
             self.timers.cancel(timer, token);
         }
         core.freed += 1;
