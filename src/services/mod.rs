@@ -3,7 +3,7 @@
 //!
 //! | service | default port | shows |
 //! | --- | --- | --- |
-//! | [`Echo`] | 2323 | the smallest useful handler: a greeting, lines in, lines out |
+//! | [`Echo`] | 2323 | a greeting, lines in, lines out, as fast as it goes |
 //! | [`Time`] | 2205 | timers, a session, a client that only listens |
 //! | [`Presence`] | 9907 | shared state, broadcast, who is here, commands, safe text |
 //! | [`Forward`] | – | bytes instead of lines, dialling out, pausing one side for the other |
