@@ -7,6 +7,7 @@ mod failure;
 mod load;
 mod log;
 mod quantity;
+mod roulette;
 mod serve;
 mod service;
 mod target;
