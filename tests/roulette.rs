@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use reactor::services::Echo;
 use reactor::services::roulette::{Roulette, Version};
 use reactor::{Address, Exit, Limits, Reactor};
-use util::{Client, PATIENCE, Server};
+use util::{Client, PATIENCE, Server, until};
 
 const GREETING: &str = "Hello. Online HELP is available. Will you find it?\n";
 const DATA: &str = "Send your data [end with ENDOFDATA]\n";
@@ -169,14 +169,15 @@ fn a_load_of_half_a_million_names_holds_nobody_up() {
     let load = format!("LOAD\n{}\nENDOFDATA\nINFO\n", names.join("\n"));
     let (mut rest, mut said) = (load.as_bytes(), Vec::new());
     let info = format!("{{\"protocolVersion\":\"2.0\",\"numberOfStudents\":{MANY}}}\n");
-    while !said.ends_with(info.as_bytes()) {
+    until("all is loaded", || {
         match client.write(rest) {
             Ok(count) => rest = &rest[count..],
             Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
         }
         side.turn();
         said.extend(drain(&mut client));
-    }
+        said.ends_with(info.as_bytes())
+    });
     assert_eq!(String::from_utf8(said).unwrap(), format!("{GREETING}{}{info}", loaded(MANY)));
     // No turn had more than its budget, the one of ENDOFDATA neither.
     let budget = Limits::default().lines_per_turn as u64;
@@ -191,14 +192,15 @@ fn a_list_of_half_a_million_names_is_streamed_as_it_was_and_holds_nobody_up() {
     let mut side = Side::start("list", roulette);
     let (mut slow, mut other) = (connect(&side.roulette), connect(&side.roulette));
     slow.write_all(b"LIST\nINFO\n").unwrap();
-    // Until nothing moves any more: it does not read.
+    // It does not read.
     let (mut out, mut same) = (0, 0);
-    while same < 10 {
+    until("nothing moves", || {
         side.turn();
         let now = side.reactor.counters().bytes_out;
         same = if now - out == b"> STILL THERE?\n".len() as u64 { same + 1 } else { 0 };
         out = now;
-    }
+        same == 10
+    });
     // Others change everything meanwhile.
     other.write_all(b"CLEAR\nLOAD\nnew\nENDOFDATA\n").unwrap();
     side.turn();
@@ -210,9 +212,10 @@ fn a_list_of_half_a_million_names_is_streamed_as_it_was_and_holds_nobody_up() {
     assert!(out < list.len() as u64 / 4, "{out} bytes went out to one who does not read");
     let info = "{\"protocolVersion\":\"2.0\",\"numberOfStudents\":1}\n";
     let mut said = Vec::new();
-    while !said.ends_with(info.as_bytes()) {
+    until("all is listed", || {
         said.extend(drain(&mut slow));
         side.turn();
-    }
+        said.ends_with(info.as_bytes())
+    });
     assert!(said == format!("{list}{info}").as_bytes(), "not the list as it was");
 }
