@@ -1,12 +1,13 @@
 //! The state of one connection, apart from its socket: what it may do next.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::flags::{Flag, Flags};
 use crate::input::Input;
 use crate::net::Stream;
 use crate::output::Output;
+use crate::peer::Peer;
 use crate::timer::{Nanos, TimerId, nanos};
 use crate::{CloseReason, ConnId, Limits};
 
@@ -25,15 +26,12 @@ pub(crate) enum State {
     Ended,
 }
 
-/// Boxed where it is used, like the buffers: 8 bytes instead of 24.
-type TimerIds = BTreeSet<TimerId>;
-
 /// One slot of the slab: the socket, what is known of it, and the handler's session.
 pub(crate) struct Connection<S> {
     pub(crate) id: ConnId,
     pub(crate) stream: Stream,
     /// What accept gave: asking later fails once the peer is gone.
-    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) peer: Peer,
     pub(crate) input: Input,
     pub(crate) output: Output,
     /// Unsent bytes that others caused; an upper bound, since it does not know which bytes of
@@ -41,69 +39,38 @@ pub(crate) struct Connection<S> {
     others: u32,
     /// When something last moved; what the deadline is counted from.
     pub(crate) active: Nanos,
-    /// Since when the output has been above the soft limit; 0 while it is not.
-    pub(crate) over_soft: Nanos,
     /// When the loop looks at it next; 0 for never.
     pub(crate) deadline: Nanos,
-    /// The handler's timers, to end with it; most have none.
-    pub(crate) timers: Option<Box<TimerIds>>,
+    pub(crate) rare: Option<Box<Rare>>,
     pub(crate) state: State,
     pub(crate) reason: CloseReason,
     pub(crate) flags: Flags,
     pub(crate) session: S,
 }
 
-/// The yes-or-no facts of a connection, each for its own reason to wait or to be visited.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Flags {
-    /// The socket may have input: set by an event, cleared by WouldBlock or a short read.
-    pub(crate) readable: bool,
-    /// A short read proves nothing here, so reading goes on until WouldBlock: the peer has shut
-    /// its side (data and FIN can share one edge), or has sent urgent data or, over a Unix
-    /// socket, a descriptor (the kernel stops a read there).
-    pub(crate) read_on: bool,
-    /// A read gave the end of input.
-    pub(crate) eof: bool,
-    /// The handler has been told of the end of input.
-    pub(crate) eof_told: bool,
-    /// A line above the limit came; nothing after it is interpreted.
-    pub(crate) overlong: bool,
-    /// The handler paused reading.
-    pub(crate) paused: bool,
-    /// Its own unsent replies are past the high-water mark.
-    pub(crate) held: bool,
-    /// The kernel takes no output until an event says so.
-    pub(crate) blocked: bool,
-    /// The handler wants to be told when its unsent output is down to the low-water mark.
-    pub(crate) drain: bool,
-    /// It stands in the ready list.
-    pub(crate) queued: bool,
-    /// It stands in the list of those to flush.
-    pub(crate) dirty: bool,
-    /// It stands in the list of those to end.
-    pub(crate) ending: bool,
-    /// `on_open` was called and `on_close` not yet.
-    pub(crate) open: bool,
-    /// It was dialled rather than accepted.
-    pub(crate) outbound: bool,
-    /// Its end is to be reported though it never opened: an outbound connection that failed.
-    pub(crate) failed: bool,
+/// What few connections have, kept apart so that the others are small.
+#[derive(Debug, Default)]
+pub(crate) struct Rare {
+    /// The handler's timers, to end with it.
+    pub(crate) timers: BTreeSet<TimerId>,
+    /// Since when the output has been above the soft limit; 0 while it is not.
+    over_soft: Nanos,
 }
 
 impl<S> Connection<S> {
     pub(crate) fn new(id: ConnId, stream: Stream, session: S, now: Nanos) -> Self {
-        let flags = Flags { read_on: matches!(stream, Stream::Unix(_)), ..Flags::default() };
+        let mut flags = Flags::default();
+        flags.set(Flag::ReadOn, matches!(stream, Stream::Unix(_)));
         Connection {
             id,
             stream,
-            peer: None,
+            peer: Peer::default(),
             input: Input::default(),
             output: Output::default(),
             others: 0,
             active: now,
-            over_soft: 0,
             deadline: 0,
-            timers: None,
+            rare: None,
             state: State::Connecting,
             reason: CloseReason::Closed,
             flags,
@@ -114,18 +81,29 @@ impl<S> Connection<S> {
     /// Input may be handed to the handler.
     #[inline]
     pub(crate) fn takes_input(&self) -> bool {
-        self.state == State::Open && !(self.flags.paused || self.flags.held || self.flags.overlong)
+        self.state == State::Open
+            && !(self.flags.has(Flag::Paused)
+                || self.flags.has(Flag::Held)
+                || self.flags.has(Flag::Overlong))
+    }
+
+    /// Output is taken for it.
+    #[inline]
+    pub(crate) fn takes_output(&self) -> bool {
+        self.state == State::Open && !self.flags.has(Flag::Finished)
     }
 
     /// Serving it now would do something, or find out that there is nothing to do.
     pub(crate) fn has_work(&self) -> bool {
         match self.state {
             State::Open => {
-                let unread = self.flags.readable && !self.flags.eof;
-                let untold = self.flags.eof && !self.flags.eof_told;
+                let unread = self.flags.has(Flag::Readable) && !self.flags.has(Flag::Eof);
+                let untold = self.flags.has(Flag::Eof) && !self.flags.has(Flag::EofTold);
                 self.takes_input() && (unread || untold || self.input.has_work())
             }
-            State::Closing | State::Lingering => self.flags.readable && !self.flags.eof,
+            State::Closing | State::Lingering => {
+                self.flags.has(Flag::Readable) && !self.flags.has(Flag::Eof)
+            }
             // Only an event brings a connect on.
             State::Connecting | State::Ended => false,
         }
@@ -150,7 +128,7 @@ impl<S> Connection<S> {
     #[inline]
     pub(crate) fn hold_above(&mut self, high_water: usize) {
         if self.output.len() > high_water && self.owed() > high_water {
-            self.flags.held = true;
+            self.flags.set(Flag::Held, true);
         }
     }
 
@@ -159,21 +137,40 @@ impl<S> Connection<S> {
     pub(crate) fn overrun(&mut self, count: usize, limits: &Limits, now: Nanos) -> bool {
         let before = (self.others as usize).min(self.output.len() - count);
         self.others = u32::try_from(before + count).unwrap_or(u32::MAX);
-        self.flags.blocked && self.too_slow(limits, now)
+        self.flags.has(Flag::Blocked) && self.too_slow(limits, now)
     }
 
     /// Others have queued more for it than it reads, at once or for too long.
     pub(crate) fn too_slow(&mut self, limits: &Limits, now: Nanos) -> bool {
         let pushed = self.pushed();
         if pushed <= limits.soft_output {
-            self.over_soft = 0;
+            self.change_rare(|rare| rare.over_soft = 0);
             return false;
         }
-        if self.over_soft == 0 {
-            self.over_soft = now;
+        if self.over_soft() == 0 {
+            self.rare().over_soft = now;
         }
-        let since = now - self.over_soft;
+        let since = now - self.over_soft();
         pushed > limits.max_output || since >= nanos(limits.soft_output_for)
+    }
+
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Changes what there is of it; gives it back once nothing is left.
+    pub(crate) fn change_rare(&mut self, change: impl FnOnce(&mut Rare)) {
+        if let Some(rare) = &mut self.rare {
+            change(rare);
+            if rare.timers.is_empty() && rare.over_soft == 0 {
+                self.rare = None;
+            }
+        }
+    }
+
+    /// Since when the output has been above the soft limit; 0 while it is not.
+    pub(crate) fn over_soft(&self) -> Nanos {
+        self.rare.as_ref().map_or(0, |rare| rare.over_soft)
     }
 
     /// When the loop must look at it again if nothing moves until then.
@@ -182,10 +179,11 @@ impl<S> Connection<S> {
             State::Connecting => limits.connect_timeout,
             State::Open => {
                 // A paused one waits for the handler, unless that waits for the client in turn.
-                let idle = limits.idle_timeout.filter(|_| !self.flags.paused || self.flags.drain);
+                let waits = self.flags.has(Flag::Paused) && !self.flags.has(Flag::Drain);
+                let idle = limits.idle_timeout.filter(|_| !waits);
                 let idle = idle.map(|wait| (self.active, wait));
                 let slow =
-                    (self.over_soft != 0).then_some((self.over_soft, limits.soft_output_for));
+                    (self.over_soft() != 0).then_some((self.over_soft(), limits.soft_output_for));
                 let moments = [idle, slow].into_iter().flatten();
                 return moments.map(|(since, wait)| later(since, wait)).min();
             }
@@ -210,6 +208,6 @@ mod tests {
         // What an idle client costs is this and nothing else. In debug builds mio adds 8 bytes
         // to a socket, to see that it is registered with one selector only.
         let size = size_of::<Connection<()>>() - 8 * usize::from(cfg!(debug_assertions));
-        assert!(size <= 144, "{size} bytes");
+        assert!(size <= 112, "{size} bytes");
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::connection::State;
 use crate::core::Core;
+use crate::flags::Flag;
 use crate::id::Token;
 use crate::line::{Lines, Search};
 use crate::pool::Pool;
@@ -39,11 +40,12 @@ impl<'a, S> Context<'a, S> {
 
     /// Appends to this connection's output; all of a turn's output leaves in one write. Past
     /// [`high_water`](Limits::high_water) the connection is not read until the client has
-    /// taken most of it. After `close` nothing more is sent, and this says false.
+    /// taken most of it. After `close` or `half_close` nothing more is sent, and this says false.
     #[inline]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        let ServiceContext { pool, core } = &mut self.service;
-        pool.send(self.id.slot(), bytes.as_ref(), self.own, core)
+        let mut reply = self.writer();
+        reply.put(bytes);
+        reply.finish()
     }
 
     /// What `write!(cx, "…")` and `writeln!(cx, "hello {name}")` call: formats into this connection's output.
@@ -55,7 +57,10 @@ impl<'a, S> Context<'a, S> {
     /// [`send`](Self::send) each.
     #[inline]
     pub fn writer(&mut self) -> Writer<'_, 'a, S> {
-        Writer { start: self.service.core.arena.len(), cx: self }
+        let ServiceContext { pool, core } = &mut self.service;
+        let joined =
+            self.own && (core.reply.of == Some(self.id) || pool.begin_reply(self.id, core));
+        Writer { start: core.arena.len(), joined, cx: self }
     }
 
     /// Appends to the output of every open connection of this handler, this one included.
@@ -84,12 +89,33 @@ impl<'a, S> Context<'a, S> {
     /// the write side is shut and input thrown away for [`linger`](Limits::linger) at most, so
     /// that no reset destroys the last reply.
     pub fn close(&mut self) {
+        self.commit();
         let reason = if self.at_eof() { CloseReason::PeerClosed } else { CloseReason::Closed };
         self.service.pool.close(self.id, reason, self.service.core);
     }
 
+    /// Ends our side alone: no more output is taken, what was sent goes out, then the write side
+    /// is shut. Input is handled as before, to its end, at which the connection closes by itself
+    /// with [`PeerClosed`](CloseReason::PeerClosed) after [`on_eof`](crate::Handler::on_eof);
+    /// called then or later, this is the same as [`close`](Self::close).
+    ///
+    /// A peer that never ends its side stays until [`idle_timeout`](Limits::idle_timeout): no
+    /// other deadline applies before a close. [`broadcast`](Self::broadcast)s pass it by.
+    pub fn half_close(&mut self) {
+        self.commit();
+        let pool = &mut self.service.pool;
+        let flags = &mut pool.connections[self.id.slot()].flags;
+        if flags.has(Flag::EofTold) {
+            return self.close();
+        }
+        flags.set(Flag::Finished, true);
+        // The flush shuts the write side once all is sent.
+        pool.mark_dirty(self.id.slot());
+    }
+
     /// Ends the connection at once with a reset; unsent output is lost.
     pub fn abort(&mut self) {
+        self.commit();
         self.service.pool.end(self.id, CloseReason::Aborted);
     }
 
@@ -98,14 +124,14 @@ impl<'a, S> Context<'a, S> {
     /// when the answer is. While it is paused, [`idle_timeout`](Limits::idle_timeout) does not
     /// apply, since the client is not to blame; but see [`request_drain`](Self::request_drain).
     pub fn pause(&mut self) {
-        self.service.pool.connections[self.id.slot()].flags.paused = true;
+        self.service.pool.connections[self.id.slot()].flags.set(Flag::Paused, true);
     }
 
     /// Reads again after [`pause`](Self::pause); what waited comes first.
     pub fn resume(&mut self) {
         let ServiceContext { pool, core } = &mut self.service;
         let found = &mut pool.connections[self.id.slot()];
-        if std::mem::take(&mut found.flags.paused) && found.state == State::Open {
+        if found.flags.take(Flag::Paused) && found.state == State::Open {
             found.active = core.now;
             pool.arm(self.id);
             // What has arrived meanwhile was told by an edge that does not repeat.
@@ -139,7 +165,7 @@ impl<'a, S> Context<'a, S> {
     /// The client's address as it connected, also after it is gone; for an outbound connection
     /// the address dialled. None over a Unix socket.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.service.pool.connections[self.id.slot()].peer
+        self.service.pool.connections[self.id.slot()].peer.get()
     }
 
     /// Our own address of this connection (a system call). None over a Unix socket.
@@ -149,18 +175,21 @@ impl<'a, S> Context<'a, S> {
 
     /// Whether it was dialled with `connect` rather than accepted.
     pub fn is_outbound(&self) -> bool {
-        self.service.pool.connections[self.id.slot()].flags.outbound
+        self.service.pool.connections[self.id.slot()].flags.has(Flag::Outbound)
     }
 
     /// Whether the client has ended its side: what [`on_bytes`](crate::Handler::on_bytes) is
     /// given then is all that will ever come.
     pub fn at_eof(&self) -> bool {
-        self.service.pool.connections[self.id.slot()].flags.eof
+        self.service.pool.connections[self.id.slot()].flags.has(Flag::Eof)
     }
 
     /// Bytes sent and not yet taken by the kernel.
     pub fn unsent(&self) -> usize {
-        self.service.pool.connections[self.id.slot()].output.len()
+        let ServiceContext { pool, core } = &self.service;
+        let reply = core.reply.of == Some(self.id);
+        let writing = if reply { core.arena.len() - core.reply.start } else { 0 };
+        pool.connections[self.id.slot()].output.len() + writing
     }
 
     /// Asks for one call of [`on_drain`](crate::Handler::on_drain), in a later turn, once no more
@@ -174,7 +203,7 @@ impl<'a, S> Context<'a, S> {
     pub fn request_drain(&mut self) {
         let ServiceContext { pool, core } = &mut self.service;
         let found = &mut pool.connections[self.id.slot()];
-        found.flags.drain = true;
+        found.flags.set(Flag::Drain, true);
         if found.state == State::Open {
             found.active = core.now;
             pool.arm(self.id);
@@ -195,7 +224,13 @@ impl<'a, S> Context<'a, S> {
     #[inline]
     pub(crate) fn may_go_on(&self) -> bool {
         let ServiceContext { pool, core } = &self.service;
-        core.lines_left > 0 && pool.connections[self.id.slot()].takes_input()
+        core.lines_left > 0
+            && core.arena.len() <= core.reply.most
+            && pool.connections[self.id.slot()].takes_input()
+    }
+
+    fn commit(&mut self) {
+        self.service.pool.commit(self.service.core);
     }
 
     #[inline]
@@ -210,7 +245,7 @@ impl<'a, S> Context<'a, S> {
 
     /// Takes no more input; the loop adds the last words and closes it.
     pub(crate) fn line_too_long(&mut self) {
-        self.service.pool.connections[self.id.slot()].flags.overlong = true;
+        self.service.pool.connections[self.id.slot()].flags.set(Flag::Overlong, true);
     }
 }
 
@@ -241,29 +276,50 @@ impl<S> fmt::Debug for Context<'_, S> {
 /// # fn shout(cx: &mut Context<'_, ()>, line: &[u8]) {
 /// let mut reply = cx.writer();
 /// reply.put(b"> ");
-/// reply.put(line).make_ascii_uppercase();
+/// reply.put(line);
 /// reply.put(b"\n");
+/// reply.written().make_ascii_uppercase();
 /// # }
 /// ```
 pub struct Writer<'w, 'a, S> {
     cx: &'w mut Context<'a, S>,
     start: usize,
+    /// It is part of the reply that the loop gives to the connection after the hook.
+    joined: bool,
 }
 
 impl<S> Writer<'_, '_, S> {
-    /// Appends bytes; gives them back where they lie now, to be changed in place.
+    /// Appends bytes.
     #[inline]
-    pub fn put(&mut self, bytes: impl AsRef<[u8]>) -> &mut [u8] {
-        let tail = self.cx.service.core.arena.tail();
-        let start = tail.len();
-        tail.extend_from_slice(bytes.as_ref());
-        &mut tail[start..]
+    pub fn put(&mut self, bytes: impl AsRef<[u8]>) {
+        self.cx.service.core.arena.tail().extend_from_slice(bytes.as_ref());
     }
 
-    /// Takes back the last bytes that were put, all of them if there are not so many.
-    pub fn take_back(&mut self, count: usize) {
-        let tail = self.cx.service.core.arena.tail();
-        tail.truncate(tail.len().saturating_sub(count).max(self.start));
+    /// What was put so far, to be changed in place.
+    pub fn written(&mut self) -> &mut [u8] {
+        &mut self.cx.service.core.arena.tail()[self.start..]
+    }
+
+    /// As [`Lines::next`], while one reply to several lines is being written.
+    #[inline]
+    pub fn next_line<'b>(&mut self, lines: &mut Lines<'b>) -> Option<&'b [u8]> {
+        lines.next(self.cx)
+    }
+
+    #[inline]
+    fn finish(mut self) -> bool {
+        self.send()
+    }
+
+    /// Says whether the connection is open.
+    #[inline]
+    fn send(&mut self) -> bool {
+        if self.joined {
+            return true;
+        }
+        self.joined = true;
+        let ServiceContext { pool, core } = &mut self.cx.service;
+        pool.send_since(self.cx.id.slot(), self.start, self.cx.own, core)
     }
 }
 
@@ -285,8 +341,7 @@ impl<S> fmt::Write for Writer<'_, '_, S> {
 impl<S> Drop for Writer<'_, '_, S> {
     #[inline]
     fn drop(&mut self) {
-        let ServiceContext { pool, core } = &mut self.cx.service;
-        pool.send_since(self.cx.id.slot(), self.start, self.cx.own, core);
+        self.send();
     }
 }
 
@@ -315,6 +370,7 @@ impl<'a, S> ServiceContext<'a, S> {
     /// through it counts as caused by others, as with [`send_to`](Self::send_to). One that was
     /// dialled is there before its `on_open`, but takes no output yet.
     pub fn connection(&mut self, id: ConnId) -> Option<Context<'_, S>> {
+        self.pool.commit(self.core);
         self.pool.get(id).filter(|found| found.state <= State::Open)?;
         Some(Context::new(self.pool, self.core, id, false))
     }
@@ -323,14 +379,19 @@ impl<'a, S> ServiceContext<'a, S> {
     /// or dialled and not there yet. It did not ask for this, so it must keep up: see
     /// [`max_output`](Limits::max_output).
     pub fn send_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
-        self.pool.get(id).is_some() && self.pool.send(id.slot(), bytes.as_ref(), false, self.core)
+        self.send_bytes(id, bytes.as_ref(), false)
     }
 
     /// As [`send_to`](Self::send_to), for an answer to the connection's own request that was
     /// worked out elsewhere, as on another thread: a client that does not read it is held back,
     /// not closed.
     pub fn reply_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
-        self.pool.get(id).is_some() && self.pool.send(id.slot(), bytes.as_ref(), true, self.core)
+        self.send_bytes(id, bytes.as_ref(), true)
+    }
+
+    fn send_bytes(&mut self, id: ConnId, bytes: &[u8], own: bool) -> bool {
+        self.pool.commit(self.core);
+        self.pool.get(id).is_some() && self.pool.send(id.slot(), bytes, own, self.core)
     }
 
     /// Appends to the output of every open connection of this handler.

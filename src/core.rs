@@ -12,7 +12,7 @@ use crate::line::Search;
 use crate::net::Stream;
 use crate::output::Arena;
 use crate::timer::{Nanos, nanos};
-use crate::{Address, Counters};
+use crate::{Address, ConnId, Counters};
 
 /// How often running out of descriptors is logged and answered.
 const STARVED_EVERY: Duration = Duration::from_secs(1);
@@ -33,6 +33,7 @@ pub(crate) struct Core {
     /// What dialling out makes: sockets, but for tests.
     pub(crate) dial: Box<Dial>,
     pub(crate) arena: Arena,
+    pub(crate) reply: Reply,
     pub(crate) serials: Serials,
     pub(crate) counters: Counters,
     pub(crate) shared: Arc<Shared>,
@@ -62,6 +63,7 @@ impl Core {
             registry,
             dial: Box::new(Stream::connect),
             arena: Arena::default(),
+            reply: Reply::default(),
             serials: Serials::default(),
             counters: Counters::default(),
             shared,
@@ -133,6 +135,22 @@ impl Core {
         if lapsed(&mut self.full, self.now, FULL_EVERY) {
             log::warn!("{name}: full with {most} connections (max_connections): turning away");
         }
+    }
+}
+
+/// What the connection now served has written into the arena and not been given yet: to give it
+/// line by line would cost as much as the lines.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) of: Option<ConnId>,
+    pub(crate) start: usize,
+    /// Length of the arena past which the connection is held back.
+    pub(crate) most: usize,
+}
+
+impl Default for Reply {
+    fn default() -> Reply {
+        Reply { of: None, start: 0, most: usize::MAX }
     }
 }
 

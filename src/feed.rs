@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 
 use crate::connection::State;
 use crate::core::Core;
+use crate::flags::Flag;
 use crate::input::{self, Offer, Scratch};
 use crate::line::{self, Search};
 use crate::pool::Pool;
@@ -13,7 +14,7 @@ use crate::{CloseReason, ConnId, Farewell, Handler};
 impl<H: Handler> Server<H> {
     pub(crate) fn serve(&mut self, id: ConnId, core: &mut Core, scratch: &mut Scratch) {
         let Some(found) = self.pool.get_mut(id) else { return };
-        found.flags.queued = false;
+        found.flags.set(Flag::Queued, false);
         match found.state {
             State::Connecting => self.finish_connect(id, core),
             State::Open => {
@@ -30,8 +31,8 @@ impl<H: Handler> Server<H> {
     fn drain(&mut self, id: ConnId, core: &mut Core) {
         let Pool { limits, connections, .. } = &mut self.pool;
         let found = &mut connections[id.slot()];
-        if found.flags.drain && found.output.len() <= limits.low_water {
-            found.flags.drain = false;
+        if found.flags.has(Flag::Drain) && found.output.len() <= limits.low_water {
+            found.flags.set(Flag::Drain, false);
             self.call(id, true, core, H::on_drain);
         }
     }
@@ -49,28 +50,31 @@ impl<H: Handler> Server<H> {
             let kept = if found.input.has_work() { found.input.lend() } else { None };
             let offer = if let Some(kept) = kept {
                 kept
-            } else if found.flags.eof {
-                if !found.flags.eof_told {
-                    found.flags.eof_told = true;
+            } else if found.flags.has(Flag::Eof) {
+                if !found.flags.has(Flag::EofTold) {
+                    found.flags.set(Flag::EofTold, true);
                     found.input.discard();
                     self.call(id, true, core, H::on_eof);
+                    if self.pool.connections[id.slot()].flags.has(Flag::Finished) {
+                        self.pool.close(id, CloseReason::PeerClosed, core);
+                    }
                 }
                 return;
-            } else if !found.flags.readable || budget == 0 {
+            } else if !found.flags.has(Flag::Readable) || budget == 0 {
                 return;
             } else {
                 match found.input.read(&mut found.stream, scratch, budget) {
                     Ok((_, None)) => {
-                        found.flags.eof = true;
-                        found.input.hungry = false;
+                        found.flags.set(Flag::Eof, true);
+                        found.input.offer_again();
                         continue;
                     }
                     Ok((count, Some(offer))) => {
                         // A short read empties the socket; asking again for WouldBlock would be
                         // a system call for nothing. But a FIN may have come along with the
                         // data, and there is no second edge for it: then read on until 0.
-                        if count < budget && !found.flags.read_on {
-                            found.flags.readable = false;
+                        if count < budget && !found.flags.has(Flag::ReadOn) {
+                            found.flags.set(Flag::Readable, false);
                         }
                         budget -= count;
                         found.active = core.now;
@@ -78,7 +82,7 @@ impl<H: Handler> Server<H> {
                         offer
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        found.flags.readable = false;
+                        found.flags.set(Flag::Readable, false);
                         return;
                     }
                     Err(error) => return self.pool.end(id, CloseReason::Error(error.kind())),
@@ -132,11 +136,10 @@ impl<H: Handler> Server<H> {
         if found.state != State::Open {
             return;
         }
-        let overlong = found.flags.overlong
+        let overlong = found.flags.has(Flag::Overlong)
             || hungry && line::overlong(&bytes[taken..], self.pool.limits.max_line);
-        found.input.give_back(offer, scratch, taken);
-        found.input.hungry = hungry;
-        found.input.searched = core.search.is_done(found.input.len());
+        let searched = core.search.is_done(bytes.len() - taken);
+        found.input.give_back(offer, scratch, taken, hungry, searched);
         if overlong {
             self.farewell(id, Farewell::LineTooLong, CloseReason::LineTooLong, core);
         }
@@ -150,8 +153,8 @@ impl<H: Handler> Server<H> {
         match input::discard(&mut found.stream, scratch, budget) {
             Ok((count, eof)) => {
                 core.counters.bytes_in += count as u64;
-                found.flags.eof = eof;
-                found.flags.readable = count >= budget;
+                found.flags.set(Flag::Eof, eof);
+                found.flags.set(Flag::Readable, count >= budget);
                 if eof && found.state == State::Lingering {
                     self.pool.end(id, CloseReason::Closed);
                 }

@@ -28,12 +28,8 @@ impl Scratch {
 /// What one connection has received and its handler has not taken.
 #[derive(Debug, Default)]
 pub(crate) struct Input {
-    // Boxed, because most connections keep nothing: 8 bytes instead of 32.
+    // Boxed, because most connections keep nothing: 8 bytes instead of 40.
     kept: Option<Box<Kept>>,
-    /// What is kept holds no LF.
-    pub(crate) searched: bool,
-    /// The handler has seen all that is kept and needs more.
-    pub(crate) hungry: bool,
 }
 
 /// The connection's own buffer; lent out while the handler looks at it.
@@ -43,6 +39,10 @@ pub(crate) struct Kept {
     /// The front that has been taken; dropped with the next append, so that taking many small
     /// pieces does not move the rest each time.
     taken: usize,
+    /// It holds no LF.
+    searched: bool,
+    /// The handler has seen all of it and needs more.
+    hungry: bool,
 }
 
 impl Kept {
@@ -69,18 +69,21 @@ impl Offer {
 }
 
 impl Input {
-    pub(crate) fn len(&self) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.rest().len())
-    }
-
     /// How many bytes at the front of the next offer hold no LF.
     pub(crate) fn known(&self) -> usize {
-        if self.searched { self.len() } else { 0 }
+        self.kept.as_ref().filter(|kept| kept.searched).map_or(0, |kept| kept.rest().len())
     }
 
     /// Something is kept that the handler has not been offered yet, or not refused.
     pub(crate) fn has_work(&self) -> bool {
-        self.kept.is_some() && !self.hungry
+        self.kept.as_ref().is_some_and(|kept| !kept.hungry)
+    }
+
+    /// Offers again what the handler has refused: nothing more will come.
+    pub(crate) fn offer_again(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            kept.hungry = false;
+        }
     }
 
     /// Lends out what is kept.
@@ -105,7 +108,6 @@ impl Input {
         if count == 0 {
             return Ok((0, None));
         }
-        self.hungry = false;
         let fresh = HEADROOM..HEADROOM + count;
         let offer = match self.kept.take() {
             None => Offer::Scratch(fresh),
@@ -125,17 +127,25 @@ impl Input {
     }
 
     /// Takes an offer back, of which the handler took the first `taken` bytes, and keeps the
-    /// rest.
-    pub(crate) fn give_back(&mut self, offer: Offer, scratch: &Scratch, taken: usize) {
+    /// rest: `hungry` if the handler needs more to go on, `searched` if it holds no LF.
+    pub(crate) fn give_back(
+        &mut self,
+        offer: Offer,
+        scratch: &Scratch,
+        taken: usize,
+        hungry: bool,
+        searched: bool,
+    ) {
         let rest = &offer.bytes(scratch)[taken..];
         self.kept = match offer {
             _ if rest.is_empty() => None,
             Offer::Kept(mut kept) if rest.len() > HEADROOM => {
                 kept.taken += taken;
+                (kept.searched, kept.hungry) = (searched, hungry);
                 Some(kept)
             }
             // A short rest gets a buffer of just its size: an idle connection holds no more.
-            _ => Some(Box::new(Kept { bytes: rest.to_vec(), taken: 0 })),
+            _ => Some(Box::new(Kept { bytes: rest.to_vec(), taken: 0, searched, hungry })),
         };
     }
 

@@ -9,7 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use slab::Slab;
 
 use crate::connection::{Connection, State};
-use crate::core::Core;
+use crate::core::{Core, Reply};
+use crate::flags::Flag;
 use crate::id::Token;
 use crate::net::Stream;
 use crate::timer::{Nanos, TimerId, Timers};
@@ -38,7 +39,8 @@ pub(crate) struct Pool<S> {
     pub(crate) timers: Timers,
     /// Connections in state Open: those that a broadcast reaches.
     pub(crate) live: usize,
-    /// Connections that the handler has been told of and not yet of their end.
+    /// Connections that the handler has been told of, or has dialled, and not yet been told of
+    /// their end.
     pub(crate) open: usize,
     /// Those that linger, oldest first; some may be gone.
     pub(crate) lingering: VecDeque<ConnId>,
@@ -102,9 +104,10 @@ impl<S> Pool<S> {
         };
         let (id, watched) = self.insert(stream, session, core);
         let found = &mut self.connections[id.slot()];
-        found.peer = address.as_socket();
-        found.flags.outbound = true;
-        found.flags.failed = true;
+        found.peer = address.as_socket().into();
+        found.flags.set(Flag::Outbound, true);
+        found.flags.set(Flag::Failed, true);
+        self.open += 1;
         found.stream.set_nodelay();
         match error.or(watched.err()) {
             Some(error) => self.end(id, CloseReason::Error(error.kind())),
@@ -149,18 +152,18 @@ impl<S> Pool<S> {
 
     fn visit_if(&mut self, id: ConnId, so: impl FnOnce(&Connection<S>) -> bool) {
         if let Some(found) = self.get_mut(id)
-            && !found.flags.queued
+            && !found.flags.has(Flag::Queued)
             && so(found)
         {
-            found.flags.queued = true;
+            found.flags.set(Flag::Queued, true);
             self.ready.push_back(id);
         }
     }
 
     pub(crate) fn mark_dirty(&mut self, slot: usize) {
         let found = &mut self.connections[slot];
-        if !found.flags.dirty {
-            found.flags.dirty = true;
+        if !found.flags.has(Flag::Dirty) {
+            found.flags.set(Flag::Dirty, true);
             self.dirty.push(found.id);
         }
     }
@@ -185,9 +188,10 @@ impl<S> Pool<S> {
     ) -> bool {
         let found = &mut self.connections[slot];
         let count = core.arena.len() - start;
-        if found.state != State::Open || count == 0 {
+        let open = found.takes_output();
+        if !open || count == 0 {
             core.arena.tail().truncate(start);
-            return found.state == State::Open;
+            return open;
         }
         found.output.push_since(&core.arena, start);
         if found.output.has_backlog() {
@@ -205,6 +209,29 @@ impl<S> Pool<S> {
         true
     }
 
+    /// From here on the arena's bytes are a reply of this connection to its own request, until
+    /// [`commit`](Self::commit). False if it is not open.
+    pub(crate) fn begin_reply(&mut self, id: ConnId, core: &mut Core) -> bool {
+        debug_assert!(core.reply.of.is_none(), "one hook at a time");
+        let found = &self.connections[id.slot()];
+        if !found.takes_output() {
+            return false;
+        }
+        let start = core.arena.len();
+        let room = self.limits.high_water.saturating_sub(found.owed());
+        core.reply = Reply { of: Some(id), start, most: start.saturating_add(room) };
+        true
+    }
+
+    /// Gives the reply to its connection. Due before anybody else gets output, before the
+    /// connection's own output is looked at, and before its state changes.
+    pub(crate) fn commit(&mut self, core: &mut Core) {
+        let reply = std::mem::take(&mut core.reply);
+        if let Some(id) = reply.of {
+            self.send_since(id.slot(), reply.start, true, core);
+        }
+    }
+
     /// Appends the same output for every open connection that `wanted` picks; `sender`'s own
     /// request caused its own copy.
     pub(crate) fn broadcast(
@@ -217,13 +244,14 @@ impl<S> Pool<S> {
         if self.live == 0 || bytes.is_empty() {
             return;
         }
+        self.commit(core);
         // It costs as much as so many lines, which whoever asked for it has to share.
         core.lines_left = core.lines_left.saturating_sub(self.live / RECEIVERS_PER_LINE);
         self.delivered += self.live;
         let segment = core.arena.add(bytes);
         let mut slow = Vec::new();
         for (_, found) in &mut self.connections {
-            if found.state != State::Open || !wanted(found.id, &found.session) {
+            if !found.takes_output() || !wanted(found.id, &found.session) {
                 continue;
             }
             found.output.push(&core.arena, bytes, segment);
@@ -232,8 +260,8 @@ impl<S> Pool<S> {
             } else if found.overrun(bytes.len(), &self.limits, core.now) {
                 slow.push(found.id);
             }
-            if !found.flags.dirty {
-                found.flags.dirty = true;
+            if !found.flags.has(Flag::Dirty) {
+                found.flags.set(Flag::Dirty, true);
                 self.dirty.push(found.id);
             }
         }
@@ -247,7 +275,7 @@ impl<S> Pool<S> {
         let Some(found) = self.get_mut(id) else { return };
         match found.state {
             State::Connecting => {
-                found.flags.failed = true;
+                found.flags.set(Flag::Failed, true);
                 return self.end(id, reason);
             }
             State::Open => {}
@@ -320,9 +348,9 @@ impl<S> Pool<S> {
 
     pub(crate) fn list_ending(&mut self, id: ConnId) {
         if let Some(found) = self.get_mut(id)
-            && !found.flags.ending
+            && !found.flags.has(Flag::Ending)
         {
-            found.flags.ending = true;
+            found.flags.set(Flag::Ending, true);
             self.ending.push_back(id);
         }
     }
@@ -358,20 +386,17 @@ impl<S> Pool<S> {
     pub(crate) fn set_timer(&mut self, id: ConnId, when: Nanos) -> TimerId {
         let timer = self.timers.set(when, Token::connection(self.service, id));
         if let Some(found) = self.get_mut(id) {
-            found.timers.get_or_insert_default().insert(timer);
+            found.rare().timers.insert(timer);
         }
         timer
     }
 
     /// Forgets a handler's timer for one connection, fired or cancelled.
     pub(crate) fn drop_timer(&mut self, id: ConnId, timer: TimerId) {
-        if let Some(found) = self.get_mut(id)
-            && let Some(timers) = &mut found.timers
-        {
-            timers.remove(&timer);
-            if timers.is_empty() {
-                found.timers = None;
-            }
+        if let Some(found) = self.get_mut(id) {
+            found.change_rare(|rare| {
+                rare.timers.remove(&timer);
+            });
         }
     }
 
@@ -385,7 +410,7 @@ impl<S> Pool<S> {
         if gone.deadline != 0 {
             self.timers.disarm(gone.deadline, token);
         }
-        for timer in gone.timers.into_iter().flat_map(|timers| *timers) {
+        for timer in gone.rare.into_iter().flat_map(|rare| rare.timers) {
             self.timers.cancel(timer, token);
         }
         core.freed += 1;

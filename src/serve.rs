@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::accept::Listener;
 use crate::connection::State;
 use crate::core::Core;
+use crate::flags::Flag;
 use crate::id::Token;
 use crate::input::Scratch;
 use crate::server::Server;
@@ -25,7 +26,7 @@ const LINGER_AT_SHUTDOWN: Duration = Duration::from_millis(500);
 pub(crate) struct Readiness {
     pub(crate) readable: bool,
     pub(crate) writable: bool,
-    /// See [`Flags::read_on`](crate::connection::Flags::read_on).
+    /// See [`Flag::ReadOn`].
     pub(crate) read_on: bool,
     pub(crate) error: bool,
 }
@@ -90,15 +91,16 @@ impl<H: Handler> Serve for Server<H> {
         let Some(found) = self.pool.named(token) else { return };
         let (id, connecting) = (found.id, found.state == State::Connecting);
         let flags = &mut found.flags;
-        flags.readable |= what.readable || what.read_on || what.error;
-        flags.read_on |= what.read_on || what.error;
-        if what.error && (flags.paused || flags.eof) {
+        let read_on = what.read_on || what.error;
+        flags.set(Flag::Readable, what.readable || read_on || flags.has(Flag::Readable));
+        flags.set(Flag::ReadOn, read_on || flags.has(Flag::ReadOn));
+        if what.error && (flags.has(Flag::Paused) || flags.has(Flag::Eof)) {
             // Nobody would find out by reading. A connection that is reset is over.
             let kind = found.stream.take_error().map_or(ErrorKind::ConnectionReset, |e| e.kind());
             return self.pool.end(id, CloseReason::Error(kind));
         }
-        if flags.blocked && (what.writable || what.error) {
-            flags.blocked = false;
+        if flags.has(Flag::Blocked) && (what.writable || what.error) {
+            flags.set(Flag::Blocked, false);
             self.pool.mark_dirty(id.slot());
         }
         if connecting {

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::accept::Listener;
 use crate::connection::State;
 use crate::core::Core;
+use crate::flags::Flag;
 use crate::handle::Mailbox;
 use crate::net::Stream;
 use crate::output::Flushed;
@@ -68,6 +69,7 @@ impl<H: Handler> Server<H> {
         let mut cx = Context::new(&mut self.pool, core, id, own);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
         self.watch.called(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
+        self.pool.commit(core);
         let outcome = core.caught(outcome, self.pool.name);
         if outcome.is_none() {
             self.pool.close(id, CloseReason::Panicked, core);
@@ -146,7 +148,7 @@ impl<H: Handler> Server<H> {
             return None;
         }
         core.counters.accepted += 1;
-        self.pool.connections[id.slot()].peer = peer;
+        self.pool.connections[id.slot()].peer = peer.into();
         self.opened(id, core);
         Some(id)
     }
@@ -156,13 +158,14 @@ impl<H: Handler> Server<H> {
         let found = &mut self.pool.connections[id.slot()];
         found.state = State::Open;
         found.active = core.now;
-        found.flags.open = true;
-        found.flags.failed = false;
+        found.flags.set(Flag::Open, true);
+        // One that was dialled has counted since then.
+        self.pool.open += usize::from(!found.flags.take(Flag::Failed));
+        let asked = found.flags.has(Flag::Drain) || found.flags.has(Flag::Finished);
         self.pool.live += 1;
-        self.pool.open += 1;
         core.counters.open += 1;
-        if self.pool.connections[id.slot()].flags.drain {
-            // Asked for while it was being dialled.
+        if asked {
+            // While it was being dialled.
             self.pool.mark_dirty(id.slot());
         }
         if log::log_enabled!(log::Level::Debug) {
@@ -227,15 +230,17 @@ impl<H: Handler> Server<H> {
             (Some(due), _) if due > core.now => self.pool.arm(id),
             // What has come for it is still to be worked off, in this turn or the next ones:
             // nobody is to be judged by how long that takes us.
-            (_, State::Connecting) if found.flags.queued => self.pool.look_again(id, core.now),
-            (_, State::Open | State::Closing) if found.flags.dirty => {
+            (_, State::Connecting) if found.flags.has(Flag::Queued) => {
+                self.pool.look_again(id, core.now)
+            }
+            (_, State::Open | State::Closing) if found.flags.has(Flag::Dirty) => {
                 self.pool.look_again(id, core.now);
             }
             (_, State::Connecting) => self.pool.end(id, CloseReason::ConnectTimeout),
             (_, State::Open) if found.too_slow(&self.pool.limits, core.now) => {
                 self.pool.end(id, CloseReason::SlowConsumer);
             }
-            (_, State::Open) if found.flags.queued => self.pool.look_again(id, core.now),
+            (_, State::Open) if found.flags.has(Flag::Queued) => self.pool.look_again(id, core.now),
             (_, State::Open) => {
                 self.farewell(id, Farewell::IdleTimeout, CloseReason::IdleTimeout, core);
             }
@@ -248,12 +253,12 @@ impl<H: Handler> Server<H> {
 
     pub(crate) fn flush_one(&mut self, id: ConnId, core: &mut Core) {
         let Some(found) = self.pool.get_mut(id) else { return };
-        found.flags.dirty = false;
+        found.flags.set(Flag::Dirty, false);
         if found.state != State::Open && found.state != State::Closing {
             return;
         }
         let mut again = false;
-        if !found.flags.blocked {
+        if !found.flags.has(Flag::Blocked) {
             let mut written = 0;
             let outcome = found.output.flush(&mut found.stream, &core.arena, &mut written);
             core.counters.bytes_out += written as u64;
@@ -263,7 +268,7 @@ impl<H: Handler> Server<H> {
             }
             match outcome {
                 Ok(Flushed::All) => {}
-                Ok(Flushed::Blocked) => found.flags.blocked = true,
+                Ok(Flushed::Blocked) => found.flags.set(Flag::Blocked, true),
                 Ok(Flushed::Budget) => again = true,
                 Err(error) => return self.pool.end(id, CloseReason::Error(error.kind())),
             }
@@ -276,10 +281,14 @@ impl<H: Handler> Server<H> {
                 if !again && found.too_slow(limits, core.now) {
                     return self.pool.end(id, CloseReason::SlowConsumer);
                 }
-                let slow = found.over_soft != 0;
+                let slow = found.over_soft() != 0;
+                if found.flags.has(Flag::Finished) && found.output.is_empty() {
+                    // It fails only where the peer is gone, which the next read will tell.
+                    let _ = found.stream.shutdown_write();
+                }
                 if found.output.len() <= limits.low_water {
-                    let held = std::mem::take(&mut found.flags.held);
-                    if found.flags.drain {
+                    let held = found.flags.take(Flag::Held);
+                    if found.flags.has(Flag::Drain) {
                         // Not here: what the hook sends needs an arena that is not about to be
                         // cleared, and has to wait its turn behind the others.
                         self.pool.visit(id);
@@ -304,7 +313,7 @@ impl<H: Handler> Server<H> {
     fn linger(&mut self, id: ConnId, core: &mut Core) {
         let found = &mut self.pool.connections[id.slot()];
         let shut = found.stream.shutdown_write();
-        if found.flags.eof || shut.is_err() {
+        if found.flags.has(Flag::Eof) || shut.is_err() {
             let reason = found.reason;
             return self.pool.end(id, reason);
         }
@@ -318,16 +327,17 @@ impl<H: Handler> Server<H> {
 
     pub(crate) fn reap_one(&mut self, id: ConnId, core: &mut Core) {
         let Some(found) = self.pool.get_mut(id) else { return };
-        found.flags.ending = false;
+        found.flags.set(Flag::Ending, false);
         let reason = found.reason;
-        let was_open = std::mem::take(&mut found.flags.open);
-        if was_open || std::mem::take(&mut found.flags.failed) {
+        let was_open = found.flags.take(Flag::Open);
+        if was_open || found.flags.take(Flag::Failed) {
             core.counters.open -= u64::from(was_open);
-            self.pool.open -= usize::from(was_open);
+            self.pool.open -= 1;
             core.counters.closed[reason.index()] += 1;
             if log::log_enabled!(reason.level()) {
-                let who = self.describe(id);
-                log::log!(reason.level(), "{}: {who} is gone: {reason}", self.pool.name);
+                let (who, name) = (self.describe(id), self.pool.name);
+                let what = if was_open { "is gone" } else { "cannot be reached" };
+                log::log!(reason.level(), "{name}: {who} {what}: {reason}");
             }
             self.call(id, false, core, |handler, cx| handler.on_close(cx, reason));
         }
@@ -337,7 +347,7 @@ impl<H: Handler> Server<H> {
     }
 
     fn describe(&self, id: ConnId) -> String {
-        match self.pool.get(id).and_then(|found| found.peer) {
+        match self.pool.get(id).and_then(|found| found.peer.get()) {
             Some(peer) => format!("{id} ({peer})"),
             None => id.to_string(),
         }

@@ -1,67 +1,16 @@
 //! The examples, each started as a program and talked to over real sockets.
 
+#[path = "util/example.rs"]
+mod example;
 mod util;
 
-use std::io::{BufRead, BufReader, Read as _};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::io::Read as _;
+use std::net::{TcpListener, UdpSocket};
+use std::process::Command;
 use std::thread;
 
+use example::{Example, binary};
 use util::{Client, PATIENCE, until};
-
-/// A running example; killed when dropped.
-struct Example {
-    child: Child,
-    addr: SocketAddr,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Example {
-    /// Starts it on a free port and waits until it says where it listens.
-    #[track_caller]
-    fn start(name: &str) -> Example {
-        let mut command = Command::new(binary(name));
-        let command = command.arg("127.0.0.1:0").stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (tell, lines) = mpsc::channel();
-        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|l| tell.send(l)));
-        // From here on whatever goes wrong kills the child.
-        let mut example = Example { child, addr: SocketAddr::from(([0; 4], 0)), lines };
-        let first = example.line();
-        let addr = first.strip_prefix("listening on ").and_then(|addr| addr.parse().ok());
-        example.addr = addr.unwrap_or_else(|| panic!("{name} began with {first:?}"));
-        example
-    }
-
-    /// The next line of its stdout.
-    #[track_caller]
-    fn line(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("the example printed no line")
-    }
-
-    fn connect(&self) -> Client {
-        Client::connect(self.addr)
-    }
-}
-
-impl Drop for Example {
-    fn drop(&mut self) {
-        // Both fail only when it has ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Where cargo puts an example: beside the folder of this test's own program.
-fn binary(name: &str) -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    let path = own.parent().and_then(Path::parent).unwrap().join("examples").join(name);
-    assert!(path.exists(), "{} is missing: run `cargo build --examples`", path.display());
-    path
-}
 
 #[test]
 fn hello_says_hello_and_hangs_up() {
@@ -193,6 +142,29 @@ fn client_prints_what_the_server_says_and_tells_how_it_ended() {
 }
 
 #[test]
+fn dumb_http_client_prints_every_byte_until_the_server_closes() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let run = move || Command::new(binary("dumb_http_client")).arg(addr.to_string()).output();
+    let running = thread::spawn(run);
+    let mut server = Client::from(listener.accept().unwrap().0);
+    server.expect("Hello, sorry, but I don't speak HTTP...\r\n\r\n");
+    let mut answer =
+        b"HTTP/1.1 400 Bad Request\r\n\r\n\0\xff a last line without its end ".to_vec();
+    // More than the limit of a line, which this is not.
+    answer.extend([b'x'; 200_000]);
+    answer.chunks(7001).for_each(|piece| server.send(piece));
+    drop((server, listener));
+    let output = running.join().unwrap().unwrap();
+    assert!(output.stdout == answer, "{} bytes instead of {}", output.stdout.len(), answer.len());
+    assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]));
+
+    let output = Command::new(binary("dumb_http_client")).arg(addr.to_string()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), format!("{addr}: connection refused\n"));
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
 fn testing_runs_its_checks() {
     let output = Command::new(binary("testing")).output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -232,6 +204,7 @@ fn each_is_short_and_says_what_to_try() {
         "admin_console",
         "callbacks",
         "client",
+        "dumb_http_client",
         "embed",
         "foreign_loop",
         "hello",

@@ -273,7 +273,7 @@ fn ten_thousand_idle_connections() {
         "{count} idle connections: {resident} bytes of resident memory each \
          ({heap} asked of the heap, room for more connections included)"
     );
-    assert!(resident < 300, "{resident} bytes each");
+    assert!(resident < 160, "{resident} bytes each");
     drop((clients, ask));
     assert!(child.wait().unwrap().success());
 }

@@ -196,3 +196,38 @@ fn names_are_cut_and_control_characters_replaced() {
         "{long} is in the room.\nCurrently connected users:\n - {long}\n - An anonymous user\n"
     ));
 }
+
+/// The program of the course: five users come one after the other, one of them leaves meanwhile,
+/// and each says HELLO when it comes.
+#[test]
+fn presence_script_five_users_come_and_one_leaves() {
+    let server = server();
+    let mut sacha = join(&server, &mut []);
+    sacha.send("HELLO Sacha\n");
+    sacha.expect("Sacha is in the room.\n");
+    let mut fabienne = join(&server, &mut [&mut sacha]);
+    fabienne.send("HELLO Fabienne\n");
+    expect_all(&mut [&mut sacha, &mut fabienne], "Fabienne is in the room.\n");
+    let mut olivier = join(&server, &mut [&mut sacha, &mut fabienne]);
+    olivier.send("HELLO Olivier\n");
+    expect_all(&mut [&mut sacha, &mut fabienne, &mut olivier], "Olivier is in the room.\n");
+    sacha.send("BYE\n");
+    assert_eq!(sacha.rest(), b"Sacha is about to leave the room.\n");
+    drop(sacha);
+    let farewell = "Sacha is about to leave the room.\nSacha has left the room.\n";
+    expect_all(&mut [&mut fabienne, &mut olivier], farewell);
+    let mut jean = join(&server, &mut [&mut fabienne, &mut olivier]);
+    jean.send("HELLO Jean\n");
+    expect_all(&mut [&mut fabienne, &mut olivier, &mut jean], "Jean is in the room.\n");
+    let mut nicole = join(&server, &mut [&mut fabienne, &mut olivier, &mut jean]);
+    nicole.send("HELLO Nicole\nWHO\n");
+    let mut others = [&mut fabienne, &mut olivier, &mut jean];
+    expect_all(&mut others, "Nicole is in the room.\n");
+    nicole.expect("Nicole is in the room.\nCurrently connected users:\n");
+    nicole.expect(" - Fabienne\n - Olivier\n - Jean\n - Nicole\n");
+    // Nobody has heard anything else, up to the end.
+    server.handle.stop();
+    for client in [&mut fabienne, &mut olivier, &mut jean, &mut nicole] {
+        assert_eq!(client.rest(), b"");
+    }
+}

@@ -1,4 +1,3 @@
-use crate::text::make_ascii_uppercase;
 use crate::{Context, Handler};
 
 /// What a client hears first.
@@ -33,21 +32,30 @@ impl Handler for Echo {
         cx.send(GREETING);
     }
 
-    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+    // One line at a time would do: `on_line`, and a `send`. A whole read at a time is checked
+    // and changed for a fraction of the instructions.
+    fn on_bytes(&mut self, cx: &mut Context<'_, ()>, bytes: &[u8]) -> usize {
+        let ascii = bytes.is_ascii();
+        let mut lines = cx.lines(bytes);
         let mut reply = cx.writer();
-        reply.put("> ");
-        // Most lines are ASCII: upper case then keeps the length, and needs no memory.
-        let ascii = make_ascii_uppercase(reply.put(line));
-        if !ascii && let Ok(text) = str::from_utf8(line) {
-            reply.take_back(line.len());
-            reply.put(text.to_uppercase());
+        let mut bye = false;
+        while !bye && let Some(line) = reply.next_line(&mut lines) {
+            reply.put("> ");
+            if !ascii && let Ok(text) = str::from_utf8(line) {
+                reply.put(text.to_uppercase());
+            } else {
+                reply.put(line);
+            }
+            reply.put("\n");
+            bye = line.eq_ignore_ascii_case(b"bye");
         }
-        reply.put("\n");
+        reply.written().make_ascii_uppercase();
         drop(reply);
-        if line.eq_ignore_ascii_case(b"bye") {
+        if bye {
             // The answer still arrives: closing means after all that was sent has left.
             cx.close();
         }
+        lines.taken()
     }
 }
 

@@ -3,16 +3,19 @@
 //!
 //! | service | default port | shows |
 //! | --- | --- | --- |
-//! | [`Echo`] | 2323 | the smallest useful handler: a greeting, lines in, lines out |
+//! | [`Echo`] | 2323 | a greeting, lines in, lines out, as fast as it goes |
 //! | [`Time`] | 2205 | timers, a session, a client that only listens |
 //! | [`Presence`] | 9907 | shared state, broadcast, who is here, commands, safe text |
 //! | [`Roulette`](roulette::Roulette) | 1313, 2613 | a long upload, a reply of any length in pieces, bounded memory, JSON |
+//! | [`Forward`] | – | bytes instead of lines, dialling out, pausing one side for the other |
 
 mod echo;
+mod forward;
 mod presence;
 pub mod roulette;
 mod time;
 
 pub use echo::Echo;
+pub use forward::Forward;
 pub use presence::Presence;
 pub use time::Time;

@@ -1,8 +1,11 @@
-//! Real clients: what people type into nc and telnet, and what they read there.
+//! Real clients: what people type into nc and telnet, and what they read there. And a real server,
+//! for a client of ours.
 //!
-//! Where a client is not installed its tests say so and are skipped, unless the environment
+//! Where one of them is not installed its tests say so and are skipped, unless the environment
 //! variable `CI` or `REACTOR_REQUIRE_CLIENTS` is set.
 
+#[path = "../util/example.rs"]
+mod example;
 #[path = "../util/program.rs"]
 mod program;
 #[path = "../util/mod.rs"]
@@ -261,4 +264,23 @@ fn five_hundred_nc_at_once_each_get_their_own_answers() {
         (0..10).for_each(|line| nc.expect(&[&format!("> CLIENT {n} LINE {line}")]));
         nc.expect_end();
     }
+}
+
+#[test]
+fn a_real_http_server_tells_the_dumb_client_that_it_does_not_speak_http() {
+    if !installed("python3", "--version", "Python 3") {
+        return;
+    }
+    let mut command = Command::new("python3");
+    command.args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]);
+    let server = Program::spawn(&mut command);
+    // "Serving HTTP on 127.0.0.1 port 8000 (http://127.0.0.1:8000/) ..."
+    let line = server.line();
+    let port = line.split_once(" port ").and_then(|(_, rest)| rest.split(' ').next());
+    let port = port.unwrap_or_else(|| panic!("no port in {line:?}"));
+    let mut client = Command::new(example::binary("dumb_http_client"));
+    let output = client.arg(format!("127.0.0.1:{port}")).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("400") && text.contains("Bad request"), "{output:?}");
+    assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]));
 }

@@ -1,0 +1,70 @@
+//! The yes-or-no facts of a connection, a bit each: a byte each would be a tenth of what an idle
+//! connection costs.
+
+/// Each for its own reason to wait or to be visited.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Flag {
+    /// The socket may have input: set by an event, cleared by WouldBlock or a short read.
+    Readable,
+    /// A short read proves nothing here, so reading goes on until WouldBlock: the peer has shut
+    /// its side (data and FIN can share one edge), or has sent urgent data or, over a Unix
+    /// socket, a descriptor (the kernel stops a read there).
+    ReadOn,
+    /// A read gave the end of input.
+    Eof,
+    /// The handler has been told of the end of input.
+    EofTold,
+    /// A line above the limit came; nothing after it is interpreted.
+    Overlong,
+    /// The handler has ended our side: no more output is taken, and once all is sent the write
+    /// side is shut.
+    Finished,
+    /// The handler paused reading.
+    Paused,
+    /// Its own unsent replies are past the high-water mark.
+    Held,
+    /// The kernel takes no output until an event says so.
+    Blocked,
+    /// It stands in the ready list.
+    Queued,
+    /// It stands in the list of those to flush.
+    Dirty,
+    /// It stands in the list of those to end.
+    Ending,
+    /// `on_open` was called and `on_close` not yet.
+    Open,
+    /// It was dialled rather than accepted.
+    Outbound,
+    /// Its end is to be reported though it never opened: an outbound connection that failed.
+    Failed,
+    /// The handler asked to be told when there is room for more output.
+    Drain,
+}
+
+/// Those that hold now.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Flags(u32);
+
+impl Flags {
+    #[inline]
+    pub(crate) fn has(self, flag: Flag) -> bool {
+        self.0 & (1 << flag as u32) != 0
+    }
+
+    #[inline]
+    pub(crate) fn set(&mut self, flag: Flag, holds: bool) {
+        let bit = 1 << flag as u32;
+        if holds {
+            self.0 |= bit;
+        } else {
+            self.0 &= !bit;
+        }
+    }
+
+    /// Clears it; says whether it held.
+    pub(crate) fn take(&mut self, flag: Flag) -> bool {
+        let held = self.has(flag);
+        self.set(flag, false);
+        held
+    }
+}
