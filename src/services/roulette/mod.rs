@@ -51,8 +51,8 @@ impl Version {
 ///
 /// What a LOAD brings enters the store at its ENDOFDATA, all together; from a client that is gone
 /// before, nothing does. A LIST shows the store as it was when it was asked for, whatever others
-/// load or clear while it is sent; a shutdown cuts it off. In a name, what is not UTF-8 becomes U+FFFD and control
-/// characters become `?`: what one client loads, another one's terminal shows.
+/// load or clear while it is sent; a shutdown cuts it off. In a name, what is not UTF-8 becomes
+/// U+FFFD and control characters become `?`: what one client loads, another one's terminal shows.
 ///
 /// A command is a whole line, in upper or lower case; with anything behind it, it is unknown.
 #[derive(Debug)]
