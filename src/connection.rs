@@ -60,7 +60,7 @@ pub(crate) struct Rare {
 impl<S> Connection<S> {
     pub(crate) fn new(id: ConnId, stream: Stream, session: S, now: Nanos) -> Self {
         let mut flags = Flags::default();
-        flags.set(Flag::ReadOn, matches!(stream, Stream::Unix(_)));
+        flags.set(Flag::ReadOn, matches!(stream, Stream::Unix(_) | Stream::Duplex(_)));
         Connection {
             id,
             stream,
@@ -102,7 +102,8 @@ impl<S> Connection<S> {
                 self.takes_input() && (unread || untold || self.input.has_work())
             }
             State::Closing | State::Lingering => {
-                self.flags.has(Flag::Readable) && !self.flags.has(Flag::Eof)
+                let unread = self.flags.has(Flag::Readable) && !self.flags.has(Flag::Eof);
+                unread && self.stream.is_socket()
             }
             // Only an event brings a connect on.
             State::Connecting | State::Ended => false,

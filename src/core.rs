@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,9 @@ const FULL_EVERY: Duration = Duration::from_secs(10);
 /// From where, if that was asked for, and where to.
 pub(crate) type Dial = dyn FnMut(Option<IpAddr>, &Address) -> io::Result<Stream>;
 
+/// From an input and an output.
+pub(crate) type Adopt = dyn FnMut(BorrowedFd<'_>, BorrowedFd<'_>) -> io::Result<Stream>;
+
 pub(crate) struct Core {
     start: Instant,
     /// The moment this turn began: one reading of the clock serves the whole turn.
@@ -29,9 +34,11 @@ pub(crate) struct Core {
     /// The last reading of the real clock.
     pub(crate) clock: Instant,
     /// None in tests, where nothing is registered.
-    pub(crate) registry: Option<mio::Registry>,
+    pub(crate) registry: Option<Rc<mio::Registry>>,
     /// What dialling out makes: sockets, but for tests.
     pub(crate) dial: Box<Dial>,
+    /// What adopting descriptors makes.
+    pub(crate) adopt: Box<Adopt>,
     pub(crate) arena: Arena,
     pub(crate) reply: Reply,
     pub(crate) serials: Serials,
@@ -54,7 +61,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(registry: Option<mio::Registry>, shared: Arc<Shared>) -> Core {
+    pub(crate) fn new(registry: Option<Rc<mio::Registry>>, shared: Arc<Shared>) -> Core {
         let clock = Instant::now();
         Core {
             start: clock,
@@ -62,6 +69,7 @@ impl Core {
             clock,
             registry,
             dial: Box::new(Stream::connect),
+            adopt: Box::new(Stream::adopt),
             arena: Arena::default(),
             reply: Reply::default(),
             serials: Serials::default(),

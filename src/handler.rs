@@ -11,7 +11,7 @@ use crate::{Address, CloseReason, Context, Limits, ServiceContext, TimerId};
 ///
 /// The contract:
 /// 1. [`on_close`](Self::on_close) comes exactly once for every [`on_open`](Self::on_open), and
-///    once for an outbound connection that could not be had; nothing comes for a connection
+///    once for one that was dialled or adopted and could not be had; nothing comes for a connection
 ///    after it.
 /// 2. Lines come in the order they were sent, none twice, none lost before the connection's end.
 /// 3. A hook is never called from inside another: what a call to the context causes in other

@@ -66,6 +66,7 @@
 //! | do something later | [`Context::set_timer`], [`ServiceContext::set_service_timer`] |
 //! | do blocking work, or reach the handler from another thread | [`Service::handle`], [`Handle`] |
 //! | connect outward | [`ServiceContext::connect`], [`ServiceContext::connect_from`], [`Reactor::connect`] |
+//! | talk to a terminal, a file, a child's pipes | [`ServiceContext::adopt`], [`Reactor::adopt`] |
 //! | run inside somebody else's loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
 //! | bound what clients may use | [`Limits`], [`CloseReason`] |
 //! | see what the loop does | [`Counters`] |
@@ -105,7 +106,9 @@ mod connection;
 mod context;
 mod core;
 mod counters;
+mod duplex;
 mod error;
+mod exit;
 mod feed;
 mod flags;
 mod handle;
@@ -136,12 +139,13 @@ pub use callbacks::Callbacks;
 pub use context::{Context, Writer};
 pub use counters::Counters;
 pub use error::Error;
+pub use exit::Exit;
 pub use handle::{Handle, Service};
 pub use handler::{Farewell, Handler};
 pub use id::ConnId;
 pub use limits::Limits;
 pub use line::Lines;
-pub use reactor::{Exit, Reactor};
+pub use reactor::Reactor;
 pub use reason::CloseReason;
 pub use service_context::ServiceContext;
 pub use timer::TimerId;

@@ -3,14 +3,17 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry};
 
+use crate::duplex::Duplex;
 use crate::id::Token;
 use crate::pipe::Pipe;
 use crate::{Address, Error};
@@ -22,6 +25,8 @@ const BACKLOG: i32 = 4096;
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// No socket but two descriptors.
+    Duplex(Box<Duplex>),
     /// No socket but a test's.
     Pipe(Pipe),
     /// Connecting failed at once; the connection exists only to be told of it.
@@ -39,8 +44,13 @@ impl Stream {
         }
     }
 
+    /// Makes one of two descriptors, which stay what they are.
+    pub(crate) fn adopt(input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> io::Result<Stream> {
+        Duplex::new(input, output).map(|duplex| Stream::Duplex(Box::new(duplex)))
+    }
+
     /// Registers once, for both directions; under edge triggers nothing has to change later.
-    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(crate) fn register(&mut self, registry: &Rc<Registry>, token: Token) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         // Tells of urgent data, at which a read stops short.
         #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -48,8 +58,16 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.register(registry, token.into(), both),
             Stream::Unix(stream) => stream.register(registry, token.into(), both),
+            Stream::Duplex(duplex) => duplex.register(registry, token),
             Stream::Pipe(_) | Stream::Failed => Ok(()),
         }
+    }
+
+    /// Whether its input is this connection's alone, to be thrown away at a close, lest a reset
+    /// destroy what was sent. Descriptors know no resets, and what is unread in them is for whoever
+    /// reads them next.
+    pub(crate) fn is_socket(&self) -> bool {
+        !matches!(self, Stream::Duplex(_))
     }
 
     /// Whether connecting is done: an error when it failed, false while it is under way.
@@ -57,6 +75,7 @@ impl Stream {
         let (error, peer) = match self {
             Stream::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
             Stream::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+            Stream::Duplex(_) => return Ok(true),
             Stream::Pipe(pipe) => return pipe.connected(),
             Stream::Failed => return Err(io::ErrorKind::NotConnected.into()),
         };
@@ -73,6 +92,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.take_error().ok().flatten(),
             Stream::Unix(stream) => stream.take_error().ok().flatten(),
+            Stream::Duplex(duplex) => duplex.take_error(),
             Stream::Pipe(_) | Stream::Failed => None,
         }
     }
@@ -89,7 +109,7 @@ impl Stream {
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
             Stream::Tcp(stream) => stream.local_addr().ok(),
-            Stream::Unix(_) | Stream::Pipe(_) | Stream::Failed => None,
+            Stream::Unix(_) | Stream::Duplex(_) | Stream::Pipe(_) | Stream::Failed => None,
         }
     }
 
@@ -97,6 +117,10 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Duplex(duplex) => {
+                duplex.shut();
+                Ok(())
+            }
             Stream::Pipe(pipe) => {
                 pipe.shut();
                 Ok(())
@@ -112,7 +136,7 @@ impl Stream {
             Stream::Tcp(stream) => {
                 let _ = socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
             }
-            Stream::Unix(_) | Stream::Failed => {}
+            Stream::Unix(_) | Stream::Duplex(_) | Stream::Failed => {}
             Stream::Pipe(pipe) => pipe.reset(),
         }
     }
@@ -132,6 +156,7 @@ impl Read for Stream {
         match self {
             Stream::Tcp(stream) => stream.read(buf),
             Stream::Unix(stream) => stream.read(buf),
+            Stream::Duplex(duplex) => duplex.read(buf),
             Stream::Pipe(pipe) => pipe.read(buf),
             Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
         }
@@ -143,6 +168,7 @@ impl Write for Stream {
         match self {
             Stream::Tcp(stream) => stream.write(buf),
             Stream::Unix(stream) => stream.write(buf),
+            Stream::Duplex(duplex) => duplex.write(buf),
             Stream::Pipe(pipe) => pipe.write(buf),
             Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
         }

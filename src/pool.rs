@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use slab::Slab;
@@ -98,22 +99,48 @@ impl<S> Pool<S> {
             return Err(Error::ShuttingDown);
         }
         core.counters.dialled += 1;
-        let (stream, error) = match (core.dial)(source, address) {
+        let stream = (core.dial)(source, address);
+        let id = self.begin(stream, session, core);
+        let found = &mut self.connections[id.slot()];
+        found.peer = address.as_socket().into();
+        found.flags.set(Flag::Outbound, true);
+        found.stream.set_nodelay();
+        self.arm(id);
+        Ok(id)
+    }
+
+    /// Makes a connection of two descriptors. Whatever goes wrong is reported by its `on_close`.
+    pub(crate) fn adopt(
+        &mut self,
+        input: BorrowedFd<'_>,
+        output: BorrowedFd<'_>,
+        session: S,
+        core: &mut Core,
+    ) -> Result<ConnId, Error> {
+        if core.is_ending() {
+            return Err(Error::ShuttingDown);
+        }
+        let stream = (core.adopt)(input, output);
+        let id = self.begin(stream, session, core);
+        // For those that cannot be watched no event will say so.
+        self.connections[id.slot()].flags.set(Flag::Readable, true);
+        self.visit(id);
+        Ok(id)
+    }
+
+    /// Takes in what is to become a connection, or what could not.
+    fn begin(&mut self, stream: io::Result<Stream>, session: S, core: &mut Core) -> ConnId {
+        let (stream, error) = match stream {
             Ok(stream) => (stream, None),
             Err(error) => (Stream::Failed, Some(error)),
         };
         let (id, watched) = self.insert(stream, session, core);
-        let found = &mut self.connections[id.slot()];
-        found.peer = address.as_socket().into();
-        found.flags.set(Flag::Outbound, true);
-        found.flags.set(Flag::Failed, true);
+        self.connections[id.slot()].flags.set(Flag::Failed, true);
         self.open += 1;
-        found.stream.set_nodelay();
-        match error.or(watched.err()) {
-            Some(error) => self.end(id, CloseReason::Error(error.kind())),
-            None => self.arm(id),
+        if let Some(error) = error.or(watched.err()) {
+            self.end(id, CloseReason::Error(error.kind()));
         }
-        Ok(id)
+        id
     }
 
     /// The connection, if it is still the one that the id was given to.
@@ -330,8 +357,10 @@ impl<S> Pool<S> {
         if was == State::Ended {
             return;
         }
-        // Once the end has begun, what goes wrong with it does not change why it began.
-        if was != State::Closing || reason == CloseReason::Stalled {
+        // Once the end has begun, what goes wrong with it does not change why it began: a peer
+        // may leave early. But nobody else says that a file or a pipe has not got its output.
+        let told = !found.stream.is_socket() || reason == CloseReason::Stalled;
+        if was != State::Closing || told {
             found.reason = reason;
         }
         found.output.discard();

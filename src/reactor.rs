@@ -1,6 +1,7 @@
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use crate::pool::Pool;
 use crate::serve::Serve;
 use crate::server::Server;
 use crate::timer::Nanos;
-use crate::{Address, ConnId, Counters, Error, Handler, Limits, Service, ToAddress};
+use crate::{Address, ConnId, Counters, Error, Exit, Handler, Limits, Service, ToAddress};
 
 /// Events fetched in one wait to begin with; a wait that fills the buffer doubles it.
 const EVENTS: usize = 1024;
@@ -58,20 +59,6 @@ enum Phase {
     Done(Exit),
 }
 
-/// How a reactor came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// Nobody had to be cut off: the kernel has taken all that was sent, or the client was gone
-    /// or [closed](crate::CloseReason) for not taking it.
-    Clean,
-    /// Some did not take their last output before the shutdown timeout, or before a second
-    /// signal.
-    Cut {
-        /// How many.
-        connections: usize,
-    },
-}
-
 impl<'h> Reactor<'h> {
     /// Makes a reactor without services.
     ///
@@ -87,7 +74,7 @@ impl<'h> Reactor<'h> {
             events: Events::with_capacity(EVENTS),
             full: false,
             services: Vec::new(),
-            core: Core::new(Some(registry), Arc::new(Shared::new(waker))),
+            core: Core::new(Some(Rc::new(registry)), Arc::new(Shared::new(waker))),
             scratch: Scratch::default(),
             shutdown_timeout: Duration::from_secs(10),
             phase: Phase::Running,
@@ -196,6 +183,23 @@ impl<'h> Reactor<'h> {
         address: impl ToAddress,
     ) -> Result<ConnId, Error> {
         self.services[service.index].dial(&address.to_address()?, &mut self.core)
+    }
+
+    /// Makes a connection of two descriptors in the name of a service, with a default session; see
+    /// [`ServiceContext::adopt`](crate::ServiceContext::adopt).
+    ///
+    /// # Errors
+    /// [`Error::ShuttingDown`].
+    ///
+    /// # Panics
+    /// If the service is of another reactor with more services than this one.
+    pub fn adopt<M>(
+        &mut self,
+        service: &Service<M>,
+        input: impl AsFd,
+        output: impl AsFd,
+    ) -> Result<ConnId, Error> {
+        self.services[service.index].adopt(input.as_fd(), output.as_fd(), &mut self.core)
     }
 
     /// Runs until a handler, a [`Handle`](crate::Handle) or a signal stops it.

@@ -2,6 +2,7 @@
 //! reactor sees a `dyn Serve` and knows nothing of handlers and sessions.
 
 use std::io::ErrorKind;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use crate::accept::Listener;
@@ -46,6 +47,12 @@ impl From<&mio::event::Event> for Readiness {
 pub(crate) trait Serve {
     fn listen(&mut self, address: &Address, core: &mut Core) -> Result<Address, Error>;
     fn dial(&mut self, address: &Address, core: &mut Core) -> Result<ConnId, Error>;
+    fn adopt(
+        &mut self,
+        input: BorrowedFd<'_>,
+        output: BorrowedFd<'_>,
+        core: &mut Core,
+    ) -> Result<ConnId, Error>;
     /// Notes an event; nothing is done about it yet.
     fn ready(&mut self, token: Token, what: Readiness);
     /// Accepts, reads, frames, handles, fires timers, takes messages, each within its budget.
@@ -81,6 +88,15 @@ impl<H: Handler> Serve for Server<H> {
         self.pool.dial(None, address, H::Session::default(), core)
     }
 
+    fn adopt(
+        &mut self,
+        input: BorrowedFd<'_>,
+        output: BorrowedFd<'_>,
+        core: &mut Core,
+    ) -> Result<ConnId, Error> {
+        self.pool.adopt(input, output, H::Session::default(), core)
+    }
+
     fn ready(&mut self, token: Token, what: Readiness) {
         if !token.is_connection() {
             if let Some(listener) = self.listeners.get_mut(token.slot()) {
@@ -94,8 +110,10 @@ impl<H: Handler> Serve for Server<H> {
         let read_on = what.read_on || what.error;
         flags.set(Flag::Readable, what.readable || read_on || flags.has(Flag::Readable));
         flags.set(Flag::ReadOn, read_on || flags.has(Flag::ReadOn));
-        if what.error && (flags.has(Flag::Paused) || flags.has(Flag::Eof)) {
-            // Nobody would find out by reading. A connection that is reset is over.
+        let paused = flags.has(Flag::Paused) && found.stream.is_socket();
+        if what.error && (paused || flags.has(Flag::Eof)) {
+            // Nobody would find out by reading. A connection that is reset is over; where only
+            // the output of two descriptors is gone, there may be input yet.
             let kind = found.stream.take_error().map_or(ErrorKind::ConnectionReset, |e| e.kind());
             return self.pool.end(id, CloseReason::Error(kind));
         }

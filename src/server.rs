@@ -313,7 +313,7 @@ impl<H: Handler> Server<H> {
     fn linger(&mut self, id: ConnId, core: &mut Core) {
         let found = &mut self.pool.connections[id.slot()];
         let shut = found.stream.shutdown_write();
-        if found.flags.has(Flag::Eof) || shut.is_err() {
+        if found.flags.has(Flag::Eof) || shut.is_err() || !found.stream.is_socket() {
             let reason = found.reason;
             return self.pool.end(id, reason);
         }

@@ -24,13 +24,6 @@ impl Program {
         let args = [&["forward", "0", target], options].concat();
         Program::spawn(std::process::Command::new(REACTOR).args(args))
     }
-
-    /// The most memory it has ever had, in bytes.
-    fn peak(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
-    }
 }
 
 /// A forwarder to a target that the test plays itself.

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use log::LevelFilter;
 use reactor::Limits;
 
+use super::connect::Connect;
 use super::failure::Failure;
 use super::forward::Forward;
 use super::load::Load;
@@ -27,6 +28,7 @@ pub(crate) enum Command {
     Serve(Serve),
     Load(Load),
     Forward(Forward),
+    Connect(Connect),
 }
 
 /// Serve one or more services until SIGINT or SIGTERM.

@@ -2,6 +2,8 @@
 //! other end of the pipe is gone or the disk is full; what cannot be said is not said.
 
 mod args;
+mod connect;
+mod crlf;
 mod descriptors;
 mod failure;
 mod forward;
@@ -28,6 +30,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(Args { command: Some(Command::Serve(args)) }) => serve::serve(&args),
         Ok(Args { command: Some(Command::Load(args)) }) => load::load(&args),
         Ok(Args { command: Some(Command::Forward(args)) }) => forward::forward(&args),
+        Ok(Args { command: Some(Command::Connect(args)) }) => connect::connect(&args),
         Ok(Args { command: None }) => {
             let _ = Args::command().print_help();
             return ExitCode::SUCCESS;
