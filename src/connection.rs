@@ -218,7 +218,9 @@ impl<S> Connection<S> {
         let throttled = self.flags.has(Flag::Throttled);
         let rate = limits.rate.filter(|_| throttled).zip(self.rare.as_ref());
         let rate = rate.map(|(rate, rare)| (rate.next(rare.paid), Wait::Rate));
-        let idle = limits.idle_timeout.filter(|_| !throttled && !self.flags.has(Flag::Paused));
+        // A paused one waits for the handler, unless that waits for the client in turn.
+        let waits = self.flags.has(Flag::Paused) && !self.flags.has(Flag::Drain);
+        let idle = limits.idle_timeout.filter(|_| !throttled && !waits);
         let idle = idle.map(|wait| (later(self.active, wait), Wait::Idle));
         let judged = self.takes_input() && !self.flags.has(Flag::Outbound);
         let line = limits.line_timeout.filter(|_| judged).zip(self.input.unfinished_since());

@@ -122,7 +122,7 @@ impl<'a, S> Context<'a, S> {
     /// Stops reading this connection, so that TCP holds the client back. Input already received
     /// waits too, and so does its end: a client that asked and then half-closed is still there
     /// when the answer is. While it is paused, [`idle_timeout`](Limits::idle_timeout) does not
-    /// apply: the client is not to blame.
+    /// apply, since the client is not to blame; but see [`request_drain`](Self::request_drain).
     pub fn pause(&mut self) {
         self.service.pool.connections[self.id.slot()].flags.set(Flag::Paused, true);
     }
@@ -198,10 +198,17 @@ impl<'a, S> Context<'a, S> {
     /// next turn if that is so already. Asking twice before the call changes nothing.
     ///
     /// So a reply of any length is sent in bounded memory: send a piece, ask, send the next piece
-    /// in `on_drain`, ask again. To ask again and again without sending keeps the loop busy.
+    /// in `on_drain`, ask again. To ask again and again without sending keeps the loop busy. Until
+    /// the call it is the client that is waited for, so [`idle_timeout`](Limits::idle_timeout)
+    /// applies even while the connection is paused.
     pub fn request_drain(&mut self) {
-        let pool = &mut self.service.pool;
-        pool.connections[self.id.slot()].flags.set(Flag::Drain, true);
+        let ServiceContext { pool, core } = &mut self.service;
+        let found = &mut pool.connections[self.id.slot()];
+        found.flags.set(Flag::Drain, true);
+        if found.state == State::Open {
+            found.active = core.now;
+            pool.arm(self.id);
+        }
         // The flush looks whether it is so already.
         pool.mark_dirty(self.id.slot());
     }

@@ -322,3 +322,37 @@ impl AcceptError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepted_and_dialled_sockets_have_the_options_of_the_limits() {
+        let limits = Limits {
+            keepalive: Some(Duration::from_secs(77)),
+            user_timeout: Some(Duration::from_millis(12_345)),
+            ..Limits::default()
+        };
+        let address = Address::Tcp(([127, 0, 0, 1], 0).into());
+        let server = Socket::bind(&address, &limits).unwrap();
+        let dialled = Stream::connect(None, &server.local_addr().unwrap()).unwrap();
+        dialled.set_options(&limits);
+        let accepted = loop {
+            match server.accept() {
+                Ok((stream, _)) => break stream,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        };
+        for stream in [accepted, dialled] {
+            let Stream::Tcp(stream) = stream else { panic!("not TCP") };
+            let socket = socket2::SockRef::from(&stream);
+            assert!(socket.tcp_nodelay().unwrap());
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(25));
+            #[cfg(target_os = "linux")]
+            assert_eq!(socket.tcp_user_timeout().unwrap(), limits.user_timeout);
+        }
+    }
+}
