@@ -68,6 +68,7 @@
 //! | connect outward | [`ServiceContext::connect`], [`ServiceContext::connect_from`], [`Reactor::connect`] |
 //! | run inside somebody else's loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
 //! | bound what clients may use | [`Limits`], [`CloseReason`] |
+//! | say who may connect | [`Listen`], [`Networks`] |
 //! | see what the loop does | [`Counters`] |
 //! | test a handler without sockets | [`testing`] |
 //! | show one client's text to another, cut commands | [`text`] |
@@ -114,7 +115,9 @@ mod id;
 mod input;
 mod limits;
 mod line;
+mod listen;
 mod net;
+mod networks;
 mod output;
 mod peer;
 mod pipe;
@@ -141,6 +144,8 @@ pub use handler::{Farewell, Handler};
 pub use id::ConnId;
 pub use limits::{Limits, Rate};
 pub use line::Lines;
+pub use listen::{Listen, ToListen};
+pub use networks::Networks;
 pub use reactor::{Exit, Reactor};
 pub use reason::CloseReason;
 pub use service_context::ServiceContext;

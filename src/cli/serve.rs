@@ -24,7 +24,7 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     // Before the first line is out: who has read it may send a signal.
     reactor.stop_on_signals()?;
     reactor.set_max_total_output(args.max_total_output);
-    let mut ready = String::new();
+    let (mut ready, mut places) = (String::new(), Vec::new());
     for target in &targets {
         let address = target.address(args.host);
         let limits = limits.clone();
@@ -32,10 +32,12 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
         let mut place = Place { reactor: &mut reactor, address, args, students, limits };
         let local = (target.service.listen)(&mut place)?;
         ready.push_str(&format!("{} listening on {local}\n", target.service.name));
+        places.push((target.service.name, local));
     }
     drop(students);
     // Not sooner: a failure is to be one line, and alone.
     descriptors::report(&raised);
+    places.iter().for_each(|(name, local)| args.access.warn_if_open(name, local));
     announce(&ready);
     run(&mut reactor)
 }
