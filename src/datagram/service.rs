@@ -119,6 +119,15 @@ impl<H: DatagramHandler> Serve for Datagrams<H> {
         }
     }
 
+    /// What waits has a small bound of its own, and there is nobody to end for it.
+    fn backlog(&self) -> usize {
+        0
+    }
+
+    fn backlogs(&self, _all: &mut Vec<(usize, Token)>) {}
+
+    fn relieve(&mut self, _token: Token) {}
+
     fn is_busy(&self, _core: &Core) -> bool {
         self.endpoint.may_flush() || !self.over && (self.mail || self.endpoint.may_receive())
     }
