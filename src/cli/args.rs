@@ -8,6 +8,8 @@ use log::LevelFilter;
 use reactor::{Limits, Rate};
 
 use super::access::Access;
+use super::announce::Announce;
+use super::discover::Discover;
 use super::failure::Failure;
 use super::forward::Forward;
 use super::load::Load;
@@ -28,6 +30,7 @@ pub(crate) enum Command {
     Serve(Serve),
     Load(Load),
     Forward(Forward),
+    Discover(Discover),
 }
 
 /// Serve one or more services until SIGINT or SIGTERM.
@@ -136,6 +139,9 @@ pub(crate) struct Serve {
     /// LIST that is still being sent count too.
     #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = bytes)]
     pub(crate) roulette_memory: usize,
+
+    #[command(flatten)]
+    pub(crate) announce: Announce,
 
     /// What to log on stderr, and all that is worse.
     #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]

@@ -8,7 +8,7 @@ use super::access::Access;
 use super::args::levels;
 use super::failure::Failure;
 use super::quantity::{count, duration};
-use super::serve::{announce, run};
+use super::serve::{run, say_ready};
 use super::{descriptors, log as stderr_log, target};
 
 /// Forward a port: each client of LISTEN is connected to TARGET, and bytes go both ways as they
@@ -94,6 +94,6 @@ pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
     let service = reactor.listen_with(listen, handler, args.limits())?;
     descriptors::report(&raised);
     args.access.warn_if_open("forward", service.address().unwrap_or(&args.listen));
-    announce(&format!("forward listening on {service}\n"));
+    say_ready(&format!("forward listening on {service}\n"));
     run(&mut reactor)
 }
