@@ -22,8 +22,15 @@ impl Example {
     /// Starts it on a free port and waits until it says where it listens.
     #[track_caller]
     pub fn start(name: &str) -> Example {
+        Example::start_with(name, &[])
+    }
+
+    /// The same with arguments before the address.
+    #[track_caller]
+    pub fn start_with(name: &str, args: &[&str]) -> Example {
         let mut command = Command::new(binary(name));
-        let command = command.arg("127.0.0.1:0").stdin(Stdio::null()).stdout(Stdio::piped());
+        let command = command.args(args).arg("127.0.0.1:0");
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (tell, lines) = mpsc::channel();
@@ -40,6 +47,10 @@ impl Example {
     #[track_caller]
     pub fn line(&self) -> String {
         self.lines.recv_timeout(PATIENCE).expect("the example printed no line")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn connect(&self) -> Client {
