@@ -87,6 +87,12 @@ impl<S> Connection<S> {
                 || self.flags.has(Flag::Overlong))
     }
 
+    /// Output is taken for it.
+    #[inline]
+    pub(crate) fn takes_output(&self) -> bool {
+        self.state == State::Open && !self.flags.has(Flag::Finished)
+    }
+
     /// Serving it now would do something, or find out that there is nothing to do.
     pub(crate) fn has_work(&self) -> bool {
         match self.state {

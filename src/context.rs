@@ -40,7 +40,7 @@ impl<'a, S> Context<'a, S> {
 
     /// Appends to this connection's output; all of a turn's output leaves in one write. Past
     /// [`high_water`](Limits::high_water) the connection is not read until the client has
-    /// taken most of it. After `close` nothing more is sent, and this says false.
+    /// taken most of it. After `close` or `half_close` nothing more is sent, and this says false.
     #[inline]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         let mut reply = self.writer();
@@ -92,6 +92,25 @@ impl<'a, S> Context<'a, S> {
         self.commit();
         let reason = if self.at_eof() { CloseReason::PeerClosed } else { CloseReason::Closed };
         self.service.pool.close(self.id, reason, self.service.core);
+    }
+
+    /// Ends our side alone: no more output is taken, what was sent goes out, then the write side
+    /// is shut. Input is handled as before, to its end, at which the connection closes by itself
+    /// with [`PeerClosed`](CloseReason::PeerClosed) after [`on_eof`](crate::Handler::on_eof);
+    /// called then or later, this is the same as [`close`](Self::close).
+    ///
+    /// A peer that never ends its side stays until [`idle_timeout`](Limits::idle_timeout): no
+    /// other deadline applies before a close. [`broadcast`](Self::broadcast)s pass it by.
+    pub fn half_close(&mut self) {
+        self.commit();
+        let pool = &mut self.service.pool;
+        let flags = &mut pool.connections[self.id.slot()].flags;
+        if flags.has(Flag::EofTold) {
+            return self.close();
+        }
+        flags.set(Flag::Finished, true);
+        // The flush shuts the write side once all is sent.
+        pool.mark_dirty(self.id.slot());
     }
 
     /// Ends the connection at once with a reset; unsent output is lost.

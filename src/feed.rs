@@ -55,6 +55,9 @@ impl<H: Handler> Server<H> {
                     found.flags.set(Flag::EofTold, true);
                     found.input.discard();
                     self.call(id, true, core, H::on_eof);
+                    if self.pool.connections[id.slot()].flags.has(Flag::Finished) {
+                        self.pool.close(id, CloseReason::PeerClosed, core);
+                    }
                 }
                 return;
             } else if !found.flags.has(Flag::Readable) || budget == 0 {

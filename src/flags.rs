@@ -16,6 +16,9 @@ pub(crate) enum Flag {
     EofTold,
     /// A line above the limit came; nothing after it is interpreted.
     Overlong,
+    /// The handler has ended our side: no more output is taken, and once all is sent the write
+    /// side is shut.
+    Finished,
     /// The handler paused reading.
     Paused,
     /// Its own unsent replies are past the high-water mark.

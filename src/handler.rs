@@ -84,7 +84,7 @@ pub trait Handler {
 
     /// The client has ended its side (it may still read), and all it sent has been handled. The
     /// default closes after the replies have gone out; without a close the connection stays
-    /// open for output. Where an answer is still being worked out elsewhere,
+    /// open for output, until [`half_close`](Context::half_close) ends that too. Where an answer is still being worked out elsewhere,
     /// [pause](Context::pause) the connection until it is there: that delays this hook too.
     fn on_eof(&mut self, cx: &mut Context<'_, Self::Session>) {
         cx.close();

@@ -15,7 +15,7 @@ use crate::Error;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections open at once, dialled ones included. A newcomer past it is told so in one line
+    /// Connections at once; dialled ones count too, from the moment they are dialled. A newcomer past it is told so in one line
     /// ([`Handler::farewell`](crate::Handler::farewell)) and closed. Connections that only
     /// [linger](Self::linger) do not count, but when there are as many sockets as this in all, a
     /// newcomer costs the oldest of them its place. Default 10,000.

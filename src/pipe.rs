@@ -25,7 +25,8 @@ pub(crate) type SharedWire = Rc<RefCell<Wire>>;
 pub(crate) struct Wire {
     pub(crate) inbound: VecDeque<u8>,
     pub(crate) outbound: Vec<u8>,
-    /// Writes that have moved bytes.
+    /// Calls of read and write, whatever came of them.
+    pub(crate) reads: usize,
     pub(crate) writes: usize,
     /// Output that still fits; none for any.
     pub(crate) room: Option<usize>,
@@ -56,6 +57,7 @@ fn suffer(fault: Option<Fault>, count: usize) -> io::Result<usize> {
 impl Read for Pipe {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let wire = &mut *self.0.borrow_mut();
+        wire.reads += 1;
         if let Some(error) = wire.error {
             return Err(error.into());
         }
@@ -78,6 +80,7 @@ impl Read for Pipe {
 impl Write for Pipe {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let wire = &mut *self.0.borrow_mut();
+        wire.writes += 1;
         if wire.error.is_some() || wire.shut {
             return Err(ErrorKind::BrokenPipe.into());
         }
@@ -88,7 +91,6 @@ impl Write for Pipe {
         let count = suffer(wire.write_faults.pop_front(), fits)
             .inspect_err(|error| wire.writable |= error.kind() == ErrorKind::WouldBlock)?;
         wire.outbound.extend(&buf[..count]);
-        wire.writes += 1;
         if let Some(room) = &mut wire.room {
             *room -= count;
         }

@@ -39,7 +39,8 @@ pub(crate) struct Pool<S> {
     pub(crate) timers: Timers,
     /// Connections in state Open: those that a broadcast reaches.
     pub(crate) live: usize,
-    /// Connections that the handler has been told of and not yet of their end.
+    /// Connections that the handler has been told of, or has dialled, and not yet been told of
+    /// their end.
     pub(crate) open: usize,
     /// Those that linger, oldest first; some may be gone.
     pub(crate) lingering: VecDeque<ConnId>,
@@ -106,6 +107,7 @@ impl<S> Pool<S> {
         found.peer = address.as_socket().into();
         found.flags.set(Flag::Outbound, true);
         found.flags.set(Flag::Failed, true);
+        self.open += 1;
         found.stream.set_nodelay();
         match error.or(watched.err()) {
             Some(error) => self.end(id, CloseReason::Error(error.kind())),
@@ -186,9 +188,10 @@ impl<S> Pool<S> {
     ) -> bool {
         let found = &mut self.connections[slot];
         let count = core.arena.len() - start;
-        if found.state != State::Open || count == 0 {
+        let open = found.takes_output();
+        if !open || count == 0 {
             core.arena.tail().truncate(start);
-            return found.state == State::Open;
+            return open;
         }
         found.output.push_since(&core.arena, start);
         if found.output.has_backlog() {
@@ -211,7 +214,7 @@ impl<S> Pool<S> {
     pub(crate) fn begin_reply(&mut self, id: ConnId, core: &mut Core) -> bool {
         debug_assert!(core.reply.of.is_none(), "one hook at a time");
         let found = &self.connections[id.slot()];
-        if found.state != State::Open {
+        if !found.takes_output() {
             return false;
         }
         let start = core.arena.len();
@@ -248,7 +251,7 @@ impl<S> Pool<S> {
         let segment = core.arena.add(bytes);
         let mut slow = Vec::new();
         for (_, found) in &mut self.connections {
-            if found.state != State::Open || !wanted(found.id, &found.session) {
+            if !found.takes_output() || !wanted(found.id, &found.session) {
                 continue;
             }
             found.output.push(&core.arena, bytes, segment);

@@ -159,12 +159,13 @@ impl<H: Handler> Server<H> {
         found.state = State::Open;
         found.active = core.now;
         found.flags.set(Flag::Open, true);
-        found.flags.set(Flag::Failed, false);
+        // One that was dialled has counted since then.
+        self.pool.open += usize::from(!found.flags.take(Flag::Failed));
+        let asked = found.flags.has(Flag::Drain) || found.flags.has(Flag::Finished);
         self.pool.live += 1;
-        self.pool.open += 1;
         core.counters.open += 1;
-        if self.pool.connections[id.slot()].flags.has(Flag::Drain) {
-            // Asked for while it was being dialled.
+        if asked {
+            // While it was being dialled.
             self.pool.mark_dirty(id.slot());
         }
         if log::log_enabled!(log::Level::Debug) {
@@ -281,6 +282,10 @@ impl<H: Handler> Server<H> {
                     return self.pool.end(id, CloseReason::SlowConsumer);
                 }
                 let slow = found.over_soft() != 0;
+                if found.flags.has(Flag::Finished) && found.output.is_empty() {
+                    // It fails only where the peer is gone, which the next read will tell.
+                    let _ = found.stream.shutdown_write();
+                }
                 if found.output.len() <= limits.low_water {
                     let held = found.flags.take(Flag::Held);
                     if found.flags.has(Flag::Drain) {
@@ -327,11 +332,12 @@ impl<H: Handler> Server<H> {
         let was_open = found.flags.take(Flag::Open);
         if was_open || found.flags.take(Flag::Failed) {
             core.counters.open -= u64::from(was_open);
-            self.pool.open -= usize::from(was_open);
+            self.pool.open -= 1;
             core.counters.closed[reason.index()] += 1;
             if log::log_enabled!(reason.level()) {
-                let who = self.describe(id);
-                log::log!(reason.level(), "{}: {who} is gone: {reason}", self.pool.name);
+                let (who, name) = (self.describe(id), self.pool.name);
+                let what = if was_open { "is gone" } else { "cannot be reached" };
+                log::log!(reason.level(), "{name}: {who} {what}: {reason}");
             }
             self.call(id, false, core, |handler, cx| handler.on_close(cx, reason));
         }

@@ -172,7 +172,12 @@ impl<H: Handler> Harness<H> {
         std::mem::take(&mut self.clients[client.0].wire.borrow_mut().outbound)
     }
 
-    /// How many writes have moved bytes to the client: system calls, were it a socket.
+    /// How often the loop has read from the client: system calls, were it a socket.
+    pub fn reads(&self, client: Client) -> usize {
+        self.clients[client.0].wire.borrow().reads
+    }
+
+    /// How often the loop has written to the client: system calls, were it a socket.
     pub fn writes(&self, client: Client) -> usize {
         self.clients[client.0].wire.borrow().writes
     }

@@ -184,3 +184,32 @@ fn a_shutdown_ends_a_dial_under_way_and_allows_no_other() {
     server.post(("192.0.2.1:7".to_owned(), String::new()));
     assert_eq!(told.try_recv(), Ok(Told::Refused));
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_dialled_connection_counts_for_max_connections_before_it_is_there() {
+    /// Dials for each client.
+    struct Doubles(Address);
+    impl Handler for Doubles {
+        type Session = ();
+        type Message = ();
+
+        fn on_open(&mut self, cx: &mut Context<'_, ()>) {
+            cx.connect(&self.0, ()).unwrap();
+            cx.send("one moment\n");
+        }
+    }
+    // Takes one connection into its queue and lets the others wait.
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    full.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    full.listen(0).unwrap();
+    let target = full.local_addr().unwrap().as_socket().unwrap();
+    let _first = std::net::TcpStream::connect(target).unwrap();
+    let limits = Limits { max_connections: 4, ..Limits::default() };
+    let server = Server::start(limits, move || Doubles(Address::Tcp(target)));
+    let mut clients = [server.connect(), server.connect()];
+    clients.iter_mut().for_each(|client| client.expect("one moment\n"));
+    assert_eq!(server.connect().rest(), b"Too many connections, try again later\n");
+    let (_, counters) = server.stop();
+    assert_eq!((counters.accepted, counters.dialled, counters.refused), (2, 2, 1));
+}

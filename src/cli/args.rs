@@ -7,6 +7,7 @@ use log::LevelFilter;
 use reactor::Limits;
 
 use super::failure::Failure;
+use super::forward::Forward;
 use super::load::Load;
 use super::quantity::{bytes, count, duration, output};
 use super::service;
@@ -24,6 +25,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Serve(Serve),
     Load(Load),
+    Forward(Forward),
 }
 
 /// Serve one or more services until SIGINT or SIGTERM.
@@ -126,7 +128,8 @@ fn host(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| "write an IP address, as 127.0.0.1, ::1 or 0.0.0.0".to_owned())
 }
 
-fn levels() -> impl TypedValueParser<Value = LevelFilter> {
+/// The levels of the log, as an option takes them.
+pub(super) fn levels() -> impl TypedValueParser<Value = LevelFilter> {
     PossibleValuesParser::new(["off", "error", "warn", "info", "debug", "trace"])
         .try_map(|name| name.parse::<LevelFilter>())
 }

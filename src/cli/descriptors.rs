@@ -60,6 +60,20 @@ pub(crate) fn check(limit: u64, services: usize, max_connections: usize) -> Resu
     )))
 }
 
+/// Says whether the limit suffices for so many clients with two connections each.
+pub(crate) fn check_pairs(limit: u64, max_connections: usize) -> Result<(), Failure> {
+    let own = OWN + 1;
+    let needed = (max_connections as u64).saturating_mul(2).saturating_add(own);
+    if needed <= limit {
+        return Ok(());
+    }
+    let most = limit.saturating_sub(own) / 2;
+    Err(Failure::Runtime(format!(
+        "--max-connections {max_connections} needs {needed} file descriptors, but the limit is \
+         {limit}: raise it first (ulimit -n {needed}), or give --max-connections {most} or less"
+    )))
+}
+
 /// Says whether the limit suffices for so many connections outward, and some to spare.
 pub(crate) fn check_clients(limit: u64, clients: u32, spare: u32) -> Result<(), Failure> {
     let own = u64::from(spare) + OWN;
@@ -91,6 +105,13 @@ mod tests {
         assert!(said.contains("needs 1025") && said.contains("--clients 1008 or less"), "{said}");
         let said = check_clients(1024, 1000, 256).unwrap_err().to_string();
         assert!(said.contains("needs 1272") && said.contains("--clients 752 or less"), "{said}");
+    }
+
+    #[test]
+    fn forwarded_clients_take_two_each() {
+        assert!(check_pairs(1023, 503).is_ok());
+        let said = check_pairs(1023, 504).unwrap_err().to_string();
+        assert!(said.contains("504 needs 1025") && said.contains("503 or less"), "{said}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod args;
 mod descriptors;
 mod failure;
+mod forward;
 mod load;
 mod log;
 mod quantity;
@@ -25,6 +26,7 @@ pub(crate) fn main() -> ExitCode {
     let outcome = match Args::try_parse() {
         Ok(Args { command: Some(Command::Serve(args)) }) => serve::serve(&args),
         Ok(Args { command: Some(Command::Load(args)) }) => load::load(&args),
+        Ok(Args { command: Some(Command::Forward(args)) }) => forward::forward(&args),
         Ok(Args { command: None }) => {
             let _ = Args::command().print_help();
             return ExitCode::SUCCESS;

@@ -32,11 +32,18 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     }
     // Not sooner: a failure is to be one line, and alone.
     descriptors::report(&raised);
-    // Who does not want to hear it is served all the same.
+    announce(&ready);
+    run(&mut reactor)
+}
+
+/// Says that all is ready. Who does not want to hear it is served all the same.
+pub(super) fn announce(ready: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(ready.as_bytes()).and_then(|()| stdout.flush());
-    drop(stdout);
+}
 
+/// Serves until somebody stops it.
+pub(super) fn run(reactor: &mut Reactor<'_>) -> Result<ExitCode, Failure> {
     let exit = reactor.run()?;
     let counters = reactor.counters();
     let (accepted, refused) = (counters.accepted, counters.refused);

@@ -45,12 +45,17 @@ impl Target {
     }
 }
 
-/// Reads the address of a server to connect to: a bare port is on this machine.
-pub(crate) fn server(text: &str) -> Result<Address, String> {
-    let address = match Place::parse(text)? {
+/// Reads an address to listen on: a bare port is for this machine alone.
+pub(crate) fn listener(text: &str) -> Result<Address, String> {
+    Ok(match Place::parse(text)? {
         Place::Port(port) => Address::Tcp(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
         Place::At(address) => address,
-    };
+    })
+}
+
+/// Reads the address of a server to connect to: a bare port is on this machine.
+pub(crate) fn server(text: &str) -> Result<Address, String> {
+    let address = listener(text)?;
     match address.as_socket() {
         Some(addr) if addr.port() == 0 => Err("nobody can be reached at port 0".to_owned()),
         _ => Ok(address),
@@ -97,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_to_connect_to() {
+    fn addresses_without_a_service() {
         for (text, address) in
             [("2323", "127.0.0.1:2323"), ("[::1]:80", "[::1]:80"), ("unix:/tmp/a", "unix:/tmp/a")]
         {
@@ -106,6 +111,7 @@ mod tests {
         for text in ["0", "127.0.0.1:0", "host", "unix:", "65536"] {
             assert!(server(text).is_err(), "{text}");
         }
+        assert_eq!(listener("0").unwrap().to_string(), "127.0.0.1:0");
     }
 
     #[test]

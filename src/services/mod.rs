@@ -6,11 +6,14 @@
 //! | [`Echo`] | 2323 | a greeting, lines in, lines out, as fast as it goes |
 //! | [`Time`] | 2205 | timers, a session, a client that only listens |
 //! | [`Presence`] | 9907 | shared state, broadcast, who is here, commands, safe text |
+//! | [`Forward`] | – | bytes instead of lines, dialling out, pausing one side for the other |
 
 mod echo;
+mod forward;
 mod presence;
 mod time;
 
 pub use echo::Echo;
+pub use forward::Forward;
 pub use presence::Presence;
 pub use time::Time;

@@ -1,0 +1,93 @@
+use std::process::ExitCode;
+use std::time::Duration;
+
+use log::LevelFilter;
+use reactor::{Address, Limits, Reactor, services};
+
+use super::args::levels;
+use super::failure::Failure;
+use super::quantity::{count, duration};
+use super::serve::{announce, run};
+use super::{descriptors, log as stderr_log, target};
+
+/// Forward a port: each client of LISTEN is connected to TARGET, and bytes go both ways as they
+/// are.
+///
+/// A side that does not read slows the other down, and memory stays as it is. The end of one
+/// direction is passed on while the other goes on, and so is a reset. A client whose target cannot
+/// be had is closed; the log says why.
+///
+/// Once it listens it says where in one line on stdout; the log goes to stderr. The first SIGINT
+/// or SIGTERM closes all connections after what has been received is sent on, a second one ends at
+/// once.
+///
+/// Exit status: 0 after a graceful end, 1 after a failure or when somebody was cut off before it
+/// had all that was meant for it, 2 when the command line is wrong.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Forward {
+    /// Where to listen: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a
+    /// free one.
+    #[arg(value_parser = target::listener)]
+    listen: Address,
+
+    /// Where to connect to: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH. A name is
+    /// looked up once, at the start.
+    #[arg(value_parser = target::server)]
+    target: Address,
+
+    /// Clients at once; one more is closed, and the log says so [default: 10000].
+    ///
+    /// Each takes two file descriptors. If it is given, the descriptors must suffice for it.
+    #[arg(long, value_name = "N", value_parser = count)]
+    max_connections: Option<usize>,
+
+    /// How long TARGET may take to accept: 500ms, 30s, 5m, 1h.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    connect_timeout: Duration,
+
+    /// Close both sides when nothing moves on one of them for this long: 500ms, 30s, 5m, 1h
+    /// [default: never].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    idle_timeout: Option<Duration>,
+
+    /// What to log on stderr, and all that is worse.
+    #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
+    #[arg(value_parser = levels())]
+    log: LevelFilter,
+}
+
+impl Forward {
+    fn limits(&self) -> Limits {
+        let usual = Limits::default();
+        Limits {
+            // The client's connection and the target's.
+            max_connections: self
+                .max_connections
+                .unwrap_or(usual.max_connections)
+                .saturating_mul(2),
+            connect_timeout: self.connect_timeout,
+            idle_timeout: self.idle_timeout,
+            ..usual
+        }
+    }
+}
+
+/// Listens, says where, and forwards until a signal.
+pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
+    if args.listen == args.target {
+        let what = "LISTEN and TARGET are the same: it would connect to itself without end";
+        return Err(Failure::Usage(what.to_owned()));
+    }
+    stderr_log::init(args.log);
+    let raised = descriptors::raise();
+    if let (Ok(raised), Some(most)) = (&raised, args.max_connections) {
+        descriptors::check_pairs(raised.limit, most)?;
+    }
+    let mut reactor = Reactor::new()?;
+    reactor.stop_on_signals()?;
+    let handler = services::Forward::new(args.target.clone());
+    let service = reactor.listen_with(&args.listen, handler, args.limits())?;
+    descriptors::report(&raised);
+    announce(&format!("forward listening on {service}\n"));
+    run(&mut reactor)
+}

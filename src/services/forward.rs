@@ -1,0 +1,118 @@
+use std::borrow::Cow;
+use std::io::ErrorKind;
+
+use crate::{Address, CloseReason, ConnId, Context, Farewell, Handler, Limits};
+
+/// A port forwarder: each client gets a connection of its own to the target, and bytes go both
+/// ways as they are.
+///
+/// ```text
+/// client -----> | client's connection |  on_bytes  | target's connection | -----> target
+///        <----- |                     | <--------> |                     | <-----
+/// ```
+///
+/// A side that does not read slows the other down to its own pace: past
+/// [`low_water`](Limits::low_water) unsent bytes its partner is paused, so that a pair never holds
+/// more than that and one read each way. The end of one direction is passed on, and the other goes
+/// on; a reset is passed on as a reset. While the target is being dialled the client waits, unread;
+/// if it cannot be had, the client is closed.
+///
+/// Each client takes two connections of [`max_connections`](Limits::max_connections).
+/// [`soft_output`](Limits::soft_output) must be above `low_water` and
+/// [`bytes_per_turn`](Limits::bytes_per_turn) together, as it is by default, or slow sides are
+/// taken for slow consumers.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    target: Address,
+}
+
+impl Forward {
+    /// Forwards every client to this address.
+    pub fn new(target: Address) -> Forward {
+        Forward { target }
+    }
+}
+
+/// One side of a pair.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// The other side. Its id stays when it is gone, and then speaks of nobody.
+    partner: Option<ConnId>,
+    /// It was there: false for a target that could not be had.
+    opened: bool,
+}
+
+/// The other side, unless it is gone or closing.
+fn partner<'a>(cx: &'a mut Context<'_, Session>) -> Option<Context<'a, Session>> {
+    let id = cx.session().partner?;
+    cx.connection(id)
+}
+
+impl Handler for Forward {
+    type Session = Session;
+    type Message = ();
+
+    fn on_open(&mut self, cx: &mut Context<'_, Session>) {
+        cx.session().opened = true;
+        if cx.is_outbound() {
+            if let Some(mut client) = partner(cx) {
+                client.resume();
+            }
+            return;
+        }
+        // TCP keeps what the client sends until there is somebody to send it to.
+        cx.pause();
+        let client = Session { partner: Some(cx.id()), opened: false };
+        match cx.connect(&self.target, client) {
+            Ok(target) => cx.session().partner = Some(target),
+            // Only while shutting down.
+            Err(_) => cx.close(),
+        }
+    }
+
+    fn on_bytes(&mut self, cx: &mut Context<'_, Session>, bytes: &[u8]) -> usize {
+        let enough = cx.limits().low_water;
+        if let Some(mut partner) = partner(cx) {
+            partner.send(bytes);
+            if partner.unsent() > enough {
+                partner.request_drain();
+                cx.pause();
+            }
+        }
+        bytes.len()
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_, Session>) {
+        if let Some(mut partner) = partner(cx) {
+            partner.resume();
+        }
+    }
+
+    fn on_eof(&mut self, cx: &mut Context<'_, Session>) {
+        if let Some(mut partner) = partner(cx) {
+            partner.half_close();
+        }
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Session>, reason: CloseReason) {
+        let orderly = match reason {
+            CloseReason::PeerClosed | CloseReason::Closed => true,
+            CloseReason::IdleTimeout | CloseReason::Shutdown => true,
+            // A target that resets at once was there, though we may not have been told of it.
+            CloseReason::Error(ErrorKind::ConnectionReset) => false,
+            // Nothing was said through a target that could not be had.
+            _ => !cx.session().opened,
+        };
+        match partner(cx) {
+            Some(mut partner) if orderly => partner.close(),
+            // An end would claim that this was all that there was.
+            Some(mut partner) => partner.abort(),
+            None => {}
+        }
+    }
+
+    /// Nothing: whatever the protocol is, it is not ours to speak.
+    fn farewell(&self, _why: Farewell, _limits: &Limits) -> Cow<'static, [u8]> {
+        Cow::Borrowed(&[])
+    }
+}
