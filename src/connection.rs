@@ -178,7 +178,9 @@ impl<S> Connection<S> {
         let wait = match self.state {
             State::Connecting => limits.connect_timeout,
             State::Open => {
-                let idle = limits.idle_timeout.filter(|_| !self.flags.has(Flag::Paused));
+                // A paused one waits for the handler, unless that waits for the client in turn.
+                let waits = self.flags.has(Flag::Paused) && !self.flags.has(Flag::Drain);
+                let idle = limits.idle_timeout.filter(|_| !waits);
                 let idle = idle.map(|wait| (self.active, wait));
                 let slow =
                     (self.over_soft() != 0).then_some((self.over_soft(), limits.soft_output_for));

@@ -1,5 +1,5 @@
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::id::Token;
 use crate::line::{Lines, Search};
 use crate::pool::Pool;
 use crate::timer::TimerId;
-use crate::{CloseReason, ConnId, Counters, Error, Limits, ToAddress};
+use crate::{CloseReason, ConnId, ServiceContext};
 
 /// What a handler can do with the connection that a hook is about. Made by the loop, one for
 /// each call; everything of [`ServiceContext`] works on it too.
@@ -24,7 +24,7 @@ pub struct Context<'a, S> {
 
 impl<'a, S> Context<'a, S> {
     pub(crate) fn new(pool: &'a mut Pool<S>, core: &'a mut Core, id: ConnId, own: bool) -> Self {
-        Context { service: ServiceContext { pool, core }, id, own }
+        Context { service: ServiceContext::new(pool, core), id, own }
     }
 
     /// The connection's identity, to send to it later.
@@ -39,7 +39,7 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Appends to this connection's output; all of a turn's output leaves in one write. Past
-    /// [`high_water`](Limits::high_water) the connection is not read until the client has
+    /// [`high_water`](crate::Limits::high_water) the connection is not read until the client has
     /// taken most of it. After `close` or `half_close` nothing more is sent, and this says false.
     #[inline]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
@@ -64,7 +64,7 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Appends to the output of every open connection of this handler, this one included.
-    /// Others that do not read it become slow consumers past [`max_output`](Limits::max_output).
+    /// Others that do not read it become slow consumers past [`max_output`](crate::Limits::max_output).
     pub fn broadcast(&mut self, bytes: impl AsRef<[u8]>) {
         self.broadcast_if(bytes, |_, _| true);
     }
@@ -86,7 +86,7 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Ends the connection gracefully: no more input is handled, what was sent goes out, then
-    /// the write side is shut and input thrown away for [`linger`](Limits::linger) at most, so
+    /// the write side is shut and input thrown away for [`linger`](crate::Limits::linger) at most, so
     /// that no reset destroys the last reply.
     pub fn close(&mut self) {
         self.commit();
@@ -99,7 +99,7 @@ impl<'a, S> Context<'a, S> {
     /// with [`PeerClosed`](CloseReason::PeerClosed) after [`on_eof`](crate::Handler::on_eof);
     /// called then or later, this is the same as [`close`](Self::close).
     ///
-    /// A peer that never ends its side stays until [`idle_timeout`](Limits::idle_timeout): no
+    /// A peer that never ends its side stays until [`idle_timeout`](crate::Limits::idle_timeout): no
     /// other deadline applies before a close. [`broadcast`](Self::broadcast)s pass it by.
     pub fn half_close(&mut self) {
         self.commit();
@@ -121,8 +121,8 @@ impl<'a, S> Context<'a, S> {
 
     /// Stops reading this connection, so that TCP holds the client back. Input already received
     /// waits too, and so does its end: a client that asked and then half-closed is still there
-    /// when the answer is. While it is paused, [`idle_timeout`](Limits::idle_timeout) does not
-    /// apply: the client is not to blame.
+    /// when the answer is. While it is paused, [`idle_timeout`](crate::Limits::idle_timeout) does
+    /// not apply, since the client is not to blame; but see [`request_drain`](Self::request_drain).
     pub fn pause(&mut self) {
         self.service.pool.connections[self.id.slot()].flags.set(Flag::Paused, true);
     }
@@ -143,7 +143,7 @@ impl<'a, S> Context<'a, S> {
     /// `after` counts from [`now`](ServiceContext::now), the beginning of the turn. A turn's
     /// timers fire in order; resolution is a millisecond. What is sent in `on_timer` counts as
     /// caused by others: a stream to a client that does not read it ends at
-    /// [`max_output`](Limits::max_output).
+    /// [`max_output`](crate::Limits::max_output).
     pub fn set_timer(&mut self, after: Duration) -> TimerId {
         let when = self.service.core.after(after);
         self.service.pool.set_timer(self.id, when)
@@ -193,14 +193,21 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Asks for one call of [`on_drain`](crate::Handler::on_drain), in a later turn, once no more
-    /// than [`low_water`](Limits::low_water) bytes of this connection's output are unsent; in the
+    /// than [`low_water`](crate::Limits::low_water) bytes of this connection's output are unsent; in the
     /// next turn if that is so already. Asking twice before the call changes nothing.
     ///
     /// So a reply of any length is sent in bounded memory: send a piece, ask, send the next piece
-    /// in `on_drain`, ask again. To ask again and again without sending keeps the loop busy.
+    /// in `on_drain`, ask again. To ask again and again without sending keeps the loop busy. Until
+    /// the call it is the client that is waited for, so [`idle_timeout`](crate::Limits::idle_timeout)
+    /// applies even while the connection is paused.
     pub fn request_drain(&mut self) {
-        let pool = &mut self.service.pool;
-        pool.connections[self.id.slot()].flags.set(Flag::Drain, true);
+        let ServiceContext { pool, core } = &mut self.service;
+        let found = &mut pool.connections[self.id.slot()];
+        found.flags.set(Flag::Drain, true);
+        if found.state == State::Open {
+            found.active = core.now;
+            pool.arm(self.id);
+        }
         // The flush looks whether it is so already.
         pool.mark_dirty(self.id.slot());
     }
@@ -341,154 +348,5 @@ impl<S> Drop for Writer<'_, '_, S> {
 impl<S> fmt::Debug for Writer<'_, '_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Writer").finish_non_exhaustive()
-    }
-}
-
-/// What a handler can do with its service as a whole: all its connections, and the loop. Hooks
-/// that are about no connection get it alone.
-///
-/// The id of a connection that is gone does no harm: the call says so and changes nothing.
-pub struct ServiceContext<'a, S> {
-    pool: &'a mut Pool<S>,
-    core: &'a mut Core,
-}
-
-impl<'a, S> ServiceContext<'a, S> {
-    pub(crate) fn new(pool: &'a mut Pool<S>, core: &'a mut Core) -> Self {
-        ServiceContext { pool, core }
-    }
-
-    /// Any connection of this handler, to be used as in its own hooks: to resume or close it, to
-    /// set its timers, to look at its session. None when it is gone or closing. What is sent
-    /// through it counts as caused by others, as with [`send_to`](Self::send_to). One that was
-    /// dialled is there before its `on_open`, but takes no output yet.
-    pub fn connection(&mut self, id: ConnId) -> Option<Context<'_, S>> {
-        self.pool.commit(self.core);
-        self.pool.get(id).filter(|found| found.state <= State::Open)?;
-        Some(Context::new(self.pool, self.core, id, false))
-    }
-
-    /// Appends to the output of any connection of this handler. False when it is gone, closing,
-    /// or dialled and not there yet. It did not ask for this, so it must keep up: see
-    /// [`max_output`](Limits::max_output).
-    pub fn send_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
-        self.send_bytes(id, bytes.as_ref(), false)
-    }
-
-    /// As [`send_to`](Self::send_to), for an answer to the connection's own request that was
-    /// worked out elsewhere, as on another thread: a client that does not read it is held back,
-    /// not closed.
-    pub fn reply_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
-        self.send_bytes(id, bytes.as_ref(), true)
-    }
-
-    fn send_bytes(&mut self, id: ConnId, bytes: &[u8], own: bool) -> bool {
-        self.pool.commit(self.core);
-        self.pool.get(id).is_some() && self.pool.send(id.slot(), bytes, own, self.core)
-    }
-
-    /// Appends to the output of every open connection of this handler.
-    pub fn broadcast(&mut self, bytes: impl AsRef<[u8]>) {
-        self.broadcast_if(bytes, |_, _| true);
-    }
-
-    /// As [`broadcast`](Self::broadcast), to those that `wanted` picks by id and session.
-    pub fn broadcast_if(
-        &mut self,
-        bytes: impl AsRef<[u8]>,
-        wanted: impl FnMut(ConnId, &S) -> bool,
-    ) {
-        self.pool.broadcast(bytes.as_ref(), None, self.core, wanted);
-    }
-
-    /// All open connections of this handler and their sessions, in no particular order; ids
-    /// sort by arrival. Costs as many steps as there have ever been connections at once.
-    pub fn connections(&self) -> impl Iterator<Item = (ConnId, &S)> {
-        self.pool.everyone().map(|(id, found)| (id, &found.session))
-    }
-
-    /// How many connections of this handler are open.
-    pub fn connection_count(&self) -> usize {
-        self.pool.live
-    }
-
-    /// Dials out. The new connection belongs to this handler like an accepted one:
-    /// [`on_open`](crate::Handler::on_open) comes when it is there, and when it cannot be had
-    /// [`on_close`](crate::Handler::on_close) with the error, the only case without an
-    /// `on_open`. Nothing is called before this hook has returned. An address given as text with
-    /// a host name is looked up, which blocks; use numbers in a hook.
-    ///
-    /// # Errors
-    /// [`Error::Address`] where text is no address, [`Error::ShuttingDown`].
-    pub fn connect(&mut self, address: impl ToAddress, session: S) -> Result<ConnId, Error> {
-        self.pool.dial(None, &address.to_address()?, session, self.core)
-    }
-
-    /// As [`connect`](Self::connect), from a source address of this machine's; the system chooses
-    /// the port. One source address has about 28,000 ports for connections to the same target:
-    /// who needs more of them, or dials faster than closed ones are given free, uses several.
-    /// When they are used up, `on_close` comes with
-    /// [`AddrNotAvailable`](std::io::ErrorKind::AddrNotAvailable); with
-    /// [`InvalidInput`](std::io::ErrorKind::InvalidInput) where the target is a Unix socket.
-    ///
-    /// # Errors
-    /// Those of `connect`.
-    pub fn connect_from(
-        &mut self,
-        source: IpAddr,
-        address: impl ToAddress,
-        session: S,
-    ) -> Result<ConnId, Error> {
-        self.pool.dial(Some(source), &address.to_address()?, session, self.core)
-    }
-
-    /// Calls [`on_service_timer`](crate::Handler::on_service_timer) once, `after` from
-    /// [`now`](Self::now).
-    pub fn set_service_timer(&mut self, after: Duration) -> TimerId {
-        let when = self.core.after(after);
-        self.pool.timers.set(when, Token::listener(self.pool.service, 0))
-    }
-
-    /// As [`set_service_timer`](Self::set_service_timer), at a moment: for a rhythm that does
-    /// not drift.
-    pub fn set_service_timer_at(&mut self, when: Instant) -> TimerId {
-        let when = self.core.nanos(when);
-        self.pool.timers.set(when, Token::listener(self.pool.service, 0))
-    }
-
-    /// Cancels a timer of the service. False when it has fired already.
-    pub fn cancel_service_timer(&mut self, timer: TimerId) -> bool {
-        self.pool.timers.cancel(timer, Token::listener(self.pool.service, 0))
-    }
-
-    /// The moment this turn began; reading it costs nothing.
-    pub fn now(&self) -> Instant {
-        self.core.instant(self.core.now)
-    }
-
-    /// The moment a timer is due: for setting the next one without drift.
-    pub fn due(&self, timer: TimerId) -> Instant {
-        self.core.instant(timer.when())
-    }
-
-    /// The limits of this service.
-    pub fn limits(&self) -> &Limits {
-        &self.pool.limits
-    }
-
-    /// What the loop has done so far.
-    pub fn counters(&self) -> &Counters {
-        &self.core.counters
-    }
-
-    /// Asks for a graceful shutdown of the whole reactor.
-    pub fn stop(&mut self) {
-        self.core.stop = true;
-    }
-}
-
-impl<S> fmt::Debug for ServiceContext<'_, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServiceContext").field("service", &self.pool.name).finish_non_exhaustive()
     }
 }

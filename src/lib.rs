@@ -123,6 +123,7 @@ mod reactor;
 mod reason;
 mod serve;
 mod server;
+mod service_context;
 #[cfg(feature = "services")]
 pub mod services;
 pub mod testing;
@@ -132,7 +133,7 @@ mod watch;
 
 pub use address::{Address, ToAddress};
 pub use callbacks::Callbacks;
-pub use context::{Context, ServiceContext, Writer};
+pub use context::{Context, Writer};
 pub use counters::Counters;
 pub use error::Error;
 pub use handle::{Handle, Service};
@@ -142,4 +143,5 @@ pub use limits::Limits;
 pub use line::Lines;
 pub use reactor::{Exit, Reactor};
 pub use reason::CloseReason;
+pub use service_context::ServiceContext;
 pub use timer::TimerId;

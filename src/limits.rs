@@ -43,7 +43,8 @@ pub struct Limits {
     pub low_water: usize,
     /// A connection on which nothing moved in either direction for this long is told so and
     /// closed with [`CloseReason::IdleTimeout`](crate::CloseReason::IdleTimeout), unless the
-    /// handler has [paused](crate::Context::pause) it. Default none.
+    /// handler has [paused](crate::Context::pause) it for other reasons than to wait until it
+    /// [takes its output](crate::Context::request_drain). Default none.
     pub idle_timeout: Option<Duration>,
     /// An outbound connection that is not there after this long ends with
     /// [`CloseReason::ConnectTimeout`](crate::CloseReason::ConnectTimeout). Default 10 s.

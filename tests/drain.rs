@@ -191,7 +191,7 @@ fn a_stream_counts_as_its_own_request_holds_it_back_and_never_kills_it() {
     assert_eq!(server.sent(client), [stream(0, 1600), b"hello\n".to_vec()].concat());
 }
 
-/// Asks when it is told to, and says when it is called.
+/// Asks when it is told to, by a line or a message, and says when it is called.
 #[derive(Default)]
 struct Asker {
     called: Vec<u64>,
@@ -214,6 +214,11 @@ impl Handler for Asker {
 
     fn on_drain(&mut self, cx: &mut Context<'_, ()>) {
         self.called.push(cx.counters().turns);
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, (): ()) {
+        let all: Vec<_> = cx.connections().map(|(id, _)| id).collect();
+        all.into_iter().for_each(|id| cx.connection(id).unwrap().request_drain());
     }
 
     fn on_eof(&mut self, _cx: &mut Context<'_, ()>) {}
@@ -321,4 +326,27 @@ fn closures_can_stream_too() {
     let mut server = Harness::new(callbacks);
     let client = server.connect();
     assert_eq!(server.sent(client), b"3\n2\n1\n");
+}
+
+#[test]
+fn who_takes_nothing_of_a_stream_is_idle_even_while_paused() {
+    let seconds = Duration::from_secs;
+    let limits = Limits { idle_timeout: Some(seconds(60)), ..small() };
+    let mut server = Harness::with_limits(Asker::default(), limits);
+    let client = server.connect();
+    server.take_only(client, Some(0));
+    server.feed(client, format!("{}\n", "x".repeat(100)));
+    server.feed(client, "pause\n");
+    server.advance(seconds(3600));
+    assert!(server.session(client).is_some(), "the handler is what it waits for");
+    server.post(());
+    server.advance(seconds(59));
+    server.take_only(client, Some(10));
+    server.advance(seconds(59));
+    assert!(server.session(client).is_some(), "something moved");
+    server.advance(seconds(1));
+    assert!(server.session(client).is_none());
+    server.take_only(client, None);
+    let said = format!("{}Idle for too long (limit 60 s)\n", "x".repeat(100));
+    assert_eq!(server.sent(client), said.as_bytes());
 }

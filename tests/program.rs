@@ -71,7 +71,13 @@ fn every_form_of_address_is_listened_on_and_printed_in_order() {
 fn without_arguments_every_service_is_at_its_default_port() {
     let host = own_host(1);
     let program = Program::serve(&["--host", &host]);
-    for (service, port) in [("echo", 2323), ("time", 2205), ("presence", 9907)] {
+    for (service, port) in [
+        ("echo", 2323),
+        ("time", 2205),
+        ("presence", 9907),
+        ("roulette", 1313),
+        ("roulette2", 2613),
+    ] {
         assert_eq!(program.place(service), format!("{host}:{port}"));
     }
     let other = own_host(2);
@@ -125,6 +131,49 @@ fn the_time_service_has_its_interval_and_count() {
     (0..40).for_each(|_| drop(client.line()));
 }
 
+/// What a roulette says to these lines, its greeting left out.
+fn ask_roulette(program: &Program, service: &str, lines: &str) -> String {
+    let mut client = Client::connect(program.addr(service));
+    client.expect("Hello. Online HELP is available. Will you find it?\n");
+    client.send(lines);
+    client.end();
+    String::from_utf8(client.rest()).unwrap()
+}
+
+#[test]
+fn the_roulettes_begin_with_the_students_of_a_file() {
+    let folder = Folder::new("students");
+    let path = folder.file("names.txt");
+    std::fs::write(&path, b"john doe\r\n\ncaf\xe9\nlast").unwrap();
+    let option = format!("--roulette-file={}", path.display());
+    let program = Program::serve(&["roulette2=0", "roulette=0", &option]);
+    let list = "{\"students\":[{\"fullname\":\"john doe\"},{\"fullname\":\"\"},\
+                {\"fullname\":\"caf\u{fffd}\"},{\"fullname\":\"last\"}]}\n";
+    assert_eq!(ask_roulette(&program, "roulette2", "LIST\n"), list);
+    let info = "{\"protocolVersion\":\"1.0\",\"numberOfStudents\":4}\n";
+    assert_eq!(ask_roulette(&program, "roulette", "INFO\n"), info);
+    // A pipe can be read only once, and both have its names all the same.
+    let script = "exec \"$0\" serve roulette2=0 roulette=0 --roulette-file=/dev/fd/3 3<<END\n\
+                  john doe\nbill smith\nEND\n";
+    let program = Program::spawn(Command::new("sh").args(["-c", script, REACTOR]));
+    for (service, version) in [("roulette2", "2.0"), ("roulette", "1.0")] {
+        let info = format!("{{\"protocolVersion\":\"{version}\",\"numberOfStudents\":2}}\n");
+        assert_eq!(ask_roulette(&program, service, "INFO\n"), info);
+    }
+}
+
+#[test]
+fn the_memory_of_a_roulette_is_bounded() {
+    let program = Program::serve(&["roulette=0", "--roulette-memory=1K"]);
+    let load = format!("LOAD\n{}\nENDOFDATA\nINFO\n", "x".repeat(1021));
+    assert_eq!(
+        ask_roulette(&program, "roulette", &load),
+        "Send your data [end with ENDOFDATA]\n\
+         {\"error\":\"No room for so many students, none of them was loaded (limit 1024 bytes)\"}\n\
+         {\"protocolVersion\":\"1.0\",\"numberOfStudents\":0}\n"
+    );
+}
+
 #[test]
 fn whoever_is_allowed_to_may_kill_it() {
     let program = Program::serve(&["presence=0", "--allow-kill"]);
@@ -164,6 +213,8 @@ fn says_what_it_can_do() {
         "--allow-kill",
         "--time-interval <DURATION>",
         "--time-count <N>",
+        "--roulette-file <PATH>",
+        "--roulette-memory <BYTES>",
         "--log <LEVEL>",
         "[default: 127.0.0.1]",
         "[default: 10000]",
@@ -171,11 +222,14 @@ fn says_what_it_can_do() {
         "[default: 1M]",
         "[default: 1s]",
         "[default: 15]",
+        "[default: 64M]",
         "[default: info]",
         "unix:PATH",
         "(port 2323)",
         "(port 2205)",
         "(port 9907)",
+        "(port 1313)",
+        "(port 2613)",
     ] {
         assert!(stdout.contains(words), "{words} is not in the help:\n{stdout}");
     }
@@ -196,7 +250,10 @@ fn fails(program: Program, status: i32, words: &[&str]) {
 #[test]
 fn a_wrong_command_line_is_status_2() {
     for (args, words) in [
-        (&["serve", "ecko"][..], &["unknown service \"ecko\"", "echo, time, presence"][..]),
+        (
+            &["serve", "ecko"][..],
+            &["unknown service \"ecko\"", "echo, time, presence, roulette, roulette2"][..],
+        ),
         (&["serve", "echo=99999"], &["0 to 65535"]),
         (&["serve", "echo=localhost"], &["\"localhost\"", "HOST:PORT"]),
         (&["serve", "echo=::1:80"], &["brackets"]),
@@ -211,12 +268,33 @@ fn a_wrong_command_line_is_status_2() {
         (&["serve", "--idle-timeout", "30"], &["add a unit", "30s"]),
         (&["serve", "--time-interval", "0s"], &["--time-interval", "1ms"]),
         (&["serve", "--time-count", "x"], &["--time-count", "whole number"]),
+        (&["serve", "--roulette-memory", "lots"], &["--roulette-memory", "64K"]),
         (&["serve", "--log", "loud"], &["--log", "off, error, warn, info, debug, trace"]),
         (&["serve", "--host"], &["--host", "value"]),
         (&["serve", "--max-lines", "5"], &["'--max-line'"]),
         (&["swerve"], &["'swerve'", "serve"]),
     ] {
         fails(Program::spawn(Command::new(REACTOR).args(args)), 2, words);
+    }
+}
+
+#[test]
+fn students_that_cannot_be_had_are_status_1() {
+    let folder = Folder::new("no-students");
+    let path = folder.file("names.txt");
+    // Each name takes four bytes besides its own: these fit as a text only.
+    std::fs::write(&path, "name\n".repeat(200)).unwrap();
+    let path = path.to_str().unwrap();
+    let missing = folder.file("missing.txt");
+    for (file, memory, words) in [
+        (path, "1K", "too many names for the 1024 bytes of --roulette-memory; raise it"),
+        (path, "999", "too many names for the 999 bytes"),
+        ("/dev/zero", "1M", "too many names"),
+        (missing.to_str().unwrap(), "1M", "No such file"),
+        (std::env::temp_dir().to_str().unwrap(), "1M", "cannot be read (Is a directory"),
+    ] {
+        let args = ["roulette=0", "--roulette-file", file, "--roulette-memory", memory];
+        fails(Program::serve(&args), 1, &["--roulette-file", file, words]);
     }
 }
 

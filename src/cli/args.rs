@@ -1,4 +1,5 @@
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -87,6 +88,17 @@ pub(crate) struct Serve {
     /// Lines that each client of the time service gets; 0 for as many as it stays for.
     #[arg(long, value_name = "N", default_value = "15", value_parser = lines)]
     pub(crate) time_count: u64,
+
+    /// The students that roulette and roulette2 begin with: a text with a name on each line.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) roulette_file: Option<PathBuf>,
+
+    /// Memory for the names of each roulette; a LOAD for which there is none left is refused.
+    ///
+    /// A name takes its own bytes and four more. The names of a LOAD that has not ended and of a
+    /// LIST that is still being sent count too.
+    #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = bytes)]
+    pub(crate) roulette_memory: usize,
 
     /// What to log on stderr, and all that is worse.
     #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]

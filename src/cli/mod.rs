@@ -8,6 +8,7 @@ mod forward;
 mod load;
 mod log;
 mod quantity;
+mod roulette;
 mod serve;
 mod service;
 mod target;

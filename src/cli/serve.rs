@@ -6,12 +6,13 @@ use reactor::{Exit, Reactor};
 use super::args::Serve;
 use super::failure::Failure;
 use super::service::Place;
-use super::{descriptors, log as stderr_log};
+use super::{descriptors, log as stderr_log, roulette};
 
 /// Listens, says where, and serves until a signal or KILL.
 pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     let limits = args.limits()?;
     let targets = args.targets();
+    let students = roulette::students(args)?;
     stderr_log::init(args.log);
     let raised = descriptors::raise();
     // The default is meant for any machine: where descriptors run out before, newcomers wait.
@@ -26,10 +27,12 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     for target in &targets {
         let address = target.address(args.host);
         let limits = limits.clone();
-        let mut place = Place { reactor: &mut reactor, address, args, limits };
+        let students = &students;
+        let mut place = Place { reactor: &mut reactor, address, args, students, limits };
         let local = (target.service.listen)(&mut place)?;
         ready.push_str(&format!("{} listening on {local}\n", target.service.name));
     }
+    drop(students);
     // Not sooner: a failure is to be one line, and alone.
     descriptors::report(&raised);
     announce(&ready);

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use reactor::services::roulette::Version;
 use reactor::services::{Echo, Presence, Time};
-use reactor::{Address, Error, Handler, Limits, Reactor};
+use reactor::{Address, Handler, Limits, Reactor};
 
 use super::args::Serve;
+use super::failure::Failure;
+use super::roulette::roulette;
 
 /// In the order of the help, and of `serve` without arguments.
 pub(crate) static SERVICES: &[Service] = &[
@@ -27,6 +30,18 @@ pub(crate) static SERVICES: &[Service] = &[
         about: "a room to talk in: HELLO, SAY, WHO, BYE",
         listen: |at| at.listen(Presence::new(at.args.allow_kill)),
     },
+    Service {
+        name: "roulette",
+        port: 1313,
+        about: "picks a student at random: LOAD, RANDOM, INFO, BYE",
+        listen: |at| at.listen(roulette(Version::One, at.students, at.args)?),
+    },
+    Service {
+        name: "roulette2",
+        port: 2613,
+        about: "the same, protocol 2.0: CLEAR and LIST as well",
+        listen: |at| at.listen(roulette(Version::Two, at.students, at.args)?),
+    },
 ];
 
 pub(crate) struct Service {
@@ -34,7 +49,7 @@ pub(crate) struct Service {
     /// The default one.
     pub(crate) port: u16,
     pub(crate) about: &'static str,
-    pub(crate) listen: fn(&mut Place<'_>) -> Result<Address, Error>,
+    pub(crate) listen: fn(&mut Place<'_>) -> Result<Address, Failure>,
 }
 
 impl fmt::Debug for Service {
@@ -48,12 +63,14 @@ pub(crate) struct Place<'a> {
     pub(crate) reactor: &'a mut Reactor<'static>,
     pub(crate) address: Address,
     pub(crate) args: &'a Serve,
+    /// The names in `--roulette-file`.
+    pub(crate) students: &'a [u8],
     pub(crate) limits: Limits,
 }
 
 impl Place<'_> {
     /// Starts the handler there; gives the address in force.
-    fn listen(&mut self, handler: impl Handler + 'static) -> Result<Address, Error> {
+    fn listen(&mut self, handler: impl Handler + 'static) -> Result<Address, Failure> {
         let service = self.reactor.listen_with(&self.address, handler, self.limits.clone())?;
         Ok(service.address().unwrap_or(&self.address).clone())
     }

@@ -1,16 +1,18 @@
-//! Ready-made services, each a [`Handler`](crate::Handler) of one file that reads as a tutorial
-//! of the library, and each usable on its own in a program of yours.
+//! Ready-made services, each a [`Handler`](crate::Handler) that reads as a tutorial of the library,
+//! and each usable on its own in a program of yours.
 //!
 //! | service | default port | shows |
 //! | --- | --- | --- |
 //! | [`Echo`] | 2323 | a greeting, lines in, lines out, as fast as it goes |
 //! | [`Time`] | 2205 | timers, a session, a client that only listens |
 //! | [`Presence`] | 9907 | shared state, broadcast, who is here, commands, safe text |
+//! | [`Roulette`](roulette::Roulette) | 1313, 2613 | a long upload, a reply of any length in pieces, bounded memory, JSON |
 //! | [`Forward`] | – | bytes instead of lines, dialling out, pausing one side for the other |
 
 mod echo;
 mod forward;
 mod presence;
+pub mod roulette;
 mod time;
 
 pub use echo::Echo;

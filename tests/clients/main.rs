@@ -184,6 +184,50 @@ fn two_nc_meet_in_the_room() {
 }
 
 #[test]
+fn nc_loads_half_a_million_students_and_lists_them() {
+    if !nc() {
+        return;
+    }
+    let program = Program::serve(&["roulette=0", "roulette2=0"]);
+    let (one, two) = (program.addr("roulette"), program.addr("roulette2"));
+    let greeting = "Hello. Online HELP is available. Will you find it?";
+    let names: Vec<_> = (0..500_000).map(|n| format!("student {n}")).collect();
+    let mut nc = Tool::start("nc", &["-N"], two);
+    nc.send(&format!("LOAD\n{}\nENDOFDATA\nBYE\n", names.join("\n")));
+    nc.expect(&[
+        greeting,
+        "Send your data [end with ENDOFDATA]",
+        "{\"status\":\"success\",\"numberOfNewStudents\":500000}",
+        "{\"status\":\"success\",\"numberOfCommands\":2}",
+    ]);
+    nc.end();
+    nc.expect_end();
+    let mut nc = Tool::start("nc", &["-N"], two);
+    nc.send("LIST\nINFO");
+    nc.end();
+    nc.expect(&[greeting]);
+    let list = nc.line();
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let listed = list["students"].as_array().unwrap().iter().map(|it| &it["fullname"]);
+    assert!(listed.eq(&names));
+    nc.expect(&["{\"protocolVersion\":\"2.0\",\"numberOfStudents\":500000}"]);
+    nc.expect_end();
+    // The other one has a store of its own.
+    let mut nc = Tool::start("nc", &["-N"], one);
+    nc.send("load\njohn doe\nendofdata\nrandom\nlist\ninfo\nbye\n");
+    nc.expect(&[
+        greeting,
+        "Send your data [end with ENDOFDATA]",
+        "DATA LOADED",
+        "{\"fullname\":\"john doe\"}",
+        "Huh? please use HELP if you don't know what commands are available.",
+        "{\"protocolVersion\":\"1.0\",\"numberOfStudents\":1}",
+    ]);
+    nc.end();
+    nc.expect_end();
+}
+
+#[test]
 fn nc_without_input_reads_the_time_to_its_end() {
     if !nc() {
         return;

@@ -1,0 +1,158 @@
+use std::fmt;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::connection::State;
+use crate::core::Core;
+use crate::id::Token;
+use crate::pool::Pool;
+use crate::{ConnId, Context, Counters, Error, Limits, TimerId, ToAddress};
+
+/// What a handler can do with its service as a whole: all its connections, and the loop. Hooks
+/// that are about no connection get it alone.
+///
+/// The id of a connection that is gone does no harm: the call says so and changes nothing.
+pub struct ServiceContext<'a, S> {
+    pub(crate) pool: &'a mut Pool<S>,
+    pub(crate) core: &'a mut Core,
+}
+
+impl<'a, S> ServiceContext<'a, S> {
+    pub(crate) fn new(pool: &'a mut Pool<S>, core: &'a mut Core) -> Self {
+        ServiceContext { pool, core }
+    }
+
+    /// Any connection of this handler, to be used as in its own hooks: to resume or close it, to
+    /// set its timers, to look at its session. None when it is gone or closing. What is sent
+    /// through it counts as caused by others, as with [`send_to`](Self::send_to). One that was
+    /// dialled is there before its `on_open`, but takes no output yet.
+    pub fn connection(&mut self, id: ConnId) -> Option<Context<'_, S>> {
+        self.pool.commit(self.core);
+        self.pool.get(id).filter(|found| found.state <= State::Open)?;
+        Some(Context::new(self.pool, self.core, id, false))
+    }
+
+    /// Appends to the output of any connection of this handler. False when it is gone, closing,
+    /// or dialled and not there yet. It did not ask for this, so it must keep up: see
+    /// [`max_output`](Limits::max_output).
+    pub fn send_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
+        self.send_bytes(id, bytes.as_ref(), false)
+    }
+
+    /// As [`send_to`](Self::send_to), for an answer to the connection's own request that was
+    /// worked out elsewhere, as on another thread: a client that does not read it is held back,
+    /// not closed.
+    pub fn reply_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
+        self.send_bytes(id, bytes.as_ref(), true)
+    }
+
+    fn send_bytes(&mut self, id: ConnId, bytes: &[u8], own: bool) -> bool {
+        self.pool.commit(self.core);
+        self.pool.get(id).is_some() && self.pool.send(id.slot(), bytes, own, self.core)
+    }
+
+    /// Appends to the output of every open connection of this handler.
+    pub fn broadcast(&mut self, bytes: impl AsRef<[u8]>) {
+        self.broadcast_if(bytes, |_, _| true);
+    }
+
+    /// As [`broadcast`](Self::broadcast), to those that `wanted` picks by id and session.
+    pub fn broadcast_if(
+        &mut self,
+        bytes: impl AsRef<[u8]>,
+        wanted: impl FnMut(ConnId, &S) -> bool,
+    ) {
+        self.pool.broadcast(bytes.as_ref(), None, self.core, wanted);
+    }
+
+    /// All open connections of this handler and their sessions, in no particular order; ids
+    /// sort by arrival. Costs as many steps as there have ever been connections at once.
+    pub fn connections(&self) -> impl Iterator<Item = (ConnId, &S)> {
+        self.pool.everyone().map(|(id, found)| (id, &found.session))
+    }
+
+    /// How many connections of this handler are open.
+    pub fn connection_count(&self) -> usize {
+        self.pool.live
+    }
+
+    /// Dials out. The new connection belongs to this handler like an accepted one:
+    /// [`on_open`](crate::Handler::on_open) comes when it is there, and when it cannot be had
+    /// [`on_close`](crate::Handler::on_close) with the error, the only case without an
+    /// `on_open`. Nothing is called before this hook has returned. An address given as text with
+    /// a host name is looked up, which blocks; use numbers in a hook.
+    ///
+    /// # Errors
+    /// [`Error::Address`] where text is no address, [`Error::ShuttingDown`].
+    pub fn connect(&mut self, address: impl ToAddress, session: S) -> Result<ConnId, Error> {
+        self.pool.dial(None, &address.to_address()?, session, self.core)
+    }
+
+    /// As [`connect`](Self::connect), from a source address of this machine's; the system chooses
+    /// the port. One source address has about 28,000 ports for connections to the same target:
+    /// who needs more of them, or dials faster than closed ones are given free, uses several.
+    /// When they are used up, `on_close` comes with
+    /// [`AddrNotAvailable`](std::io::ErrorKind::AddrNotAvailable); with
+    /// [`InvalidInput`](std::io::ErrorKind::InvalidInput) where the target is a Unix socket.
+    ///
+    /// # Errors
+    /// Those of `connect`.
+    pub fn connect_from(
+        &mut self,
+        source: IpAddr,
+        address: impl ToAddress,
+        session: S,
+    ) -> Result<ConnId, Error> {
+        self.pool.dial(Some(source), &address.to_address()?, session, self.core)
+    }
+
+    /// Calls [`on_service_timer`](crate::Handler::on_service_timer) once, `after` from
+    /// [`now`](Self::now).
+    pub fn set_service_timer(&mut self, after: Duration) -> TimerId {
+        let when = self.core.after(after);
+        self.pool.timers.set(when, Token::listener(self.pool.service, 0))
+    }
+
+    /// As [`set_service_timer`](Self::set_service_timer), at a moment: for a rhythm that does
+    /// not drift.
+    pub fn set_service_timer_at(&mut self, when: Instant) -> TimerId {
+        let when = self.core.nanos(when);
+        self.pool.timers.set(when, Token::listener(self.pool.service, 0))
+    }
+
+    /// Cancels a timer of the service. False when it has fired already.
+    pub fn cancel_service_timer(&mut self, timer: TimerId) -> bool {
+        self.pool.timers.cancel(timer, Token::listener(self.pool.service, 0))
+    }
+
+    /// The moment this turn began; reading it costs nothing.
+    pub fn now(&self) -> Instant {
+        self.core.instant(self.core.now)
+    }
+
+    /// The moment a timer is due: for setting the next one without drift.
+    pub fn due(&self, timer: TimerId) -> Instant {
+        self.core.instant(timer.when())
+    }
+
+    /// The limits of this service.
+    pub fn limits(&self) -> &Limits {
+        &self.pool.limits
+    }
+
+    /// What the loop has done so far.
+    pub fn counters(&self) -> &Counters {
+        &self.core.counters
+    }
+
+    /// Asks for a graceful shutdown of the whole reactor.
+    pub fn stop(&mut self) {
+        self.core.stop = true;
+    }
+}
+
+impl<S> fmt::Debug for ServiceContext<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceContext").field("service", &self.pool.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,422 @@
+//! Quiz roulette: a teacher loads the names of the students and asks for one at random.
+
+mod names;
+mod reply;
+
+use crate::line::without_cr;
+use crate::text::printable;
+use crate::{CloseReason, Context, Handler};
+
+pub use names::Full;
+use names::Names;
+use reply::{Listing, Reply};
+
+const GREETING: &str = "Hello. Online HELP is available. Will you find it?\n";
+const HUH: &str = "Huh? please use HELP if you don't know what commands are available.\n";
+const NOBODY: &str = "There is no student, you cannot pick a random one";
+const SUCCESS: &str = "success";
+
+/// What a client and the roulette speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Version {
+    /// Protocol 1.0: HELP, RANDOM, LOAD, INFO, BYE.
+    One,
+    /// Protocol 2.0: CLEAR and LIST as well, and LOAD and BYE are answered in JSON.
+    Two,
+}
+
+impl Version {
+    fn name(self) -> &'static str {
+        match self {
+            Version::One => "1.0",
+            Version::Two => "2.0",
+        }
+    }
+}
+
+/// Picks a student at random, from a store that all its clients share.
+///
+/// ```text
+/// $ nc 127.0.0.1 2613
+/// Hello. Online HELP is available. Will you find it?
+/// LOAD
+/// Send your data [end with ENDOFDATA]
+/// john doe
+/// bill smith
+/// ENDOFDATA
+/// {"status":"success","numberOfNewStudents":2}
+/// RANDOM
+/// {"fullname":"bill smith"}
+/// ```
+///
+/// What a LOAD brings enters the store at its ENDOFDATA, all together; from a client that is gone
+/// before, nothing does. A LIST shows the store as it was when it was asked for, whatever others
+/// load or clear while it is sent; a shutdown cuts it off. In a name, what is not UTF-8 becomes
+/// U+FFFD and control characters become `?`: what one client loads, another one's terminal shows.
+///
+/// A command is a whole line, in upper or lower case; with anything behind it, it is unknown.
+#[derive(Debug)]
+pub struct Roulette {
+    version: Version,
+    students: Names,
+    random: fastrand::Rng,
+}
+
+impl Roulette {
+    /// An empty store, for names of `memory` bytes in all. Each takes its own bytes in UTF-8 and
+    /// four more: 64 MiB are room for three million names. Counted are also the names of a LOAD
+    /// that has not ended yet and of a LIST that is still being sent, so that no number of clients
+    /// can take more. A LOAD for which there is no room is refused at its end, with
+    /// `{"error":"No room for so many students, none of them was loaded (limit N bytes)"}`.
+    pub fn new(version: Version, memory: usize) -> Roulette {
+        Roulette { version, students: Names::new(memory), random: fastrand::Rng::new() }
+    }
+
+    /// Adds the students of a text, one name per line, as LOAD does; says how many. An empty
+    /// line is a student with an empty name.
+    ///
+    /// # Errors
+    /// [`Full`] where there is no room for all of them; then none was added.
+    pub fn load(&mut self, text: &[u8]) -> Result<usize, Full> {
+        let mut names = self.students.empty();
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            names.push(&printable(without_cr(line)))?;
+        }
+        let count = names.len();
+        self.students.append(names);
+        Ok(count)
+    }
+}
+
+/// What one client has done and is about to do. Boxed is what most have none of.
+#[derive(Debug, Default)]
+pub struct Session {
+    commands: u64,
+    /// The names of a LOAD until its ENDOFDATA; an error once there was no room for them.
+    load: Option<Box<Result<Names, Full>>>,
+    /// A LIST that is being sent.
+    list: Option<Box<Listing>>,
+}
+
+impl Handler for Roulette {
+    type Session = Session;
+    type Message = ();
+
+    fn on_open(&mut self, cx: &mut Context<'_, Session>) {
+        cx.send(GREETING);
+    }
+
+    fn on_line(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
+        let Some(load) = cx.session().load.as_deref_mut() else { return self.command(cx, line) };
+        if line.eq_ignore_ascii_case(b"ENDOFDATA") {
+            return self.loaded(cx);
+        }
+        if let Ok(names) = load
+            && let Err(full) = names.push(&printable(line))
+        {
+            // What it had so far is given back at once; the rest only has to be read.
+            *load = Err(full);
+        }
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_, Session>) {
+        send_piece(cx);
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Session>, _reason: CloseReason) {
+        // The session stays until the client has closed its side too; the names must not.
+        *cx.session() = Session::default();
+    }
+}
+
+impl Roulette {
+    fn command(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
+        cx.session().commands += 1;
+        let two = self.version == Version::Two;
+        match line.to_ascii_uppercase().as_slice() {
+            b"HELP" => {
+                let more = if two { ", CLEAR, LIST" } else { "" };
+                writeln!(cx, "Commands: [HELP, RANDOM, LOAD, INFO, BYE{more}]");
+            }
+            b"INFO" => {
+                let protocol_version = self.version.name();
+                let number_of_students = self.students.len();
+                cx.send(Reply::Info { protocol_version, number_of_students }.line());
+            }
+            b"LOAD" => {
+                cx.send("Send your data [end with ENDOFDATA]\n");
+                cx.session().load = Some(Box::new(Ok(self.students.empty())));
+            }
+            b"RANDOM" => {
+                let reply = match self.pick() {
+                    Some(fullname) => Reply::Student { fullname },
+                    None => Reply::Error { error: NOBODY },
+                };
+                cx.send(reply.line());
+            }
+            b"LIST" if two => {
+                cx.session().list = Some(Box::new(Listing::new(self.students.clone())));
+                send_piece(cx);
+            }
+            b"CLEAR" if two => {
+                self.students = self.students.empty();
+                cx.send("DATASTORE CLEARED\n");
+            }
+            b"BYE" => {
+                let (status, number_of_commands) = (SUCCESS, cx.session().commands);
+                if two {
+                    cx.send(Reply::Bye { status, number_of_commands }.line());
+                }
+                cx.close();
+            }
+            _ => {
+                cx.send(HUH);
+            }
+        }
+    }
+
+    fn pick(&mut self) -> Option<&str> {
+        let count = self.students.len();
+        if count == 0 { None } else { self.students.get(self.random.usize(..count)) }
+    }
+
+    /// ENDOFDATA: all of it enters the store, or nothing.
+    fn loaded(&mut self, cx: &mut Context<'_, Session>) {
+        match cx.session().load.take().map(|load| *load) {
+            Some(Ok(names)) => {
+                let (status, number_of_new_students) = (SUCCESS, names.len());
+                self.students.append(names);
+                match self.version {
+                    Version::One => cx.send("DATA LOADED\n"),
+                    Version::Two => {
+                        cx.send(Reply::Loaded { status, number_of_new_students }.line())
+                    }
+                };
+            }
+            Some(Err(Full)) => {
+                let limit = self.students.memory();
+                let error = &format!(
+                    "No room for so many students, none of them was loaded (limit {limit} bytes)"
+                );
+                cx.send(Reply::Error { error }.line());
+            }
+            None => {}
+        }
+    }
+}
+
+/// Sends the next piece of a LIST. The one after it is made once the client has taken this one,
+/// and its next command is read after the last: so the memory for a client that reads slowly is
+/// that of a piece, and the replies stay in order.
+fn send_piece(cx: &mut Context<'_, Session>) {
+    let Some(list) = &mut cx.session().list else { return };
+    let (piece, done) = (list.next_piece(), list.is_done());
+    cx.send(piece);
+    if done {
+        cx.session().list = None;
+        cx.resume();
+    } else {
+        cx.pause();
+        cx.request_drain();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::Limits;
+    use crate::testing::{Client, Harness};
+
+    const MEMORY: usize = 1 << 20;
+
+    fn start(version: Version) -> (Harness<Roulette>, Client) {
+        let mut server = Harness::new(Roulette::new(version, MEMORY));
+        let client = server.connect();
+        assert_eq!(text(&mut server, client), GREETING);
+        (server, client)
+    }
+
+    fn text(server: &mut Harness<Roulette>, client: Client) -> String {
+        String::from_utf8(server.sent(client)).unwrap()
+    }
+
+    /// What the client gets for these lines.
+    fn ask(server: &mut Harness<Roulette>, client: Client, lines: impl AsRef<[u8]>) -> String {
+        server.feed(client, lines);
+        text(server, client)
+    }
+
+    #[test]
+    fn protocol_one() {
+        let (mut server, client) = start(Version::One);
+        let said = ask(&mut server, client, "help\nINFO\nRANDOM\nLOAD\n\nnobody\nbye\nEndOfData\n");
+        assert_eq!(
+            said,
+            "Commands: [HELP, RANDOM, LOAD, INFO, BYE]\n\
+             {\"protocolVersion\":\"1.0\",\"numberOfStudents\":0}\n\
+             {\"error\":\"There is no student, you cannot pick a random one\"}\n\
+             Send your data [end with ENDOFDATA]\n\
+             DATA LOADED\n"
+        );
+        let said = ask(&mut server, client, "Info\nLIST\nCLEAR\n\nRANDOM \nENDOFDATA\nBye\nINFO\n");
+        let info = "{\"protocolVersion\":\"1.0\",\"numberOfStudents\":3}\n";
+        assert_eq!(said, format!("{info}{}", HUH.repeat(5)));
+        assert!(server.is_shut(client));
+    }
+
+    #[test]
+    fn protocol_two() {
+        let (mut server, client) = start(Version::Two);
+        let said = ask(
+            &mut server,
+            client,
+            "help\nLIST\nload\njohn doe\r\nbill smith\nendofdata\nlist\nClear\ninfo\nwhat?\nbye\n",
+        );
+        assert_eq!(
+            said,
+            format!(
+                "Commands: [HELP, RANDOM, LOAD, INFO, BYE, CLEAR, LIST]\n\
+                 {{\"students\":[]}}\n\
+                 Send your data [end with ENDOFDATA]\n\
+                 {{\"status\":\"success\",\"numberOfNewStudents\":2}}\n\
+                 {{\"students\":[{{\"fullname\":\"john doe\"}},{{\"fullname\":\"bill smith\"}}]}}\n\
+                 DATASTORE CLEARED\n\
+                 {{\"protocolVersion\":\"2.0\",\"numberOfStudents\":0}}\n\
+                 {HUH}\
+                 {{\"status\":\"success\",\"numberOfCommands\":8}}\n"
+            )
+        );
+        assert!(server.is_shut(client));
+    }
+
+    #[test]
+    fn a_load_enters_as_a_whole_and_only_with_its_end() {
+        let (mut server, one) = start(Version::Two);
+        let (two, gone, ended) = (server.connect(), server.connect(), server.connect());
+        server.feed(one, "LOAD\na\nb\n");
+        server.feed(two, "LOAD\nc\n");
+        server.feed(gone, "LOAD\nnever\n");
+        server.reset(gone);
+        server.feed(ended, "LOAD\nd\nENDOFDATA\nLOAD\nnever\nand this");
+        server.end(ended);
+        server.sent(two);
+        server.feed(two, "d2\nENDOFDATA\nLIST\n");
+        let list =
+            "{\"students\":[{\"fullname\":\"d\"},{\"fullname\":\"c\"},{\"fullname\":\"d2\"}]}\n";
+        let loaded = "{\"status\":\"success\",\"numberOfNewStudents\":2}\n";
+        assert_eq!(text(&mut server, two), format!("{loaded}{list}"));
+        // The end of the input is the end of the last line, so this one is complete.
+        server.sent(one);
+        server.feed(one, "ENDOFDATA");
+        server.end(one);
+        assert_eq!(text(&mut server, one), loaded);
+        assert_eq!(server.handler().students.len(), 5);
+    }
+
+    #[test]
+    fn the_choice_is_uniform() {
+        let (mut server, client) = start(Version::One);
+        server.handler_mut().random = fastrand::Rng::with_seed(1313);
+        ask(&mut server, client, "LOAD\na\nb\nc\nd\ne\nENDOFDATA\n");
+        let said = ask(&mut server, client, "RANDOM\n".repeat(10_000));
+        let mut counts = BTreeMap::new();
+        said.lines().for_each(|line| *counts.entry(line).or_insert(0) += 1);
+        let names = ["a", "b", "c", "d", "e"].map(|name| format!("{{\"fullname\":\"{name}\"}}"));
+        assert!(counts.keys().eq(&names), "{counts:?}");
+        // Five standard deviations are 200; the seed makes it the same each time.
+        assert!(counts.values().all(|count| (1800..2200).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn names_are_safe_for_terminals_and_quoted_for_json() {
+        let (mut server, client) = start(Version::Two);
+        let names = b"LOAD\nO\"Neil \\ \xc3\xa9\n\xff\x1b[2J\tx\x7f\xc2\x9b\n{}\nENDOFDATA\nLIST\n";
+        let said = ask(&mut server, client, names);
+        assert_eq!(
+            said.lines().nth(2).unwrap(),
+            "{\"students\":[{\"fullname\":\"O\\\"Neil \\\\ é\"},\
+             {\"fullname\":\"\u{fffd}?[2J?x??\"},{\"fullname\":\"{}\"}]}"
+        );
+    }
+
+    /// A long list and what it is sent as.
+    fn long(server: &mut Harness<Roulette>) -> String {
+        let names: Vec<_> = (0..20_000).map(|n| format!("student {n}")).collect();
+        assert_eq!(server.handler_mut().load(names.join("\r\n").as_bytes()), Ok(20_000));
+        let students: Vec<_> =
+            names.iter().map(|it| format!("{{\"fullname\":\"{it}\"}}")).collect();
+        format!("{{\"students\":[{}]}}\n", students.join(","))
+    }
+
+    #[test]
+    fn a_list_is_what_it_was_when_asked_for_and_later_commands_wait() {
+        let (mut server, slow) = start(Version::Two);
+        let before = long(&mut server);
+        let other = server.connect();
+        server.take_only(slow, Some(1000));
+        server.feed(slow, "LIST\nINFO\nLIST\nBYE\n");
+        server.end(slow);
+        let list = server.session(slow).unwrap().list.as_ref().unwrap();
+        assert!(!list.is_done(), "all of it lies unread in memory");
+        ask(&mut server, other, "LOAD\nnew\nENDOFDATA\n");
+        ask(&mut server, other, "CLEAR\nLOAD\nnewer\nENDOFDATA\n");
+        assert!(server.session(slow).unwrap().list.is_some());
+        server.take_only(slow, None);
+        let said = text(&mut server, slow);
+        assert!(said.starts_with(&before), "not the list as it was");
+        assert_eq!(
+            &said[before.len()..],
+            "{\"protocolVersion\":\"2.0\",\"numberOfStudents\":1}\n\
+             {\"students\":[{\"fullname\":\"newer\"}]}\n\
+             {\"status\":\"success\",\"numberOfCommands\":4}\n"
+        );
+    }
+
+    #[test]
+    fn a_short_list_leaves_in_one_write() {
+        let (mut server, client) = start(Version::Two);
+        let writes = server.writes(client);
+        ask(&mut server, client, "LIST\nINFO\n");
+        assert_eq!(server.writes(client), writes + 1);
+    }
+
+    #[test]
+    fn a_load_without_room_is_refused_at_its_end_and_costs_the_others_nothing() {
+        let (mut server, greedy) = start(Version::Two);
+        let other = server.connect();
+        ask(&mut server, other, "LOAD\nfirst\nENDOFDATA\n");
+        let name = format!("{}\n", "x".repeat(60_000));
+        ask(&mut server, greedy, format!("LOAD\n{}", name.repeat(20)));
+        // It has given back what it had, though it goes on.
+        let loaded = "{\"status\":\"success\",\"numberOfNewStudents\":17}\n";
+        let load = format!("LOAD\n{}ENDOFDATA\n", name.repeat(17));
+        assert!(ask(&mut server, other, &load).ends_with(loaded));
+        let refusal = "{\"error\":\"No room for so many students, none of them was loaded \
+                       (limit 1048576 bytes)\"}\n";
+        assert_eq!(ask(&mut server, greedy, format!("{name}\nEndOfData\n")), refusal);
+        // Full of unread lists that nobody needs any more, it is full all the same.
+        server.take_only(greedy, Some(0));
+        server.feed(greedy, "LIST\n");
+        ask(&mut server, other, "CLEAR\n");
+        assert!(ask(&mut server, other, &load).ends_with(refusal));
+        server.reset(greedy);
+        assert!(ask(&mut server, other, &load).ends_with(loaded));
+        let info = "{\"protocolVersion\":\"2.0\",\"numberOfStudents\":17}\n";
+        assert_eq!(ask(&mut server, other, "INFO\n"), info);
+        assert_eq!(server.handler_mut().load(name.as_bytes()), Err(Full));
+    }
+
+    #[test]
+    fn one_that_only_lingers_holds_no_names() {
+        let limits = Limits { max_line: 100, ..Limits::default() };
+        let mut server = Harness::with_limits(Roulette::new(Version::One, 100), limits);
+        let (overlong, next) = (server.connect(), server.connect());
+        let names = "x\n".repeat(20);
+        server.feed(overlong, format!("LOAD\n{names}{}\n", "x".repeat(101)));
+        assert!(server.is_shut(overlong) && server.left_over().0 == 2);
+        assert!(ask(&mut server, next, format!("LOAD\n{names}ENDOFDATA\n")).ends_with("LOADED\n"));
+    }
+}
