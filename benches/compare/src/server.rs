@@ -79,18 +79,12 @@ impl Server {
         Ok(sys::cpu_time(self.child.id())? + theirs)
     }
 
-    /// Bytes of memory of its own: neither files nor the kernel's.
+    /// Bytes of memory of its own and its children's: neither files nor the kernel's.
     pub fn memory(&self) -> Result<u64> {
-        rollup(self.child.id(), "Anonymous:")
-    }
-
-    /// Bytes of memory in all its processes, where each has its share of what they have in
-    /// common; without the kernel's.
-    pub fn share(&self) -> Result<u64> {
         let children = self.children().into_iter();
         // One that has ended and is not buried yet has none.
-        let theirs: u64 = children.filter_map(|pid| rollup(pid, "Pss:").ok()).sum();
-        Ok(rollup(self.child.id(), "Pss:")? + theirs)
+        let theirs: u64 = children.filter_map(|pid| anonymous(pid).ok()).sum();
+        Ok(anonymous(self.child.id())? + theirs)
     }
 
     /// Waits until it has done what its last clients left behind.
@@ -107,10 +101,10 @@ impl Server {
     }
 }
 
-fn rollup(pid: u32, what: &str) -> Result<u64> {
+fn anonymous(pid: u32) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix(what));
-    let size = line.and_then(|line| line.trim().strip_suffix(" kB")).ok_or("no such line")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:"));
+    let size = line.and_then(|line| line.trim().strip_suffix(" kB")).ok_or("no Anonymous")?;
     Ok(size.trim().parse::<u64>()? * 1024)
 }
 

@@ -122,7 +122,7 @@ fn measure(
     first.open(1, 1)?;
     drop(first);
     server.quiet()?;
-    let before = server.share()?;
+    let before = server.memory()?;
     let crowd = Crowd::gather(&server, clients)?;
     let greeted = crowd.greeted.len();
     if greeted == 0 {
@@ -131,7 +131,7 @@ fn measure(
     let mut echo = Echo::new(&server)?;
     echo.take_over(crowd.greeted)?;
     server.quiet()?;
-    let memory = server.share()?.saturating_sub(before) as f64 / greeted as f64;
+    let memory = server.memory()?.saturating_sub(before) as f64 / greeted as f64;
     let all = echo.run(greeted, span)?;
     let few = echo.run(greeted.min(FEW), span)?;
     let (waiting, outside) = (crowd.waiting.len(), crowd.outside.len());

@@ -2,6 +2,7 @@ use std::fmt::Write;
 
 use super::{Figures, Row};
 use crate::load::Sample;
+use crate::peers::MODELS;
 use crate::table::{aligned, marked, thousands};
 
 const HEAD: [&str; 13] = [
@@ -65,31 +66,43 @@ fn cells_of(row: &Row) -> Vec<String> {
     cells
 }
 
-/// For a terminal, with a word about each model that gave up.
+/// For a terminal, with a word about where each model gives up.
 pub fn text(rows: &[Row]) -> String {
-    let mut text = aligned(&HEAD, &cells(rows));
-    text.push('\n');
-    text.push_str(LEGEND);
+    let mut text = format!("{}\n{LEGEND}", aligned(&HEAD, &cells(rows)));
+    for model in MODELS {
+        let mut rows = rows.iter().filter(|row| row.model == model.name);
+        if let Some(row) = rows.clone().find(|row| row.gave_up()) {
+            let served = rows.filter_map(Row::served).max().unwrap_or(0);
+            let (served, clients) = (thousands(served as f64), thousands(row.clients as f64));
+            let _ = writeln!(text, "{} gives up at {served}, before {clients}", row.model);
+        } else if let Some(row) = rows.next_back() {
+            let clients = thousands(row.clients as f64);
+            let _ = writeln!(text, "{} serves all {clients}", row.model);
+        }
+    }
     for row in rows {
-        let (model, clients) = (row.model, thousands(row.clients as f64));
-        let _ = match &row.result {
-            Err(error) => writeln!(text, "{model} fails with {clients} clients: {error}"),
-            Ok(figures) => {
-                let served = thousands(figures.greeted as f64);
-                if figures.greeted == row.clients {
-                    continue;
-                }
-                writeln!(text, "{model} gives up at {served} of {clients} clients")
-            }
-        };
+        if let Err(error) = &row.result {
+            let clients = thousands(row.clients as f64);
+            let _ = writeln!(text, "{} with {clients} clients: {error}", row.model);
+        }
     }
     text
+}
+
+impl Row {
+    fn served(&self) -> Option<usize> {
+        self.result.as_ref().ok().map(|figures| figures.greeted)
+    }
+
+    fn gave_up(&self) -> bool {
+        self.served().is_none_or(|served| served < self.clients)
+    }
 }
 
 const LEGEND: &str = "\
 served: greeted and answered; wait: connected, and not a word from the server; not in: not even
 connected, or closed by the server. KiB each: memory of the server's processes for each client
-served, without the kernel's. lines/s to ns a line: all who are served talk, one line in flight of
+served, without files and the kernel's. lines/s to ns a line: all who are served talk, one line in flight of
 each; ns a line: CPU time of the server's processes. ten: only ten of them talk.
 ";
 
