@@ -9,7 +9,7 @@ use crate::core::Core;
 use crate::id::Token;
 use crate::net::{AcceptError, Socket, Stream};
 use crate::timer::{Nanos, Timers};
-use crate::{Address, Error};
+use crate::{Address, Error, Limits};
 
 /// Newcomers gone before they could be accepted that are passed over in one go.
 const GONE: usize = 64;
@@ -30,9 +30,10 @@ impl Listener {
     pub(crate) fn bind(
         address: &Address,
         token: Token,
+        limits: &Limits,
         core: &mut Core,
     ) -> Result<Listener, Error> {
-        let mut socket = Socket::bind(address)?;
+        let mut socket = Socket::bind(address, limits)?;
         let local = socket.local_addr().map_err(|error| Error::listen(address, error))?;
         if let Some(registry) = &core.registry {
             let registered = socket.register(registry, token);

@@ -139,7 +139,7 @@ pub use error::Error;
 pub use handle::{Handle, Service};
 pub use handler::{Farewell, Handler};
 pub use id::ConnId;
-pub use limits::Limits;
+pub use limits::{Limits, Rate};
 pub use line::Lines;
 pub use reactor::{Exit, Reactor};
 pub use reason::CloseReason;

@@ -13,7 +13,7 @@ use mio::{Interest, Registry};
 
 use crate::id::Token;
 use crate::pipe::Pipe;
-use crate::{Address, Error};
+use crate::{Address, Error, Limits};
 
 /// Newcomers that the kernel completes while the loop is busy; it caps this at `somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -77,12 +77,12 @@ impl Stream {
         }
     }
 
-    /// An outbound connection sends at once what it is given; accepted ones inherit this from
-    /// their listener, which saves a system call for each.
-    pub(crate) fn set_nodelay(&self) {
+    /// For an outbound connection; accepted ones inherit all this from their listener, which
+    /// saves system calls for each.
+    pub(crate) fn set_options(&self, limits: &Limits) {
         if let Stream::Tcp(stream) = self {
             // It fails only for a socket that is gone already, which the next read will tell.
-            let _ = stream.set_nodelay(true);
+            let _ = set_options(&socket2::SockRef::from(stream), limits);
         }
     }
 
@@ -178,9 +178,9 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    pub(crate) fn bind(address: &Address) -> Result<Socket, Error> {
+    pub(crate) fn bind(address: &Address, limits: &Limits) -> Result<Socket, Error> {
         match address {
-            Address::Tcp(addr) => bind_tcp(*addr),
+            Address::Tcp(addr) => bind_tcp(*addr, limits),
             Address::Unix(path) => {
                 check_unix_path(address, path)?;
                 UnixListener::bind(path)
@@ -220,12 +220,26 @@ impl Socket {
     }
 }
 
-fn bind_tcp(addr: SocketAddr) -> io::Result<Socket> {
+/// Output leaves at once rather than waiting for more; dead peers are found out.
+fn set_options(socket: &socket2::Socket, limits: &Limits) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    if let Some(idle) = limits.keepalive {
+        // In whole seconds, at least one.
+        let again = (idle / 3).max(Duration::from_secs(1));
+        let keepalive = socket2::TcpKeepalive::new().with_time(idle);
+        socket.set_tcp_keepalive(&keepalive.with_interval(again).with_retries(3))?;
+    }
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    socket.set_tcp_user_timeout(limits.user_timeout)?;
+    Ok(())
+}
+
+fn bind_tcp(addr: SocketAddr, limits: &Limits) -> io::Result<Socket> {
     use socket2::{Domain, Protocol, Type};
     let socket =
         socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_tcp_nodelay(true)?;
+    set_options(&socket, limits)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
@@ -305,6 +319,40 @@ impl AcceptError {
                 | libc::ENOPROTOOPT,
             ) => AcceptError::Gone,
             _ => AcceptError::Stuck,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepted_and_dialled_sockets_have_the_options_of_the_limits() {
+        let limits = Limits {
+            keepalive: Some(Duration::from_secs(77)),
+            user_timeout: Some(Duration::from_millis(12_345)),
+            ..Limits::default()
+        };
+        let address = Address::Tcp(([127, 0, 0, 1], 0).into());
+        let server = Socket::bind(&address, &limits).unwrap();
+        let dialled = Stream::connect(None, &server.local_addr().unwrap()).unwrap();
+        dialled.set_options(&limits);
+        let accepted = loop {
+            match server.accept() {
+                Ok((stream, _)) => break stream,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        };
+        for stream in [accepted, dialled] {
+            let Stream::Tcp(stream) = stream else { panic!("not TCP") };
+            let socket = socket2::SockRef::from(&stream);
+            assert!(socket.tcp_nodelay().unwrap());
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(25));
+            #[cfg(target_os = "linux")]
+            assert_eq!(socket.tcp_user_timeout().unwrap(), limits.user_timeout);
         }
     }
 }

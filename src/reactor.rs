@@ -19,6 +19,7 @@ use crate::{Address, ConnId, Counters, Error, Handler, Limits, Service, ToAddres
 /// Events fetched in one wait to begin with; a wait that fills the buffer doubles it.
 const EVENTS: usize = 1024;
 const MOST_EVENTS: usize = 64 * 1024;
+const MAX_TOTAL_OUTPUT: usize = 1 << 30;
 
 /// The loop: one thread, one selector, any number of services.
 ///
@@ -44,6 +45,7 @@ pub struct Reactor<'h> {
     core: Core,
     scratch: Scratch,
     shutdown_timeout: Duration,
+    max_total_output: usize,
     phase: Phase,
     signals_seen: usize,
     #[cfg(feature = "signals")]
@@ -90,6 +92,7 @@ impl<'h> Reactor<'h> {
             core: Core::new(Some(registry), Arc::new(Shared::new(waker))),
             scratch: Scratch::default(),
             shutdown_timeout: Duration::from_secs(10),
+            max_total_output: MAX_TOTAL_OUTPUT,
             phase: Phase::Running,
             signals_seen: 0,
             #[cfg(feature = "signals")]
@@ -272,6 +275,14 @@ impl<'h> Reactor<'h> {
         self.shutdown_timeout = timeout;
     }
 
+    /// Unsent bytes of all connections together, replies and broadcasts alike. Past it those with
+    /// the largest backlogs are reset with
+    /// [`CloseReason::TotalOutput`](crate::CloseReason::TotalOutput), until an eighth of it is
+    /// free again: each may be within its own limits and all together too much. Default 1 GiB.
+    pub fn set_max_total_output(&mut self, bytes: usize) {
+        self.max_total_output = bytes;
+    }
+
     /// What the loop has done so far.
     pub fn counters(&self) -> &Counters {
         &self.core.counters
@@ -376,10 +387,14 @@ impl<'h> Reactor<'h> {
     /// one goes out with the other. What the flush itself ended is reported last; what is said
     /// of that leaves in the next turn.
     fn settle(&mut self) {
-        let Reactor { services, core, .. } = self;
+        let Reactor { services, core, max_total_output, .. } = self;
         services.iter_mut().for_each(|service| service.reap(core));
         services.iter_mut().for_each(|service| service.flush(core));
         core.arena.clear();
+        let total: usize = services.iter().map(|service| service.backlog()).sum();
+        if total > *max_total_output {
+            relieve(services, total - *max_total_output / 8 * 7);
+        }
         services.iter_mut().for_each(|service| service.reap(core));
     }
 
@@ -418,6 +433,23 @@ impl<'h> Reactor<'h> {
         self.phase = Phase::Done(exit);
         self.core.shared.end();
     }
+}
+
+/// Ends the connections with the largest backlogs, until `excess` bytes are free.
+fn relieve(services: &mut [Box<dyn Serve + '_>], mut excess: usize) {
+    let mut all = Vec::new();
+    services.iter().for_each(|service| service.backlogs(&mut all));
+    all.sort_unstable_by_key(|(backlog, _)| std::cmp::Reverse(*backlog));
+    let mut ended = 0;
+    for (backlog, token) in all {
+        if excess == 0 {
+            break;
+        }
+        services[token.service()].relieve(token);
+        excess = excess.saturating_sub(backlog);
+        ended += 1;
+    }
+    log::warn!("too much unsent output in all (max_total_output): {ended} connections reset");
 }
 
 /// The selector's descriptor: it is readable when the sockets have something to do. Timers and

@@ -298,7 +298,8 @@ fn abort_is_a_reset() {
 
 fn idle_harness() -> (Harness<Teller>, Fake) {
     let (tell, _told) = mpsc::channel();
-    let limits = Limits { idle_timeout: Some(Duration::from_secs(60)), ..Limits::default() };
+    let idle_timeout = Some(Duration::from_secs(60));
+    let limits = Limits { idle_timeout, line_timeout: None, ..Limits::default() };
     let mut server = Harness::with_limits(Teller(tell), limits);
     let client = server.connect();
     server.sent(client);

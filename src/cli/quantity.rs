@@ -60,11 +60,28 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// A duration or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Patience(pub(crate) Option<Duration>);
+
+/// As [`duration`], or `never`.
+pub(crate) fn patience(text: &str) -> Result<Patience, String> {
+    match text {
+        "never" => Ok(Patience(None)),
+        _ => duration(text).map(Some).map(Patience),
+    }
+}
+
+/// `500/s` or `500`, as a whole number.
+pub(crate) fn rate(text: &str) -> Result<u32, String> {
+    let number = count(text.strip_suffix("/s").unwrap_or(text)).ok();
+    let number = number.and_then(|number| u32::try_from(number).ok());
+    number.ok_or_else(|| "write a whole number above 0, as 500/s".to_owned())
+}
+
 /// `500/s` or `500`.
 pub(crate) fn per_second(text: &str) -> Result<f64, String> {
-    count(text.strip_suffix("/s").unwrap_or(text))
-        .map(|number| number as f64)
-        .map_err(|_| "write a whole number above 0, as 500/s".to_owned())
+    rate(text).map(f64::from)
 }
 
 #[cfg(test)]

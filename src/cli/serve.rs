@@ -23,6 +23,7 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     let mut reactor = Reactor::new()?;
     // Before the first line is out: who has read it may send a signal.
     reactor.stop_on_signals()?;
+    reactor.set_max_total_output(args.max_total_output);
     let mut ready = String::new();
     for target in &targets {
         let address = target.address(args.host);
