@@ -28,19 +28,24 @@ impl Example {
     /// The same with arguments before the address.
     #[track_caller]
     pub fn start_with(name: &str, args: &[&str]) -> Example {
-        let mut command = Command::new(binary(name));
-        let command = command.args(args).arg("127.0.0.1:0");
-        let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (tell, lines) = mpsc::channel();
-        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|l| tell.send(l)));
         // From here on whatever goes wrong kills the child.
-        let mut example = Example { child, addr: SocketAddr::from(([0; 4], 0)), lines };
+        let mut example = Example::run(name, &[args, &["127.0.0.1:0"]].concat());
         let first = example.line();
         let addr = first.strip_prefix("listening on ").and_then(|addr| addr.parse().ok());
         example.addr = addr.unwrap_or_else(|| panic!("{name} began with {first:?}"));
         example
+    }
+
+    /// Starts one that listens nowhere.
+    #[track_caller]
+    pub fn run(name: &str, args: &[&str]) -> Example {
+        let mut command = Command::new(binary(name));
+        let command = command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (tell, lines) = mpsc::channel();
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|l| tell.send(l)));
+        Example { child, addr: SocketAddr::from(([0; 4], 0)), lines }
     }
 
     /// The next line of its stdout.
