@@ -21,6 +21,31 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// What clap says takes several paragraphs: the error, tips, the usage, where to find help.
+    /// The first two matter. `command` is the subcommand, which clap does not always tell.
+    pub(crate) fn usage(error: &clap::Error, command: Option<&str>) -> Failure {
+        let text = error.render().to_string();
+        let mut line = String::new();
+        for paragraph in text.split("\n\n") {
+            let words: Vec<_> = paragraph.split_whitespace().collect();
+            match *words.as_slice() {
+                [] | ["For" | "Usage:", ..] => {}
+                // It does not help, as no argument begins with a dash.
+                ["tip:", "to", "pass", ..] => {}
+                ["error:", ref rest @ ..] => line.push_str(&rest.join(" ")),
+                _ => {
+                    line.push_str("; ");
+                    line.push_str(&words.join(" "));
+                }
+            }
+        }
+        let blank = if command.is_some() { " " } else { "" };
+        line.push_str(&format!("; see reactor{blank}{} --help", command.unwrap_or_default()));
+        Failure::Usage(line)
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -42,34 +67,6 @@ impl From<Error> for Failure {
     }
 }
 
-/// What clap says takes several paragraphs: the error, tips, the usage, where to find help. The
-/// first two matter.
-impl From<clap::Error> for Failure {
-    fn from(error: clap::Error) -> Failure {
-        let text = error.render().to_string();
-        let mut line = String::new();
-        let mut command = "serve";
-        for paragraph in text.split("\n\n") {
-            let words: Vec<_> = paragraph.split_whitespace().collect();
-            match words.first() {
-                None | Some(&"For") => continue,
-                // `Usage: reactor serve [OPTIONS] ...`; without a subcommand an option follows.
-                Some(&"Usage:") => match words.get(2) {
-                    Some(word) if !word.starts_with(['[', '<', '-']) => command = *word,
-                    _ => {}
-                },
-                Some(&"error:") => line.push_str(&words[1..].join(" ")),
-                Some(_) => {
-                    line.push_str("; ");
-                    line.push_str(&words.join(" "));
-                }
-            }
-        }
-        line.push_str(&format!("; see reactor {command} --help"));
-        Failure::Usage(line)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -79,7 +76,7 @@ mod tests {
 
     fn said(args: &[&str]) -> String {
         let error = Args::try_parse_from([&["reactor"], args].concat()).unwrap_err();
-        Failure::from(error).to_string()
+        Failure::usage(&error, Some(args[0])).to_string()
     }
 
     #[test]
@@ -91,8 +88,17 @@ mod tests {
         );
         let level = said(&["serve", "--log", "loud"]);
         assert!(level.contains("[possible values: off, error, warn"), "{level}");
-        assert!(said(&["load"]).ends_with("; see reactor load --help"), "{}", said(&["load"]));
-        assert!(said(&["serf"]).starts_with("unrecognized subcommand 'serf'; tip: "));
+        for args in [&["load"][..], &["load", "1", "--clients", "0"]] {
+            assert!(said(args).ends_with("; see reactor load --help"), "{}", said(args));
+        }
+        assert_eq!(
+            said(&["load", "1", "--clients", "-1"]),
+            "unexpected argument '-1' found; see reactor load --help"
+        );
+        let error = Args::try_parse_from(["reactor", "serf"]).unwrap_err();
+        let serf = Failure::usage(&error, None).to_string();
+        assert!(serf.starts_with("unrecognized subcommand 'serf'; tip: "), "{serf}");
+        assert!(serf.ends_with("; see reactor --help"), "{serf}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod serve;
 mod service;
 mod target;
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -37,7 +38,12 @@ pub(crate) fn main() -> ExitCode {
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
-        Err(error) => Err(Failure::from(error)),
+        Err(error) => {
+            let word = std::env::args_os().nth(1);
+            let word = word.as_deref().and_then(OsStr::to_str);
+            let command = word.filter(|word| Args::command().find_subcommand(word).is_some());
+            Err(Failure::usage(&error, command))
+        }
     };
     log::finish();
     outcome.unwrap_or_else(|failure| {
