@@ -155,7 +155,7 @@ impl Default for Reply {
 }
 
 /// Whether something last done at `last` may be done again now; then it counts as done.
-fn lapsed(last: &mut Nanos, now: Nanos, every: Duration) -> bool {
+pub(crate) fn lapsed(last: &mut Nanos, now: Nanos, every: Duration) -> bool {
     let may = *last == 0 || now - *last >= nanos(every);
     if may {
         *last = now;

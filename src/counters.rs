@@ -24,6 +24,15 @@ pub struct Counters {
     pub bytes_in: u64,
     /// Bytes that the kernel took.
     pub bytes_out: u64,
+    /// Datagrams handed to handlers.
+    pub datagrams_in: u64,
+    /// Datagrams that the kernel took.
+    pub datagrams_out: u64,
+    /// Datagrams that were not sent: too large, refused by the system, or one too many for
+    /// [`max_unsent`](crate::DatagramOptions::max_unsent).
+    pub datagrams_lost: u64,
+    /// Errors in receiving datagrams, those included that could not be had whole.
+    pub datagram_errors: u64,
     /// Panics caught in handlers.
     pub panics: u64,
     /// Turns of the loop.

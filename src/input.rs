@@ -19,7 +19,7 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     /// The buffer only ever grows to the largest read that some service's limits ask for.
-    fn room(&mut self, want: usize) -> &mut [u8] {
+    pub(crate) fn room(&mut self, want: usize) -> &mut [u8] {
         if self.buffer.len() < HEADROOM + want {
             self.buffer.resize(HEADROOM + want, 0);
         }

@@ -63,11 +63,12 @@
 //! | write one of closures, as in Node.js | [`Callbacks`] |
 //! | speak something else than lines, for a while or always | [`Handler::on_bytes`], [`Lines`] |
 //! | send more than should lie in memory | [`Context::request_drain`], [`Handler::on_drain`] |
+//! | speak in datagrams: UDP, multicast, broadcast | [`DatagramHandler`], [`Reactor::datagrams`] |
 //! | do something later | [`Context::set_timer`], [`ServiceContext::set_service_timer`] |
 //! | do blocking work, or reach the handler from another thread | [`Service::handle`], [`Handle`] |
 //! | connect outward | [`ServiceContext::connect`], [`ServiceContext::connect_from`], [`Reactor::connect`] |
 //! | run inside somebody else's loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
-//! | bound what clients may use | [`Limits`], [`CloseReason`] |
+//! | bound what clients may use | [`Limits`], [`DatagramOptions`], [`CloseReason`] |
 //! | see what the loop does | [`Counters`] |
 //! | test a handler without sockets | [`testing`] |
 //! | show one client's text to another, cut commands | [`text`] |
@@ -105,6 +106,7 @@ mod connection;
 mod context;
 mod core;
 mod counters;
+mod datagram;
 mod error;
 mod feed;
 mod flags;
@@ -135,6 +137,7 @@ pub use address::{Address, ToAddress};
 pub use callbacks::Callbacks;
 pub use context::{Context, Writer};
 pub use counters::Counters;
+pub use datagram::{DatagramContext, DatagramHandler, DatagramOptions};
 pub use error::Error;
 pub use handle::{Handle, Service};
 pub use handler::{Farewell, Handler};

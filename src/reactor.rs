@@ -41,8 +41,8 @@ pub struct Reactor<'h> {
     /// The last wait filled the buffer: there may be more, of which a foreign loop that watches
     /// our descriptor under edge triggers would not hear.
     full: bool,
-    services: Vec<Box<dyn Serve + 'h>>,
-    core: Core,
+    pub(crate) services: Vec<Box<dyn Serve + 'h>>,
+    pub(crate) core: Core,
     scratch: Scratch,
     shutdown_timeout: Duration,
     max_total_output: usize,
@@ -152,24 +152,27 @@ impl<'h> Reactor<'h> {
         H: Handler + 'h,
     {
         limits.check()?;
-        if self.core.is_ending() {
-            return Err(Error::ShuttingDown);
-        }
-        let index = self.services.len();
-        if index >= MOST_SERVICES {
-            return Err(Error::TooManyServices);
-        }
+        let index = self.vacancy()?;
         let pool = Pool::new(index, short_name::<H>(), limits);
         let (mailbox, handle) = Mailbox::new(&self.core.shared);
         self.services.push(Box::new(Server::new(handler, pool, mailbox)));
         Ok(Service { index, address: None, handle })
     }
 
+    /// The number of the next service.
+    pub(crate) fn vacancy(&self) -> Result<usize, Error> {
+        match self.services.len() {
+            _ if self.core.is_ending() => Err(Error::ShuttingDown),
+            MOST_SERVICES.. => Err(Error::TooManyServices),
+            index => Ok(index),
+        }
+    }
+
     /// Gives a service one more listener: the same handler, connections and limits. Says where
     /// it listens.
     ///
     /// # Errors
-    /// Those of [`listen`](Self::listen).
+    /// Those of [`listen`](Self::listen), and [`Error::Datagrams`].
     ///
     /// # Panics
     /// If the service is of another reactor with more services than this one.
@@ -188,8 +191,8 @@ impl<'h> Reactor<'h> {
     /// [`ServiceContext::connect`](crate::ServiceContext::connect).
     ///
     /// # Errors
-    /// [`Error::Address`] where text is no address, [`Error::ShuttingDown`]. That nobody answers
-    /// is told to the handler.
+    /// [`Error::Address`] where text is no address, [`Error::Datagrams`], [`Error::ShuttingDown`].
+    /// That nobody answers is told to the handler.
     ///
     /// # Panics
     /// If the service is of another reactor with more services than this one.

@@ -17,7 +17,7 @@ use crate::{Address, CloseReason, ConnId, Error, Handler};
 /// Connections that one service serves in a turn; the rest wait for the next one.
 const SERVED_PER_TURN: usize = 256;
 /// Messages that one service takes in a turn.
-const MESSAGES_PER_TURN: usize = 1024;
+pub(crate) const MESSAGES_PER_TURN: usize = 1024;
 /// While shutting down nobody is waited for as long as [`linger`](crate::Limits::linger) says.
 const LINGER_AT_SHUTDOWN: Duration = Duration::from_millis(500);
 

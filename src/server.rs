@@ -18,7 +18,7 @@ use crate::watch::Watch;
 use crate::{CloseReason, ConnId, Context, Farewell, Handler, Limits, ServiceContext};
 
 /// Timers that one service fires in a turn.
-const TIMERS_PER_TURN: usize = 1024;
+pub(crate) const TIMERS_PER_TURN: usize = 1024;
 
 /// What the handler says to one that the loop closes; nothing, should it panic.
 fn last_words<H: Handler>(

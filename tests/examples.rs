@@ -2,6 +2,8 @@
 
 #[path = "util/example.rs"]
 mod example;
+#[path = "util/namespace.rs"]
+mod namespace;
 mod util;
 
 use std::io::Read as _;
@@ -10,6 +12,7 @@ use std::process::Command;
 use std::thread;
 
 use example::{Example, binary};
+use namespace::inside;
 use util::{Client, PATIENCE, until};
 
 #[test]
@@ -142,6 +145,30 @@ fn client_prints_what_the_server_says_and_tells_how_it_ended() {
 }
 
 #[test]
+fn discover_hears_two_announcers_and_forgets_one_that_is_killed() {
+    if !inside("true") {
+        return;
+    }
+    let echo = Example::run("announce", &[]);
+    let discover = Example::run("discover", &[]);
+    assert_eq!(discover.line(), "+ echo 127.0.0.1:2323");
+    let time = Example::run("announce", &["ti\x1b[2Jme", "127.0.0.1:2205"]);
+    // On a busy machine others may come and go.
+    let next_about_time = || loop {
+        let line = discover.line();
+        if line.contains("2205") {
+            return line;
+        }
+    };
+    assert_eq!(next_about_time(), "+ ti?[2Jme 127.0.0.1:2205");
+    drop(time);
+    assert_eq!(next_about_time(), "- ti?[2Jme 127.0.0.1:2205");
+    // One that comes later asks, and is heard by all.
+    assert_eq!(Example::run("discover", &[]).line(), "+ echo 127.0.0.1:2323");
+    drop(echo);
+}
+
+#[test]
 fn dumb_http_client_prints_every_byte_until_the_server_closes() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
@@ -196,14 +223,18 @@ fn each_is_short_and_says_what_to_try() {
         let head = head.join("\n");
         assert!(head.contains(&format!("$ cargo run --example {name}\n")), "{name}: how to run it");
         let tries = head.contains("nc 127.0.0.1 80") || head.contains("nc -l 127.0.0.1 80");
-        assert!(name == "testing" || tries, "{name}: the nc line");
+        // Those without a server.
+        let alone = ["testing", "announce", "discover"].contains(&&*name);
+        assert!(alone || tries, "{name}: the nc line");
         names.push(name);
     }
     names.sort();
     let wanted = [
         "admin_console",
+        "announce",
         "callbacks",
         "client",
+        "discover",
         "dumb_http_client",
         "embed",
         "foreign_loop",

@@ -2,15 +2,19 @@
 
 #[path = "util/load.rs"]
 mod load;
+#[path = "util/namespace.rs"]
+mod namespace;
 #[path = "util/program.rs"]
 mod program;
 mod util;
 
-use std::net::TcpListener;
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::mpsc::channel;
 
 use load::{Servers, clean, json, latencies, load, number, spoilt};
+use namespace::inside;
 use program::{Folder, Program, REACTOR};
 use serde_json::Value;
 
@@ -115,6 +119,30 @@ fn a_unix_socket_and_a_ramp() {
     assert_eq!(servers.place("echo"), place);
     let result = clean(&place, 11, &["--ramp=100/s"]);
     assert!(number(&result, "connect_s") >= 0.09, "{result}");
+}
+
+#[test]
+fn where_an_address_has_no_port_left_the_next_ones_are_used() {
+    // Twenty ports for each source address.
+    if !inside("echo 40000 40019 > /proc/sys/net/ipv4/ip_local_port_range") {
+        return;
+    }
+    let program = Program::serve(&["echo=2323"]);
+    let place = program.addr("echo");
+    let mut others = Vec::new();
+    let full = loop {
+        match TcpStream::connect(place) {
+            Ok(stream) => others.push(stream),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((others.len(), full.kind()), (20, ErrorKind::AddrNotAvailable));
+    // Few enough for one address, if nobody else used it.
+    let place = place.to_string();
+    clean(&place, 15, &[]);
+    clean(&place, 15, &["--mode=churn"]);
+    // More than two addresses have: by turns from the beginning, and one of them is full.
+    clean(&place, 50, &["--mode=idle"]);
 }
 
 #[test]

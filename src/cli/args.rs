@@ -7,6 +7,8 @@ use clap::{Parser, Subcommand};
 use log::LevelFilter;
 use reactor::{Limits, Rate};
 
+use super::announce::Announce;
+use super::discover::Discover;
 use super::failure::Failure;
 use super::forward::Forward;
 use super::load::Load;
@@ -27,6 +29,7 @@ pub(crate) enum Command {
     Serve(Serve),
     Load(Load),
     Forward(Forward),
+    Discover(Discover),
 }
 
 /// Serve one or more services until SIGINT or SIGTERM.
@@ -132,6 +135,9 @@ pub(crate) struct Serve {
     /// LIST that is still being sent count too.
     #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = bytes)]
     pub(crate) roulette_memory: usize,
+
+    #[command(flatten)]
+    pub(crate) announce: Announce,
 
     /// What to log on stderr, and all that is worse.
     #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]

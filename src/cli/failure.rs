@@ -1,7 +1,10 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use clap::CommandFactory;
 use reactor::Error;
+
+use super::args::Args;
 
 /// Why the program gives up: one line, with the remedy where there is one.
 #[derive(Debug)]
@@ -18,31 +21,6 @@ impl Failure {
             Failure::Usage(_) => ExitCode::from(2),
             Failure::Runtime(_) => ExitCode::FAILURE,
         }
-    }
-}
-
-impl Failure {
-    /// What clap says takes several paragraphs: the error, tips, the usage, where to find help.
-    /// The first two matter. `command` is the subcommand, which clap does not always tell.
-    pub(crate) fn usage(error: &clap::Error, command: Option<&str>) -> Failure {
-        let text = error.render().to_string();
-        let mut line = String::new();
-        for paragraph in text.split("\n\n") {
-            let words: Vec<_> = paragraph.split_whitespace().collect();
-            match *words.as_slice() {
-                [] | ["For" | "Usage:", ..] => {}
-                // It does not help, as no argument begins with a dash.
-                ["tip:", "to", "pass", ..] => {}
-                ["error:", ref rest @ ..] => line.push_str(&rest.join(" ")),
-                _ => {
-                    line.push_str("; ");
-                    line.push_str(&words.join(" "));
-                }
-            }
-        }
-        let blank = if command.is_some() { " " } else { "" };
-        line.push_str(&format!("; see reactor{blank}{} --help", command.unwrap_or_default()));
-        Failure::Usage(line)
     }
 }
 
@@ -67,16 +45,41 @@ impl From<Error> for Failure {
     }
 }
 
+/// What clap says takes several paragraphs: the error, tips, the usage, where to find help. The
+/// first two matter.
+impl Failure {
+    /// `command` is the word that was given for one.
+    pub(crate) fn usage(error: &clap::Error, command: &str) -> Failure {
+        let text = error.render().to_string();
+        let mut line = String::new();
+        for paragraph in text.split("\n\n") {
+            let words: Vec<_> = paragraph.split_whitespace().collect();
+            match words[..] {
+                [] | ["For" | "Usage:", ..] => {}
+                // It would not help: no argument begins with a dash.
+                ["tip:", "to", "pass", ..] => {}
+                ["error:", ref rest @ ..] => line.push_str(&rest.join(" ")),
+                _ => {
+                    line.push_str("; ");
+                    line.push_str(&words.join(" "));
+                }
+            }
+        }
+        let known = Args::command().find_subcommand(command).map(|_| format!("{command} "));
+        line.push_str(&format!("; see reactor {}--help", known.unwrap_or_default()));
+        Failure::Usage(line)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::args::Args;
 
     fn said(args: &[&str]) -> String {
         let error = Args::try_parse_from([&["reactor"], args].concat()).unwrap_err();
-        Failure::usage(&error, Some(args[0])).to_string()
+        Failure::usage(&error, args[0]).to_string()
     }
 
     #[test]
@@ -88,15 +91,12 @@ mod tests {
         );
         let level = said(&["serve", "--log", "loud"]);
         assert!(level.contains("[possible values: off, error, warn"), "{level}");
-        for args in [&["load"][..], &["load", "1", "--clients", "0"]] {
-            assert!(said(args).ends_with("; see reactor load --help"), "{}", said(args));
-        }
-        assert_eq!(
-            said(&["load", "1", "--clients", "-1"]),
-            "unexpected argument '-1' found; see reactor load --help"
-        );
-        let error = Args::try_parse_from(["reactor", "serf"]).unwrap_err();
-        let serf = Failure::usage(&error, None).to_string();
+        assert!(said(&["load"]).ends_with("; see reactor load --help"), "{}", said(&["load"]));
+        let mode = said(&["load", "1", "--mode", "loud"]);
+        assert!(mode.ends_with("; see reactor load --help"), "{mode}");
+        let dash = said(&["load", "1", "--clients", "-1"]);
+        assert_eq!(dash, "unexpected argument '-1' found; see reactor load --help");
+        let serf = said(&["serf"]);
         assert!(serf.starts_with("unrecognized subcommand 'serf'; tip: "), "{serf}");
         assert!(serf.ends_with("; see reactor --help"), "{serf}");
     }

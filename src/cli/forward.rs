@@ -7,7 +7,7 @@ use reactor::{Address, Limits, Reactor, services};
 use super::args::levels;
 use super::failure::Failure;
 use super::quantity::{count, duration};
-use super::serve::{announce, run};
+use super::serve::{run, say_ready};
 use super::{descriptors, log as stderr_log, target};
 
 /// Forward a port: each client of LISTEN is connected to TARGET, and bytes go both ways as they
@@ -88,6 +88,6 @@ pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
     let handler = services::Forward::new(args.target.clone());
     let service = reactor.listen_with(&args.listen, handler, args.limits())?;
     descriptors::report(&raised);
-    announce(&format!("forward listening on {service}\n"));
+    say_ready(&format!("forward listening on {service}\n"));
     run(&mut reactor)
 }

@@ -1,8 +1,10 @@
 //! The program's command line. Nothing here uses `println!` and its like, which panic where the
 //! other end of the pipe is gone or the disk is full; what cannot be said is not said.
 
+mod announce;
 mod args;
 mod descriptors;
+mod discover;
 mod failure;
 mod forward;
 mod load;
@@ -13,7 +15,6 @@ mod serve;
 mod service;
 mod target;
 
-use std::ffi::OsStr;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ pub(crate) fn main() -> ExitCode {
     let outcome = match Args::try_parse() {
         Ok(Args { command: Some(Command::Serve(args)) }) => serve::serve(&args),
         Ok(Args { command: Some(Command::Load(args)) }) => load::load(&args),
+        Ok(Args { command: Some(Command::Discover(args)) }) => discover::discover(&args),
         Ok(Args { command: Some(Command::Forward(args)) }) => forward::forward(&args),
         Ok(Args { command: None }) => {
             let _ = Args::command().print_help();
@@ -39,10 +41,8 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            let word = std::env::args_os().nth(1);
-            let word = word.as_deref().and_then(OsStr::to_str);
-            let command = word.filter(|word| Args::command().find_subcommand(word).is_some());
-            Err(Failure::usage(&error, command))
+            let command = std::env::args_os().nth(1).unwrap_or_default();
+            Err(Failure::usage(&error, &command.to_string_lossy()))
         }
     };
     log::finish();

@@ -61,6 +61,11 @@ impl Program {
         }
     }
 
+    /// The next line of stdout, if it is there already.
+    pub fn try_line(&self) -> Option<String> {
+        self.stdout.try_recv().ok()
+    }
+
     /// Where the service says that it listens.
     #[track_caller]
     pub fn place(&self, service: &str) -> String {
