@@ -14,7 +14,7 @@ use crate::pool::Pool;
 use crate::serve::Serve;
 use crate::server::Server;
 use crate::timer::Nanos;
-use crate::{Address, ConnId, Counters, Error, Handler, Limits, Service, ToAddress};
+use crate::{Address, ConnId, Counters, Error, Exit, Handler, Limits, Service, ToAddress};
 
 /// Events fetched in one wait to begin with; a wait that fills the buffer doubles it.
 const EVENTS: usize = 1024;
@@ -58,20 +58,6 @@ enum Phase {
     /// Everybody is being closed; what is not gone by then is cut.
     Draining(Nanos),
     Done(Exit),
-}
-
-/// How a reactor came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// Nobody had to be cut off: the kernel has taken all that was sent, or the client was gone
-    /// or [closed](crate::CloseReason) for not taking it.
-    Clean,
-    /// Some did not take their last output before the shutdown timeout, or before a second
-    /// signal.
-    Cut {
-        /// How many.
-        connections: usize,
-    },
 }
 
 impl<'h> Reactor<'h> {

@@ -22,8 +22,14 @@ impl Example {
     /// Starts it on a free port and waits until it says where it listens.
     #[track_caller]
     pub fn start(name: &str) -> Example {
+        Example::start_with(name, &[])
+    }
+
+    /// The same with arguments before the address.
+    #[track_caller]
+    pub fn start_with(name: &str, args: &[&str]) -> Example {
         // From here on whatever goes wrong kills the child.
-        let mut example = Example::run(name, &["127.0.0.1:0"]);
+        let mut example = Example::run(name, &[args, &["127.0.0.1:0"]].concat());
         let first = example.line();
         let addr = first.strip_prefix("listening on ").and_then(|addr| addr.parse().ok());
         example.addr = addr.unwrap_or_else(|| panic!("{name} began with {first:?}"));
@@ -46,6 +52,10 @@ impl Example {
     #[track_caller]
     pub fn line(&self) -> String {
         self.lines.recv_timeout(PATIENCE).expect("the example printed no line")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn connect(&self) -> Client {

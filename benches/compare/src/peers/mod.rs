@@ -3,6 +3,7 @@
 mod calloop;
 mod floor;
 mod message_io;
+mod models;
 mod node;
 mod ours;
 mod threads;
@@ -11,6 +12,8 @@ mod tokio;
 use std::io::{self, Write};
 
 use clap::ValueEnum;
+
+pub use models::{MODELS, build as build_models};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Service {
@@ -60,7 +63,7 @@ pub const PEERS: &[Peer] = &[
 ];
 
 pub fn find(name: &str) -> Option<&'static Peer> {
-    PEERS.iter().find(|peer| peer.name == name)
+    PEERS.iter().chain(MODELS).find(|peer| peer.name == name)
 }
 
 /// Those that can run here, and a word about those that cannot.
