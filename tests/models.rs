@@ -30,7 +30,7 @@ fn models() -> impl Iterator<Item = &'static str> {
 }
 
 fn start(model: &str) -> Example {
-    Example::start_with("models", &[model])
+    Example::start_by(Command::new(binary("models")).args([model, "127.0.0.1:0"]))
 }
 
 /// Greeted.
@@ -215,6 +215,22 @@ fn a_process_that_dies_takes_its_own_client_only_and_is_buried() {
     echo(&mut second, "on and on");
     third.send("bye\n");
     assert_eq!(third.rest(), b"> BYE\n");
+}
+
+#[test]
+fn without_a_descriptor_for_a_newcomer_the_servers_wait_for_one() {
+    for model in [THREADS, POOL, "readiness"] {
+        let script = "ulimit -n 20 && exec \"$0\" \"$@\" 2>&1";
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).arg(binary("models")).args([model, "127.0.0.1:0"]);
+        let server = Example::start_by(&mut shell);
+        let mut first = join(&server);
+        let crowd: Vec<Client> = (0..40).map(|_| server.connect()).collect();
+        assert!(server.line().starts_with("cannot accept: "), "{model}");
+        echo(&mut first, "not in the way");
+        drop(crowd);
+        echo(&mut join(&server), "room again");
+    }
 }
 
 #[test]

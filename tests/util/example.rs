@@ -22,26 +22,28 @@ impl Example {
     /// Starts it on a free port and waits until it says where it listens.
     #[track_caller]
     pub fn start(name: &str) -> Example {
-        Example::start_with(name, &[])
+        Example::start_by(Command::new(binary(name)).arg("127.0.0.1:0"))
     }
 
-    /// The same with arguments before the address.
+    /// The same by a command of one's own.
     #[track_caller]
-    pub fn start_with(name: &str, args: &[&str]) -> Example {
+    pub fn start_by(command: &mut Command) -> Example {
         // From here on whatever goes wrong kills the child.
-        let mut example = Example::run(name, &[args, &["127.0.0.1:0"]].concat());
+        let mut example = Example::spawn(command);
         let first = example.line();
         let addr = first.strip_prefix("listening on ").and_then(|addr| addr.parse().ok());
-        example.addr = addr.unwrap_or_else(|| panic!("{name} began with {first:?}"));
+        example.addr = addr.unwrap_or_else(|| panic!("the first line is {first:?}"));
         example
     }
 
     /// Starts one that listens nowhere.
     #[track_caller]
     pub fn run(name: &str, args: &[&str]) -> Example {
-        let mut command = Command::new(binary(name));
-        let command = command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        Example::spawn(Command::new(binary(name)).args(args))
+    }
+
+    fn spawn(command: &mut Command) -> Example {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (tell, lines) = mpsc::channel();
         thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|l| tell.send(l)));
