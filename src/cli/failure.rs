@@ -54,10 +54,12 @@ impl Failure {
         let mut line = String::new();
         for paragraph in text.split("\n\n") {
             let words: Vec<_> = paragraph.split_whitespace().collect();
-            match words.first() {
-                None | Some(&("For" | "Usage:")) => continue,
-                Some(&"error:") => line.push_str(&words[1..].join(" ")),
-                Some(_) => {
+            match words[..] {
+                [] | ["For" | "Usage:", ..] => {}
+                // It would not help: no argument begins with a dash.
+                ["tip:", "to", "pass", ..] => {}
+                ["error:", ref rest @ ..] => line.push_str(&rest.join(" ")),
+                _ => {
                     line.push_str("; ");
                     line.push_str(&words.join(" "));
                 }
@@ -92,6 +94,8 @@ mod tests {
         assert!(said(&["load"]).ends_with("; see reactor load --help"), "{}", said(&["load"]));
         let mode = said(&["load", "1", "--mode", "loud"]);
         assert!(mode.ends_with("; see reactor load --help"), "{mode}");
+        let dash = said(&["load", "1", "--clients", "-1"]);
+        assert_eq!(dash, "unexpected argument '-1' found; see reactor load --help");
         let serf = said(&["serf"]);
         assert!(serf.starts_with("unrecognized subcommand 'serf'; tip: "), "{serf}");
         assert!(serf.ends_with("; see reactor --help"), "{serf}");

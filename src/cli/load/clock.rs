@@ -24,8 +24,6 @@ pub(crate) struct Clock {
     /// The last line that was read, and its time: thousands of clients get the same.
     line: Vec<u8>,
     said: Option<DateTime>,
-    /// Lines of the first client that was closed.
-    count: Option<u64>,
     /// The first times from line to line, as long as the rhythm is not known.
     gaps: Vec<u64>,
 }
@@ -85,7 +83,6 @@ impl Part for Clock {
     type Session = Session;
 
     const GREETING: &str = "";
-    const AT_ONCE: bool = true;
 
     fn take(
         &mut self,
@@ -106,9 +103,11 @@ impl Part for Clock {
             let turned_back = |said: DateTime| before.is_some_and(|it| said + hour < it);
             if said.is_none_or(turned_back) {
                 crew.tally.wrong(Fault::WrongReply, line, b"{'time' : '...'}\n");
-            } else {
-                crew.right(1, now);
+                // It is no clock, and may never end.
+                cx.close();
+                return bytes.len();
             }
+            crew.right(1, now);
             if session.lines > 0 {
                 self.gap(&mut crew.tally, now - session.when);
             }
@@ -126,7 +125,7 @@ impl Part for Clock {
 
     fn ended(&mut self, crew: &mut Crew, cx: &mut Context<'_, Client<Session>>) -> bool {
         let lines = cx.session().part.lines;
-        if *self.count.get_or_insert(lines) != lines {
+        if *crew.tally.lines_each.get_or_insert(lines) != lines {
             crew.tally.fault(Fault::LineCount, 1);
         }
         true
