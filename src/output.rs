@@ -164,8 +164,14 @@ impl Output {
                 Some(backlog) => backlog.as_slices().0,
                 None => arena.bytes(self.segment),
             };
+            let some_left = !unsent.is_empty();
             let outcome = match unsent {
-                [] => Some(Flushed::All),
+                // Some may have been taken that is not out yet.
+                [] => match to.flush() {
+                    Ok(()) => Some(Flushed::All),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => Some(Flushed::Blocked),
+                    Err(error) => return Err(error),
+                },
                 _ if *written >= WRITE_BUDGET => Some(Flushed::Budget),
                 _ => match to.write(&unsent[..unsent.len().min(WRITE_BUDGET - *written)]) {
                     Ok(0) => return Err(ErrorKind::WriteZero.into()),
@@ -180,7 +186,7 @@ impl Output {
                 },
             };
             if let Some(outcome) = outcome {
-                if outcome != Flushed::All {
+                if some_left {
                     // The arena is cleared after this: what is left needs a place of its own.
                     self.spill(arena);
                 }

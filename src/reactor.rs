@@ -13,6 +13,8 @@ use crate::input::Scratch;
 use crate::pool::Pool;
 use crate::serve::Serve;
 use crate::server::Server;
+#[cfg(feature = "signals")]
+use crate::signals;
 use crate::timer::Nanos;
 use crate::{
     Address, ConnId, Counters, Error, Exit, Handler, Limits, Service, ToAddress, ToListen,
@@ -49,9 +51,10 @@ pub struct Reactor<'h> {
     shutdown_timeout: Duration,
     max_total_output: usize,
     phase: Phase,
+    #[cfg(feature = "signals")]
     signals_seen: usize,
     #[cfg(feature = "signals")]
-    signals: Option<signal_hook_mio::v1_0::Signals>,
+    signals: signals::Signals,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,9 +85,10 @@ impl<'h> Reactor<'h> {
             shutdown_timeout: Duration::from_secs(10),
             max_total_output: MAX_TOTAL_OUTPUT,
             phase: Phase::Running,
+            #[cfg(feature = "signals")]
             signals_seen: 0,
             #[cfg(feature = "signals")]
-            signals: None,
+            signals: signals::Signals::default(),
         })
     }
 
@@ -287,15 +291,18 @@ impl<'h> Reactor<'h> {
     /// [`Error::Io`] when the system refuses.
     #[cfg(feature = "signals")]
     pub fn stop_on_signals(&mut self) -> Result<(), Error> {
-        use signal_hook::consts::{SIGINT, SIGTERM};
-        let mut signals = signal_hook_mio::v1_0::Signals::new([SIGINT, SIGTERM])
-            .map_err(Error::io("cannot catch signals"))?;
-        self.poll
-            .registry()
-            .register(&mut signals, Token::SIGNALS.into(), mio::Interest::READABLE)
-            .map_err(Error::io("cannot watch for signals"))?;
-        self.signals = Some(signals);
-        Ok(())
+        self.signals.catch(&signals::ENDING, self.poll.registry())
+    }
+
+    /// Makes SIGHUP, which would end the process, read the certificates of the listeners again
+    /// (`Tls::reload`, with the feature `tls`); the log says what came of it. Where there are none
+    /// it only says that.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system refuses.
+    #[cfg(feature = "signals")]
+    pub fn reload_on_hangup(&mut self) -> Result<(), Error> {
+        self.signals.catch(&signals::HANGUP, self.poll.registry())
     }
 
     // ---- The steps of a turn ----
@@ -332,9 +339,9 @@ impl<'h> Reactor<'h> {
 
     /// Tells every service what the selector said; work is done later, in turn.
     fn dispatch(&mut self) {
-        #[cfg_attr(not(feature = "signals"), expect(unused_mut))]
-        let mut signalled = 0;
         let mut count = 0;
+        #[cfg(feature = "signals")]
+        let mut caught = signals::Caught::default();
         for event in &self.events {
             count += 1;
             match Token::from(event.token()) {
@@ -343,10 +350,7 @@ impl<'h> Reactor<'h> {
                     self.services.iter_mut().for_each(|service| service.mail());
                 }
                 #[cfg(feature = "signals")]
-                Token::SIGNALS => {
-                    let signals = self.signals.iter_mut();
-                    signalled += signals.map(|signals| signals.pending().count()).sum::<usize>();
-                }
+                Token::SIGNALS => caught = self.signals.take(),
                 token => {
                     if let Some(service) = self.services.get_mut(token.service()) {
                         service.ready(token, event.into());
@@ -354,9 +358,8 @@ impl<'h> Reactor<'h> {
                 }
             }
         }
-        for _ in 0..signalled {
-            self.signalled();
-        }
+        #[cfg(feature = "signals")]
+        self.signalled(&caught);
         self.full = count == self.events.capacity();
         if self.full && count < MOST_EVENTS {
             // Quiet connections must not wait for the busy ones to leave room.
@@ -364,14 +367,20 @@ impl<'h> Reactor<'h> {
         }
     }
 
-    fn signalled(&mut self) {
-        self.signals_seen += 1;
-        if self.signals_seen == 1 {
-            log::info!("signal: shutting down; a second one ends at once");
-            self.core.stop = true;
-        } else if self.exit().is_none() {
-            log::warn!("second signal: ending at once");
-            self.cut();
+    #[cfg(feature = "signals")]
+    fn signalled(&mut self, caught: &signals::Caught) {
+        for _ in 0..caught.ending {
+            self.signals_seen += 1;
+            if self.signals_seen == 1 {
+                log::info!("signal: shutting down; a second one ends at once");
+                self.core.stop = true;
+            } else if self.exit().is_none() {
+                log::warn!("second signal: ending at once");
+                self.cut();
+            }
+        }
+        if caught.hangup {
+            self.core.reload();
         }
     }
 
