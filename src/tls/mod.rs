@@ -121,7 +121,6 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
         let why = format!("it is not valid before {}; is the clock right?", validity.not_before);
         return Err(Error::certificate(path, &why));
     }
-    log::info!("certificate {}: valid until {}", path.display(), validity.not_after);
     Ok(chain)
 }
 

@@ -5,8 +5,9 @@ use rustls::{ServerConfig, ServerConnection};
 
 use crate::net::Stream;
 
-/// Reads of the socket, of 4 KiB, that may give no plaintext before the others have their turn.
-const FRUITLESS_READS: usize = 16;
+/// Reads of the socket, of 4 KiB, that may give no plaintext before the others have their turn. The
+/// largest records take one more.
+const FRUITLESS_READS: usize = 4;
 
 /// A stream that speaks TLS over another one, as non-blocking as that is.
 ///
