@@ -287,6 +287,27 @@ mod tests {
         assert!(output.backlog.is_none());
     }
 
+    /// Takes all and sends none of it, as encryption over a full socket does.
+    struct Holding;
+
+    impl Write for Holding {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            Ok(buf.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Err(ErrorKind::WouldBlock.into())
+        }
+    }
+
+    #[test]
+    fn what_was_taken_and_is_not_out_waits_for_an_event_and_owns_no_memory() {
+        let (mut arena, mut output, mut written) = (Arena::default(), Output::default(), 0);
+        send(&mut output, &mut arena, b"abc");
+        assert_eq!(output.flush(&mut Holding, &arena, &mut written).unwrap(), Flushed::Blocked);
+        assert_eq!((written, output.backlog.is_none()), (3, true));
+    }
+
     #[test]
     fn one_turn_writes_no_more_than_its_budget() {
         let (mut arena, mut output) = (Arena::default(), Output::default());

@@ -208,16 +208,18 @@ fn a_reset_is_told_of_once() {
     assert_eq!(server.stop().open, 0);
 }
 
-/// Sends 16 megabytes for each line, and closes.
+/// Sends 16 megabytes for each line, more than the sockets' buffers take; closes after `close`.
 struct Megabytes;
 
 impl Handler for Megabytes {
     type Session = ();
     type Message = ();
 
-    fn on_line(&mut self, cx: &mut Context<'_, ()>, _: &[u8]) {
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
         cx.send(vec![b'x'; 16 << 20]);
-        cx.close();
+        if line == b"close" {
+            cx.close();
+        }
     }
 }
 
@@ -226,8 +228,10 @@ fn a_reply_that_has_to_wait_arrives_whole_before_the_end() {
     let server = secure("whole", Limits::default(), || Megabytes);
     for _ in 0..5 {
         let mut client = server.pem.connect(server.addr);
-        // More than the sockets' buffers take.
         client.send("go\n");
+        client.until("all of it", |client| client.received.len() == 16 << 20);
+        client.received.clear();
+        client.send("close\n");
         let (all, end) = client.rest();
         assert_eq!((all.len(), end), (16 << 20, End::Clean));
     }
