@@ -14,7 +14,8 @@ pub struct Counters {
     pub accepted: u64,
     /// Outbound connections begun.
     pub dialled: u64,
-    /// Newcomers turned away: past `max_connections`, or out of file descriptors.
+    /// Newcomers turned away: past `max_connections` or `max_per_peer`, out of file descriptors,
+    /// or from an address that is not [allowed](crate::Listen::allow).
     pub refused: u64,
     /// Connections that handlers have been told of (`on_open`) and not yet of their end.
     pub open: u64,

@@ -68,6 +68,7 @@
 //! | do blocking work, or reach the handler from another thread | [`Service::handle`], [`Handle`] |
 //! | connect outward | [`ServiceContext::connect`], [`ServiceContext::connect_from`], [`Reactor::connect`] |
 //! | run inside somebody else's loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
+//! | say who may connect | [`Listen`], [`Networks`] |
 //! | bound what clients may use | [`Limits`], [`DatagramOptions`], [`CloseReason`] |
 //! | see what the loop does | [`Counters`] |
 //! | test a handler without sockets | [`testing`] |
@@ -117,7 +118,9 @@ mod id;
 mod input;
 mod limits;
 mod line;
+mod listen;
 mod net;
+mod networks;
 mod output;
 mod peer;
 mod pipe;
@@ -146,6 +149,8 @@ pub use handler::{Farewell, Handler};
 pub use id::ConnId;
 pub use limits::{Limits, Rate};
 pub use line::Lines;
+pub use listen::{Listen, ToListen};
+pub use networks::Networks;
 pub use reactor::Reactor;
 pub use reason::CloseReason;
 pub use service_context::ServiceContext;

@@ -3,7 +3,8 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -178,13 +179,17 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    pub(crate) fn bind(address: &Address, limits: &Limits) -> Result<Socket, Error> {
+    pub(crate) fn bind(
+        address: &Address,
+        unix_mode: Option<u32>,
+        limits: &Limits,
+    ) -> Result<Socket, Error> {
         match address {
             Address::Tcp(addr) => bind_tcp(*addr, limits),
             Address::Unix(path) => {
                 check_unix_path(address, path)?;
-                UnixListener::bind(path)
-                    .and_then(|listener| Ok(Socket::Unix(listener, UnixPath::new(path)?)))
+                check_unix_mode(address, unix_mode)?;
+                bind_unix(path, unix_mode)
             }
         }
         .map_err(|error| Error::listen(address, error))
@@ -246,6 +251,25 @@ fn bind_tcp(addr: SocketAddr, limits: &Limits) -> io::Result<Socket> {
     Ok(Socket::Tcp(TcpListener::from_std(socket.into())))
 }
 
+/// The mode is kept from the first moment on: nobody can connect to what does not listen yet.
+fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
+    use socket2::{Domain, SockAddr, Type};
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    if let Some(mode) = mode {
+        // Linux then makes the file with this mode less the umask; others refuse.
+        let file = fs::File::from(OwnedFd::from(socket.try_clone()?));
+        let _ = file.set_permissions(fs::Permissions::from_mode(mode));
+    }
+    socket.bind(&SockAddr::unix(path)?)?;
+    let path = UnixPath::new(path)?;
+    if let Some(mode) = mode {
+        fs::set_permissions(&path.path, fs::Permissions::from_mode(mode))?;
+    }
+    socket.listen(BACKLOG)?;
+    Ok(Socket::Unix(UnixListener::from_std(OwnedFd::from(socket).into()), path))
+}
+
 /// Says what stands in the way of a Unix socket: bind's own "address in use" does not.
 fn check_unix_path(address: &Address, path: &Path) -> Result<(), Error> {
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
@@ -263,6 +287,13 @@ fn check_unix_path(address: &Address, path: &Path) -> Result<(), Error> {
         }
     };
     let source = io::ErrorKind::AddrInUse.into();
+    Err(Error::Listen { address: address.clone(), why, source })
+}
+
+fn check_unix_mode(address: &Address, mode: Option<u32>) -> Result<(), Error> {
+    let Some(mode) = mode.filter(|mode| *mode > 0o777) else { return Ok(()) };
+    let why = format!("the mode {mode:#o} has more than permissions; write one up to 0o777");
+    let source = io::ErrorKind::InvalidInput.into();
     Err(Error::Listen { address: address.clone(), why, source })
 }
 
@@ -335,7 +366,7 @@ mod tests {
             ..Limits::default()
         };
         let address = Address::Tcp(([127, 0, 0, 1], 0).into());
-        let server = Socket::bind(&address, &limits).unwrap();
+        let server = Socket::bind(&address, None, &limits).unwrap();
         let dialled = Stream::connect(None, &server.local_addr().unwrap()).unwrap();
         dialled.set_options(&limits);
         let accepted = loop {

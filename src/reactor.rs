@@ -14,7 +14,9 @@ use crate::pool::Pool;
 use crate::serve::Serve;
 use crate::server::Server;
 use crate::timer::Nanos;
-use crate::{Address, ConnId, Counters, Error, Exit, Handler, Limits, Service, ToAddress};
+use crate::{
+    Address, ConnId, Counters, Error, Exit, Handler, Limits, Service, ToAddress, ToListen,
+};
 
 /// Events fetched in one wait to begin with; a wait that fills the buffer doubles it.
 const EVENTS: usize = 1024;
@@ -87,14 +89,15 @@ impl<'h> Reactor<'h> {
     }
 
     /// Serves a protocol at an address, with the default [`Limits`]. Port 0 asks for a free
-    /// port; [`Service::address`] has the real one.
+    /// port; [`Service::address`] has the real one. A [`Listen`](crate::Listen) says more than an
+    /// address: who may come.
     ///
     /// # Errors
     /// [`Error::Address`], [`Error::Listen`] (with the remedy), [`Error::TooManyServices`],
     /// [`Error::ShuttingDown`]. The reactor goes on as if it had not been asked.
     pub fn listen<H>(
         &mut self,
-        address: impl ToAddress,
+        address: impl ToListen,
         handler: H,
     ) -> Result<Service<H::Message>, Error>
     where
@@ -109,16 +112,16 @@ impl<'h> Reactor<'h> {
     /// Those of `listen`, and [`Error::Limit`].
     pub fn listen_with<H>(
         &mut self,
-        address: impl ToAddress,
+        address: impl ToListen,
         handler: H,
         limits: Limits,
     ) -> Result<Service<H::Message>, Error>
     where
         H: Handler + 'h,
     {
-        let address = address.to_address()?;
+        let listen = address.to_listen()?;
         let mut service = self.add(handler, limits)?;
-        match self.services[service.index].listen(&address, &mut self.core) {
+        match self.services[service.index].listen(listen, &mut self.core) {
             Ok(local) => service.address = Some(local),
             Err(error) => {
                 self.services.pop();
@@ -165,12 +168,12 @@ impl<'h> Reactor<'h> {
     pub fn bind<M>(
         &mut self,
         service: &Service<M>,
-        address: impl ToAddress,
+        address: impl ToListen,
     ) -> Result<Address, Error> {
         if self.core.is_ending() {
             return Err(Error::ShuttingDown);
         }
-        self.services[service.index].listen(&address.to_address()?, &mut self.core)
+        self.services[service.index].listen(address.to_listen()?, &mut self.core)
     }
 
     /// Dials out in the name of a service, with a default session; see

@@ -12,7 +12,7 @@ use crate::id::Token;
 use crate::input::Scratch;
 use crate::server::Server;
 use crate::timer::Nanos;
-use crate::{Address, CloseReason, ConnId, Error, Handler};
+use crate::{Address, CloseReason, ConnId, Error, Handler, Listen};
 
 /// Connections that one service serves in a turn; the rest wait for the next one.
 const SERVED_PER_TURN: usize = 256;
@@ -44,7 +44,7 @@ impl From<&mio::event::Event> for Readiness {
 
 /// A service of whatever handler, as the reactor sees it.
 pub(crate) trait Serve {
-    fn listen(&mut self, address: &Address, core: &mut Core) -> Result<Address, Error>;
+    fn listen(&mut self, listen: Listen, core: &mut Core) -> Result<Address, Error>;
     fn dial(&mut self, address: &Address, core: &mut Core) -> Result<ConnId, Error>;
     /// Notes an event; nothing is done about it yet.
     fn ready(&mut self, token: Token, what: Readiness);
@@ -74,9 +74,9 @@ pub(crate) trait Serve {
 }
 
 impl<H: Handler> Serve for Server<H> {
-    fn listen(&mut self, address: &Address, core: &mut Core) -> Result<Address, Error> {
+    fn listen(&mut self, listen: Listen, core: &mut Core) -> Result<Address, Error> {
         let token = Token::listener(self.pool.service, self.listeners.len());
-        let listener = Listener::bind(address, token, &self.pool.limits, core)?;
+        let listener = Listener::bind(listen, token, &self.pool.limits, core)?;
         let local = listener.address().clone();
         self.listeners.push(listener);
         self.call_service(core, |handler, cx| handler.on_listening(cx, &local));

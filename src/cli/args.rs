@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use log::LevelFilter;
 use reactor::{Limits, Rate};
 
+use super::access::Access;
 use super::announce::Announce;
 use super::discover::Discover;
 use super::failure::Failure;
@@ -55,6 +56,9 @@ pub(crate) struct Serve {
     /// The IP address to listen on where only a port is given; 0.0.0.0 or :: for all.
     #[arg(long, value_name = "IP", default_value = "127.0.0.1", value_parser = host)]
     pub(crate) host: IpAddr,
+
+    #[command(flatten)]
+    pub(crate) access: Access,
 
     /// Connections open at once, per service; one more is told so and closed [default: 10000].
     ///

@@ -1,6 +1,7 @@
 //! The program's command line. Nothing here uses `println!` and its like, which panic where the
 //! other end of the pipe is gone or the disk is full; what cannot be said is not said.
 
+mod access;
 mod announce;
 mod args;
 mod descriptors;

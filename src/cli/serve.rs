@@ -39,6 +39,7 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     args.announce.start(args.host, &services, &mut reactor)?;
     // Not sooner: a failure is to be one line, and alone.
     descriptors::report(&raised);
+    services.iter().for_each(|(name, local)| args.access.warn_if_open(name, local));
     say_ready(&ready);
     run(&mut reactor)
 }

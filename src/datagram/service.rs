@@ -11,7 +11,7 @@ use crate::serve::{MESSAGES_PER_TURN, Readiness, Serve};
 use crate::server::TIMERS_PER_TURN;
 use crate::timer::{Due, Nanos, Timers};
 use crate::watch::Watch;
-use crate::{Address, ConnId, DatagramContext, DatagramHandler, Error};
+use crate::{Address, ConnId, DatagramContext, DatagramHandler, Error, Listen};
 
 pub(crate) struct Datagrams<H: DatagramHandler> {
     pub(crate) handler: H,
@@ -81,7 +81,7 @@ impl<H: DatagramHandler> Datagrams<H> {
 }
 
 impl<H: DatagramHandler> Serve for Datagrams<H> {
-    fn listen(&mut self, _address: &Address, _core: &mut Core) -> Result<Address, Error> {
+    fn listen(&mut self, _listen: Listen, _core: &mut Core) -> Result<Address, Error> {
         Err(Error::Datagrams)
     }
 
