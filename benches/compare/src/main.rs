@@ -149,7 +149,7 @@ fn run(args: &Args) -> Result<()> {
     eprintln!("drawn in {}", args.svg.display());
     match failed {
         0 => Ok(()),
-        _ => Err(format!("{failed} measurements failed, see above").into()),
+        _ => Err(format!("{failed} failed and had to be left out, see above").into()),
     }
 }
 
