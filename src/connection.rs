@@ -11,6 +11,10 @@ use crate::peer::Peer;
 use crate::timer::{Nanos, TimerId, nanos};
 use crate::{CloseReason, ConnId, Limits};
 
+/// Bytes of its remaining output that a closing connection has to take in each
+/// [`flush_timeout`](Limits::flush_timeout): some 500 a second.
+const LEAST_TAKEN: usize = 16 * 1024;
+
 /// The life of a connection; it only ever moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum State {
@@ -57,6 +61,8 @@ pub(crate) struct Rare {
     over_soft: Nanos,
     /// Until when the rate has been used up.
     paid: Nanos,
+    /// What was left of a closing connection's output when it had last taken enough; 0 before.
+    left: usize,
 }
 
 /// What the loop's deadline of a connection is for.
@@ -141,8 +147,26 @@ impl<S> Connection<S> {
     }
 
     /// Some output went out. What others caused is taken to go last, so it can only shrink.
-    pub(crate) fn sent(&mut self) {
+    pub(crate) fn sent(&mut self, now: Nanos) {
         self.others = self.pushed() as u32;
+        if self.state != State::Closing || self.takes_enough() {
+            self.active = now;
+        }
+    }
+
+    /// Whether a closing connection has taken enough since this was so the last time: one that
+    /// takes a byte now and then would never end.
+    fn takes_enough(&mut self) -> bool {
+        let left = self.output.len();
+        if left == 0 {
+            return true;
+        }
+        let rare = self.rare();
+        let enough = rare.left == 0 || left + LEAST_TAKEN <= rare.left;
+        if enough {
+            rare.left = left;
+        }
+        enough
     }
 
     /// Output of its own was appended: past the mark it is no longer read.
@@ -183,7 +207,7 @@ impl<S> Connection<S> {
     pub(crate) fn change_rare(&mut self, change: impl FnOnce(&mut Rare)) {
         if let Some(rare) = &mut self.rare {
             change(rare);
-            if rare.timers.is_empty() && rare.over_soft == 0 && rare.paid == 0 {
+            if rare.timers.is_empty() && rare.over_soft == 0 && rare.paid == 0 && rare.left == 0 {
                 self.rare = None;
             }
         }

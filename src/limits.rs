@@ -58,8 +58,8 @@ pub struct Limits {
     /// that TCP holds it back; nothing is lost, and a client that waits for its replies never
     /// notices. Default none.
     pub rate: Option<Rate>,
-    /// Connections open at once from one IP address; a newcomer past it is told so and closed.
-    /// Unix sockets and dialled connections do not count. Default none.
+    /// Connections open at once from one IP address, which for IPv6 means one network of 64 bits;
+    /// a newcomer past it is told so and closed. Unix sockets and dialled connections do not count. Default none.
     pub max_per_peer: Option<usize>,
     /// After how long without traffic TCP asks a peer whether it is still there; a third of it
     /// later again, and after three questions without an answer the connection ends with
@@ -78,8 +78,9 @@ pub struct Limits {
     /// A TLS handshake that is not done this long after the client was accepted is given up, with
     /// whatever it drips in. Default 10 s.
     pub handshake_timeout: Duration,
-    /// A closing connection whose peer takes none of the remaining output for this long is
-    /// reset, with [`CloseReason::Stalled`](crate::CloseReason::Stalled). Default 30 s.
+    /// A closing connection whose peer takes less than 16 KiB of the remaining output for this
+    /// long, and not all of it, is reset with
+    /// [`CloseReason::Stalled`](crate::CloseReason::Stalled). Default 30 s.
     pub flush_timeout: Duration,
     /// After the last byte went out, how long input is still read and thrown away until the
     /// peer closes too, so that no reset destroys the last reply. Default 5 s; half a second at

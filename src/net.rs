@@ -22,6 +22,11 @@ use crate::{Address, Error, Limits};
 
 /// Newcomers that the kernel completes while the loop is busy; it caps this at `somaxconn`.
 const BACKLOG: i32 = 4096;
+/// Bytes that the kernel takes of a connection before the peer's window has room for them. It would
+/// take megabytes, where no limit of ours counts them: a thousand readers that never read would
+/// cost gigabytes. What the window has room for is not bounded by this.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+const UNSENT_IN_KERNEL: u32 = 128 * 1024;
 
 /// The two ends of a connection's bytes, non-blocking.
 pub(crate) enum Stream {
@@ -326,6 +331,8 @@ fn set_options(socket: &socket2::Socket, limits: &Limits) -> io::Result<()> {
     }
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
     socket.set_tcp_user_timeout(limits.user_timeout)?;
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    socket.set_tcp_notsent_lowat(UNSENT_IN_KERNEL)?;
     Ok(())
 }
 
@@ -473,7 +480,10 @@ mod tests {
             assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
             assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(25));
             #[cfg(target_os = "linux")]
-            assert_eq!(socket.tcp_user_timeout().unwrap(), limits.user_timeout);
+            {
+                assert_eq!(socket.tcp_user_timeout().unwrap(), limits.user_timeout);
+                assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_IN_KERNEL);
+            }
         }
     }
 }

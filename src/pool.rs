@@ -146,10 +146,8 @@ impl<S> Pool<S> {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.ready.is_empty()
-            && self.handshakes.is_empty()
-            && self.dirty.is_empty()
-            && self.ending.is_empty()
+        let Pool { ready, handshakes, dirty, ending, .. } = self;
+        ready.is_empty() && handshakes.is_empty() && dirty.is_empty() && ending.is_empty()
     }
 
     /// Puts the connection behind those that wait to be served, if there is anything to do.
@@ -168,11 +166,8 @@ impl<S> Pool<S> {
             && so(found)
         {
             found.flags.set(Flag::Queued, true);
-            if found.flags.has(Flag::Shaking) {
-                self.handshakes.push_back(id);
-            } else {
-                self.ready.push_back(id);
-            }
+            let shaking = found.flags.has(Flag::Shaking);
+            if shaking { &mut self.handshakes } else { &mut self.ready }.push_back(id);
         }
     }
 
@@ -327,13 +322,13 @@ impl<S> Pool<S> {
     /// The newcomer's address has as many connections as it may.
     pub(crate) fn has_enough(&self, peer: Option<SocketAddr>) -> bool {
         let Some((most, peer)) = self.limits.max_per_peer.zip(peer) else { return false };
-        self.peers.get(&peer.ip().to_canonical()).is_some_and(|open| *open >= most)
+        self.peers.get(&home(peer)).is_some_and(|open| *open >= most)
     }
 
     fn limited_peer(&self, id: ConnId) -> Option<IpAddr> {
         self.limits.max_per_peer?;
         let found = self.get(id).filter(|found| !found.flags.has(Flag::Outbound))?;
-        Some(found.peer.get()?.ip().to_canonical())
+        found.peer.get().map(home)
     }
 
     pub(crate) fn count_peer(&mut self, id: ConnId) {
@@ -479,5 +474,27 @@ impl<S> Pool<S> {
         // Dropping a session runs the embedder's code too.
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(gone.session)));
         core.caught(dropped, self.name);
+    }
+}
+
+/// What counts as one peer: an IPv4 address, or the 64 bits of an IPv6 address that name a network,
+/// since whoever has one such address has all of the network.
+fn home(peer: SocketAddr) -> IpAddr {
+    match peer.ip().to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
+        ip => ip,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_network_is_one_peer() {
+        let home = |text: &str| home(text.parse().unwrap()).to_string();
+        assert_eq!(home("[2001:db8:1:2:3:4:5:6]:7"), "2001:db8:1:2::");
+        assert_eq!(home("[::ffff:127.0.0.2]:7"), "127.0.0.2");
+        assert_eq!(home("127.0.0.3:7"), "127.0.0.3");
     }
 }

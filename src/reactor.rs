@@ -14,7 +14,7 @@ use crate::pool::Pool;
 use crate::serve::Serve;
 use crate::server::Server;
 #[cfg(feature = "signals")]
-use crate::signals;
+use crate::signals::{Caught, Signals};
 use crate::timer::Nanos;
 use crate::{
     Address, ConnId, Counters, Error, Exit, Handler, Limits, Service, ToAddress, ToListen,
@@ -40,7 +40,7 @@ const MAX_TOTAL_OUTPUT: usize = 1 << 30;
 /// [`Handle`](crate::Handle) of it to the others. What it has to say it logs through the crate
 /// `log`; without a logger, the warning about callbacks that block goes unseen.
 pub struct Reactor<'h> {
-    poll: Poll,
+    pub(crate) poll: Poll,
     events: Events,
     /// The last wait filled the buffer: there may be more, of which a foreign loop that watches
     /// our descriptor under edge triggers would not hear.
@@ -52,9 +52,7 @@ pub struct Reactor<'h> {
     max_total_output: usize,
     phase: Phase,
     #[cfg(feature = "signals")]
-    signals_seen: usize,
-    #[cfg(feature = "signals")]
-    signals: signals::Signals,
+    pub(crate) signals: Signals,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,9 +84,7 @@ impl<'h> Reactor<'h> {
             max_total_output: MAX_TOTAL_OUTPUT,
             phase: Phase::Running,
             #[cfg(feature = "signals")]
-            signals_seen: 0,
-            #[cfg(feature = "signals")]
-            signals: signals::Signals::default(),
+            signals: Signals::default(),
         })
     }
 
@@ -284,27 +280,6 @@ impl<'h> Reactor<'h> {
         &self.core.counters
     }
 
-    /// Makes SIGINT and SIGTERM a graceful shutdown, and a second one an end at once. They
-    /// arrive in the loop like everything else.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when the system refuses.
-    #[cfg(feature = "signals")]
-    pub fn stop_on_signals(&mut self) -> Result<(), Error> {
-        self.signals.catch(&signals::ENDING, self.poll.registry())
-    }
-
-    /// Makes SIGHUP, which would end the process, read the certificates of the listeners again
-    /// (`Tls::reload`, with the feature `tls`); the log says what came of it. Where there are none
-    /// it only says that.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when the system refuses.
-    #[cfg(feature = "signals")]
-    pub fn reload_on_hangup(&mut self) -> Result<(), Error> {
-        self.signals.catch(&signals::HANGUP, self.poll.registry())
-    }
-
     // ---- The steps of a turn ----
 
     /// Waits for events. A signal that interrupts it does not lengthen the wait.
@@ -341,7 +316,7 @@ impl<'h> Reactor<'h> {
     fn dispatch(&mut self) {
         let mut count = 0;
         #[cfg(feature = "signals")]
-        let mut caught = signals::Caught::default();
+        let mut caught = Caught::default();
         for event in &self.events {
             count += 1;
             match Token::from(event.token()) {
@@ -364,23 +339,6 @@ impl<'h> Reactor<'h> {
         if self.full && count < MOST_EVENTS {
             // Quiet connections must not wait for the busy ones to leave room.
             self.events = Events::with_capacity(count * 2);
-        }
-    }
-
-    #[cfg(feature = "signals")]
-    fn signalled(&mut self, caught: &signals::Caught) {
-        for _ in 0..caught.ending {
-            self.signals_seen += 1;
-            if self.signals_seen == 1 {
-                log::info!("signal: shutting down; a second one ends at once");
-                self.core.stop = true;
-            } else if self.exit().is_none() {
-                log::warn!("second signal: ending at once");
-                self.cut();
-            }
-        }
-        if caught.hangup {
-            self.core.reload();
         }
     }
 
@@ -421,7 +379,7 @@ impl<'h> Reactor<'h> {
         }
     }
 
-    fn cut(&mut self) {
+    pub(crate) fn cut(&mut self) {
         self.core.stopping = true;
         let connections = self.services.iter_mut().map(|service| service.cut(&mut self.core)).sum();
         self.done(match connections {

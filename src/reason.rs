@@ -23,7 +23,7 @@ pub enum CloseReason {
     /// All connections together had too much unsent output, and this one's was among the largest:
     /// [`Reactor::set_max_total_output`](crate::Reactor::set_max_total_output).
     TotalOutput,
-    /// It was closing and took none of the rest for
+    /// It was closing and took next to nothing of the rest for
     /// [`flush_timeout`](crate::Limits::flush_timeout).
     Stalled,
     /// An outbound connection was not there within

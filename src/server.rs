@@ -301,8 +301,7 @@ impl<H: Handler> Server<H> {
             *backlog = *backlog + found.output.backlog() - before;
             core.counters.bytes_out += written as u64;
             if written > 0 || found.stream.take_moved() {
-                found.active = core.now;
-                found.sent();
+                found.sent(core.now);
             }
             match outcome {
                 Ok(Flushed::All) => {}

@@ -135,6 +135,17 @@ fn a_reply_that_never_comes() {
     assert_eq!(kinds, serde_json::json!({ "missing_reply": 2 }));
 }
 
+/// A server that never came to the end of its first line was without fault.
+#[test]
+fn a_first_line_that_never_ends() {
+    let place = server(|mut stream| {
+        let _ = stream.write_all(b"{'time'");
+        let _ = stream.read(&mut [0; 100]);
+    });
+    let kinds = faulty(&place, &["--mode=time", "--clients=3"]);
+    assert_eq!(kinds, serde_json::json!({ "missing_reply": 3 }));
+}
+
 #[test]
 fn clients_that_get_different_numbers_of_lines() {
     let place = server(|mut stream| {

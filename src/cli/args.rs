@@ -100,8 +100,8 @@ pub(crate) struct Serve {
     #[arg(requires = "rate")]
     burst: Option<u32>,
 
-    /// Connections open at once from one address, per service; one more is told so and closed
-    /// [default: any].
+    /// Connections open at once from one address (of IPv6: from one /64), per service; one more is
+    /// told so and closed [default: any].
     #[arg(long, value_name = "N", value_parser = count)]
     max_per_peer: Option<usize>,
 

@@ -25,3 +25,6 @@ pub use echo::Echo;
 pub use forward::Forward;
 pub use presence::Presence;
 pub use time::Time;
+
+/// What a client that [is none](crate::text::is_foreign) hears.
+const FOREIGN: &str = "This is neither HTTP nor TLS.\n";

@@ -24,6 +24,8 @@ pub(crate) struct Clock {
     /// The last line that was read, and its time: thousands of clients get the same.
     line: Vec<u8>,
     said: Option<DateTime>,
+    /// Clients that something has come for, but not a whole line yet.
+    waiting: u64,
     /// The first times from line to line, as long as the rhythm is not known.
     gaps: Vec<u64>,
 }
@@ -84,6 +86,10 @@ impl Part for Clock {
 
     const GREETING: &str = "";
 
+    fn arrived(&mut self, _crew: &mut Crew, _cx: &mut Context<'_, Client<Session>>) {
+        self.waiting += 1;
+    }
+
     fn take(
         &mut self,
         crew: &mut Crew,
@@ -97,6 +103,8 @@ impl Part for Clock {
             taken += end + 1;
             let said = self.read(line);
             let session = &mut cx.session().part;
+            self.waiting -= u64::from(session.lines == 0);
+            session.lines += 1;
             // The zone may put its clocks back by an hour meanwhile, but not more.
             let before = session.said.replace(said.unwrap_or_default());
             let hour = jiff::Span::new().hours(1);
@@ -108,20 +116,21 @@ impl Part for Clock {
                 return bytes.len();
             }
             crew.right(1, now);
-            if session.lines > 0 {
+            if session.lines > 1 {
                 self.gap(&mut crew.tally, now - session.when);
             }
-            session.lines += 1;
             session.when = now;
         }
         taken
     }
 
     fn is_settled(&self, _crew: &Crew) -> bool {
-        true
+        self.waiting == 0
     }
 
-    fn give_up(&mut self, _crew: &mut Crew, _cx: &mut ServiceContext<'_, Client<Session>>) {}
+    fn give_up(&mut self, crew: &mut Crew, _cx: &mut ServiceContext<'_, Client<Session>>) {
+        crew.tally.fault(Fault::MissingReply, self.waiting);
+    }
 
     fn ended(&mut self, crew: &mut Crew, cx: &mut Context<'_, Client<Session>>) -> bool {
         let lines = cx.session().part.lines;
@@ -131,7 +140,12 @@ impl Part for Clock {
         true
     }
 
-    fn left(&mut self, _crew: &mut Crew, _cx: &mut Context<'_, Client<Session>>, _right: bool) {}
+    fn left(&mut self, crew: &mut Crew, cx: &mut Context<'_, Client<Session>>, _right: bool) {
+        if cx.session().part.lines == 0 {
+            self.waiting -= 1;
+            crew.tally.fault(Fault::MissingReply, 1);
+        }
+    }
 
     fn conclude(&mut self, crew: &mut Crew) {
         self.find_rhythm(&mut crew.tally);
