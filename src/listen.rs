@@ -69,7 +69,7 @@ impl Listen {
     ///   handled and answered, an unfinished last one is not.
     /// * Newcomers that are refused are closed without their
     ///   [`farewell`](crate::Handler::farewell), which would cost a handshake each.
-    /// * A connection takes some 10 KiB more memory, and up to 64 KiB of what it is sent lie
+    /// * A connection takes some 8 KiB more memory, and up to 64 KiB of what it is sent lie
     ///   encrypted beyond the reach of its limits.
     #[cfg(feature = "tls")]
     pub fn tls(self, tls: &crate::Tls) -> Listen {
