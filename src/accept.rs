@@ -1,24 +1,27 @@
 //! A listener under edge triggers: accepted until WouldBlock, and not lost when it cannot be.
 
 use std::borrow::Cow;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::core::Core;
 use crate::id::Token;
-use crate::net::{AcceptError, Socket, Stream};
+use crate::net::{Socket, Stream};
 use crate::timer::{Nanos, Timers};
-use crate::{Address, Error};
+use crate::{Address, Error, Limits, Listen, Networks};
 
-/// Newcomers gone before they could be accepted that are passed over in one go.
-const GONE: usize = 64;
+/// Newcomers that are passed over in one go: gone before they could be accepted, or not allowed.
+const PASSED_OVER: usize = 64;
 /// Without descriptors, how long until the next try if no connection closes before.
 const RETRY: Duration = Duration::from_secs(1);
 
 pub(crate) struct Listener {
     socket: Socket,
     address: Address,
+    allow: Option<Networks>,
+    #[cfg(feature = "tls")]
+    tls: Option<crate::Tls>,
     token: Token,
     /// Somebody may be waiting: set by an event, cleared by WouldBlock only.
     ready: bool,
@@ -28,17 +31,30 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) fn bind(
-        address: &Address,
+        listen: Listen,
         token: Token,
+        limits: &Limits,
         core: &mut Core,
     ) -> Result<Listener, Error> {
-        let mut socket = Socket::bind(address)?;
-        let local = socket.local_addr().map_err(|error| Error::listen(address, error))?;
+        let address = listen.address;
+        let mut socket = Socket::bind(&address, listen.unix_mode, limits)?;
+        let local = socket.local_addr().map_err(|error| Error::listen(&address, error))?;
         if let Some(registry) = &core.registry {
             let registered = socket.register(registry, token);
-            registered.map_err(|error| Error::listen(address, error))?;
+            registered.map_err(|error| Error::listen(&address, error))?;
         }
-        Ok(Listener { socket, address: local, token, ready: true, stuck: None })
+        #[cfg(feature = "tls")]
+        core.add_certificate(listen.tls.as_ref());
+        Ok(Listener {
+            socket,
+            address: local,
+            allow: listen.allow,
+            #[cfg(feature = "tls")]
+            tls: listen.tls,
+            token,
+            ready: true,
+            stuck: None,
+        })
     }
 
     pub(crate) fn address(&self) -> &Address {
@@ -66,8 +82,25 @@ impl Listener {
         }
     }
 
+    /// Who comes from there may not.
+    fn bars(&self, peer: SocketAddr) -> bool {
+        self.allow.as_ref().is_some_and(|allowed| !allowed.contain(peer.ip()))
+    }
+
+    /// The socket's next newcomer.
+    fn next(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        let newcomer = self.socket.accept()?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let (stream, peer) = newcomer;
+            return Ok((stream.over_tls(tls.config())?, peer));
+        }
+        Ok(newcomer)
+    }
+
     /// One newcomer; none when nobody is left or nobody can be had. Those that were gone before
-    /// they could be accepted are passed over. `no` gives what to say to one too many.
+    /// they could be accepted are passed over, and those that may not come. `no` gives what to say
+    /// to one too many.
     pub(crate) fn accept(
         &mut self,
         timers: &mut Timers,
@@ -75,8 +108,12 @@ impl Listener {
         no: impl FnOnce(&mut Core) -> Cow<'static, [u8]>,
     ) -> Option<(Stream, Option<SocketAddr>)> {
         self.disarm(timers);
-        for _ in 0..GONE {
-            let error = match self.socket.accept() {
+        for _ in 0..PASSED_OVER {
+            let error = match self.next() {
+                Ok((_, Some(peer))) if self.bars(peer) => {
+                    core.count_barred(&self.address, peer);
+                    continue;
+                }
                 Ok(newcomer) => return Some(newcomer),
                 Err(error) => error,
             };
@@ -88,7 +125,11 @@ impl Listener {
                 AcceptError::Gone => {}
                 AcceptError::Stuck => {
                     log::debug!("{}: accept: {error}", self.address);
-                    let nobody = core.with_reserve(|core| match self.socket.accept() {
+                    let nobody = core.with_reserve(|core| match self.next() {
+                        Ok((_, Some(peer))) if self.bars(peer) => {
+                            core.count_barred(&self.address, peer);
+                            false
+                        }
                         Ok((stream, _)) => {
                             core.counters.refused += 1;
                             stream.turn_away(&no(core));
@@ -108,5 +149,38 @@ impl Listener {
             }
         }
         None
+    }
+}
+
+/// What an error of `accept` means for the listener; see accept(2).
+enum AcceptError {
+    /// Nobody is waiting.
+    Drained,
+    /// That newcomer is gone; the next one may be fine.
+    Gone,
+    /// Nobody can be accepted until something is freed: no descriptor, no memory, or an error
+    /// that would only repeat.
+    Stuck,
+}
+
+impl AcceptError {
+    fn of(error: &io::Error) -> AcceptError {
+        if error.kind() == ErrorKind::WouldBlock {
+            return AcceptError::Drained;
+        }
+        match error.raw_os_error() {
+            Some(
+                libc::EINTR
+                | libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::EPERM
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENOPROTOOPT,
+            ) => AcceptError::Gone,
+            _ => AcceptError::Stuck,
+        }
     }
 }

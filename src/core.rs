@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use crate::{Address, ConnId, Counters};
 
 /// How often running out of descriptors is logged and answered.
 const STARVED_EVERY: Duration = Duration::from_secs(1);
-/// How often being full is logged.
-const FULL_EVERY: Duration = Duration::from_secs(10);
+/// How often being full is logged, and keeping somebody out.
+const REFUSED_EVERY: Duration = Duration::from_secs(10);
 
 /// From where, if that was asked for, and where to.
 pub(crate) type Dial = dyn FnMut(Option<IpAddr>, &Address) -> io::Result<Stream>;
@@ -56,8 +56,12 @@ pub(crate) struct Core {
     pub(crate) freed: u64,
     /// Given up for a moment when there is no other descriptor to say no with.
     reserve: Option<File>,
+    /// Those of all listeners, each once.
+    #[cfg(all(feature = "signals", feature = "tls"))]
+    certificates: Vec<crate::Tls>,
     starved: Nanos,
     full: Nanos,
+    barred: Nanos,
 }
 
 impl Core {
@@ -81,8 +85,11 @@ impl Core {
             search: Search::default(),
             freed: 0,
             reserve: File::open("/dev/null").ok(),
+            #[cfg(all(feature = "signals", feature = "tls"))]
+            certificates: Vec::new(),
             starved: 0,
             full: 0,
+            barred: 0,
         }
     }
 
@@ -127,6 +134,34 @@ impl Core {
         nobody
     }
 
+    /// Notes a listener's certificate, for [`reload`](Self::reload).
+    #[cfg(feature = "tls")]
+    pub(crate) fn add_certificate(&mut self, _tls: Option<&crate::Tls>) {
+        #[cfg(feature = "signals")]
+        if let Some(tls) = _tls
+            && !self.certificates.iter().any(|known| known.is(tls))
+        {
+            self.certificates.push(tls.clone());
+        }
+    }
+
+    /// Reads the certificates of all listeners again.
+    #[cfg(feature = "signals")]
+    pub(crate) fn reload(&self) {
+        #[cfg(feature = "tls")]
+        for tls in &self.certificates {
+            match tls.reload() {
+                Ok(()) => log::info!("hangup signal: {tls:?} reloaded, for those who come now"),
+                Err(error) => log::error!("hangup signal: the old certificate stays: {error}"),
+            }
+        }
+        #[cfg(feature = "tls")]
+        if !self.certificates.is_empty() {
+            return;
+        }
+        log::info!("hangup signal: nothing to reload");
+    }
+
     /// What a piece of the embedder's code gave; none where it panicked, which is counted and
     /// logged.
     pub(crate) fn caught<R>(&mut self, outcome: std::thread::Result<R>, name: &str) -> Option<R> {
@@ -140,8 +175,19 @@ impl Core {
     /// A newcomer was turned away from a service that is full.
     pub(crate) fn count_full(&mut self, name: &str, most: usize) {
         self.counters.refused += 1;
-        if lapsed(&mut self.full, self.now, FULL_EVERY) {
+        if lapsed(&mut self.full, self.now, REFUSED_EVERY) {
             log::warn!("{name}: full with {most} connections (max_connections): turning away");
+        }
+    }
+
+    /// A newcomer was turned away for where it comes from.
+    pub(crate) fn count_barred(&mut self, listener: &Address, peer: SocketAddr) {
+        self.counters.refused += 1;
+        if lapsed(&mut self.barred, self.now, REFUSED_EVERY) {
+            log::warn!(
+                "{listener}: {} is in none of the allowed networks: turning away",
+                peer.ip()
+            );
         }
     }
 }
@@ -163,7 +209,7 @@ impl Default for Reply {
 }
 
 /// Whether something last done at `last` may be done again now; then it counts as done.
-fn lapsed(last: &mut Nanos, now: Nanos, every: Duration) -> bool {
+pub(crate) fn lapsed(last: &mut Nanos, now: Nanos, every: Duration) -> bool {
     let may = *last == 0 || now - *last >= nanos(every);
     if may {
         *last = now;

@@ -21,6 +21,8 @@ pub(crate) enum Flag {
     Finished,
     /// The handler paused reading.
     Paused,
+    /// It has used up its [`rate`](crate::Limits::rate) for now.
+    Throttled,
     /// Its own unsent replies are past the high-water mark.
     Held,
     /// The kernel takes no output until an event says so.
@@ -37,6 +39,8 @@ pub(crate) enum Flag {
     Outbound,
     /// Its end is to be reported though it never opened: an outbound connection that failed.
     Failed,
+    /// It was accepted and has not done its handshake: it counts, but the handler does not know.
+    Shaking,
     /// The handler asked to be told when there is room for more output.
     Drain,
 }

@@ -63,12 +63,14 @@
 //! | write one of closures, as in Node.js | [`Callbacks`] |
 //! | speak something else than lines, for a while or always | [`Handler::on_bytes`], [`Lines`] |
 //! | send more than should lie in memory | [`Context::request_drain`], [`Handler::on_drain`] |
+//! | speak in datagrams: UDP, multicast, broadcast | [`DatagramHandler`], [`Reactor::datagrams`] |
 //! | do something later | [`Context::set_timer`], [`ServiceContext::set_service_timer`] |
 //! | do blocking work, or reach the handler from another thread | [`Service::handle`], [`Handle`] |
 //! | connect outward | [`ServiceContext::connect`], [`ServiceContext::connect_from`], [`Reactor::connect`] |
 //! | talk to a terminal, a file, a child's pipes | [`ServiceContext::adopt`], [`Reactor::adopt`] |
 //! | run inside somebody else's loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
-//! | bound what clients may use | [`Limits`], [`CloseReason`] |
+//! | say who may connect | [`Listen`], [`Networks`] |
+//! | bound what clients may use | [`Limits`], [`DatagramOptions`], [`CloseReason`] |
 //! | see what the loop does | [`Counters`] |
 //! | test a handler without sockets | [`testing`] |
 //! | show one client's text to another, cut commands | [`text`] |
@@ -92,7 +94,8 @@
 //! | --- | --- | --- |
 //! | `cli` | yes | the program `reactor`, and the two below |
 //! | `services` | with `cli` | the module `services` |
-//! | `signals` | with `cli` | `Reactor::stop_on_signals`: SIGINT and SIGTERM |
+//! | `signals` | with `cli` | `Reactor::stop_on_signals`: SIGINT and SIGTERM; `reload_on_hangup` |
+//! | `tls` | yes | `Listen::tls`; takes a C compiler to build |
 //!
 //! A library that embeds it wants `default-features = false`, and perhaps one of them. It runs on
 //! Unix with 64-bit pointers.
@@ -101,11 +104,13 @@
 
 mod accept;
 mod address;
+mod begin;
 mod callbacks;
 mod connection;
 mod context;
 mod core;
 mod counters;
+mod datagram;
 mod duplex;
 mod error;
 mod exit;
@@ -117,7 +122,9 @@ mod id;
 mod input;
 mod limits;
 mod line;
+mod listen;
 mod net;
+mod networks;
 mod output;
 mod peer;
 mod pipe;
@@ -129,23 +136,32 @@ mod server;
 mod service_context;
 #[cfg(feature = "services")]
 pub mod services;
+#[cfg(feature = "signals")]
+mod signals;
 pub mod testing;
 pub mod text;
 mod timer;
+#[cfg(feature = "tls")]
+mod tls;
 mod watch;
 
 pub use address::{Address, ToAddress};
 pub use callbacks::Callbacks;
 pub use context::{Context, Writer};
 pub use counters::Counters;
+pub use datagram::{DatagramContext, DatagramHandler, DatagramOptions};
 pub use error::Error;
 pub use exit::Exit;
 pub use handle::{Handle, Service};
 pub use handler::{Farewell, Handler};
 pub use id::ConnId;
-pub use limits::Limits;
+pub use limits::{Limits, Rate};
 pub use line::Lines;
+pub use listen::{Listen, ToListen};
+pub use networks::Networks;
 pub use reactor::Reactor;
 pub use reason::CloseReason;
 pub use service_context::ServiceContext;
 pub use timer::TimerId;
+#[cfg(feature = "tls")]
+pub use tls::Tls;

@@ -3,10 +3,12 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
-use std::os::fd::BorrowedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Source;
@@ -16,15 +18,25 @@ use mio::{Interest, Registry};
 use crate::duplex::Duplex;
 use crate::id::Token;
 use crate::pipe::Pipe;
-use crate::{Address, Error};
+#[cfg(feature = "tls")]
+use crate::tls::TlsStream;
+use crate::{Address, Error, Limits};
 
 /// Newcomers that the kernel completes while the loop is busy; it caps this at `somaxconn`.
 const BACKLOG: i32 = 4096;
+/// Bytes that the kernel takes of a connection before the peer's window has room for them. It would
+/// take megabytes, where no limit of ours counts them: a thousand readers that never read would
+/// cost gigabytes. What the window has room for is not bounded by this.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+const UNSENT_IN_KERNEL: u32 = 128 * 1024;
 
 /// The two ends of a connection's bytes, non-blocking.
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// One of the others, encrypted.
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream>),
     /// No socket but two descriptors.
     Duplex(Box<Duplex>),
     /// No socket but a test's.
@@ -58,6 +70,8 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.register(registry, token.into(), both),
             Stream::Unix(stream) => stream.register(registry, token.into(), both),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.inner_mut().register(registry, token),
             Stream::Duplex(duplex) => duplex.register(registry, token),
             Stream::Pipe(_) | Stream::Failed => Ok(()),
         }
@@ -70,11 +84,14 @@ impl Stream {
         !matches!(self, Stream::Duplex(_))
     }
 
-    /// Whether connecting is done: an error when it failed, false while it is under way.
+    /// Whether connecting is done, or the handshake: an error when it failed, false while it is
+    /// under way.
     pub(crate) fn connected(&mut self) -> io::Result<bool> {
         let (error, peer) = match self {
             Stream::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
             Stream::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => return tls.shake_hands(),
             Stream::Duplex(_) => return Ok(true),
             Stream::Pipe(pipe) => return pipe.connected(),
             Stream::Failed => return Err(io::ErrorKind::NotConnected.into()),
@@ -92,23 +109,27 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.take_error().ok().flatten(),
             Stream::Unix(stream) => stream.take_error().ok().flatten(),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.inner().take_error(),
             Stream::Duplex(duplex) => duplex.take_error(),
             Stream::Pipe(_) | Stream::Failed => None,
         }
     }
 
-    /// An outbound connection sends at once what it is given; accepted ones inherit this from
-    /// their listener, which saves a system call for each.
-    pub(crate) fn set_nodelay(&self) {
+    /// For an outbound connection; accepted ones inherit all this from their listener, which
+    /// saves system calls for each.
+    pub(crate) fn set_options(&self, limits: &Limits) {
         if let Stream::Tcp(stream) = self {
             // It fails only for a socket that is gone already, which the next read will tell.
-            let _ = stream.set_nodelay(true);
+            let _ = set_options(&socket2::SockRef::from(stream), limits);
         }
     }
 
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
             Stream::Tcp(stream) => stream.local_addr().ok(),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.inner().local_addr(),
             Stream::Unix(_) | Stream::Duplex(_) | Stream::Pipe(_) | Stream::Failed => None,
         }
     }
@@ -117,6 +138,8 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.shutdown_write(),
             Stream::Duplex(duplex) => {
                 duplex.shut();
                 Ok(())
@@ -136,14 +159,68 @@ impl Stream {
             Stream::Tcp(stream) => {
                 let _ = socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
             }
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.inner_mut().reset(),
             Stream::Unix(_) | Stream::Duplex(_) | Stream::Failed => {}
             Stream::Pipe(pipe) => pipe.reset(),
         }
     }
 
+    /// The same stream under TLS, the handshake still to be done.
+    #[cfg(feature = "tls")]
+    pub(crate) fn over_tls(self, config: Arc<rustls::ServerConfig>) -> io::Result<Stream> {
+        TlsStream::new(self, config).map(|tls| Stream::Tls(Box::new(tls)))
+    }
+
+    /// It is not open before its [`connected`](Self::connected) says so.
+    pub(crate) fn shakes_hands(&self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Stream::Tls(_) => true,
+            _ => false,
+        }
+    }
+
+    /// A read that gives less than was asked for may leave some behind.
+    pub(crate) fn may_read_short(&self) -> bool {
+        matches!(self, Stream::Unix(_) | Stream::Duplex(_)) || self.shakes_hands()
+    }
+
+    /// There may be more to read although the last read said `WouldBlock`.
+    pub(crate) fn has_more(&self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.has_more(),
+            _ => false,
+        }
+    }
+
+    /// [`flush`](Write::flush) has something to do.
+    pub(crate) fn unsent(&self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.unsent(),
+            _ => false,
+        }
+    }
+
+    /// Whether a flush has sent something since this was last asked.
+    pub(crate) fn take_moved(&mut self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.take_moved(),
+            _ => false,
+        }
+    }
+
     /// Says no to a newcomer. What it has sent already is read first, since unread input would
     /// turn the close into a reset; nobody waits for more, so a busy client may miss the line.
+    /// Over TLS it has no words: they would cost a handshake.
     pub(crate) fn turn_away(mut self, notice: &[u8]) {
+        #[cfg(feature = "tls")]
+        if let Stream::Tls(tls) = self {
+            return tls.into_inner().turn_away(b"");
+        }
         let mut unread = [0; 4096];
         let _ = self.write(notice);
         let _ = self.shutdown_write();
@@ -156,6 +233,8 @@ impl Read for Stream {
         match self {
             Stream::Tcp(stream) => stream.read(buf),
             Stream::Unix(stream) => stream.read(buf),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.read(buf),
             Stream::Duplex(duplex) => duplex.read(buf),
             Stream::Pipe(pipe) => pipe.read(buf),
             Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
@@ -168,14 +247,30 @@ impl Write for Stream {
         match self {
             Stream::Tcp(stream) => stream.write(buf),
             Stream::Unix(stream) => stream.write(buf),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.write(buf),
             Stream::Duplex(duplex) => duplex.write(buf),
             Stream::Pipe(pipe) => pipe.write(buf),
             Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
+    #[cfg(feature = "tls")] // Which writes several records at once.
+    fn write_vectored(&mut self, bufs: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.write_vectored(bufs),
+            Stream::Unix(stream) => stream.write_vectored(bufs),
+            _ => self.write(bufs.iter().find(|buf| !buf.is_empty()).map_or(&[], |buf| buf)),
+        }
+    }
+
+    /// Sends what was taken for writing and is not out yet; `WouldBlock` if some must wait.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.flush(),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -204,13 +299,17 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    pub(crate) fn bind(address: &Address) -> Result<Socket, Error> {
+    pub(crate) fn bind(
+        address: &Address,
+        unix_mode: Option<u32>,
+        limits: &Limits,
+    ) -> Result<Socket, Error> {
         match address {
-            Address::Tcp(addr) => bind_tcp(*addr),
+            Address::Tcp(addr) => bind_tcp(*addr, limits),
             Address::Unix(path) => {
                 check_unix_path(address, path)?;
-                UnixListener::bind(path)
-                    .and_then(|listener| Ok(Socket::Unix(listener, UnixPath::new(path)?)))
+                check_unix_mode(address, unix_mode)?;
+                bind_unix(path, unix_mode)
             }
         }
         .map_err(|error| Error::listen(address, error))
@@ -246,16 +345,51 @@ impl Socket {
     }
 }
 
-fn bind_tcp(addr: SocketAddr) -> io::Result<Socket> {
+/// Output leaves at once rather than waiting for more; dead peers are found out.
+fn set_options(socket: &socket2::Socket, limits: &Limits) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    if let Some(idle) = limits.keepalive {
+        // In whole seconds, at least one.
+        let again = (idle / 3).max(Duration::from_secs(1));
+        let keepalive = socket2::TcpKeepalive::new().with_time(idle);
+        socket.set_tcp_keepalive(&keepalive.with_interval(again).with_retries(3))?;
+    }
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    socket.set_tcp_user_timeout(limits.user_timeout)?;
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    socket.set_tcp_notsent_lowat(UNSENT_IN_KERNEL)?;
+    Ok(())
+}
+
+fn bind_tcp(addr: SocketAddr, limits: &Limits) -> io::Result<Socket> {
     use socket2::{Domain, Protocol, Type};
     let socket =
         socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_tcp_nodelay(true)?;
+    set_options(&socket, limits)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(Socket::Tcp(TcpListener::from_std(socket.into())))
+}
+
+/// The mode is kept from the first moment on: nobody can connect to what does not listen yet.
+fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
+    use socket2::{Domain, SockAddr, Type};
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    if let Some(mode) = mode {
+        // Linux then makes the file with this mode less the umask; others refuse.
+        let file = fs::File::from(OwnedFd::from(socket.try_clone()?));
+        let _ = file.set_permissions(fs::Permissions::from_mode(mode));
+    }
+    socket.bind(&SockAddr::unix(path)?)?;
+    let path = UnixPath::new(path)?;
+    if let Some(mode) = mode {
+        fs::set_permissions(&path.path, fs::Permissions::from_mode(mode))?;
+    }
+    socket.listen(BACKLOG)?;
+    Ok(Socket::Unix(UnixListener::from_std(OwnedFd::from(socket).into()), path))
 }
 
 /// Says what stands in the way of a Unix socket: bind's own "address in use" does not.
@@ -275,6 +409,13 @@ fn check_unix_path(address: &Address, path: &Path) -> Result<(), Error> {
         }
     };
     let source = io::ErrorKind::AddrInUse.into();
+    Err(Error::Listen { address: address.clone(), why, source })
+}
+
+fn check_unix_mode(address: &Address, mode: Option<u32>) -> Result<(), Error> {
+    let Some(mode) = mode.filter(|mode| *mode > 0o777) else { return Ok(()) };
+    let why = format!("the mode {mode:#o} has more than permissions; write one up to 0o777");
+    let source = io::ErrorKind::InvalidInput.into();
     Err(Error::Listen { address: address.clone(), why, source })
 }
 
@@ -302,35 +443,39 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
-/// What an error of `accept` means for the listener; see accept(2).
-pub(crate) enum AcceptError {
-    /// Nobody is waiting.
-    Drained,
-    /// That newcomer is gone; the next one may be fine.
-    Gone,
-    /// Nobody can be accepted until something is freed: no descriptor, no memory, or an error
-    /// that would only repeat.
-    Stuck,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl AcceptError {
-    pub(crate) fn of(error: &io::Error) -> AcceptError {
-        if error.kind() == io::ErrorKind::WouldBlock {
-            return AcceptError::Drained;
-        }
-        match error.raw_os_error() {
-            Some(
-                libc::EINTR
-                | libc::ECONNABORTED
-                | libc::EPROTO
-                | libc::EPERM
-                | libc::ENETDOWN
-                | libc::ENETUNREACH
-                | libc::EHOSTDOWN
-                | libc::EHOSTUNREACH
-                | libc::ENOPROTOOPT,
-            ) => AcceptError::Gone,
-            _ => AcceptError::Stuck,
+    #[test]
+    fn accepted_and_dialled_sockets_have_the_options_of_the_limits() {
+        let limits = Limits {
+            keepalive: Some(Duration::from_secs(77)),
+            user_timeout: Some(Duration::from_millis(12_345)),
+            ..Limits::default()
+        };
+        let address = Address::Tcp(([127, 0, 0, 1], 0).into());
+        let server = Socket::bind(&address, None, &limits).unwrap();
+        let dialled = Stream::connect(None, &server.local_addr().unwrap()).unwrap();
+        dialled.set_options(&limits);
+        let accepted = loop {
+            match server.accept() {
+                Ok((stream, _)) => break stream,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        };
+        for stream in [accepted, dialled] {
+            let Stream::Tcp(stream) = stream else { panic!("not TCP") };
+            let socket = socket2::SockRef::from(&stream);
+            assert!(socket.tcp_nodelay().unwrap());
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(25));
+            #[cfg(target_os = "linux")]
+            {
+                assert_eq!(socket.tcp_user_timeout().unwrap(), limits.user_timeout);
+                assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_IN_KERNEL);
+            }
         }
     }
 }

@@ -1,10 +1,9 @@
 //! The connections of one service and the lists of those that something is due for. Each step
 //! of a turn works off one list, so its cost follows what is ready and not what is connected.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::IpAddr;
-use std::os::fd::BorrowedFd;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use slab::Slab;
@@ -15,7 +14,7 @@ use crate::flags::Flag;
 use crate::id::Token;
 use crate::net::Stream;
 use crate::timer::{Nanos, TimerId, Timers};
-use crate::{Address, CloseReason, ConnId, Error, Limits};
+use crate::{CloseReason, ConnId, Limits};
 
 /// A broadcast to so many counts as one line against the share that a client has of a turn.
 const RECEIVERS_PER_LINE: usize = 64;
@@ -33,6 +32,8 @@ pub(crate) struct Pool<S> {
     pub(crate) connections: Slab<Connection<S>>,
     /// To be served: they may have input. Newly ready ones wait behind the others.
     pub(crate) ready: VecDeque<ConnId>,
+    /// To be moved on in their TLS handshakes, which cost as much as thousands of lines each.
+    pub(crate) handshakes: VecDeque<ConnId>,
     /// To be flushed at the end of the turn.
     pub(crate) dirty: Vec<ConnId>,
     /// To be reported to the handler, or freed.
@@ -45,6 +46,10 @@ pub(crate) struct Pool<S> {
     pub(crate) open: usize,
     /// Those that linger, oldest first; some may be gone.
     pub(crate) lingering: VecDeque<ConnId>,
+    /// Bytes in the backlogs of all connections.
+    pub(crate) backlog: usize,
+    /// Open connections from each address, where they are limited.
+    peers: HashMap<IpAddr, usize>,
     /// Copies of broadcasts queued in this step of the turn.
     delivered: usize,
     /// Length of the arena when this step began.
@@ -59,12 +64,15 @@ impl<S> Pool<S> {
             limits,
             connections: Slab::new(),
             ready: VecDeque::new(),
+            handshakes: VecDeque::new(),
             dirty: Vec::new(),
             ending: VecDeque::new(),
             timers: Timers::default(),
             live: 0,
             open: 0,
             lingering: VecDeque::new(),
+            backlog: 0,
+            peers: HashMap::new(),
             delivered: 0,
             step_began: 0,
         }
@@ -85,62 +93,6 @@ impl<S> Pool<S> {
         };
         slot.insert(Connection::new(id, stream, session, core.now));
         (id, watched)
-    }
-
-    /// Begins an outbound connection. Whatever goes wrong is reported by its `on_close`.
-    pub(crate) fn dial(
-        &mut self,
-        source: Option<IpAddr>,
-        address: &Address,
-        session: S,
-        core: &mut Core,
-    ) -> Result<ConnId, Error> {
-        if core.is_ending() {
-            return Err(Error::ShuttingDown);
-        }
-        core.counters.dialled += 1;
-        let stream = (core.dial)(source, address);
-        let id = self.begin(stream, session, core);
-        let found = &mut self.connections[id.slot()];
-        found.peer = address.as_socket().into();
-        found.flags.set(Flag::Outbound, true);
-        found.stream.set_nodelay();
-        self.arm(id);
-        Ok(id)
-    }
-
-    /// Makes a connection of two descriptors. Whatever goes wrong is reported by its `on_close`.
-    pub(crate) fn adopt(
-        &mut self,
-        input: BorrowedFd<'_>,
-        output: BorrowedFd<'_>,
-        session: S,
-        core: &mut Core,
-    ) -> Result<ConnId, Error> {
-        if core.is_ending() {
-            return Err(Error::ShuttingDown);
-        }
-        let stream = (core.adopt)(input, output);
-        let id = self.begin(stream, session, core);
-        // For those that cannot be watched no event will say so.
-        self.connections[id.slot()].flags.set(Flag::Readable, true);
-        self.visit(id);
-        Ok(id)
-    }
-
-    /// Takes in what is to become a connection, or what could not.
-    fn begin(&mut self, stream: io::Result<Stream>, session: S, core: &mut Core) -> ConnId {
-        let (stream, error) = match stream {
-            Ok(stream) => (stream, None),
-            Err(error) => (Stream::Failed, Some(error)),
-        };
-        let (id, watched) = self.insert(stream, session, core);
-        self.connections[id.slot()].flags.set(Flag::Failed, true);
-        self.open += 1;
-        if let Some(error) = error.or(watched.err()) {
-            self.end(id, CloseReason::Error(error.kind()));
-        }
-        id
     }
 
     /// The connection, if it is still the one that the id was given to.
@@ -164,7 +116,8 @@ impl<S> Pool<S> {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.ready.is_empty() && self.dirty.is_empty() && self.ending.is_empty()
+        let Pool { ready, handshakes, dirty, ending, .. } = self;
+        ready.is_empty() && handshakes.is_empty() && dirty.is_empty() && ending.is_empty()
     }
 
     /// Puts the connection behind those that wait to be served, if there is anything to do.
@@ -183,7 +136,8 @@ impl<S> Pool<S> {
             && so(found)
         {
             found.flags.set(Flag::Queued, true);
-            self.ready.push_back(id);
+            let shaking = found.flags.has(Flag::Shaking);
+            if shaking { &mut self.handshakes } else { &mut self.ready }.push_back(id);
         }
     }
 
@@ -220,8 +174,11 @@ impl<S> Pool<S> {
             core.arena.tail().truncate(start);
             return open;
         }
+        let before = found.output.backlog();
         found.output.push_since(&core.arena, start);
-        if found.output.has_backlog() {
+        let backlog = found.output.backlog();
+        self.backlog += backlog - before;
+        if backlog > 0 {
             // It has a copy; nobody else was given these bytes.
             core.arena.tail().truncate(start);
         }
@@ -281,7 +238,9 @@ impl<S> Pool<S> {
             if !found.takes_output() || !wanted(found.id, &found.session) {
                 continue;
             }
+            let before = found.output.backlog();
             found.output.push(&core.arena, bytes, segment);
+            self.backlog += found.output.backlog() - before;
             if sender == Some(found.id) {
                 found.hold_above(self.limits.high_water);
             } else if found.overrun(bytes.len(), &self.limits, core.now) {
@@ -302,7 +261,7 @@ impl<S> Pool<S> {
         let Some(found) = self.get_mut(id) else { return };
         match found.state {
             State::Connecting => {
-                found.flags.set(Flag::Failed, true);
+                found.flags.set(Flag::Failed, !found.flags.has(Flag::Shaking));
                 return self.end(id, reason);
             }
             State::Open => {}
@@ -328,6 +287,35 @@ impl<S> Pool<S> {
     /// This step of the turn has gathered as much output as it may; the rest is for the next.
     pub(crate) fn is_sated(&self, core: &Core) -> bool {
         self.delivered > DELIVERIES || core.arena.len() - self.step_began > OUTPUT_PER_STEP
+    }
+
+    /// The newcomer's address has as many connections as it may.
+    pub(crate) fn has_enough(&self, peer: Option<SocketAddr>) -> bool {
+        let Some((most, peer)) = self.limits.max_per_peer.zip(peer) else { return false };
+        self.peers.get(&home(peer)).is_some_and(|open| *open >= most)
+    }
+
+    fn limited_peer(&self, id: ConnId) -> Option<IpAddr> {
+        self.limits.max_per_peer?;
+        let found = self.get(id).filter(|found| !found.flags.has(Flag::Outbound))?;
+        found.peer.get().map(home)
+    }
+
+    pub(crate) fn count_peer(&mut self, id: ConnId) {
+        if let Some(peer) = self.limited_peer(id) {
+            *self.peers.entry(peer).or_default() += 1;
+        }
+    }
+
+    pub(crate) fn discount_peer(&mut self, id: ConnId) {
+        if let Some(peer) = self.limited_peer(id)
+            && let Some(open) = self.peers.get_mut(&peer)
+        {
+            *open -= 1;
+            if *open == 0 {
+                self.peers.remove(&peer);
+            }
+        }
     }
 
     /// Notes that it lingers now.
@@ -359,16 +347,23 @@ impl<S> Pool<S> {
         }
         // Once the end has begun, what goes wrong with it does not change why it began: a peer
         // may leave early. But nobody else says that a file or a pipe has not got its output.
-        let told = !found.stream.is_socket() || reason == CloseReason::Stalled;
-        if was != State::Closing || told {
+        let graver = matches!(reason, CloseReason::Stalled | CloseReason::TotalOutput);
+        if was != State::Closing || graver || !found.stream.is_socket() {
             found.reason = reason;
         }
+        let backlog = found.output.backlog();
         found.output.discard();
         found.input.discard();
-        if matches!(reason, CloseReason::Aborted | CloseReason::SlowConsumer | CloseReason::Stalled)
-        {
+        if matches!(
+            reason,
+            CloseReason::Aborted
+                | CloseReason::SlowConsumer
+                | CloseReason::TotalOutput
+                | CloseReason::Stalled
+        ) {
             found.stream.reset();
         }
+        self.backlog -= backlog;
         if was == State::Open {
             self.live -= 1;
         }
@@ -390,7 +385,7 @@ impl<S> Pool<S> {
         let Some(found) = self.connections.get_mut(id.slot()).filter(|found| found.id == id) else {
             return;
         };
-        let Some(due) = found.due(&self.limits) else { return };
+        let Some((due, _)) = found.due(&self.limits) else { return };
         let token = Token::connection(service, id);
         if found.deadline != 0 {
             if found.deadline <= due {
@@ -450,5 +445,27 @@ impl<S> Pool<S> {
         // Dropping a session runs the embedder's code too.
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(gone.session)));
         core.caught(dropped, self.name);
+    }
+}
+
+/// What counts as one peer: an IPv4 address, or the 64 bits of an IPv6 address that name a network,
+/// since whoever has one such address has all of the network.
+fn home(peer: SocketAddr) -> IpAddr {
+    match peer.ip().to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
+        ip => ip,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_network_is_one_peer() {
+        let home = |text: &str| home(text.parse().unwrap()).to_string();
+        assert_eq!(home("[2001:db8:1:2:3:4:5:6]:7"), "2001:db8:1:2::");
+        assert_eq!(home("[::ffff:127.0.0.2]:7"), "127.0.0.2");
+        assert_eq!(home("127.0.0.3:7"), "127.0.0.3");
     }
 }

@@ -13,12 +13,15 @@ use crate::id::Token;
 use crate::input::Scratch;
 use crate::server::Server;
 use crate::timer::Nanos;
-use crate::{Address, CloseReason, ConnId, Error, Handler};
+use crate::{Address, CloseReason, ConnId, Error, Handler, Listen};
 
 /// Connections that one service serves in a turn; the rest wait for the next one.
 const SERVED_PER_TURN: usize = 256;
+/// TLS handshakes that one service moves on in a turn: at a millisecond each for the largest usual
+/// keys, the others wait for no more than that.
+const HANDSHAKES_PER_TURN: usize = 8;
 /// Messages that one service takes in a turn.
-const MESSAGES_PER_TURN: usize = 1024;
+pub(crate) const MESSAGES_PER_TURN: usize = 1024;
 /// While shutting down nobody is waited for as long as [`linger`](crate::Limits::linger) says.
 const LINGER_AT_SHUTDOWN: Duration = Duration::from_millis(500);
 
@@ -45,7 +48,7 @@ impl From<&mio::event::Event> for Readiness {
 
 /// A service of whatever handler, as the reactor sees it.
 pub(crate) trait Serve {
-    fn listen(&mut self, address: &Address, core: &mut Core) -> Result<Address, Error>;
+    fn listen(&mut self, listen: Listen, core: &mut Core) -> Result<Address, Error>;
     fn dial(&mut self, address: &Address, core: &mut Core) -> Result<ConnId, Error>;
     fn adopt(
         &mut self,
@@ -61,6 +64,12 @@ pub(crate) trait Serve {
     fn flush(&mut self, core: &mut Core);
     /// Tells the handler of those that ended, and frees them.
     fn reap(&mut self, core: &mut Core);
+    /// Bytes of output in memory, the arena's not counted.
+    fn backlog(&self) -> usize;
+    /// Adds who has how many of them.
+    fn backlogs(&self, all: &mut Vec<(usize, Token)>);
+    /// Ends a connection for the others' sake.
+    fn relieve(&mut self, token: Token);
     /// More could be done now, without any event.
     fn is_busy(&self, core: &Core) -> bool;
     fn next_deadline(&self) -> Option<Nanos>;
@@ -75,9 +84,9 @@ pub(crate) trait Serve {
 }
 
 impl<H: Handler> Serve for Server<H> {
-    fn listen(&mut self, address: &Address, core: &mut Core) -> Result<Address, Error> {
+    fn listen(&mut self, listen: Listen, core: &mut Core) -> Result<Address, Error> {
         let token = Token::listener(self.pool.service, self.listeners.len());
-        let listener = Listener::bind(address, token, core)?;
+        let listener = Listener::bind(listen, token, &self.pool.limits, core)?;
         let local = listener.address().clone();
         self.listeners.push(listener);
         self.call_service(core, |handler, cx| handler.on_listening(cx, &local));
@@ -110,8 +119,9 @@ impl<H: Handler> Serve for Server<H> {
         let read_on = what.read_on || what.error;
         flags.set(Flag::Readable, what.readable || read_on || flags.has(Flag::Readable));
         flags.set(Flag::ReadOn, read_on || flags.has(Flag::ReadOn));
-        let paused = flags.has(Flag::Paused) && found.stream.is_socket();
-        if what.error && (paused || flags.has(Flag::Eof)) {
+        let waits = flags.has(Flag::Paused) || flags.has(Flag::Throttled);
+        let unread = waits && found.stream.is_socket() || flags.has(Flag::Eof);
+        if what.error && unread {
             // Nobody would find out by reading. A connection that is reset is over; where only
             // the output of two descriptors is gone, there may be input yet.
             let kind = found.stream.take_error().map_or(ErrorKind::ConnectionReset, |e| e.kind());
@@ -141,6 +151,11 @@ impl<H: Handler> Serve for Server<H> {
                 break;
             }
             if let Some(id) = self.pool.ready.pop_front() {
+                self.serve(id, core, scratch);
+            }
+        }
+        for _ in 0..self.pool.handshakes.len().min(HANDSHAKES_PER_TURN) {
+            if let Some(id) = self.pool.handshakes.pop_front() {
                 self.serve(id, core, scratch);
             }
         }
@@ -188,6 +203,24 @@ impl<H: Handler> Serve for Server<H> {
             }
         }
         self.watch.check(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
+    }
+
+    fn backlog(&self) -> usize {
+        self.pool.backlog
+    }
+
+    fn backlogs(&self, all: &mut Vec<(usize, Token)>) {
+        let service = self.pool.service;
+        let each = self.pool.connections.iter();
+        let each = each.map(|(_, found)| (found.output.backlog(), found.id));
+        all.extend(each.map(|(backlog, id)| (backlog, Token::connection(service, id))));
+    }
+
+    fn relieve(&mut self, token: Token) {
+        if let Some(found) = self.pool.named(token) {
+            let id = found.id;
+            self.pool.end(id, CloseReason::TotalOutput);
+        }
     }
 
     fn is_busy(&self, core: &Core) -> bool {

@@ -4,11 +4,13 @@ use std::time::Duration;
 use log::LevelFilter;
 use reactor::{Address, Limits, Reactor, services};
 
+use super::access::Access;
 use super::args::levels;
 use super::failure::Failure;
 use super::quantity::{count, duration};
-use super::serve::{announce, run};
-use super::{descriptors, log as stderr_log, target};
+use super::serve::{run, say_ready};
+use super::target::{self, Spot};
+use super::{descriptors, log as stderr_log};
 
 /// Forward a port: each client of LISTEN is connected to TARGET, and bytes go both ways as they
 /// are.
@@ -26,14 +28,17 @@ use super::{descriptors, log as stderr_log, target};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Forward {
     /// Where to listen: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a
-    /// free one.
+    /// free one. With tls: in front it speaks TLS there, and passes on the plaintext.
     #[arg(value_parser = target::listener)]
-    listen: Address,
+    listen: Spot,
 
     /// Where to connect to: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH. A name is
     /// looked up once, at the start.
     #[arg(value_parser = target::server)]
     target: Address,
+
+    #[command(flatten)]
+    access: Access,
 
     /// Clients at once; one more is closed, and the log says so [default: 10000].
     ///
@@ -74,7 +79,8 @@ impl Forward {
 
 /// Listens, says where, and forwards until a signal.
 pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
-    if args.listen == args.target {
+    let entrance = args.access.entrance(args.listen.tls)?;
+    if args.listen.address == args.target {
         let what = "LISTEN and TARGET are the same: it would connect to itself without end";
         return Err(Failure::Usage(what.to_owned()));
     }
@@ -85,9 +91,13 @@ pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
     }
     let mut reactor = Reactor::new()?;
     reactor.stop_on_signals()?;
+    reactor.reload_on_hangup()?;
     let handler = services::Forward::new(args.target.clone());
-    let service = reactor.listen_with(&args.listen, handler, args.limits())?;
+    let service = reactor.add(handler, args.limits())?;
+    let address = reactor.bind(&service, entrance.listen(&args.listen)?)?;
     descriptors::report(&raised);
-    announce(&format!("forward listening on {service}\n"));
+    args.access.warn_if_open("forward", &address);
+    let spot = Spot { address, ..args.listen };
+    say_ready(&format!("forward listening on {spot}\n"));
     run(&mut reactor)
 }

@@ -1,13 +1,15 @@
 //! Real clients: what people type into nc and telnet, and what they read there. And a real server,
 //! for a client of ours.
 //!
-//! Where one of them is not installed its tests say so and are skipped, unless the environment
-//! variable `CI` or `REACTOR_REQUIRE_CLIENTS` is set.
+//! Where one of them is not installed its tests say so and are [skipped](util::skip).
 
 #[path = "../util/example.rs"]
 mod example;
 #[path = "../util/program.rs"]
 mod program;
+#[cfg(feature = "tls")]
+#[path = "../util/tls.rs"]
+mod tls;
 #[path = "../util/mod.rs"]
 mod util;
 
@@ -30,10 +32,7 @@ fn installed(name: &str, option: &str, words: &str) -> bool {
         String::from_utf8_lossy(&text).contains(words)
     });
     if !found {
-        let required = |name| std::env::var_os(name).is_some();
-        assert!(!required("CI") && !required("REACTOR_REQUIRE_CLIENTS"), "{name} is missing");
-        let test = std::thread::current().name().unwrap_or_default().to_owned();
-        println!("{test}: skipped, since {name} ({words}) is not installed");
+        util::skip(&format!("{name} ({words}) is not installed"));
     }
     found
 }
@@ -114,6 +113,38 @@ fn nc_talks_to_echo_until_bye() {
     nc.expect(&["> ", "> BYE"]);
     nc.end();
     nc.expect_end();
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn openssl_talks_to_echo_until_bye_and_checks_the_certificate() {
+    if !installed("openssl", "version", "OpenSSL") {
+        return;
+    }
+    for version in ["-tls1_3", "-tls1_2"] {
+        let pem = tls::Pem::new(version);
+        let [cert, key] = pem.options();
+        let program = Program::serve(&["echo=tls:0", &cert, &key]);
+        let place = program.place("echo");
+        let trusted = pem.cert().display().to_string();
+        let mut openssl = Command::new("openssl")
+            .args(["s_client", "-quiet", version, "-verify_return_error", "-CAfile", &trusted])
+            .args(["-verify_hostname", "localhost", "-connect", place.trim_start_matches("tls:")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let stdin = openssl.stdin.take();
+        let stdout = lines_of(openssl.stdout.take().unwrap());
+        let mut openssl = Tool { child: openssl, stdin, stdout };
+        openssl.expect(&GREETING);
+        openssl.send("hello, été\n");
+        openssl.expect(&["> HELLO, ÉTÉ"]);
+        openssl.send("bye\n");
+        openssl.expect(&["> BYE"]);
+        openssl.expect_end();
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release -p compare
 //! cargo run --release -p compare -- --scenario pipelined-64 --peer floor --peer ours --rounds 9
+//! cargo run --release -p compare -- models          # the concurrency models, examples/models
 //! ```
 //!
 //! Each server runs in a process of its own, pinned to one core, and stays up through all rounds;
@@ -12,6 +13,7 @@
 mod chart;
 mod check;
 mod load;
+mod models;
 mod peers;
 mod protocol;
 mod scenario;
@@ -28,7 +30,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 
 use load::Span;
-use peers::{PEERS, Peer, Service};
+use peers::{MODELS, PEERS, Peer, Service};
 use scenario::{SCENARIOS, Scenario};
 use server::Server;
 use table::{Group, Row};
@@ -37,7 +39,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Measure the reactor against its peers and against a bare epoll loop, the floor.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -68,13 +70,14 @@ struct Args {
 enum Command {
     /// Serve on a port of 127.0.0.1 until killed, which is how the peers are run.
     Serve {
-        #[arg(value_parser = names(PEERS.iter().map(|it| it.name)))]
+        #[arg(value_parser = names(PEERS.iter().chain(MODELS).map(|it| it.name)))]
         peer: String,
         /// 0 for any; it is printed.
         port: u16,
         #[arg(long, value_enum)]
         service: Option<Service>,
     },
+    Models(models::Args),
 }
 
 fn names(names: impl Iterator<Item = &'static str>) -> PossibleValuesParser {
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let result = match &args.command {
         Some(Command::Serve { peer, port, service }) => serve(peer, *port, *service),
+        Some(Command::Models(args)) => models::run(args),
         None => run(&args),
     };
     match result {
@@ -133,7 +137,7 @@ fn run(args: &Args) -> Result<()> {
     if args.check {
         return check::run(&peers, &scenarios, core);
     }
-    let groups = measure(args, &peers, &scenarios, core)?;
+    let (groups, failed) = measure(args, &peers, &scenarios, core)?;
     print!("{}", table::text(&groups));
     if let Some(path) = &args.markdown {
         fs::write(path, table::markdown(&groups))?;
@@ -143,7 +147,10 @@ fn run(args: &Args) -> Result<()> {
     }
     chart::draw(&args.svg, &groups)?;
     eprintln!("drawn in {}", args.svg.display());
-    Ok(())
+    match failed {
+        0 => Ok(()),
+        _ => Err(format!("{failed} failed and had to be left out, see above").into()),
+    }
 }
 
 fn start(
@@ -159,36 +166,48 @@ fn start(
             }
         }
     }
-    Ok(servers)
+    match servers.len() {
+        0 => Err("no such --peer has the service of such a --scenario".into()),
+        _ => Ok(servers),
+    }
 }
 
+/// Who fails in a scenario is left out of it, and the others go on; tells how often that was.
 fn measure<'s>(
     args: &Args,
     peers: &[&'static Peer],
     scenarios: &[&'s Scenario],
     core: Option<usize>,
-) -> Result<Vec<Group<'s>>> {
+) -> Result<(Vec<Group<'s>>, usize)> {
     let measured = Duration::from_secs_f64(args.seconds);
     let span = Span { warm: (measured / 4).max(Duration::from_millis(100)), measured };
     let servers = start(peers, scenarios, core)?;
     // Until all have set up whatever they set up.
     thread::sleep(Duration::from_millis(300));
-    let mut groups = Vec::new();
+    let (mut groups, mut failed) = (Vec::new(), 0);
     for &scenario in scenarios {
         let of = |server: &&Server| server.service() == scenario.service();
-        let servers: Vec<_> = servers.iter().filter(of).collect();
-        let row = |server: &&Server| Row { peer: server.name(), rounds: Vec::new() };
-        let mut rows: Vec<_> = servers.iter().map(row).collect();
+        let row = |server| (server, Row { peer: Server::name(server), rounds: Vec::new() });
+        let mut rows: Vec<_> = servers.iter().filter(of).map(row).collect();
         for round in 1..=args.rounds {
             eprintln!("{}, round {round} of {}", scenario.title, args.rounds);
-            for (server, row) in servers.iter().zip(&mut rows) {
-                row.rounds.push(scenario.measure(server, span, core)?);
-                server.quiet()?;
-            }
+            rows.retain_mut(|(server, row)| {
+                let figures = scenario.measure(server, span, core);
+                match figures.and_then(|figures| Ok((figures, server.quiet()?))) {
+                    Ok((figures, ())) => row.rounds.push(figures),
+                    Err(error) => {
+                        eprintln!("{} is left out: {error}", server.name());
+                        failed += 1;
+                        return false;
+                    }
+                }
+                true
+            });
         }
         if !rows.is_empty() {
+            let rows = rows.into_iter().map(|(_, row)| row).collect();
             groups.push(Group { scenario, rows });
         }
     }
-    Ok(groups)
+    Ok((groups, failed))
 }

@@ -1,0 +1,106 @@
+//! Who may connect: the options of all commands that listen.
+
+#[cfg(feature = "tls")]
+use std::path::PathBuf;
+
+#[cfg(feature = "tls")]
+use reactor::Tls;
+use reactor::{Address, Listen, Networks};
+
+use super::failure::Failure;
+use super::quantity::mode;
+use super::target::Spot;
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Access {
+    /// Serve only who comes from these networks: 127.0.0.0/8,::1/128 [default: any].
+    ///
+    /// The others are closed without a word; the log says so. Unix sockets are not affected.
+    #[arg(long, value_name = "NETWORKS", value_parser = networks)]
+    allow: Option<Networks>,
+
+    /// Permissions of Unix sockets, in octal: with 0660, owner and group may connect [default: as
+    /// the umask says].
+    #[arg(long, value_name = "MODE", value_parser = mode)]
+    unix_mode: Option<u32>,
+
+    /// The certificate for the addresses with tls: in front, and those between it and the root, as
+    /// PEM. SIGHUP reads it again, for the connections that come then.
+    #[cfg(feature = "tls")]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, as PEM, not encrypted.
+    #[cfg(feature = "tls")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+}
+
+impl Access {
+    /// Reads the certificate, where one is needed: `tls` says whether.
+    #[cfg_attr(not(feature = "tls"), expect(unused_variables))]
+    pub(crate) fn entrance(&self, tls: bool) -> Result<Entrance<'_>, Failure> {
+        Ok(Entrance {
+            access: self,
+            #[cfg(feature = "tls")]
+            tls: self.certificate(tls)?,
+        })
+    }
+
+    #[cfg(feature = "tls")]
+    fn certificate(&self, wanted: bool) -> Result<Option<Tls>, Failure> {
+        let usage = |text: &str| Err(Failure::Usage(text.to_owned()));
+        match self.tls_cert.as_ref().zip(self.tls_key.as_ref()) {
+            None if wanted => usage("tls: needs --tls-cert FILE and --tls-key FILE"),
+            Some(_) if !wanted => usage("--tls-cert: nothing listens with TLS; write tls:ADDR"),
+            files => Ok(files.map(|(cert, key)| Tls::from_files(cert, key)).transpose()?),
+        }
+    }
+
+    /// Says so where other machines can connect and nobody has said which of them may. What was
+    /// asked for is done all the same.
+    pub(crate) fn warn_if_open(&self, name: &str, address: &Address) {
+        let beyond = |address: &Address| {
+            address.as_socket().is_some_and(|addr| !addr.ip().to_canonical().is_loopback())
+        };
+        if self.allow.is_none() && beyond(address) {
+            log::warn!(
+                "{name}: every machine that reaches {address} may connect; say who may with \
+                 --allow NETWORKS"
+            );
+        }
+    }
+}
+
+/// [`Access`] with the certificate that it names.
+pub(crate) struct Entrance<'a> {
+    access: &'a Access,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
+}
+
+impl Entrance<'_> {
+    /// How to listen there.
+    pub(crate) fn listen(&self, spot: &Spot) -> Result<Listen, Failure> {
+        let mut listen = Listen::at(&spot.address)?;
+        if let Some(networks) = &self.access.allow {
+            listen = listen.allow(networks.clone());
+        }
+        if let Some(mode) = self.access.unix_mode {
+            listen = listen.unix_mode(mode);
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.tls.as_ref().filter(|_| spot.tls) {
+            listen = listen.tls(tls);
+        }
+        Ok(listen)
+    }
+}
+
+fn networks(text: &str) -> Result<Networks, String> {
+    text.parse().map_err(|error: reactor::Error| match error {
+        // Clap names the value itself.
+        reactor::Error::Address { text, why } => format!("{text:?}: {why}"),
+        error => error.to_string(),
+    })
+}
