@@ -58,6 +58,8 @@ fn refuses_what_it_cannot_do() {
     };
     for (args, words) in [
         (&["models", "--model", "fork"][..], "invalid value 'fork'"),
+        (&["models", "--svg", "/dev/null/models.svg"], "/dev/null/models.svg: cannot be written"),
+        (&["--markdown", "/"], "/: cannot be written"),
         (&["models", "--clients", "0"], "invalid value '0'"),
         (&["models", "--clients", "1000000"], "invalid value '1000000'"),
         (&["--rounds", "3", "models"], "cannot be used with"),
