@@ -49,6 +49,9 @@ pub(crate) struct Core {
     pub(crate) freed: u64,
     /// Given up for a moment when there is no other descriptor to say no with.
     reserve: Option<File>,
+    /// Those of all listeners, each once.
+    #[cfg(all(feature = "signals", feature = "tls"))]
+    certificates: Vec<crate::Tls>,
     starved: Nanos,
     full: Nanos,
     barred: Nanos,
@@ -74,6 +77,8 @@ impl Core {
             search: Search::default(),
             freed: 0,
             reserve: File::open("/dev/null").ok(),
+            #[cfg(all(feature = "signals", feature = "tls"))]
+            certificates: Vec::new(),
             starved: 0,
             full: 0,
             barred: 0,
@@ -119,6 +124,34 @@ impl Core {
             );
         }
         nobody
+    }
+
+    /// Notes a listener's certificate, for [`reload`](Self::reload).
+    #[cfg(feature = "tls")]
+    pub(crate) fn add_certificate(&mut self, _tls: Option<&crate::Tls>) {
+        #[cfg(feature = "signals")]
+        if let Some(tls) = _tls
+            && !self.certificates.iter().any(|known| known.is(tls))
+        {
+            self.certificates.push(tls.clone());
+        }
+    }
+
+    /// Reads the certificates of all listeners again.
+    #[cfg(feature = "signals")]
+    pub(crate) fn reload(&self) {
+        #[cfg(feature = "tls")]
+        for tls in &self.certificates {
+            match tls.reload() {
+                Ok(()) => log::info!("hangup signal: {tls:?} reloaded, for those who come now"),
+                Err(error) => log::error!("hangup signal: the old certificate stays: {error}"),
+            }
+        }
+        #[cfg(feature = "tls")]
+        if !self.certificates.is_empty() {
+            return;
+        }
+        log::info!("hangup signal: nothing to reload");
     }
 
     /// What a piece of the embedder's code gave; none where it panicked, which is counted and

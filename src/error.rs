@@ -35,6 +35,15 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A certificate or its key cannot be used; the reactor is as it was.
+    #[cfg(feature = "tls")]
+    #[error("{}: {why}", path.display())]
+    Certificate {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The reason and the remedy.
+        why: String,
+    },
     /// One reactor holds at most 250 services.
     #[error("too many services in one reactor (the limit is 250): use a second reactor")]
     TooManyServices,
@@ -64,6 +73,11 @@ impl fmt::Debug for Error {
 impl Error {
     pub(crate) fn limit(name: &'static str, why: &str) -> Error {
         Error::Limit { name, why: why.to_owned() }
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn certificate(path: &std::path::Path, why: &str) -> Error {
+        Error::Certificate { path: path.to_owned(), why: why.to_owned() }
     }
 
     pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Error {

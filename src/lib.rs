@@ -93,7 +93,8 @@
 //! | --- | --- | --- |
 //! | `cli` | yes | the program `reactor`, and the two below |
 //! | `services` | with `cli` | the module `services` |
-//! | `signals` | with `cli` | `Reactor::stop_on_signals`: SIGINT and SIGTERM |
+//! | `signals` | with `cli` | `Reactor::stop_on_signals`: SIGINT and SIGTERM; `reload_on_hangup` |
+//! | `tls` | yes | `Listen::tls`; takes a C compiler to build |
 //!
 //! A library that embeds it wants `default-features = false`, and perhaps one of them. It runs on
 //! Unix with 64-bit pointers.
@@ -132,9 +133,13 @@ mod server;
 mod service_context;
 #[cfg(feature = "services")]
 pub mod services;
+#[cfg(feature = "signals")]
+mod signals;
 pub mod testing;
 pub mod text;
 mod timer;
+#[cfg(feature = "tls")]
+mod tls;
 mod watch;
 
 pub use address::{Address, ToAddress};
@@ -155,3 +160,5 @@ pub use reactor::Reactor;
 pub use reason::CloseReason;
 pub use service_context::ServiceContext;
 pub use timer::TimerId;
+#[cfg(feature = "tls")]
+pub use tls::Tls;

@@ -75,6 +75,9 @@ pub struct Limits {
     /// An outbound connection that is not there after this long ends with
     /// [`CloseReason::ConnectTimeout`](crate::CloseReason::ConnectTimeout). Default 10 s.
     pub connect_timeout: Duration,
+    /// A TLS handshake that is not done this long after the client was accepted is given up, with
+    /// whatever it drips in. Default 10 s.
+    pub handshake_timeout: Duration,
     /// A closing connection whose peer takes less than 16 KiB of the remaining output for this
     /// long, and not all of it, is reset with
     /// [`CloseReason::Stalled`](crate::CloseReason::Stalled). Default 30 s.
@@ -114,6 +117,7 @@ impl Default for Limits {
             keepalive: Some(Duration::from_secs(300)),
             user_timeout: None,
             connect_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(10),
             flush_timeout: Duration::from_secs(30),
             linger: Duration::from_secs(5),
             bytes_per_turn: 64 * 1024,

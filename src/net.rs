@@ -6,6 +6,8 @@ use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Source;
@@ -14,6 +16,8 @@ use mio::{Interest, Registry};
 
 use crate::id::Token;
 use crate::pipe::Pipe;
+#[cfg(feature = "tls")]
+use crate::tls::TlsStream;
 use crate::{Address, Error, Limits};
 
 /// Newcomers that the kernel completes while the loop is busy; it caps this at `somaxconn`.
@@ -28,6 +32,9 @@ const UNSENT_IN_KERNEL: u32 = 128 * 1024;
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// One of the others, encrypted.
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream>),
     /// No socket but a test's.
     Pipe(Pipe),
     /// Connecting failed at once; the connection exists only to be told of it.
@@ -54,15 +61,20 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.register(registry, token.into(), both),
             Stream::Unix(stream) => stream.register(registry, token.into(), both),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.inner_mut().register(registry, token),
             Stream::Pipe(_) | Stream::Failed => Ok(()),
         }
     }
 
-    /// Whether connecting is done: an error when it failed, false while it is under way.
+    /// Whether connecting is done, or the handshake: an error when it failed, false while it is
+    /// under way.
     pub(crate) fn connected(&mut self) -> io::Result<bool> {
         let (error, peer) = match self {
             Stream::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
             Stream::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => return tls.shake_hands(),
             Stream::Pipe(pipe) => return pipe.connected(),
             Stream::Failed => return Err(io::ErrorKind::NotConnected.into()),
         };
@@ -79,6 +91,8 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.take_error().ok().flatten(),
             Stream::Unix(stream) => stream.take_error().ok().flatten(),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.inner().take_error(),
             Stream::Pipe(_) | Stream::Failed => None,
         }
     }
@@ -95,6 +109,8 @@ impl Stream {
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
             Stream::Tcp(stream) => stream.local_addr().ok(),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.inner().local_addr(),
             Stream::Unix(_) | Stream::Pipe(_) | Stream::Failed => None,
         }
     }
@@ -103,6 +119,8 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.shutdown_write(),
             Stream::Pipe(pipe) => {
                 pipe.shut();
                 Ok(())
@@ -118,14 +136,68 @@ impl Stream {
             Stream::Tcp(stream) => {
                 let _ = socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
             }
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.inner_mut().reset(),
             Stream::Unix(_) | Stream::Failed => {}
             Stream::Pipe(pipe) => pipe.reset(),
         }
     }
 
+    /// The same stream under TLS, the handshake still to be done.
+    #[cfg(feature = "tls")]
+    pub(crate) fn over_tls(self, config: Arc<rustls::ServerConfig>) -> io::Result<Stream> {
+        TlsStream::new(self, config).map(|tls| Stream::Tls(Box::new(tls)))
+    }
+
+    /// It is not open before its [`connected`](Self::connected) says so.
+    pub(crate) fn shakes_hands(&self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Stream::Tls(_) => true,
+            _ => false,
+        }
+    }
+
+    /// A read that gives less than was asked for may leave some behind.
+    pub(crate) fn may_read_short(&self) -> bool {
+        matches!(self, Stream::Unix(_)) || self.shakes_hands()
+    }
+
+    /// There may be more to read although the last read said `WouldBlock`.
+    pub(crate) fn has_more(&self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.has_more(),
+            _ => false,
+        }
+    }
+
+    /// [`flush`](Write::flush) has something to do.
+    pub(crate) fn unsent(&self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.unsent(),
+            _ => false,
+        }
+    }
+
+    /// Whether a flush has sent something since this was last asked.
+    pub(crate) fn take_moved(&mut self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.take_moved(),
+            _ => false,
+        }
+    }
+
     /// Says no to a newcomer. What it has sent already is read first, since unread input would
     /// turn the close into a reset; nobody waits for more, so a busy client may miss the line.
+    /// Over TLS it has no words: they would cost a handshake.
     pub(crate) fn turn_away(mut self, notice: &[u8]) {
+        #[cfg(feature = "tls")]
+        if let Stream::Tls(tls) = self {
+            return tls.into_inner().turn_away(b"");
+        }
         let mut unread = [0; 4096];
         let _ = self.write(notice);
         let _ = self.shutdown_write();
@@ -138,6 +210,8 @@ impl Read for Stream {
         match self {
             Stream::Tcp(stream) => stream.read(buf),
             Stream::Unix(stream) => stream.read(buf),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.read(buf),
             Stream::Pipe(pipe) => pipe.read(buf),
             Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
         }
@@ -149,13 +223,29 @@ impl Write for Stream {
         match self {
             Stream::Tcp(stream) => stream.write(buf),
             Stream::Unix(stream) => stream.write(buf),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.write(buf),
             Stream::Pipe(pipe) => pipe.write(buf),
             Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
+    #[cfg(feature = "tls")] // Which writes several records at once.
+    fn write_vectored(&mut self, bufs: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.write_vectored(bufs),
+            Stream::Unix(stream) => stream.write_vectored(bufs),
+            _ => self.write(bufs.iter().find(|buf| !buf.is_empty()).map_or(&[], |buf| buf)),
+        }
+    }
+
+    /// Sends what was taken for writing and is not out yet; `WouldBlock` if some must wait.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.flush(),
+            _ => Ok(()),
+        }
     }
 }
 

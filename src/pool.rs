@@ -32,6 +32,8 @@ pub(crate) struct Pool<S> {
     pub(crate) connections: Slab<Connection<S>>,
     /// To be served: they may have input. Newly ready ones wait behind the others.
     pub(crate) ready: VecDeque<ConnId>,
+    /// To be moved on in their TLS handshakes, which cost as much as thousands of lines each.
+    pub(crate) handshakes: VecDeque<ConnId>,
     /// To be flushed at the end of the turn.
     pub(crate) dirty: Vec<ConnId>,
     /// To be reported to the handler, or freed.
@@ -62,6 +64,7 @@ impl<S> Pool<S> {
             limits,
             connections: Slab::new(),
             ready: VecDeque::new(),
+            handshakes: VecDeque::new(),
             dirty: Vec::new(),
             ending: VecDeque::new(),
             timers: Timers::default(),
@@ -143,7 +146,8 @@ impl<S> Pool<S> {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.ready.is_empty() && self.dirty.is_empty() && self.ending.is_empty()
+        let Pool { ready, handshakes, dirty, ending, .. } = self;
+        ready.is_empty() && handshakes.is_empty() && dirty.is_empty() && ending.is_empty()
     }
 
     /// Puts the connection behind those that wait to be served, if there is anything to do.
@@ -162,7 +166,8 @@ impl<S> Pool<S> {
             && so(found)
         {
             found.flags.set(Flag::Queued, true);
-            self.ready.push_back(id);
+            let shaking = found.flags.has(Flag::Shaking);
+            if shaking { &mut self.handshakes } else { &mut self.ready }.push_back(id);
         }
     }
 
@@ -286,7 +291,7 @@ impl<S> Pool<S> {
         let Some(found) = self.get_mut(id) else { return };
         match found.state {
             State::Connecting => {
-                found.flags.set(Flag::Failed, true);
+                found.flags.set(Flag::Failed, !found.flags.has(Flag::Shaking));
                 return self.end(id, reason);
             }
             State::Open => {}

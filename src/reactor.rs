@@ -13,6 +13,8 @@ use crate::input::Scratch;
 use crate::pool::Pool;
 use crate::serve::Serve;
 use crate::server::Server;
+#[cfg(feature = "signals")]
+use crate::signals::{Caught, Signals};
 use crate::timer::Nanos;
 use crate::{
     Address, ConnId, Counters, Error, Exit, Handler, Limits, Service, ToAddress, ToListen,
@@ -38,7 +40,7 @@ const MAX_TOTAL_OUTPUT: usize = 1 << 30;
 /// [`Handle`](crate::Handle) of it to the others. What it has to say it logs through the crate
 /// `log`; without a logger, the warning about callbacks that block goes unseen.
 pub struct Reactor<'h> {
-    poll: Poll,
+    pub(crate) poll: Poll,
     events: Events,
     /// The last wait filled the buffer: there may be more, of which a foreign loop that watches
     /// our descriptor under edge triggers would not hear.
@@ -49,9 +51,8 @@ pub struct Reactor<'h> {
     shutdown_timeout: Duration,
     max_total_output: usize,
     phase: Phase,
-    signals_seen: usize,
     #[cfg(feature = "signals")]
-    signals: Option<signal_hook_mio::v1_0::Signals>,
+    pub(crate) signals: Signals,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,9 +83,8 @@ impl<'h> Reactor<'h> {
             shutdown_timeout: Duration::from_secs(10),
             max_total_output: MAX_TOTAL_OUTPUT,
             phase: Phase::Running,
-            signals_seen: 0,
             #[cfg(feature = "signals")]
-            signals: None,
+            signals: Signals::default(),
         })
     }
 
@@ -280,24 +280,6 @@ impl<'h> Reactor<'h> {
         &self.core.counters
     }
 
-    /// Makes SIGINT and SIGTERM a graceful shutdown, and a second one an end at once. They
-    /// arrive in the loop like everything else.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when the system refuses.
-    #[cfg(feature = "signals")]
-    pub fn stop_on_signals(&mut self) -> Result<(), Error> {
-        use signal_hook::consts::{SIGINT, SIGTERM};
-        let mut signals = signal_hook_mio::v1_0::Signals::new([SIGINT, SIGTERM])
-            .map_err(Error::io("cannot catch signals"))?;
-        self.poll
-            .registry()
-            .register(&mut signals, Token::SIGNALS.into(), mio::Interest::READABLE)
-            .map_err(Error::io("cannot watch for signals"))?;
-        self.signals = Some(signals);
-        Ok(())
-    }
-
     // ---- The steps of a turn ----
 
     /// Waits for events. A signal that interrupts it does not lengthen the wait.
@@ -332,9 +314,9 @@ impl<'h> Reactor<'h> {
 
     /// Tells every service what the selector said; work is done later, in turn.
     fn dispatch(&mut self) {
-        #[cfg_attr(not(feature = "signals"), expect(unused_mut))]
-        let mut signalled = 0;
         let mut count = 0;
+        #[cfg(feature = "signals")]
+        let mut caught = Caught::default();
         for event in &self.events {
             count += 1;
             match Token::from(event.token()) {
@@ -343,10 +325,7 @@ impl<'h> Reactor<'h> {
                     self.services.iter_mut().for_each(|service| service.mail());
                 }
                 #[cfg(feature = "signals")]
-                Token::SIGNALS => {
-                    let signals = self.signals.iter_mut();
-                    signalled += signals.map(|signals| signals.pending().count()).sum::<usize>();
-                }
+                Token::SIGNALS => caught = self.signals.take(),
                 token => {
                     if let Some(service) = self.services.get_mut(token.service()) {
                         service.ready(token, event.into());
@@ -354,24 +333,12 @@ impl<'h> Reactor<'h> {
                 }
             }
         }
-        for _ in 0..signalled {
-            self.signalled();
-        }
+        #[cfg(feature = "signals")]
+        self.signalled(&caught);
         self.full = count == self.events.capacity();
         if self.full && count < MOST_EVENTS {
             // Quiet connections must not wait for the busy ones to leave room.
             self.events = Events::with_capacity(count * 2);
-        }
-    }
-
-    fn signalled(&mut self) {
-        self.signals_seen += 1;
-        if self.signals_seen == 1 {
-            log::info!("signal: shutting down; a second one ends at once");
-            self.core.stop = true;
-        } else if self.exit().is_none() {
-            log::warn!("second signal: ending at once");
-            self.cut();
         }
     }
 
@@ -412,7 +379,7 @@ impl<'h> Reactor<'h> {
         }
     }
 
-    fn cut(&mut self) {
+    pub(crate) fn cut(&mut self) {
         self.core.stopping = true;
         let connections = self.services.iter_mut().map(|service| service.cut(&mut self.core)).sum();
         self.done(match connections {

@@ -16,6 +16,9 @@ use crate::{Address, CloseReason, ConnId, Error, Handler, Listen};
 
 /// Connections that one service serves in a turn; the rest wait for the next one.
 const SERVED_PER_TURN: usize = 256;
+/// TLS handshakes that one service moves on in a turn: at a millisecond each for the largest usual
+/// keys, the others wait for no more than that.
+const HANDSHAKES_PER_TURN: usize = 8;
 /// Messages that one service takes in a turn.
 pub(crate) const MESSAGES_PER_TURN: usize = 1024;
 /// While shutting down nobody is waited for as long as [`linger`](crate::Limits::linger) says.
@@ -130,6 +133,11 @@ impl<H: Handler> Serve for Server<H> {
                 break;
             }
             if let Some(id) = self.pool.ready.pop_front() {
+                self.serve(id, core, scratch);
+            }
+        }
+        for _ in 0..self.pool.handshakes.len().min(HANDSHAKES_PER_TURN) {
+            if let Some(id) = self.pool.handshakes.pop_front() {
                 self.serve(id, core, scratch);
             }
         }

@@ -58,13 +58,18 @@ fn refuses_what_it_cannot_do() {
     };
     for (args, words) in [
         (&["models", "--model", "fork"][..], "invalid value 'fork'"),
-        (&["models", "--svg", "/dev/null/models.svg"], "/dev/null/models.svg: cannot be written"),
-        (&["--markdown", "/"], "/: cannot be written"),
         (&["models", "--clients", "0"], "invalid value '0'"),
         (&["models", "--clients", "1000000"], "invalid value '1000000'"),
         (&["--rounds", "3", "models"], "cannot be used with"),
     ] {
         let (status, error) = run(args);
         assert!(status == Some(2) && error.contains(words), "{args:?}: {error}");
+    }
+    // Said before anything is measured, not after.
+    for args in [&["models", "--svg", "/dev/null/models.svg"][..], &["--markdown", "/"]] {
+        let (status, error) = run(args);
+        let said = error.lines().last().unwrap_or_default().to_owned();
+        assert!(status == Some(1) && said.contains(": cannot be written ("), "{args:?}: {error}");
+        assert!(!error.contains("building"), "{args:?}: {error}");
     }
 }
