@@ -261,7 +261,7 @@ impl<S> Pool<S> {
         let Some(found) = self.get_mut(id) else { return };
         match found.state {
             State::Connecting => {
-                found.flags.set(Flag::Failed, !found.flags.has(Flag::Shaking));
+                found.flags.set(Flag::Failed, true);
                 return self.end(id, reason);
             }
             State::Open => {}

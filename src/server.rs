@@ -180,8 +180,6 @@ impl<H: Handler> Server<H> {
         // One that was dialled, or had a handshake to do, has counted since then.
         let shaken = found.flags.take(Flag::Shaking);
         self.pool.open += usize::from(!found.flags.take(Flag::Failed) && !shaken);
-        // The client's first lines may have come along with the handshake.
-        found.flags.set(Flag::Readable, shaken || found.flags.has(Flag::Readable));
         let asked = found.flags.has(Flag::Drain) || found.flags.has(Flag::Finished);
         self.pool.live += 1;
         core.counters.open += 1;

@@ -157,6 +157,19 @@ fn new_keys_in_the_middle_change_nothing() {
     server.stop();
 }
 
+#[test]
+fn lines_that_come_along_with_the_handshake_are_handled() {
+    let server = echo("along");
+    for version in [&TLS13, &TLS12] {
+        let mut client = server.pem.begin_with(server.addr, &[version]);
+        // It leaves with the handshake's last message.
+        client.send("first\nbye\n");
+        let all = (GREETING.to_owned() + "> FIRST\n> BYE\n").into_bytes();
+        assert_eq!(client.rest(), (all, End::Clean));
+    }
+    server.stop();
+}
+
 // ---- Endings ----
 
 #[test]

@@ -80,7 +80,7 @@ impl Forward {
 /// Listens, says where, and forwards until a signal.
 pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
     let entrance = args.access.entrance(args.listen.tls)?;
-    if args.listen.address == args.target {
+    if is_itself(&args.listen.address, &args.target) {
         let what = "LISTEN and TARGET are the same: it would connect to itself without end";
         return Err(Failure::Usage(what.to_owned()));
     }
@@ -100,4 +100,17 @@ pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
     let spot = Spot { address, ..args.listen };
     say_ready(&format!("forward listening on {spot}\n"));
     run(&mut reactor)
+}
+
+/// Whether who connects to the target comes to the listener.
+fn is_itself(listen: &Address, target: &Address) -> bool {
+    match (listen.as_socket(), target.as_socket()) {
+        (Some(listen), Some(target)) if listen.ip().is_unspecified() => {
+            let here = target.ip().is_loopback() || target.ip().is_unspecified();
+            // A listener at [::] hears both families.
+            let heard = listen.is_ipv6() || target.is_ipv4();
+            here && heard && listen.port() == target.port()
+        }
+        _ => listen == target,
+    }
 }

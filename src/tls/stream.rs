@@ -143,3 +143,73 @@ impl Write for TlsStream {
         self.push()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::ring};
+
+    use super::*;
+    use crate::pipe::{Pipe, SharedWire, Wire};
+
+    /// What the wire has for the client, and back.
+    fn carry(client: &mut ClientConnection, wire: &SharedWire) {
+        let mut out = std::mem::take(&mut wire.borrow_mut().outbound);
+        let mut from = out.as_slice();
+        while !from.is_empty() {
+            client.read_tls(&mut from).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        out.clear();
+        while client.wants_write() {
+            client.write_tls(&mut out).unwrap();
+        }
+        wire.borrow_mut().inbound.extend(out);
+    }
+
+    #[test]
+    fn the_write_side_is_shut_only_after_the_goodbye_is_out() {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let provider = Arc::new(ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let wire: SharedWire = Rc::new(RefCell::new(Wire::default()));
+        let pipe = Stream::Pipe(Pipe::new(Rc::clone(&wire)));
+        let mut stream = TlsStream::new(pipe, Arc::new(config)).unwrap();
+        while !stream.shake_hands().unwrap() {
+            carry(&mut client, &wire);
+        }
+
+        // Taken, but not all of it is out: nothing more is taken.
+        wire.borrow_mut().room = Some(10);
+        assert_eq!(stream.write(b"last words").unwrap(), 10);
+        let blocked = |outcome: io::Result<()>| outcome.unwrap_err().kind();
+        assert_eq!(blocked(stream.write(b"!").map(drop)), ErrorKind::WouldBlock);
+        assert_eq!(blocked(stream.shutdown_write()), ErrorKind::WouldBlock);
+        assert!(!wire.borrow().shut && stream.unsent());
+        wire.borrow_mut().room = None;
+        stream.shutdown_write().unwrap();
+        assert!(wire.borrow().shut && !stream.unsent());
+        carry(&mut client, &wire);
+        let mut said = Vec::new();
+        client.reader().read_to_end(&mut said).expect("an end without a goodbye");
+        assert_eq!(said, b"last words");
+    }
+}

@@ -80,7 +80,7 @@ impl Pem {
         self.begin_with(addr, rustls::ALL_VERSIONS)
     }
 
-    fn begin_with(
+    pub fn begin_with(
         &self,
         addr: SocketAddr,
         versions: &[&'static SupportedProtocolVersion],

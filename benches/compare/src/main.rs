@@ -137,13 +137,11 @@ fn run(args: &Args) -> Result<()> {
     if args.check {
         return check::run(&peers, &scenarios, core);
     }
+    check_writable([&args.svg].into_iter().chain(&args.markdown))?;
     let (groups, failed) = measure(args, &peers, &scenarios, core)?;
     print!("{}", table::text(&groups));
     if let Some(path) = &args.markdown {
         fs::write(path, table::markdown(&groups))?;
-    }
-    if let Some(folder) = args.svg.parent() {
-        fs::create_dir_all(folder)?;
     }
     chart::draw(&args.svg, &groups)?;
     eprintln!("drawn in {}", args.svg.display());
@@ -151,6 +149,18 @@ fn run(args: &Args) -> Result<()> {
         0 => Ok(()),
         _ => Err(format!("{failed} failed and had to be left out, see above").into()),
     }
+}
+
+/// What cannot be written is said before the minutes of measuring, not after them.
+fn check_writable<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
+    for file in files {
+        let folder = file.parent().map_or(Ok(()), fs::create_dir_all);
+        let open = |()| fs::File::options().append(true).create(true).open(file);
+        folder.and_then(open).map_err(|error| {
+            format!("{}: cannot be written ({error}); choose another file", file.display())
+        })?;
+    }
+    Ok(())
 }
 
 fn start(
