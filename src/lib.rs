@@ -103,6 +103,7 @@
 
 mod accept;
 mod address;
+mod budget;
 mod callbacks;
 mod connection;
 mod context;
