@@ -141,6 +141,7 @@ impl Listener {
                         self.ready = false;
                         return None;
                     }
+                    core.starving = true;
                     let when = core.after(RETRY);
                     timers.arm(when, self.token);
                     self.stuck = Some((when, core.freed));

@@ -20,6 +20,8 @@ use crate::{Address, ConnId, Counters};
 const STARVED_EVERY: Duration = Duration::from_secs(1);
 /// How often being full is logged, and keeping somebody out.
 const REFUSED_EVERY: Duration = Duration::from_secs(10);
+/// See [`Reactor::set_max_total_output`](crate::Reactor::set_max_total_output).
+const MAX_TOTAL_OUTPUT: usize = 1 << 30;
 
 /// From where, if that was asked for, and where to.
 pub(crate) type Dial = dyn FnMut(Option<IpAddr>, &Address) -> io::Result<Stream>;
@@ -56,10 +58,14 @@ pub(crate) struct Core {
     pub(crate) freed: u64,
     /// Given up for a moment when there is no other descriptor to say no with.
     reserve: Option<File>,
+    pub(crate) max_total_output: usize,
+    relieved: Nanos,
     /// Those of all listeners, each once.
     #[cfg(all(feature = "signals", feature = "tls"))]
     certificates: Vec<crate::Tls>,
     starved: Nanos,
+    /// A newcomer found no descriptor: somebody who only lingers should give his up.
+    pub(crate) starving: bool,
     full: Nanos,
     barred: Nanos,
 }
@@ -85,9 +91,12 @@ impl Core {
             search: Search::default(),
             freed: 0,
             reserve: File::open("/dev/null").ok(),
+            max_total_output: MAX_TOTAL_OUTPUT,
+            relieved: 0,
             #[cfg(all(feature = "signals", feature = "tls"))]
             certificates: Vec::new(),
             starved: 0,
+            starving: false,
             full: 0,
             barred: 0,
         }
@@ -170,6 +179,14 @@ impl Core {
             log::error!("{name}: a hook of the handler panicked");
         }
         outcome.ok()
+    }
+
+    /// Connections were ended for the budget of all; each is logged by itself as well.
+    pub(crate) fn relieved(&mut self) {
+        if lapsed(&mut self.relieved, self.now, REFUSED_EVERY) {
+            let most = self.max_total_output;
+            log::warn!("too much unsent output in all (max_total_output, {most} bytes): resetting");
+        }
     }
 
     /// A newcomer was turned away from a service that is full.

@@ -105,6 +105,7 @@
 mod accept;
 mod address;
 mod begin;
+mod budget;
 mod callbacks;
 mod connection;
 mod context;

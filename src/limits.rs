@@ -19,7 +19,8 @@ pub struct Limits {
     /// Connections at once; dialled ones count too, from the moment they are dialled. A newcomer past it is told so in one line
     /// ([`Handler::farewell`](crate::Handler::farewell)) and closed. Connections that only
     /// [linger](Self::linger) do not count, but when there are as many sockets as this in all, a
-    /// newcomer costs the oldest of them its place. Default 10,000.
+    /// newcomer costs the oldest of them its place, and so does one that finds no descriptor.
+    /// Default 10,000.
     pub max_connections: usize,
     /// Bytes in one line, its end not counted; for a protocol on
     /// [`on_bytes`](crate::Handler::on_bytes), the bytes it may leave untaken. Past it the client

@@ -13,6 +13,7 @@ use crate::core::{Core, Reply};
 use crate::flags::Flag;
 use crate::id::Token;
 use crate::net::Stream;
+use crate::peer::home;
 use crate::timer::{Nanos, TimerId, Timers};
 use crate::{CloseReason, ConnId, Limits};
 
@@ -190,7 +191,8 @@ impl<S> Pool<S> {
             return false;
         }
         self.mark_dirty(slot);
-        true
+        self.keep_budget(core);
+        self.connections[slot].state == State::Open
     }
 
     /// From here on the arena's bytes are a reply of this connection to its own request, until
@@ -234,22 +236,30 @@ impl<S> Pool<S> {
         self.delivered += self.live;
         let segment = core.arena.add(bytes);
         let mut slow = Vec::new();
-        for (_, found) in &mut self.connections {
-            if !found.takes_output() || !wanted(found.id, &found.session) {
-                continue;
+        let mut done = 0;
+        while done < self.connections.len() {
+            for (_, found) in self.connections.iter_mut().skip(done) {
+                done += 1;
+                if !found.takes_output() || !wanted(found.id, &found.session) {
+                    continue;
+                }
+                let before = found.output.backlog();
+                found.output.push(&core.arena, bytes, segment);
+                self.backlog += found.output.backlog() - before;
+                if sender == Some(found.id) {
+                    found.hold_above(self.limits.high_water);
+                } else if found.overrun(bytes.len(), &self.limits, core.now) {
+                    slow.push(found.id);
+                }
+                if !found.flags.has(Flag::Dirty) {
+                    found.flags.set(Flag::Dirty, true);
+                    self.dirty.push(found.id);
+                }
+                if self.backlog > core.max_total_output {
+                    break;
+                }
             }
-            let before = found.output.backlog();
-            found.output.push(&core.arena, bytes, segment);
-            self.backlog += found.output.backlog() - before;
-            if sender == Some(found.id) {
-                found.hold_above(self.limits.high_water);
-            } else if found.overrun(bytes.len(), &self.limits, core.now) {
-                slow.push(found.id);
-            }
-            if !found.flags.has(Flag::Dirty) {
-                found.flags.set(Flag::Dirty, true);
-                self.dirty.push(found.id);
-            }
+            self.keep_budget(core);
         }
         for id in slow {
             self.end(id, CloseReason::SlowConsumer);
@@ -329,13 +339,20 @@ impl<S> Pool<S> {
     /// Makes room for a newcomer: lingering connections must not hold more descriptors than the
     /// limit of connections allows. The oldest has had most of its time.
     pub(crate) fn make_room(&mut self) {
-        while self.connections.len() >= self.limits.max_connections
-            && let Some(oldest) = self.lingering.pop_front()
-        {
+        if self.connections.len() >= self.limits.max_connections {
+            self.cut_lingering();
+        }
+    }
+
+    /// Ends the connection that has lingered longest; says whether there is one.
+    pub(crate) fn cut_lingering(&mut self) -> bool {
+        while let Some(oldest) = self.lingering.pop_front() {
             if self.get(oldest).is_some_and(|found| found.state == State::Lingering) {
-                return self.end(oldest, CloseReason::Closed);
+                self.end(oldest, CloseReason::Closed);
+                return true;
             }
         }
+        false
     }
 
     /// Ends it at once; the handler is told at the end of the turn.
@@ -445,27 +462,5 @@ impl<S> Pool<S> {
         // Dropping a session runs the embedder's code too.
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(gone.session)));
         core.caught(dropped, self.name);
-    }
-}
-
-/// What counts as one peer: an IPv4 address, or the 64 bits of an IPv6 address that name a network,
-/// since whoever has one such address has all of the network.
-fn home(peer: SocketAddr) -> IpAddr {
-    match peer.ip().to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
-        ip => ip,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_ipv6_network_is_one_peer() {
-        let home = |text: &str| home(text.parse().unwrap()).to_string();
-        assert_eq!(home("[2001:db8:1:2:3:4:5:6]:7"), "2001:db8:1:2::");
-        assert_eq!(home("[::ffff:127.0.0.2]:7"), "127.0.0.2");
-        assert_eq!(home("127.0.0.3:7"), "127.0.0.3");
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Waker};
 
+use crate::budget;
 use crate::core::Core;
 use crate::handle::{Mailbox, Shared};
 use crate::id::{MOST_SERVICES, Token};
@@ -24,7 +25,6 @@ use crate::{
 /// Events fetched in one wait to begin with; a wait that fills the buffer doubles it.
 const EVENTS: usize = 1024;
 const MOST_EVENTS: usize = 64 * 1024;
-const MAX_TOTAL_OUTPUT: usize = 1 << 30;
 
 /// The loop: one thread, one selector, any number of services.
 ///
@@ -50,7 +50,6 @@ pub struct Reactor<'h> {
     pub(crate) core: Core,
     scratch: Scratch,
     shutdown_timeout: Duration,
-    max_total_output: usize,
     phase: Phase,
     #[cfg(feature = "signals")]
     pub(crate) signals: Signals,
@@ -82,7 +81,6 @@ impl<'h> Reactor<'h> {
             core: Core::new(Some(Rc::new(registry)), Arc::new(Shared::new(waker))),
             scratch: Scratch::default(),
             shutdown_timeout: Duration::from_secs(10),
-            max_total_output: MAX_TOTAL_OUTPUT,
             phase: Phase::Running,
             #[cfg(feature = "signals")]
             signals: Signals::default(),
@@ -288,9 +286,10 @@ impl<'h> Reactor<'h> {
     /// Unsent bytes of all connections together, replies and broadcasts alike. Past it those with
     /// the largest backlogs are reset with
     /// [`CloseReason::TotalOutput`](crate::CloseReason::TotalOutput), until an eighth of it is
-    /// free again: each may be within its own limits and all together too much. Default 1 GiB.
+    /// free again: each may be within its own limits and all together too much. It holds at any
+    /// moment for each service, and for all of them at the end of a turn. Default 1 GiB.
     pub fn set_max_total_output(&mut self, bytes: usize) {
-        self.max_total_output = bytes;
+        self.core.max_total_output = bytes;
     }
 
     /// What the loop has done so far.
@@ -364,14 +363,14 @@ impl<'h> Reactor<'h> {
     /// one goes out with the other. What the flush itself ended is reported last; what is said
     /// of that leaves in the next turn.
     fn settle(&mut self) {
-        let Reactor { services, core, max_total_output, .. } = self;
+        let Reactor { services, core, .. } = self;
+        if std::mem::take(&mut core.starving) {
+            services.iter_mut().any(|service| service.cut_lingering());
+        }
         services.iter_mut().for_each(|service| service.reap(core));
         services.iter_mut().for_each(|service| service.flush(core));
         core.arena.clear();
-        let total: usize = services.iter().map(|service| service.backlog()).sum();
-        if total > *max_total_output {
-            relieve(services, total - *max_total_output / 8 * 7);
-        }
+        budget::relieve(services, core);
         services.iter_mut().for_each(|service| service.reap(core));
     }
 
@@ -410,23 +409,6 @@ impl<'h> Reactor<'h> {
         self.phase = Phase::Done(exit);
         self.core.shared.end();
     }
-}
-
-/// Ends the connections with the largest backlogs, until `excess` bytes are free.
-fn relieve(services: &mut [Box<dyn Serve + '_>], mut excess: usize) {
-    let mut all = Vec::new();
-    services.iter().for_each(|service| service.backlogs(&mut all));
-    all.sort_unstable_by_key(|(backlog, _)| std::cmp::Reverse(*backlog));
-    let mut ended = 0;
-    for (backlog, token) in all {
-        if excess == 0 {
-            break;
-        }
-        services[token.service()].relieve(token);
-        excess = excess.saturating_sub(backlog);
-        ended += 1;
-    }
-    log::warn!("too much unsent output in all (max_total_output): {ended} connections reset");
 }
 
 /// The selector's descriptor: it is readable when the sockets have something to do. Timers and

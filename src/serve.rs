@@ -70,6 +70,8 @@ pub(crate) trait Serve {
     fn backlogs(&self, all: &mut Vec<(usize, Token)>);
     /// Ends a connection for the others' sake.
     fn relieve(&mut self, token: Token);
+    /// Ends the connection that has lingered longest; says whether there is one.
+    fn cut_lingering(&mut self) -> bool;
     /// More could be done now, without any event.
     fn is_busy(&self, core: &Core) -> bool;
     fn next_deadline(&self) -> Option<Nanos>;
@@ -181,6 +183,7 @@ impl<H: Handler> Serve for Server<H> {
         let mut dirty = std::mem::take(&mut self.pool.dirty);
         for id in dirty.drain(..) {
             self.flush_one(id, core);
+            self.pool.keep_budget(core);
         }
         dirty.append(&mut self.pool.dirty);
         self.pool.dirty = dirty;
@@ -221,6 +224,10 @@ impl<H: Handler> Serve for Server<H> {
             let id = found.id;
             self.pool.end(id, CloseReason::TotalOutput);
         }
+    }
+
+    fn cut_lingering(&mut self) -> bool {
+        self.pool.cut_lingering()
     }
 
     fn is_busy(&self, core: &Core) -> bool {

@@ -138,6 +138,10 @@ impl<H: DatagramHandler> Serve for Datagrams<H> {
 
     fn relieve(&mut self, _token: Token) {}
 
+    fn cut_lingering(&mut self) -> bool {
+        false
+    }
+
     fn is_busy(&self, _core: &Core) -> bool {
         self.endpoint.may_flush() || !self.over && (self.mail || self.endpoint.may_receive())
     }

@@ -192,7 +192,9 @@ mod tests {
             broadcast: true,
             ..DatagramOptions::default()
         };
-        let socket = open(SocketAddr::from(([127, 0, 0, 1], 0)), &options).unwrap();
+        let bound = Socket::bind(SocketAddr::from(([127, 0, 0, 1], 0)), &options).unwrap();
+        let (Socket::Udp(socket), _) = bound else { panic!("not UDP") };
+        let socket = socket2::SockRef::from(&socket);
         assert_eq!(socket.multicast_if_v4().unwrap(), Ipv4Addr::LOCALHOST);
         assert_eq!(socket.multicast_ttl_v4().unwrap(), 7);
         assert!(!socket.multicast_loop_v4().unwrap() && socket.broadcast().unwrap());
