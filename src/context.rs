@@ -48,7 +48,8 @@ impl<'a, S> Context<'a, S> {
         reply.finish()
     }
 
-    /// What `write!(cx, "…")` and `writeln!(cx, "hello {name}")` call: formats into this connection's output.
+    /// What `write!(cx, "…")` and `writeln!(cx, "hello {name}")` call: formats into this
+    /// connection's output.
     pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
         self.writer().write_fmt(text);
     }
@@ -86,8 +87,8 @@ impl<'a, S> Context<'a, S> {
         pool.broadcast(bytes.as_ref(), self.own.then_some(self.id), core, wanted);
     }
 
-    /// Ends the connection gracefully: no more input is handled, what was sent goes out, then
-    /// the write side is shut and input thrown away for [`linger`](crate::Limits::linger) at most, so
+    /// Ends the connection gracefully: no more input is handled, what was sent goes out, then the
+    /// write side is shut and input thrown away for [`linger`](crate::Limits::linger) at most, so
     /// that no reset destroys the last reply.
     pub fn close(&mut self) {
         self.commit();
@@ -100,8 +101,8 @@ impl<'a, S> Context<'a, S> {
     /// with [`PeerClosed`](CloseReason::PeerClosed) after [`on_eof`](crate::Handler::on_eof);
     /// called then or later, this is the same as [`close`](Self::close).
     ///
-    /// A peer that never ends its side stays until [`idle_timeout`](crate::Limits::idle_timeout): no
-    /// other deadline applies before a close. [`broadcast`](Self::broadcast)s pass it by.
+    /// A peer that never ends its side stays until [`idle_timeout`](crate::Limits::idle_timeout):
+    /// no other deadline applies before a close. [`broadcast`](Self::broadcast)s pass it by.
     pub fn half_close(&mut self) {
         self.commit();
         let pool = &mut self.service.pool;
@@ -165,17 +166,18 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// The client's address as it connected, also after it is gone; for an outbound connection
-    /// the address dialled. None over a Unix socket.
+    /// the address dialled. None over a Unix socket and for descriptors.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.service.pool.connections[self.id.slot()].peer.get()
     }
 
-    /// Our own address of this connection (a system call). None over a Unix socket.
+    /// Our own address of this connection (a system call). None over a Unix socket and for
+    /// descriptors.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.service.pool.connections[self.id.slot()].stream.local_addr()
     }
 
-    /// Whether it was dialled with `connect` rather than accepted.
+    /// Whether it was dialled with `connect` rather than accepted or adopted.
     pub fn is_outbound(&self) -> bool {
         self.service.pool.connections[self.id.slot()].flags.has(Flag::Outbound)
     }
@@ -195,13 +197,13 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Asks for one call of [`on_drain`](crate::Handler::on_drain), in a later turn, once no more
-    /// than [`low_water`](crate::Limits::low_water) bytes of this connection's output are unsent; in the
-    /// next turn if that is so already. Asking twice before the call changes nothing.
+    /// than [`low_water`](crate::Limits::low_water) bytes of this connection's output are unsent;
+    /// in the next turn if that is so already. Asking twice before the call changes nothing.
     ///
     /// So a reply of any length is sent in bounded memory: send a piece, ask, send the next piece
     /// in `on_drain`, ask again. To ask again and again without sending keeps the loop busy. Until
-    /// the call it is the client that is waited for, so [`idle_timeout`](crate::Limits::idle_timeout)
-    /// applies even while the connection is paused.
+    /// the call it is the client that is waited for, so
+    /// [`idle_timeout`](crate::Limits::idle_timeout) applies even while the connection is paused.
     pub fn request_drain(&mut self) {
         let ServiceContext { pool, core } = &mut self.service;
         let found = &mut pool.connections[self.id.slot()];

@@ -16,11 +16,11 @@ use crate::timer::Nanos;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once; dialled ones count too, from the moment they are dialled. A newcomer past it is told so in one line
-    /// ([`Handler::farewell`](crate::Handler::farewell)) and closed. Connections that only
-    /// [linger](Self::linger) do not count, but when there are as many sockets as this in all, a
-    /// newcomer costs the oldest of them its place, and so does one that finds no descriptor.
-    /// Default 10,000.
+    /// Connections at once; dialled and adopted ones count from the beginning. A newcomer past it
+    /// is told so in one line ([`Handler::farewell`](crate::Handler::farewell)) and closed.
+    /// Connections that only [linger](Self::linger) do not count, but when there are as many
+    /// sockets as this in all, a newcomer costs the oldest of them its place, and so does one that
+    /// finds no descriptor. Default 10,000.
     pub max_connections: usize,
     /// Bytes in one line, its end not counted; for a protocol on
     /// [`on_bytes`](crate::Handler::on_bytes), the bytes it may leave untaken. Past it the client
@@ -59,8 +59,9 @@ pub struct Limits {
     /// that TCP holds it back; nothing is lost, and a client that waits for its replies never
     /// notices. Default none.
     pub rate: Option<Rate>,
-    /// Connections open at once from one IP address, which for IPv6 means one network of 64 bits;
-    /// a newcomer past it is told so and closed. Unix sockets and dialled connections do not count. Default none.
+    /// Connections open at once from one IP address, which for IPv6 means one network of 64 bits; a
+    /// newcomer past it is told so and closed. Unix sockets and dialled connections do not count.
+    /// Default none.
     pub max_per_peer: Option<usize>,
     /// After how long without traffic TCP asks a peer whether it is still there; a third of it
     /// later again, and after three questions without an answer the connection ends with

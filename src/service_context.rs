@@ -79,8 +79,9 @@ impl<'a, S> ServiceContext<'a, S> {
 
     /// Dials out. The new connection belongs to this handler like an accepted one:
     /// [`on_open`](crate::Handler::on_open) comes when it is there, and when it cannot be had
-    /// [`on_close`](crate::Handler::on_close) with the error and without an `on_open`. Nothing is called before this hook has returned. An address given as text with
-    /// a host name is looked up, which blocks; use numbers in a hook.
+    /// [`on_close`](crate::Handler::on_close) with the error and without an `on_open`. Nothing is
+    /// called before this hook has returned. An address given as text with a host name is looked
+    /// up, which blocks; use numbers in a hook.
     ///
     /// # Errors
     /// [`Error::Address`] where text is no address, [`Error::ShuttingDown`].
