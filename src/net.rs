@@ -73,7 +73,8 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.take_error().ok().flatten(),
             Stream::Unix(stream) => stream.take_error().ok().flatten(),
-            Stream::Pipe(_) | Stream::Failed => None,
+            Stream::Pipe(pipe) => pipe.connected().err(),
+            Stream::Failed => None,
         }
     }
 
