@@ -9,16 +9,17 @@ use crate::core::Core;
 use crate::id::Token;
 use crate::net::{AcceptError, Socket, Stream};
 use crate::timer::{Nanos, Timers};
-use crate::{Address, Error};
+use crate::{Address, Error, Limits, Listen, Networks};
 
-/// Newcomers gone before they could be accepted that are passed over in one go.
-const GONE: usize = 64;
+/// Newcomers that are passed over in one go: gone before they could be accepted, or not allowed.
+const PASSED_OVER: usize = 64;
 /// Without descriptors, how long until the next try if no connection closes before.
 const RETRY: Duration = Duration::from_secs(1);
 
 pub(crate) struct Listener {
     socket: Socket,
     address: Address,
+    allow: Option<Networks>,
     token: Token,
     /// Somebody may be waiting: set by an event, cleared by WouldBlock only.
     ready: bool,
@@ -28,17 +29,19 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) fn bind(
-        address: &Address,
+        listen: Listen,
         token: Token,
+        limits: &Limits,
         core: &mut Core,
     ) -> Result<Listener, Error> {
-        let mut socket = Socket::bind(address)?;
-        let local = socket.local_addr().map_err(|error| Error::listen(address, error))?;
+        let Listen { address, unix_mode, allow } = listen;
+        let mut socket = Socket::bind(&address, unix_mode, limits)?;
+        let local = socket.local_addr().map_err(|error| Error::listen(&address, error))?;
         if let Some(registry) = &core.registry {
             let registered = socket.register(registry, token);
-            registered.map_err(|error| Error::listen(address, error))?;
+            registered.map_err(|error| Error::listen(&address, error))?;
         }
-        Ok(Listener { socket, address: local, token, ready: true, stuck: None })
+        Ok(Listener { socket, address: local, allow, token, ready: true, stuck: None })
     }
 
     pub(crate) fn address(&self) -> &Address {
@@ -66,8 +69,14 @@ impl Listener {
         }
     }
 
+    /// Who comes from there may not.
+    fn bars(&self, peer: SocketAddr) -> bool {
+        self.allow.as_ref().is_some_and(|allowed| !allowed.contain(peer.ip()))
+    }
+
     /// One newcomer; none when nobody is left or nobody can be had. Those that were gone before
-    /// they could be accepted are passed over. `no` gives what to say to one too many.
+    /// they could be accepted are passed over, and those that may not come. `no` gives what to say
+    /// to one too many.
     pub(crate) fn accept(
         &mut self,
         timers: &mut Timers,
@@ -75,8 +84,12 @@ impl Listener {
         no: impl FnOnce(&mut Core) -> Cow<'static, [u8]>,
     ) -> Option<(Stream, Option<SocketAddr>)> {
         self.disarm(timers);
-        for _ in 0..GONE {
+        for _ in 0..PASSED_OVER {
             let error = match self.socket.accept() {
+                Ok((_, Some(peer))) if self.bars(peer) => {
+                    core.count_barred(&self.address, peer);
+                    continue;
+                }
                 Ok(newcomer) => return Some(newcomer),
                 Err(error) => error,
             };
@@ -89,6 +102,10 @@ impl Listener {
                 AcceptError::Stuck => {
                     log::debug!("{}: accept: {error}", self.address);
                     let nobody = core.with_reserve(|core| match self.socket.accept() {
+                        Ok((_, Some(peer))) if self.bars(peer) => {
+                            core.count_barred(&self.address, peer);
+                            false
+                        }
                         Ok((stream, _)) => {
                             core.counters.refused += 1;
                             stream.turn_away(&no(core));

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::Error;
 
-/// Where to listen or to connect to: a TCP address or the path of a Unix socket.
+/// Where to listen or to connect to: an IP address and port, or the path of a Unix socket.
 ///
 /// Written `127.0.0.1:2323`, `[::1]:2323`, `localhost:2323` or `unix:/run/reactor.sock`.
 ///
@@ -18,7 +18,7 @@ use crate::Error;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// A TCP address; port 0 asks the system for a free one.
+    /// An IP address and port, for TCP and for datagrams; port 0 asks the system for a free one.
     Tcp(SocketAddr),
     /// A Unix stream socket.
     Unix(PathBuf),

@@ -11,6 +11,10 @@ use crate::peer::Peer;
 use crate::timer::{Nanos, TimerId, nanos};
 use crate::{CloseReason, ConnId, Limits};
 
+/// Bytes of its remaining output that a closing connection has to take in each
+/// [`flush_timeout`](Limits::flush_timeout): some 500 a second.
+const LEAST_TAKEN: usize = 16 * 1024;
+
 /// The life of a connection; it only ever moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum State {
@@ -55,6 +59,22 @@ pub(crate) struct Rare {
     pub(crate) timers: BTreeSet<TimerId>,
     /// Since when the output has been above the soft limit; 0 while it is not.
     over_soft: Nanos,
+    /// Until when the rate has been used up.
+    paid: Nanos,
+    /// What was left of a closing connection's output when it had last taken enough; 0 before.
+    left: usize,
+}
+
+/// What the loop's deadline of a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    Connect,
+    Idle,
+    Line,
+    SoftLimit,
+    Rate,
+    Flush,
+    Linger,
 }
 
 impl<S> Connection<S> {
@@ -83,6 +103,7 @@ impl<S> Connection<S> {
     pub(crate) fn takes_input(&self) -> bool {
         self.state == State::Open
             && !(self.flags.has(Flag::Paused)
+                || self.flags.has(Flag::Throttled)
                 || self.flags.has(Flag::Held)
                 || self.flags.has(Flag::Overlong))
     }
@@ -120,8 +141,26 @@ impl<S> Connection<S> {
     }
 
     /// Some output went out. What others caused is taken to go last, so it can only shrink.
-    pub(crate) fn sent(&mut self) {
+    pub(crate) fn sent(&mut self, now: Nanos) {
         self.others = self.pushed() as u32;
+        if self.state != State::Closing || self.takes_enough() {
+            self.active = now;
+        }
+    }
+
+    /// Whether a closing connection has taken enough since this was so the last time: one that
+    /// takes a byte now and then would never end.
+    fn takes_enough(&mut self) -> bool {
+        let left = self.output.len();
+        if left == 0 {
+            return true;
+        }
+        let rare = self.rare();
+        let enough = rare.left == 0 || left + LEAST_TAKEN <= rare.left;
+        if enough {
+            rare.left = left;
+        }
+        enough
     }
 
     /// Output of its own was appended: past the mark it is no longer read.
@@ -162,7 +201,7 @@ impl<S> Connection<S> {
     pub(crate) fn change_rare(&mut self, change: impl FnOnce(&mut Rare)) {
         if let Some(rare) = &mut self.rare {
             change(rare);
-            if rare.timers.is_empty() && rare.over_soft == 0 {
+            if rare.timers.is_empty() && rare.over_soft == 0 && rare.paid == 0 && rare.left == 0 {
                 self.rare = None;
             }
         }
@@ -173,25 +212,46 @@ impl<S> Connection<S> {
         self.rare.as_ref().map_or(0, |rare| rare.over_soft)
     }
 
-    /// When the loop must look at it again if nothing moves until then.
-    pub(crate) fn due(&self, limits: &Limits) -> Option<Nanos> {
-        let wait = match self.state {
-            State::Connecting => limits.connect_timeout,
-            State::Open => {
-                // A paused one waits for the handler, unless that waits for the client in turn.
-                let waits = self.flags.has(Flag::Paused) && !self.flags.has(Flag::Drain);
-                let idle = limits.idle_timeout.filter(|_| !waits);
-                let idle = idle.map(|wait| (self.active, wait));
-                let slow =
-                    (self.over_soft() != 0).then_some((self.over_soft(), limits.soft_output_for));
-                let moments = [idle, slow].into_iter().flatten();
-                return moments.map(|(since, wait)| later(since, wait)).min();
-            }
-            State::Closing => limits.flush_timeout,
-            State::Lingering => limits.linger,
-            State::Ended => return None,
-        };
-        Some(later(self.active, wait))
+    /// Lines that it may have now.
+    pub(crate) fn allowance(&self, limits: &Limits, now: Nanos) -> usize {
+        let paid = self.rare.as_ref().map_or(0, |rare| rare.paid);
+        limits.rate.map_or(usize::MAX, |rate| rate.allows(paid, now))
+    }
+
+    /// Counts lines against its rate.
+    pub(crate) fn spend(&mut self, limits: &Limits, lines: u64, now: Nanos) {
+        if let Some(rate) = limits.rate {
+            let rare = self.rare();
+            rare.paid = rate.spend(rare.paid, now, lines);
+        }
+    }
+
+    /// When the loop must look at it again if nothing moves until then, and what for.
+    pub(crate) fn due(&self, limits: &Limits) -> Option<(Nanos, Wait)> {
+        let after = |wait: Duration| later(self.active, wait);
+        match self.state {
+            State::Connecting => Some((after(limits.connect_timeout), Wait::Connect)),
+            State::Open => self.due_open(limits),
+            State::Closing => Some((after(limits.flush_timeout), Wait::Flush)),
+            State::Lingering => Some((after(limits.linger), Wait::Linger)),
+            State::Ended => None,
+        }
+    }
+
+    fn due_open(&self, limits: &Limits) -> Option<(Nanos, Wait)> {
+        let throttled = self.flags.has(Flag::Throttled);
+        let rate = limits.rate.filter(|_| throttled).zip(self.rare.as_ref());
+        let rate = rate.map(|(rate, rare)| (rate.next(rare.paid), Wait::Rate));
+        // A paused one waits for the handler, unless that waits for the client in turn.
+        let waits = self.flags.has(Flag::Paused) && !self.flags.has(Flag::Drain);
+        let idle = limits.idle_timeout.filter(|_| !throttled && !waits);
+        let idle = idle.map(|wait| (later(self.active, wait), Wait::Idle));
+        let judged = self.takes_input() && !self.flags.has(Flag::Outbound);
+        let line = limits.line_timeout.filter(|_| judged).zip(self.input.unfinished_since());
+        let line = line.map(|(wait, since)| (later(since, wait), Wait::Line));
+        let slow = Some(self.over_soft()).filter(|since| *since != 0);
+        let slow = slow.map(|since| (later(since, limits.soft_output_for), Wait::SoftLimit));
+        [rate, idle, line, slow].into_iter().flatten().min_by_key(|(when, _)| *when)
     }
 }
 

@@ -133,6 +133,7 @@ impl<'a, S> Context<'a, S> {
         let found = &mut pool.connections[self.id.slot()];
         if found.flags.take(Flag::Paused) && found.state == State::Open {
             found.active = core.now;
+            found.input.wait_from(core.now);
             pool.arm(self.id);
             // What has arrived meanwhile was told by an edge that does not repeat.
             pool.queue(self.id);

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ use crate::{Address, ConnId, Counters};
 
 /// How often running out of descriptors is logged and answered.
 const STARVED_EVERY: Duration = Duration::from_secs(1);
-/// How often being full is logged.
-const FULL_EVERY: Duration = Duration::from_secs(10);
+/// How often being full is logged, and keeping somebody out.
+const REFUSED_EVERY: Duration = Duration::from_secs(10);
 
 /// From where, if that was asked for, and where to.
 pub(crate) type Dial = dyn FnMut(Option<IpAddr>, &Address) -> io::Result<Stream>;
@@ -51,6 +51,7 @@ pub(crate) struct Core {
     reserve: Option<File>,
     starved: Nanos,
     full: Nanos,
+    barred: Nanos,
 }
 
 impl Core {
@@ -75,6 +76,7 @@ impl Core {
             reserve: File::open("/dev/null").ok(),
             starved: 0,
             full: 0,
+            barred: 0,
         }
     }
 
@@ -132,8 +134,19 @@ impl Core {
     /// A newcomer was turned away from a service that is full.
     pub(crate) fn count_full(&mut self, name: &str, most: usize) {
         self.counters.refused += 1;
-        if lapsed(&mut self.full, self.now, FULL_EVERY) {
+        if lapsed(&mut self.full, self.now, REFUSED_EVERY) {
             log::warn!("{name}: full with {most} connections (max_connections): turning away");
+        }
+    }
+
+    /// A newcomer was turned away for where it comes from.
+    pub(crate) fn count_barred(&mut self, listener: &Address, peer: SocketAddr) {
+        self.counters.refused += 1;
+        if lapsed(&mut self.barred, self.now, REFUSED_EVERY) {
+            log::warn!(
+                "{listener}: {} is in none of the allowed networks: turning away",
+                peer.ip()
+            );
         }
     }
 }
@@ -155,7 +168,7 @@ impl Default for Reply {
 }
 
 /// Whether something last done at `last` may be done again now; then it counts as done.
-fn lapsed(last: &mut Nanos, now: Nanos, every: Duration) -> bool {
+pub(crate) fn lapsed(last: &mut Nanos, now: Nanos, every: Duration) -> bool {
     let may = *last == 0 || now - *last >= nanos(every);
     if may {
         *last = now;

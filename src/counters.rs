@@ -14,7 +14,8 @@ pub struct Counters {
     pub accepted: u64,
     /// Outbound connections begun.
     pub dialled: u64,
-    /// Newcomers turned away: past `max_connections`, or out of file descriptors.
+    /// Newcomers turned away: past `max_connections` or `max_per_peer`, out of file descriptors,
+    /// or from an address that is not [allowed](crate::Listen::allow).
     pub refused: u64,
     /// Connections that handlers have been told of (`on_open`) and not yet of their end.
     pub open: u64,
@@ -24,6 +25,15 @@ pub struct Counters {
     pub bytes_in: u64,
     /// Bytes that the kernel took.
     pub bytes_out: u64,
+    /// Datagrams handed to handlers.
+    pub datagrams_in: u64,
+    /// Datagrams that the kernel took.
+    pub datagrams_out: u64,
+    /// Datagrams that were not sent: too large, refused by the system, or one too many for
+    /// [`max_unsent`](crate::DatagramOptions::max_unsent).
+    pub datagrams_lost: u64,
+    /// Errors in receiving datagrams, those included that could not be had whole.
+    pub datagram_errors: u64,
     /// Panics caught in handlers.
     pub panics: u64,
     /// Turns of the loop.

@@ -19,7 +19,8 @@ pub enum Error {
     /// A limit that cannot be kept.
     #[error("bad limit {name}: it {why}")]
     Limit {
-        /// The field of [`Limits`](crate::Limits).
+        /// The field of [`Limits`](crate::Limits) or
+        /// [`DatagramOptions`](crate::DatagramOptions).
         name: &'static str,
         /// What is wrong with it.
         why: String,
@@ -37,6 +38,9 @@ pub enum Error {
     /// One reactor holds at most 250 services.
     #[error("too many services in one reactor (the limit is 250): use a second reactor")]
     TooManyServices,
+    /// A datagram socket was asked to listen for connections, or to dial.
+    #[error("a service of datagrams neither listens nor dials: give it a handler of its own")]
+    Datagrams,
     /// The reactor is shutting down and takes nothing new.
     #[error("the reactor is shutting down")]
     ShuttingDown,

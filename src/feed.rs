@@ -9,6 +9,7 @@ use crate::input::{self, Offer, Scratch};
 use crate::line::{self, Search};
 use crate::pool::Pool;
 use crate::server::Server;
+use crate::timer::Nanos;
 use crate::{CloseReason, ConnId, Farewell, Handler};
 
 impl<H: Handler> Server<H> {
@@ -40,12 +41,19 @@ impl<H: Handler> Server<H> {
     /// Reads and hands over, until there is no more or the connection has had its share.
     fn feed(&mut self, id: ConnId, core: &mut Core, scratch: &mut Scratch) {
         let mut budget = self.pool.limits.bytes_per_turn;
-        core.lines_left = self.pool.limits.lines_per_turn;
+        let Pool { limits, connections, .. } = &mut self.pool;
+        let allowed = connections[id.slot()].allowance(limits, core.now);
+        core.lines_left = limits.lines_per_turn.min(allowed);
+        if allowed == 0 {
+            connections[id.slot()].flags.set(Flag::Throttled, true);
+            return self.pool.arm(id);
+        }
         while core.lines_left > 0 {
             let found = &mut self.pool.connections[id.slot()];
             if !found.takes_input() {
                 return;
             }
+            let since = found.input.unfinished_since().unwrap_or(core.now);
             let known = found.input.known();
             let kept = if found.input.has_work() { found.input.lend() } else { None };
             let offer = if let Some(kept) = kept {
@@ -88,17 +96,18 @@ impl<H: Handler> Server<H> {
                     Err(error) => return self.pool.end(id, CloseReason::Error(error.kind())),
                 }
             };
-            self.hand_over(id, offer, known, core, scratch);
+            self.hand_over(id, offer, known, since, core, scratch);
         }
     }
 
     /// Offers bytes to the handler for as long as it takes some; keeps the rest. The first
-    /// `known` hold no LF.
+    /// `known` hold no LF; the first line of them began at `since`.
     fn hand_over(
         &mut self,
         id: ConnId,
         offer: Offer,
         known: usize,
+        since: Nanos,
         core: &mut Core,
         scratch: &Scratch,
     ) {
@@ -107,7 +116,7 @@ impl<H: Handler> Server<H> {
         let hungry = loop {
             let rest = &bytes[taken..];
             core.search = Search::new(rest.len(), known.saturating_sub(taken));
-            let lines_left = core.lines_left;
+            let (lines_left, lines) = (core.lines_left, core.counters.lines_in);
             let took = self.call(id, true, core, |handler, cx| {
                 let took = handler.on_bytes(cx, rest);
                 assert!(took <= rest.len(), "on_bytes took {took} of {} bytes", rest.len());
@@ -119,6 +128,9 @@ impl<H: Handler> Server<H> {
                 // Without lines, what is taken in one call counts as one.
                 core.lines_left -= 1;
             }
+            let lines = (core.counters.lines_in - lines).max(u64::from(took > 0));
+            let Pool { limits, connections, .. } = &mut self.pool;
+            connections[id.slot()].spend(limits, lines, core.now);
             let left = rest.len() - took;
             if left == 0 || !self.pool.connections[id.slot()].takes_input() {
                 break false;
@@ -139,7 +151,11 @@ impl<H: Handler> Server<H> {
         let overlong = found.flags.has(Flag::Overlong)
             || hungry && line::overlong(&bytes[taken..], self.pool.limits.max_line);
         let searched = core.search.is_done(bytes.len() - taken);
-        found.input.give_back(offer, scratch, taken, hungry, searched);
+        let since = if taken == 0 { since } else { core.now };
+        found.input.give_back(offer, scratch, taken, hungry, searched, since);
+        if hungry {
+            self.pool.arm(id);
+        }
         if overlong {
             self.farewell(id, Farewell::LineTooLong, CloseReason::LineTooLong, core);
         }

@@ -21,6 +21,8 @@ pub(crate) enum Flag {
     Finished,
     /// The handler paused reading.
     Paused,
+    /// It has used up its [`rate`](crate::Limits::rate) for now.
+    Throttled,
     /// Its own unsent replies are past the high-water mark.
     Held,
     /// The kernel takes no output until an event says so.

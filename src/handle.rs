@@ -90,8 +90,9 @@ impl<M> fmt::Debug for Handle<M> {
     }
 }
 
-/// One handler in a reactor: the key that [`Reactor::listen`](crate::Reactor::listen) gives, to
-/// learn the address, to post to the handler and to dial out in its name.
+/// One handler in a reactor: the key that [`Reactor::listen`](crate::Reactor::listen) and
+/// [`Reactor::datagrams`](crate::Reactor::datagrams) give, to learn the address, to post to the
+/// handler and to dial out in its name.
 pub struct Service<M> {
     pub(crate) index: usize,
     pub(crate) address: Option<Address>,
@@ -105,7 +106,7 @@ impl<M> Service<M> {
         self.address.as_ref()
     }
 
-    /// The TCP port it listens on; 0 for a Unix socket and without a listener.
+    /// The port it listens on; 0 for a Unix socket and without a listener.
     pub fn port(&self) -> u16 {
         self.address.as_ref().and_then(Address::as_socket).map_or(0, |addr| addr.port())
     }

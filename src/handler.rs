@@ -117,12 +117,18 @@ pub trait Handler {
         let _ = cx;
     }
 
-    /// The last words to a client that the loop closes for a limit: `TooManyConnections` for a
-    /// newcomer, `LineTooLong`, `IdleTimeout`. Override it with nothing for a protocol that is
+    /// The last words to a client that the loop closes for a limit. Override it with nothing for a protocol that is
     /// not text.
     fn farewell(&self, why: Farewell, limits: &Limits) -> Cow<'static, [u8]> {
         let text = match why {
             Farewell::TooManyConnections => "Too many connections, try again later\n".to_owned(),
+            Farewell::TooManyFromPeer => {
+                "Too many connections from your address, close one first\n".to_owned()
+            }
+            Farewell::LineTimeout => {
+                let seconds = limits.line_timeout.unwrap_or_default().as_secs_f64();
+                format!("Line not finished in time (limit {seconds} s)\n")
+            }
             Farewell::LineTooLong => {
                 format!("Line too long (limit {} bytes)\n", limits.max_line)
             }
@@ -142,6 +148,10 @@ pub enum Farewell {
     /// The newcomer is one too many for [`max_connections`](Limits::max_connections), or there
     /// is no file descriptor for it.
     TooManyConnections,
+    /// The newcomer's address has [`max_per_peer`](Limits::max_per_peer) connections already.
+    TooManyFromPeer,
+    /// The line is not finished within [`line_timeout`](Limits::line_timeout).
+    LineTimeout,
     /// The line is above [`max_line`](Limits::max_line).
     LineTooLong,
     /// Nothing moved for [`idle_timeout`](Limits::idle_timeout).

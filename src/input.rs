@@ -4,6 +4,8 @@
 use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
 
+use crate::timer::Nanos;
+
 /// A kept rest up to this size is copied in front of the next read, so that the handler sees one
 /// run of bytes; a longer one grows in its own buffer instead.
 const HEADROOM: usize = 4 * 1024;
@@ -17,7 +19,7 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     /// The buffer only ever grows to the largest read that some service's limits ask for.
-    fn room(&mut self, want: usize) -> &mut [u8] {
+    pub(crate) fn room(&mut self, want: usize) -> &mut [u8] {
         if self.buffer.len() < HEADROOM + want {
             self.buffer.resize(HEADROOM + want, 0);
         }
@@ -43,6 +45,8 @@ pub(crate) struct Kept {
     searched: bool,
     /// The handler has seen all of it and needs more.
     hungry: bool,
+    /// When it began.
+    since: Nanos,
 }
 
 impl Kept {
@@ -77,6 +81,18 @@ impl Input {
     /// Something is kept that the handler has not been offered yet, or not refused.
     pub(crate) fn has_work(&self) -> bool {
         self.kept.as_ref().is_some_and(|kept| !kept.hungry)
+    }
+
+    /// Since when the handler has been waiting for the rest of what it has not taken.
+    pub(crate) fn unfinished_since(&self) -> Option<Nanos> {
+        self.kept.as_ref().filter(|kept| kept.hungry).map(|kept| kept.since)
+    }
+
+    /// It is only from now on that the handler waits.
+    pub(crate) fn wait_from(&mut self, now: Nanos) {
+        if let Some(kept) = &mut self.kept {
+            kept.since = now;
+        }
     }
 
     /// Offers again what the handler has refused: nothing more will come.
@@ -127,7 +143,8 @@ impl Input {
     }
 
     /// Takes an offer back, of which the handler took the first `taken` bytes, and keeps the
-    /// rest: `hungry` if the handler needs more to go on, `searched` if it holds no LF.
+    /// rest: `hungry` if the handler needs more to go on, `searched` if it holds no LF,
+    /// `since` when it began.
     pub(crate) fn give_back(
         &mut self,
         offer: Offer,
@@ -135,17 +152,18 @@ impl Input {
         taken: usize,
         hungry: bool,
         searched: bool,
+        since: Nanos,
     ) {
         let rest = &offer.bytes(scratch)[taken..];
         self.kept = match offer {
             _ if rest.is_empty() => None,
             Offer::Kept(mut kept) if rest.len() > HEADROOM => {
                 kept.taken += taken;
-                (kept.searched, kept.hungry) = (searched, hungry);
+                (kept.searched, kept.hungry, kept.since) = (searched, hungry, since);
                 Some(kept)
             }
             // A short rest gets a buffer of just its size: an idle connection holds no more.
-            _ => Some(Box::new(Kept { bytes: rest.to_vec(), taken: 0, searched, hungry })),
+            _ => Some(Box::new(Kept { bytes: rest.to_vec(), taken: 0, searched, hungry, since })),
         };
     }
 

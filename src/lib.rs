@@ -63,11 +63,13 @@
 //! | write one of closures, as in Node.js | [`Callbacks`] |
 //! | speak something else than lines, for a while or always | [`Handler::on_bytes`], [`Lines`] |
 //! | send more than should lie in memory | [`Context::request_drain`], [`Handler::on_drain`] |
+//! | speak in datagrams: UDP, multicast, broadcast | [`DatagramHandler`], [`Reactor::datagrams`] |
 //! | do something later | [`Context::set_timer`], [`ServiceContext::set_service_timer`] |
 //! | do blocking work, or reach the handler from another thread | [`Service::handle`], [`Handle`] |
 //! | connect outward | [`ServiceContext::connect`], [`ServiceContext::connect_from`], [`Reactor::connect`] |
 //! | run inside somebody else's loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
-//! | bound what clients may use | [`Limits`], [`CloseReason`] |
+//! | say who may connect | [`Listen`], [`Networks`] |
+//! | bound what clients may use | [`Limits`], [`DatagramOptions`], [`CloseReason`] |
 //! | see what the loop does | [`Counters`] |
 //! | test a handler without sockets | [`testing`] |
 //! | show one client's text to another, cut commands | [`text`] |
@@ -105,7 +107,9 @@ mod connection;
 mod context;
 mod core;
 mod counters;
+mod datagram;
 mod error;
+mod exit;
 mod feed;
 mod flags;
 mod handle;
@@ -114,7 +118,9 @@ mod id;
 mod input;
 mod limits;
 mod line;
+mod listen;
 mod net;
+mod networks;
 mod output;
 mod peer;
 mod pipe;
@@ -135,13 +141,17 @@ pub use address::{Address, ToAddress};
 pub use callbacks::Callbacks;
 pub use context::{Context, Writer};
 pub use counters::Counters;
+pub use datagram::{DatagramContext, DatagramHandler, DatagramOptions};
 pub use error::Error;
+pub use exit::Exit;
 pub use handle::{Handle, Service};
 pub use handler::{Farewell, Handler};
 pub use id::ConnId;
-pub use limits::Limits;
+pub use limits::{Limits, Rate};
 pub use line::Lines;
-pub use reactor::{Exit, Reactor};
+pub use listen::{Listen, ToListen};
+pub use networks::Networks;
+pub use reactor::Reactor;
 pub use reason::CloseReason;
 pub use service_context::ServiceContext;
 pub use timer::TimerId;

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use crate::Error;
+use crate::timer::Nanos;
 
 /// What one service's connections may use: the settings of a listener.
 ///
@@ -46,11 +47,37 @@ pub struct Limits {
     /// handler has [paused](crate::Context::pause) it for other reasons than to wait until it
     /// [takes its output](crate::Context::request_drain). Default none.
     pub idle_timeout: Option<Duration>,
+    /// A client that has begun a line must finish it within this time, however it drips bytes in:
+    /// past it the client is told so and closed with
+    /// [`CloseReason::LineTimeout`](crate::CloseReason::LineTimeout). On
+    /// [`on_bytes`](crate::Handler::on_bytes) it counts from the first byte that the handler left
+    /// untaken, wanting more. Outbound connections are exempt: a server's prompt ends in no line
+    /// feed. Default 60 s; none for never.
+    pub line_timeout: Option<Duration>,
+    /// How fast one connection's lines are handled. One that is faster is not read meanwhile, so
+    /// that TCP holds it back; nothing is lost, and a client that waits for its replies never
+    /// notices. Default none.
+    pub rate: Option<Rate>,
+    /// Connections open at once from one IP address, which for IPv6 means one network of 64 bits;
+    /// a newcomer past it is told so and closed. Unix sockets and dialled connections do not count. Default none.
+    pub max_per_peer: Option<usize>,
+    /// After how long without traffic TCP asks a peer whether it is still there; a third of it
+    /// later again, and after three questions without an answer the connection ends with
+    /// [`ErrorKind::TimedOut`](std::io::ErrorKind::TimedOut). Finds peers that lost their power
+    /// or their network; tcp(7), `TCP_KEEPIDLE`. In whole seconds. Default 5 min; none for never.
+    pub keepalive: Option<Duration>,
+    /// How long output may stay without the peer's acknowledgement, or its window closed, before
+    /// the connection ends with [`ErrorKind::TimedOut`](std::io::ErrorKind::TimedOut); tcp(7),
+    /// `TCP_USER_TIMEOUT`. Where it is unset, Linux tries for some 15 minutes. A peer that is
+    /// there but does not read for so long is cut off too, which is why the default is none. Only
+    /// Linux, Android and Fuchsia have it; elsewhere it does nothing.
+    pub user_timeout: Option<Duration>,
     /// An outbound connection that is not there after this long ends with
     /// [`CloseReason::ConnectTimeout`](crate::CloseReason::ConnectTimeout). Default 10 s.
     pub connect_timeout: Duration,
-    /// A closing connection whose peer takes none of the remaining output for this long is
-    /// reset, with [`CloseReason::Stalled`](crate::CloseReason::Stalled). Default 30 s.
+    /// A closing connection whose peer takes less than 16 KiB of the remaining output for this
+    /// long, and not all of it, is reset with
+    /// [`CloseReason::Stalled`](crate::CloseReason::Stalled). Default 30 s.
     pub flush_timeout: Duration,
     /// After the last byte went out, how long input is still read and thrown away until the
     /// peer closes too, so that no reset destroys the last reply. Default 5 s; half a second at
@@ -81,6 +108,11 @@ impl Default for Limits {
             high_water: 256 * 1024,
             low_water: 64 * 1024,
             idle_timeout: None,
+            line_timeout: Some(Duration::from_secs(60)),
+            rate: None,
+            max_per_peer: None,
+            keepalive: Some(Duration::from_secs(300)),
+            user_timeout: None,
             connect_timeout: Duration::from_secs(10),
             flush_timeout: Duration::from_secs(30),
             linger: Duration::from_secs(5),
@@ -118,9 +150,57 @@ impl Limits {
         if self.low_water >= self.high_water {
             return Err(Error::limit("low_water", "must be below high_water"));
         }
-        if self.idle_timeout == Some(Duration::ZERO) {
-            return Err(Error::limit("idle_timeout", "must not be 0; None switches it off"));
+        if let Some(most) = self.max_per_peer {
+            within("max_per_peer", most, usize::MAX)?;
         }
-        Ok(())
+        if let Some(rate) = self.rate {
+            within("rate", rate.per_second as usize, usize::MAX)?;
+            within("rate.burst", rate.burst as usize, usize::MAX)?;
+        }
+        let off = |name, value: Option<Duration>, least: Duration| match value {
+            Some(value) if value < least => Err(Error::limit(
+                name,
+                &format!("must not be below {least:?}; None switches it off"),
+            )),
+            _ => Ok(()),
+        };
+        off("idle_timeout", self.idle_timeout, Duration::from_nanos(1))?;
+        off("line_timeout", self.line_timeout, Duration::from_nanos(1))?;
+        off("keepalive", self.keepalive, Duration::from_secs(1))?;
+        off("user_timeout", self.user_timeout, Duration::from_millis(1))
+    }
+}
+
+/// How many lines a second, and how many at once after a pause: a token bucket of `burst` tokens
+/// that fills with `per_second`. A protocol that is not lines has its calls of
+/// [`on_bytes`](crate::Handler::on_bytes) counted that took something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// Lines a second in the long run; at least 1.
+    pub per_second: u32,
+    /// Lines that may come at once; at least 1.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// The time of one line.
+    fn interval(self) -> Nanos {
+        (1_000_000_000 / Nanos::from(self.per_second)).max(1)
+    }
+
+    /// Lines allowed now, where those before are paid for until `paid`.
+    pub(crate) fn allows(self, paid: Nanos, now: Nanos) -> usize {
+        let full = now.saturating_add(self.interval().saturating_mul(self.burst.into()));
+        (full.saturating_sub(paid.max(now)) / self.interval()) as usize
+    }
+
+    /// Until when they are paid for after `lines` more.
+    pub(crate) fn spend(self, paid: Nanos, now: Nanos, lines: u64) -> Nanos {
+        paid.max(now).saturating_add(self.interval().saturating_mul(lines))
+    }
+
+    /// When one more is allowed.
+    pub(crate) fn next(self, paid: Nanos) -> Nanos {
+        paid.saturating_sub(self.interval().saturating_mul(Nanos::from(self.burst) - 1))
     }
 }

@@ -3,7 +3,8 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,10 +14,15 @@ use mio::{Interest, Registry};
 
 use crate::id::Token;
 use crate::pipe::Pipe;
-use crate::{Address, Error};
+use crate::{Address, Error, Limits};
 
 /// Newcomers that the kernel completes while the loop is busy; it caps this at `somaxconn`.
 const BACKLOG: i32 = 4096;
+/// Bytes that the kernel takes of a connection before the peer's window has room for them. It would
+/// take megabytes, where no limit of ours counts them: a thousand readers that never read would
+/// cost gigabytes. What the window has room for is not bounded by this.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+const UNSENT_IN_KERNEL: u32 = 128 * 1024;
 
 /// The two ends of a connection's bytes, non-blocking.
 pub(crate) enum Stream {
@@ -78,12 +84,12 @@ impl Stream {
         }
     }
 
-    /// An outbound connection sends at once what it is given; accepted ones inherit this from
-    /// their listener, which saves a system call for each.
-    pub(crate) fn set_nodelay(&self) {
+    /// For an outbound connection; accepted ones inherit all this from their listener, which
+    /// saves system calls for each.
+    pub(crate) fn set_options(&self, limits: &Limits) {
         if let Stream::Tcp(stream) = self {
             // It fails only for a socket that is gone already, which the next read will tell.
-            let _ = stream.set_nodelay(true);
+            let _ = set_options(&socket2::SockRef::from(stream), limits);
         }
     }
 
@@ -179,13 +185,17 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    pub(crate) fn bind(address: &Address) -> Result<Socket, Error> {
+    pub(crate) fn bind(
+        address: &Address,
+        unix_mode: Option<u32>,
+        limits: &Limits,
+    ) -> Result<Socket, Error> {
         match address {
-            Address::Tcp(addr) => bind_tcp(*addr),
+            Address::Tcp(addr) => bind_tcp(*addr, limits),
             Address::Unix(path) => {
                 check_unix_path(address, path)?;
-                UnixListener::bind(path)
-                    .and_then(|listener| Ok(Socket::Unix(listener, UnixPath::new(path)?)))
+                check_unix_mode(address, unix_mode)?;
+                bind_unix(path, unix_mode)
             }
         }
         .map_err(|error| Error::listen(address, error))
@@ -221,16 +231,51 @@ impl Socket {
     }
 }
 
-fn bind_tcp(addr: SocketAddr) -> io::Result<Socket> {
+/// Output leaves at once rather than waiting for more; dead peers are found out.
+fn set_options(socket: &socket2::Socket, limits: &Limits) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    if let Some(idle) = limits.keepalive {
+        // In whole seconds, at least one.
+        let again = (idle / 3).max(Duration::from_secs(1));
+        let keepalive = socket2::TcpKeepalive::new().with_time(idle);
+        socket.set_tcp_keepalive(&keepalive.with_interval(again).with_retries(3))?;
+    }
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    socket.set_tcp_user_timeout(limits.user_timeout)?;
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    socket.set_tcp_notsent_lowat(UNSENT_IN_KERNEL)?;
+    Ok(())
+}
+
+fn bind_tcp(addr: SocketAddr, limits: &Limits) -> io::Result<Socket> {
     use socket2::{Domain, Protocol, Type};
     let socket =
         socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_tcp_nodelay(true)?;
+    set_options(&socket, limits)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(Socket::Tcp(TcpListener::from_std(socket.into())))
+}
+
+/// The mode is kept from the first moment on: nobody can connect to what does not listen yet.
+fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
+    use socket2::{Domain, SockAddr, Type};
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    if let Some(mode) = mode {
+        // Linux then makes the file with this mode less the umask; others refuse.
+        let file = fs::File::from(OwnedFd::from(socket.try_clone()?));
+        let _ = file.set_permissions(fs::Permissions::from_mode(mode));
+    }
+    socket.bind(&SockAddr::unix(path)?)?;
+    let path = UnixPath::new(path)?;
+    if let Some(mode) = mode {
+        fs::set_permissions(&path.path, fs::Permissions::from_mode(mode))?;
+    }
+    socket.listen(BACKLOG)?;
+    Ok(Socket::Unix(UnixListener::from_std(OwnedFd::from(socket).into()), path))
 }
 
 /// Says what stands in the way of a Unix socket: bind's own "address in use" does not.
@@ -250,6 +295,13 @@ fn check_unix_path(address: &Address, path: &Path) -> Result<(), Error> {
         }
     };
     let source = io::ErrorKind::AddrInUse.into();
+    Err(Error::Listen { address: address.clone(), why, source })
+}
+
+fn check_unix_mode(address: &Address, mode: Option<u32>) -> Result<(), Error> {
+    let Some(mode) = mode.filter(|mode| *mode > 0o777) else { return Ok(()) };
+    let why = format!("the mode {mode:#o} has more than permissions; write one up to 0o777");
+    let source = io::ErrorKind::InvalidInput.into();
     Err(Error::Listen { address: address.clone(), why, source })
 }
 
@@ -306,6 +358,43 @@ impl AcceptError {
                 | libc::ENOPROTOOPT,
             ) => AcceptError::Gone,
             _ => AcceptError::Stuck,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepted_and_dialled_sockets_have_the_options_of_the_limits() {
+        let limits = Limits {
+            keepalive: Some(Duration::from_secs(77)),
+            user_timeout: Some(Duration::from_millis(12_345)),
+            ..Limits::default()
+        };
+        let address = Address::Tcp(([127, 0, 0, 1], 0).into());
+        let server = Socket::bind(&address, None, &limits).unwrap();
+        let dialled = Stream::connect(None, &server.local_addr().unwrap()).unwrap();
+        dialled.set_options(&limits);
+        let accepted = loop {
+            match server.accept() {
+                Ok((stream, _)) => break stream,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        };
+        for stream in [accepted, dialled] {
+            let Stream::Tcp(stream) = stream else { panic!("not TCP") };
+            let socket = socket2::SockRef::from(&stream);
+            assert!(socket.tcp_nodelay().unwrap());
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(25));
+            #[cfg(target_os = "linux")]
+            {
+                assert_eq!(socket.tcp_user_timeout().unwrap(), limits.user_timeout);
+                assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_IN_KERNEL);
+            }
         }
     }
 }

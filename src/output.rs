@@ -97,11 +97,13 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn len(&self) -> usize {
-        self.segment.len() + self.backlog.as_ref().map_or(0, |backlog| backlog.len())
+        self.segment.len() + self.backlog()
     }
 
-    pub(crate) fn has_backlog(&self) -> bool {
-        self.backlog.is_some()
+    /// Bytes in memory of its own.
+    #[inline]
+    pub(crate) fn backlog(&self) -> usize {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.len())
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -1,9 +1,9 @@
 //! The connections of one service and the lists of those that something is due for. Each step
 //! of a turn works off one list, so its cost follows what is ready and not what is connected.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use slab::Slab;
@@ -44,6 +44,10 @@ pub(crate) struct Pool<S> {
     pub(crate) open: usize,
     /// Those that linger, oldest first; some may be gone.
     pub(crate) lingering: VecDeque<ConnId>,
+    /// Bytes in the backlogs of all connections.
+    pub(crate) backlog: usize,
+    /// Open connections from each address, where they are limited.
+    peers: HashMap<IpAddr, usize>,
     /// Copies of broadcasts queued in this step of the turn.
     delivered: usize,
     /// Length of the arena when this step began.
@@ -64,6 +68,8 @@ impl<S> Pool<S> {
             live: 0,
             open: 0,
             lingering: VecDeque::new(),
+            backlog: 0,
+            peers: HashMap::new(),
             delivered: 0,
             step_began: 0,
         }
@@ -108,7 +114,7 @@ impl<S> Pool<S> {
         found.flags.set(Flag::Outbound, true);
         found.flags.set(Flag::Failed, true);
         self.open += 1;
-        found.stream.set_nodelay();
+        found.stream.set_options(&self.limits);
         match error.or(watched.err()) {
             Some(error) => self.end(id, CloseReason::Error(error.kind())),
             None => self.arm(id),
@@ -193,8 +199,11 @@ impl<S> Pool<S> {
             core.arena.tail().truncate(start);
             return open;
         }
+        let before = found.output.backlog();
         found.output.push_since(&core.arena, start);
-        if found.output.has_backlog() {
+        let backlog = found.output.backlog();
+        self.backlog += backlog - before;
+        if backlog > 0 {
             // It has a copy; nobody else was given these bytes.
             core.arena.tail().truncate(start);
         }
@@ -254,7 +263,9 @@ impl<S> Pool<S> {
             if !found.takes_output() || !wanted(found.id, &found.session) {
                 continue;
             }
+            let before = found.output.backlog();
             found.output.push(&core.arena, bytes, segment);
+            self.backlog += found.output.backlog() - before;
             if sender == Some(found.id) {
                 found.hold_above(self.limits.high_water);
             } else if found.overrun(bytes.len(), &self.limits, core.now) {
@@ -303,6 +314,35 @@ impl<S> Pool<S> {
         self.delivered > DELIVERIES || core.arena.len() - self.step_began > OUTPUT_PER_STEP
     }
 
+    /// The newcomer's address has as many connections as it may.
+    pub(crate) fn has_enough(&self, peer: Option<SocketAddr>) -> bool {
+        let Some((most, peer)) = self.limits.max_per_peer.zip(peer) else { return false };
+        self.peers.get(&home(peer)).is_some_and(|open| *open >= most)
+    }
+
+    fn limited_peer(&self, id: ConnId) -> Option<IpAddr> {
+        self.limits.max_per_peer?;
+        let found = self.get(id).filter(|found| !found.flags.has(Flag::Outbound))?;
+        found.peer.get().map(home)
+    }
+
+    pub(crate) fn count_peer(&mut self, id: ConnId) {
+        if let Some(peer) = self.limited_peer(id) {
+            *self.peers.entry(peer).or_default() += 1;
+        }
+    }
+
+    pub(crate) fn discount_peer(&mut self, id: ConnId) {
+        if let Some(peer) = self.limited_peer(id)
+            && let Some(open) = self.peers.get_mut(&peer)
+        {
+            *open -= 1;
+            if *open == 0 {
+                self.peers.remove(&peer);
+            }
+        }
+    }
+
     /// Notes that it lingers now.
     pub(crate) fn list_lingering(&mut self, id: ConnId) {
         while self.lingering.front().is_some_and(|oldest| self.get(*oldest).is_none()) {
@@ -331,15 +371,23 @@ impl<S> Pool<S> {
             return;
         }
         // Once the end has begun, what goes wrong with it does not change why it began.
-        if was != State::Closing || reason == CloseReason::Stalled {
+        let graver = matches!(reason, CloseReason::Stalled | CloseReason::TotalOutput);
+        if was != State::Closing || graver {
             found.reason = reason;
         }
+        let backlog = found.output.backlog();
         found.output.discard();
         found.input.discard();
-        if matches!(reason, CloseReason::Aborted | CloseReason::SlowConsumer | CloseReason::Stalled)
-        {
+        if matches!(
+            reason,
+            CloseReason::Aborted
+                | CloseReason::SlowConsumer
+                | CloseReason::TotalOutput
+                | CloseReason::Stalled
+        ) {
             found.stream.reset();
         }
+        self.backlog -= backlog;
         if was == State::Open {
             self.live -= 1;
         }
@@ -361,7 +409,7 @@ impl<S> Pool<S> {
         let Some(found) = self.connections.get_mut(id.slot()).filter(|found| found.id == id) else {
             return;
         };
-        let Some(due) = found.due(&self.limits) else { return };
+        let Some((due, _)) = found.due(&self.limits) else { return };
         let token = Token::connection(service, id);
         if found.deadline != 0 {
             if found.deadline <= due {
@@ -421,5 +469,27 @@ impl<S> Pool<S> {
         // Dropping a session runs the embedder's code too.
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(gone.session)));
         core.caught(dropped, self.name);
+    }
+}
+
+/// What counts as one peer: an IPv4 address, or the 64 bits of an IPv6 address that name a network,
+/// since whoever has one such address has all of the network.
+fn home(peer: SocketAddr) -> IpAddr {
+    match peer.ip().to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
+        ip => ip,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_network_is_one_peer() {
+        let home = |text: &str| home(text.parse().unwrap()).to_string();
+        assert_eq!(home("[2001:db8:1:2:3:4:5:6]:7"), "2001:db8:1:2::");
+        assert_eq!(home("[::ffff:127.0.0.2]:7"), "127.0.0.2");
+        assert_eq!(home("127.0.0.3:7"), "127.0.0.3");
     }
 }

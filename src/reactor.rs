@@ -14,11 +14,14 @@ use crate::pool::Pool;
 use crate::serve::Serve;
 use crate::server::Server;
 use crate::timer::Nanos;
-use crate::{Address, ConnId, Counters, Error, Handler, Limits, Service, ToAddress};
+use crate::{
+    Address, ConnId, Counters, Error, Exit, Handler, Limits, Service, ToAddress, ToListen,
+};
 
 /// Events fetched in one wait to begin with; a wait that fills the buffer doubles it.
 const EVENTS: usize = 1024;
 const MOST_EVENTS: usize = 64 * 1024;
+const MAX_TOTAL_OUTPUT: usize = 1 << 30;
 
 /// The loop: one thread, one selector, any number of services.
 ///
@@ -40,10 +43,11 @@ pub struct Reactor<'h> {
     /// The last wait filled the buffer: there may be more, of which a foreign loop that watches
     /// our descriptor under edge triggers would not hear.
     full: bool,
-    services: Vec<Box<dyn Serve + 'h>>,
-    core: Core,
+    pub(crate) services: Vec<Box<dyn Serve + 'h>>,
+    pub(crate) core: Core,
     scratch: Scratch,
     shutdown_timeout: Duration,
+    max_total_output: usize,
     phase: Phase,
     signals_seen: usize,
     #[cfg(feature = "signals")]
@@ -56,20 +60,6 @@ enum Phase {
     /// Everybody is being closed; what is not gone by then is cut.
     Draining(Nanos),
     Done(Exit),
-}
-
-/// How a reactor came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// Nobody had to be cut off: the kernel has taken all that was sent, or the client was gone
-    /// or [closed](crate::CloseReason) for not taking it.
-    Clean,
-    /// Some did not take their last output before the shutdown timeout, or before a second
-    /// signal.
-    Cut {
-        /// How many.
-        connections: usize,
-    },
 }
 
 impl<'h> Reactor<'h> {
@@ -90,6 +80,7 @@ impl<'h> Reactor<'h> {
             core: Core::new(Some(registry), Arc::new(Shared::new(waker))),
             scratch: Scratch::default(),
             shutdown_timeout: Duration::from_secs(10),
+            max_total_output: MAX_TOTAL_OUTPUT,
             phase: Phase::Running,
             signals_seen: 0,
             #[cfg(feature = "signals")]
@@ -98,14 +89,15 @@ impl<'h> Reactor<'h> {
     }
 
     /// Serves a protocol at an address, with the default [`Limits`]. Port 0 asks for a free
-    /// port; [`Service::address`] has the real one.
+    /// port; [`Service::address`] has the real one. A [`Listen`](crate::Listen) says more than an
+    /// address: who may come.
     ///
     /// # Errors
     /// [`Error::Address`], [`Error::Listen`] (with the remedy), [`Error::TooManyServices`],
     /// [`Error::ShuttingDown`]. The reactor goes on as if it had not been asked.
     pub fn listen<H>(
         &mut self,
-        address: impl ToAddress,
+        address: impl ToListen,
         handler: H,
     ) -> Result<Service<H::Message>, Error>
     where
@@ -120,16 +112,16 @@ impl<'h> Reactor<'h> {
     /// Those of `listen`, and [`Error::Limit`].
     pub fn listen_with<H>(
         &mut self,
-        address: impl ToAddress,
+        address: impl ToListen,
         handler: H,
         limits: Limits,
     ) -> Result<Service<H::Message>, Error>
     where
         H: Handler + 'h,
     {
-        let address = address.to_address()?;
+        let listen = address.to_listen()?;
         let mut service = self.add(handler, limits)?;
-        match self.services[service.index].listen(&address, &mut self.core) {
+        match self.services[service.index].listen(listen, &mut self.core) {
             Ok(local) => service.address = Some(local),
             Err(error) => {
                 self.services.pop();
@@ -149,44 +141,47 @@ impl<'h> Reactor<'h> {
         H: Handler + 'h,
     {
         limits.check()?;
-        if self.core.is_ending() {
-            return Err(Error::ShuttingDown);
-        }
-        let index = self.services.len();
-        if index >= MOST_SERVICES {
-            return Err(Error::TooManyServices);
-        }
+        let index = self.vacancy()?;
         let pool = Pool::new(index, short_name::<H>(), limits);
         let (mailbox, handle) = Mailbox::new(&self.core.shared);
         self.services.push(Box::new(Server::new(handler, pool, mailbox)));
         Ok(Service { index, address: None, handle })
     }
 
+    /// The number of the next service.
+    pub(crate) fn vacancy(&self) -> Result<usize, Error> {
+        match self.services.len() {
+            _ if self.core.is_ending() => Err(Error::ShuttingDown),
+            MOST_SERVICES.. => Err(Error::TooManyServices),
+            index => Ok(index),
+        }
+    }
+
     /// Gives a service one more listener: the same handler, connections and limits. Says where
     /// it listens.
     ///
     /// # Errors
-    /// Those of [`listen`](Self::listen).
+    /// Those of [`listen`](Self::listen), and [`Error::Datagrams`].
     ///
     /// # Panics
     /// If the service is of another reactor with more services than this one.
     pub fn bind<M>(
         &mut self,
         service: &Service<M>,
-        address: impl ToAddress,
+        address: impl ToListen,
     ) -> Result<Address, Error> {
         if self.core.is_ending() {
             return Err(Error::ShuttingDown);
         }
-        self.services[service.index].listen(&address.to_address()?, &mut self.core)
+        self.services[service.index].listen(address.to_listen()?, &mut self.core)
     }
 
     /// Dials out in the name of a service, with a default session; see
     /// [`ServiceContext::connect`](crate::ServiceContext::connect).
     ///
     /// # Errors
-    /// [`Error::Address`] where text is no address, [`Error::ShuttingDown`]. That nobody answers
-    /// is told to the handler.
+    /// [`Error::Address`] where text is no address, [`Error::Datagrams`], [`Error::ShuttingDown`].
+    /// That nobody answers is told to the handler.
     ///
     /// # Panics
     /// If the service is of another reactor with more services than this one.
@@ -270,6 +265,14 @@ impl<'h> Reactor<'h> {
     /// Default 10 s.
     pub fn set_shutdown_timeout(&mut self, timeout: Duration) {
         self.shutdown_timeout = timeout;
+    }
+
+    /// Unsent bytes of all connections together, replies and broadcasts alike. Past it those with
+    /// the largest backlogs are reset with
+    /// [`CloseReason::TotalOutput`](crate::CloseReason::TotalOutput), until an eighth of it is
+    /// free again: each may be within its own limits and all together too much. Default 1 GiB.
+    pub fn set_max_total_output(&mut self, bytes: usize) {
+        self.max_total_output = bytes;
     }
 
     /// What the loop has done so far.
@@ -376,10 +379,14 @@ impl<'h> Reactor<'h> {
     /// one goes out with the other. What the flush itself ended is reported last; what is said
     /// of that leaves in the next turn.
     fn settle(&mut self) {
-        let Reactor { services, core, .. } = self;
+        let Reactor { services, core, max_total_output, .. } = self;
         services.iter_mut().for_each(|service| service.reap(core));
         services.iter_mut().for_each(|service| service.flush(core));
         core.arena.clear();
+        let total: usize = services.iter().map(|service| service.backlog()).sum();
+        if total > *max_total_output {
+            relieve(services, total - *max_total_output / 8 * 7);
+        }
         services.iter_mut().for_each(|service| service.reap(core));
     }
 
@@ -418,6 +425,23 @@ impl<'h> Reactor<'h> {
         self.phase = Phase::Done(exit);
         self.core.shared.end();
     }
+}
+
+/// Ends the connections with the largest backlogs, until `excess` bytes are free.
+fn relieve(services: &mut [Box<dyn Serve + '_>], mut excess: usize) {
+    let mut all = Vec::new();
+    services.iter().for_each(|service| service.backlogs(&mut all));
+    all.sort_unstable_by_key(|(backlog, _)| std::cmp::Reverse(*backlog));
+    let mut ended = 0;
+    for (backlog, token) in all {
+        if excess == 0 {
+            break;
+        }
+        services[token.service()].relieve(token);
+        excess = excess.saturating_sub(backlog);
+        ended += 1;
+    }
+    log::warn!("too much unsent output in all (max_total_output): {ended} connections reset");
 }
 
 /// The selector's descriptor: it is readable when the sockets have something to do. Timers and

@@ -13,12 +13,17 @@ pub enum CloseReason {
     Aborted,
     /// A line above [`max_line`](crate::Limits::max_line).
     LineTooLong,
+    /// A line begun and not finished within [`line_timeout`](crate::Limits::line_timeout).
+    LineTimeout,
     /// Nothing moved for [`idle_timeout`](crate::Limits::idle_timeout).
     IdleTimeout,
     /// It did not read what others had for it: above [`max_output`](crate::Limits::max_output),
     /// or above [`soft_output`](crate::Limits::soft_output) for too long.
     SlowConsumer,
-    /// It was closing and took none of the rest for
+    /// All connections together had too much unsent output, and this one's was among the largest:
+    /// [`Reactor::set_max_total_output`](crate::Reactor::set_max_total_output).
+    TotalOutput,
+    /// It was closing and took next to nothing of the rest for
     /// [`flush_timeout`](crate::Limits::flush_timeout).
     Stalled,
     /// An outbound connection was not there within
@@ -33,7 +38,7 @@ pub enum CloseReason {
 }
 
 /// How many reasons there are; [`CloseReason::index`] stays below it.
-pub(crate) const REASONS: usize = 11;
+pub(crate) const REASONS: usize = 13;
 
 impl CloseReason {
     pub(crate) fn index(self) -> usize {
@@ -49,6 +54,8 @@ impl CloseReason {
             CloseReason::Error(_) => 8,
             CloseReason::Panicked => 9,
             CloseReason::Shutdown => 10,
+            CloseReason::LineTimeout => 11,
+            CloseReason::TotalOutput => 12,
         }
     }
 
@@ -62,10 +69,12 @@ impl CloseReason {
             | CloseReason::Error(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
                 log::Level::Debug
             }
-            CloseReason::SlowConsumer | CloseReason::Stalled | CloseReason::Panicked => {
-                log::Level::Warn
-            }
+            CloseReason::SlowConsumer
+            | CloseReason::TotalOutput
+            | CloseReason::Stalled
+            | CloseReason::Panicked => log::Level::Warn,
             CloseReason::LineTooLong
+            | CloseReason::LineTimeout
             | CloseReason::IdleTimeout
             | CloseReason::ConnectTimeout
             | CloseReason::Error(_) => log::Level::Info,
@@ -80,6 +89,8 @@ impl fmt::Display for CloseReason {
             CloseReason::Closed => f.write_str("closed by the handler"),
             CloseReason::Aborted => f.write_str("aborted by the handler"),
             CloseReason::LineTooLong => f.write_str("line too long"),
+            CloseReason::LineTimeout => f.write_str("line not finished in time"),
+            CloseReason::TotalOutput => f.write_str("too much unsent output in all"),
             CloseReason::IdleTimeout => f.write_str("idle for too long"),
             CloseReason::SlowConsumer => f.write_str("slow consumer"),
             CloseReason::Stalled => f.write_str("did not take the last replies"),

@@ -12,12 +12,12 @@ use crate::id::Token;
 use crate::input::Scratch;
 use crate::server::Server;
 use crate::timer::Nanos;
-use crate::{Address, CloseReason, ConnId, Error, Handler};
+use crate::{Address, CloseReason, ConnId, Error, Handler, Listen};
 
 /// Connections that one service serves in a turn; the rest wait for the next one.
 const SERVED_PER_TURN: usize = 256;
 /// Messages that one service takes in a turn.
-const MESSAGES_PER_TURN: usize = 1024;
+pub(crate) const MESSAGES_PER_TURN: usize = 1024;
 /// While shutting down nobody is waited for as long as [`linger`](crate::Limits::linger) says.
 const LINGER_AT_SHUTDOWN: Duration = Duration::from_millis(500);
 
@@ -44,7 +44,7 @@ impl From<&mio::event::Event> for Readiness {
 
 /// A service of whatever handler, as the reactor sees it.
 pub(crate) trait Serve {
-    fn listen(&mut self, address: &Address, core: &mut Core) -> Result<Address, Error>;
+    fn listen(&mut self, listen: Listen, core: &mut Core) -> Result<Address, Error>;
     fn dial(&mut self, address: &Address, core: &mut Core) -> Result<ConnId, Error>;
     /// Notes an event; nothing is done about it yet.
     fn ready(&mut self, token: Token, what: Readiness);
@@ -54,6 +54,12 @@ pub(crate) trait Serve {
     fn flush(&mut self, core: &mut Core);
     /// Tells the handler of those that ended, and frees them.
     fn reap(&mut self, core: &mut Core);
+    /// Bytes of output in memory, the arena's not counted.
+    fn backlog(&self) -> usize;
+    /// Adds who has how many of them.
+    fn backlogs(&self, all: &mut Vec<(usize, Token)>);
+    /// Ends a connection for the others' sake.
+    fn relieve(&mut self, token: Token);
     /// More could be done now, without any event.
     fn is_busy(&self, core: &Core) -> bool;
     fn next_deadline(&self) -> Option<Nanos>;
@@ -68,9 +74,9 @@ pub(crate) trait Serve {
 }
 
 impl<H: Handler> Serve for Server<H> {
-    fn listen(&mut self, address: &Address, core: &mut Core) -> Result<Address, Error> {
+    fn listen(&mut self, listen: Listen, core: &mut Core) -> Result<Address, Error> {
         let token = Token::listener(self.pool.service, self.listeners.len());
-        let listener = Listener::bind(address, token, core)?;
+        let listener = Listener::bind(listen, token, &self.pool.limits, core)?;
         let local = listener.address().clone();
         self.listeners.push(listener);
         self.call_service(core, |handler, cx| handler.on_listening(cx, &local));
@@ -94,7 +100,8 @@ impl<H: Handler> Serve for Server<H> {
         let read_on = what.read_on || what.error;
         flags.set(Flag::Readable, what.readable || read_on || flags.has(Flag::Readable));
         flags.set(Flag::ReadOn, read_on || flags.has(Flag::ReadOn));
-        if what.error && (flags.has(Flag::Paused) || flags.has(Flag::Eof)) {
+        let unread = [Flag::Paused, Flag::Throttled, Flag::Eof].iter().any(|flag| flags.has(*flag));
+        if what.error && unread {
             // Nobody would find out by reading. A connection that is reset is over.
             let kind = found.stream.take_error().map_or(ErrorKind::ConnectionReset, |e| e.kind());
             return self.pool.end(id, CloseReason::Error(kind));
@@ -170,6 +177,24 @@ impl<H: Handler> Serve for Server<H> {
             }
         }
         self.watch.check(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
+    }
+
+    fn backlog(&self) -> usize {
+        self.pool.backlog
+    }
+
+    fn backlogs(&self, all: &mut Vec<(usize, Token)>) {
+        let service = self.pool.service;
+        let each = self.pool.connections.iter();
+        let each = each.map(|(_, found)| (found.output.backlog(), found.id));
+        all.extend(each.map(|(backlog, id)| (backlog, Token::connection(service, id))));
+    }
+
+    fn relieve(&mut self, token: Token) {
+        if let Some(found) = self.pool.named(token) {
+            let id = found.id;
+            self.pool.end(id, CloseReason::TotalOutput);
+        }
     }
 
     fn is_busy(&self, core: &Core) -> bool {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::accept::Listener;
-use crate::connection::State;
+use crate::connection::{State, Wait};
 use crate::core::Core;
 use crate::flags::Flag;
 use crate::handle::Mailbox;
@@ -18,7 +18,7 @@ use crate::watch::Watch;
 use crate::{CloseReason, ConnId, Context, Farewell, Handler, Limits, ServiceContext};
 
 /// Timers that one service fires in a turn.
-const TIMERS_PER_TURN: usize = 1024;
+pub(crate) const TIMERS_PER_TURN: usize = 1024;
 
 /// What the handler says to one that the loop closes; nothing, should it panic.
 fn last_words<H: Handler>(
@@ -119,6 +119,12 @@ impl<H: Handler> Server<H> {
                     core.count_full(name, limits.max_connections);
                     stream.turn_away(&no(core));
                 }
+                Some((stream, peer)) if self.pool.has_enough(peer) => {
+                    core.counters.refused += 1;
+                    let Pool { limits, name, .. } = &self.pool;
+                    let why = Farewell::TooManyFromPeer;
+                    stream.turn_away(&last_words(&self.handler, why, limits, name, core));
+                }
                 Some((stream, peer)) => {
                     self.pool.make_room();
                     self.adopt(stream, peer, core);
@@ -164,6 +170,7 @@ impl<H: Handler> Server<H> {
         let asked = found.flags.has(Flag::Drain) || found.flags.has(Flag::Finished);
         self.pool.live += 1;
         core.counters.open += 1;
+        self.pool.count_peer(id);
         if asked {
             // While it was being dialled.
             self.pool.mark_dirty(id.slot());
@@ -224,47 +231,60 @@ impl<H: Handler> Server<H> {
     /// The loop's own deadline of a connection has come, which was set for when it was last
     /// looked at: it may have been active since.
     fn look_at(&mut self, id: ConnId, core: &mut Core) {
-        let found = &mut self.pool.connections[id.slot()];
-        match (found.due(&self.pool.limits), found.state) {
-            (None, _) => {}
-            (Some(due), _) if due > core.now => self.pool.arm(id),
+        let Pool { limits, connections, .. } = &mut self.pool;
+        let found = &mut connections[id.slot()];
+        let Some((due, wait)) = found.due(limits) else { return };
+        let (queued, dirty) = (found.flags.has(Flag::Queued), found.flags.has(Flag::Dirty));
+        match wait {
+            _ if due > core.now => self.pool.arm(id),
             // What has come for it is still to be worked off, in this turn or the next ones:
             // nobody is to be judged by how long that takes us.
-            (_, State::Connecting) if found.flags.has(Flag::Queued) => {
-                self.pool.look_again(id, core.now)
-            }
-            (_, State::Open | State::Closing) if found.flags.has(Flag::Dirty) => {
+            Wait::Connect | Wait::Idle | Wait::Line if queued => self.pool.look_again(id, core.now),
+            Wait::Idle | Wait::Line | Wait::SoftLimit | Wait::Flush if dirty => {
                 self.pool.look_again(id, core.now);
             }
-            (_, State::Connecting) => self.pool.end(id, CloseReason::ConnectTimeout),
-            (_, State::Open) if found.too_slow(&self.pool.limits, core.now) => {
-                self.pool.end(id, CloseReason::SlowConsumer);
-            }
-            (_, State::Open) if found.flags.has(Flag::Queued) => self.pool.look_again(id, core.now),
-            (_, State::Open) => {
+            Wait::Connect => self.pool.end(id, CloseReason::ConnectTimeout),
+            Wait::Idle => {
                 self.farewell(id, Farewell::IdleTimeout, CloseReason::IdleTimeout, core);
             }
-            (_, State::Closing) => self.pool.end(id, CloseReason::Stalled),
-            (_, State::Lingering | State::Ended) => self.pool.end(id, CloseReason::Closed),
+            Wait::Line => {
+                self.farewell(id, Farewell::LineTimeout, CloseReason::LineTimeout, core);
+            }
+            Wait::SoftLimit if found.too_slow(limits, core.now) => {
+                self.pool.end(id, CloseReason::SlowConsumer);
+            }
+            Wait::SoftLimit => self.pool.arm(id),
+            Wait::Rate => {
+                found.flags.set(Flag::Throttled, false);
+                found.active = core.now;
+                found.input.wait_from(core.now);
+                self.pool.arm(id);
+                self.pool.queue(id);
+            }
+            Wait::Flush => self.pool.end(id, CloseReason::Stalled),
+            Wait::Linger => self.pool.end(id, CloseReason::Closed),
         }
     }
 
     // ---- Writing and ending ----
 
     pub(crate) fn flush_one(&mut self, id: ConnId, core: &mut Core) {
-        let Some(found) = self.pool.get_mut(id) else { return };
+        let Pool { connections, backlog, .. } = &mut self.pool;
+        let Some(found) = connections.get_mut(id.slot()).filter(|found| found.id == id) else {
+            return;
+        };
         found.flags.set(Flag::Dirty, false);
         if found.state != State::Open && found.state != State::Closing {
             return;
         }
         let mut again = false;
         if !found.flags.has(Flag::Blocked) {
-            let mut written = 0;
+            let (mut written, before) = (0, found.output.backlog());
             let outcome = found.output.flush(&mut found.stream, &core.arena, &mut written);
+            *backlog = *backlog + found.output.backlog() - before;
             core.counters.bytes_out += written as u64;
             if written > 0 {
-                found.active = core.now;
-                found.sent();
+                found.sent(core.now);
             }
             match outcome {
                 Ok(Flushed::All) => {}
@@ -281,13 +301,17 @@ impl<H: Handler> Server<H> {
                 if !again && found.too_slow(limits, core.now) {
                     return self.pool.end(id, CloseReason::SlowConsumer);
                 }
-                let slow = found.over_soft() != 0;
+                let mut arm = found.over_soft() != 0;
                 if found.flags.has(Flag::Finished) && found.output.is_empty() {
                     // It fails only where the peer is gone, which the next read will tell.
                     let _ = found.stream.shutdown_write();
                 }
                 if found.output.len() <= limits.low_water {
                     let held = found.flags.take(Flag::Held);
+                    if held {
+                        found.input.wait_from(core.now);
+                        arm = true;
+                    }
                     if found.flags.has(Flag::Drain) {
                         // Not here: what the hook sends needs an arena that is not about to be
                         // cleared, and has to wait its turn behind the others.
@@ -296,7 +320,7 @@ impl<H: Handler> Server<H> {
                         self.pool.queue(id);
                     }
                 }
-                if slow {
+                if arm {
                     // Nobody may have anything more to say to it before its time is up.
                     self.pool.arm(id);
                 }
@@ -333,6 +357,9 @@ impl<H: Handler> Server<H> {
         if was_open || found.flags.take(Flag::Failed) {
             core.counters.open -= u64::from(was_open);
             self.pool.open -= 1;
+            if was_open {
+                self.pool.discount_peer(id);
+            }
             core.counters.closed[reason.index()] += 1;
             if log::log_enabled!(reason.level()) {
                 let (who, name) = (self.describe(id), self.pool.name);

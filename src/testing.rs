@@ -1,5 +1,6 @@
 //! Drives a handler without sockets and without real time: the loop's own code, on pipes in
-//! memory and a clock that stands still until it is moved.
+//! memory and a clock that stands still until it is moved. [`Harness`] does so for connections,
+//! [`DatagramHarness`] for datagrams.
 //!
 //! ```
 //! use std::time::{Duration, Instant};
@@ -38,6 +39,7 @@ use std::time::{Duration, Instant};
 
 use crate::connection::State;
 use crate::core::Core;
+pub use crate::datagram::harness::DatagramHarness;
 use crate::handle::{Handle, Mailbox, Shared};
 use crate::id::Token;
 use crate::input::Scratch;
@@ -51,7 +53,7 @@ use crate::server::Server;
 use crate::{Address, CloseReason, ConnId, Counters, Handler, Limits};
 
 /// Turns that one call may take before the handler is taken to run for ever.
-const MOST_TURNS: usize = 10_000;
+pub(crate) const MOST_TURNS: usize = 10_000;
 
 /// One client of a [`Harness`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -23,6 +23,30 @@ pub fn command(line: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// Whether a line is the beginning of HTTP or TLS: a request line, a `Host:` header, the first
+/// record of a handshake.
+///
+/// A web page can make its visitors' browsers connect to any port of theirs, loopback included,
+/// and send a request whose body is lines of the page's choice. A protocol in which a line changes
+/// something should close whoever begins like that; the body then is never looked at.
+///
+/// ```
+/// use reactor::text::is_foreign;
+///
+/// assert!(is_foreign(b"POST / HTTP/1.1"));
+/// assert!(!is_foreign(b"SAY what is HTTP/1.1 ?"));
+/// ```
+pub fn is_foreign(line: &[u8]) -> bool {
+    // Whatever the method: a page that has got itself the server's name may choose it.
+    let mut words = line.split(|byte| *byte == b' ');
+    let request = words.next().is_some_and(|method| !method.is_empty())
+        && words.next().is_some_and(|target| target.starts_with(b"/") || target == b"*")
+        && words.next().is_some_and(|version| version.starts_with(b"HTTP/"))
+        && words.next().is_none();
+    let header = line.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"Host:"));
+    request || header || line.starts_with(&[0x16, 3])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,6 +56,32 @@ mod tests {
         assert_eq!(printable("a\x1b[2Jb\x07\x7f\u{9b}é".as_bytes()), "a?[2Jb???é");
         assert_eq!(printable(b"\xff\x9bx"), "\u{fffd}\u{fffd}x");
         assert_eq!(printable(b"tab\there\0"), "tab?here?");
+    }
+
+    #[test]
+    fn what_browsers_begin_with_is_foreign_and_talk_is_not() {
+        for line in [
+            &b"GET / HTTP/1.1"[..],
+            b"KILL /x HTTP/1.0",
+            b"OPTIONS * HTTP/1.1",
+            b"PRI * HTTP/2.0",
+            b"host: 127.0.0.1:9907",
+            b"\x16\x03\x01\x02\x00\x01\x00",
+        ] {
+            assert!(is_foreign(line), "{line:?}");
+        }
+        for line in [
+            &b""[..],
+            b"SAY HTTP/1.1",
+            b"SAY see /x HTTP/1.1",
+            b"SAY POST / HTTP/1.1",
+            b"hostess: here",
+            b"Host",
+            b" / HTTP/1.1",
+            b"\x16",
+        ] {
+            assert!(!is_foreign(line), "{line:?}");
+        }
     }
 
     #[test]

@@ -275,14 +275,18 @@ fn slow_but_steady_is_not_stalled() {
     let mut server = Harness::new(Teller(tell));
     let client = server.connect();
     server.take_only(client, Some(0));
-    server.feed(client, "BYE\n");
-    for _ in 0.."> BYE\n".len() {
+    let line = "x".repeat(60_000);
+    server.feed(client, format!("{line}\nBYE\n"));
+    let expected = format!("hello\n> {}\n> BYE\n", line.to_uppercase());
+    while server.closed(client).is_none() {
         assert!(!server.is_shut(client));
-        server.advance(Duration::from_secs(29));
-        server.take_only(client, Some(1));
+        for _ in 0..4 {
+            server.advance(Duration::from_secs(7));
+            server.take_only(client, Some(4096));
+        }
     }
     assert_eq!(server.closed(client), Some(CloseReason::Closed));
-    assert_eq!(server.sent(client), b"hello\n> BYE\n");
+    assert!(server.sent(client) == expected.as_bytes());
 }
 
 #[test]
@@ -298,7 +302,8 @@ fn abort_is_a_reset() {
 
 fn idle_harness() -> (Harness<Teller>, Fake) {
     let (tell, _told) = mpsc::channel();
-    let limits = Limits { idle_timeout: Some(Duration::from_secs(60)), ..Limits::default() };
+    let idle_timeout = Some(Duration::from_secs(60));
+    let limits = Limits { idle_timeout, line_timeout: None, ..Limits::default() };
     let mut server = Harness::with_limits(Teller(tell), limits);
     let client = server.connect();
     server.sent(client);

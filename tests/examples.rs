@@ -2,14 +2,16 @@
 
 #[path = "util/example.rs"]
 mod example;
+#[path = "util/namespace.rs"]
+mod namespace;
 mod util;
 
 use std::io::Read as _;
 use std::net::{TcpListener, UdpSocket};
-use std::process::Command;
-use std::thread;
+use std::process::{Command, Stdio};
 
 use example::{Example, binary};
+use namespace::inside;
 use util::{Client, PATIENCE, until};
 
 #[test]
@@ -126,13 +128,14 @@ fn admin_console_shows_and_changes_the_program() {
 fn client_prints_what_the_server_says_and_tells_how_it_ended() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    let run = move || Command::new(binary("client")).arg(addr.to_string()).output();
-    let running = thread::spawn(run);
+    let mut command = Command::new(binary("client"));
+    let command = command.arg(addr.to_string()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let running = command.spawn().expect("is it built? cargo build --examples");
     let mut server = Client::from(listener.accept().unwrap().0);
     server.expect("hello\nhow are you\nbye\n");
     server.send("one\ntwo\r\n");
     drop((server, listener));
-    let output = running.join().unwrap().unwrap();
+    let output = running.wait_with_output().unwrap();
     assert_eq!(output.stdout, b"one\ntwo\n");
     assert!(output.status.success());
 
@@ -142,11 +145,36 @@ fn client_prints_what_the_server_says_and_tells_how_it_ended() {
 }
 
 #[test]
+fn discover_hears_two_announcers_and_forgets_one_that_is_killed() {
+    if !inside("true") {
+        return;
+    }
+    let echo = Example::run("announce", &[]);
+    let discover = Example::run("discover", &[]);
+    assert_eq!(discover.line(), "+ echo 127.0.0.1:2323");
+    let time = Example::run("announce", &["ti\x1b[2Jme", "127.0.0.1:2205"]);
+    // On a busy machine others may come and go.
+    let next_about_time = || loop {
+        let line = discover.line();
+        if line.contains("2205") {
+            return line;
+        }
+    };
+    assert_eq!(next_about_time(), "+ ti?[2Jme 127.0.0.1:2205");
+    drop(time);
+    assert_eq!(next_about_time(), "- ti?[2Jme 127.0.0.1:2205");
+    // One that comes later asks, and is heard by all.
+    assert_eq!(Example::run("discover", &[]).line(), "+ echo 127.0.0.1:2323");
+    drop(echo);
+}
+
+#[test]
 fn dumb_http_client_prints_every_byte_until_the_server_closes() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    let run = move || Command::new(binary("dumb_http_client")).arg(addr.to_string()).output();
-    let running = thread::spawn(run);
+    let mut command = Command::new(binary("dumb_http_client"));
+    let command = command.arg(addr.to_string()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let running = command.spawn().expect("is it built? cargo build --examples");
     let mut server = Client::from(listener.accept().unwrap().0);
     server.expect("Hello, sorry, but I don't speak HTTP...\r\n\r\n");
     let mut answer =
@@ -155,7 +183,7 @@ fn dumb_http_client_prints_every_byte_until_the_server_closes() {
     answer.extend([b'x'; 200_000]);
     answer.chunks(7001).for_each(|piece| server.send(piece));
     drop((server, listener));
-    let output = running.join().unwrap().unwrap();
+    let output = running.wait_with_output().unwrap();
     assert!(output.stdout == answer, "{} bytes instead of {}", output.stdout.len(), answer.len());
     assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]));
 
@@ -189,25 +217,35 @@ fn each_is_short_and_says_what_to_try() {
     for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        // The one that is a folder has several servers in it and is told which.
+        let (path, run) = match path.is_dir() {
+            true => (path.join("main.rs"), format!("$ cargo run --example {name} -- ")),
+            false => (path, format!("$ cargo run --example {name}\n")),
+        };
         let text = std::fs::read_to_string(&path).unwrap();
         let lines = text.lines().count();
-        assert!(lines < 60, "{name} has {lines} lines");
+        assert!(lines < 60 || path.ends_with("main.rs"), "{name} has {lines} lines");
         let head: Vec<_> = text.lines().take_while(|line| line.starts_with("//!")).collect();
         let head = head.join("\n");
-        assert!(head.contains(&format!("$ cargo run --example {name}\n")), "{name}: how to run it");
+        assert!(head.contains(&run), "{name}: how to run it");
         let tries = head.contains("nc 127.0.0.1 80") || head.contains("nc -l 127.0.0.1 80");
-        assert!(name == "testing" || tries, "{name}: the nc line");
+        // Those without a server.
+        let alone = ["testing", "announce", "discover"].contains(&&*name);
+        assert!(alone || tries, "{name}: the nc line");
         names.push(name);
     }
     names.sort();
     let wanted = [
         "admin_console",
+        "announce",
         "callbacks",
         "client",
+        "discover",
         "dumb_http_client",
         "embed",
         "foreign_loop",
         "hello",
+        "models",
         "offload",
         "testing",
     ];

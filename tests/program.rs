@@ -104,6 +104,50 @@ fn limits_reach_every_service() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn only_the_allowed_networks_are_served() {
+    let program = Program::serve(&["echo=0", "--allow=127.0.0.2,::1"]);
+    let addr = program.addr("echo");
+    // Closed or reset, as it happens; not a word of the greeting.
+    let mut said = Vec::new();
+    let _ = TcpStream::connect(addr).unwrap().read_to_end(&mut said);
+    assert_eq!(said, b"");
+    program.wait_for_log("127.0.0.1 is in none of the allowed networks");
+    program.signal("TERM");
+    let (_, _, stderr) = program.end();
+    assert!(stderr.contains("after 0 connections; 1 were turned away"), "{stderr}");
+}
+
+#[test]
+fn listening_beyond_this_machine_is_warned_of_unless_it_is_said_for_whom() {
+    let program = Program::serve(&["time=127.0.0.1:0", "echo=0.0.0.0:0"]);
+    let line = program.wait_for_log("every machine that reaches");
+    assert!(line.contains("echo") && line.contains("--allow"), "{line}");
+    let program = Program::spawn(Command::new(REACTOR).args(["forward", "[::]:0", "9"]));
+    program.wait_for_log("every machine that reaches [::]:");
+    let program = Program::serve(&["echo=0.0.0.0:0", "echo=0", "--allow=0.0.0.0/0"]);
+    program.place("echo");
+    program.signal("TERM");
+    let (_, _, stderr) = program.end();
+    assert!(!stderr.contains("every machine"), "{stderr}");
+}
+
+#[test]
+fn a_unix_socket_has_its_mode_whatever_the_umask() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("modes");
+    let target = format!("echo=unix:{}", folder.file("e.sock").display());
+    for umask in ["umask 0", "umask 077"] {
+        let program = Program::serve_after(umask, &[&target, "--unix-mode=0660"]);
+        program.place("echo");
+        let found = std::fs::metadata(folder.file("e.sock")).unwrap();
+        assert_eq!(found.permissions().mode() & 0o7777, 0o660, "{umask}");
+        program.signal("TERM");
+        assert_eq!(program.end().0, 0);
+    }
+}
+
+#[test]
 fn what_is_sent_to_a_slow_reader_is_bounded() {
     let program = Program::serve(&["presence=0", "--max-output=64K"]);
     let addr = program.addr("presence");
@@ -260,6 +304,9 @@ fn a_wrong_command_line_is_status_2() {
         (&["serve", "echo=unix:"], &["path"]),
         (&["serve", "echo=no such host:1"], &["no such host:1"]),
         (&["serve", "--host", "localhost"], &["--host", "127.0.0.1"]),
+        (&["serve", "--allow", "10.0.0.1/8"], &["--allow", "10.0.0.0/8"]),
+        (&["serve", "--allow", "localhost"], &["--allow", "\"localhost\"", "fd00::/8"]),
+        (&["serve", "--unix-mode", "888"], &["--unix-mode", "0660"]),
         (&["serve", "--max-connections", "0"], &["--max-connections", "above 0"]),
         (&["serve", "--max-connections", "many"], &["'many'", "whole number"]),
         (&["serve", "--max-line", "64Q"], &["--max-line", "64K"]),

@@ -738,3 +738,25 @@ fn a_flood_of_broadcasts_is_spread_over_turns() {
     assert!(turns >= 2000 * 1000 / (300 * 1024), "{turns} turns");
     assert!(clients.iter().all(|client| server.sent(*client).len() == 1000));
 }
+
+/// Any byte that left counted as progress: who took one every 29 s of what it was owed kept its
+/// place and its output for years.
+#[test]
+fn a_closing_connection_that_takes_next_to_nothing_is_stalled() {
+    let goodbye = Callbacks::new().on_line(|cx, _| {
+        cx.send(vec![b'x'; 100_000]);
+        cx.close();
+    });
+    let mut server = Harness::new(goodbye);
+    let client = server.connect();
+    server.take_only(client, Some(0));
+    server.feed(client, "go\n");
+    let mut time = 0;
+    while server.closed(client).is_none() {
+        assert!(time < 100, "still there after {time} s");
+        server.advance(29 * SECOND);
+        server.take_only(client, Some(1));
+        time += 29;
+    }
+    assert_eq!(server.closed(client), Some(CloseReason::Stalled));
+}

@@ -5,12 +5,15 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use log::LevelFilter;
-use reactor::Limits;
+use reactor::{Limits, Rate};
 
+use super::access::Access;
+use super::announce::Announce;
+use super::discover::Discover;
 use super::failure::Failure;
 use super::forward::Forward;
 use super::load::Load;
-use super::quantity::{bytes, count, duration, output};
+use super::quantity::{Patience, bytes, count, duration, output, patience, rate};
 use super::service;
 use super::target::Target;
 
@@ -27,6 +30,7 @@ pub(crate) enum Command {
     Serve(Serve),
     Load(Load),
     Forward(Forward),
+    Discover(Discover),
 }
 
 /// Serve one or more services until SIGINT or SIGTERM.
@@ -53,6 +57,9 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "IP", default_value = "127.0.0.1", value_parser = host)]
     pub(crate) host: IpAddr,
 
+    #[command(flatten)]
+    pub(crate) access: Access,
+
     /// Connections open at once, per service; one more is told so and closed [default: 10000].
     ///
     /// Each takes a file descriptor. If it is given, the descriptors must suffice for it.
@@ -77,6 +84,39 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     idle_timeout: Option<Duration>,
 
+    /// How long a client may take to finish a line that it has begun; `never` for any time.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = patience)]
+    line_timeout: Patience,
+
+    /// Lines a second that are handled of one connection; a faster one waits, and loses nothing
+    /// [default: any].
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    rate: Option<u32>,
+
+    /// Lines that may come at once before the rate counts [default: those of a second].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(requires = "rate")]
+    burst: Option<u32>,
+
+    /// Connections open at once from one address (of IPv6: from one /64), per service; one more is
+    /// told so and closed [default: any].
+    #[arg(long, value_name = "N", value_parser = count)]
+    max_per_peer: Option<usize>,
+
+    /// Unsent bytes of all services together; past it those who let most pile up are closed.
+    #[arg(long, value_name = "BYTES", default_value = "1G", value_parser = output)]
+    pub(crate) max_total_output: usize,
+
+    /// After how long without traffic TCP asks whether the peer is still there; `never` for not
+    /// at all.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = patience)]
+    keepalive: Patience,
+
+    /// Close a connection whose peer's machine acknowledges nothing for this long, or takes
+    /// nothing [default: the system's, some 15 minutes].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    user_timeout: Option<Duration>,
+
     /// Let the clients of presence shut the whole program down with KILL.
     #[arg(long)]
     pub(crate) allow_kill: bool,
@@ -99,6 +139,9 @@ pub(crate) struct Serve {
     /// LIST that is still being sent count too.
     #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = bytes)]
     pub(crate) roulette_memory: usize,
+
+    #[command(flatten)]
+    pub(crate) announce: Announce,
 
     /// What to log on stderr, and all that is worse.
     #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
@@ -125,6 +168,14 @@ impl Serve {
             high_water: self.max_output / 4,
             low_water: self.max_output / 16,
             idle_timeout: self.idle_timeout,
+            line_timeout: self.line_timeout.0,
+            rate: self.rate.map(|per_second| {
+                let burst = self.burst.unwrap_or(per_second);
+                Rate { per_second, burst }
+            }),
+            max_per_peer: self.max_per_peer,
+            keepalive: self.keepalive.0,
+            user_timeout: self.user_timeout,
             ..usual
         };
         limits.check()?;
@@ -177,6 +228,20 @@ mod tests {
             let limits = serve(&["--max-output", text]).limits().unwrap();
             assert_eq!(limits.soft_output, limits.max_output / 4, "{text}");
             assert!(limits.low_water < limits.high_water, "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_can_be_switched_off_and_on() {
+        let limits = serve(&["--line-timeout", "never", "--keepalive", "never"]).limits().unwrap();
+        assert_eq!((limits.line_timeout, limits.keepalive), (None, None));
+        let rate = serve(&["--rate", "20/s"]).limits().unwrap().rate;
+        assert_eq!(rate, Some(Rate { per_second: 20, burst: 20 }));
+        let rate = serve(&["--rate", "20", "--burst", "7"]).limits().unwrap().rate;
+        assert_eq!(rate, Some(Rate { per_second: 20, burst: 7 }));
+        let args = |args: &[&str]| Args::try_parse_from([&["reactor", "serve"], args].concat());
+        for wrong in [&["--burst", "7"][..], &["--rate", "0"], &["--rate", "1", "--burst", "0"]] {
+            assert!(args(wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -1,7 +1,10 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use clap::CommandFactory;
 use reactor::Error;
+
+use super::args::Args;
 
 /// Why the program gives up: one line, with the remedy where there is one.
 #[derive(Debug)]
@@ -44,28 +47,26 @@ impl From<Error> for Failure {
 
 /// What clap says takes several paragraphs: the error, tips, the usage, where to find help. The
 /// first two matter.
-impl From<clap::Error> for Failure {
-    fn from(error: clap::Error) -> Failure {
+impl Failure {
+    /// `command` is the word that was given for one.
+    pub(crate) fn usage(error: &clap::Error, command: &str) -> Failure {
         let text = error.render().to_string();
         let mut line = String::new();
-        let mut command = "serve";
         for paragraph in text.split("\n\n") {
             let words: Vec<_> = paragraph.split_whitespace().collect();
-            match words.first() {
-                None | Some(&"For") => continue,
-                // `Usage: reactor serve [OPTIONS] ...`; without a subcommand an option follows.
-                Some(&"Usage:") => match words.get(2) {
-                    Some(word) if !word.starts_with(['[', '<', '-']) => command = *word,
-                    _ => {}
-                },
-                Some(&"error:") => line.push_str(&words[1..].join(" ")),
-                Some(_) => {
+            match words[..] {
+                [] | ["For" | "Usage:", ..] => {}
+                // It would not help: no argument begins with a dash.
+                ["tip:", "to", "pass", ..] => {}
+                ["error:", ref rest @ ..] => line.push_str(&rest.join(" ")),
+                _ => {
                     line.push_str("; ");
                     line.push_str(&words.join(" "));
                 }
             }
         }
-        line.push_str(&format!("; see reactor {command} --help"));
+        let known = Args::command().find_subcommand(command).map(|_| format!("{command} "));
+        line.push_str(&format!("; see reactor {}--help", known.unwrap_or_default()));
         Failure::Usage(line)
     }
 }
@@ -75,11 +76,10 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::args::Args;
 
     fn said(args: &[&str]) -> String {
         let error = Args::try_parse_from([&["reactor"], args].concat()).unwrap_err();
-        Failure::from(error).to_string()
+        Failure::usage(&error, args[0]).to_string()
     }
 
     #[test]
@@ -92,7 +92,13 @@ mod tests {
         let level = said(&["serve", "--log", "loud"]);
         assert!(level.contains("[possible values: off, error, warn"), "{level}");
         assert!(said(&["load"]).ends_with("; see reactor load --help"), "{}", said(&["load"]));
-        assert!(said(&["serf"]).starts_with("unrecognized subcommand 'serf'; tip: "));
+        let mode = said(&["load", "1", "--mode", "loud"]);
+        assert!(mode.ends_with("; see reactor load --help"), "{mode}");
+        let dash = said(&["load", "1", "--clients", "-1"]);
+        assert_eq!(dash, "unexpected argument '-1' found; see reactor load --help");
+        let serf = said(&["serf"]);
+        assert!(serf.starts_with("unrecognized subcommand 'serf'; tip: "), "{serf}");
+        assert!(serf.ends_with("; see reactor --help"), "{serf}");
     }
 
     #[test]

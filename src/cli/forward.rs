@@ -4,10 +4,11 @@ use std::time::Duration;
 use log::LevelFilter;
 use reactor::{Address, Limits, Reactor, services};
 
+use super::access::Access;
 use super::args::levels;
 use super::failure::Failure;
 use super::quantity::{count, duration};
-use super::serve::{announce, run};
+use super::serve::{run, say_ready};
 use super::{descriptors, log as stderr_log, target};
 
 /// Forward a port: each client of LISTEN is connected to TARGET, and bytes go both ways as they
@@ -34,6 +35,9 @@ pub(crate) struct Forward {
     /// looked up once, at the start.
     #[arg(value_parser = target::server)]
     target: Address,
+
+    #[command(flatten)]
+    access: Access,
 
     /// Clients at once; one more is closed, and the log says so [default: 10000].
     ///
@@ -86,8 +90,10 @@ pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
     let mut reactor = Reactor::new()?;
     reactor.stop_on_signals()?;
     let handler = services::Forward::new(args.target.clone());
-    let service = reactor.listen_with(&args.listen, handler, args.limits())?;
+    let listen = args.access.listen(&args.listen)?;
+    let service = reactor.listen_with(listen, handler, args.limits())?;
     descriptors::report(&raised);
-    announce(&format!("forward listening on {service}\n"));
+    args.access.warn_if_open("forward", service.address().unwrap_or(&args.listen));
+    say_ready(&format!("forward listening on {service}\n"));
     run(&mut reactor)
 }

@@ -1,8 +1,11 @@
 //! The program's command line. Nothing here uses `println!` and its like, which panic where the
 //! other end of the pipe is gone or the disk is full; what cannot be said is not said.
 
+mod access;
+mod announce;
 mod args;
 mod descriptors;
+mod discover;
 mod failure;
 mod forward;
 mod load;
@@ -27,6 +30,7 @@ pub(crate) fn main() -> ExitCode {
     let outcome = match Args::try_parse() {
         Ok(Args { command: Some(Command::Serve(args)) }) => serve::serve(&args),
         Ok(Args { command: Some(Command::Load(args)) }) => load::load(&args),
+        Ok(Args { command: Some(Command::Discover(args)) }) => discover::discover(&args),
         Ok(Args { command: Some(Command::Forward(args)) }) => forward::forward(&args),
         Ok(Args { command: None }) => {
             let _ = Args::command().print_help();
@@ -37,7 +41,10 @@ pub(crate) fn main() -> ExitCode {
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
-        Err(error) => Err(Failure::from(error)),
+        Err(error) => {
+            let command = std::env::args_os().nth(1).unwrap_or_default();
+            Err(Failure::usage(&error, &command.to_string_lossy()))
+        }
     };
     log::finish();
     outcome.unwrap_or_else(|failure| {

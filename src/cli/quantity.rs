@@ -60,11 +60,37 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// Permissions of a file: `0660` or `660`.
+pub(crate) fn mode(text: &str) -> Result<u32, String> {
+    let octal = !text.is_empty() && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if octal && mode <= 0o777 => Ok(mode),
+        _ => Err("write permissions in octal, from 0 to 0777, as 0660".to_owned()),
+    }
+}
+
+/// A duration or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Patience(pub(crate) Option<Duration>);
+
+/// As [`duration`], or `never`.
+pub(crate) fn patience(text: &str) -> Result<Patience, String> {
+    match text {
+        "never" => Ok(Patience(None)),
+        _ => duration(text).map(Some).map(Patience),
+    }
+}
+
+/// `500/s` or `500`, as a whole number.
+pub(crate) fn rate(text: &str) -> Result<u32, String> {
+    let number = count(text.strip_suffix("/s").unwrap_or(text)).ok();
+    let number = number.and_then(|number| u32::try_from(number).ok());
+    number.ok_or_else(|| "write a whole number above 0, as 500/s".to_owned())
+}
+
 /// `500/s` or `500`.
 pub(crate) fn per_second(text: &str) -> Result<f64, String> {
-    count(text.strip_suffix("/s").unwrap_or(text))
-        .map(|number| number as f64)
-        .map_err(|_| "write a whole number above 0, as 500/s".to_owned())
+    rate(text).map(f64::from)
 }
 
 #[cfg(test)]
@@ -95,6 +121,16 @@ mod tests {
         }
         assert_eq!(output("1K"), Ok(1024));
         assert!(output("1023").unwrap_err().contains("below 1K"));
+    }
+
+    #[test]
+    fn modes_are_octal() {
+        for (text, number) in [("0660", 0o660), ("660", 0o660), ("0", 0), ("0777", 0o777)] {
+            assert_eq!(mode(text), Ok(number), "{text}");
+        }
+        for text in ["", "888", "1777", "0o660", "rw", "-1", "+660", "77777777777777"] {
+            assert!(mode(text).unwrap_err().contains("octal"), "{text}");
+        }
     }
 
     #[test]

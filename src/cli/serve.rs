@@ -23,7 +23,9 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     let mut reactor = Reactor::new()?;
     // Before the first line is out: who has read it may send a signal.
     reactor.stop_on_signals()?;
+    reactor.set_max_total_output(args.max_total_output);
     let mut ready = String::new();
+    let mut services = Vec::new();
     for target in &targets {
         let address = target.address(args.host);
         let limits = limits.clone();
@@ -31,16 +33,19 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
         let mut place = Place { reactor: &mut reactor, address, args, students, limits };
         let local = (target.service.listen)(&mut place)?;
         ready.push_str(&format!("{} listening on {local}\n", target.service.name));
+        services.push((target.service.name, local));
     }
     drop(students);
+    args.announce.start(args.host, &services, &mut reactor)?;
     // Not sooner: a failure is to be one line, and alone.
     descriptors::report(&raised);
-    announce(&ready);
+    services.iter().for_each(|(name, local)| args.access.warn_if_open(name, local));
+    say_ready(&ready);
     run(&mut reactor)
 }
 
 /// Says that all is ready. Who does not want to hear it is served all the same.
-pub(super) fn announce(ready: &str) {
+pub(super) fn say_ready(ready: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(ready.as_bytes()).and_then(|()| stdout.flush());
 }

@@ -71,7 +71,8 @@ pub(crate) struct Place<'a> {
 impl Place<'_> {
     /// Starts the handler there; gives the address in force.
     fn listen(&mut self, handler: impl Handler + 'static) -> Result<Address, Failure> {
-        let service = self.reactor.listen_with(&self.address, handler, self.limits.clone())?;
+        let listen = self.args.access.listen(&self.address)?;
+        let service = self.reactor.listen_with(listen, handler, self.limits.clone())?;
         Ok(service.address().unwrap_or(&self.address).clone())
     }
 }

@@ -1,4 +1,5 @@
-use crate::text::{command, printable};
+use super::FOREIGN;
+use crate::text::{command, is_foreign, printable};
 use crate::{CloseReason, Context, Handler};
 
 /// What a newcomer hears.
@@ -27,7 +28,9 @@ const NAME_LENGTH: usize = 64;
 /// olivier says: hello everybody
 /// ```
 ///
-/// Who does not read what the others say is closed as a slow consumer, while they go on.
+/// Who does not read what the others say is closed as a slow consumer, while they go on: where
+/// somebody may talk faster than the others can read, set a [`rate`](crate::Limits::rate). Who
+/// begins a line like a browser is closed too, so that no web page talks in its visitors' names.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Presence {
     allow_kill: bool,
@@ -63,6 +66,10 @@ impl Handler for Presence {
     }
 
     fn on_line(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
+        if is_foreign(line) {
+            cx.send(FOREIGN);
+            return cx.close();
+        }
         let (word, rest) = command(line);
         match word.to_ascii_uppercase().as_slice() {
             b"HELLO" => hello(cx, rest),
@@ -208,6 +215,20 @@ mod tests {
         let hint = "What? I only understand HELLO, SAY, WHO, BYE and KILL commands\n";
         assert_eq!(text(&mut server, alice), hint.repeat(2));
         assert_eq!(text(&mut server, bob), "");
+    }
+
+    #[test]
+    fn a_web_page_cannot_talk_in_the_name_of_its_visitor() {
+        let mut server = Harness::new(Presence::new(true));
+        let (alice, page) = (server.connect(), server.connect());
+        server.sent(alice);
+        server.sent(page);
+        let body = "HELLO spam\r\nSAY buy\r\nKILL\r\n";
+        server.feed(page, format!("POST / HTTP/1.1\r\nHost: localhost:9907\r\n\r\n{body}"));
+        assert_eq!(text(&mut server, page), FOREIGN);
+        assert_eq!(server.closed(page), Some(CloseReason::Closed));
+        assert_eq!(text(&mut server, alice), "An anonymous user has left the room.\n");
+        assert!(!server.is_stopping());
     }
 
     #[test]

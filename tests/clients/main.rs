@@ -1,8 +1,7 @@
 //! Real clients: what people type into nc and telnet, and what they read there. And a real server,
 //! for a client of ours.
 //!
-//! Where one of them is not installed its tests say so and are skipped, unless the environment
-//! variable `CI` or `REACTOR_REQUIRE_CLIENTS` is set.
+//! Where one of them is not installed its tests say so and are [skipped](util::skip).
 
 #[path = "../util/example.rs"]
 mod example;
@@ -30,10 +29,7 @@ fn installed(name: &str, option: &str, words: &str) -> bool {
         String::from_utf8_lossy(&text).contains(words)
     });
     if !found {
-        let required = |name| std::env::var_os(name).is_some();
-        assert!(!required("CI") && !required("REACTOR_REQUIRE_CLIENTS"), "{name} is missing");
-        let test = std::thread::current().name().unwrap_or_default().to_owned();
-        println!("{test}: skipped, since {name} ({words}) is not installed");
+        util::skip(&format!("{name} ({words}) is not installed"));
     }
     found
 }

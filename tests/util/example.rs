@@ -22,24 +22,42 @@ impl Example {
     /// Starts it on a free port and waits until it says where it listens.
     #[track_caller]
     pub fn start(name: &str) -> Example {
-        let mut command = Command::new(binary(name));
-        let command = command.arg("127.0.0.1:0").stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        Example::start_by(Command::new(binary(name)).arg("127.0.0.1:0"))
+    }
+
+    /// The same by a command of one's own.
+    #[track_caller]
+    pub fn start_by(command: &mut Command) -> Example {
+        // From here on whatever goes wrong kills the child.
+        let mut example = Example::spawn(command);
+        let first = example.line();
+        let addr = first.strip_prefix("listening on ").and_then(|addr| addr.parse().ok());
+        example.addr = addr.unwrap_or_else(|| panic!("the first line is {first:?}"));
+        example
+    }
+
+    /// Starts one that listens nowhere.
+    #[track_caller]
+    pub fn run(name: &str, args: &[&str]) -> Example {
+        Example::spawn(Command::new(binary(name)).args(args))
+    }
+
+    fn spawn(command: &mut Command) -> Example {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (tell, lines) = mpsc::channel();
         thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|l| tell.send(l)));
-        // From here on whatever goes wrong kills the child.
-        let mut example = Example { child, addr: SocketAddr::from(([0; 4], 0)), lines };
-        let first = example.line();
-        let addr = first.strip_prefix("listening on ").and_then(|addr| addr.parse().ok());
-        example.addr = addr.unwrap_or_else(|| panic!("{name} began with {first:?}"));
-        example
+        Example { child, addr: SocketAddr::from(([0; 4], 0)), lines }
     }
 
     /// The next line of its stdout.
     #[track_caller]
     pub fn line(&self) -> String {
         self.lines.recv_timeout(PATIENCE).expect("the example printed no line")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn connect(&self) -> Client {

@@ -150,6 +150,16 @@ impl From<TcpStream> for Client {
     }
 }
 
+/// Says that this test is skipped and why, unless it must not be: where the environment variable
+/// `CI` or `REACTOR_SKIP_NOTHING` is set it fails.
+#[track_caller]
+pub fn skip(why: &str) {
+    let set = |name| std::env::var_os(name).is_some();
+    assert!(!set("CI") && !set("REACTOR_SKIP_NOTHING"), "it must not be skipped: {why}");
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    println!("{test}: skipped: {why}");
+}
+
 /// Waits until something is so, by asking again and again.
 #[track_caller]
 pub fn until(what: &str, mut so: impl FnMut() -> bool) {

@@ -4,7 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use std::cell::RefCell;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -59,6 +59,11 @@ impl Program {
             Ok(line) => line,
             Err(error) => panic!("no line on stdout: {error}; stderr: {}", self.stderr_so_far()),
         }
+    }
+
+    /// The next line of stdout, if it is there already.
+    pub fn try_line(&self) -> Option<String> {
+        self.stdout.try_recv().ok()
     }
 
     /// Where the service says that it listens.
@@ -162,9 +167,17 @@ pub struct Folder(PathBuf);
 impl Folder {
     pub fn new(name: &str) -> Folder {
         // Not in the build's own folder: the path of a Unix socket must be short.
-        let path = std::env::temp_dir().join(format!("reactor-{}-{name}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Folder(path)
+        let (temp, own) = (std::env::temp_dir(), std::process::id());
+        // In a namespace of its own, each process has the same few numbers.
+        for number in 0.. {
+            let path = temp.join(format!("reactor-{own}-{name}-{number}"));
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Folder(path),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        }
+        unreachable!("there is a number that is free")
     }
 
     pub fn file(&self, name: &str) -> PathBuf {

@@ -25,9 +25,9 @@ const BAR: i32 = 17;
 /// For the number at the end of a bar.
 const NUMBER: i32 = 52;
 
-const INK: RGBColor = RGBColor(40, 40, 40);
+pub const INK: RGBColor = RGBColor(40, 40, 40);
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 pub fn draw(path: &Path, groups: &[Group<'_>]) -> Result<()> {
     let rows: i32 = groups.iter().map(|group| TITLE + BAR * group.rows.len() as i32 + GAP).sum();
@@ -111,7 +111,7 @@ fn color(peer: &str) -> RGBColor {
     }
 }
 
-fn write(area: &Area<'_>, text: &str, at: (i32, i32), size: i32, side: HPos) -> Result<()> {
+pub fn write(area: &Area<'_>, text: &str, at: (i32, i32), size: i32, side: HPos) -> Result<()> {
     let style = ("sans-serif", size).into_text_style(area).color(&INK);
     area.draw_text(text, &style.pos(Pos::new(side, VPos::Center)), at)?;
     Ok(())

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release -p compare
 //! cargo run --release -p compare -- --scenario pipelined-64 --peer floor --peer ours --rounds 9
+//! cargo run --release -p compare -- models          # the concurrency models, examples/models
 //! ```
 //!
 //! Each server runs in a process of its own, pinned to one core, and stays up through all rounds;
@@ -12,6 +13,7 @@
 mod chart;
 mod check;
 mod load;
+mod models;
 mod peers;
 mod protocol;
 mod scenario;
@@ -28,7 +30,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 
 use load::Span;
-use peers::{PEERS, Peer, Service};
+use peers::{MODELS, PEERS, Peer, Service};
 use scenario::{SCENARIOS, Scenario};
 use server::Server;
 use table::{Group, Row};
@@ -37,7 +39,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Measure the reactor against its peers and against a bare epoll loop, the floor.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -68,13 +70,14 @@ struct Args {
 enum Command {
     /// Serve on a port of 127.0.0.1 until killed, which is how the peers are run.
     Serve {
-        #[arg(value_parser = names(PEERS.iter().map(|it| it.name)))]
+        #[arg(value_parser = names(PEERS.iter().chain(MODELS).map(|it| it.name)))]
         peer: String,
         /// 0 for any; it is printed.
         port: u16,
         #[arg(long, value_enum)]
         service: Option<Service>,
     },
+    Models(models::Args),
 }
 
 fn names(names: impl Iterator<Item = &'static str>) -> PossibleValuesParser {
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let result = match &args.command {
         Some(Command::Serve { peer, port, service }) => serve(peer, *port, *service),
+        Some(Command::Models(args)) => models::run(args),
         None => run(&args),
     };
     match result {

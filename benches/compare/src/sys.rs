@@ -181,6 +181,12 @@ pub fn die_with_parent(parent: libc::pid_t) -> io::Result<()> {
     Ok(())
 }
 
+pub fn signal(pid: u32, signal: c_int) -> io::Result<()> {
+    // SAFETY: no pointer.
+    check(unsafe { libc::kill(pid.cast_signed(), signal) })?;
+    Ok(())
+}
+
 /// Raises the soft limit of descriptors as far as it may be, and says where it is.
 pub fn raise_descriptors() -> io::Result<u64> {
     // SAFETY: the structure lives through both calls.

@@ -75,7 +75,7 @@ const HEAD: [&str; 14] = [
     "load busy",
 ];
 
-/// The columns that are words.
+/// The first columns are words.
 const WORDS: usize = 2;
 
 fn cells(groups: &[Group<'_>]) -> Vec<Vec<String>> {
@@ -118,7 +118,7 @@ fn cells(groups: &[Group<'_>]) -> Vec<Vec<String>> {
     rows
 }
 
-fn thousands(value: f64) -> String {
+pub fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
@@ -132,15 +132,19 @@ fn thousands(value: f64) -> String {
 
 /// For a terminal.
 pub fn text(groups: &[Group<'_>]) -> String {
-    let rows = cells(groups);
-    let head: Vec<_> = HEAD.iter().map(|&title| title.to_owned()).collect();
+    aligned(&HEAD, &cells(groups))
+}
+
+/// Columns of one width; a free line wherever the first one changes.
+pub fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
+    let head: Vec<_> = head.iter().map(|&title| title.to_owned()).collect();
     let width = |column: usize| {
         rows.iter().chain([&head]).map(|row| row[column].chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<_> = (0..HEAD.len()).map(width).collect();
+    let widths: Vec<_> = (0..head.len()).map(width).collect();
     let mut text = String::new();
     let mut last = "";
-    for row in [&head].into_iter().chain(&rows) {
+    for row in [&head].into_iter().chain(rows) {
         if !last.is_empty() && row[0] != last {
             text.push('\n');
         }
@@ -159,12 +163,16 @@ pub fn text(groups: &[Group<'_>]) -> String {
 }
 
 pub fn markdown(groups: &[Group<'_>]) -> String {
-    let mut text = format!("| {} |\n|", HEAD.join(" | "));
-    for column in 0..HEAD.len() {
+    marked(&HEAD, &cells(groups))
+}
+
+pub fn marked(head: &[&str], rows: &[Vec<String>]) -> String {
+    let mut text = format!("| {} |\n|", head.join(" | "));
+    for column in 0..head.len() {
         text.push_str(if column < WORDS { " --- |" } else { " ---: |" });
     }
     text.push('\n');
-    for row in cells(groups) {
+    for row in rows {
         let _ = writeln!(text, "| {} |", row.join(" | "));
     }
     text

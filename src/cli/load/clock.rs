@@ -24,8 +24,8 @@ pub(crate) struct Clock {
     /// The last line that was read, and its time: thousands of clients get the same.
     line: Vec<u8>,
     said: Option<DateTime>,
-    /// Lines of the first client that was closed.
-    count: Option<u64>,
+    /// Clients that something has come for, but not a whole line yet.
+    waiting: u64,
     /// The first times from line to line, as long as the rhythm is not known.
     gaps: Vec<u64>,
 }
@@ -85,7 +85,10 @@ impl Part for Clock {
     type Session = Session;
 
     const GREETING: &str = "";
-    const AT_ONCE: bool = true;
+
+    fn arrived(&mut self, _crew: &mut Crew, _cx: &mut Context<'_, Client<Session>>) {
+        self.waiting += 1;
+    }
 
     fn take(
         &mut self,
@@ -100,39 +103,49 @@ impl Part for Clock {
             taken += end + 1;
             let said = self.read(line);
             let session = &mut cx.session().part;
+            self.waiting -= u64::from(session.lines == 0);
+            session.lines += 1;
             // The zone may put its clocks back by an hour meanwhile, but not more.
             let before = session.said.replace(said.unwrap_or_default());
             let hour = jiff::Span::new().hours(1);
             let turned_back = |said: DateTime| before.is_some_and(|it| said + hour < it);
             if said.is_none_or(turned_back) {
                 crew.tally.wrong(Fault::WrongReply, line, b"{'time' : '...'}\n");
-            } else {
-                crew.right(1, now);
+                // It is no clock, and may never end.
+                cx.close();
+                return bytes.len();
             }
-            if session.lines > 0 {
+            crew.right(1, now);
+            if session.lines > 1 {
                 self.gap(&mut crew.tally, now - session.when);
             }
-            session.lines += 1;
             session.when = now;
         }
         taken
     }
 
     fn is_settled(&self, _crew: &Crew) -> bool {
-        true
+        self.waiting == 0
     }
 
-    fn give_up(&mut self, _crew: &mut Crew, _cx: &mut ServiceContext<'_, Client<Session>>) {}
+    fn give_up(&mut self, crew: &mut Crew, _cx: &mut ServiceContext<'_, Client<Session>>) {
+        crew.tally.fault(Fault::MissingReply, self.waiting);
+    }
 
     fn ended(&mut self, crew: &mut Crew, cx: &mut Context<'_, Client<Session>>) -> bool {
         let lines = cx.session().part.lines;
-        if *self.count.get_or_insert(lines) != lines {
+        if *crew.tally.lines_each.get_or_insert(lines) != lines {
             crew.tally.fault(Fault::LineCount, 1);
         }
         true
     }
 
-    fn left(&mut self, _crew: &mut Crew, _cx: &mut Context<'_, Client<Session>>, _right: bool) {}
+    fn left(&mut self, crew: &mut Crew, cx: &mut Context<'_, Client<Session>>, _right: bool) {
+        if cx.session().part.lines == 0 {
+            self.waiting -= 1;
+            crew.tally.fault(Fault::MissingReply, 1);
+        }
+    }
 
     fn conclude(&mut self, crew: &mut Crew) {
         self.find_rhythm(&mut crew.tally);

@@ -10,6 +10,9 @@ pub(crate) struct Conversation {
     flight: VecDeque<(u64, u32)>,
     /// With a rate: the next of all lines that is this client's.
     pub(crate) turn: u64,
+    /// With a rate: when it was last seen that a line of this client was due, all before it having
+    /// been sent.
+    pub(crate) noticed: u64,
     /// BYE was sent, and was answered.
     pub(crate) leaving: bool,
     pub(crate) left: bool,

@@ -4,7 +4,7 @@ use reactor::{CloseReason, ConnId, ServiceContext};
 
 use super::fault::Fault;
 use super::launcher::Launcher;
-use super::plan::Plan;
+use super::options::Load;
 use super::process::Usage;
 use super::progress::Progress;
 use super::sources::Sources;
@@ -41,12 +41,12 @@ pub(crate) enum Act {
     /// What the mode is about.
     Playing,
     /// Nothing new is sent; the last replies come until then at the latest. Then those that still
-    /// wait are given up.
+    /// wait are given up, and a moment later it ends whatever happens.
     Settling {
         until: u64,
         gave_up: bool,
     },
-    /// They say goodbye.
+    /// They say goodbye; as before.
     Leaving {
         until: u64,
         gave_up: bool,
@@ -65,7 +65,7 @@ pub(crate) struct Readings {
 /// What all modes share: who is to be connected and who is, what was counted, the time.
 #[derive(Debug)]
 pub(crate) struct Crew {
-    pub(crate) plan: Plan,
+    pub(crate) plan: Load,
     pub(crate) tally: Tally,
     pub(crate) act: Act,
     pub(crate) launcher: Launcher,
@@ -95,13 +95,13 @@ pub(crate) struct Crew {
 }
 
 impl Crew {
-    pub(crate) fn new(plan: Plan) -> Crew {
-        let clients = plan.clients as usize;
+    pub(crate) fn new(plan: Load) -> Crew {
+        let clients = plan.clients() as usize;
         let mut crew = Crew {
             tally: Tally::new(),
             act: Act::Opening,
-            launcher: Launcher::new(plan.clients, plan.ramp),
-            sources: Sources::new(&plan.target, plan.clients),
+            launcher: Launcher::new(plan.clients(), plan.ramp),
+            sources: Sources::new(&plan.target, plan.clients()),
             ids: vec![None; clients],
             here: 0,
             connected: 0,
@@ -126,8 +126,7 @@ impl Crew {
 
     /// The moment this turn began. It is read once a turn, so a latency is counted from the turn
     /// that sends to the turn that finds the reply: at a depth of hundreds a reading per line
-    /// would cost more than the line, and being later than the wait and earlier than the flush it
-    /// never makes the server look better than it is.
+    /// would cost more than the line.
     #[inline]
     pub(crate) fn now<S>(&self, cx: &ServiceContext<'_, S>) -> u64 {
         cx.now().saturating_duration_since(self.origin).as_nanos() as u64
@@ -135,6 +134,10 @@ impl Crew {
 
     pub(crate) fn is_playing(&self) -> bool {
         self.act == Act::Playing
+    }
+
+    pub(crate) fn is_settling(&self) -> bool {
+        matches!(self.act, Act::Settling { .. })
     }
 
     /// New connections and lines may still be begun.
@@ -158,7 +161,7 @@ impl Crew {
 
     /// When the load is to end.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        self.plan.duration.map(|duration| self.started + nanos(duration))
+        self.plan.duration().map(|duration| self.started + nanos(duration))
     }
 
     /// Opens as many connections as may be opened now.

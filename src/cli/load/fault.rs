@@ -22,6 +22,8 @@ pub(crate) enum Fault {
     Unexpected,
     /// The server closed it before its time.
     ClosedEarly,
+    /// The server did not close it after BYE.
+    NotClosed,
     /// The connection was reset, or broke in another way.
     Lost,
     /// The server sent one client more or fewer lines than another.
@@ -29,7 +31,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 12] = [
+    pub(crate) const ALL: [Fault; 13] = [
         Fault::Refused,
         Fault::ConnectTimeout,
         Fault::NoPorts,
@@ -40,6 +42,7 @@ impl Fault {
         Fault::MissingReply,
         Fault::Unexpected,
         Fault::ClosedEarly,
+        Fault::NotClosed,
         Fault::Lost,
         Fault::LineCount,
     ];
@@ -57,18 +60,33 @@ impl Fault {
             Fault::MissingReply => "missing_reply",
             Fault::Unexpected => "unexpected_data",
             Fault::ClosedEarly => "closed_early",
+            Fault::NotClosed => "not_closed",
             Fault::Lost => "connection_lost",
             Fault::LineCount => "wrong_line_count",
         }
     }
 
-    /// Why a connection could not be had.
+    /// Why a connection could not be had; those that we gave up were late.
     pub(crate) fn of_connect(reason: CloseReason) -> Fault {
         match reason {
-            CloseReason::ConnectTimeout => Fault::ConnectTimeout,
+            CloseReason::ConnectTimeout | CloseReason::Aborted => Fault::ConnectTimeout,
             CloseReason::Error(ErrorKind::ConnectionRefused) => Fault::Refused,
             CloseReason::Error(ErrorKind::AddrNotAvailable) => Fault::NoPorts,
             _ => Fault::Connect,
+        }
+    }
+
+    /// The same for people, with the remedy where there is one.
+    pub(crate) fn why(reason: CloseReason) -> String {
+        match reason {
+            CloseReason::ConnectTimeout => "nobody answers there".to_owned(),
+            CloseReason::Error(ErrorKind::ConnectionRefused) => "nobody listens there".to_owned(),
+            CloseReason::Error(ErrorKind::NotFound) => "there is no such socket".to_owned(),
+            // A Unix socket's; over TCP a newcomer waits.
+            CloseReason::Error(ErrorKind::WouldBlock) => {
+                "its queue of newcomers is full, give --ramp".to_owned()
+            }
+            _ => reason.to_string(),
         }
     }
 

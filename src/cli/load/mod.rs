@@ -12,7 +12,6 @@ mod outcome;
 mod pace;
 mod part;
 mod payload;
-mod plan;
 mod process;
 mod progress;
 mod room;
@@ -20,15 +19,18 @@ mod sources;
 mod stage;
 mod talk;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod text;
 mod units;
 
-use std::fs;
-use std::io::Write;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use reactor::{CloseReason, Reactor};
+use reactor::Reactor;
 
 use self::clock::Clock;
 use self::crew::Crew;
@@ -37,7 +39,6 @@ pub(crate) use self::options::Load;
 use self::options::Mode;
 use self::outcome::Outcome;
 use self::part::Part;
-use self::plan::Plan;
 use self::process::Usage;
 use self::room::Room;
 use self::stage::Stage;
@@ -53,30 +54,26 @@ const AGAIN: u32 = 256;
 
 /// Connects, loads, and prints the result.
 pub(crate) fn load(args: &Load) -> Result<ExitCode, Failure> {
-    let plan = args.plan()?;
+    args.check()?;
     if let Ok(raised) = descriptors::raise() {
         // A client that comes again may do so before its last socket is given back.
-        let spare = if plan.mode == Mode::Churn { plan.clients.min(AGAIN) } else { 0 };
-        descriptors::check_clients(raised.limit, plan.clients, spare)?;
+        let spare = if args.mode == Mode::Churn { args.clients().min(AGAIN) } else { 0 };
+        descriptors::check_clients(raised.limit, args.clients(), spare)?;
     }
-    if let Some(pid) = plan.server_pid
+    if let Some(pid) = args.server_pid
         && Usage::of(pid).is_none()
     {
         return Err(Failure::Runtime(format!("--server-pid {pid}: no such process in /proc")));
     }
-    if let Some(path) = &plan.svg {
-        // Sooner than after the run: nobody wants to do that again.
-        write(path, "")?;
+    if let Some(path) = &args.svg {
+        // Sooner than after the run: nobody wants to do that again. What there was stays.
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        file.map_err(|error| svg_failure(path, &error))?;
     }
-    let mode = plan.mode;
-    let crew = Crew::new(plan);
-    match mode {
-        Mode::Echo | Mode::Pipeline | Mode::Idle => {
-            let part = Talk::<false>::new(&crew);
-            play(crew, part)
-        }
-        Mode::Churn => {
-            let part = Talk::<true>::new(&crew);
+    let crew = Crew::new(args.clone());
+    match args.mode {
+        Mode::Echo | Mode::Pipeline | Mode::Idle | Mode::Churn => {
+            let part = Talk::new(&crew);
             play(crew, part)
         }
         Mode::Presence => {
@@ -92,7 +89,7 @@ fn play<P: Part>(mut crew: Crew, mut part: P) -> Result<ExitCode, Failure> {
     let mut reactor = Reactor::new()?;
     reactor.stop_on_signals()?;
     reactor.set_shutdown_timeout(SHUTDOWN);
-    let service = reactor.add(Stage { crew: &mut crew, part: &mut part }, limits)?;
+    let service = reactor.add(Stage::new(&mut crew, &mut part), limits)?;
     // It cannot fail: the reactor is there.
     let _ = service.handle().post(());
     let _ = reactor.run()?;
@@ -100,58 +97,46 @@ fn play<P: Part>(mut crew: Crew, mut part: P) -> Result<ExitCode, Failure> {
 
     crew.progress.clear();
     part.conclude(&mut crew);
-    report(&crew, P::AT_ONCE)
+    report(&crew)
 }
 
-fn report(crew: &Crew, at_once: bool) -> Result<ExitCode, Failure> {
+fn report(crew: &Crew) -> Result<ExitCode, Failure> {
     let (plan, tally) = (&crew.plan, &crew.tally);
     if tally.connections == 0
         && let Some(reason) = crew.refusal
     {
-        return Err(no_connection(plan, reason));
+        let (target, why) = (&plan.target, Fault::why(reason));
+        return Err(Failure::Runtime(format!("cannot connect to {target}: {why}")));
     }
-    let outcome = Outcome::new(crew, at_once);
+    let outcome = Outcome::new(crew);
     let text = match plan.json {
         true => json::json(crew, &outcome),
         false => text::text(crew, &outcome),
     };
     let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    let printed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     drop(stdout);
     if let Some(path) = &plan.svg {
         let svg = chart::svg(&tally.latencies, &plan.describe());
-        write(path, svg.as_deref().unwrap_or(NOTHING))?;
+        fs::write(path, svg.as_deref().unwrap_or(NOTHING))
+            .map_err(|error| svg_failure(path, &error))?;
     }
-    match tally.errors() {
-        0 => Ok(ExitCode::SUCCESS),
-        _ if tally.connections == 0 && tally.count(Fault::WrongGreeting) > 0 => {
-            let service = match plan.mode {
-                Mode::Presence => "presence",
-                _ => "echo",
-            };
-            Err(Failure::Runtime(format!(
-                "{} does not greet as the {service} service does",
-                plan.target
-            )))
-        }
-        1 => Err(Failure::Runtime("1 error".to_owned())),
-        errors => Err(Failure::Runtime(format!("{errors} errors"))),
-    }
+    printed.map_err(|error| Failure::Runtime(format!("cannot write the result: {error}")))?;
+
+    let (target, service) = (&plan.target, plan.mode.service());
+    let greeting = tally.count(Fault::WrongGreeting) + tally.count(Fault::NoGreeting);
+    Err(Failure::Runtime(match (tally.errors(), tally.connections) {
+        (_, 0) if greeting > 0 => format!("{target} does not greet as the {service} service does"),
+        (0, 0) => format!("ended before {target} has greeted anybody"),
+        (0, _) => return Ok(ExitCode::SUCCESS),
+        (1, _) => "1 error".to_owned(),
+        (errors, _) => format!("{errors} errors"),
+    }))
 }
 
 /// A drawing of no latencies.
 const NOTHING: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\"/>\n";
 
-fn write(path: &std::path::Path, text: &str) -> Result<(), Failure> {
-    fs::write(path, text)
-        .map_err(|error| Failure::Runtime(format!("--svg {}: {error}", path.display())))
-}
-
-fn no_connection(plan: &Plan, reason: CloseReason) -> Failure {
-    let why = match Fault::of_connect(reason) {
-        Fault::Refused => "nobody listens there".to_owned(),
-        Fault::ConnectTimeout => "nobody answers there".to_owned(),
-        _ => reason.to_string(),
-    };
-    Failure::Runtime(format!("cannot connect to {}: {why}", plan.target))
+fn svg_failure(path: &Path, error: &io::Error) -> Failure {
+    Failure::Runtime(format!("--svg {}: {error}", path.display()))
 }

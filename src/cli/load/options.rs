@@ -2,10 +2,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use reactor::Address;
+use reactor::{Address, Limits};
 
 use super::payload;
-use super::plan::Plan;
+use super::units::grouped;
 use crate::cli::failure::Failure;
 use crate::cli::quantity::{bytes, count, duration, per_second};
 use crate::cli::target;
@@ -14,20 +14,22 @@ use crate::cli::target;
 ///
 /// All clients are connected first, then the time counts; in the modes churn and time it counts from
 /// the first connect. Every line is unlike any other and every reply is compared byte for byte,
-/// the greeting too. SIGINT ends it early, with the result so far.
+/// the greeting too. What the server owes at the end it has 5 s for; then it is missing. SIGINT ends
+/// it early, with the result so far.
 ///
-/// Exit status: 0 if every reply was right, 1 if one was wrong or missing or a connection could
-/// not be had or was lost, 2 when the command line is wrong.
+/// The result goes to stdout; if it is not a clean one, a line on stderr says so. Exit status: 0 if
+/// every reply was right, 1 if one was wrong or missing or a connection could not be had or was
+/// lost, 2 when the command line is wrong.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = RESULT)]
 pub(crate) struct Load {
     /// The server: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH.
     #[arg(value_name = "ADDR", value_parser = target::server)]
-    target: Address,
+    pub(crate) target: Address,
 
     /// What the clients do.
     #[arg(long, value_name = "MODE", default_value = "echo")]
-    mode: Mode,
+    pub(crate) mode: Mode,
 
     /// Connections open at once. Each takes a file descriptor here and one at the server, which
     /// has a limit of its own (--max-connections).
@@ -42,7 +44,7 @@ pub(crate) struct Load {
     /// Bytes in each line that is sent, its LF counted: 16 to 1M, 20 at least in the mode presence.
     /// K and M stand for 1024 and 1024².
     #[arg(long, value_name = "BYTES", default_value = "32", value_parser = bytes)]
-    size: usize,
+    pub(crate) size: usize,
 
     /// How long: 500ms, 30s, 5m, 1h [default: 10s; mode time: until the server has closed every
     /// connection].
@@ -52,29 +54,35 @@ pub(crate) struct Load {
     /// Open so many connections per second at the most [default: as fast as they are taken, 256
     /// in flight].
     #[arg(long, value_name = "N/s", value_parser = per_second)]
-    ramp: Option<f64>,
+    pub(crate) ramp: Option<f64>,
 
     /// Send so many lines per second in all, at even intervals, in the modes echo, pipeline and
     /// presence [default: the next line as soon as a reply has come].
     ///
     /// A line whose turn comes while its client still waits for replies is sent later, and its
     /// latency counts from when it should have been sent: a server that stalls cannot hide it by
-    /// holding the load back too (coordinated omission).
+    /// holding the load back too (coordinated omission). Those that still had to wait at the end
+    /// are counted as unsent. The tester looks at the clock every millisecond; what it is late
+    /// itself does not count.
     #[arg(long, value_name = "N/s", value_parser = per_second)]
-    rate: Option<f64>,
+    pub(crate) rate: Option<f64>,
 
     /// The server's process on this machine (Linux): tells its CPU time per line and its resident
-    /// memory per client, from /proc. The kernel's own memory for sockets is not in it.
+    /// memory per client, from /proc.
+    ///
+    /// CPU time comes in steps of 10 ms, so there is none per line below 100 ms. Memory comes in
+    /// pages, and what a server has used before it may use again unseen: ask a fresh one, with
+    /// thousands of clients. The kernel's own memory for sockets is not in it.
     #[arg(long, value_name = "PID")]
-    server_pid: Option<u32>,
+    pub(crate) server_pid: Option<u32>,
 
     /// Print the result as one JSON object on one line; see below.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 
     /// Draw the latencies' distribution into this file, as SVG.
     #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
+    pub(crate) svg: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -106,11 +114,25 @@ impl Mode {
             Mode::Time => "time",
         }
     }
+
+    /// The service that it loads.
+    pub(crate) fn service(self) -> &'static str {
+        match self {
+            Mode::Presence => "presence",
+            Mode::Time => "time",
+            Mode::Echo | Mode::Pipeline | Mode::Idle | Mode::Churn => "echo",
+        }
+    }
+
+    /// The load begins with the first connect, not when all are connected.
+    pub(crate) fn begins_at_once(self) -> bool {
+        matches!(self, Mode::Churn | Mode::Time)
+    }
 }
 
 const RESULT: &str = "\
-Latencies are taken once per turn of the tester's loop: from the turn that sends a line to the turn
-that finds its reply. A busy tester makes them longer, never shorter.
+A latency lasts from the beginning of the turn of the tester's loop that sends a line to the
+beginning of the turn that finds its reply: a tester that is busy makes them longer.
 
 The JSON object, with durations in seconds (_s) or microseconds (_us), null where nothing was
 measured:
@@ -122,9 +144,12 @@ measured:
   elapsed_s           from the start of the load to its end or the last reply
   interrupted         whether a signal ended it early
   lines               right lines received: replies, in the mode presence deliveries
+  lines_each          in the mode time: lines of a client that the server has closed
   messages            in the mode presence: what was said and reached everybody
   lines_per_s, bytes_sent_per_s, bytes_received_per_s
+                      without the greetings and goodbyes, except in the mode churn
   rate_per_s          what --rate asked for
+  unsent              with --rate: lines that were due, but had to wait for replies to the end
   latency_us          {count, min, mean, p50, p90, p99, p99_9, max}
   interval_us         in the mode time: the median of the time from line to line
   errors              how many; then errors_by_kind {kind: how many}, and first_wrong, the first
@@ -136,10 +161,11 @@ measured:
 const MOST_SIZE: usize = 1 << 20;
 /// What may be in flight to one client, in bytes: it may all be waiting here to be sent.
 const MOST_IN_FLIGHT: usize = 64 << 20;
+const MOST_SAYINGS: usize = 64;
 
 impl Load {
-    /// What the options mean together.
-    pub(crate) fn plan(&self) -> Result<Plan, Failure> {
+    /// Whether the options go together.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
         let usage = |text: String| Err(Failure::Usage(text));
         let least = match self.mode {
             Mode::Presence => payload::SHORTEST + payload::SAY.len(),
@@ -148,18 +174,13 @@ impl Load {
         if !(least..=MOST_SIZE).contains(&self.size) {
             return usage(format!("--size: it must be from {least} bytes to 1M"));
         }
-        let depth = match (self.mode, self.depth) {
-            (Mode::Pipeline, depth) => depth.unwrap_or(16),
-            (Mode::Presence, depth) => depth.unwrap_or(1),
-            (_, None) => 1,
-            (_, Some(_)) => {
-                return usage("--depth goes with the modes pipeline and presence".to_owned());
-            }
-        };
-        if self.mode == Mode::Presence && depth > 64 {
+        if self.depth.is_some() && !matches!(self.mode, Mode::Pipeline | Mode::Presence) {
+            return usage("--depth goes with the modes pipeline and presence".to_owned());
+        }
+        if self.mode == Mode::Presence && self.depth() > MOST_SAYINGS {
             return usage("--depth: it must not be above 64 in the mode presence".to_owned());
         }
-        if depth.saturating_mul(self.size) > MOST_IN_FLIGHT {
+        if self.depth().saturating_mul(self.size) > MOST_IN_FLIGHT {
             return usage("--depth: with that --size it is more than 64M per client".to_owned());
         }
         if self.clients > payload::MOST_CLIENTS {
@@ -169,20 +190,62 @@ impl Load {
         {
             return usage("--rate goes with the modes echo, pipeline and presence".to_owned());
         }
+        if self.svg.is_some() && self.mode == Mode::Idle {
+            return usage("--svg: in the mode idle there are no latencies to draw".to_owned());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn clients(&self) -> u32 {
+        self.clients as u32
+    }
+
+    /// Lines in flight, of one client or, in the mode presence, in all.
+    pub(crate) fn depth(&self) -> usize {
+        self.depth.unwrap_or(if self.mode == Mode::Pipeline { 16 } else { 1 })
+    }
+
+    /// None for as long as the server goes on.
+    pub(crate) fn duration(&self) -> Option<Duration> {
         let usual = (self.mode != Mode::Time).then_some(Duration::from_secs(10));
-        Ok(Plan {
-            target: self.target.clone(),
-            mode: self.mode,
-            clients: self.clients as u32,
-            depth,
-            size: self.size,
-            duration: self.duration.or(usual),
-            ramp: self.ramp,
-            rate: self.rate,
-            server_pid: self.server_pid,
-            json: self.json,
-            svg: self.svg.clone(),
-        })
+        self.duration.or(usual)
+    }
+
+    /// A client must never stop reading because of what it has still to send: the server may wait
+    /// for it to read before it takes more, and both would wait for ever. What can be unsent is
+    /// bounded by what can be in flight, and what is kept by the longest reply or greeting.
+    pub(crate) fn limits(&self) -> Limits {
+        let most = (2 * self.depth() * (self.size + 64)).max(1 << 20);
+        Limits {
+            max_output: most,
+            soft_output: most,
+            high_water: most,
+            low_water: most / 2,
+            max_line: (self.size + 64).max(1024),
+            ..Limits::default()
+        }
+    }
+
+    /// The first line of the result.
+    pub(crate) fn describe(&self) -> String {
+        let Load { target, mode, clients, size, .. } = self;
+        let lines = match self.depth() {
+            1 => format!("1 line of {size} bytes in flight"),
+            depth => format!("{} lines of {size} bytes in flight", grouped(depth as u64)),
+        };
+        let what = match mode {
+            Mode::Echo | Mode::Pipeline => format!("{lines} each"),
+            Mode::Presence => lines,
+            Mode::Idle => "silent".to_owned(),
+            Mode::Churn => format!("one line of {size} bytes each time"),
+            Mode::Time => "listening".to_owned(),
+        };
+        let clients = match clients {
+            1 => "1 client".to_owned(),
+            _ => format!("{} clients", grouped(u64::from(self.clients()))),
+        };
+        let rate = self.rate.map(|rate| format!(", {} lines/s asked", grouped(rate as u64)));
+        format!("{} to {target}: {clients}, {what}{}", mode.name(), rate.unwrap_or_default())
     }
 }
 
@@ -193,28 +256,29 @@ mod tests {
     use super::*;
     use crate::cli::args::{Args, Command};
 
-    fn plan(args: &[&str]) -> Result<Plan, String> {
+    fn parse(args: &[&str]) -> Result<Load, String> {
         let args = [&["reactor", "load"], args].concat();
         let args = Args::try_parse_from(args).map_err(|error| error.to_string())?;
         let Some(Command::Load(load)) = args.command else { panic!("not load") };
-        load.plan().map_err(|failure| failure.to_string())
+        load.check().map_err(|failure| failure.to_string())?;
+        Ok(load)
     }
 
     #[test]
     fn the_defaults() {
-        let plan = plan(&["2323"]).unwrap();
-        assert_eq!(plan.target.to_string(), "127.0.0.1:2323");
-        assert_eq!((plan.mode, plan.clients, plan.depth, plan.size), (Mode::Echo, 50, 1, 32));
-        assert_eq!(plan.duration, Some(Duration::from_secs(10)));
-        assert_eq!((plan.ramp, plan.rate, plan.server_pid), (None, None, None));
+        let load = parse(&["2323"]).unwrap();
+        assert_eq!(load.target.to_string(), "127.0.0.1:2323");
+        assert_eq!((load.mode, load.clients(), load.depth(), load.size), (Mode::Echo, 50, 1, 32));
+        assert_eq!(load.duration(), Some(Duration::from_secs(10)));
+        assert_eq!((load.ramp, load.rate, load.server_pid), (None, None, None));
     }
 
     #[test]
     fn what_follows_from_the_mode() {
-        assert_eq!(plan(&["1", "--mode", "pipeline"]).unwrap().depth, 16);
-        assert_eq!(plan(&["1", "--mode", "presence"]).unwrap().depth, 1);
-        assert_eq!(plan(&["1", "--mode", "time"]).unwrap().duration, None);
-        let ramped = plan(&["unix:/a", "--ramp", "500/s", "--rate", "2500"]).unwrap();
+        assert_eq!(parse(&["1", "--mode", "pipeline"]).unwrap().depth(), 16);
+        assert_eq!(parse(&["1", "--mode", "presence"]).unwrap().depth(), 1);
+        assert_eq!(parse(&["1", "--mode", "time"]).unwrap().duration(), None);
+        let ramped = parse(&["unix:/a", "--ramp", "500/s", "--rate", "2500"]).unwrap();
         assert_eq!((ramped.ramp, ramped.rate), (Some(500.0), Some(2500.0)));
     }
 
@@ -229,6 +293,7 @@ mod tests {
             (&["1", "--size", "19", "--mode", "presence"], "from 20 bytes"),
             (&["1", "--size", "1M", "--depth", "65", "--mode", "pipeline"], "64M per client"),
             (&["1", "--clients", "1048577"], "above 1048576"),
+            (&["1", "--mode", "idle", "--svg", "a.svg"], "no latencies"),
             (&["1", "--clients", "0"], "above 0"),
             (&["1", "--ramp", "0/s"], "above 0"),
             (&["1", "--mode", "loud"], "possible values"),
@@ -236,7 +301,7 @@ mod tests {
             (&["0"], "port 0"),
             (&[], "ADDR"),
         ] {
-            let said = plan(args).unwrap_err();
+            let said = parse(args).unwrap_err();
             assert!(said.contains(words), "{args:?}: {said}");
         }
     }

@@ -5,7 +5,8 @@ use super::process::Usage;
 
 /// Above this share of a core the tester may be what is measured.
 const BUSY: f64 = 90.0;
-/// A tester that used less CPU time than this has been measured too coarsely to judge it.
+/// Less CPU time than this has been measured too coarsely to judge by it: it comes in hundredths
+/// of a second.
 const JUDGED: Duration = Duration::from_millis(100);
 
 /// The result, as far as it has to be computed.
@@ -42,7 +43,7 @@ impl Cpu {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Server {
     pub(crate) cpu: Cpu,
-    /// None without lines.
+    /// None without lines, or where it was measured too coarsely.
     pub(crate) cpu_per_line: Option<Duration>,
     /// Resident bytes before, with all connected, at the end.
     pub(crate) memory: [u64; 3],
@@ -57,7 +58,8 @@ impl Server {
             return None;
         };
         let cpu = Cpu::between(Some(start), Some(end), elapsed)?;
-        let per_line = cpu.time.as_nanos().checked_div(u128::from(lines));
+        let judged = if cpu.time < JUDGED { 0 } else { lines };
+        let per_line = cpu.time.as_nanos().checked_div(u128::from(judged));
         let more = start.memory as f64 - before.memory as f64;
         Some(Server {
             cpu,
@@ -69,9 +71,9 @@ impl Server {
 }
 
 impl Outcome {
-    pub(crate) fn new(crew: &Crew, at_once: bool) -> Outcome {
+    pub(crate) fn new(crew: &Crew) -> Outcome {
         let (tally, elapsed) = (&crew.tally, crew.elapsed());
-        let clients = if at_once { 0 } else { crew.connected };
+        let clients = if crew.plan.mode.begins_at_once() { 0 } else { crew.connected };
         Outcome {
             elapsed,
             lines_per_s: per(tally.lines as f64, elapsed),
@@ -108,6 +110,8 @@ mod tests {
         assert_eq!(server.memory_per_client, Some(200.0));
         let silent = Server::new(readings, 0, 0, SECOND).unwrap();
         assert_eq!((silent.cpu_per_line, silent.memory_per_client), (None, None));
+        let brief = Readings { end: used(190, 21_000), ..readings };
+        assert_eq!(Server::new(brief, 1000, 0, SECOND).unwrap().cpu_per_line, None);
         assert_eq!(Server::new(Readings { end: None, ..readings }, 1, 1, SECOND), None);
     }
 

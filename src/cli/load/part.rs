@@ -8,9 +8,6 @@ pub(crate) trait Part {
 
     /// What the server says first. Where there is nothing, a client is here when anything comes.
     const GREETING: &str;
-    /// The load begins with the first connect, not when all are connected.
-    const AT_ONCE: bool = false;
-
     /// All are here.
     fn start(&mut self, crew: &mut Crew, cx: &mut ServiceContext<'_, Client<Self::Session>>) {
         let _ = (crew, cx);

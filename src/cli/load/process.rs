@@ -16,7 +16,7 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// None if there is no such process, or no /proc.
+    /// None if there is no such process any more, or no /proc.
     pub(crate) fn of(pid: u32) -> Option<Usage> {
         let file = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
         Usage::parse(&file("stat")?, &file("status")?)
@@ -32,11 +32,10 @@ impl Usage {
         let mut fields = rest.split_whitespace().skip(11);
         let mut ticks = || fields.next()?.parse::<u32>().ok();
         let cpu = TICK * (ticks()? + ticks()?);
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        // A process that has ended and was not waited for has none.
-        let kilobytes = resident.and_then(|text| text.trim().strip_suffix("kB"));
-        let memory = kilobytes.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0) * 1024;
-        Some(Usage { cpu, memory })
+        // A process that has ended and was not waited for has no such line.
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kilobytes = resident.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?;
+        Some(Usage { cpu, memory: kilobytes * 1024 })
     }
 }
 
@@ -50,7 +49,7 @@ mod tests {
         let status = "Name:\ta\nVmHWM:\t  900 kB\nVmRSS:\t     812 kB\n";
         let usage = Usage { cpu: Duration::from_secs(3), memory: 812 * 1024 };
         assert_eq!(Usage::parse(stat, status), Some(usage));
-        assert_eq!(Usage::parse(stat, "").map(|usage| usage.memory), Some(0));
+        assert_eq!(Usage::parse(stat, "Name:\ta\nState:\tZ (zombie)\n"), None);
         assert_eq!(Usage::parse("", status), None);
     }
 

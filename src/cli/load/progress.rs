@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::plan::Plan;
+use super::options::Load;
 use super::tally::Tally;
 use super::units::{grouped, time};
 
@@ -15,9 +15,9 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(plan: &Plan) -> Progress {
+    pub(crate) fn new(plan: &Load) -> Progress {
         let bar = ProgressBar::with_draw_target(
-            Some(u64::from(plan.clients)),
+            Some(u64::from(plan.clients())),
             ProgressDrawTarget::stderr(),
         );
         bar.set_style(style("{bar:30} {pos} of {len} clients connected"));
@@ -28,18 +28,18 @@ impl Progress {
         self.bar.set_position(u64::from(here));
     }
 
-    pub(crate) fn playing(&mut self, plan: &Plan, tally: &Tally, started: u64, now: u64) {
+    pub(crate) fn playing(&mut self, plan: &Load, tally: &Tally, started: u64, now: u64) {
         if self.bar.is_hidden() {
             return;
         }
         let (before, lines) = std::mem::replace(&mut self.shown, (now, tally.lines));
         if before == 0 {
-            let template = match plan.duration {
+            let template = match plan.duration() {
                 Some(_) => "{bar:30} {msg}",
                 None => "{spinner} {elapsed} {msg}",
             };
             self.bar.set_style(style(template));
-            self.bar.set_length(plan.duration.unwrap_or_default().as_millis() as u64);
+            self.bar.set_length(plan.duration().unwrap_or_default().as_millis() as u64);
             return;
         }
         let seconds = Duration::from_nanos((now - before).max(1)).as_secs_f64();

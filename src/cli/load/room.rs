@@ -41,8 +41,9 @@ pub(crate) struct Room {
     sayings: Vec<Saying>,
     depth: u32,
     pace: Option<Pace>,
-    rate: Option<f64>,
-    /// Who speaks, by turns.
+    /// With a rate: when it was last seen that a line was due, all before it having been said.
+    noticed: u64,
+    /// Who speaks, by turns: all who are here.
     speakers: Vec<ConnId>,
     next: u32,
     arrivals: u64,
@@ -56,9 +57,9 @@ impl Room {
             heard: Template::new(SAYS, text.len() - SAY.len() + SAYS.len()),
             text,
             sayings: Vec::new(),
-            depth: crew.plan.depth as u32,
+            depth: crew.plan.depth() as u32,
             pace: None,
-            rate: crew.plan.rate,
+            noticed: 0,
             speakers: Vec::new(),
             next: 0,
             arrivals: 0,
@@ -102,19 +103,15 @@ impl Room {
         saying.when = when;
     }
 
-    /// Says what is due and has a place. `held_up` tells whether it waited for that place: then
-    /// its latency counts from when it was due, and not where only our timer is late.
-    fn go_on(&mut self, crew: &mut Crew, cx: &mut Cast<'_>, now: u64, held_up: bool) {
-        while crew.is_playing() && crew.here > 0 && self.has_place() {
+    /// Says what is due and has a place. What had to wait for one counts from when it was due;
+    /// that our own timer is late is not the server's fault.
+    fn go_on(&mut self, crew: &mut Crew, cx: &mut Cast<'_>, now: u64) {
+        while crew.is_playing() && !self.speakers.is_empty() && self.has_place() {
+            let next = u64::from(self.next);
             let when = match self.pace {
                 None => now,
-                Some(pace) => {
-                    let due = pace.due(u64::from(self.next));
-                    if due > now {
-                        return;
-                    }
-                    if held_up { due } else { now }
-                }
+                Some(pace) if next < pace.come => pace.due(next).max(self.noticed),
+                Some(_) => return,
             };
             self.say(crew, cx, when);
         }
@@ -129,7 +126,7 @@ impl Room {
         if saying.unheard == 0 {
             crew.tally.messages += 1;
             crew.tally.latency(now.saturating_sub(saying.when), 1);
-            self.go_on(crew, cx, now, true);
+            self.go_on(crew, cx, now);
         }
     }
 
@@ -162,8 +159,8 @@ Welcome to the Presence Server
     fn start(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
         let now = crew.now(cx);
         self.speakers = crew.ids.iter().copied().flatten().collect();
-        self.pace = self.rate.map(|rate| Pace::new(now, rate));
-        self.go_on(crew, cx, now, false);
+        self.pace = crew.plan.rate.map(|rate| Pace::new(now, rate));
+        self.beat(crew, cx);
     }
 
     fn take(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, bytes: &[u8]) -> usize {
@@ -197,10 +194,13 @@ Welcome to the Presence Server
     }
 
     fn beat(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
-        if self.pace.is_some() {
-            let now = crew.now(cx);
-            self.go_on(crew, cx, now, false);
+        let now = crew.now(cx);
+        if let Some(pace) = self.pace.as_mut().filter(|_| crew.is_playing())
+            && pace.look(now).start == u64::from(self.next)
+        {
+            self.noticed = now;
         }
+        self.go_on(crew, cx, now);
     }
 
     fn is_settled(&self, _crew: &Crew) -> bool {
@@ -224,15 +224,16 @@ Welcome to the Presence Server
                 crew.tally.fault(Fault::MissingReply, 1);
             }
         }
+        let gone = cx.id();
+        self.speakers.retain(|id| *id != gone);
         let now = crew.now(cx);
-        if !self.speakers.is_empty() {
-            self.go_on(crew, cx, now, true);
-        }
+        self.go_on(crew, cx, now);
     }
 
-    /// Of any two guests the first one has heard the second one come.
     fn conclude(&mut self, crew: &mut Crew) {
+        crew.tally.unsent = self.pace.map(|pace| pace.come.saturating_sub(self.next.into()));
         let guests = crew.tally.connections;
+        // Of any two guests the first one has heard the second one come.
         let wanted = guests * guests.saturating_sub(1) / 2;
         if self.departures > 0 || crew.tally.messages == 0 {
             return;

@@ -19,11 +19,17 @@ const TICK: Duration = Duration::from_millis(100);
 /// The reactor keeps its handlers for itself; what is to be looked at afterwards is borrowed.
 #[derive(Debug)]
 pub(crate) struct Stage<'p, P> {
-    pub(crate) crew: &'p mut Crew,
-    pub(crate) part: &'p mut P,
+    crew: &'p mut Crew,
+    part: &'p mut P,
+    /// The next beat.
+    timer: Option<TimerId>,
 }
 
-impl<P: Part> Stage<'_, P> {
+impl<'p, P: Part> Stage<'p, P> {
+    pub(crate) fn new(crew: &'p mut Crew, part: &'p mut P) -> Stage<'p, P> {
+        Stage { crew, part, timer: None }
+    }
+
     /// Goes on to the next act when it is time. Called whenever something has changed.
     fn advance(&mut self, cx: &mut ServiceContext<'_, Client<P::Session>>) {
         let now = self.crew.now(cx);
@@ -42,6 +48,7 @@ impl<P: Part> Stage<'_, P> {
                     return self.wind_up(cx);
                 }
                 self.part.start(crew, cx);
+                self.beat_again(cx);
             }
             Act::Playing => {
                 let late = crew.deadline().is_some_and(|deadline| deadline <= now);
@@ -51,20 +58,26 @@ impl<P: Part> Stage<'_, P> {
             }
             Act::Settling { until, gave_up } => {
                 let settled = self.part.is_settled(crew) || crew.here == 0;
-                if (settled && crew.launcher.is_done()) || gave_up {
+                if settled && crew.launcher.is_done() {
                     self.see_out(cx);
                 } else if until <= now {
-                    crew.act = Act::Settling { until, gave_up: true };
+                    if gave_up {
+                        return self.see_out(cx);
+                    }
+                    crew.act = Act::Settling { until: now + nanos(TICK), gave_up: true };
                     self.part.give_up(crew, cx);
-                    self.hang_up(cx, |client| client.state == State::Greeting);
+                    self.hang_up(cx, |state| matches!(state, State::Dialled | State::Greeting));
                 }
             }
             Act::Leaving { until, gave_up } => {
-                if crew.here == 0 || gave_up {
+                if crew.here == 0 {
                     self.finish(cx);
                 } else if until <= now {
-                    crew.act = Act::Leaving { until, gave_up: true };
-                    self.hang_up(cx, |client| client.state == State::Here);
+                    if gave_up {
+                        return self.finish(cx);
+                    }
+                    crew.act = Act::Leaving { until: now + nanos(TICK), gave_up: true };
+                    self.hang_up(cx, |state| state == State::Here);
                 }
             }
             Act::Over => {}
@@ -99,10 +112,10 @@ impl<P: Part> Stage<'_, P> {
     fn hang_up(
         &mut self,
         cx: &mut ServiceContext<'_, Client<P::Session>>,
-        which: impl Fn(&Client<P::Session>) -> bool,
+        which: impl Fn(State) -> bool,
     ) {
         let those: Vec<ConnId> =
-            cx.connections().filter(|(_, client)| which(client)).map(|(id, _)| id).collect();
+            cx.connections().filter(|(_, client)| which(client.state)).map(|(id, _)| id).collect();
         for id in those {
             if let Some(mut cx) = cx.connection(id) {
                 cx.abort();
@@ -145,7 +158,10 @@ impl<P: Part> Stage<'_, P> {
         Some(common)
     }
 
-    fn beat_again(&self, cx: &mut ServiceContext<'_, Client<P::Session>>) {
+    fn beat_again(&mut self, cx: &mut ServiceContext<'_, Client<P::Session>>) {
+        if let Some(timer) = self.timer.take() {
+            cx.cancel_service_timer(timer);
+        }
         let crew = &*self.crew;
         if crew.act == Act::Over {
             return;
@@ -158,7 +174,7 @@ impl<P: Part> Stage<'_, P> {
             let left = deadline.saturating_sub(crew.now(cx));
             wait = wait.min(Duration::from_nanos(left)).max(BEAT);
         }
-        cx.set_service_timer(wait);
+        self.timer = Some(cx.set_service_timer(wait));
     }
 }
 
@@ -168,7 +184,7 @@ impl<P: Part> Handler for Stage<'_, P> {
 
     /// The beginning: outside of a hook there is neither a timer nor a session to give.
     fn on_message(&mut self, cx: &mut ServiceContext<'_, Self::Session>, (): ()) {
-        if P::AT_ONCE {
+        if self.crew.plan.mode.begins_at_once() {
             let now = self.crew.now(cx);
             self.crew.start(now);
         }
@@ -182,6 +198,7 @@ impl<P: Part> Handler for Stage<'_, P> {
     }
 
     fn on_bytes(&mut self, cx: &mut Context<'_, Self::Session>, bytes: &[u8]) -> usize {
+        let (playing, lines) = (self.crew.is_playing(), self.crew.tally.lines);
         let greeting = match cx.session().state {
             State::Here => 0,
             State::Dialled | State::Greeting => match self.greeted(cx, bytes) {
@@ -196,7 +213,10 @@ impl<P: Part> Handler for Stage<'_, P> {
         if !rest.is_empty() {
             taken += self.part.take(self.crew, cx, rest);
         }
-        self.crew.tally.bytes_received += taken as u64;
+        // After the end only what was still owed counts, as with the lines.
+        if playing || self.crew.is_settling() && self.crew.tally.lines > lines {
+            self.crew.tally.bytes_received += taken as u64;
+        }
         if !self.crew.is_playing() {
             self.advance(cx);
         }
@@ -243,7 +263,14 @@ impl<P: Part> Handler for Stage<'_, P> {
                 self.crew.tally.fault(Fault::NoGreeting, 1);
             }
             State::Here => {
-                if let Some(fault) = Fault::of_close(reason) {
+                let fault = match reason {
+                    // It was given up although it has answered everything.
+                    CloseReason::Aborted if self.part.ended(self.crew, cx) => {
+                        Some(Fault::NotClosed)
+                    }
+                    _ => Fault::of_close(reason),
+                };
+                if let Some(fault) = fault {
                     self.crew.tally.fault(fault, 1);
                 }
                 return self.depart(cx, false);
@@ -259,9 +286,10 @@ impl<P: Part> Handler for Stage<'_, P> {
         self.crew.fill(cx);
         self.part.beat(self.crew, cx);
         if self.crew.launcher.in_flight > 0 && now > self.crew.moved + nanos(PATIENCE) {
-            // Their greeting will not come any more.
+            // Their greeting will not come any more, nor that of others after them.
             self.crew.moved = now;
-            self.hang_up(cx, |client| client.state == State::Greeting);
+            self.crew.launcher.stop();
+            self.hang_up(cx, |state| state == State::Greeting);
         }
         self.advance(cx);
         self.crew.show(now);

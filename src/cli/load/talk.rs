@@ -16,37 +16,39 @@ type Cx<'a> = Context<'a, Client<Conversation>>;
 
 /// The modes that speak to the echo service: echo, pipeline, idle and churn.
 #[derive(Debug)]
-pub(crate) struct Talk<const CHURN: bool> {
+pub(crate) struct Talk {
     mode: Mode,
     line: Template,
     reply: Template,
     depth: u32,
-    rate: Option<f64>,
     pace: Option<Pace>,
-    /// With a rate: who takes turns, and how many turns there were.
+    /// With a rate: who takes turns.
     paced: Vec<ConnId>,
-    turns: u64,
-    /// Lines of all clients without a reply.
+    /// Lines of all clients so far, and those of them without a reply.
+    sent: u64,
     waiting: u64,
-    /// Churn: lines so far, so that none is like another.
+    /// Churn: the number of the next line, so that none is like another.
     visits: u32,
 }
 
-impl<const CHURN: bool> Talk<CHURN> {
-    pub(crate) fn new(crew: &Crew) -> Talk<CHURN> {
+impl Talk {
+    pub(crate) fn new(crew: &Crew) -> Talk {
         let line = Template::new("", crew.plan.size);
         Talk {
             mode: crew.plan.mode,
             reply: line.echoed(),
             line,
-            depth: crew.plan.depth as u32,
-            rate: crew.plan.rate,
+            depth: crew.plan.depth() as u32,
             pace: None,
             paced: Vec::new(),
-            turns: 0,
+            sent: 0,
             waiting: 0,
             visits: 0,
         }
+    }
+
+    fn is_churn(&self) -> bool {
+        self.mode == Mode::Churn
     }
 
     /// Sends a client's next lines.
@@ -62,72 +64,72 @@ impl<const CHURN: bool> Talk<CHURN> {
             sequence = sequence.wrapping_add(1);
         }
         drop(out);
+        self.sent += u64::from(lines);
         self.waiting += u64::from(lines);
         crew.tally.bytes_sent += u64::from(lines) * self.line.len() as u64;
     }
 
-    fn say_bye(crew: &mut Crew, cx: &mut Cx<'_>) {
-        cx.session().part.leaving = true;
-        cx.send(BYE);
-        crew.tally.bytes_sent += BYE.len() as u64;
-    }
-
     /// Replies have come: sends what may be sent now.
     fn go_on(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, replies: u32, now: u64) {
-        if CHURN {
-            return Self::say_bye(crew, cx);
+        if self.is_churn() {
+            cx.session().part.leaving = true;
+            cx.send(BYE);
+            crew.tally.bytes_sent += BYE.len() as u64;
+        } else if crew.is_playing() {
+            match self.pace {
+                Some(_) => self.catch_up(crew, cx),
+                None => self.say(crew, cx, replies, now),
+            }
         }
-        if !crew.is_playing() {
-            return;
-        }
-        let Some(pace) = self.pace else { return self.say(crew, cx, replies, now) };
-        // Lines whose turn has passed while this client had no room for them. They count from
-        // when they were due: the server has held them up.
+    }
+
+    /// Sends the lines whose turn has come, as far as the client has room for them. A line that
+    /// had to wait for that counts from when it was due: the server has held it up. That our own
+    /// timer is late is not the server's fault.
+    fn catch_up(&mut self, crew: &mut Crew, cx: &mut Cx<'_>) {
+        let Some(pace) = self.pace else { return };
         loop {
             let session = &mut cx.session().part;
-            if session.turn >= self.turns || session.waiting() >= self.depth {
+            if session.turn >= pace.come || session.waiting() >= self.depth {
                 return;
             }
-            let due = pace.due(session.turn);
+            let when = pace.due(session.turn).max(session.noticed);
             session.turn += self.paced.len() as u64;
-            self.say(crew, cx, 1, due);
+            self.say(crew, cx, 1, when);
         }
     }
 }
 
-impl<const CHURN: bool> Part for Talk<CHURN> {
+impl Part for Talk {
     type Session = Conversation;
 
     const GREETING: &str = "\
 Welcome to the Reactor Server.
 Send me text lines and conclude with the BYE command.
 ";
-    const AT_ONCE: bool = CHURN;
 
     fn start(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
         if self.mode == Mode::Idle {
             return;
         }
         let now = crew.now(cx);
-        self.paced = crew.ids.iter().copied().flatten().collect();
-        if let Some(rate) = self.rate {
-            self.pace = Some(Pace::new(now, rate));
-            for (index, id) in self.paced.iter().enumerate() {
-                if let Some(mut cx) = cx.connection(*id) {
-                    cx.session().part.turn = index as u64;
-                }
+        let all: Vec<ConnId> = crew.ids.iter().copied().flatten().collect();
+        for (index, id) in all.iter().enumerate() {
+            let Some(mut cx) = cx.connection(*id) else { continue };
+            match crew.plan.rate {
+                Some(_) => cx.session().part.turn = index as u64,
+                None => self.say(crew, &mut cx, self.depth, now),
             }
-            return;
         }
-        for id in std::mem::take(&mut self.paced) {
-            if let Some(mut cx) = cx.connection(id) {
-                self.say(crew, &mut cx, self.depth, now);
-            }
+        if let Some(rate) = crew.plan.rate {
+            self.paced = all;
+            self.pace = Some(Pace::new(now, rate));
+            self.beat(crew, cx);
         }
     }
 
     fn arrived(&mut self, crew: &mut Crew, cx: &mut Cx<'_>) {
-        if CHURN {
+        if self.is_churn() {
             let now = cx.session().since;
             let session = &mut cx.session().part;
             session.sent = self.visits;
@@ -175,8 +177,9 @@ Send me text lines and conclude with the BYE command.
         }
         if right + wrong > 0 {
             self.waiting -= u64::from(right + wrong);
+            let churn = self.is_churn();
             session.landed(right, |when, count| {
-                if !CHURN {
+                if !churn {
                     crew.tally.latency(now.saturating_sub(when), u64::from(count));
                 }
             });
@@ -193,31 +196,30 @@ Send me text lines and conclude with the BYE command.
         self.pace.is_some()
     }
 
-    /// Gives their turn to all whose line is due. What the timer is late is not the server's
-    /// fault: these latencies count from now.
+    /// Each client at most once, however many lines have come due since the last time.
     fn beat(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
-        let Some(pace) = self.pace.filter(|_| crew.is_playing()) else { return };
         let now = crew.now(cx);
+        let Some(pace) = self.pace.as_mut().filter(|_| crew.is_playing()) else { return };
+        let turns = pace.look(now);
         let many = self.paced.len() as u64;
-        while pace.due(self.turns) <= now {
-            let turn = self.turns;
-            self.turns += 1;
+        for turn in turns.start..turns.end.min(turns.start + many) {
             let id = self.paced[(turn % many) as usize];
             let Some(mut cx) = cx.connection(id) else { continue };
             let session = &mut cx.session().part;
-            if session.turn == turn && session.waiting() < self.depth {
-                session.turn += many;
-                self.say(crew, &mut cx, 1, now);
+            if session.turn == turn {
+                session.noticed = now;
             }
+            self.catch_up(crew, &mut cx);
         }
     }
 
     fn is_settled(&self, crew: &Crew) -> bool {
-        if CHURN { crew.here == 0 } else { self.waiting == 0 }
+        if self.is_churn() { crew.here == 0 } else { self.waiting == 0 }
     }
 
     fn give_up(&mut self, _crew: &mut Crew, cx: &mut Cast<'_>) {
-        let late = cx.connections().filter(|(_, client)| CHURN || client.part.waiting() > 0);
+        let churn = self.is_churn();
+        let late = cx.connections().filter(|(_, client)| churn || client.part.waiting() > 0);
         let late: Vec<_> = late.map(|(id, _)| id).collect();
         for id in late {
             if let Some(mut cx) = cx.connection(id) {
@@ -227,9 +229,10 @@ Send me text lines and conclude with the BYE command.
     }
 
     fn leave(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) -> bool {
-        for index in 0..crew.ids.len() {
-            if let Some(mut cx) = crew.ids[index].and_then(|id| cx.connection(id)) {
-                Self::say_bye(crew, &mut cx);
+        for id in crew.ids.iter().copied().flatten() {
+            if let Some(mut cx) = cx.connection(id) {
+                cx.session().part.leaving = true;
+                cx.send(BYE);
             }
         }
         true
@@ -247,11 +250,15 @@ Send me text lines and conclude with the BYE command.
         let goodbye = u64::from(client.part.leaving && !client.part.left);
         self.waiting -= waiting;
         crew.tally.fault(Fault::MissingReply, waiting + goodbye);
-        if CHURN {
+        if self.is_churn() {
             if right {
                 crew.tally.latency(now.saturating_sub(since), 1);
             }
             crew.launcher.again(number);
         }
+    }
+
+    fn conclude(&mut self, crew: &mut Crew) {
+        crew.tally.unsent = self.pace.map(|pace| pace.come.saturating_sub(self.sent));
     }
 }

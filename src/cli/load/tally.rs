@@ -20,8 +20,12 @@ pub(crate) struct Tally {
     pub(crate) bytes_received: u64,
     /// In nanoseconds.
     pub(crate) latencies: Histogram<u64>,
+    /// With a rate: lines that were due and could not be sent.
+    pub(crate) unsent: Option<u64>,
     /// Mode time: nanoseconds from line to line.
     pub(crate) interval: Option<u64>,
+    /// Mode time: lines of the first client that the server has closed.
+    pub(crate) lines_each: Option<u64>,
     faults: [u64; Fault::ALL.len()],
     /// What came first that should not have, and what should have.
     pub(crate) first_wrong: Option<(String, String)>,
@@ -37,7 +41,9 @@ impl Tally {
             bytes_sent: 0,
             bytes_received: 0,
             latencies: latencies.expect("the bounds are in order"),
+            unsent: None,
             interval: None,
+            lines_each: None,
             faults: Default::default(),
             first_wrong: None,
         }
@@ -74,10 +80,11 @@ impl Tally {
     }
 }
 
-/// As it can be shown on a terminal.
+/// As it can be shown on a terminal, between quotation marks.
 fn sample(bytes: &[u8]) -> String {
     let cut = if bytes.len() > SAMPLE { "..." } else { "" };
-    format!("{}{cut}", bytes[..bytes.len().min(SAMPLE)].escape_ascii())
+    let shown = bytes[..bytes.len().min(SAMPLE)].escape_ascii().to_string();
+    shown.replace("\\'", "'") + cut
 }
 
 #[cfg(test)]
@@ -117,5 +124,6 @@ mod tests {
     #[test]
     fn long_lines_are_cut() {
         assert_eq!(sample(&[b'x'; 100]), format!("{}...", "x".repeat(80)));
+        assert_eq!(sample(b"{'time'}\"\\\xff\r\n"), r#"{'time'}\"\\\xff\r\n"#);
     }
 }

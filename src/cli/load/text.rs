@@ -3,10 +3,13 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use reactor::CloseReason;
+
 use super::crew::Crew;
+use super::fault::Fault;
 use super::options::Mode;
 use super::outcome::Outcome;
-use super::units::{bytes, grouped, time};
+use super::units::{bytes, grouped, rate, time};
 
 /// The quantiles that are shown, and their names.
 pub(crate) const QUANTILES: [(f64, &str); 4] =
@@ -24,31 +27,26 @@ pub(crate) fn text(crew: &Crew, outcome: &Outcome) -> String {
     let (plan, tally) = (&crew.plan, &crew.tally);
     let mut text = format!("{}\n", plan.describe());
     let early = if crew.interrupted { " (interrupted)" } else { "" };
-    let mut clients = format!("{} of {} connected", crew.connected, plan.clients);
+    let each_second = |count: u64| rate(count as f64 / outcome.elapsed.as_secs_f64().max(1e-9));
+    let (connected, all) = (grouped(crew.connected.into()), grouped(plan.clients().into()));
+    let mut clients = format!("{connected} of {all} connected");
     if tally.connections > u64::from(crew.connected) {
-        let each_second = tally.connections as f64 / outcome.elapsed.as_secs_f64().max(1e-9);
-        let _ = write!(
-            clients,
-            ", {} connections: {}/s",
-            grouped(tally.connections),
-            grouped(each_second as u64)
-        );
+        let (connections, each) = (grouped(tally.connections), each_second(tally.connections));
+        let _ = write!(clients, ", {connections} connections: {each}");
+    } else if let Some(lines) = tally.lines_each.filter(|_| tally.count(Fault::LineCount) == 0) {
+        let _ = write!(clients, ", {} lines each", grouped(lines));
     } else if plan.mode != Mode::Time && crew.all_here > 0 {
         let _ = write!(clients, " in {}", time(Duration::from_nanos(crew.all_here)));
     }
     row!(text, "clients", "{clients}");
-    let elapsed = time(outcome.elapsed);
-    let (lines, rate) = (grouped(tally.lines), grouped(outcome.lines_per_s as u64));
-    let asked = plan.rate.filter(|rate| outcome.lines_per_s < 0.95 * rate);
-    let asked = match (plan.mode, asked) {
-        (Mode::Presence, _) | (_, None) => String::new(),
-        (_, Some(rate)) => format!(", {rate}/s asked"),
-    };
-    row!(text, "lines", "{lines} in {elapsed}{early}: {rate}/s{asked}");
+    let (lines, elapsed) = (grouped(tally.lines), time(outcome.elapsed));
+    row!(text, "lines", "{lines} in {elapsed}{early}: {}", rate(outcome.lines_per_s));
     if plan.mode == Mode::Presence {
-        let each_second = tally.messages as f64 / outcome.elapsed.as_secs_f64().max(1e-9);
-        let (messages, rate) = (grouped(tally.messages), grouped(each_second as u64));
-        row!(text, "messages", "{messages} heard by all: {rate}/s");
+        let (messages, each) = (grouped(tally.messages), each_second(tally.messages));
+        row!(text, "messages", "{messages} heard by all: {each}");
+    }
+    if let Some(unsent) = tally.unsent.filter(|unsent| *unsent > 0) {
+        row!(text, "unsent", "{} of the lines that were due", grouped(unsent));
     }
     let (sent, received) = (bytes(outcome.sent_per_s), bytes(outcome.received_per_s));
     row!(text, "bytes", "{sent}/s sent, {received}/s received");
@@ -64,6 +62,9 @@ pub(crate) fn text(crew: &Crew, outcome: &Outcome) -> String {
             let _ = write!(shown, "  {name} {}", show(latencies.value_at_quantile(quantile)));
         }
         row!(text, name, "{shown}  max {}", show(latencies.max()));
+    }
+    if plan.server_pid.is_some() && outcome.server.is_none() {
+        row!(text, "server", "its process is gone");
     }
     if let Some(server) = outcome.server {
         let per_line = server.cpu_per_line.map(|each| format!(", {} a line", time(each)));
@@ -89,11 +90,20 @@ pub(crate) fn text(crew: &Crew, outcome: &Outcome) -> String {
     }
     for (index, (fault, count)) in tally.faults().enumerate() {
         let name = if index == 0 { "errors" } else { "" };
-        row!(text, name, "{} {}", grouped(count), fault.name().replace('_', " "));
+        // The others say it all.
+        let untold = |why: &CloseReason| {
+            fault == Fault::Connect && Fault::of_connect(*why) == Fault::Connect
+        };
+        let why = crew.refusal.filter(untold).map(|why| format!(": {}", Fault::why(why)));
+        let kind = fault.name().replace('_', " ");
+        row!(text, name, "{} {kind}{}", grouped(count), why.unwrap_or_default());
     }
     if let Some((got, wanted)) = &tally.first_wrong {
         row!(text, "wrong", "\"{got}\"");
-        row!(text, "not", "\"{wanted}\"");
+        match wanted.as_str() {
+            "" => row!(text, "", "where nothing was due"),
+            _ => row!(text, "not", "\"{wanted}\""),
+        }
     }
     text
 }

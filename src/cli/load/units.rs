@@ -15,6 +15,11 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
+/// `1,234/s`.
+pub(crate) fn rate(each_second: f64) -> String {
+    format!("{}/s", grouped(each_second.round() as u64))
+}
+
 /// Three digits and the unit that suits: `812 ns`, `12.3 µs`, `1.50 ms`, `10.0 s`.
 pub(crate) fn time(duration: Duration) -> String {
     let nanos = duration.as_nanos() as f64;
@@ -53,6 +58,7 @@ mod tests {
     #[test]
     fn numbers_have_groups_and_units() {
         assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([0.4, 4.99, 1234.5].map(rate), ["0/s", "5/s", "1,235/s"]);
         let times = [0, 812, 12_345, 999_900, 1_500_000, 10_000_000_000];
         assert_eq!(
             times.map(|nanos| time(Duration::from_nanos(nanos))),

@@ -3,8 +3,9 @@
 mod names;
 mod reply;
 
+use super::FOREIGN;
 use crate::line::without_cr;
-use crate::text::printable;
+use crate::text::{is_foreign, printable};
 use crate::{CloseReason, Context, Handler};
 
 pub use names::Full;
@@ -55,6 +56,7 @@ impl Version {
 /// U+FFFD and control characters become `?`: what one client loads, another one's terminal shows.
 ///
 /// A command is a whole line, in upper or lower case; with anything behind it, it is unknown.
+/// Who begins a command like a browser is closed, so that no web page loads or clears anything.
 #[derive(Debug)]
 pub struct Roulette {
     version: Version,
@@ -132,6 +134,10 @@ impl Handler for Roulette {
 
 impl Roulette {
     fn command(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
+        if is_foreign(line) {
+            cx.send(FOREIGN);
+            return cx.close();
+        }
         cx.session().commands += 1;
         let two = self.version == Version::Two;
         match line.to_ascii_uppercase().as_slice() {
@@ -231,6 +237,16 @@ mod tests {
     use crate::testing::{Client, Harness};
 
     const MEMORY: usize = 1 << 20;
+
+    #[test]
+    fn a_web_page_cannot_load_or_clear() {
+        let (mut server, page) = start(Version::Two);
+        let body = "LOAD\r\nspam\r\nENDOFDATA\r\n";
+        server.feed(page, format!("POST / HTTP/1.1\r\nHost: localhost:2613\r\n\r\n{body}"));
+        assert_eq!(text(&mut server, page), FOREIGN);
+        assert_eq!(server.closed(page), Some(CloseReason::Closed));
+        assert_eq!(server.handler().students.len(), 0);
+    }
 
     fn start(version: Version) -> (Harness<Roulette>, Client) {
         let mut server = Harness::new(Roulette::new(version, MEMORY));

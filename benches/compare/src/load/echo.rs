@@ -49,6 +49,11 @@ impl Client {
         Ok(())
     }
 
+    /// It has heard the greeting and not said anything yet.
+    fn greet(&mut self) {
+        (self.greeted, self.got, self.sent) = (true, 0, self.request.len());
+    }
+
     fn begin(&mut self, server: &Server) -> Result<()> {
         (self.sent, self.got, self.since) = (0, 0, Instant::now());
         self.send(server)
@@ -59,6 +64,19 @@ impl<'s> Echo<'s> {
     pub fn new(server: &'s Server) -> Result<Echo<'s>> {
         let (epoll, events, buffer) = (sys::Epoll::new()?, sys::events(), vec![0; BUFFER]);
         Ok(Echo { server, epoll, events, clients: Vec::new(), buffer, waiting: 0 })
+    }
+
+    /// Takes over clients that have been greeted; each has had one reply before this returns.
+    pub fn take_over(&mut self, greeted: Vec<OwnedFd>) -> Result<()> {
+        let first = self.clients.len();
+        for (number, fd) in (first..).zip(greeted) {
+            self.epoll.add(fd.as_raw_fd(), sys::BOTH, number as u64)?;
+            let mut client = Client::new(fd, number, 1);
+            client.greet();
+            self.clients.push(client);
+        }
+        self.each(first..self.clients.len())?;
+        self.settle()
     }
 
     /// Adds clients that have been greeted and have had one reply.
@@ -126,9 +144,7 @@ impl<'s> Echo<'s> {
                 client.got += count;
                 if count > 0 && client.got == expected.len() {
                     if !client.greeted {
-                        // It has not said anything yet.
-                        (client.greeted, client.got) = (true, 0);
-                        client.sent = client.request.len();
+                        client.greet();
                         self.waiting -= 1;
                     } else if let Some(meter) = meter {
                         meter.count(client.lines, client.since.elapsed());

@@ -3,6 +3,7 @@
 
 mod churn;
 mod clock;
+mod crowd;
 mod echo;
 mod fanout;
 
@@ -15,6 +16,7 @@ use hdrhistogram::Histogram;
 
 pub use churn::churn;
 pub use clock::clock;
+pub use crowd::Crowd;
 pub use echo::Echo;
 pub use fanout::fanout;
 
@@ -86,10 +88,12 @@ impl<'s> Meter<'s> {
         if elapsed < self.span.measured {
             return Ok(None);
         }
+        let cpu = self.server.cpu()?.checked_sub(cpu);
+        let ended = || format!("a process of {} has ended", self.server.name());
         Ok(Some(Sample {
             units: self.units,
             elapsed,
-            cpu: self.server.cpu()? - cpu,
+            cpu: cpu.ok_or_else(ended)?,
             own: sys::cpu_time(std::process::id())? - own,
             latency: self.latency.clone(),
         }))

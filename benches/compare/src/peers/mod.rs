@@ -3,6 +3,7 @@
 mod calloop;
 mod floor;
 mod message_io;
+mod models;
 mod node;
 mod ours;
 mod threads;
@@ -11,6 +12,8 @@ mod tokio;
 use std::io::{self, Write};
 
 use clap::ValueEnum;
+
+pub use models::{MODELS, build as build_models};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Service {
@@ -38,6 +41,8 @@ pub const OURS: &str = "ours";
 pub const PEERS: &[Peer] = &[
     Peer { name: FLOOR, services: &[Echo, Presence, Clock], serve: floor::serve, any_bytes: true },
     Peer { name: OURS, services: &[Echo, Presence, Clock], serve: ours::serve, any_bytes: true },
+    // What the limits cost that have to look at the clock.
+    Peer { name: "ours-limited", services: &[Echo], serve: ours::serve_limited, any_bytes: true },
     Peer { name: "tokio", services: &[Echo], serve: tokio::serve_by_hand, any_bytes: true },
     Peer {
         name: "tokio-lines",
@@ -58,7 +63,7 @@ pub const PEERS: &[Peer] = &[
 ];
 
 pub fn find(name: &str) -> Option<&'static Peer> {
-    PEERS.iter().find(|peer| peer.name == name)
+    PEERS.iter().chain(MODELS).find(|peer| peer.name == name)
 }
 
 /// Those that can run here, and a word about those that cannot.

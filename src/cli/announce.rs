@@ -1,0 +1,115 @@
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use reactor::services::Announcer;
+use reactor::{Address, DatagramOptions, Reactor};
+
+use super::failure::Failure;
+
+/// The options of `serve` about announcing.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Announce {
+    /// Announce the services by multicast, for `reactor discover`: every second, and at once when
+    /// somebody asks.
+    ///
+    /// What is announced goes no further than the local network (its TTL is 1), and with the
+    /// default --host not beyond this machine. Services on Unix sockets are not announced, nor
+    /// those on loopback to another interface.
+    #[arg(long)]
+    announce: bool,
+
+    /// The multicast group to announce to, IPv4.
+    #[arg(long, value_name = "GROUP:PORT", default_value_t = Announcer::GROUP)]
+    #[arg(value_parser = group, requires = "announce")]
+    announce_group: SocketAddr,
+
+    /// The interface to announce at, by its IPv4 address; 127.0.0.1 for this machine alone,
+    /// 0.0.0.0 for the one that the system's routes lead to [default: --host].
+    #[arg(long, value_name = "IP", requires = "announce")]
+    announce_interface: Option<Ipv4Addr>,
+}
+
+impl Announce {
+    /// Begins to announce those that can be reached there, if that was asked for.
+    pub(crate) fn start(
+        &self,
+        host: IpAddr,
+        services: &[(&'static str, Address)],
+        reactor: &mut Reactor<'_>,
+    ) -> Result<(), Failure> {
+        if !self.announce {
+            return Ok(());
+        }
+        let interface = self.announce_interface.unwrap_or_else(|| interface_of(host));
+        let reachable = |address: &Address| {
+            let address = address.as_socket()?;
+            (interface.is_loopback() || !address.ip().is_loopback()).then_some(address)
+        };
+        let found = services.iter().filter_map(|(name, at)| Some((*name, reachable(at)?)));
+        let announced: Vec<_> = found.collect();
+        if announced.is_empty() {
+            return Err(Failure::Usage(format!(
+                "--announce: none of the services could be reached from {interface}; see --host"
+            )));
+        }
+        let announcer = Announcer::new(announced);
+        reactor.datagrams_with(self.announce_group, announcer, at(interface))?;
+        // Not sooner: a failure is to be one line, and alone.
+        log::info!("announcing to {} at {interface}", self.announce_group);
+        for (name, address) in services.iter().filter(|(_, at)| reachable(at).is_none()) {
+            log::warn!(
+                "not announced, since nobody at {interface} could reach it: {name} {address}"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Multicast at this interface.
+pub(crate) fn at(interface: Ipv4Addr) -> DatagramOptions {
+    DatagramOptions { interface: Some(interface), ..DatagramOptions::default() }
+}
+
+/// Where those are who can reach a service on this host.
+fn interface_of(host: IpAddr) -> Ipv4Addr {
+    match host {
+        IpAddr::V4(host) => host,
+        IpAddr::V6(host) if host.is_loopback() => Ipv4Addr::LOCALHOST,
+        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+    }
+}
+
+/// Reads a multicast group and its port.
+pub(crate) fn group(text: &str) -> Result<SocketAddr, String> {
+    match text.parse() {
+        Ok(SocketAddr::V4(group)) if group.ip().is_multicast() && group.port() > 0 => {
+            Ok(group.into())
+        }
+        _ => Err(format!("write an IPv4 multicast address and a port, as {}", Announcer::GROUP)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups() {
+        assert_eq!(group("239.255.23.23:9908"), Ok(Announcer::GROUP));
+        for text in ["", "239.255.23.23", "239.255.23.23:0", "127.0.0.1:9908", "[ff02::1]:9908"] {
+            assert!(group(text).unwrap_err().contains("as 239.255.23.23:9908"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_interface_follows_the_host() {
+        for (host, interface) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("0.0.0.0", "0.0.0.0"),
+            ("10.0.0.7", "10.0.0.7"),
+            ("::1", "127.0.0.1"),
+            ("::", "0.0.0.0"),
+        ] {
+            assert_eq!(interface_of(host.parse().unwrap()).to_string(), interface);
+        }
+    }
+}

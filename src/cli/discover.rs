@@ -1,0 +1,135 @@
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::io::{Stdout, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use reactor::Reactor;
+use reactor::services::{Announced, Announcer, Change, Directory};
+
+use super::announce::{at, group};
+use super::failure::Failure;
+use super::log as stderr_log;
+use super::quantity::duration;
+
+/// How long the announcers are listened to for a list of them: each speaks once a second.
+const ONCE: Duration = Duration::from_secs(1);
+
+/// List the services that servers announce (reactor serve --announce).
+///
+/// Prints `+ SERVICE ADDR` for each that comes and `- SERVICE ADDR` for each that has been silent
+/// for three and a half seconds, until SIGINT or SIGTERM. What is printed is what was heard: on a
+/// network, anybody can announce anything.
+///
+/// Exit status: 0, also after a signal; 1 when the time of --once or --for is over and nobody was
+/// heard, and after a failure; 2 when the command line is wrong.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Discover {
+    /// The multicast group to listen to, IPv4.
+    #[arg(long, value_name = "GROUP:PORT", default_value_t = Announcer::GROUP)]
+    #[arg(value_parser = group)]
+    group: SocketAddr,
+
+    /// The interface to listen at, by its IPv4 address; 127.0.0.1 for this machine alone, 0.0.0.0
+    /// for the one that the system's routes lead to.
+    #[arg(long, value_name = "IP", default_value_t = Ipv4Addr::LOCALHOST)]
+    interface: Ipv4Addr,
+
+    /// Listen for a second, or as long as --for says, print the list as `SERVICE ADDR` and end.
+    #[arg(long)]
+    once: bool,
+
+    /// End after this long: 500ms, 30s, 5m, 1h [default: never].
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    time: Option<Duration>,
+
+    /// Print a JSON object on each line: "event" ("came" or "went", not with --once), "service",
+    /// "address".
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was heard, and where it is told.
+struct Listing<'a> {
+    args: &'a Discover,
+    here: BTreeSet<Announced>,
+    heard: bool,
+    stdout: Stdout,
+    /// Nobody reads what is printed.
+    unread: bool,
+}
+
+impl Listing<'_> {
+    fn note(&mut self, change: Change<'_>) {
+        let (announced, sign, event) = match change {
+            Change::Came(announced) => {
+                self.heard = true;
+                self.here.insert(announced.clone());
+                (announced, "+ ", "came")
+            }
+            Change::Went(announced) => {
+                self.here.remove(announced);
+                (announced, "- ", "went")
+            }
+        };
+        if !self.args.once {
+            self.print(announced, sign, Some(event));
+        }
+    }
+
+    fn print_all(&mut self) {
+        for announced in std::mem::take(&mut self.here) {
+            self.print(&announced, "", None);
+        }
+    }
+
+    fn print(&mut self, announced: &Announced, sign: &str, event: Option<&str>) {
+        let line = if self.args.json {
+            let Announced { service, address } = announced;
+            let mut line = serde_json::json!({ "service": service, "address": address });
+            if let Some(event) = event {
+                line["event"] = event.into();
+            }
+            format!("{line}\n")
+        } else {
+            format!("{sign}{announced}\n")
+        };
+        let done = self.stdout.write_all(line.as_bytes()).and_then(|()| self.stdout.flush());
+        self.unread |= done.is_err();
+    }
+}
+
+/// Listens and prints.
+pub(crate) fn discover(args: &Discover) -> Result<ExitCode, Failure> {
+    stderr_log::init(log::LevelFilter::Warn);
+    let stdout = std::io::stdout();
+    let listing =
+        RefCell::new(Listing { args, here: BTreeSet::new(), heard: false, stdout, unread: false });
+    let mut reactor = Reactor::new()?;
+    reactor.stop_on_signals()?;
+    let directory = Directory::new(|change: Change<'_>| listing.borrow_mut().note(change));
+    reactor.datagrams_with(args.group, directory, at(args.interface))?;
+
+    let time = args.time.or(args.once.then_some(ONCE));
+    let end = time.map(|time| Instant::now() + time);
+    let left = || end.map(|end| end.saturating_duration_since(Instant::now()));
+    while reactor.exit().is_none() {
+        reactor.turn(left())?;
+        if left().is_some_and(|left| left.is_zero()) || listing.borrow().unread {
+            reactor.stop();
+        }
+    }
+    drop(reactor);
+    let mut listing = listing.into_inner();
+    if args.once {
+        listing.print_all();
+    }
+    if !listing.heard && left().is_some_and(|left| left.is_zero()) {
+        return Err(Failure::Runtime(format!(
+            "nobody announces anything to {} at {}; reactor serve --announce does",
+            args.group, args.interface
+        )));
+    }
+    Ok(ExitCode::SUCCESS)
+}

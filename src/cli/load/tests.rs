@@ -1,0 +1,306 @@
+//! The whole play with a server that the test plays: without sockets, and time passes when it is
+//! told to.
+
+use std::time::Duration;
+
+use clap::Parser;
+use reactor::testing::{Client, Harness};
+
+use super::clock::Clock;
+use super::crew::Crew;
+use super::fault::Fault;
+use super::options::{Load, Mode};
+use super::part::Part;
+use super::room::Room;
+use super::stage::Stage;
+use super::talk::Talk;
+use crate::cli::args::{Args, Command};
+
+const MILLI: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn plan(args: &str) -> Load {
+    let words = ["reactor", "load", "9"].into_iter().chain(args.split_whitespace());
+    let Some(Command::Load(load)) = Args::parse_from(words).command else { panic!("not load") };
+    load.check().unwrap();
+    load
+}
+
+/// The server's side.
+struct Server<'p, P: Part> {
+    harness: Harness<Stage<'p, P>>,
+    clients: Vec<Client>,
+}
+
+impl<P: Part> Server<'_, P> {
+    /// Accepts all that dial.
+    fn accept(&mut self) -> usize {
+        let before = self.clients.len();
+        for (_, client) in self.harness.dialled() {
+            self.harness.answer(client);
+            self.clients.push(client);
+        }
+        self.clients.len() - before
+    }
+
+    /// Accepts and greets them.
+    fn greet(&mut self) {
+        self.accept();
+        for client in self.clients.clone() {
+            self.harness.feed(client, P::GREETING);
+        }
+    }
+
+    /// The lines that a client has sent.
+    fn lines(&mut self, client: Client) -> Vec<String> {
+        let sent = String::from_utf8(self.harness.sent(client)).unwrap();
+        sent.lines().map(str::to_owned).collect()
+    }
+
+    /// Echoes what has come from all, and what they send upon that; tells how many lines.
+    fn echo(&mut self) -> usize {
+        let mut count = 0;
+        for client in self.clients.clone() {
+            loop {
+                let lines = self.lines(client);
+                if lines.is_empty() {
+                    break;
+                }
+                count += lines.len();
+                for line in lines {
+                    self.harness.feed(client, format!("> {}\n", line.to_uppercase()));
+                    if line == "BYE" {
+                        self.harness.end(client);
+                    }
+                }
+            }
+        }
+        count
+    }
+
+    /// Lets all hear what was said; tells whether anything was.
+    fn repeat(&mut self) -> bool {
+        let clients = self.clients.clone();
+        let said: Vec<_> = clients.iter().flat_map(|client| self.lines(*client)).collect();
+        for line in &said {
+            let text = line.strip_prefix("SAY ").unwrap();
+            for client in &clients {
+                self.harness.feed(*client, format!("An anonymous user says: {text}\n"));
+            }
+        }
+        !said.is_empty()
+    }
+
+    fn is_over(&self) -> bool {
+        self.harness.is_stopping()
+    }
+}
+
+/// Plays what the options ask for, against a server that does this.
+fn play<P: Part>(
+    args: &str,
+    part: impl FnOnce(&Crew) -> P,
+    server: impl FnOnce(&mut Server<'_, P>),
+) -> Crew {
+    let mut crew = Crew::new(plan(args));
+    let mut part = part(&crew);
+    let limits = crew.plan.limits();
+    let harness = Harness::with_limits(Stage::new(&mut crew, &mut part), limits);
+    let mut side = Server { harness, clients: Vec::new() };
+    side.harness.post(());
+    server(&mut side);
+    drop(side);
+    part.conclude(&mut crew);
+    crew
+}
+
+fn faults(crew: &Crew) -> Vec<(Fault, u64)> {
+    crew.tally.faults().collect()
+}
+
+/// The longest latency in milliseconds.
+fn longest(crew: &Crew) -> u64 {
+    crew.tally.latencies.max() / 1_000_000
+}
+
+// ---- With a rate ----
+
+#[test]
+fn lines_leave_when_they_are_due_from_the_beginning() {
+    let crew = play("--clients=2 --rate=1000 --duration=1s", Talk::new, |server| {
+        server.greet();
+        let mut sent = server.echo();
+        for milli in 1..=20 {
+            server.harness.advance(MILLI);
+            sent += server.echo();
+            assert!(sent == milli || sent == milli + 1, "{sent} after {milli} ms");
+        }
+    });
+    assert_eq!((longest(&crew), faults(&crew)), (0, vec![]));
+}
+
+#[test]
+fn what_the_server_holds_up_counts_from_when_it_was_due() {
+    let crew = play("--clients=1 --rate=1000 --duration=1s", Talk::new, |server| {
+        server.greet();
+        server.harness.advance(10 * MILLI);
+        // The first one has waited for 10 ms, the next for 9, and so on.
+        assert!(server.echo() >= 10);
+    });
+    assert_eq!((longest(&crew), crew.tally.latencies.value_at_quantile(0.5) / 1_000_000), (10, 5));
+}
+
+#[test]
+fn what_the_tester_is_late_does_not_count() {
+    for (mode, args) in [("echo", "--clients=1"), ("pipeline", "--clients=3 --depth=2")] {
+        let args = format!("--mode={mode} {args} --rate=1000 --duration=1s");
+        let crew = play(&args, Talk::new, |server| {
+            server.greet();
+            server.echo();
+            server.harness.jump(100 * MILLI);
+            assert!(server.echo() >= 100);
+        });
+        assert_eq!(longest(&crew), 0, "{mode}");
+    }
+    let crew = play("--mode=presence --clients=1 --rate=1000", Room::new, |server| {
+        server.greet();
+        while server.repeat() {}
+        server.harness.jump(100 * MILLI);
+        while server.repeat() {}
+    });
+    assert!(crew.tally.messages >= 100);
+    assert_eq!(longest(&crew), 0);
+}
+
+#[test]
+fn a_room_that_is_held_up_counts_from_when_it_was_due() {
+    let crew = play("--mode=presence --clients=1 --rate=1000", Room::new, |server| {
+        server.greet();
+        server.harness.advance(10 * MILLI);
+        while server.repeat() {}
+    });
+    assert!(crew.tally.messages >= 10);
+    assert_eq!((longest(&crew), crew.tally.latencies.value_at_quantile(0.5) / 1_000_000), (10, 5));
+}
+
+/// A beat took as many steps as lines had come due.
+#[test]
+fn a_rate_that_nobody_can_keep_ends_in_time() {
+    let crew = play("--clients=2 --rate=4000000000 --duration=1s", Talk::new, |server| {
+        server.greet();
+        server.harness.jump(2 * SECOND);
+        server.echo();
+    });
+    assert_eq!(crew.tally.lines, 2);
+    assert!(crew.tally.unsent > Some(1 << 32), "{:?}", crew.tally.unsent);
+}
+
+#[test]
+fn what_could_not_be_sent_in_time_is_told() {
+    let crew = play("--clients=1 --rate=1000 --duration=10ms", Talk::new, |server| {
+        server.greet();
+        server.harness.advance(20 * MILLI);
+        server.echo();
+        assert!(server.is_over());
+    });
+    assert_eq!((crew.tally.lines, crew.tally.unsent), (1, Some(10)));
+    assert_eq!(faults(&crew), []);
+}
+
+// ---- Endings ----
+
+/// One goodbye that did not come ended the play before the others were counted.
+#[test]
+fn each_goodbye_that_does_not_come_counts() {
+    let crew = play("--mode=idle --clients=3 --duration=1s", Talk::new, |server| {
+        server.greet();
+        server.harness.advance(5 * SECOND);
+        assert!(!server.is_over());
+        server.harness.advance(2 * SECOND);
+        assert!(server.is_over());
+    });
+    assert_eq!(faults(&crew), [(Fault::MissingReply, 3)]);
+}
+
+/// That the server left them open after BYE was no error.
+#[test]
+fn a_server_that_does_not_close_is_told_of() {
+    for mode in ["echo", "churn"] {
+        let args = format!("--mode={mode} --clients=3 --duration=1s");
+        let crew = play(&args, Talk::new, |server| {
+            server.greet();
+            for _ in 0..20 {
+                for client in server.clients.clone() {
+                    let lines = server.lines(client);
+                    let replies = lines.iter().map(|line| format!("> {}\n", line.to_uppercase()));
+                    server.harness.feed(client, replies.collect::<String>());
+                }
+                server.harness.advance(SECOND / 2);
+            }
+            assert!(server.is_over(), "{mode}");
+        });
+        assert_eq!(faults(&crew), [(Fault::NotClosed, 3)], "{mode}");
+    }
+}
+
+#[test]
+fn a_server_that_greets_nobody_is_not_asked_again_and_again() {
+    for mode in ["echo", "churn", "time"] {
+        let args = format!("--mode={mode} --clients=1000 --duration=1h");
+        let script = |accepted: usize| assert_eq!(accepted, 256, "{mode}");
+        let crew = match mode {
+            "time" => play(&args, |_| Clock::default(), |server| mute(server, script)),
+            _ => play(&args, Talk::new, |server| mute(server, script)),
+        };
+        assert_eq!(faults(&crew), [(Fault::NoGreeting, 256)], "{mode}");
+    }
+}
+
+fn mute<P: Part>(server: &mut Server<'_, P>, accepted: impl FnOnce(usize)) {
+    accepted(server.accept());
+    server.harness.advance(6 * SECOND);
+    assert_eq!(server.accept(), 0);
+    assert!(server.is_over());
+}
+
+/// A lost client's turn to speak was waited for to the end.
+#[test]
+fn a_room_goes_on_without_the_one_who_was_lost() {
+    let crew = play("--mode=presence --clients=3 --duration=1s", Room::new, |server| {
+        server.greet();
+        let lost = server.clients.pop().unwrap();
+        server.harness.end(lost);
+        for _ in 0..20 {
+            assert!(server.repeat());
+        }
+    });
+    assert_eq!(crew.tally.messages, 20);
+}
+
+// ---- Sums ----
+
+/// The greetings and goodbyes of all were taken for throughput.
+#[test]
+fn bytes_are_those_of_the_load() {
+    let crew = play("--mode=idle --clients=3 --duration=1s", Talk::new, |server| {
+        server.greet();
+        server.harness.advance(SECOND);
+        server.echo();
+        assert!(server.is_over());
+    });
+    assert_eq!((crew.tally.bytes_sent, crew.tally.bytes_received), (0, 0));
+    assert_eq!(crew.plan.mode, Mode::Idle);
+
+    let crew = play("--clients=3 --size=100 --rate=1000 --duration=9500us", Talk::new, |server| {
+        server.greet();
+        for _ in 0..20 {
+            server.echo();
+            server.harness.advance(MILLI);
+        }
+        assert!(server.is_over());
+    });
+    let (lines, tally) = (crew.tally.lines, &crew.tally);
+    assert!(lines >= 10);
+    assert_eq!((tally.bytes_sent, tally.bytes_received), (100 * lines, 102 * lines));
+    assert_eq!(faults(&crew), []);
+}

@@ -1,0 +1,197 @@
+//! A datagram socket and all that belongs to it but its handler: what the handler's context
+//! works on.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::outbox::Outbox;
+use super::socket::{LARGEST, Socket};
+use crate::DatagramOptions;
+use crate::core::{Core, lapsed};
+use crate::id::Token;
+use crate::timer::{Nanos, Timers};
+
+/// Room for one datagram and a byte more: one that fills it has been cut.
+pub(crate) const ROOM: usize = LARGEST + 1;
+/// Errors in a row after which the socket is left alone for a while.
+const MOST_ERRORS: u32 = 16;
+/// For how long.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often lost datagrams are logged.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
+pub(crate) struct Endpoint {
+    pub(crate) service: usize,
+    pub(crate) name: &'static str,
+    pub(crate) options: DatagramOptions,
+    pub(crate) local: SocketAddr,
+    pub(crate) timers: Timers,
+    pub(crate) outbox: Outbox,
+    /// None once all is over.
+    socket: Option<Socket>,
+    /// Something may have come: set by an event, cleared by WouldBlock only.
+    readable: bool,
+    /// The kernel took no more: set by WouldBlock, cleared by an event only.
+    blocked: bool,
+    /// Errors in a row.
+    errors: u32,
+    /// The socket only fails; it is tried again when a deadline comes.
+    pub(crate) resting: bool,
+    warned: Nanos,
+}
+
+impl Endpoint {
+    pub(crate) fn new(
+        service: usize,
+        name: &'static str,
+        socket: Socket,
+        local: SocketAddr,
+        options: DatagramOptions,
+    ) -> Endpoint {
+        Endpoint {
+            service,
+            name,
+            options,
+            local,
+            timers: Timers::default(),
+            outbox: Outbox::default(),
+            socket: Some(socket),
+            readable: false,
+            blocked: false,
+            errors: 0,
+            resting: false,
+            warned: 0,
+        }
+    }
+
+    /// What the selector and the timers call it.
+    pub(crate) fn token(&self) -> Token {
+        Token::listener(self.service, 0)
+    }
+
+    pub(crate) fn register(&mut self, core: &Core) -> io::Result<()> {
+        let token = self.token();
+        match (&core.registry, &mut self.socket) {
+            (Some(registry), Some(socket)) => socket.register(registry, token),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn ready(&mut self, readable: bool, writable: bool) {
+        self.readable |= readable;
+        self.blocked &= !writable;
+    }
+
+    /// Something may have come, and it may be had.
+    pub(crate) fn may_receive(&self) -> bool {
+        self.readable && !self.resting
+    }
+
+    pub(crate) fn may_flush(&self) -> bool {
+        !self.outbox.is_empty() && !self.blocked
+    }
+
+    /// The next datagram: its length in the buffer, of [`ROOM`] bytes, and its sender. None where
+    /// there was something else, or nothing; [`may_receive`](Self::may_receive) knows.
+    pub(crate) fn receive(
+        &mut self,
+        buffer: &mut [u8],
+        core: &mut Core,
+    ) -> Option<(usize, SocketAddr)> {
+        match self.socket.as_ref()?.receive(buffer) {
+            Ok((count, from)) => {
+                self.errors = 0;
+                core.counters.bytes_in += count as u64;
+                if count < buffer.len() {
+                    core.counters.datagrams_in += 1;
+                    return Some((count, from));
+                }
+                core.counters.datagram_errors += 1;
+                log::debug!("{}: a datagram from {from} is too large to be had whole", self.name);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => {
+                log::debug!("{}: receiving: {error}", self.name);
+                core.counters.datagram_errors += 1;
+                self.errors += 1;
+                if self.errors >= MOST_ERRORS {
+                    // Asking on and on would keep the loop busy with nothing else.
+                    self.errors = 0;
+                    self.resting = true;
+                    let token = self.token();
+                    self.timers.arm(core.after(RETRY), token);
+                }
+            }
+        }
+        None
+    }
+
+    /// Says whether the kernel or the queue took it.
+    pub(crate) fn send(&mut self, to: SocketAddr, bytes: &[u8], core: &mut Core) -> bool {
+        if self.outbox.is_empty() && !self.blocked {
+            match self.offer(to, bytes, core) {
+                Ok(()) => return true,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.blocked = true,
+                Err(error) => return self.lose(to, &error.to_string(), core),
+            }
+        }
+        if self.outbox.push(to, bytes, self.options.max_unsent) {
+            return true;
+        }
+        self.lose(to, "the kernel takes no more, and the queue is full (max_unsent)", core)
+    }
+
+    /// Sends what waits, until there is nothing left or the kernel takes no more.
+    pub(crate) fn flush(&mut self, core: &mut Core) {
+        let mut outbox = std::mem::take(&mut self.outbox);
+        while let Some((to, bytes)) = outbox.first() {
+            match self.offer(to, bytes, core) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.blocked = true;
+                    break;
+                }
+                Err(error) => {
+                    self.lose(to, &error.to_string(), core);
+                }
+            }
+            outbox.pop();
+        }
+        self.outbox = outbox;
+    }
+
+    /// Gives the socket back; what waits is lost.
+    pub(crate) fn close(&mut self, core: &mut Core) {
+        core.counters.datagrams_lost += self.outbox.len() as u64;
+        self.outbox = Outbox::default();
+        if self.socket.take().is_some() {
+            core.freed += 1;
+        }
+    }
+
+    fn offer(&self, to: SocketAddr, bytes: &[u8], core: &mut Core) -> io::Result<()> {
+        let socket = self.socket.as_ref().ok_or(ErrorKind::NotConnected)?;
+        loop {
+            match socket.send_to(to, bytes) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                outcome => {
+                    if outcome.is_ok() {
+                        core.counters.datagrams_out += 1;
+                        core.counters.bytes_out += bytes.len() as u64;
+                    }
+                    return outcome;
+                }
+            }
+        }
+    }
+
+    fn lose(&mut self, to: SocketAddr, why: &str, core: &mut Core) -> bool {
+        core.counters.datagrams_lost += 1;
+        if lapsed(&mut self.warned, core.now, WARN_EVERY) {
+            log::warn!("{}: a datagram to {to} is lost: {why}", self.name);
+        }
+        false
+    }
+}

@@ -1,0 +1,254 @@
+use std::cell::RefCell;
+use std::fmt;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::endpoint::Endpoint;
+use super::service::Datagrams;
+use super::socket::{SharedWire, Socket, Wire};
+use crate::core::Core;
+use crate::handle::{Handle, Mailbox, Shared};
+use crate::id::Token;
+use crate::input::Scratch;
+use crate::reactor::short_name;
+use crate::serve::{Readiness, Serve};
+use crate::testing::MOST_TURNS;
+use crate::{Counters, DatagramHandler, DatagramOptions};
+
+/// A [`DatagramHandler`] with its socket, in memory: what [`Harness`](crate::testing::Harness) is
+/// for connections. Every call runs the loop until nothing is left to do.
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use reactor::{DatagramContext, DatagramHandler, testing::DatagramHarness};
+///
+/// struct Shout;
+///
+/// impl DatagramHandler for Shout {
+///     type Message = ();
+///
+///     fn on_datagram(&mut self, cx: &mut DatagramContext<'_>, from: SocketAddr, bytes: &[u8]) {
+///         cx.send_to(from, bytes.to_ascii_uppercase());
+///     }
+/// }
+///
+/// let mut socket = DatagramHarness::new(Shout);
+/// let ann = SocketAddr::from(([127, 0, 0, 1], 5000));
+/// socket.deliver(ann, "hello");
+/// assert_eq!(socket.sent(), [(ann, b"HELLO".to_vec())]);
+/// ```
+pub struct DatagramHarness<H: DatagramHandler> {
+    service: Datagrams<H>,
+    core: Core,
+    scratch: Scratch,
+    wire: SharedWire,
+    handle: Handle<H::Message>,
+    /// The loop does not run: see [`DatagramHarness::jump_with`].
+    asleep: bool,
+}
+
+impl<H: DatagramHandler> DatagramHarness<H> {
+    /// A handler whose socket is bound to `127.0.0.1:1`, with the default options.
+    pub fn new(handler: H) -> Self {
+        let local = SocketAddr::from(([127, 0, 0, 1], 1));
+        Self::with_options(local, handler, DatagramOptions::default())
+    }
+
+    /// A handler whose socket is bound to this address, with options of your own; of these only
+    /// the limits matter here.
+    ///
+    /// # Panics
+    /// If the options could not be kept at that address.
+    pub fn with_options(local: SocketAddr, handler: H, options: DatagramOptions) -> Self {
+        if let Err(error) = options.check(local) {
+            panic!("{error}");
+        }
+        let shared = Arc::new(Shared::default());
+        let (mailbox, handle) = Mailbox::new(&shared);
+        let core = Core::new(None, shared);
+        let wire = Rc::new(RefCell::new(Wire::default()));
+        let socket = Socket::Wire(Rc::clone(&wire));
+        let endpoint = Endpoint::new(0, short_name::<H>(), socket, local, options);
+        let service = Datagrams::new(handler, endpoint, mailbox);
+        let scratch = Scratch::default();
+        let mut harness = DatagramHarness { service, core, scratch, wire, handle, asleep: false };
+        harness.service.call(&mut harness.core, H::on_bound);
+        harness.run();
+        harness
+    }
+
+    /// A datagram comes.
+    pub fn deliver(&mut self, from: SocketAddr, bytes: impl AsRef<[u8]>) {
+        self.arrive(Ok((from, bytes.as_ref().to_vec())));
+    }
+
+    /// Receiving fails once, as when a machine answers that nobody listens there.
+    pub fn deliver_error(&mut self, error: ErrorKind) {
+        self.arrive(Err(error));
+    }
+
+    /// What was sent since this was last asked, and where to.
+    pub fn sent(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
+        std::mem::take(&mut self.wire.borrow_mut().outbound)
+    }
+
+    /// From now on the kernel takes `room` more datagrams and then no more; none lifts it.
+    pub fn take_only(&mut self, room: Option<usize>) {
+        let mut wire = self.wire.borrow_mut();
+        wire.room = room;
+        wire.writable = true;
+        drop(wire);
+        self.run();
+    }
+
+    /// From now on sending fails with this error; none lifts it.
+    pub fn refuse(&mut self, error: Option<ErrorKind>) {
+        self.wire.borrow_mut().refusal = error;
+    }
+
+    /// Lets time pass. Timers fire in order, each at its own moment.
+    pub fn advance(&mut self, time: Duration) {
+        let until = self.core.after(time);
+        while let Some(next) = self.service.next_deadline().filter(|next| *next <= until) {
+            self.core.now = self.core.now.max(next);
+            self.run();
+        }
+        self.core.now = until;
+        self.run();
+    }
+
+    /// Lets time pass in one leap, as after a suspended machine; what happens `meanwhile` is
+    /// there at once with all that came due.
+    pub fn jump_with(&mut self, time: Duration, meanwhile: impl FnOnce(&mut Self)) {
+        self.asleep = true;
+        meanwhile(self);
+        self.asleep = false;
+        self.core.now = self.core.after(time);
+        self.run();
+    }
+
+    /// Posts a message, as another thread would.
+    pub fn post(&mut self, message: H::Message) {
+        // The mailbox lives as long as this harness, so it cannot be gone.
+        let _ = self.handle.post(message);
+        self.service.mail();
+        self.run();
+    }
+
+    /// Begins a graceful shutdown.
+    pub fn stop(&mut self) {
+        self.core.stop = true;
+        self.run();
+    }
+
+    /// Whether a shutdown is under way, by whomever.
+    pub fn is_stopping(&self) -> bool {
+        self.core.stopping
+    }
+
+    /// The handler.
+    pub fn handler(&self) -> &H {
+        &self.service.handler
+    }
+
+    /// The handler, to be changed.
+    pub fn handler_mut(&mut self) -> &mut H {
+        &mut self.service.handler
+    }
+
+    /// What the loop has done so far.
+    pub fn counters(&self) -> &Counters {
+        &self.core.counters
+    }
+
+    fn arrive(&mut self, what: Result<(SocketAddr, Vec<u8>), ErrorKind>) {
+        let mut wire = self.wire.borrow_mut();
+        wire.inbound.push_back(what);
+        wire.readable = true;
+        drop(wire);
+        self.run();
+    }
+
+    /// Takes turns until nothing is left to do.
+    fn run(&mut self) {
+        for _ in 0..MOST_TURNS {
+            if self.asleep {
+                return;
+            }
+            if self.core.stop && !self.core.stopping {
+                self.core.stopping = true;
+                self.service.shut_down(&mut self.core);
+            }
+            let edge = self.edge();
+            if let Some(what) = edge {
+                self.service.ready(Token::listener(0, 0), what);
+            }
+            let due = self.service.next_deadline().is_some_and(|next| next <= self.core.now);
+            if edge.is_none() && !due && !self.service.is_busy(&self.core) {
+                return;
+            }
+            // Time that the test itself took is not the handler's.
+            self.core.clock = Instant::now();
+            self.service.work(&mut self.core, &mut self.scratch);
+            self.service.flush(&mut self.core);
+            self.service.reap(&mut self.core);
+            self.core.counters.turns += 1;
+        }
+        panic!("the handler keeps the loop busy for ever");
+    }
+
+    /// The edge that the wire has raised, as the selector would deliver it.
+    fn edge(&mut self) -> Option<Readiness> {
+        let mut wire = self.wire.borrow_mut();
+        let readable = std::mem::take(&mut wire.readable);
+        let writable = std::mem::take(&mut wire.writable);
+        let what = Readiness { readable, writable, ..Readiness::default() };
+        (readable || writable).then_some(what)
+    }
+}
+
+impl<H: DatagramHandler> fmt::Debug for DatagramHarness<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatagramHarness").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DatagramContext;
+
+    struct Polite(SocketAddr);
+
+    impl DatagramHandler for Polite {
+        type Message = ();
+
+        fn on_datagram(&mut self, _: &mut DatagramContext<'_>, _: SocketAddr, _: &[u8]) {}
+
+        fn on_shutdown(&mut self, cx: &mut DatagramContext<'_>) {
+            cx.send_to(self.0, "goodbye");
+        }
+    }
+
+    /// The reactor waits for it, as long as the shutdown may take.
+    #[test]
+    fn what_waits_is_work_left_until_it_is_sent_or_cut() {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 5000));
+        for cut in [false, true] {
+            let mut harness = DatagramHarness::new(Polite(peer));
+            harness.take_only(Some(0));
+            harness.stop();
+            assert!(!harness.service.is_empty() && !harness.service.is_busy(&harness.core));
+            if cut {
+                assert_eq!(harness.service.cut(&mut harness.core), 0);
+            } else {
+                harness.take_only(None);
+            }
+            assert!(harness.service.is_empty());
+            assert_eq!(harness.core.counters.datagrams_lost, u64::from(cut));
+        }
+    }
+}

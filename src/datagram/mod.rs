@@ -1,0 +1,72 @@
+//! Datagram sockets in the same loop: one socket with its handler is a service like any other.
+
+mod context;
+mod endpoint;
+mod handler;
+pub(crate) mod harness;
+mod options;
+mod outbox;
+mod service;
+mod socket;
+
+pub use context::DatagramContext;
+pub use handler::DatagramHandler;
+pub use options::DatagramOptions;
+
+use endpoint::Endpoint;
+use service::Datagrams;
+use socket::Socket;
+
+use crate::handle::Mailbox;
+use crate::reactor::short_name;
+use crate::{Address, Error, Reactor, Service, ToAddress};
+
+impl<'h> Reactor<'h> {
+    /// Serves a protocol of datagrams (UDP) at an address, with the default [`DatagramOptions`].
+    /// Port 0 asks for a free port; a multicast address is joined. The service that it gives
+    /// knows its address and posts to the handler; it neither listens nor dials.
+    ///
+    /// # Errors
+    /// [`Error::Address`], [`Error::Listen`] (with the remedy), [`Error::TooManyServices`],
+    /// [`Error::ShuttingDown`]. The reactor goes on as if it had not been asked.
+    pub fn datagrams<H>(
+        &mut self,
+        address: impl ToAddress,
+        handler: H,
+    ) -> Result<Service<H::Message>, Error>
+    where
+        H: DatagramHandler + 'h,
+    {
+        self.datagrams_with(address, handler, DatagramOptions::default())
+    }
+
+    /// As [`datagrams`](Self::datagrams), with options of your own: multicast, broadcast, limits.
+    ///
+    /// # Errors
+    /// Those of `datagrams`, [`Error::Limit`], and [`Error::Address`] for a group that is none.
+    pub fn datagrams_with<H>(
+        &mut self,
+        address: impl ToAddress,
+        handler: H,
+        options: DatagramOptions,
+    ) -> Result<Service<H::Message>, Error>
+    where
+        H: DatagramHandler + 'h,
+    {
+        let address = address.to_address()?;
+        let index = self.vacancy()?;
+        let wanted = address.as_socket().ok_or_else(|| Error::Address {
+            text: address.to_string(),
+            why: "datagrams go between IP addresses: write HOST:PORT".to_owned(),
+        })?;
+        options.check(wanted)?;
+        let (socket, local) = Socket::bind(wanted, &options)?;
+        let mut endpoint = Endpoint::new(index, short_name::<H>(), socket, local, options);
+        endpoint.register(&self.core).map_err(|error| Error::listen(&address, error))?;
+        let (mailbox, handle) = Mailbox::new(&self.core.shared);
+        let mut service = Datagrams::new(handler, endpoint, mailbox);
+        service.call(&mut self.core, H::on_bound);
+        self.services.push(Box::new(service));
+        Ok(Service { index, address: Some(Address::Tcp(local)), handle })
+    }
+}

@@ -1,0 +1,162 @@
+//! A datagram socket at work: the steps of a turn, as the reactor asks every service for them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::endpoint::{Endpoint, ROOM};
+use crate::core::Core;
+use crate::handle::Mailbox;
+use crate::id::Token;
+use crate::input::Scratch;
+use crate::serve::{MESSAGES_PER_TURN, Readiness, Serve};
+use crate::server::TIMERS_PER_TURN;
+use crate::timer::{Due, Nanos, Timers};
+use crate::watch::Watch;
+use crate::{Address, ConnId, DatagramContext, DatagramHandler, Error, Listen};
+
+pub(crate) struct Datagrams<H: DatagramHandler> {
+    pub(crate) handler: H,
+    endpoint: Endpoint,
+    mailbox: Mailbox<H::Message>,
+    /// The mailbox may have something.
+    mail: bool,
+    /// The handler has been called for the last time; only what waits is still sent.
+    over: bool,
+    watch: Watch,
+}
+
+impl<H: DatagramHandler> Datagrams<H> {
+    pub(crate) fn new(
+        handler: H,
+        endpoint: Endpoint,
+        mailbox: Mailbox<H::Message>,
+    ) -> Datagrams<H> {
+        Datagrams { handler, endpoint, mailbox, mail: false, over: false, watch: Watch::default() }
+    }
+
+    /// Calls a hook; a panic in it ends nothing.
+    pub(crate) fn call(
+        &mut self,
+        core: &mut Core,
+        hook: impl FnOnce(&mut H, &mut DatagramContext<'_>),
+    ) {
+        let mut cx = DatagramContext::new(&mut self.endpoint, core);
+        let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
+        self.watch.called(&mut core.clock, self.endpoint.name, self.endpoint.options.slow_call);
+        core.caught(outcome, self.endpoint.name);
+    }
+
+    fn receive(&mut self, core: &mut Core, scratch: &mut Scratch) {
+        let buffer = scratch.room(ROOM);
+        for _ in 0..self.endpoint.options.datagrams_per_turn {
+            if !self.endpoint.may_receive() {
+                return;
+            }
+            if let Some((count, from)) = self.endpoint.receive(buffer, core) {
+                self.call(core, |handler, cx| handler.on_datagram(cx, from, &buffer[..count]));
+            }
+        }
+    }
+
+    fn fire(&mut self, core: &mut Core) {
+        for _ in 0..TIMERS_PER_TURN {
+            match self.endpoint.timers.pop(core.now) {
+                None => return,
+                Some(Due::Deadline(_)) => self.endpoint.resting = false,
+                Some(Due::Timer(timer, _)) => {
+                    self.call(core, |handler, cx| handler.on_timer(cx, timer));
+                }
+            }
+        }
+    }
+
+    fn take_messages(&mut self, core: &mut Core) {
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some(message) = self.mailbox.next() else {
+                self.mail = false;
+                return;
+            };
+            self.call(core, |handler, cx| handler.on_message(cx, message));
+        }
+    }
+}
+
+impl<H: DatagramHandler> Serve for Datagrams<H> {
+    fn listen(&mut self, _listen: Listen, _core: &mut Core) -> Result<Address, Error> {
+        Err(Error::Datagrams)
+    }
+
+    fn dial(&mut self, _address: &Address, _core: &mut Core) -> Result<ConnId, Error> {
+        Err(Error::Datagrams)
+    }
+
+    fn ready(&mut self, _token: Token, what: Readiness) {
+        // An error is told by the next call, whichever that is.
+        self.endpoint
+            .ready(what.readable || what.read_on || what.error, what.writable || what.error);
+    }
+
+    fn work(&mut self, core: &mut Core, scratch: &mut Scratch) {
+        if self.over {
+            return;
+        }
+        self.receive(core, scratch);
+        self.fire(core);
+        if self.mail {
+            self.take_messages(core);
+        }
+        self.watch.check(&mut core.clock, self.endpoint.name, self.endpoint.options.slow_call);
+    }
+
+    fn flush(&mut self, core: &mut Core) {
+        if self.endpoint.may_flush() {
+            self.endpoint.flush(core);
+        }
+    }
+
+    fn reap(&mut self, core: &mut Core) {
+        if self.over && self.endpoint.outbox.is_empty() {
+            self.endpoint.close(core);
+        }
+    }
+
+    /// What waits has a small bound of its own, and there is nobody to end for it.
+    fn backlog(&self) -> usize {
+        0
+    }
+
+    fn backlogs(&self, _all: &mut Vec<(usize, Token)>) {}
+
+    fn relieve(&mut self, _token: Token) {}
+
+    fn is_busy(&self, _core: &Core) -> bool {
+        self.endpoint.may_flush() || !self.over && (self.mail || self.endpoint.may_receive())
+    }
+
+    fn next_deadline(&self) -> Option<Nanos> {
+        self.endpoint.timers.next()
+    }
+
+    fn mail(&mut self) {
+        self.mail = true;
+    }
+
+    fn shut_down(&mut self, core: &mut Core) {
+        self.call(core, H::on_shutdown);
+        self.watch.check(&mut core.clock, self.endpoint.name, self.endpoint.options.slow_call);
+        self.over = true;
+        self.endpoint.timers = Timers::default();
+        self.reap(core);
+    }
+
+    fn cut(&mut self, core: &mut Core) -> usize {
+        self.over = true;
+        self.endpoint.timers = Timers::default();
+        self.endpoint.close(core);
+        // Nobody was promised anything.
+        0
+    }
+
+    fn is_empty(&self) -> bool {
+        self.endpoint.outbox.is_empty()
+    }
+}

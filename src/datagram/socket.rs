@@ -1,0 +1,205 @@
+//! A datagram socket: `net.rs` for UDP. Everything else sees a [`Socket`].
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use mio::net::UdpSocket;
+use mio::{Interest, Registry};
+
+use crate::id::Token;
+use crate::{Address, DatagramOptions, Error};
+
+/// The largest payload there is, that of IPv6; that of IPv4 is 65,507.
+pub(crate) const LARGEST: usize = 65_527;
+
+/// Where datagrams come from and go to, non-blocking.
+pub(crate) enum Socket {
+    Udp(UdpSocket),
+    /// No socket but a test's.
+    Wire(SharedWire),
+}
+
+impl Socket {
+    /// Binds, joins the groups, and gives the address in force.
+    pub(crate) fn bind(
+        address: SocketAddr,
+        options: &DatagramOptions,
+    ) -> Result<(Socket, SocketAddr), Error> {
+        let wrong = |error| Error::listen(&Address::Tcp(address), error);
+        let socket = open(address, options).map_err(wrong)?;
+        for group in options.groups_at(address) {
+            join(&socket, group, address, options).map_err(|source| Error::Listen {
+                address: Address::Tcp(address),
+                why: format!(
+                    "cannot join the group {group}: {source}; name another interface, as \
+                     127.0.0.1 for this machine alone"
+                ),
+                source,
+            })?;
+        }
+        let socket = UdpSocket::from_std(socket.into());
+        let local = socket.local_addr().map_err(wrong)?;
+        Ok((Socket::Udp(socket), local))
+    }
+
+    /// Registers once, for both directions; under edge triggers nothing has to change later.
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self {
+            Socket::Udp(socket) => {
+                registry.register(socket, token.into(), Interest::READABLE | Interest::WRITABLE)
+            }
+            Socket::Wire(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn send_to(&self, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Socket::Udp(socket) => socket.send_to(bytes, to).map(drop),
+            Socket::Wire(wire) => wire.borrow_mut().send_to(to, bytes),
+        }
+    }
+
+    /// One datagram; what does not fit into the buffer is cut off by the system, which does not
+    /// say so.
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        match self {
+            Socket::Udp(socket) => socket.recv_from(buffer),
+            Socket::Wire(wire) => wire.borrow_mut().receive(buffer),
+        }
+    }
+}
+
+fn open(address: SocketAddr, options: &DatagramOptions) -> io::Result<socket2::Socket> {
+    use socket2::{Domain, Protocol, Type};
+    let socket =
+        socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_broadcast(options.broadcast)?;
+    if options.shared || address.ip().is_multicast() {
+        socket.set_reuse_address(true)?;
+        // Elsewhere the one is not enough; on Linux the other would also spread unicast around.
+        #[cfg(not(target_os = "linux"))]
+        socket.set_reuse_port(true)?;
+    }
+    let ttl = u32::from(options.multicast_ttl);
+    match address {
+        SocketAddr::V4(_) => {
+            socket.set_multicast_ttl_v4(ttl)?;
+            socket.set_multicast_loop_v4(options.multicast_loop)?;
+            // Otherwise it hears what anybody on this machine has joined, on any interface.
+            #[cfg(target_os = "linux")]
+            socket.set_multicast_all_v4(false)?;
+            if let Some(interface) = options.interface {
+                socket.set_multicast_if_v4(&interface)?;
+            }
+        }
+        SocketAddr::V6(address) => {
+            socket.set_multicast_hops_v6(ttl)?;
+            socket.set_multicast_loop_v6(options.multicast_loop)?;
+            #[cfg(target_os = "linux")]
+            socket.set_multicast_all_v6(false)?;
+            socket.set_multicast_if_v6(address.scope_id())?;
+        }
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn join(
+    socket: &socket2::Socket,
+    group: IpAddr,
+    address: SocketAddr,
+    options: &DatagramOptions,
+) -> io::Result<()> {
+    match (group, address) {
+        (IpAddr::V4(group), SocketAddr::V4(_)) => {
+            let any = std::net::Ipv4Addr::UNSPECIFIED;
+            socket.join_multicast_v4(&group, &options.interface.unwrap_or(any))
+        }
+        (IpAddr::V6(group), SocketAddr::V6(address)) => {
+            socket.join_multicast_v6(&group, address.scope_id())
+        }
+        // The options were checked.
+        _ => Err(ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// Both ends hold it: the loop's and the test's.
+pub(crate) type SharedWire = Rc<RefCell<Wire>>;
+
+/// A socket's behaviour without a socket, for the testing module.
+#[derive(Default)]
+pub(crate) struct Wire {
+    /// What comes: datagrams, and errors between them.
+    pub(crate) inbound: VecDeque<Result<(SocketAddr, Vec<u8>), ErrorKind>>,
+    pub(crate) outbound: Vec<(SocketAddr, Vec<u8>)>,
+    /// Datagrams that the kernel still takes; none for any number.
+    pub(crate) room: Option<usize>,
+    /// What sending fails with.
+    pub(crate) refusal: Option<ErrorKind>,
+    /// Edges to be delivered.
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+}
+
+impl Wire {
+    fn send_to(&mut self, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+        if let Some(refusal) = self.refusal {
+            return Err(refusal.into());
+        }
+        if bytes.len() > LARGEST {
+            return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+        }
+        match &mut self.room {
+            Some(0) => return Err(ErrorKind::WouldBlock.into()),
+            Some(room) => *room -= 1,
+            None => {}
+        }
+        self.outbound.push((to, bytes.to_vec()));
+        Ok(())
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        let (from, bytes) = self.inbound.pop_front().ok_or(ErrorKind::WouldBlock)??;
+        let count = bytes.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&bytes[..count]);
+        Ok((count, from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn options_reach_the_socket() {
+        let options = DatagramOptions {
+            interface: Some(Ipv4Addr::LOCALHOST),
+            multicast_ttl: 7,
+            multicast_loop: false,
+            broadcast: true,
+            ..DatagramOptions::default()
+        };
+        let socket = open(SocketAddr::from(([127, 0, 0, 1], 0)), &options).unwrap();
+        assert_eq!(socket.multicast_if_v4().unwrap(), Ipv4Addr::LOCALHOST);
+        assert_eq!(socket.multicast_ttl_v4().unwrap(), 7);
+        assert!(!socket.multicast_loop_v4().unwrap() && socket.broadcast().unwrap());
+        assert!(!socket.reuse_address().unwrap());
+
+        let shared = DatagramOptions { shared: true, ..options };
+        let socket = open("[::1]:0".parse().unwrap(), &shared).unwrap();
+        assert_eq!(socket.multicast_hops_v6().unwrap(), 7);
+        assert!(!socket.multicast_loop_v6().unwrap() && socket.broadcast().unwrap());
+        assert!(socket.reuse_address().unwrap());
+
+        let usual = DatagramOptions::default();
+        let socket = open(SocketAddr::from(([127, 0, 0, 1], 0)), &usual).unwrap();
+        assert_eq!(socket.multicast_ttl_v4().unwrap(), 1);
+        assert!(socket.multicast_loop_v4().unwrap() && !socket.broadcast().unwrap());
+    }
+}

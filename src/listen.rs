@@ -1,0 +1,73 @@
+use crate::{Address, Error, Networks, ToAddress};
+
+/// Where to listen, and who may come: for [`Reactor::listen`](crate::Reactor::listen) where an
+/// address alone does not say enough.
+///
+/// ```
+/// use reactor::{Listen, Reactor};
+/// # let path = std::env::temp_dir().join(format!("reactor-doc-{}.sock", std::process::id()));
+/// # let shout = reactor::Callbacks::new();
+///
+/// let mut reactor = Reactor::new()?;
+/// let inside = Listen::at("0.0.0.0:0")?.allow("127.0.0.0/8,192.168.0.0/16".parse()?);
+/// let service = reactor.listen(inside, shout)?;
+/// // The same handler for those of our group, over a Unix socket.
+/// reactor.bind(&service, Listen::at(path.as_path())?.unix_mode(0o660))?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Listen {
+    pub(crate) address: Address,
+    pub(crate) unix_mode: Option<u32>,
+    pub(crate) allow: Option<Networks>,
+}
+
+impl Listen {
+    /// Listens there; whoever reaches it may come.
+    ///
+    /// # Errors
+    /// [`Error::Address`] where text is no address.
+    pub fn at(address: impl ToAddress) -> Result<Listen, Error> {
+        Ok(Listen { address: address.to_address()?, unix_mode: None, allow: None })
+    }
+
+    /// The permissions of a Unix socket's file, as `0o660`: who may write to it may connect. It
+    /// is never more open than that, not while it is made either. Without it the process's umask
+    /// decides. It says nothing about TCP.
+    ///
+    /// More than `0o777` is [`Error::Listen`] when it is listened on.
+    pub fn unix_mode(self, mode: u32) -> Listen {
+        Listen { unix_mode: Some(mode), ..self }
+    }
+
+    /// Only who comes from one of these networks is served. The others are closed without a word
+    /// before the handler hears of them, and count as [refused](crate::Counters::refused). Over
+    /// Unix sockets, where there are no such addresses, it says nothing.
+    ///
+    /// An address is no proof of who it is: it keeps out whoever cannot send from one of these.
+    pub fn allow(self, networks: Networks) -> Listen {
+        Listen { allow: Some(networks), ..self }
+    }
+}
+
+/// What [`Reactor::listen`](crate::Reactor::listen) takes: all that is an address to
+/// [`connect`](crate::Reactor::connect) too, or a [`Listen`].
+pub trait ToListen {
+    /// Where to listen and how.
+    ///
+    /// # Errors
+    /// [`Error::Address`] where text is not an address.
+    fn to_listen(self) -> Result<Listen, Error>;
+}
+
+impl<T: ToAddress> ToListen for T {
+    fn to_listen(self) -> Result<Listen, Error> {
+        Listen::at(self)
+    }
+}
+
+impl ToListen for Listen {
+    fn to_listen(self) -> Result<Listen, Error> {
+        Ok(self)
+    }
+}

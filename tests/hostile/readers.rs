@@ -1,0 +1,87 @@
+//! Clients that do not read.
+
+use std::io::Write;
+
+use crate::swarm::{at_once, narrow, size, will_reset};
+use crate::util::Client;
+use crate::victim::{GIVE_BACK, Victim};
+
+/// A thousand that never read what is said in the room, and some that do.
+#[test]
+fn a_thousand_readers_that_never_read() {
+    let options = ["--max-total-output", "32M", "--rate", "1000000"];
+    let victim = Victim::start_after(GIVE_BACK, &["presence"], &options);
+    let count = at_once(size(1_000, 8_000));
+    let deaf: Vec<_> = (0..count).map(|number| narrow(victim.addr("presence"), number)).collect();
+    deaf.iter().for_each(will_reset);
+    let mut readers: Vec<_> = (0..10).map(|_| Client::connect(victim.addr("presence"))).collect();
+    for reader in &mut readers {
+        while !reader.line().starts_with("  Shutdown") {}
+        reader.send("HELLO reader\n");
+    }
+    // What has been said until the last one was there.
+    readers[9].send("SAY begin\n");
+    for reader in &mut readers {
+        while reader.line() != "reader says: begin\n" {}
+    }
+    let text = "x".repeat(8_000);
+    let mut said = 0;
+    let mut gone = 0;
+    // The tiny windows of the deaf are full after some; then it is the server that keeps it.
+    while said < size(60, 400) {
+        readers[0].send(format!("SAY {said} {text}\n"));
+        let expected = format!("reader says: {said} {text}\n");
+        for reader in &mut readers {
+            loop {
+                let line = reader.line();
+                if line == expected {
+                    break;
+                }
+                assert_eq!(line, "An anonymous user has left the room.\n");
+                gone += 1;
+            }
+        }
+        said += 1;
+    }
+    assert!(gone > 0, "the budget was never used up");
+    // Capacity is more than content; and one turn's copies come before the budget is looked at.
+    assert!(victim.peak() < 3 * (32 << 20), "{} bytes", victim.peak());
+    drop((deaf, readers));
+    victim.is_well(&format!("{count} readers that never read {said} lines of 8 kB"), 24 << 20);
+    let log = victim.ends();
+    assert!(log.contains("max_total_output"), "{log}");
+}
+
+/// Those who do not read the answers to their own questions: they are held back, not closed.
+#[test]
+fn questions_without_reading_the_answers() {
+    let victim = Victim::start(&["presence", "roulette2"], &[]);
+    let count = at_once(size(50, 500));
+    let mut clients = Vec::new();
+    for number in 0..count {
+        let (_, addr) = &victim.services()[number % 2];
+        let client = narrow(*addr, number);
+        will_reset(&client);
+        client.set_nonblocking(true).unwrap();
+        clients.push((client, 0));
+    }
+    let questions = "WHO\nHELP\n".repeat(1_000);
+    let mut stuck = 0;
+    while stuck < 20 {
+        stuck += 1;
+        for (client, sent) in &mut clients {
+            if let Ok(more) = client.write(questions.as_bytes()) {
+                *sent += more;
+                stuck = 0;
+            }
+        }
+        victim.serves_the_polite();
+        let sent: usize = clients.iter().map(|(_, sent)| sent).sum();
+        assert!(sent < count * (16 << 20), "nothing holds them back");
+    }
+    let most = count * 2 * (256 << 10) + (16 << 20);
+    assert!(victim.peak() < most, "{} bytes", victim.peak());
+    drop(clients);
+    victim.is_well(&format!("{count} that ask and never read the answers"), 16 << 20);
+    victim.ends();
+}

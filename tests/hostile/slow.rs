@@ -1,0 +1,73 @@
+//! Clients that take their time.
+
+use std::io::{Read, Write};
+
+use crate::swarm::{at_once, join, size, will_reset};
+use crate::util::Client;
+use crate::victim::{GIVE_BACK, Victim};
+
+/// Slowloris, twenty times as fast: a line not finished in 3 s instead of 60, a byte every few
+/// seconds instead of every minute. None of them is idle, and none of them gets anywhere.
+#[test]
+fn slowloris() {
+    let victim = Victim::start(&["echo"], &["--line-timeout", "3s", "--max-connections", "12000"]);
+    let count = at_once(size(10_000, 12_000));
+    let mut polite = Client::connect(victim.addr("echo"));
+    while polite.line().starts_with("Welcome") {}
+    let mut ask = |what: &str| {
+        polite.send(format!("{what}\n"));
+        polite.expect(format!("> {}\n", what.to_uppercase()));
+    };
+    let mut clients = Vec::new();
+    for number in 0..count {
+        let mut client = join(victim.addr("echo"), number);
+        client.write_all(b"x").unwrap();
+        clients.push(client);
+        if number % 100 == 0 {
+            ask("between them");
+        }
+    }
+    for client in &mut clients {
+        // It may be gone by now.
+        let _ = client.write_all(b"x");
+    }
+    ask("among them");
+    for client in &mut clients {
+        // Who went on after it was told that it is too late is told again by a reset.
+        will_reset(client);
+        let mut said = Vec::new();
+        let _ = client.read_to_end(&mut said);
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.ends_with("not finished in time (limit 3 s)\n"), "{said}");
+    }
+    ask("after them");
+    assert!(victim.peak() < 24 << 20, "{} bytes for {count} clients", victim.peak());
+    drop((clients, polite));
+    victim.is_well(&format!("slowloris, {count} clients"), 8 << 20);
+    victim.ends();
+}
+
+/// Each a line of almost the limit that never ends: what a service may hold of unfinished lines.
+#[test]
+fn unfinished_lines() {
+    let victim = Victim::start_after(GIVE_BACK, &["echo", "presence"], &["--max-line", "64K"]);
+    let count = at_once(size(2_000, 9_000));
+    let line = vec![b'x'; 65_000];
+    let mut clients = Vec::new();
+    for number in 0..count {
+        let (_, addr) = victim.services()[number % 2];
+        let mut client = join(addr, number);
+        // In pieces, as it comes from afar: a buffer that doubles has the most to waste.
+        for piece in line.chunks(33_000) {
+            client.write_all(piece).unwrap();
+        }
+        will_reset(&client);
+        clients.push(client);
+    }
+    victim.serves_the_polite();
+    let most = count * 2 * 65_536 + (8 << 20);
+    assert!(victim.peak() < most, "{} bytes for {count} clients", victim.peak());
+    drop(clients);
+    victim.is_well(&format!("unfinished lines, {count} of 65 kB"), 8 << 20);
+    victim.ends();
+}

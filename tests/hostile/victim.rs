@@ -1,0 +1,151 @@
+//! The program under attack, and what must be so afterwards.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use crate::program::{Program, REACTOR};
+use crate::swarm::{Turn, turn};
+use crate::util::{Client, until};
+
+const ECHO: &str = "Welcome to the Reactor Server.\n\
+                    Send me text lines and conclude with the BYE command.\n";
+const ROULETTE: &str = "Hello. Online HELP is available. Will you find it?\n";
+
+/// What glibc's allocator frees in between it keeps for the next time, and only the program can
+/// give it back. Where much is allocated in small pieces this makes it show.
+pub const GIVE_BACK: &str = "export GLIBC_TUNABLES=glibc.malloc.mmap_threshold=32768";
+
+pub struct Victim {
+    program: Program,
+    services: Vec<(String, SocketAddr)>,
+    /// Descriptors and resident bytes before the attack.
+    before: (usize, usize),
+    _turn: Option<Turn>,
+}
+
+impl Victim {
+    /// `reactor serve` of these services, each at a free port, with these options.
+    pub fn start(services: &[&str], options: &[&str]) -> Victim {
+        Victim::start_after("true", services, options)
+    }
+
+    /// The same, after a line of shell.
+    pub fn start_after(shell: &str, services: &[&str], options: &[&str]) -> Victim {
+        let turn = turn();
+        let targets: Vec<String> = services.iter().map(|name| format!("{name}=0")).collect();
+        let args: Vec<&str> =
+            targets.iter().map(String::as_str).chain(options.iter().copied()).collect();
+        let program = Program::serve_after(shell, &args);
+        let addrs = services.iter().map(|name| ((*name).to_owned(), program.addr(name)));
+        let addrs = addrs.collect();
+        Victim::new(program, addrs, Some(turn))
+    }
+
+    /// `reactor forward` to the first service of this one.
+    pub fn forwarder(&self) -> Victim {
+        let (service, target) = &self.services[0];
+        let mut command = Command::new(REACTOR);
+        let program = Program::spawn(command.args(["forward", "0"]).arg(target.to_string()));
+        let addr = program.addr("forward");
+        Victim::new(program, vec![(service.clone(), addr)], None)
+    }
+
+    fn new(program: Program, services: Vec<(String, SocketAddr)>, turn: Option<Turn>) -> Victim {
+        let mut victim = Victim { program, services, before: (0, 0), _turn: turn };
+        // The first clients make it allocate what it keeps.
+        victim.serves_the_polite();
+        victim.before = (victim.descriptors(), victim.resident());
+        victim
+    }
+
+    pub fn addr(&self, service: &str) -> SocketAddr {
+        self.services.iter().find(|(name, _)| name == service).expect("not served").1
+    }
+
+    pub fn services(&self) -> &[(String, SocketAddr)] {
+        &self.services
+    }
+
+    pub fn wait_for_log(&self, words: &str) -> String {
+        self.program.wait_for_log(words)
+    }
+
+    fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.program.pid())).unwrap().count()
+    }
+
+    /// A number of kilobytes that the kernel tells of the process, in bytes.
+    fn status(&self, field: &str) -> usize {
+        let path = format!("/proc/{}/status", self.program.pid());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find(|line| line.starts_with(field)).expect("no such field");
+        let number = line.split_whitespace().nth(1).and_then(|number| number.parse::<usize>().ok());
+        number.expect("no number") * 1024
+    }
+
+    pub fn resident(&self) -> usize {
+        self.status("VmRSS:")
+    }
+
+    /// What the attack has made resident at the most.
+    pub fn peak(&self) -> usize {
+        self.status("VmHWM:").saturating_sub(self.before.1)
+    }
+
+    /// A fresh client of each service is served as ever.
+    pub fn serves_the_polite(&self) {
+        for (service, addr) in &self.services {
+            let mut client = Client::connect(*addr);
+            match service.as_str() {
+                "echo" => {
+                    client.expect(ECHO);
+                    client.send("hello\nbye\n");
+                    assert_eq!(client.rest(), b"> HELLO\n> BYE\n");
+                }
+                "time" => assert!(client.line().starts_with("{'time' : '")),
+                "presence" => {
+                    while client.line() != "  Shutdown server with 'KILL'\n" {}
+                    client.send("HELLO polite\nBYE\n");
+                    let said = String::from_utf8(client.rest()).unwrap();
+                    assert!(said.contains("polite is about to leave the room.\n"), "{said}");
+                }
+                _ => {
+                    client.expect(ROULETTE);
+                    client.send("INFO\nBYE\n");
+                    let said = String::from_utf8(client.rest()).unwrap();
+                    assert!(said.contains("numberOfStudents"), "{said}");
+                }
+            }
+        }
+    }
+
+    /// After the attack: the polite are served, the descriptors are given back, and so is the
+    /// memory but for `kept` bytes, which is what tables and the allocator may keep.
+    pub fn is_well(&self, attack: &str, kept: usize) {
+        self.serves_the_polite();
+        let (descriptors, resident) = self.before;
+        until("its descriptors are given back", || self.descriptors() <= descriptors);
+        let now = self.resident();
+        println!(
+            "{attack}: peak {:.1} MiB more, afterwards {:.1} MiB more (at most {:.1}), {} descriptors",
+            mib(self.peak()),
+            mib(now.saturating_sub(resident)),
+            mib(kept),
+            self.descriptors(),
+        );
+        assert!(now <= resident + kept, "{attack}: {} MiB are kept", mib(now - resident));
+    }
+
+    /// Shuts it down: gracefully, without a panic on its way. Gives the log.
+    pub fn ends(self) -> String {
+        self.program.signal("TERM");
+        let (code, _, log) = self.program.end();
+        assert!(!log.contains("panicked"), "{log}");
+        assert_eq!(code, 0, "{log}");
+        log
+    }
+}
+
+fn mib(bytes: usize) -> f64 {
+    bytes as f64 / 1048576.0
+}
