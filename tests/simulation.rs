@@ -18,7 +18,7 @@ use std::env;
 
 use allocation_counter::measure;
 
-use world::models::{Echo, Model, Presence, Puppet, Roulette, Time};
+use world::models::{Echo, Forward, Model, Presence, Puppet, Roulette, Time};
 use world::{Choices, History, World};
 
 /// How many seeds each service is tried with when nobody says it.
@@ -115,6 +115,11 @@ fn presence() {
 #[test]
 fn roulette() {
     nothing_is_lost_repeated_reordered_or_left_over::<Roulette>();
+}
+
+#[test]
+fn forward() {
+    nothing_is_lost_repeated_reordered_or_left_over::<Forward>();
 }
 
 #[test]

@@ -46,6 +46,7 @@ enum Stage {
 /// What is known of one connection.
 struct Record {
     stage: Stage,
+    opened: bool,
     /// Sent by the client and not taken by the handler.
     input: Queue,
     /// The client has ended its side.
@@ -222,7 +223,7 @@ impl Book {
         let clock = self.clock;
         let record = self.records.entry(id).or_insert_with(Record::new);
         let stage = std::mem::replace(&mut record.stage, Stage::Open);
-        record.moved = clock;
+        (record.moved, record.opened) = (clock, true);
         self.open += 1;
         if stage != Stage::Dialled {
             self.complain(format!("{id} opened though {stage:?}"));
@@ -303,7 +304,8 @@ impl Book {
                 Ok(())
             }
             (Stage::Ending(Some(given)), _) if given == reason => Ok(()),
-            (Stage::Ending(Some(_)), _) => Err("another reason was given"),
+            // The loop was faster, by a moment.
+            (Stage::Ending(Some(_)), _) if !patience.is_zero() => Err("another reason was given"),
             (_, reason) => record.was_ended_for(reason, stopping, limits),
         };
         self.open -= usize::from(stage == Stage::Open);
@@ -321,6 +323,28 @@ impl Book {
     /// Whether it is neither gone nor closing.
     pub fn is_open(&self, id: ConnId) -> bool {
         self.records.get(&id).is_some_and(|record| record.stage == Stage::Open)
+    }
+
+    /// Whether it is open or about to be.
+    pub fn is_there(&self, id: ConnId) -> bool {
+        let there = |record: &Record| matches!(record.stage, Stage::Open | Stage::Dialled);
+        self.records.get(&id).is_some_and(there)
+    }
+
+    /// Whether the service was told of the end of its input.
+    pub fn heard_all(&self, id: ConnId) -> bool {
+        self.records.get(&id).is_some_and(|record| record.eof_told)
+    }
+
+    /// Whether the service was told of its end.
+    pub fn is_closed(&self, id: ConnId) -> bool {
+        let closed = |record: &Record| matches!(record.stage, Stage::Closed(_));
+        self.records.get(&id).is_some_and(closed)
+    }
+
+    /// Bytes that it has still to get.
+    pub fn due(&self, id: ConnId) -> usize {
+        self.records.get(&id).map_or(0, |record| record.due.rest().len())
     }
 
     /// Whether the service has not ended its side.
@@ -498,6 +522,7 @@ impl Record {
     fn new() -> Record {
         Record {
             stage: Stage::Dialled,
+            opened: false,
             input: Queue::default(),
             ended: false,
             eof_told: false,
@@ -557,10 +582,9 @@ impl Record {
             CloseReason::SlowConsumer => {
                 (self.due.rest().len() > limits.soft_output, "it was not slow")
             }
-            CloseReason::ConnectTimeout => (
-                self.stage == Stage::Dialled && self.still >= limits.connect_timeout,
-                "it had more time",
-            ),
+            CloseReason::ConnectTimeout => {
+                (!self.opened && self.still >= limits.connect_timeout, "it had more time")
+            }
             CloseReason::Error(error) => {
                 let known = self.errors.contains(&error);
                 let broken = error == ErrorKind::BrokenPipe && !self.errors.is_empty();

@@ -172,9 +172,8 @@ impl<M: Model> World<M> {
         }
         let number = self.choices.below(self.peers.len());
         let (client, id) = (self.peers[number].client, self.peers[number].id);
-        if self.peers[number].dialled && self.choices.once_in(2) {
-            self.peers[number].dialled = false;
-            return self.server.answer(client);
+        if self.peers[number].dialled {
+            return self.answer(number);
         }
         match self.choices.below(24) {
             0..12 => self.talk(number),
@@ -219,12 +218,40 @@ impl<M: Model> World<M> {
     fn connect(&mut self) {
         let client = self.server.connect();
         self.meet(client, false);
+        self.meet_dialled();
+    }
+
+    /// Whoever the service has dialled is one more client.
+    fn meet_dialled(&mut self) {
+        for (_, client) in self.server.dialled() {
+            let id = self.server.id(client);
+            let Watched { model, book, .. } = self.server.handler_mut();
+            book.dialled(id);
+            model.dialled(book, id);
+            self.meet(client, true);
+        }
     }
 
     fn meet(&mut self, client: Client, dialled: bool) {
         let id = self.server.id(client);
         self.connections += 1;
         self.peers.push(Peer { client, id, talk: VecDeque::new(), ended: false, dialled });
+    }
+
+    /// It is being dialled: it accepts, refuses, or does nothing about it yet.
+    fn answer(&mut self, number: usize) {
+        let Peer { client, id, dialled, .. } = &mut self.peers[number];
+        match self.choices.below(5) {
+            0..3 => {
+                *dialled = false;
+                self.server.answer(*client);
+            }
+            3 => {
+                self.server.handler_mut().book.breaks(*id, ErrorKind::ConnectionRefused);
+                self.server.refuse(*client, ErrorKind::ConnectionRefused);
+            }
+            _ => {}
+        }
     }
 
     fn faults(&mut self) -> Vec<Fault> {
@@ -279,18 +306,19 @@ impl<M: Model> World<M> {
     /// One turn, after which the clients read; says whether there was anything to do.
     fn turn(&mut self) -> Result<bool, String> {
         let worked = self.server.turn();
-        for (_, client) in self.server.dialled() {
-            let id = self.server.id(client);
-            self.server.handler_mut().book.dialled(id);
-            self.meet(client, true);
-        }
+        self.meet_dialled();
         for peer in &self.peers {
             let mut got = self.server.sent(peer.client);
             let Watched { model, book, .. } = self.server.handler_mut();
             model.plain(&mut got);
             book.received(peer.id, &got);
         }
-        self.server.handler_mut().book.after_turn();
+        let left_over = self.server.left_over();
+        let Watched { model, book, .. } = self.server.handler_mut();
+        book.after_turn();
+        if left_over.0 == 0 && left_over.1 != model.service_timers() {
+            book.complain(format!("{} timers of nobody", left_over.1));
+        }
         let server = &mut self.server;
         self.peers.retain(|peer| {
             let gone = server.closed(peer.client).is_some() && server.forget(peer.client);
@@ -320,7 +348,12 @@ impl<M: Model> World<M> {
     /// Nothing disturbs any more: everybody is heard and gets everything.
     fn rest(&mut self) -> Result<(), String> {
         for number in 0..self.peers.len() {
-            self.server.take_only(self.peers[number].client, None);
+            let Peer { client, dialled, .. } = self.peers[number];
+            if dialled {
+                self.peers[number].dialled = false;
+                self.server.answer(client);
+            }
+            self.server.take_only(client, None);
             self.feed(number, usize::MAX);
         }
         self.turns()?;
@@ -367,6 +400,10 @@ impl<M: Model> World<M> {
         for _ in 0..3 {
             self.pass(Duration::from_secs(60));
             self.turns()?;
+        }
+        let book = &self.server.handler().book;
+        if let Some(peer) = self.peers.iter().find(|peer| book.is_closed(peer.id)) {
+            return Err(format!("{} still lingers", peer.id));
         }
         (0..self.peers.len()).for_each(|number| self.reset(number));
         self.nobody_is_left()

@@ -129,7 +129,7 @@ impl<M: Model> Handler for Watched<M> {
         let id = cx.id();
         self.book.closed(id, reason);
         self.sync(cx);
-        self.model.closed(&mut self.book, id);
+        self.model.closed(&mut self.book, id, reason);
         self.service.on_close(cx, reason);
         self.may_panic(None);
     }

@@ -1,6 +1,7 @@
 //! What each service must say, written from its protocol.
 
 mod echo;
+mod forward;
 mod presence;
 mod puppet;
 mod roulette;
@@ -12,6 +13,7 @@ use super::book::Book;
 use super::choices::Choices;
 
 pub use echo::Echo;
+pub use forward::Forward;
 pub use presence::Presence;
 pub use puppet::Puppet;
 pub use roulette::Roulette;
@@ -38,6 +40,9 @@ pub trait Model: Sized {
         None
     }
 
+    /// The service has dialled out.
+    fn dialled(&mut self, _book: &mut Book, _id: ConnId) {}
+
     fn opened(&mut self, book: &mut Book, id: ConnId);
 
     fn line(&mut self, _book: &mut Book, _id: ConnId, _line: &[u8]) {}
@@ -51,7 +56,7 @@ pub trait Model: Sized {
         book.ends(id, CloseReason::Closed);
     }
 
-    fn closed(&mut self, _book: &mut Book, _id: ConnId) {}
+    fn closed(&mut self, _book: &mut Book, _id: ConnId, _reason: CloseReason) {}
 
     fn timer(&mut self, book: &mut Book, id: ConnId) {
         book.complain(format!("{id}: a timer that nobody set"));
@@ -71,6 +76,11 @@ pub trait Model: Sized {
     /// What should have happened by now, when nothing is left to do.
     fn overdue(&self, _book: &Book) -> Option<String> {
         None
+    }
+
+    /// Timers of the service itself that are still to come.
+    fn service_timers(&self) -> usize {
+        0
     }
 
     /// Makes what differs from run to run the same.

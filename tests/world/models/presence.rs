@@ -83,7 +83,7 @@ impl Model for Presence {
         }
     }
 
-    fn closed(&mut self, book: &mut Book, id: ConnId) {
+    fn closed(&mut self, book: &mut Book, id: ConnId, _reason: CloseReason) {
         book.say_all(format!("{} has left the room.\n", self.name(id)));
         self.names.remove(&id);
     }

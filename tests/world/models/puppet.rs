@@ -337,7 +337,7 @@ impl Model for Puppet {
         }
     }
 
-    fn closed(&mut self, _book: &mut Book, id: ConnId) {
+    fn closed(&mut self, _book: &mut Book, id: ConnId, _reason: CloseReason) {
         self.wishes.remove(&id);
     }
 
@@ -353,6 +353,10 @@ impl Model for Puppet {
         }
         let ticks = self.ticks.iter().any(|(due, _)| late(due));
         ticks.then(|| "a timer of the service".to_owned())
+    }
+
+    fn service_timers(&self) -> usize {
+        self.ticks.len()
     }
 
     fn left_over(&self) -> usize {

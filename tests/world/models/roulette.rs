@@ -118,7 +118,7 @@ impl Model for Roulette {
         book.say(id, reply + "\n");
     }
 
-    fn closed(&mut self, _book: &mut Book, id: ConnId) {
+    fn closed(&mut self, _book: &mut Book, id: ConnId, _reason: CloseReason) {
         self.guests.remove(&id);
     }
 

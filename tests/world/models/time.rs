@@ -65,7 +65,7 @@ impl Model for Time {
 
     fn eof(&mut self, _book: &mut Book, _id: ConnId) {}
 
-    fn closed(&mut self, _book: &mut Book, id: ConnId) {
+    fn closed(&mut self, _book: &mut Book, id: ConnId, _reason: CloseReason) {
         self.clients.remove(&id);
     }
 
