@@ -3,10 +3,10 @@
 
 mod access;
 mod announce;
-mod args;
+pub(crate) mod args;
 mod descriptors;
 mod discover;
-mod failure;
+pub(crate) mod failure;
 mod forward;
 mod load;
 mod log;
