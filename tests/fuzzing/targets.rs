@@ -1,6 +1,8 @@
 //! What is fuzzed: each of these takes any bytes, and panics where a promise is broken. libFuzzer
 //! calls them (see `fuzz/`), and so do the tests beside this.
 
+#![allow(unreachable_pub, reason = "the fuzzers are a crate of their own")]
+
 use clap::Parser;
 use reactor::testing::Harness;
 use reactor::{Address, CloseReason, ConnId, Context, Handler, Limits, Networks};
@@ -9,6 +11,9 @@ use crate::cli::args::{Args, Command};
 use crate::cli::failure::Failure;
 use crate::world::models::Model;
 use crate::world::{Choices, World};
+
+/// Bytes of input that are tried: the smallest budgets make thousands of turns of it.
+const LONGEST: usize = 20_000;
 
 /// Remembers the lines, and how it ended.
 #[derive(Default)]
@@ -34,10 +39,11 @@ impl Handler for Listener {
 /// first eight bytes say which pieces, budgets and limit.
 pub fn framing(data: &[u8]) {
     let Some((shape, input)) = data.split_at_checked(8) else { return };
+    let input = &input[..input.len().min(LONGEST)];
     let limits = Limits {
         max_line: [1, 10, 4096, 1 << 16][usize::from(shape[0] % 4)],
-        bytes_per_turn: [1, 5, 4097, 1 << 16][usize::from(shape[1] % 4)],
-        lines_per_turn: [1, 3, 1024][usize::from(shape[2] % 3)],
+        bytes_per_turn: [8, 100, 4097, 1 << 16][usize::from(shape[1] % 4)],
+        lines_per_turn: [4, 20, 1024][usize::from(shape[2] % 3)],
         ..Limits::default()
     };
     let max_line = limits.max_line;

@@ -79,6 +79,8 @@ struct Record {
     unfinished: Duration,
     /// Since when nothing is handled and said any more.
     ending: Duration,
+    /// When the service was told of its end.
+    closed: Duration,
 }
 
 /// All that must hold, and whether it did.
@@ -309,7 +311,7 @@ impl Book {
             (_, reason) => record.was_ended_for(reason, stopping, limits),
         };
         self.open -= usize::from(stage == Stage::Open);
-        record.stage = Stage::Closed(reason);
+        (record.stage, record.closed) = (Stage::Closed(reason), clock);
         if let Err(why) = why {
             let errors = &record.errors;
             let all = format!("{id} closed with {reason:?}: {why}; {stage:?}, {errors:?}");
@@ -336,10 +338,11 @@ impl Book {
         self.records.get(&id).is_some_and(|record| record.eof_told)
     }
 
-    /// Whether the service was told of its end.
-    pub fn is_closed(&self, id: ConnId) -> bool {
-        let closed = |record: &Record| matches!(record.stage, Stage::Closed(_));
-        self.records.get(&id).is_some_and(closed)
+    /// How long ago the service was told of its end.
+    pub fn closed_for(&self, id: ConnId) -> Option<Duration> {
+        let record = self.records.get(&id)?;
+        let closed = matches!(record.stage, Stage::Closed(_));
+        closed.then(|| self.clock - record.closed)
     }
 
     /// Bytes that it has still to get.
@@ -540,6 +543,7 @@ impl Record {
             begun: Duration::ZERO,
             unfinished: Duration::ZERO,
             ending: Duration::ZERO,
+            closed: Duration::ZERO,
         }
     }
 

@@ -345,10 +345,21 @@ impl<M: Model> World<M> {
     fn turns(&mut self) -> Result<(), String> {
         for _ in 0..MOST_TURNS {
             if !self.turn()? {
-                return Ok(());
+                return self.nobody_overstays();
             }
         }
         Err("the loop spins".to_owned())
+    }
+
+    /// Whoever does not close its side is let go in time.
+    fn nobody_overstays(&mut self) -> Result<(), String> {
+        self.forget();
+        let book = &self.server.handler().book;
+        let closed_for = |peer: &Peer| book.closed_for(peer.id).unwrap_or_default();
+        match self.peers.iter().find(|peer| closed_for(peer) > book.limits.linger) {
+            Some(peer) => Err(format!("{} still lingers", peer.id)),
+            None => Ok(()),
+        }
     }
 
     // ---- What must hold at the end ----
@@ -386,6 +397,7 @@ impl<M: Model> World<M> {
     /// Everybody leaves in a way of its own.
     fn leave(&mut self) -> Result<(), String> {
         if !M::LAST_LINE.is_empty() {
+            self.server.handler_mut().panics = None;
             self.connect();
             let number = self.peers.len() - 1;
             self.peers[number].talk.extend(format!("{}\n", M::LAST_LINE).bytes());
@@ -408,11 +420,6 @@ impl<M: Model> World<M> {
         for _ in 0..3 {
             self.pass(Duration::from_secs(60));
             self.turns()?;
-        }
-        self.forget();
-        let book = &self.server.handler().book;
-        if let Some(peer) = self.peers.iter().find(|peer| book.is_closed(peer.id)) {
-            return Err(format!("{} still lingers", peer.id));
         }
         (0..self.peers.len()).for_each(|number| self.reset(number));
         self.nobody_is_left()
