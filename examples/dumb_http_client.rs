@@ -29,8 +29,8 @@ impl Handler for Dumb<'_> {
     /// Bytes, not lines: an answer may hold anything, and its last line may have no end.
     fn on_bytes(&mut self, cx: &mut Context<'_, ()>, bytes: &[u8]) -> usize {
         let mut stdout = io::stdout();
-        if stdout.write_all(bytes).and_then(|()| stdout.flush()).is_err() {
-            // Nobody reads what it prints.
+        if let Err(error) = stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            eprintln!("cannot print the answer: {error}");
             cx.close();
         }
         bytes.len()

@@ -1,13 +1,13 @@
 //! A listener under edge triggers: accepted until WouldBlock, and not lost when it cannot be.
 
 use std::borrow::Cow;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::core::Core;
 use crate::id::Token;
-use crate::net::{AcceptError, Socket, Stream};
+use crate::net::{Socket, Stream};
 use crate::timer::{Nanos, Timers};
 use crate::{Address, Error, Limits, Listen, Networks};
 
@@ -20,6 +20,8 @@ pub(crate) struct Listener {
     socket: Socket,
     address: Address,
     allow: Option<Networks>,
+    #[cfg(feature = "tls")]
+    tls: Option<crate::Tls>,
     token: Token,
     /// Somebody may be waiting: set by an event, cleared by WouldBlock only.
     ready: bool,
@@ -34,14 +36,25 @@ impl Listener {
         limits: &Limits,
         core: &mut Core,
     ) -> Result<Listener, Error> {
-        let Listen { address, unix_mode, allow } = listen;
-        let mut socket = Socket::bind(&address, unix_mode, limits)?;
+        let address = listen.address;
+        let mut socket = Socket::bind(&address, listen.unix_mode, limits)?;
         let local = socket.local_addr().map_err(|error| Error::listen(&address, error))?;
         if let Some(registry) = &core.registry {
             let registered = socket.register(registry, token);
             registered.map_err(|error| Error::listen(&address, error))?;
         }
-        Ok(Listener { socket, address: local, allow, token, ready: true, stuck: None })
+        #[cfg(feature = "tls")]
+        core.add_certificate(listen.tls.as_ref());
+        Ok(Listener {
+            socket,
+            address: local,
+            allow: listen.allow,
+            #[cfg(feature = "tls")]
+            tls: listen.tls,
+            token,
+            ready: true,
+            stuck: None,
+        })
     }
 
     pub(crate) fn address(&self) -> &Address {
@@ -74,6 +87,17 @@ impl Listener {
         self.allow.as_ref().is_some_and(|allowed| !allowed.contain(peer.ip()))
     }
 
+    /// The socket's next newcomer.
+    fn next(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        let newcomer = self.socket.accept()?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let (stream, peer) = newcomer;
+            return Ok((stream.over_tls(tls.config())?, peer));
+        }
+        Ok(newcomer)
+    }
+
     /// One newcomer; none when nobody is left or nobody can be had. Those that were gone before
     /// they could be accepted are passed over, and those that may not come. `no` gives what to say
     /// to one too many.
@@ -85,7 +109,7 @@ impl Listener {
     ) -> Option<(Stream, Option<SocketAddr>)> {
         self.disarm(timers);
         for _ in 0..PASSED_OVER {
-            let error = match self.socket.accept() {
+            let error = match self.next() {
                 Ok((_, Some(peer))) if self.bars(peer) => {
                     core.count_barred(&self.address, peer);
                     continue;
@@ -101,7 +125,7 @@ impl Listener {
                 AcceptError::Gone => {}
                 AcceptError::Stuck => {
                     log::debug!("{}: accept: {error}", self.address);
-                    let nobody = core.with_reserve(|core| match self.socket.accept() {
+                    let nobody = core.with_reserve(|core| match self.next() {
                         Ok((_, Some(peer))) if self.bars(peer) => {
                             core.count_barred(&self.address, peer);
                             false
@@ -117,6 +141,7 @@ impl Listener {
                         self.ready = false;
                         return None;
                     }
+                    core.starving = true;
                     let when = core.after(RETRY);
                     timers.arm(when, self.token);
                     self.stuck = Some((when, core.freed));
@@ -125,5 +150,38 @@ impl Listener {
             }
         }
         None
+    }
+}
+
+/// What an error of `accept` means for the listener; see accept(2).
+enum AcceptError {
+    /// Nobody is waiting.
+    Drained,
+    /// That newcomer is gone; the next one may be fine.
+    Gone,
+    /// Nobody can be accepted until something is freed: no descriptor, no memory, or an error
+    /// that would only repeat.
+    Stuck,
+}
+
+impl AcceptError {
+    fn of(error: &io::Error) -> AcceptError {
+        if error.kind() == ErrorKind::WouldBlock {
+            return AcceptError::Drained;
+        }
+        match error.raw_os_error() {
+            Some(
+                libc::EINTR
+                | libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::EPERM
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENOPROTOOPT,
+            ) => AcceptError::Gone,
+            _ => AcceptError::Stuck,
+        }
     }
 }

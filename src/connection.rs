@@ -80,7 +80,8 @@ pub(crate) enum Wait {
 impl<S> Connection<S> {
     pub(crate) fn new(id: ConnId, stream: Stream, session: S, now: Nanos) -> Self {
         let mut flags = Flags::default();
-        flags.set(Flag::ReadOn, matches!(stream, Stream::Unix(_)));
+        flags.set(Flag::ReadOn, stream.may_read_short());
+        flags.set(Flag::Shaking, stream.shakes_hands());
         Connection {
             id,
             stream,
@@ -123,11 +124,17 @@ impl<S> Connection<S> {
                 self.takes_input() && (unread || untold || self.input.has_work())
             }
             State::Closing | State::Lingering => {
-                self.flags.has(Flag::Readable) && !self.flags.has(Flag::Eof)
+                let unread = self.flags.has(Flag::Readable) && !self.flags.has(Flag::Eof);
+                unread && self.stream.is_socket()
             }
             // Only an event brings a connect on.
             State::Connecting | State::Ended => false,
         }
+    }
+
+    /// Nothing of its output is left, here or encrypted in its stream.
+    pub(crate) fn all_sent(&self) -> bool {
+        self.output.is_empty() && !self.flags.has(Flag::Blocked)
     }
 
     /// Unsent bytes that others caused.
@@ -230,6 +237,9 @@ impl<S> Connection<S> {
     pub(crate) fn due(&self, limits: &Limits) -> Option<(Nanos, Wait)> {
         let after = |wait: Duration| later(self.active, wait);
         match self.state {
+            State::Connecting if self.flags.has(Flag::Shaking) => {
+                Some((after(limits.handshake_timeout), Wait::Connect))
+            }
             State::Connecting => Some((after(limits.connect_timeout), Wait::Connect)),
             State::Open => self.due_open(limits),
             State::Closing => Some((after(limits.flush_timeout), Wait::Flush)),

@@ -64,7 +64,8 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Appends to the output of every open connection of this handler, this one included.
-    /// Others that do not read it become slow consumers past [`max_output`](crate::Limits::max_output).
+    /// Others that do not read it become slow consumers past
+    /// [`max_output`](crate::Limits::max_output).
     pub fn broadcast(&mut self, bytes: impl AsRef<[u8]>) {
         self.broadcast_if(bytes, |_, _| true);
     }

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,9 +20,14 @@ use crate::{Address, ConnId, Counters};
 const STARVED_EVERY: Duration = Duration::from_secs(1);
 /// How often being full is logged, and keeping somebody out.
 const REFUSED_EVERY: Duration = Duration::from_secs(10);
+/// See [`Reactor::set_max_total_output`](crate::Reactor::set_max_total_output).
+const MAX_TOTAL_OUTPUT: usize = 1 << 30;
 
 /// From where, if that was asked for, and where to.
 pub(crate) type Dial = dyn FnMut(Option<IpAddr>, &Address) -> io::Result<Stream>;
+
+/// From an input and an output.
+pub(crate) type Adopt = dyn FnMut(BorrowedFd<'_>, BorrowedFd<'_>) -> io::Result<Stream>;
 
 pub(crate) struct Core {
     start: Instant,
@@ -29,9 +36,11 @@ pub(crate) struct Core {
     /// The last reading of the real clock.
     pub(crate) clock: Instant,
     /// None in tests, where nothing is registered.
-    pub(crate) registry: Option<mio::Registry>,
+    pub(crate) registry: Option<Rc<mio::Registry>>,
     /// What dialling out makes: sockets, but for tests.
     pub(crate) dial: Box<Dial>,
+    /// What adopting descriptors makes.
+    pub(crate) adopt: Box<Adopt>,
     pub(crate) arena: Arena,
     pub(crate) reply: Reply,
     pub(crate) serials: Serials,
@@ -49,13 +58,20 @@ pub(crate) struct Core {
     pub(crate) freed: u64,
     /// Given up for a moment when there is no other descriptor to say no with.
     reserve: Option<File>,
+    pub(crate) max_total_output: usize,
+    relieved: Nanos,
+    /// Those of all listeners, each once.
+    #[cfg(all(feature = "signals", feature = "tls"))]
+    certificates: Vec<crate::Tls>,
     starved: Nanos,
+    /// A newcomer found no descriptor: somebody who only lingers should give his up.
+    pub(crate) starving: bool,
     full: Nanos,
     barred: Nanos,
 }
 
 impl Core {
-    pub(crate) fn new(registry: Option<mio::Registry>, shared: Arc<Shared>) -> Core {
+    pub(crate) fn new(registry: Option<Rc<mio::Registry>>, shared: Arc<Shared>) -> Core {
         let clock = Instant::now();
         Core {
             start: clock,
@@ -63,6 +79,7 @@ impl Core {
             clock,
             registry,
             dial: Box::new(Stream::connect),
+            adopt: Box::new(Stream::adopt),
             arena: Arena::default(),
             reply: Reply::default(),
             serials: Serials::default(),
@@ -74,7 +91,12 @@ impl Core {
             search: Search::default(),
             freed: 0,
             reserve: File::open("/dev/null").ok(),
+            max_total_output: MAX_TOTAL_OUTPUT,
+            relieved: 0,
+            #[cfg(all(feature = "signals", feature = "tls"))]
+            certificates: Vec::new(),
             starved: 0,
+            starving: false,
             full: 0,
             barred: 0,
         }
@@ -121,6 +143,34 @@ impl Core {
         nobody
     }
 
+    /// Notes a listener's certificate, for [`reload`](Self::reload).
+    #[cfg(feature = "tls")]
+    pub(crate) fn add_certificate(&mut self, _tls: Option<&crate::Tls>) {
+        #[cfg(feature = "signals")]
+        if let Some(tls) = _tls
+            && !self.certificates.iter().any(|known| known.is(tls))
+        {
+            self.certificates.push(tls.clone());
+        }
+    }
+
+    /// Reads the certificates of all listeners again.
+    #[cfg(feature = "signals")]
+    pub(crate) fn reload(&self) {
+        #[cfg(feature = "tls")]
+        for tls in &self.certificates {
+            match tls.reload() {
+                Ok(()) => log::info!("hangup signal: {tls:?} reloaded, for those who come now"),
+                Err(error) => log::error!("hangup signal: the old certificate stays: {error}"),
+            }
+        }
+        #[cfg(feature = "tls")]
+        if !self.certificates.is_empty() {
+            return;
+        }
+        log::info!("hangup signal: nothing to reload");
+    }
+
     /// What a piece of the embedder's code gave; none where it panicked, which is counted and
     /// logged.
     pub(crate) fn caught<R>(&mut self, outcome: std::thread::Result<R>, name: &str) -> Option<R> {
@@ -129,6 +179,14 @@ impl Core {
             log::error!("{name}: a hook of the handler panicked");
         }
         outcome.ok()
+    }
+
+    /// Connections were ended for the budget of all; each is logged by itself as well.
+    pub(crate) fn relieved(&mut self) {
+        if lapsed(&mut self.relieved, self.now, REFUSED_EVERY) {
+            let most = self.max_total_output;
+            log::warn!("too much unsent output in all (max_total_output, {most} bytes): resetting");
+        }
     }
 
     /// A newcomer was turned away from a service that is full.

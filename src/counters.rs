@@ -17,6 +17,9 @@ pub struct Counters {
     /// Newcomers turned away: past `max_connections` or `max_per_peer`, out of file descriptors,
     /// or from an address that is not [allowed](crate::Listen::allow).
     pub refused: u64,
+    /// TLS handshakes that failed or took too long; those connections are among the accepted ones,
+    /// and no handler was told of them.
+    pub handshakes_failed: u64,
     /// Connections that handlers have been told of (`on_open`) and not yet of their end.
     pub open: u64,
     /// Lines handled.

@@ -35,11 +35,20 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A certificate or its key cannot be used; the reactor is as it was.
+    #[cfg(feature = "tls")]
+    #[error("{}: {why}", path.display())]
+    Certificate {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The reason and the remedy.
+        why: String,
+    },
     /// One reactor holds at most 250 services.
     #[error("too many services in one reactor (the limit is 250): use a second reactor")]
     TooManyServices,
-    /// A datagram socket was asked to listen for connections, or to dial.
-    #[error("a service of datagrams neither listens nor dials: give it a handler of its own")]
+    /// A datagram socket was asked to listen for connections, to dial, or to adopt descriptors.
+    #[error("a service of datagrams has no connections: give them a handler of their own")]
     Datagrams,
     /// The reactor is shutting down and takes nothing new.
     #[error("the reactor is shutting down")]
@@ -64,6 +73,11 @@ impl fmt::Debug for Error {
 impl Error {
     pub(crate) fn limit(name: &'static str, why: &str) -> Error {
         Error::Limit { name, why: why.to_owned() }
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn certificate(path: &std::path::Path, why: &str) -> Error {
+        Error::Certificate { path: path.to_owned(), why: why.to_owned() }
     }
 
     pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Error {

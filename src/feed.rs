@@ -25,6 +25,10 @@ impl<H: Handler> Server<H> {
             State::Closing | State::Lingering => self.throw_away(id, core, scratch),
             State::Ended => {}
         }
+        if self.pool.get(id).is_some_and(|found| found.stream.unsent()) {
+            // What was read made the stream answer by itself.
+            self.pool.mark_dirty(id.slot());
+        }
         self.pool.queue(id);
     }
 
@@ -90,8 +94,14 @@ impl<H: Handler> Server<H> {
                         offer
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        found.flags.set(Flag::Readable, false);
+                        found.flags.set(Flag::Readable, found.stream.has_more());
                         return;
+                    }
+                    Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                        // Somebody may have cut it: the last line is not to be trusted, but those
+                        // before it have their answers.
+                        found.flags.set(Flag::Eof, true);
+                        return self.pool.close(id, CloseReason::Error(error.kind()), core);
                     }
                     Err(error) => return self.pool.end(id, CloseReason::Error(error.kind())),
                 }
@@ -170,7 +180,7 @@ impl<H: Handler> Server<H> {
             Ok((count, eof)) => {
                 core.counters.bytes_in += count as u64;
                 found.flags.set(Flag::Eof, eof);
-                found.flags.set(Flag::Readable, count >= budget);
+                found.flags.set(Flag::Readable, count >= budget || found.stream.has_more());
                 if eof && found.state == State::Lingering {
                     self.pool.end(id, CloseReason::Closed);
                 }

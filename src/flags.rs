@@ -39,6 +39,8 @@ pub(crate) enum Flag {
     Outbound,
     /// Its end is to be reported though it never opened: an outbound connection that failed.
     Failed,
+    /// It was accepted and has not done its handshake: it counts, but the handler does not know.
+    Shaking,
     /// The handler asked to be told when there is room for more output.
     Drain,
 }

@@ -11,7 +11,7 @@ use crate::{Address, CloseReason, Context, Limits, ServiceContext, TimerId};
 ///
 /// The contract:
 /// 1. [`on_close`](Self::on_close) comes exactly once for every [`on_open`](Self::on_open), and
-///    once for an outbound connection that could not be had; nothing comes for a connection
+///    once for one that was dialled or adopted and could not be had; nothing comes for a connection
 ///    after it.
 /// 2. Lines come in the order they were sent, none twice, none lost before the connection's end.
 /// 3. A hook is never called from inside another: what a call to the context causes in other
@@ -72,20 +72,67 @@ pub trait Handler {
     /// [`low_water`](Limits::low_water) bytes of the output are unsent: the place to send the next
     /// piece of a long reply, and to ask again. Each piece leaves before the next is asked for, so
     /// memory stays at about `low_water` and a piece, however slow the client; and the others have
-    /// their turns in between. A piece of 64 KiB is a good size.
+    /// their turns in between. A piece of 64 KiB is a good size. It is a reply: a client that does
+    /// not read it is waited for, not taken for a slow consumer.
     ///
     /// It is about output alone: it comes as well while the connection is
     /// [paused](Context::pause), held back, or at the end of its input. After a close it does not
-    /// come any more, not even for what was asked before. Other input of the same client is
-    /// handled in between; [pause](Context::pause) the connection where its replies must not mix.
+    /// come any more, not even for what was asked before.
+    ///
+    /// **[Pause](Context::pause) the connection until the last piece.** Else its next commands are
+    /// handled in between, and their replies mix with the pieces; and a client that asks and ends
+    /// its side (`printf ... | nc -N`) gets but the first ones, since the default
+    /// [`on_eof`](Self::on_eof) closes.
+    ///
+    /// ```
+    /// use reactor::{Context, Handler};
+    ///
+    /// /// Counts to a million for everybody who says anything.
+    /// struct Count;
+    ///
+    /// /// The numbers that are still to be sent to one client.
+    /// type Left = std::ops::Range<u32>;
+    ///
+    /// fn send_piece(cx: &mut Context<'_, Left>) {
+    ///     let piece: String = cx.session().take(5_000).map(|n| format!("{n}\n")).collect();
+    ///     cx.send(piece);
+    ///     if cx.session().is_empty() {
+    ///         cx.resume(); // the next command, or the end
+    ///     } else {
+    ///         cx.pause();
+    ///         cx.request_drain();
+    ///     }
+    /// }
+    ///
+    /// impl Handler for Count {
+    ///     type Session = Left;
+    ///     type Message = ();
+    ///
+    ///     fn on_line(&mut self, cx: &mut Context<'_, Left>, _line: &[u8]) {
+    ///         *cx.session() = 0..1_000_000;
+    ///         send_piece(cx);
+    ///     }
+    ///
+    ///     fn on_drain(&mut self, cx: &mut Context<'_, Left>) {
+    ///         send_piece(cx);
+    ///     }
+    /// }
+    ///
+    /// let mut server = reactor::testing::Harness::new(Count);
+    /// let client = server.connect();
+    /// server.feed(client, "go");
+    /// server.end(client);
+    /// assert!(server.sent(client).ends_with(b"\n999998\n999999\n"));
+    /// ```
     fn on_drain(&mut self, cx: &mut Context<'_, Self::Session>) {
         let _ = cx;
     }
 
     /// The client has ended its side (it may still read), and all it sent has been handled. The
-    /// default closes after the replies have gone out; without a close the connection stays
-    /// open for output, until [`half_close`](Context::half_close) ends that too. Where an answer is still being worked out elsewhere,
-    /// [pause](Context::pause) the connection until it is there: that delays this hook too.
+    /// default closes after the replies have gone out; without a close the connection stays open
+    /// for output, until [`half_close`](Context::half_close) ends that too. Where an answer is
+    /// still being worked out elsewhere, or [streamed](Self::on_drain), [pause](Context::pause)
+    /// the connection until it is there: that delays this hook too.
     fn on_eof(&mut self, cx: &mut Context<'_, Self::Session>) {
         cx.close();
     }
@@ -117,8 +164,8 @@ pub trait Handler {
         let _ = cx;
     }
 
-    /// The last words to a client that the loop closes for a limit. Override it with nothing for a protocol that is
-    /// not text.
+    /// The last words to a client that the loop closes for a limit. Override it with nothing for
+    /// a protocol that is not text.
     fn farewell(&self, why: Farewell, limits: &Limits) -> Cow<'static, [u8]> {
         let text = match why {
             Farewell::TooManyConnections => "Too many connections, try again later\n".to_owned(),

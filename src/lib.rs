@@ -67,6 +67,7 @@
 //! | do something later | [`Context::set_timer`], [`ServiceContext::set_service_timer`] |
 //! | do blocking work, or reach the handler from another thread | [`Service::handle`], [`Handle`] |
 //! | connect outward | [`ServiceContext::connect`], [`ServiceContext::connect_from`], [`Reactor::connect`] |
+//! | talk to a terminal, a file, a child's pipes | [`ServiceContext::adopt`], [`Reactor::adopt`] |
 //! | run inside somebody else's loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
 //! | say who may connect | [`Listen`], [`Networks`] |
 //! | bound what clients may use | [`Limits`], [`DatagramOptions`], [`CloseReason`] |
@@ -93,7 +94,8 @@
 //! | --- | --- | --- |
 //! | `cli` | yes | the program `reactor`, and the two below |
 //! | `services` | with `cli` | the module `services` |
-//! | `signals` | with `cli` | `Reactor::stop_on_signals`: SIGINT and SIGTERM |
+//! | `signals` | with `cli` | `Reactor::stop_on_signals`: SIGINT and SIGTERM; `reload_on_hangup` |
+//! | `tls` | yes | `Listen::tls`; takes a C compiler to build |
 //!
 //! A library that embeds it wants `default-features = false`, and perhaps one of them. It runs on
 //! Unix with 64-bit pointers.
@@ -102,12 +104,15 @@
 
 mod accept;
 mod address;
+mod begin;
+mod budget;
 mod callbacks;
 mod connection;
 mod context;
 mod core;
 mod counters;
 mod datagram;
+mod duplex;
 mod error;
 mod exit;
 mod feed;
@@ -132,9 +137,13 @@ mod server;
 mod service_context;
 #[cfg(feature = "services")]
 pub mod services;
+#[cfg(feature = "signals")]
+mod signals;
 pub mod testing;
 pub mod text;
 mod timer;
+#[cfg(feature = "tls")]
+mod tls;
 mod watch;
 
 pub use address::{Address, ToAddress};
@@ -155,3 +164,5 @@ pub use reactor::Reactor;
 pub use reason::CloseReason;
 pub use service_context::ServiceContext;
 pub use timer::TimerId;
+#[cfg(feature = "tls")]
+pub use tls::Tls;

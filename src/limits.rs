@@ -19,7 +19,8 @@ pub struct Limits {
     /// Connections at once; dialled ones count too, from the moment they are dialled. A newcomer past it is told so in one line
     /// ([`Handler::farewell`](crate::Handler::farewell)) and closed. Connections that only
     /// [linger](Self::linger) do not count, but when there are as many sockets as this in all, a
-    /// newcomer costs the oldest of them its place. Default 10,000.
+    /// newcomer costs the oldest of them its place, and so does one that finds no descriptor.
+    /// Default 10,000.
     pub max_connections: usize,
     /// Bytes in one line, its end not counted; for a protocol on
     /// [`on_bytes`](crate::Handler::on_bytes), the bytes it may leave untaken. Past it the client
@@ -75,6 +76,9 @@ pub struct Limits {
     /// An outbound connection that is not there after this long ends with
     /// [`CloseReason::ConnectTimeout`](crate::CloseReason::ConnectTimeout). Default 10 s.
     pub connect_timeout: Duration,
+    /// A TLS handshake that is not done this long after the client was accepted is given up, with
+    /// whatever it drips in. Default 10 s.
+    pub handshake_timeout: Duration,
     /// A closing connection whose peer takes less than 16 KiB of the remaining output for this
     /// long, and not all of it, is reset with
     /// [`CloseReason::Stalled`](crate::CloseReason::Stalled). Default 30 s.
@@ -114,6 +118,7 @@ impl Default for Limits {
             keepalive: Some(Duration::from_secs(300)),
             user_timeout: None,
             connect_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(10),
             flush_timeout: Duration::from_secs(30),
             linger: Duration::from_secs(5),
             bytes_per_turn: 64 * 1024,

@@ -20,6 +20,8 @@ pub struct Listen {
     pub(crate) address: Address,
     pub(crate) unix_mode: Option<u32>,
     pub(crate) allow: Option<Networks>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::Tls>,
 }
 
 impl Listen {
@@ -28,7 +30,13 @@ impl Listen {
     /// # Errors
     /// [`Error::Address`] where text is no address.
     pub fn at(address: impl ToAddress) -> Result<Listen, Error> {
-        Ok(Listen { address: address.to_address()?, unix_mode: None, allow: None })
+        Ok(Listen {
+            address: address.to_address()?,
+            unix_mode: None,
+            allow: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        })
     }
 
     /// The permissions of a Unix socket's file, as `0o660`: who may write to it may connect. It
@@ -47,6 +55,25 @@ impl Listen {
     /// An address is no proof of who it is: it keeps out whoever cannot send from one of these.
     pub fn allow(self, networks: Networks) -> Listen {
         Listen { allow: Some(networks), ..self }
+    }
+
+    /// Speaks TLS there. The handler does not notice: it is told of a connection when the
+    /// handshake is done, and all that holds for connections holds for the plaintext.
+    ///
+    /// * A handshake has [`handshake_timeout`](crate::Limits::handshake_timeout); one that fails
+    ///   counts in [`handshakes_failed`](crate::Counters::handshakes_failed), and the handler
+    ///   hears nothing of it. Until then too it counts as a connection for the limits.
+    /// * To half-close is to say `close_notify`. A client that ends the connection without it,
+    ///   as an attacker could who cuts it, ends with
+    ///   [`ErrorKind::UnexpectedEof`](std::io::ErrorKind::UnexpectedEof): its whole lines are
+    ///   handled and answered, an unfinished last one is not.
+    /// * Newcomers that are refused are closed without their
+    ///   [`farewell`](crate::Handler::farewell), which would cost a handshake each.
+    /// * A connection takes some 8 KiB more memory, and up to 64 KiB of what it is sent lie
+    ///   encrypted beyond the reach of its limits.
+    #[cfg(feature = "tls")]
+    pub fn tls(self, tls: &crate::Tls) -> Listen {
+        Listen { tls: Some(tls.clone()), ..self }
     }
 }
 

@@ -3,17 +3,23 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry};
 
+use crate::duplex::Duplex;
 use crate::id::Token;
 use crate::pipe::Pipe;
+#[cfg(feature = "tls")]
+use crate::tls::TlsStream;
 use crate::{Address, Error, Limits};
 
 /// Newcomers that the kernel completes while the loop is busy; it caps this at `somaxconn`.
@@ -28,6 +34,11 @@ const UNSENT_IN_KERNEL: u32 = 128 * 1024;
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// One of the others, encrypted.
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream>),
+    /// No socket but two descriptors.
+    Duplex(Box<Duplex>),
     /// No socket but a test's.
     Pipe(Pipe),
     /// Connecting failed at once; the connection exists only to be told of it.
@@ -45,8 +56,13 @@ impl Stream {
         }
     }
 
+    /// Makes one of two descriptors, which stay what they are.
+    pub(crate) fn adopt(input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> io::Result<Stream> {
+        Duplex::new(input, output).map(|duplex| Stream::Duplex(Box::new(duplex)))
+    }
+
     /// Registers once, for both directions; under edge triggers nothing has to change later.
-    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(crate) fn register(&mut self, registry: &Rc<Registry>, token: Token) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         // Tells of urgent data, at which a read stops short.
         #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -54,15 +70,29 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.register(registry, token.into(), both),
             Stream::Unix(stream) => stream.register(registry, token.into(), both),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.inner_mut().register(registry, token),
+            Stream::Duplex(duplex) => duplex.register(registry, token),
             Stream::Pipe(_) | Stream::Failed => Ok(()),
         }
     }
 
-    /// Whether connecting is done: an error when it failed, false while it is under way.
+    /// Whether its input is this connection's alone, to be thrown away at a close, lest a reset
+    /// destroy what was sent. Descriptors know no resets, and what is unread in them is for whoever
+    /// reads them next.
+    pub(crate) fn is_socket(&self) -> bool {
+        !matches!(self, Stream::Duplex(_))
+    }
+
+    /// Whether connecting is done, or the handshake: an error when it failed, false while it is
+    /// under way.
     pub(crate) fn connected(&mut self) -> io::Result<bool> {
         let (error, peer) = match self {
             Stream::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
             Stream::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => return tls.shake_hands(),
+            Stream::Duplex(_) => return Ok(true),
             Stream::Pipe(pipe) => return pipe.connected(),
             Stream::Failed => return Err(io::ErrorKind::NotConnected.into()),
         };
@@ -79,6 +109,9 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.take_error().ok().flatten(),
             Stream::Unix(stream) => stream.take_error().ok().flatten(),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.inner().take_error(),
+            Stream::Duplex(duplex) => duplex.take_error(),
             Stream::Pipe(pipe) => pipe.connected().err(),
             Stream::Failed => None,
         }
@@ -96,7 +129,9 @@ impl Stream {
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
             Stream::Tcp(stream) => stream.local_addr().ok(),
-            Stream::Unix(_) | Stream::Pipe(_) | Stream::Failed => None,
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.inner().local_addr(),
+            Stream::Unix(_) | Stream::Duplex(_) | Stream::Pipe(_) | Stream::Failed => None,
         }
     }
 
@@ -104,6 +139,12 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.shutdown_write(),
+            Stream::Duplex(duplex) => {
+                duplex.shut();
+                Ok(())
+            }
             Stream::Pipe(pipe) => {
                 pipe.shut();
                 Ok(())
@@ -119,14 +160,68 @@ impl Stream {
             Stream::Tcp(stream) => {
                 let _ = socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
             }
-            Stream::Unix(_) | Stream::Failed => {}
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.inner_mut().reset(),
+            Stream::Unix(_) | Stream::Duplex(_) | Stream::Failed => {}
             Stream::Pipe(pipe) => pipe.reset(),
+        }
+    }
+
+    /// The same stream under TLS, the handshake still to be done.
+    #[cfg(feature = "tls")]
+    pub(crate) fn over_tls(self, config: Arc<rustls::ServerConfig>) -> io::Result<Stream> {
+        TlsStream::new(self, config).map(|tls| Stream::Tls(Box::new(tls)))
+    }
+
+    /// It is not open before its [`connected`](Self::connected) says so.
+    pub(crate) fn shakes_hands(&self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Stream::Tls(_) => true,
+            _ => false,
+        }
+    }
+
+    /// A read that gives less than was asked for may leave some behind.
+    pub(crate) fn may_read_short(&self) -> bool {
+        matches!(self, Stream::Unix(_) | Stream::Duplex(_)) || self.shakes_hands()
+    }
+
+    /// There may be more to read although the last read said `WouldBlock`.
+    pub(crate) fn has_more(&self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.has_more(),
+            _ => false,
+        }
+    }
+
+    /// [`flush`](Write::flush) has something to do.
+    pub(crate) fn unsent(&self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.unsent(),
+            _ => false,
+        }
+    }
+
+    /// Whether a flush has sent something since this was last asked.
+    pub(crate) fn take_moved(&mut self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.take_moved(),
+            _ => false,
         }
     }
 
     /// Says no to a newcomer. What it has sent already is read first, since unread input would
     /// turn the close into a reset; nobody waits for more, so a busy client may miss the line.
+    /// Over TLS it has no words: they would cost a handshake.
     pub(crate) fn turn_away(mut self, notice: &[u8]) {
+        #[cfg(feature = "tls")]
+        if let Stream::Tls(tls) = self {
+            return tls.into_inner().turn_away(b"");
+        }
         let mut unread = [0; 4096];
         let _ = self.write(notice);
         let _ = self.shutdown_write();
@@ -139,6 +234,9 @@ impl Read for Stream {
         match self {
             Stream::Tcp(stream) => stream.read(buf),
             Stream::Unix(stream) => stream.read(buf),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.read(buf),
+            Stream::Duplex(duplex) => duplex.read(buf),
             Stream::Pipe(pipe) => pipe.read(buf),
             Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
         }
@@ -150,13 +248,30 @@ impl Write for Stream {
         match self {
             Stream::Tcp(stream) => stream.write(buf),
             Stream::Unix(stream) => stream.write(buf),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.write(buf),
+            Stream::Duplex(duplex) => duplex.write(buf),
             Stream::Pipe(pipe) => pipe.write(buf),
             Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
+    #[cfg(feature = "tls")] // Which writes several records at once.
+    fn write_vectored(&mut self, bufs: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.write_vectored(bufs),
+            Stream::Unix(stream) => stream.write_vectored(bufs),
+            _ => self.write(bufs.iter().find(|buf| !buf.is_empty()).map_or(&[], |buf| buf)),
+        }
+    }
+
+    /// Sends what was taken for writing and is not out yet; `WouldBlock` if some must wait.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.flush(),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -327,39 +442,6 @@ impl Drop for UnixPath {
 
 fn inode(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
-}
-
-/// What an error of `accept` means for the listener; see accept(2).
-pub(crate) enum AcceptError {
-    /// Nobody is waiting.
-    Drained,
-    /// That newcomer is gone; the next one may be fine.
-    Gone,
-    /// Nobody can be accepted until something is freed: no descriptor, no memory, or an error
-    /// that would only repeat.
-    Stuck,
-}
-
-impl AcceptError {
-    pub(crate) fn of(error: &io::Error) -> AcceptError {
-        if error.kind() == io::ErrorKind::WouldBlock {
-            return AcceptError::Drained;
-        }
-        match error.raw_os_error() {
-            Some(
-                libc::EINTR
-                | libc::ECONNABORTED
-                | libc::EPROTO
-                | libc::EPERM
-                | libc::ENETDOWN
-                | libc::ENETUNREACH
-                | libc::EHOSTDOWN
-                | libc::EHOSTUNREACH
-                | libc::ENOPROTOOPT,
-            ) => AcceptError::Gone,
-            _ => AcceptError::Stuck,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -164,8 +164,14 @@ impl Output {
                 Some(backlog) => backlog.as_slices().0,
                 None => arena.bytes(self.segment),
             };
+            let some_left = !unsent.is_empty();
             let outcome = match unsent {
-                [] => Some(Flushed::All),
+                // Some may have been taken that is not out yet.
+                [] => match to.flush() {
+                    Ok(()) => Some(Flushed::All),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => Some(Flushed::Blocked),
+                    Err(error) => return Err(error),
+                },
                 _ if *written >= WRITE_BUDGET => Some(Flushed::Budget),
                 _ => match to.write(&unsent[..unsent.len().min(WRITE_BUDGET - *written)]) {
                     Ok(0) => return Err(ErrorKind::WriteZero.into()),
@@ -180,7 +186,7 @@ impl Output {
                 },
             };
             if let Some(outcome) = outcome {
-                if outcome != Flushed::All {
+                if some_left {
                     // The arena is cleared after this: what is left needs a place of its own.
                     self.spill(arena);
                 }
@@ -279,6 +285,27 @@ mod tests {
         assert_eq!(output.flush(&mut to, &arena, &mut 0).unwrap(), Flushed::All);
         assert_eq!(to.taken, b"abcdefgh");
         assert!(output.backlog.is_none());
+    }
+
+    /// Takes all and sends none of it, as encryption over a full socket does.
+    struct Holding;
+
+    impl Write for Holding {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            Ok(buf.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Err(ErrorKind::WouldBlock.into())
+        }
+    }
+
+    #[test]
+    fn what_was_taken_and_is_not_out_waits_for_an_event_and_owns_no_memory() {
+        let (mut arena, mut output, mut written) = (Arena::default(), Output::default(), 0);
+        send(&mut output, &mut arena, b"abc");
+        assert_eq!(output.flush(&mut Holding, &arena, &mut written).unwrap(), Flushed::Blocked);
+        assert_eq!((written, output.backlog.is_none()), (3, true));
     }
 
     #[test]

@@ -49,6 +49,15 @@ impl Peer {
     }
 }
 
+/// What counts as one peer: an IPv4 address, or the 64 bits of an IPv6 address that name a network,
+/// since whoever has one such address has all of the network.
+pub(crate) fn home(peer: SocketAddr) -> IpAddr {
+    match peer.ip().to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
+        ip => ip,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +75,13 @@ mod tests {
         for address in addresses {
             assert_eq!(Peer::from(address).get(), address);
         }
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_peer() {
+        let home = |text: &str| home(text.parse().unwrap()).to_string();
+        assert_eq!(home("[2001:db8:1:2:3:4:5:6]:7"), "2001:db8:1:2::");
+        assert_eq!(home("[::ffff:127.0.0.2]:7"), "127.0.0.2");
+        assert_eq!(home("127.0.0.3:7"), "127.0.0.3");
     }
 }

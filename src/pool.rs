@@ -13,8 +13,9 @@ use crate::core::{Core, Reply};
 use crate::flags::Flag;
 use crate::id::Token;
 use crate::net::Stream;
+use crate::peer::home;
 use crate::timer::{Nanos, TimerId, Timers};
-use crate::{Address, CloseReason, ConnId, Error, Limits};
+use crate::{CloseReason, ConnId, Limits};
 
 /// A broadcast to so many counts as one line against the share that a client has of a turn.
 const RECEIVERS_PER_LINE: usize = 64;
@@ -32,6 +33,8 @@ pub(crate) struct Pool<S> {
     pub(crate) connections: Slab<Connection<S>>,
     /// To be served: they may have input. Newly ready ones wait behind the others.
     pub(crate) ready: VecDeque<ConnId>,
+    /// To be moved on in their TLS handshakes, which cost as much as thousands of lines each.
+    pub(crate) handshakes: VecDeque<ConnId>,
     /// To be flushed at the end of the turn.
     pub(crate) dirty: Vec<ConnId>,
     /// To be reported to the handler, or freed.
@@ -62,6 +65,7 @@ impl<S> Pool<S> {
             limits,
             connections: Slab::new(),
             ready: VecDeque::new(),
+            handshakes: VecDeque::new(),
             dirty: Vec::new(),
             ending: VecDeque::new(),
             timers: Timers::default(),
@@ -92,36 +96,6 @@ impl<S> Pool<S> {
         (id, watched)
     }
 
-    /// Begins an outbound connection. Whatever goes wrong is reported by its `on_close`.
-    pub(crate) fn dial(
-        &mut self,
-        source: Option<IpAddr>,
-        address: &Address,
-        session: S,
-        core: &mut Core,
-    ) -> Result<ConnId, Error> {
-        if core.is_ending() {
-            return Err(Error::ShuttingDown);
-        }
-        core.counters.dialled += 1;
-        let (stream, error) = match (core.dial)(source, address) {
-            Ok(stream) => (stream, None),
-            Err(error) => (Stream::Failed, Some(error)),
-        };
-        let (id, watched) = self.insert(stream, session, core);
-        let found = &mut self.connections[id.slot()];
-        found.peer = address.as_socket().into();
-        found.flags.set(Flag::Outbound, true);
-        found.flags.set(Flag::Failed, true);
-        self.open += 1;
-        found.stream.set_options(&self.limits);
-        match error.or(watched.err()) {
-            Some(error) => self.end(id, CloseReason::Error(error.kind())),
-            None => self.arm(id),
-        }
-        Ok(id)
-    }
-
     /// The connection, if it is still the one that the id was given to.
     pub(crate) fn get(&self, id: ConnId) -> Option<&Connection<S>> {
         self.connections.get(id.slot()).filter(|found| found.id == id)
@@ -143,7 +117,8 @@ impl<S> Pool<S> {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.ready.is_empty() && self.dirty.is_empty() && self.ending.is_empty()
+        let Pool { ready, handshakes, dirty, ending, .. } = self;
+        ready.is_empty() && handshakes.is_empty() && dirty.is_empty() && ending.is_empty()
     }
 
     /// Puts the connection behind those that wait to be served, if there is anything to do.
@@ -162,7 +137,8 @@ impl<S> Pool<S> {
             && so(found)
         {
             found.flags.set(Flag::Queued, true);
-            self.ready.push_back(id);
+            let shaking = found.flags.has(Flag::Shaking);
+            if shaking { &mut self.handshakes } else { &mut self.ready }.push_back(id);
         }
     }
 
@@ -215,7 +191,8 @@ impl<S> Pool<S> {
             return false;
         }
         self.mark_dirty(slot);
-        true
+        self.keep_budget(core);
+        self.connections[slot].state == State::Open
     }
 
     /// From here on the arena's bytes are a reply of this connection to its own request, until
@@ -259,22 +236,30 @@ impl<S> Pool<S> {
         self.delivered += self.live;
         let segment = core.arena.add(bytes);
         let mut slow = Vec::new();
-        for (_, found) in &mut self.connections {
-            if !found.takes_output() || !wanted(found.id, &found.session) {
-                continue;
+        let mut done = 0;
+        while done < self.connections.len() {
+            for (_, found) in self.connections.iter_mut().skip(done) {
+                done += 1;
+                if !found.takes_output() || !wanted(found.id, &found.session) {
+                    continue;
+                }
+                let before = found.output.backlog();
+                found.output.push(&core.arena, bytes, segment);
+                self.backlog += found.output.backlog() - before;
+                if sender == Some(found.id) {
+                    found.hold_above(self.limits.high_water);
+                } else if found.overrun(bytes.len(), &self.limits, core.now) {
+                    slow.push(found.id);
+                }
+                if !found.flags.has(Flag::Dirty) {
+                    found.flags.set(Flag::Dirty, true);
+                    self.dirty.push(found.id);
+                }
+                if self.backlog > core.max_total_output {
+                    break;
+                }
             }
-            let before = found.output.backlog();
-            found.output.push(&core.arena, bytes, segment);
-            self.backlog += found.output.backlog() - before;
-            if sender == Some(found.id) {
-                found.hold_above(self.limits.high_water);
-            } else if found.overrun(bytes.len(), &self.limits, core.now) {
-                slow.push(found.id);
-            }
-            if !found.flags.has(Flag::Dirty) {
-                found.flags.set(Flag::Dirty, true);
-                self.dirty.push(found.id);
-            }
+            self.keep_budget(core);
         }
         for id in slow {
             self.end(id, CloseReason::SlowConsumer);
@@ -354,13 +339,20 @@ impl<S> Pool<S> {
     /// Makes room for a newcomer: lingering connections must not hold more descriptors than the
     /// limit of connections allows. The oldest has had most of its time.
     pub(crate) fn make_room(&mut self) {
-        while self.connections.len() >= self.limits.max_connections
-            && let Some(oldest) = self.lingering.pop_front()
-        {
+        if self.connections.len() >= self.limits.max_connections {
+            self.cut_lingering();
+        }
+    }
+
+    /// Ends the connection that has lingered longest; says whether there is one.
+    pub(crate) fn cut_lingering(&mut self) -> bool {
+        while let Some(oldest) = self.lingering.pop_front() {
             if self.get(oldest).is_some_and(|found| found.state == State::Lingering) {
-                return self.end(oldest, CloseReason::Closed);
+                self.end(oldest, CloseReason::Closed);
+                return true;
             }
         }
+        false
     }
 
     /// Ends it at once; the handler is told at the end of the turn.
@@ -370,9 +362,10 @@ impl<S> Pool<S> {
         if was == State::Ended {
             return;
         }
-        // Once the end has begun, what goes wrong with it does not change why it began.
+        // Once the end has begun, what goes wrong with it does not change why it began: a peer
+        // may leave early. But nobody else says that a file or a pipe has not got its output.
         let graver = matches!(reason, CloseReason::Stalled | CloseReason::TotalOutput);
-        if was != State::Closing || graver {
+        if was != State::Closing || graver || !found.stream.is_socket() {
             found.reason = reason;
         }
         let backlog = found.output.backlog();
@@ -469,27 +462,5 @@ impl<S> Pool<S> {
         // Dropping a session runs the embedder's code too.
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(gone.session)));
         core.caught(dropped, self.name);
-    }
-}
-
-/// What counts as one peer: an IPv4 address, or the 64 bits of an IPv6 address that name a network,
-/// since whoever has one such address has all of the network.
-fn home(peer: SocketAddr) -> IpAddr {
-    match peer.ip().to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
-        ip => ip,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_ipv6_network_is_one_peer() {
-        let home = |text: &str| home(text.parse().unwrap()).to_string();
-        assert_eq!(home("[2001:db8:1:2:3:4:5:6]:7"), "2001:db8:1:2::");
-        assert_eq!(home("[::ffff:127.0.0.2]:7"), "127.0.0.2");
-        assert_eq!(home("127.0.0.3:7"), "127.0.0.3");
     }
 }

@@ -1,11 +1,13 @@
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Waker};
 
+use crate::budget;
 use crate::core::Core;
 use crate::handle::{Mailbox, Shared};
 use crate::id::{MOST_SERVICES, Token};
@@ -13,6 +15,8 @@ use crate::input::Scratch;
 use crate::pool::Pool;
 use crate::serve::Serve;
 use crate::server::Server;
+#[cfg(feature = "signals")]
+use crate::signals::{Caught, Signals};
 use crate::timer::Nanos;
 use crate::{
     Address, ConnId, Counters, Error, Exit, Handler, Limits, Service, ToAddress, ToListen,
@@ -21,7 +25,6 @@ use crate::{
 /// Events fetched in one wait to begin with; a wait that fills the buffer doubles it.
 const EVENTS: usize = 1024;
 const MOST_EVENTS: usize = 64 * 1024;
-const MAX_TOTAL_OUTPUT: usize = 1 << 30;
 
 /// The loop: one thread, one selector, any number of services.
 ///
@@ -38,7 +41,7 @@ const MAX_TOTAL_OUTPUT: usize = 1 << 30;
 /// [`Handle`](crate::Handle) of it to the others. What it has to say it logs through the crate
 /// `log`; without a logger, the warning about callbacks that block goes unseen.
 pub struct Reactor<'h> {
-    poll: Poll,
+    pub(crate) poll: Poll,
     events: Events,
     /// The last wait filled the buffer: there may be more, of which a foreign loop that watches
     /// our descriptor under edge triggers would not hear.
@@ -47,11 +50,9 @@ pub struct Reactor<'h> {
     pub(crate) core: Core,
     scratch: Scratch,
     shutdown_timeout: Duration,
-    max_total_output: usize,
     phase: Phase,
-    signals_seen: usize,
     #[cfg(feature = "signals")]
-    signals: Option<signal_hook_mio::v1_0::Signals>,
+    pub(crate) signals: Signals,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,14 +78,12 @@ impl<'h> Reactor<'h> {
             events: Events::with_capacity(EVENTS),
             full: false,
             services: Vec::new(),
-            core: Core::new(Some(registry), Arc::new(Shared::new(waker))),
+            core: Core::new(Some(Rc::new(registry)), Arc::new(Shared::new(waker))),
             scratch: Scratch::default(),
             shutdown_timeout: Duration::from_secs(10),
-            max_total_output: MAX_TOTAL_OUTPUT,
             phase: Phase::Running,
-            signals_seen: 0,
             #[cfg(feature = "signals")]
-            signals: None,
+            signals: Signals::default(),
         })
     }
 
@@ -193,6 +192,23 @@ impl<'h> Reactor<'h> {
         self.services[service.index].dial(&address.to_address()?, &mut self.core)
     }
 
+    /// Makes a connection of two descriptors in the name of a service, with a default session; see
+    /// [`ServiceContext::adopt`](crate::ServiceContext::adopt).
+    ///
+    /// # Errors
+    /// [`Error::Datagrams`], [`Error::ShuttingDown`].
+    ///
+    /// # Panics
+    /// If the service is of another reactor with more services than this one.
+    pub fn adopt<M>(
+        &mut self,
+        service: &Service<M>,
+        input: impl AsFd,
+        output: impl AsFd,
+    ) -> Result<ConnId, Error> {
+        self.services[service.index].adopt(input.as_fd(), output.as_fd(), &mut self.core)
+    }
+
     /// Runs until a handler, a [`Handle`](crate::Handle) or a signal stops it.
     ///
     /// # Errors
@@ -270,32 +286,15 @@ impl<'h> Reactor<'h> {
     /// Unsent bytes of all connections together, replies and broadcasts alike. Past it those with
     /// the largest backlogs are reset with
     /// [`CloseReason::TotalOutput`](crate::CloseReason::TotalOutput), until an eighth of it is
-    /// free again: each may be within its own limits and all together too much. Default 1 GiB.
+    /// free again: each may be within its own limits and all together too much. It holds at any
+    /// moment for each service, and for all of them at the end of a turn. Default 1 GiB.
     pub fn set_max_total_output(&mut self, bytes: usize) {
-        self.max_total_output = bytes;
+        self.core.max_total_output = bytes;
     }
 
     /// What the loop has done so far.
     pub fn counters(&self) -> &Counters {
         &self.core.counters
-    }
-
-    /// Makes SIGINT and SIGTERM a graceful shutdown, and a second one an end at once. They
-    /// arrive in the loop like everything else.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when the system refuses.
-    #[cfg(feature = "signals")]
-    pub fn stop_on_signals(&mut self) -> Result<(), Error> {
-        use signal_hook::consts::{SIGINT, SIGTERM};
-        let mut signals = signal_hook_mio::v1_0::Signals::new([SIGINT, SIGTERM])
-            .map_err(Error::io("cannot catch signals"))?;
-        self.poll
-            .registry()
-            .register(&mut signals, Token::SIGNALS.into(), mio::Interest::READABLE)
-            .map_err(Error::io("cannot watch for signals"))?;
-        self.signals = Some(signals);
-        Ok(())
     }
 
     // ---- The steps of a turn ----
@@ -332,9 +331,9 @@ impl<'h> Reactor<'h> {
 
     /// Tells every service what the selector said; work is done later, in turn.
     fn dispatch(&mut self) {
-        #[cfg_attr(not(feature = "signals"), expect(unused_mut))]
-        let mut signalled = 0;
         let mut count = 0;
+        #[cfg(feature = "signals")]
+        let mut caught = Caught::default();
         for event in &self.events {
             count += 1;
             match Token::from(event.token()) {
@@ -343,10 +342,7 @@ impl<'h> Reactor<'h> {
                     self.services.iter_mut().for_each(|service| service.mail());
                 }
                 #[cfg(feature = "signals")]
-                Token::SIGNALS => {
-                    let signals = self.signals.iter_mut();
-                    signalled += signals.map(|signals| signals.pending().count()).sum::<usize>();
-                }
+                Token::SIGNALS => caught = self.signals.take(),
                 token => {
                     if let Some(service) = self.services.get_mut(token.service()) {
                         service.ready(token, event.into());
@@ -354,9 +350,8 @@ impl<'h> Reactor<'h> {
                 }
             }
         }
-        for _ in 0..signalled {
-            self.signalled();
-        }
+        #[cfg(feature = "signals")]
+        self.signalled(&caught);
         self.full = count == self.events.capacity();
         if self.full && count < MOST_EVENTS {
             // Quiet connections must not wait for the busy ones to leave room.
@@ -364,29 +359,18 @@ impl<'h> Reactor<'h> {
         }
     }
 
-    fn signalled(&mut self) {
-        self.signals_seen += 1;
-        if self.signals_seen == 1 {
-            log::info!("signal: shutting down; a second one ends at once");
-            self.core.stop = true;
-        } else if self.exit().is_none() {
-            log::warn!("second signal: ending at once");
-            self.cut();
-        }
-    }
-
     /// Ends those that are over and flushes, in this order, so that what handlers say of the
     /// one goes out with the other. What the flush itself ended is reported last; what is said
     /// of that leaves in the next turn.
     fn settle(&mut self) {
-        let Reactor { services, core, max_total_output, .. } = self;
+        let Reactor { services, core, .. } = self;
+        if std::mem::take(&mut core.starving) {
+            services.iter_mut().any(|service| service.cut_lingering());
+        }
         services.iter_mut().for_each(|service| service.reap(core));
         services.iter_mut().for_each(|service| service.flush(core));
         core.arena.clear();
-        let total: usize = services.iter().map(|service| service.backlog()).sum();
-        if total > *max_total_output {
-            relieve(services, total - *max_total_output / 8 * 7);
-        }
+        budget::relieve(services, core);
         services.iter_mut().for_each(|service| service.reap(core));
     }
 
@@ -412,7 +396,7 @@ impl<'h> Reactor<'h> {
         }
     }
 
-    fn cut(&mut self) {
+    pub(crate) fn cut(&mut self) {
         self.core.stopping = true;
         let connections = self.services.iter_mut().map(|service| service.cut(&mut self.core)).sum();
         self.done(match connections {
@@ -425,23 +409,6 @@ impl<'h> Reactor<'h> {
         self.phase = Phase::Done(exit);
         self.core.shared.end();
     }
-}
-
-/// Ends the connections with the largest backlogs, until `excess` bytes are free.
-fn relieve(services: &mut [Box<dyn Serve + '_>], mut excess: usize) {
-    let mut all = Vec::new();
-    services.iter().for_each(|service| service.backlogs(&mut all));
-    all.sort_unstable_by_key(|(backlog, _)| std::cmp::Reverse(*backlog));
-    let mut ended = 0;
-    for (backlog, token) in all {
-        if excess == 0 {
-            break;
-        }
-        services[token.service()].relieve(token);
-        excess = excess.saturating_sub(backlog);
-        ended += 1;
-    }
-    log::warn!("too much unsent output in all (max_total_output): {ended} connections reset");
 }
 
 /// The selector's descriptor: it is readable when the sockets have something to do. Timers and

@@ -2,6 +2,7 @@
 //! reactor sees a `dyn Serve` and knows nothing of handlers and sessions.
 
 use std::io::ErrorKind;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use crate::accept::Listener;
@@ -16,6 +17,9 @@ use crate::{Address, CloseReason, ConnId, Error, Handler, Listen};
 
 /// Connections that one service serves in a turn; the rest wait for the next one.
 const SERVED_PER_TURN: usize = 256;
+/// TLS handshakes that one service moves on in a turn: at a millisecond each for the largest usual
+/// keys, the others wait for no more than that.
+const HANDSHAKES_PER_TURN: usize = 8;
 /// Messages that one service takes in a turn.
 pub(crate) const MESSAGES_PER_TURN: usize = 1024;
 /// While shutting down nobody is waited for as long as [`linger`](crate::Limits::linger) says.
@@ -46,6 +50,12 @@ impl From<&mio::event::Event> for Readiness {
 pub(crate) trait Serve {
     fn listen(&mut self, listen: Listen, core: &mut Core) -> Result<Address, Error>;
     fn dial(&mut self, address: &Address, core: &mut Core) -> Result<ConnId, Error>;
+    fn adopt(
+        &mut self,
+        input: BorrowedFd<'_>,
+        output: BorrowedFd<'_>,
+        core: &mut Core,
+    ) -> Result<ConnId, Error>;
     /// Notes an event; nothing is done about it yet.
     fn ready(&mut self, token: Token, what: Readiness);
     /// Accepts, reads, frames, handles, fires timers, takes messages, each within its budget.
@@ -60,6 +70,8 @@ pub(crate) trait Serve {
     fn backlogs(&self, all: &mut Vec<(usize, Token)>);
     /// Ends a connection for the others' sake.
     fn relieve(&mut self, token: Token);
+    /// Ends the connection that has lingered longest; says whether there is one.
+    fn cut_lingering(&mut self) -> bool;
     /// More could be done now, without any event.
     fn is_busy(&self, core: &Core) -> bool;
     fn next_deadline(&self) -> Option<Nanos>;
@@ -87,6 +99,15 @@ impl<H: Handler> Serve for Server<H> {
         self.pool.dial(None, address, H::Session::default(), core)
     }
 
+    fn adopt(
+        &mut self,
+        input: BorrowedFd<'_>,
+        output: BorrowedFd<'_>,
+        core: &mut Core,
+    ) -> Result<ConnId, Error> {
+        self.pool.adopt(input, output, H::Session::default(), core)
+    }
+
     fn ready(&mut self, token: Token, what: Readiness) {
         if !token.is_connection() {
             if let Some(listener) = self.listeners.get_mut(token.slot()) {
@@ -100,9 +121,11 @@ impl<H: Handler> Serve for Server<H> {
         let read_on = what.read_on || what.error;
         flags.set(Flag::Readable, what.readable || read_on || flags.has(Flag::Readable));
         flags.set(Flag::ReadOn, read_on || flags.has(Flag::ReadOn));
-        let unread = [Flag::Paused, Flag::Throttled, Flag::Eof].iter().any(|flag| flags.has(*flag));
+        let waits = flags.has(Flag::Paused) || flags.has(Flag::Throttled);
+        let unread = waits && found.stream.is_socket() || flags.has(Flag::Eof);
         if what.error && unread {
-            // Nobody would find out by reading. A connection that is reset is over.
+            // Nobody would find out by reading. A connection that is reset is over; where only
+            // the output of two descriptors is gone, there may be input yet.
             let kind = found.stream.take_error().map_or(ErrorKind::ConnectionReset, |e| e.kind());
             return self.pool.end(id, CloseReason::Error(kind));
         }
@@ -133,6 +156,11 @@ impl<H: Handler> Serve for Server<H> {
                 self.serve(id, core, scratch);
             }
         }
+        for _ in 0..self.pool.handshakes.len().min(HANDSHAKES_PER_TURN) {
+            if let Some(id) = self.pool.handshakes.pop_front() {
+                self.serve(id, core, scratch);
+            }
+        }
         self.fire(core);
         if self.mail {
             self.pool.begin_step(core);
@@ -155,6 +183,7 @@ impl<H: Handler> Serve for Server<H> {
         let mut dirty = std::mem::take(&mut self.pool.dirty);
         for id in dirty.drain(..) {
             self.flush_one(id, core);
+            self.pool.keep_budget(core);
         }
         dirty.append(&mut self.pool.dirty);
         self.pool.dirty = dirty;
@@ -195,6 +224,10 @@ impl<H: Handler> Serve for Server<H> {
             let id = found.id;
             self.pool.end(id, CloseReason::TotalOutput);
         }
+    }
+
+    fn cut_lingering(&mut self) -> bool {
+        self.pool.cut_lingering()
     }
 
     fn is_busy(&self, core: &Core) -> bool {

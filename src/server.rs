@@ -2,6 +2,7 @@
 //! arrival to its end.
 
 use std::borrow::Cow;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -30,6 +31,10 @@ fn last_words<H: Handler>(
 ) -> Cow<'static, [u8]> {
     let words = catch_unwind(AssertUnwindSafe(|| handler.farewell(why, limits)));
     core.caught(words, name).unwrap_or_default()
+}
+
+fn would_block(outcome: &io::Result<()>) -> bool {
+    outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
 }
 
 pub(crate) struct Server<H: Handler> {
@@ -154,8 +159,15 @@ impl<H: Handler> Server<H> {
             return None;
         }
         core.counters.accepted += 1;
-        self.pool.connections[id.slot()].peer = peer.into();
-        self.opened(id, core);
+        let found = &mut self.pool.connections[id.slot()];
+        found.peer = peer.into();
+        if found.flags.has(Flag::Shaking) {
+            self.pool.open += 1;
+            self.pool.count_peer(id);
+            self.pool.arm(id);
+        } else {
+            self.opened(id, core);
+        }
         Some(id)
     }
 
@@ -165,12 +177,15 @@ impl<H: Handler> Server<H> {
         found.state = State::Open;
         found.active = core.now;
         found.flags.set(Flag::Open, true);
-        // One that was dialled has counted since then.
-        self.pool.open += usize::from(!found.flags.take(Flag::Failed));
+        // One that was dialled, or had a handshake to do, has counted since then.
+        let shaken = found.flags.take(Flag::Shaking);
+        self.pool.open += usize::from(!found.flags.take(Flag::Failed) && !shaken);
         let asked = found.flags.has(Flag::Drain) || found.flags.has(Flag::Finished);
         self.pool.live += 1;
         core.counters.open += 1;
-        self.pool.count_peer(id);
+        if !shaken {
+            self.pool.count_peer(id);
+        }
         if asked {
             // While it was being dialled.
             self.pool.mark_dirty(id.slot());
@@ -283,7 +298,7 @@ impl<H: Handler> Server<H> {
             let outcome = found.output.flush(&mut found.stream, &core.arena, &mut written);
             *backlog = *backlog + found.output.backlog() - before;
             core.counters.bytes_out += written as u64;
-            if written > 0 {
+            if written > 0 || found.stream.take_moved() {
                 found.sent(core.now);
             }
             match outcome {
@@ -302,9 +317,10 @@ impl<H: Handler> Server<H> {
                     return self.pool.end(id, CloseReason::SlowConsumer);
                 }
                 let mut arm = found.over_soft() != 0;
-                if found.flags.has(Flag::Finished) && found.output.is_empty() {
-                    // It fails only where the peer is gone, which the next read will tell.
-                    let _ = found.stream.shutdown_write();
+                if found.flags.has(Flag::Finished) && found.all_sent() {
+                    // Otherwise it fails only where the peer is gone, which the next read tells.
+                    let later = would_block(&found.stream.shutdown_write());
+                    found.flags.set(Flag::Blocked, later);
                 }
                 if found.output.len() <= limits.low_water {
                     let held = found.flags.take(Flag::Held);
@@ -325,7 +341,7 @@ impl<H: Handler> Server<H> {
                     self.pool.arm(id);
                 }
             }
-            _ if found.output.is_empty() => self.linger(id, core),
+            _ if found.all_sent() => self.linger(id, core),
             _ => {}
         }
         if again {
@@ -337,7 +353,11 @@ impl<H: Handler> Server<H> {
     fn linger(&mut self, id: ConnId, core: &mut Core) {
         let found = &mut self.pool.connections[id.slot()];
         let shut = found.stream.shutdown_write();
-        if found.flags.has(Flag::Eof) || shut.is_err() {
+        if would_block(&shut) {
+            found.flags.set(Flag::Blocked, true);
+            return;
+        }
+        if found.flags.has(Flag::Eof) || shut.is_err() || !found.stream.is_socket() {
             let reason = found.reason;
             return self.pool.end(id, reason);
         }
@@ -353,6 +373,13 @@ impl<H: Handler> Server<H> {
         let Some(found) = self.pool.get_mut(id) else { return };
         found.flags.set(Flag::Ending, false);
         let reason = found.reason;
+        if found.flags.take(Flag::Shaking) {
+            self.pool.open -= 1;
+            self.pool.discount_peer(id);
+            core.counters.handshakes_failed += 1;
+            log::debug!("{}: {}: no handshake: {reason}", self.pool.name, self.describe(id));
+            return self.pool.remove(id, core);
+        }
         let was_open = found.flags.take(Flag::Open);
         if was_open || found.flags.take(Flag::Failed) {
             core.counters.open -= u64::from(was_open);

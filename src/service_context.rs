@@ -1,5 +1,6 @@
 use std::fmt;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use crate::connection::State;
@@ -78,8 +79,7 @@ impl<'a, S> ServiceContext<'a, S> {
 
     /// Dials out. The new connection belongs to this handler like an accepted one:
     /// [`on_open`](crate::Handler::on_open) comes when it is there, and when it cannot be had
-    /// [`on_close`](crate::Handler::on_close) with the error, the only case without an
-    /// `on_open`. Nothing is called before this hook has returned. An address given as text with
+    /// [`on_close`](crate::Handler::on_close) with the error and without an `on_open`. Nothing is called before this hook has returned. An address given as text with
     /// a host name is looked up, which blocks; use numbers in a hook.
     ///
     /// # Errors
@@ -104,6 +104,41 @@ impl<'a, S> ServiceContext<'a, S> {
         session: S,
     ) -> Result<ConnId, Error> {
         self.pool.dial(Some(source), &address.to_address()?, session, self.core)
+    }
+
+    /// Makes a connection of two descriptors, such as standard input and output, a child's pipes
+    /// or a terminal: what can be read from `input` is its input, what it sends is written to
+    /// `output`. It belongs to this handler like the others;
+    /// [`on_open`](crate::Handler::on_open) comes in the next turn. Where the descriptors cannot be
+    /// had, [`on_close`](crate::Handler::on_close) comes with the error and without an `on_open`.
+    ///
+    /// ```no_run
+    /// # fn f(cx: &mut reactor::Context<'_, ()>) -> Result<(), reactor::Error> {
+    /// cx.adopt(std::io::stdin(), std::io::stdout(), ())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The loop works on duplicates: the descriptors themselves stay as they are, and open. They
+    /// may block; since others may share them they are not changed, but asked before each read and
+    /// write. So the loop blocks only where another process reads the same input and is faster, or
+    /// on a disk or network file system that is slow. A regular file, which is always ready, has
+    /// its share of each turn like the others.
+    ///
+    /// At a close unread input is left to whoever reads it next, and there is no
+    /// [`linger`](Limits::linger). Who reads the output sees the end once everybody has closed it;
+    /// an output that nobody reads ends the connection at the next write, with
+    /// [`BrokenPipe`](std::io::ErrorKind::BrokenPipe).
+    ///
+    /// # Errors
+    /// [`Error::ShuttingDown`].
+    pub fn adopt(
+        &mut self,
+        input: impl AsFd,
+        output: impl AsFd,
+        session: S,
+    ) -> Result<ConnId, Error> {
+        self.pool.adopt(input.as_fd(), output.as_fd(), session, self.core)
     }
 
     /// Calls [`on_service_timer`](crate::Handler::on_service_timer) once, `after` from

@@ -70,6 +70,7 @@ pub struct Harness<H: Handler> {
     /// In the order of their arrival.
     clients: BTreeMap<ConnId, Peer>,
     dialled: Rc<RefCell<Vec<(Address, SharedWire)>>>,
+    adopted: Rc<RefCell<Vec<SharedWire>>>,
     handle: Handle<H::Message>,
     /// The loop does not run by itself.
     by_hand: bool,
@@ -105,11 +106,18 @@ impl<H: Handler> Harness<H> {
             wires.borrow_mut().push((address.clone(), Rc::clone(&wire)));
             Ok(Stream::Pipe(Pipe::new(wire)))
         });
+        let adopted = Rc::new(RefCell::new(Vec::new()));
+        let wires = Rc::clone(&adopted);
+        core.adopt = Box::new(move |_, _| {
+            let wire = Rc::new(RefCell::new(Wire { connected: true, ..Wire::default() }));
+            wires.borrow_mut().push(Rc::clone(&wire));
+            Ok(Stream::Pipe(Pipe::new(wire)))
+        });
         let pool = Pool::new(0, short_name::<H>(), limits);
         let server = Server::new(handler, pool, mailbox);
         let (scratch, clients) = (Scratch::default(), BTreeMap::new());
         let mut harness =
-            Harness { server, core, scratch, clients, dialled, handle, by_hand: false };
+            Harness { server, core, scratch, clients, dialled, adopted, handle, by_hand: false };
         let address = Address::Tcp(([127, 0, 0, 1], 0).into());
         harness.server.call_service(&mut harness.core, |handler, cx| {
             handler.on_listening(cx, &address);
@@ -312,18 +320,25 @@ impl<H: Handler> Harness<H> {
     /// [`answer`](Self::answer) or [`refuse`](Self::refuse).
     pub fn dialled(&mut self) -> Vec<(Address, Client)> {
         let new = std::mem::take(&mut *self.dialled.borrow_mut());
-        let mut found = Vec::new();
-        for (address, wire) in new {
-            // One that has ended already is nobody's client.
-            let connections = &self.server.pool.connections;
-            let dialled = connections.iter().map(|(_, dialled)| dialled);
-            let this = |stream: &Stream| matches!(stream, Stream::Pipe(pipe) if pipe.is(&wire));
-            if let Some(id) = dialled.filter(|it| this(&it.stream)).map(|it| it.id).next() {
-                self.know(id, wire);
-                found.push((address, Client(id)));
-            }
-        }
-        found
+        let client = |(address, wire)| Some((address, self.holder(wire)?));
+        new.into_iter().filter_map(client).collect()
+    }
+
+    /// Stand-ins for the descriptors that the handler has adopted since this was last asked, which
+    /// are not touched: what they are fed is input, and what is written to the output they are
+    /// sent.
+    pub fn adopted(&mut self) -> Vec<Client> {
+        let new = std::mem::take(&mut *self.adopted.borrow_mut());
+        new.into_iter().filter_map(|wire| self.holder(wire)).collect()
+    }
+
+    /// Makes the other side of a connection a client; one that has ended already is nobody's.
+    fn holder(&mut self, wire: SharedWire) -> Option<Client> {
+        let mut connections = self.server.pool.connections.iter().map(|(_, found)| found);
+        let this = |stream: &Stream| matches!(stream, Stream::Pipe(pipe) if pipe.is(&wire));
+        let id = connections.find(|found| this(&found.stream))?.id;
+        self.know(id, wire);
+        Some(Client(id))
     }
 
     /// The other side of an outbound connection accepts it.

@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use program::Program;
-use util::{Client, until};
+use util::{Client, PATIENCE, until};
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\
                         Send me text lines and conclude with the BYE command.\n";
@@ -88,6 +88,29 @@ fn with_forty_descriptors_and_eighty_clients() {
         waiting.is_empty()
     });
     assert!(served >= 20, "only {served} got in when others had left");
+    program.signal("TERM");
+    assert_eq!(program.end().0, 0);
+}
+
+/// Who says goodbye and stays holds a descriptor for a while, and no limit of connections counts it:
+/// one address could keep all the others out, whatever `--max-per-peer` said.
+#[test]
+fn who_lingers_makes_room() {
+    let program = Program::serve_after("ulimit -n 40", &["echo=0", "time=0", "--time-count=1"]);
+    let (echo, time) = (program.addr("echo"), program.addr("time"));
+    let mut stay = Vec::new();
+    let (began, mut refused) = (Instant::now(), 0);
+    // With five seconds for thirty of them it would take longer than a minute.
+    for number in 0..400 {
+        assert!(began.elapsed() < PATIENCE, "{number} in {PATIENCE:?}");
+        let mut client = Client::connect(if number % 2 == 0 { echo } else { time });
+        client.send("bye\n");
+        let said = String::from_utf8(client.rest()).unwrap();
+        refused += usize::from(said == SORRY);
+        assert!(said == SORRY || said.ends_with("> BYE\n") || said.ends_with("'}\n"), "{said}");
+        stay.push(client);
+    }
+    assert!(refused <= 100, "{refused} were refused");
     program.signal("TERM");
     assert_eq!(program.end().0, 0);
 }

@@ -347,6 +347,24 @@ fn when_nobody_reads_it_it_ends() {
     assert!(wait(&mut child).success());
 }
 
+/// The exit status was 0 although nobody could have seen the list.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_list_that_cannot_be_written_is_a_failure() {
+    if !inside(LOOPBACK) {
+        return;
+    }
+    let server = Program::serve(&["--announce", "echo=0"]);
+    until_listed(&[], &format!("echo {}\n", server.place("echo")));
+    for args in ["--for=10s", "--once --for=2s"] {
+        let script = format!("exec \"$0\" discover {args} > /dev/full");
+        let mut command = Command::new("sh");
+        let (status, _, stderr) = Program::spawn(command.args(["-c", &script, REACTOR])).end();
+        assert_eq!(status, 1);
+        assert!(stderr.starts_with("reactor: cannot write the list: "), "{stderr}");
+    }
+}
+
 #[test]
 fn what_cannot_be_announced_or_heard_is_said_in_a_line() {
     if !inside(LOOPBACK) {
@@ -356,10 +374,10 @@ fn what_cannot_be_announced_or_heard_is_said_in_a_line() {
     let unix = format!("echo=unix:{}", folder.file("echo.sock").display());
     for (args, status, words) in [
         (&["discover", "--group", "127.0.0.1:9908"][..], 2, "as 239.255.23.23:9908"),
-        (&["discover", "--interface", "lo"], 2, "IP"),
+        (&["discover", "--interface", "lo"], 2, "IPv4 address, as 127.0.0.1"),
         (&["discover", "--for", "5"], 2, "add a unit"),
         (&["discover", "--interface", "0.0.0.0"], 1, "name another interface"),
-        (&["discover", "--interface", "192.0.2.1"], 1, "no such address"),
+        (&["discover", "--interface", "192.0.2.1"], 1, "no interface with the address 192.0.2.1;"),
         (&["serve", "--announce-group", "239.1.1.1:1"], 2, "--announce"),
         (&["serve", "--announce", &unix], 2, "none of the services"),
         (&["serve", "--announce", "--announce-interface=0.0.0.0", "echo=0"], 2, "see --host"),

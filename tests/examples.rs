@@ -6,7 +6,7 @@ mod example;
 mod namespace;
 mod util;
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _, pipe};
 use std::net::{TcpListener, UdpSocket};
 use std::process::{Command, Stdio};
 
@@ -193,6 +193,51 @@ fn dumb_http_client_prints_every_byte_until_the_server_closes() {
 }
 
 #[test]
+fn watch_stdin_says_whether_there_is_input_within_five_seconds() {
+    let run = |stdin: Stdio| {
+        let output = Command::new(binary("watch_stdin")).stdin(stdin).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (stdin, mut typing) = pipe().unwrap();
+    let nothing = typing.try_clone().unwrap();
+    typing.write_all(b"x").unwrap();
+    assert_eq!(run(stdin.try_clone().unwrap().into()), "Data is available now.\n");
+    assert_eq!(run(Stdio::null()), "Data is available now.\n");
+    // The first has taken what there was, and the other end is still open.
+    assert_eq!(run(stdin.into()), "No data within five seconds.\n");
+    drop(nothing);
+}
+
+#[test]
+fn presence_client_says_what_is_typed_and_prints_what_it_hears() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let (stdin, mut typing) = pipe().unwrap();
+    let mut command = Command::new(binary("presence_client"));
+    command.args([&addr, "olivier"]).stdin(stdin).stdout(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let mut server = Client::from(listener.accept().unwrap().0);
+    server.expect("HELLO olivier\n");
+    server.send("Welcome\nolivier is in the room.\n");
+    typing.write_all("hello, été\n\nlast".as_bytes()).unwrap();
+    server.expect("SAY hello, été\nSAY \n");
+    drop(typing);
+    server.expect("SAY last\nBYE\n");
+    server.send("olivier is about to leave the room.\n");
+    server.end();
+    let output = child.wait_with_output().unwrap();
+    let heard = "Welcome\nolivier is in the room.\nolivier is about to leave the room.\n";
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), heard);
+    assert!(output.status.success());
+
+    drop(listener);
+    let output = Command::new(binary("presence_client")).arg(addr).output().unwrap();
+    assert_eq!(output.stderr, b"it ended: connection refused\n");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
 fn testing_runs_its_checks() {
     let output = Command::new(binary("testing")).output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -228,9 +273,9 @@ fn each_is_short_and_says_what_to_try() {
         let head: Vec<_> = text.lines().take_while(|line| line.starts_with("//!")).collect();
         let head = head.join("\n");
         assert!(head.contains(&run), "{name}: how to run it");
-        let tries = head.contains("nc 127.0.0.1 80") || head.contains("nc -l 127.0.0.1 80");
+        let tries = head.contains("nc 127.0.0.1 ") || head.contains("nc -l 127.0.0.1 80");
         // Those without a server.
-        let alone = ["testing", "announce", "discover"].contains(&&*name);
+        let alone = ["testing", "announce", "discover", "watch_stdin"].contains(&&*name);
         assert!(alone || tries, "{name}: the nc line");
         names.push(name);
     }
@@ -247,7 +292,9 @@ fn each_is_short_and_says_what_to_try() {
         "hello",
         "models",
         "offload",
+        "presence_client",
         "testing",
+        "watch_stdin",
     ];
     assert_eq!(names, wanted);
 }

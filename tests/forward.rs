@@ -24,13 +24,6 @@ impl Program {
         let args = [&["forward", "0", target], options].concat();
         Program::spawn(std::process::Command::new(REACTOR).args(args))
     }
-
-    /// The most memory it has ever had, in bytes.
-    fn peak(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
-    }
 }
 
 /// A forwarder to a target that the test plays itself.
@@ -267,6 +260,7 @@ fn a_wrong_command_line_is_one_line_with_the_remedy() {
         (&["forward"][..], 2, "<LISTEN> <TARGET>"),
         (&["forward", "0", "0"], 2, "nobody can be reached at port 0"),
         (&["forward", "2323", "localhost:2323"], 2, "connect to itself"),
+        (&["forward", "0.0.0.0:2323", "2323"], 2, "connect to itself"),
         (&["forward", "echo", "2323"], 2, "write PORT, HOST:PORT"),
         (&["forward", "0", "2323", "--connect-timeout", "5"], 2, "add a unit"),
         (&["forward", "0", "2323", "--max-connections", "99999999"], 1, "--max-connections"),

@@ -146,7 +146,7 @@ fn a_group_without_a_way_to_it_is_an_error_with_the_remedy() {
     assert!(error.contains("cannot join") && error.contains("127.0.0.1"), "{error}");
     let elsewhere = DatagramOptions { interface: Some(Ipv4Addr::new(192, 0, 2, 1)), ..local() };
     let error = room.add("ann", GROUP, elsewhere).unwrap_err().to_string();
-    assert!(error.contains("no such address"), "{error}");
+    assert!(error.contains("no interface with the address 192.0.2.1;"), "{error}");
     // Sending there is no error of the reactor.
     let out = room.add("sender", "127.0.0.1:0", DatagramOptions::default()).unwrap();
     let _ann = room.add("ann", GROUP, local()).unwrap();

@@ -1,8 +1,15 @@
 //! Who may connect: the options of all commands that listen.
 
+#[cfg(feature = "tls")]
+use std::path::PathBuf;
+
+#[cfg(feature = "tls")]
+use reactor::Tls;
 use reactor::{Address, Listen, Networks};
 
+use super::failure::Failure;
 use super::quantity::mode;
+use super::target::Spot;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Access {
@@ -16,19 +23,38 @@ pub(crate) struct Access {
     /// the umask says].
     #[arg(long, value_name = "MODE", value_parser = mode)]
     unix_mode: Option<u32>,
+
+    /// The certificate for the addresses with tls: in front, and those between it and the root, as
+    /// PEM. SIGHUP reads it again, for the connections that come then.
+    #[cfg(feature = "tls")]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, as PEM, not encrypted.
+    #[cfg(feature = "tls")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
 }
 
 impl Access {
-    /// How to listen there.
-    pub(crate) fn listen(&self, address: &Address) -> Result<Listen, reactor::Error> {
-        let mut listen = Listen::at(address)?;
-        if let Some(networks) = &self.allow {
-            listen = listen.allow(networks.clone());
+    /// Reads the certificate, where one is needed: `tls` says whether.
+    #[cfg_attr(not(feature = "tls"), expect(unused_variables))]
+    pub(crate) fn entrance(&self, tls: bool) -> Result<Entrance<'_>, Failure> {
+        Ok(Entrance {
+            access: self,
+            #[cfg(feature = "tls")]
+            tls: self.certificate(tls)?,
+        })
+    }
+
+    #[cfg(feature = "tls")]
+    fn certificate(&self, wanted: bool) -> Result<Option<Tls>, Failure> {
+        let usage = |text: &str| Err(Failure::Usage(text.to_owned()));
+        match self.tls_cert.as_ref().zip(self.tls_key.as_ref()) {
+            None if wanted => usage("tls: needs --tls-cert FILE and --tls-key FILE"),
+            Some(_) if !wanted => usage("--tls-cert: nothing listens with TLS; write tls:ADDR"),
+            files => Ok(files.map(|(cert, key)| Tls::from_files(cert, key)).transpose()?),
         }
-        if let Some(mode) = self.unix_mode {
-            listen = listen.unix_mode(mode);
-        }
-        Ok(listen)
     }
 
     /// Says so where other machines can connect and nobody has said which of them may. What was
@@ -43,6 +69,31 @@ impl Access {
                  --allow NETWORKS"
             );
         }
+    }
+}
+
+/// [`Access`] with the certificate that it names.
+pub(crate) struct Entrance<'a> {
+    access: &'a Access,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
+}
+
+impl Entrance<'_> {
+    /// How to listen there.
+    pub(crate) fn listen(&self, spot: &Spot) -> Result<Listen, Failure> {
+        let mut listen = Listen::at(&spot.address)?;
+        if let Some(networks) = &self.access.allow {
+            listen = listen.allow(networks.clone());
+        }
+        if let Some(mode) = self.access.unix_mode {
+            listen = listen.unix_mode(mode);
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.tls.as_ref().filter(|_| spot.tls) {
+            listen = listen.tls(tls);
+        }
+        Ok(listen)
     }
 }
 

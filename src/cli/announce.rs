@@ -24,7 +24,7 @@ pub(crate) struct Announce {
 
     /// The interface to announce at, by its IPv4 address; 127.0.0.1 for this machine alone,
     /// 0.0.0.0 for the one that the system's routes lead to [default: --host].
-    #[arg(long, value_name = "IP", requires = "announce")]
+    #[arg(long, value_name = "IP", value_parser = interface, requires = "announce")]
     announce_interface: Option<Ipv4Addr>,
 }
 
@@ -86,6 +86,11 @@ pub(crate) fn group(text: &str) -> Result<SocketAddr, String> {
         }
         _ => Err(format!("write an IPv4 multicast address and a port, as {}", Announcer::GROUP)),
     }
+}
+
+/// Reads where an interface is.
+pub(crate) fn interface(text: &str) -> Result<Ipv4Addr, String> {
+    text.parse().map_err(|_| "write the interface's IPv4 address, as 127.0.0.1".to_owned())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use reactor::{Limits, Rate};
 
 use super::access::Access;
 use super::announce::Announce;
+use super::connect::Connect;
 use super::discover::Discover;
 use super::failure::Failure;
 use super::forward::Forward;
@@ -30,6 +31,7 @@ pub(crate) enum Command {
     Serve(Serve),
     Load(Load),
     Forward(Forward),
+    Connect(Connect),
     Discover(Discover),
 }
 
@@ -37,6 +39,7 @@ pub(crate) enum Command {
 ///
 /// Once all of them listen, each says where in one line on stdout; the log goes to stderr. The
 /// first SIGINT or SIGTERM lets the clients have what was sent to them, a second one ends at once.
+/// SIGHUP reads the TLS certificate again.
 ///
 /// Limits hold for each SERVICE on its own, those per connection for each of its connections.
 ///
@@ -47,7 +50,8 @@ pub(crate) enum Command {
 pub(crate) struct Serve {
     /// What to serve, and where; without any, every service at its default port.
     ///
-    /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one.
+    /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one. With
+    /// tls: in front (echo=tls:2323) it speaks TLS there; see --tls-cert.
     /// Without ADDR it is the service's default port on --host. A service that is given twice is
     /// two, which share nothing.
     #[arg(value_name = "SERVICE[=ADDR]", value_parser = Target::parse)]

@@ -1,6 +1,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::io::{Stdout, Write};
+use std::io::{self, ErrorKind, Stdout, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use reactor::Reactor;
 use reactor::services::{Announced, Announcer, Change, Directory};
 
-use super::announce::{at, group};
+use super::announce::{at, group, interface};
 use super::failure::Failure;
 use super::log as stderr_log;
 use super::quantity::duration;
@@ -34,6 +34,7 @@ pub(crate) struct Discover {
     /// The interface to listen at, by its IPv4 address; 127.0.0.1 for this machine alone, 0.0.0.0
     /// for the one that the system's routes lead to.
     #[arg(long, value_name = "IP", default_value_t = Ipv4Addr::LOCALHOST)]
+    #[arg(value_parser = interface)]
     interface: Ipv4Addr,
 
     /// Listen for a second, or as long as --for says, print the list as `SERVICE ADDR` and end.
@@ -56,8 +57,8 @@ struct Listing<'a> {
     here: BTreeSet<Announced>,
     heard: bool,
     stdout: Stdout,
-    /// Nobody reads what is printed.
-    unread: bool,
+    /// What is printed could not be written.
+    unwritten: Option<io::Error>,
 }
 
 impl Listing<'_> {
@@ -96,16 +97,21 @@ impl Listing<'_> {
             format!("{sign}{announced}\n")
         };
         let done = self.stdout.write_all(line.as_bytes()).and_then(|()| self.stdout.flush());
-        self.unread |= done.is_err();
+        self.unwritten = self.unwritten.take().or(done.err());
     }
 }
 
 /// Listens and prints.
 pub(crate) fn discover(args: &Discover) -> Result<ExitCode, Failure> {
     stderr_log::init(log::LevelFilter::Warn);
-    let stdout = std::io::stdout();
-    let listing =
-        RefCell::new(Listing { args, here: BTreeSet::new(), heard: false, stdout, unread: false });
+    let stdout = io::stdout();
+    let listing = RefCell::new(Listing {
+        args,
+        here: BTreeSet::new(),
+        heard: false,
+        stdout,
+        unwritten: None,
+    });
     let mut reactor = Reactor::new()?;
     reactor.stop_on_signals()?;
     let directory = Directory::new(|change: Change<'_>| listing.borrow_mut().note(change));
@@ -116,7 +122,7 @@ pub(crate) fn discover(args: &Discover) -> Result<ExitCode, Failure> {
     let left = || end.map(|end| end.saturating_duration_since(Instant::now()));
     while reactor.exit().is_none() {
         reactor.turn(left())?;
-        if left().is_some_and(|left| left.is_zero()) || listing.borrow().unread {
+        if left().is_some_and(|left| left.is_zero()) || listing.borrow().unwritten.is_some() {
             reactor.stop();
         }
     }
@@ -124,6 +130,14 @@ pub(crate) fn discover(args: &Discover) -> Result<ExitCode, Failure> {
     let mut listing = listing.into_inner();
     if args.once {
         listing.print_all();
+    }
+    match listing.unwritten {
+        // Who reads it has read enough.
+        Some(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+        Some(error) => {
+            return Err(Failure::Runtime(format!("cannot write the list: {error}")));
+        }
+        None => {}
     }
     if !listing.heard && left().is_some_and(|left| left.is_zero()) {
         return Err(Failure::Runtime(format!(

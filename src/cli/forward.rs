@@ -9,7 +9,8 @@ use super::args::levels;
 use super::failure::Failure;
 use super::quantity::{count, duration};
 use super::serve::{run, say_ready};
-use super::{descriptors, log as stderr_log, target};
+use super::target::{self, Spot};
+use super::{descriptors, log as stderr_log};
 
 /// Forward a port: each client of LISTEN is connected to TARGET, and bytes go both ways as they
 /// are.
@@ -27,9 +28,9 @@ use super::{descriptors, log as stderr_log, target};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Forward {
     /// Where to listen: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a
-    /// free one.
+    /// free one. With tls: in front it speaks TLS there, and passes on the plaintext.
     #[arg(value_parser = target::listener)]
-    listen: Address,
+    listen: Spot,
 
     /// Where to connect to: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH. A name is
     /// looked up once, at the start.
@@ -78,7 +79,8 @@ impl Forward {
 
 /// Listens, says where, and forwards until a signal.
 pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
-    if args.listen == args.target {
+    let entrance = args.access.entrance(args.listen.tls)?;
+    if is_itself(&args.listen.address, &args.target) {
         let what = "LISTEN and TARGET are the same: it would connect to itself without end";
         return Err(Failure::Usage(what.to_owned()));
     }
@@ -89,11 +91,26 @@ pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
     }
     let mut reactor = Reactor::new()?;
     reactor.stop_on_signals()?;
+    reactor.reload_on_hangup()?;
     let handler = services::Forward::new(args.target.clone());
-    let listen = args.access.listen(&args.listen)?;
-    let service = reactor.listen_with(listen, handler, args.limits())?;
+    let service = reactor.add(handler, args.limits())?;
+    let address = reactor.bind(&service, entrance.listen(&args.listen)?)?;
     descriptors::report(&raised);
-    args.access.warn_if_open("forward", service.address().unwrap_or(&args.listen));
-    say_ready(&format!("forward listening on {service}\n"));
+    args.access.warn_if_open("forward", &address);
+    let spot = Spot { address, ..args.listen };
+    say_ready(&format!("forward listening on {spot}\n"));
     run(&mut reactor)
+}
+
+/// Whether who connects to the target comes to the listener.
+fn is_itself(listen: &Address, target: &Address) -> bool {
+    match (listen.as_socket(), target.as_socket()) {
+        (Some(listen), Some(target)) if listen.ip().is_unspecified() => {
+            let here = target.ip().is_loopback() || target.ip().is_unspecified();
+            // A listener at [::] hears both families.
+            let heard = listen.is_ipv6() || target.is_ipv4();
+            here && heard && listen.port() == target.port()
+        }
+        _ => listen == target,
+    }
 }

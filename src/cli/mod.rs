@@ -4,6 +4,8 @@
 mod access;
 mod announce;
 pub(crate) mod args;
+mod connect;
+mod crlf;
 mod descriptors;
 mod discover;
 pub(crate) mod failure;
@@ -32,6 +34,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(Args { command: Some(Command::Load(args)) }) => load::load(&args),
         Ok(Args { command: Some(Command::Discover(args)) }) => discover::discover(&args),
         Ok(Args { command: Some(Command::Forward(args)) }) => forward::forward(&args),
+        Ok(Args { command: Some(Command::Connect(args)) }) => connect::connect(&args),
         Ok(Args { command: None }) => {
             let _ = Args::command().print_help();
             return ExitCode::SUCCESS;

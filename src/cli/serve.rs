@@ -6,6 +6,7 @@ use reactor::{Exit, Reactor};
 use super::args::Serve;
 use super::failure::Failure;
 use super::service::Place;
+use super::target::Spot;
 use super::{descriptors, log as stderr_log, roulette};
 
 /// Listens, says where, and serves until a signal or KILL.
@@ -13,6 +14,7 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     let limits = args.limits()?;
     let targets = args.targets();
     let students = roulette::students(args)?;
+    let entrance = args.access.entrance(targets.iter().any(|target| target.tls))?;
     stderr_log::init(args.log);
     let raised = descriptors::raise();
     // The default is meant for any machine: where descriptors run out before, newcomers wait.
@@ -23,17 +25,19 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     let mut reactor = Reactor::new()?;
     // Before the first line is out: who has read it may send a signal.
     reactor.stop_on_signals()?;
+    reactor.reload_on_hangup()?;
     reactor.set_max_total_output(args.max_total_output);
     let mut ready = String::new();
     let mut services = Vec::new();
     for target in &targets {
-        let address = target.address(args.host);
+        let spot = target.spot(args.host);
+        let listen = entrance.listen(&spot)?;
         let limits = limits.clone();
         let students = &students;
-        let mut place = Place { reactor: &mut reactor, address, args, students, limits };
-        let local = (target.service.listen)(&mut place)?;
-        ready.push_str(&format!("{} listening on {local}\n", target.service.name));
-        services.push((target.service.name, local));
+        let mut place = Place { reactor: &mut reactor, listen, args, students, limits };
+        let spot = Spot { address: (target.service.listen)(&mut place)?, ..spot };
+        ready.push_str(&format!("{} listening on {spot}\n", target.service.name));
+        services.push((target.service.name, spot.address));
     }
     drop(students);
     args.announce.start(args.host, &services, &mut reactor)?;

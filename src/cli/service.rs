@@ -4,7 +4,7 @@ use std::fmt;
 
 use reactor::services::roulette::Version;
 use reactor::services::{Echo, Presence, Time};
-use reactor::{Address, Handler, Limits, Reactor};
+use reactor::{Address, Handler, Limits, Listen, Reactor};
 
 use super::args::Serve;
 use super::failure::Failure;
@@ -61,7 +61,7 @@ impl fmt::Debug for Service {
 /// Where a service is to be started, and with which settings.
 pub(crate) struct Place<'a> {
     pub(crate) reactor: &'a mut Reactor<'static>,
-    pub(crate) address: Address,
+    pub(crate) listen: Listen,
     pub(crate) args: &'a Serve,
     /// The names in `--roulette-file`.
     pub(crate) students: &'a [u8],
@@ -71,9 +71,8 @@ pub(crate) struct Place<'a> {
 impl Place<'_> {
     /// Starts the handler there; gives the address in force.
     fn listen(&mut self, handler: impl Handler + 'static) -> Result<Address, Failure> {
-        let listen = self.args.access.listen(&self.address)?;
-        let service = self.reactor.listen_with(listen, handler, self.limits.clone())?;
-        Ok(service.address().unwrap_or(&self.address).clone())
+        let service = self.reactor.add(handler, self.limits.clone())?;
+        Ok(self.reactor.bind(&service, self.listen.clone())?)
     }
 }
 

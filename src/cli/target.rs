@@ -1,13 +1,18 @@
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use reactor::Address;
 
 use super::service::{self, Service};
 
+/// In front of an address to listen on.
+const TLS: &str = "tls:";
+
 /// One argument of `serve`: a service and where it listens.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) service: &'static Service,
+    pub(crate) tls: bool,
     place: Place,
 }
 
@@ -21,7 +26,7 @@ enum Place {
 impl Target {
     /// The service at its default port.
     pub(crate) fn usual(service: &'static Service) -> Target {
-        Target { service, place: Place::Port(service.port) }
+        Target { service, tls: false, place: Place::Port(service.port) }
     }
 
     /// Reads `SERVICE[=ADDR]`.
@@ -33,29 +38,46 @@ impl Target {
         let service = service::named(name).ok_or_else(|| {
             format!("unknown service {name:?}: the services are {}", service::names())
         })?;
-        let place = place.map_or(Ok(Place::Port(service.port)), Place::parse)?;
-        Ok(Target { service, place })
+        let usual = (false, Place::Port(service.port));
+        let (tls, place) = place.map_or(Ok(usual), Place::parse_tls)?;
+        Ok(Target { service, tls, place })
     }
 
-    pub(crate) fn address(&self, host: IpAddr) -> Address {
-        match &self.place {
+    /// Where it is to listen.
+    pub(crate) fn spot(&self, host: IpAddr) -> Spot {
+        let address = match &self.place {
             Place::Port(port) => Address::Tcp(SocketAddr::new(host, *port)),
             Place::At(address) => address.clone(),
-        }
+        };
+        Spot { tls: self.tls, address }
     }
 }
 
-/// Reads an address to listen on: a bare port is for this machine alone.
-pub(crate) fn listener(text: &str) -> Result<Address, String> {
-    Ok(match Place::parse(text)? {
-        Place::Port(port) => Address::Tcp(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
-        Place::At(address) => address,
-    })
+/// Where to listen and whether with TLS, written `tls:ADDRESS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Spot {
+    pub(crate) tls: bool,
+    pub(crate) address: Address,
+}
+
+impl fmt::Display for Spot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.tls { TLS } else { "" }, self.address)
+    }
+}
+
+/// Reads where to listen: a bare port is for this machine alone.
+pub(crate) fn listener(text: &str) -> Result<Spot, String> {
+    let (tls, place) = Place::parse_tls(text)?;
+    Ok(Spot { tls, address: place.local() })
 }
 
 /// Reads the address of a server to connect to: a bare port is on this machine.
 pub(crate) fn server(text: &str) -> Result<Address, String> {
-    let address = listener(text)?;
+    if text.starts_with(TLS) {
+        return Err("TLS is for listening only; see openssl s_client -connect".to_owned());
+    }
+    let address = Place::parse(text)?.local();
     match address.as_socket() {
         Some(addr) if addr.port() == 0 => Err("nobody can be reached at port 0".to_owned()),
         _ => Ok(address),
@@ -63,6 +85,25 @@ pub(crate) fn server(text: &str) -> Result<Address, String> {
 }
 
 impl Place {
+    /// Reads one that may begin with `tls:`.
+    fn parse_tls(text: &str) -> Result<(bool, Place), String> {
+        match text.strip_prefix(TLS) {
+            Some(_) if !cfg!(feature = "tls") => {
+                Err("this program was built without TLS: build it with --features tls".to_owned())
+            }
+            Some(rest) => Ok((true, Place::parse(rest)?)),
+            None => Ok((false, Place::parse(text)?)),
+        }
+    }
+
+    /// A bare port is on this machine.
+    fn local(self) -> Address {
+        match self {
+            Place::Port(port) => Address::Tcp(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
+            Place::At(address) => address,
+        }
+    }
+
     fn parse(text: &str) -> Result<Place, String> {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             let port = text.parse().map(Place::Port);
@@ -94,10 +135,14 @@ mod tests {
             ("time=0.0.0.0:80", "time", "0.0.0.0:80"),
             ("time=[::1]:80", "time", "[::1]:80"),
             ("presence=unix:/tmp/a=b:c", "presence", "unix:/tmp/a=b:c"),
+            #[cfg(feature = "tls")]
+            ("echo=tls:2323", "echo", "tls:127.0.0.1:2323"),
+            #[cfg(feature = "tls")]
+            ("echo=tls:[::1]:0", "echo", "tls:[::1]:0"),
         ] {
             let target = Target::parse(text).unwrap();
             assert_eq!(target.service.name, name, "{text}");
-            assert_eq!(target.address(HOST).to_string(), address, "{text}");
+            assert_eq!(target.spot(HOST).to_string(), address, "{text}");
         }
     }
 
@@ -108,7 +153,7 @@ mod tests {
         {
             assert_eq!(server(text).unwrap().to_string(), address);
         }
-        for text in ["0", "127.0.0.1:0", "host", "unix:", "65536"] {
+        for text in ["0", "127.0.0.1:0", "tls:127.0.0.1:1", "host", "unix:", "65536"] {
             assert!(server(text).is_err(), "{text}");
         }
         assert_eq!(listener("0").unwrap().to_string(), "127.0.0.1:0");

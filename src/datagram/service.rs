@@ -1,5 +1,6 @@
 //! A datagram socket at work: the steps of a turn, as the reactor asks every service for them.
 
+use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::endpoint::{Endpoint, ROOM};
@@ -89,6 +90,15 @@ impl<H: DatagramHandler> Serve for Datagrams<H> {
         Err(Error::Datagrams)
     }
 
+    fn adopt(
+        &mut self,
+        _input: BorrowedFd<'_>,
+        _output: BorrowedFd<'_>,
+        _core: &mut Core,
+    ) -> Result<ConnId, Error> {
+        Err(Error::Datagrams)
+    }
+
     fn ready(&mut self, _token: Token, what: Readiness) {
         // An error is told by the next call, whichever that is.
         self.endpoint
@@ -127,6 +137,10 @@ impl<H: DatagramHandler> Serve for Datagrams<H> {
     fn backlogs(&self, _all: &mut Vec<(usize, Token)>) {}
 
     fn relieve(&mut self, _token: Token) {}
+
+    fn cut_lingering(&mut self) -> bool {
+        false
+    }
 
     fn is_busy(&self, _core: &Core) -> bool {
         self.endpoint.may_flush() || !self.over && (self.mail || self.endpoint.may_receive())

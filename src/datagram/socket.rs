@@ -30,6 +30,16 @@ impl Socket {
     ) -> Result<(Socket, SocketAddr), Error> {
         let wrong = |error| Error::listen(&Address::Tcp(address), error);
         let socket = open(address, options).map_err(wrong)?;
+        if let (true, Some(interface)) = (address.is_ipv4(), options.interface) {
+            socket.set_multicast_if_v4(&interface).map_err(|source| Error::Listen {
+                address: Address::Tcp(address),
+                why: format!(
+                    "this machine has no interface with the address {interface}; name another \
+                     one, as 127.0.0.1 for this machine alone"
+                ),
+                source,
+            })?;
+        }
         for group in options.groups_at(address) {
             join(&socket, group, address, options).map_err(|source| Error::Listen {
                 address: Address::Tcp(address),
@@ -92,9 +102,6 @@ fn open(address: SocketAddr, options: &DatagramOptions) -> io::Result<socket2::S
             // Otherwise it hears what anybody on this machine has joined, on any interface.
             #[cfg(target_os = "linux")]
             socket.set_multicast_all_v4(false)?;
-            if let Some(interface) = options.interface {
-                socket.set_multicast_if_v4(&interface)?;
-            }
         }
         SocketAddr::V6(address) => {
             socket.set_multicast_hops_v6(ttl)?;
@@ -185,7 +192,9 @@ mod tests {
             broadcast: true,
             ..DatagramOptions::default()
         };
-        let socket = open(SocketAddr::from(([127, 0, 0, 1], 0)), &options).unwrap();
+        let bound = Socket::bind(SocketAddr::from(([127, 0, 0, 1], 0)), &options).unwrap();
+        let (Socket::Udp(socket), _) = bound else { panic!("not UDP") };
+        let socket = socket2::SockRef::from(&socket);
         assert_eq!(socket.multicast_if_v4().unwrap(), Ipv4Addr::LOCALHOST);
         assert_eq!(socket.multicast_ttl_v4().unwrap(), 7);
         assert!(!socket.multicast_loop_v4().unwrap() && socket.broadcast().unwrap());

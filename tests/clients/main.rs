@@ -7,6 +7,9 @@
 mod example;
 #[path = "../util/program.rs"]
 mod program;
+#[cfg(feature = "tls")]
+#[path = "../util/tls.rs"]
+mod tls;
 #[path = "../util/mod.rs"]
 mod util;
 
@@ -110,6 +113,38 @@ fn nc_talks_to_echo_until_bye() {
     nc.expect(&["> ", "> BYE"]);
     nc.end();
     nc.expect_end();
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn openssl_talks_to_echo_until_bye_and_checks_the_certificate() {
+    if !installed("openssl", "version", "OpenSSL") {
+        return;
+    }
+    for version in ["-tls1_3", "-tls1_2"] {
+        let pem = tls::Pem::new(version);
+        let [cert, key] = pem.options();
+        let program = Program::serve(&["echo=tls:0", &cert, &key]);
+        let place = program.place("echo");
+        let trusted = pem.cert().display().to_string();
+        let mut openssl = Command::new("openssl")
+            .args(["s_client", "-quiet", version, "-verify_return_error", "-CAfile", &trusted])
+            .args(["-verify_hostname", "localhost", "-connect", place.trim_start_matches("tls:")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let stdin = openssl.stdin.take();
+        let stdout = lines_of(openssl.stdout.take().unwrap());
+        let mut openssl = Tool { child: openssl, stdin, stdout };
+        openssl.expect(&GREETING);
+        openssl.send("hello, été\n");
+        openssl.expect(&["> HELLO, ÉTÉ"]);
+        openssl.send("bye\n");
+        openssl.expect(&["> BYE"]);
+        openssl.expect_end();
+    }
 }
 
 #[test]

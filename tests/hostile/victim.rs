@@ -11,10 +11,6 @@ const ECHO: &str = "Welcome to the Reactor Server.\n\
                     Send me text lines and conclude with the BYE command.\n";
 const ROULETTE: &str = "Hello. Online HELP is available. Will you find it?\n";
 
-/// What glibc's allocator frees in between it keeps for the next time, and only the program can
-/// give it back. Where much is allocated in small pieces this makes it show.
-pub const GIVE_BACK: &str = "export GLIBC_TUNABLES=glibc.malloc.mmap_threshold=32768";
-
 pub struct Victim {
     program: Program,
     services: Vec<(String, SocketAddr)>,
@@ -134,6 +130,21 @@ impl Victim {
             self.descriptors(),
         );
         assert!(now <= resident + kept, "{attack}: {} MiB are kept", mib(now - resident));
+    }
+
+    /// An attack that makes it allocate much, twice. The allocator keeps what is free in between,
+    /// at most `most`; but the second time needs no more than the first, so nothing is lost.
+    pub fn does_not_grow(&self, attack: &str, most: usize, round: impl Fn(&Victim)) {
+        round(self);
+        self.is_well(&format!("{attack}, once"), most);
+        let (kept, peak) = (self.resident(), self.peak());
+        round(self);
+        self.is_well(&format!("{attack}, twice"), most);
+        let (kept_again, peak_again) = (self.resident(), self.peak());
+        let room = peak / 8 + (4 << 20);
+        assert!(kept_again < kept + room, "{attack}: {kept} bytes are kept, then {kept_again}");
+        assert!(peak_again < peak + room, "{attack}: {peak} bytes at its peak, then {peak_again}");
+        assert!(peak_again < most, "{attack}: {peak_again} bytes at its peak");
     }
 
     /// Shuts it down: gracefully, without a panic on its way. Gives the log.

@@ -36,7 +36,12 @@ impl Program {
     }
 
     pub fn spawn(command: &mut Command) -> Program {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Program::spawn_with(command, Stdio::null())
+    }
+
+    /// With something to read on stdin.
+    pub fn spawn_with(command: &mut Command, stdin: impl Into<Stdio>) -> Program {
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program does not start");
         let stdout = lines_of(child.stdout.take().unwrap());
         let stderr = lines_of(child.stderr.take().unwrap());
@@ -50,6 +55,11 @@ impl Program {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// See [`peak`].
+    pub fn peak(&self) -> usize {
+        peak(self.pid())
     }
 
     /// The next line of stdout, without its end.
@@ -134,6 +144,23 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A child process, killed when dropped.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The most memory that a process has ever had, in bytes; Linux says so.
+pub fn peak(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
 }
 
 /// The status of a child that is about to end.

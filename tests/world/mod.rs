@@ -8,6 +8,7 @@
 mod book;
 mod choices;
 pub mod models;
+mod record;
 mod watched;
 
 use std::collections::VecDeque;

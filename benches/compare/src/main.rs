@@ -137,16 +137,29 @@ fn run(args: &Args) -> Result<()> {
     if args.check {
         return check::run(&peers, &scenarios, core);
     }
-    let groups = measure(args, &peers, &scenarios, core)?;
+    check_writable([&args.svg].into_iter().chain(&args.markdown))?;
+    let (groups, failed) = measure(args, &peers, &scenarios, core)?;
     print!("{}", table::text(&groups));
     if let Some(path) = &args.markdown {
         fs::write(path, table::markdown(&groups))?;
     }
-    if let Some(folder) = args.svg.parent() {
-        fs::create_dir_all(folder)?;
-    }
     chart::draw(&args.svg, &groups)?;
     eprintln!("drawn in {}", args.svg.display());
+    match failed {
+        0 => Ok(()),
+        _ => Err(format!("{failed} failed and had to be left out, see above").into()),
+    }
+}
+
+/// What cannot be written is said before the minutes of measuring, not after them.
+fn check_writable<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
+    for file in files {
+        let folder = file.parent().map_or(Ok(()), fs::create_dir_all);
+        let open = |()| fs::File::options().append(true).create(true).open(file);
+        folder.and_then(open).map_err(|error| {
+            format!("{}: cannot be written ({error}); choose another file", file.display())
+        })?;
+    }
     Ok(())
 }
 
@@ -163,36 +176,48 @@ fn start(
             }
         }
     }
-    Ok(servers)
+    match servers.len() {
+        0 => Err("no such --peer has the service of such a --scenario".into()),
+        _ => Ok(servers),
+    }
 }
 
+/// Who fails in a scenario is left out of it, and the others go on; tells how often that was.
 fn measure<'s>(
     args: &Args,
     peers: &[&'static Peer],
     scenarios: &[&'s Scenario],
     core: Option<usize>,
-) -> Result<Vec<Group<'s>>> {
+) -> Result<(Vec<Group<'s>>, usize)> {
     let measured = Duration::from_secs_f64(args.seconds);
     let span = Span { warm: (measured / 4).max(Duration::from_millis(100)), measured };
     let servers = start(peers, scenarios, core)?;
     // Until all have set up whatever they set up.
     thread::sleep(Duration::from_millis(300));
-    let mut groups = Vec::new();
+    let (mut groups, mut failed) = (Vec::new(), 0);
     for &scenario in scenarios {
         let of = |server: &&Server| server.service() == scenario.service();
-        let servers: Vec<_> = servers.iter().filter(of).collect();
-        let row = |server: &&Server| Row { peer: server.name(), rounds: Vec::new() };
-        let mut rows: Vec<_> = servers.iter().map(row).collect();
+        let row = |server| (server, Row { peer: Server::name(server), rounds: Vec::new() });
+        let mut rows: Vec<_> = servers.iter().filter(of).map(row).collect();
         for round in 1..=args.rounds {
             eprintln!("{}, round {round} of {}", scenario.title, args.rounds);
-            for (server, row) in servers.iter().zip(&mut rows) {
-                row.rounds.push(scenario.measure(server, span, core)?);
-                server.quiet()?;
-            }
+            rows.retain_mut(|(server, row)| {
+                let figures = scenario.measure(server, span, core);
+                match figures.and_then(|figures| Ok((figures, server.quiet()?))) {
+                    Ok((figures, ())) => row.rounds.push(figures),
+                    Err(error) => {
+                        eprintln!("{} is left out: {error}", server.name());
+                        failed += 1;
+                        return false;
+                    }
+                }
+                true
+            });
         }
         if !rows.is_empty() {
+            let rows = rows.into_iter().map(|(_, row)| row).collect();
             groups.push(Group { scenario, rows });
         }
     }
-    Ok(groups)
+    Ok((groups, failed))
 }

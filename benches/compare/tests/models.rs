@@ -65,4 +65,11 @@ fn refuses_what_it_cannot_do() {
         let (status, error) = run(args);
         assert!(status == Some(2) && error.contains(words), "{args:?}: {error}");
     }
+    // Said before anything is measured, not after.
+    for args in [&["models", "--svg", "/dev/null/models.svg"][..], &["--svg", "/"]] {
+        let (status, error) = run(args);
+        let said = error.lines().last().unwrap_or_default().to_owned();
+        assert!(status == Some(1) && said.contains(": cannot be written ("), "{args:?}: {error}");
+        assert!(!error.contains("building"), "{args:?}: {error}");
+    }
 }

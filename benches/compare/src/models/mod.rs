@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::load::{Crowd, Echo, Sample, Span};
 use crate::peers::{self, MODELS, Peer, Service};
 use crate::server::Server;
-use crate::{Result, names, scenario, seconds, sys};
+use crate::{Result, check_writable, names, scenario, seconds, sys};
 
 /// How many talk while all the others are there and say nothing.
 const FEW: usize = 10;
@@ -75,6 +75,7 @@ pub fn run(args: &Args) -> Result<()> {
     if !fs::exists("/proc/thread-self/children")? {
         return Err("this kernel keeps no list of a process's children in /proc".into());
     }
+    check_writable([&args.svg].into_iter().chain(&args.markdown))?;
     eprintln!("building the servers, the example `models`");
     peers::build_models()?;
     let cores = scenario::cores();
@@ -98,9 +99,6 @@ pub fn run(args: &Args) -> Result<()> {
     print!("{}", table::text(&rows));
     if let Some(path) = &args.markdown {
         fs::write(path, table::markdown(&rows))?;
-    }
-    if let Some(folder) = args.svg.parent() {
-        fs::create_dir_all(folder)?;
     }
     chart::draw(&args.svg, &rows)?;
     eprintln!("drawn in {}", args.svg.display());

@@ -1,0 +1,104 @@
+//! A connection over two descriptors, as standard input and output.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::rc::Rc;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::PIPE_BUF;
+
+use crate::id::Token;
+
+/// Duplicates of what somebody else owns and goes on to use. Whether a descriptor blocks is a
+/// property of all its duplicates, those of the shell too, and must not be changed; so each read
+/// and write is preceded by the question whether it would block.
+pub(crate) struct Duplex {
+    input: File,
+    /// None once our side has ended.
+    output: Option<File>,
+    /// Where they are watched: it goes by the file behind a descriptor, which stays open when
+    /// ours is closed.
+    registry: Option<Rc<Registry>>,
+}
+
+impl Duplex {
+    pub(crate) fn new(input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> io::Result<Duplex> {
+        let input = input.try_clone_to_owned()?.into();
+        let output = output.try_clone_to_owned()?.into();
+        Ok(Duplex { input, output: Some(output), registry: None })
+    }
+
+    pub(crate) fn register(&mut self, registry: &Rc<Registry>, token: Token) -> io::Result<()> {
+        self.registry = Some(Rc::clone(registry));
+        watch(registry, &self.input, token, Interest::READABLE)?;
+        self.output.iter().try_for_each(|file| watch(registry, file, token, Interest::WRITABLE))
+    }
+
+    /// Ends our side. Who reads it sees that once nobody else holds it.
+    pub(crate) fn shut(&mut self) {
+        if let Some(output) = self.output.take() {
+            self.forget(&output);
+        }
+    }
+
+    /// An output that nobody reads any more.
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
+        let gone = |file| is_ready(file, PollFlags::empty()).unwrap_or(false);
+        self.output.as_ref().filter(|file| gone(file)).map(|_| ErrorKind::BrokenPipe.into())
+    }
+
+    fn forget(&self, file: &File) {
+        if let Some(registry) = &self.registry {
+            // It fails where the file could not be watched.
+            let _ = registry.deregister(&mut SourceFd(&file.as_raw_fd()));
+        }
+    }
+}
+
+/// Regular files and some devices cannot be watched, being always ready.
+fn watch(registry: &Registry, file: &File, token: Token, interest: Interest) -> io::Result<()> {
+    match registry.register(&mut SourceFd(&file.as_raw_fd()), token.into(), interest) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Whether something can be read or written without waiting; an end or an error can.
+fn is_ready(file: &File, what: PollFlags) -> io::Result<bool> {
+    let found = poll(&mut [PollFd::new(file, what)], Some(&Timespec::default()))?;
+    Ok(found > 0)
+}
+
+impl Read for Duplex {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match is_ready(&self.input, PollFlags::IN)? {
+            true => self.input.read(buf),
+            false => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl Write for Duplex {
+    /// So much goes into a pipe that has any room at all; terminals and sockets have more.
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let Some(output) = &mut self.output else { return Err(ErrorKind::BrokenPipe.into()) };
+        match is_ready(output, PollFlags::OUT)? {
+            true => output.write(&buf[..buf.len().min(PIPE_BUF)]),
+            false => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Duplex {
+    fn drop(&mut self) {
+        self.forget(&self.input);
+        self.shut();
+    }
+}

@@ -1,0 +1,95 @@
+//! Signals of the process as one more source of the loop.
+
+use mio::{Interest, Registry};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::id::Token;
+use crate::{Error, Reactor};
+
+/// Those that end the loop.
+const ENDING: [i32; 2] = [SIGINT, SIGTERM];
+/// The one that asks to read again what may have changed.
+const HANGUP: [i32; 1] = [SIGHUP];
+
+/// Catches some signals; the others do what they always do.
+#[derive(Default)]
+pub(crate) struct Signals {
+    source: Option<signal_hook_mio::v1_0::Signals>,
+    /// How many of [`ENDING`] there have been.
+    seen: usize,
+}
+
+/// What was caught.
+#[derive(Debug, Default)]
+pub(crate) struct Caught {
+    /// How many of [`ENDING`].
+    ending: usize,
+    hangup: bool,
+}
+
+impl Signals {
+    /// Catches these too.
+    pub(crate) fn catch(&mut self, signals: &[i32], registry: &Registry) -> Result<(), Error> {
+        if let Some(caught) = &self.source {
+            let added = signals.iter().try_for_each(|signal| caught.add_signal(*signal));
+            return added.map_err(Error::io("cannot catch signals"));
+        }
+        let mut source = signal_hook_mio::v1_0::Signals::new(signals)
+            .map_err(Error::io("cannot catch signals"))?;
+        registry
+            .register(&mut source, Token::SIGNALS.into(), Interest::READABLE)
+            .map_err(Error::io("cannot watch for signals"))?;
+        self.source = Some(source);
+        Ok(())
+    }
+
+    /// What has come since the last time.
+    pub(crate) fn take(&mut self) -> Caught {
+        let mut caught = Caught::default();
+        for signal in self.source.iter_mut().flat_map(|source| source.pending()) {
+            match signal {
+                SIGHUP => caught.hangup = true,
+                _ => caught.ending += 1,
+            }
+        }
+        caught
+    }
+}
+
+impl Reactor<'_> {
+    /// Makes SIGINT and SIGTERM a graceful shutdown, and a second one an end at once. They
+    /// arrive in the loop like everything else.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system refuses.
+    pub fn stop_on_signals(&mut self) -> Result<(), Error> {
+        self.signals.catch(&ENDING, self.poll.registry())
+    }
+
+    /// Makes SIGHUP, which would end the process, read the certificates of the listeners again
+    /// (`Tls::reload`, with the feature `tls`); the log says what came of it. Where there are none
+    /// it only says that.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system refuses.
+    pub fn reload_on_hangup(&mut self) -> Result<(), Error> {
+        self.signals.catch(&HANGUP, self.poll.registry())
+    }
+
+    /// Does what the signals ask for.
+    pub(crate) fn signalled(&mut self, caught: &Caught) {
+        for _ in 0..caught.ending {
+            self.signals.seen += 1;
+            if self.signals.seen == 1 {
+                log::info!("signal: shutting down; a second one ends at once");
+                self.core.stop = true;
+            } else if self.exit().is_none() {
+                log::warn!("second signal: ending at once");
+                self.cut();
+            }
+        }
+        if caught.hangup {
+            self.core.reload();
+        }
+    }
+}
