@@ -74,7 +74,7 @@ pub fn framing(data: &[u8]) {
 
 /// A service whose clients do and say what the bytes decide, under the oracle of the simulation.
 pub fn service<M: Model>(data: &[u8]) {
-    let mut world = World::<M>::new(Choices::of_bytes(data));
+    let mut world = World::<M>::new(Choices::of_bytes(data.to_vec()));
     if let Err(complaint) = world.live(data.len()) {
         panic!("{}: {complaint}", M::NAME);
     }
@@ -171,7 +171,7 @@ const WORDS: &[&str] = &[
 
 /// Any words after the program's name are options that can be kept, or one line says what is wrong.
 pub fn options(data: &[u8]) {
-    let mut choices = Choices::of_bytes(data);
+    let mut choices = Choices::of_bytes(data.to_vec());
     let mut words = vec!["reactor".to_owned()];
     while !choices.are_over() && words.len() < 20 {
         let mut word = String::new();

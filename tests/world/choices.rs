@@ -12,8 +12,8 @@ impl Choices {
         Choices::Seed(fastrand::Rng::with_seed(seed))
     }
 
-    pub fn of_bytes(bytes: &[u8]) -> Choices {
-        Choices::Bytes(bytes.to_vec().into_iter())
+    pub fn of_bytes(bytes: Vec<u8>) -> Choices {
+        Choices::Bytes(bytes.into_iter())
     }
 
     /// Every decision is 0 from here on. A seed never runs out.
