@@ -112,7 +112,8 @@ impl Stream {
             #[cfg(feature = "tls")]
             Stream::Tls(tls) => tls.inner().take_error(),
             Stream::Duplex(duplex) => duplex.take_error(),
-            Stream::Pipe(_) | Stream::Failed => None,
+            Stream::Pipe(pipe) => pipe.connected().err(),
+            Stream::Failed => None,
         }
     }
 

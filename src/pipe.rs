@@ -15,6 +15,8 @@ pub enum Fault {
     WouldBlock,
     /// Says `Interrupted`, as a signal does.
     Interrupted,
+    /// Says this error, a reset for instance, and the connection is broken from then on.
+    Error(ErrorKind),
 }
 
 /// Both ends hold it: the loop's and the test's.
@@ -44,13 +46,16 @@ pub(crate) struct Wire {
 /// The loop's end of a wire.
 pub(crate) struct Pipe(SharedWire);
 
-/// How many of `count` bytes a fault lets through.
-fn suffer(fault: Option<Fault>, count: usize) -> io::Result<usize> {
-    match fault {
-        None => Ok(count),
-        Some(Fault::Short(most)) => Ok(count.min(most.max(1))),
-        Some(Fault::WouldBlock) => Err(ErrorKind::WouldBlock.into()),
-        Some(Fault::Interrupted) => Err(ErrorKind::Interrupted.into()),
+impl Wire {
+    /// How many of `count` bytes a fault lets through.
+    fn suffer(&mut self, fault: Option<Fault>, count: usize) -> io::Result<usize> {
+        match fault {
+            None => Ok(count),
+            Some(Fault::Short(most)) => Ok(count.min(most.max(1))),
+            Some(Fault::WouldBlock) => Err(ErrorKind::WouldBlock.into()),
+            Some(Fault::Interrupted) => Err(ErrorKind::Interrupted.into()),
+            Some(Fault::Error(kind)) => Err((*self.error.insert(kind)).into()),
+        }
     }
 }
 
@@ -61,7 +66,8 @@ impl Read for Pipe {
         if let Some(error) = wire.error {
             return Err(error.into());
         }
-        let count = suffer(wire.read_faults.pop_front(), buf.len().min(wire.inbound.len()));
+        let fault = wire.read_faults.pop_front();
+        let count = wire.suffer(fault, buf.len().min(wire.inbound.len()));
         let left = *count.as_ref().unwrap_or(&0) < wire.inbound.len();
         match count {
             // As in the kernel, an edge follows whenever less came than there will be.
@@ -88,8 +94,12 @@ impl Write for Pipe {
         if fits == 0 {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let count = suffer(wire.write_faults.pop_front(), fits)
-            .inspect_err(|error| wire.writable |= error.kind() == ErrorKind::WouldBlock)?;
+        let fault = wire.write_faults.pop_front();
+        let count = wire.suffer(fault, fits);
+        if count.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+            wire.writable = true;
+        }
+        let count = count?;
         wire.outbound.extend(&buf[..count]);
         if let Some(room) = &mut wire.room {
             *room -= count;

@@ -30,6 +30,7 @@
 //! ```
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::rc::Rc;
@@ -55,26 +56,29 @@ use crate::{Address, CloseReason, ConnId, Counters, Handler, Limits};
 pub(crate) const MOST_TURNS: usize = 10_000;
 
 /// One client of a [`Harness`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Client(usize);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Client(ConnId);
 
-/// A handler with its service, in memory. Every call runs the loop until nothing is left to do.
+/// A handler with its service, in memory. Every call runs the loop until nothing is left to do,
+/// unless it is run [by hand](Harness::by_hand).
+///
+/// To ask for a client that was [forgotten](Harness::forget) panics.
 pub struct Harness<H: Handler> {
     server: Server<H>,
     core: Core,
     scratch: Scratch,
-    clients: Vec<Peer>,
+    /// In the order of their arrival.
+    clients: BTreeMap<ConnId, Peer>,
     dialled: Rc<RefCell<Vec<(Address, SharedWire)>>>,
     adopted: Rc<RefCell<Vec<SharedWire>>>,
     handle: Handle<H::Message>,
-    /// The loop does not run: see [`Harness::jump_with`].
-    asleep: bool,
+    /// The loop does not run by itself.
+    by_hand: bool,
 }
 
 /// What the harness knows of one client.
 struct Peer {
     wire: SharedWire,
-    id: ConnId,
     closed: Option<CloseReason>,
 }
 
@@ -111,15 +115,44 @@ impl<H: Handler> Harness<H> {
         });
         let pool = Pool::new(0, short_name::<H>(), limits);
         let server = Server::new(handler, pool, mailbox);
-        let (scratch, clients) = (Scratch::default(), Vec::new());
+        let (scratch, clients) = (Scratch::default(), BTreeMap::new());
         let mut harness =
-            Harness { server, core, scratch, clients, dialled, adopted, handle, asleep: false };
+            Harness { server, core, scratch, clients, dialled, adopted, handle, by_hand: false };
         let address = Address::Tcp(([127, 0, 0, 1], 0).into());
         harness.server.call_service(&mut harness.core, |handler, cx| {
             handler.on_listening(cx, &address);
         });
         harness.run();
         harness
+    }
+
+    /// From now on the loop runs only when [`turn`](Self::turn) says so, or
+    /// [`advance`](Self::advance): what clients do falls between two turns of a loop that is busy,
+    /// as it does in life.
+    pub fn by_hand(mut self) -> Self {
+        self.by_hand = true;
+        self
+    }
+
+    /// One turn of the loop. False, and nothing happens, when there is nothing to do now.
+    pub fn turn(&mut self) -> bool {
+        if self.core.stop && !self.core.stopping {
+            self.core.stopping = true;
+            self.server.shut_down(&mut self.core);
+        }
+        let due = self.server.next_deadline().is_some_and(|next| next <= self.core.now);
+        if !self.edges() && !due && !self.server.is_busy(&self.core) {
+            return false;
+        }
+        // Time that the test itself took is not the handler's.
+        self.core.clock = Instant::now();
+        self.server.work(&mut self.core, &mut self.scratch);
+        self.reap();
+        self.server.flush(&mut self.core);
+        self.core.arena.clear();
+        self.reap();
+        self.core.counters.turns += 1;
+        true
     }
 
     /// A client connects. The limit of connections does not apply here, and as over a Unix
@@ -129,9 +162,9 @@ impl<H: Handler> Harness<H> {
         let stream = Stream::Pipe(Pipe::new(Rc::clone(&wire)));
         let id = self.server.adopt(stream, None, &mut self.core);
         let id = id.expect("making the session panicked");
-        self.clients.push(Peer { wire, id, closed: None });
+        self.know(id, wire);
         self.run();
-        Client(self.clients.len() - 1)
+        Client(id)
     }
 
     /// The client sends these bytes.
@@ -179,32 +212,42 @@ impl<H: Handler> Harness<H> {
 
     /// What the client has got since it was last asked.
     pub fn sent(&mut self, client: Client) -> Vec<u8> {
-        std::mem::take(&mut self.clients[client.0].wire.borrow_mut().outbound)
+        std::mem::take(&mut self.peer(client).wire.borrow_mut().outbound)
     }
 
     /// How often the loop has read from the client: system calls, were it a socket.
     pub fn reads(&self, client: Client) -> usize {
-        self.clients[client.0].wire.borrow().reads
+        self.peer(client).wire.borrow().reads
     }
 
     /// How often the loop has written to the client: system calls, were it a socket.
     pub fn writes(&self, client: Client) -> usize {
-        self.clients[client.0].wire.borrow().writes
+        self.peer(client).wire.borrow().writes
     }
 
     /// The client has been sent the end of output: nothing more will come.
     pub fn is_shut(&self, client: Client) -> bool {
-        self.clients[client.0].wire.borrow().shut
+        self.peer(client).wire.borrow().shut
     }
 
     /// Why the connection ended, once the handler has been told.
     pub fn closed(&self, client: Client) -> Option<CloseReason> {
-        self.clients[client.0].closed
+        self.peer(client).closed
+    }
+
+    /// Gives back what is kept here of a client whose connection is gone. False, and nothing
+    /// happens, while the loop still has it.
+    pub fn forget(&mut self, client: Client) -> bool {
+        let gone = self.server.pool.get(client.0).is_none();
+        if gone {
+            self.clients.remove(&client.0);
+        }
+        gone
     }
 
     /// The connection's identity, as the handler knows it.
     pub fn id(&self, client: Client) -> ConnId {
-        self.clients[client.0].id
+        client.0
     }
 
     /// The handler's session of this client, while it is open.
@@ -228,10 +271,10 @@ impl<H: Handler> Harness<H> {
         let until = self.core.after(time);
         while let Some(next) = self.server.next_deadline().filter(|next| *next <= until) {
             self.core.now = self.core.now.max(next);
-            self.run();
+            self.settle();
         }
         self.core.now = until;
-        self.run();
+        self.settle();
     }
 
     /// Lets time pass in one leap, as after a suspended machine: all that came due meanwhile
@@ -243,9 +286,9 @@ impl<H: Handler> Harness<H> {
     /// As [`jump`](Self::jump), and `meanwhile` happens while the loop is not looking: when it
     /// does, both are there at once.
     pub fn jump_with(&mut self, time: Duration, meanwhile: impl FnOnce(&mut Self)) {
-        self.asleep = true;
+        let by_hand = std::mem::replace(&mut self.by_hand, true);
         meanwhile(self);
-        self.asleep = false;
+        self.by_hand = by_hand;
         self.core.now = self.core.after(time);
         self.run();
     }
@@ -268,9 +311,9 @@ impl<H: Handler> Harness<H> {
         let id = self.server.dial(&address, &mut self.core);
         let id = id.expect("nothing is dialled during a shutdown");
         let (_, wire) = self.dialled.borrow_mut().pop().expect("dialling makes a wire");
-        self.clients.push(Peer { wire, id, closed: None });
+        self.know(id, wire);
         self.run();
-        Client(self.clients.len() - 1)
+        Client(id)
     }
 
     /// Where the handler has dialled since this was last asked. The other side must
@@ -294,8 +337,8 @@ impl<H: Handler> Harness<H> {
         let mut connections = self.server.pool.connections.iter().map(|(_, found)| found);
         let this = |stream: &Stream| matches!(stream, Stream::Pipe(pipe) if pipe.is(&wire));
         let id = connections.find(|found| this(&found.stream))?.id;
-        self.clients.push(Peer { wire, id, closed: None });
-        Some(Client(self.clients.len() - 1))
+        self.know(id, wire);
+        Some(Client(id))
     }
 
     /// The other side of an outbound connection accepts it.
@@ -336,33 +379,31 @@ impl<H: Handler> Harness<H> {
         (self.server.pool.connections.len(), self.server.pool.timers.len())
     }
 
+    fn know(&mut self, id: ConnId, wire: SharedWire) {
+        self.clients.insert(id, Peer { wire, closed: None });
+    }
+
+    fn peer(&self, client: Client) -> &Peer {
+        self.clients.get(&client.0).expect("this client was forgotten")
+    }
+
     fn wire(&mut self, client: Client, change: impl FnOnce(&mut Wire)) {
-        change(&mut self.clients[client.0].wire.borrow_mut());
+        change(&mut self.peer(client).wire.borrow_mut());
         self.run();
     }
 
-    /// Takes turns until nothing is left to do.
     fn run(&mut self) {
+        if !self.by_hand {
+            self.settle();
+        }
+    }
+
+    /// Takes turns until nothing is left to do.
+    fn settle(&mut self) {
         for _ in 0..MOST_TURNS {
-            if self.asleep {
+            if !self.turn() {
                 return;
             }
-            if self.core.stop && !self.core.stopping {
-                self.core.stopping = true;
-                self.server.shut_down(&mut self.core);
-            }
-            let due = self.server.next_deadline().is_some_and(|next| next <= self.core.now);
-            if !self.edges() && !due && !self.server.is_busy(&self.core) {
-                return;
-            }
-            // Time that the test itself took is not the handler's.
-            self.core.clock = Instant::now();
-            self.server.work(&mut self.core, &mut self.scratch);
-            self.reap();
-            self.server.flush(&mut self.core);
-            self.core.arena.clear();
-            self.reap();
-            self.core.counters.turns += 1;
         }
         panic!("the handler keeps the loop busy for ever");
     }
@@ -370,8 +411,8 @@ impl<H: Handler> Harness<H> {
     /// Delivers the edges that the pipes have raised, as the selector would.
     fn edges(&mut self) -> bool {
         let mut any = false;
-        for peer in &self.clients {
-            let wire = &mut *peer.wire.borrow_mut();
+        for (id, peer) in &self.clients {
+            let mut wire = peer.wire.borrow_mut();
             if wire.readable || wire.writable {
                 any = true;
                 let what = Readiness {
@@ -380,7 +421,8 @@ impl<H: Handler> Harness<H> {
                     read_on: wire.end,
                     error: wire.error.is_some(),
                 };
-                self.server.ready(Token::connection(0, peer.id), what);
+                drop(wire);
+                self.server.ready(Token::connection(0, *id), what);
             }
         }
         any
@@ -388,7 +430,7 @@ impl<H: Handler> Harness<H> {
 
     fn reap(&mut self) {
         for id in &self.server.pool.ending {
-            let known = self.clients.iter_mut().find(|known| known.id == *id);
+            let known = self.clients.get_mut(id);
             if let (Some(known), Some(found)) = (known, self.server.pool.get(*id)) {
                 known.closed.get_or_insert(found.reason);
             }

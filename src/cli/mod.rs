@@ -3,12 +3,12 @@
 
 mod access;
 mod announce;
-mod args;
+pub(crate) mod args;
 mod connect;
 mod crlf;
 mod descriptors;
 mod discover;
-mod failure;
+pub(crate) mod failure;
 mod forward;
 mod load;
 mod log;

@@ -1,0 +1,11 @@
+//! The targets, which are those of `tests/fuzzing`, for libFuzzer.
+
+#[path = "../../src/cli/mod.rs"]
+#[allow(dead_code)]
+mod cli;
+#[path = "../../tests/fuzzing/targets.rs"]
+pub mod targets;
+#[path = "../../tests/world/mod.rs"]
+mod world;
+
+pub use world::models;

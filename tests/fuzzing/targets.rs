@@ -1,0 +1,210 @@
+//! What is fuzzed: each of these takes any bytes, and panics where a promise is broken. libFuzzer
+//! calls them (see `fuzz/`), and so do the tests beside this.
+
+#![allow(unreachable_pub, reason = "the fuzzers are a crate of their own")]
+
+use clap::Parser;
+use reactor::testing::Harness;
+use reactor::{Address, CloseReason, ConnId, Context, Handler, Limits, Networks};
+
+use crate::cli::args::{Args, Command};
+use crate::cli::failure::Failure;
+use crate::world::models::Model;
+use crate::world::{Choices, World};
+
+/// Bytes of input that are tried: the smallest budgets make thousands of turns of it.
+const LONGEST: usize = 20_000;
+
+/// Remembers the lines, and how it ended.
+#[derive(Default)]
+struct Listener {
+    lines: Vec<Vec<u8>>,
+    closed: Option<(ConnId, CloseReason)>,
+}
+
+impl Handler for Listener {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, _cx: &mut Context<'_, ()>, line: &[u8]) {
+        self.lines.push(line.to_vec());
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, ()>, reason: CloseReason) {
+        assert_eq!(self.closed.replace((cx.id(), reason)), None);
+    }
+}
+
+/// Any bytes in any pieces, under any budgets, make the lines that cutting them at LF makes. The
+/// first eight bytes say which pieces, budgets and limit.
+pub fn framing(data: &[u8]) {
+    let Some((shape, input)) = data.split_at_checked(8) else { return };
+    let input = &input[..input.len().min(LONGEST)];
+    let limits = Limits {
+        max_line: [1, 10, 4096, 1 << 16][usize::from(shape[0] % 4)],
+        bytes_per_turn: [8, 100, 4097, 1 << 16][usize::from(shape[1] % 4)],
+        lines_per_turn: [4, 20, 1024][usize::from(shape[2] % 3)],
+        ..Limits::default()
+    };
+    let max_line = limits.max_line;
+    let mut server = Harness::with_limits(Listener::default(), limits);
+    let client = server.connect();
+    let mut rest = input;
+    for size in shape[3..].iter().cycle() {
+        // Squared, so that a piece can be longer than what is copied, and two can be one.
+        let (piece, more) = rest.split_at(rest.len().min(1 + usize::from(*size).pow(2)));
+        server.feed(client, piece);
+        rest = more;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    server.end(client);
+    let mut wanted: Vec<_> = input.split(|byte| *byte == b'\n').collect();
+    wanted.pop_if(|last| last.is_empty());
+    let wanted: Vec<_> =
+        wanted.into_iter().map(|line| line.strip_suffix(b"\r").unwrap_or(line)).collect();
+    let good = wanted.iter().take_while(|line| line.len() <= max_line).count();
+    let reason =
+        if good < wanted.len() { CloseReason::LineTooLong } else { CloseReason::PeerClosed };
+    assert_eq!(server.closed(client), Some(reason));
+    assert_eq!(server.handler().lines, wanted[..good]);
+    assert_eq!(server.left_over(), (0, 0));
+}
+
+/// A service whose clients do and say what the bytes decide, under the oracle of the simulation.
+pub fn service<M: Model>(data: &[u8]) {
+    let mut world = World::<M>::new(Choices::of_bytes(data.to_vec()));
+    if let Err(complaint) = world.live(data.len()) {
+        panic!("{}: {complaint}", M::NAME);
+    }
+}
+
+/// Whether to read it would ask the system for the address of a host.
+fn names_a_host(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let settled = text.starts_with("unix:")
+        || port.parse::<u16>().is_err()
+        || host.is_empty()
+        || host.contains(':');
+    !settled && text.parse::<std::net::SocketAddr>().is_err()
+}
+
+/// A text is an address or networks and comes back as such, or is told in one line why not.
+pub fn address(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let told = |error: reactor::Error| assert!(!error.to_string().contains('\n'), "{error}");
+    if !names_a_host(text) {
+        match text.parse::<Address>() {
+            Ok(address) => assert_eq!(address.to_string().parse::<Address>().unwrap(), address),
+            Err(error) => told(error),
+        }
+    }
+    match text.parse::<Networks>() {
+        Ok(networks) => {
+            assert_eq!(networks.to_string().parse::<Networks>().unwrap(), networks);
+        }
+        Err(error) => told(error),
+    }
+}
+
+/// What command lines are made of.
+const WORDS: &[&str] = &[
+    "serve",
+    "load",
+    "forward",
+    "discover",
+    "help",
+    "--help",
+    "--version",
+    "--",
+    "echo",
+    "time=0",
+    "presence=unix:/tmp/p",
+    "roulette",
+    "roulette2=[::1]:0",
+    "2323",
+    "127.0.0.1:80",
+    "--host",
+    "127.0.0.1",
+    "::",
+    "--max-connections",
+    "--max-line",
+    "--max-output",
+    "--idle-timeout",
+    "--line-timeout",
+    "--rate",
+    "--max-per-peer",
+    "--keepalive",
+    "--allow",
+    "10.0.0.0/8,::1",
+    "--unix-mode",
+    "600",
+    "--allow-kill",
+    "--time-interval",
+    "--time-count",
+    "--log",
+    "debug",
+    "--mode",
+    "pipeline",
+    "--clients",
+    "--depth",
+    "--size",
+    "--duration",
+    "--ramp",
+    "--server-pid",
+    "--json",
+    "--svg",
+    "64K",
+    "1G",
+    "0",
+    "30s",
+    "never",
+    "20/s",
+    "--announce",
+    "--group",
+    "--for",
+    "239.0.0.1:5000",
+    "--once",
+    "--connect-timeout",
+];
+
+/// Any words after the program's name are options that can be kept, or one line says what is wrong.
+pub fn options(data: &[u8]) {
+    let mut choices = Choices::of_bytes(data.to_vec());
+    let mut words = vec!["reactor".to_owned()];
+    while !choices.are_over() && words.len() < 20 {
+        let mut word = String::new();
+        let form = choices.below(4);
+        if form < 3 {
+            word.push_str(choices.one_of(WORDS));
+        }
+        if form == 2 {
+            word.push('=');
+        }
+        if form >= 2 {
+            let length = choices.below(20);
+            word.push_str(&String::from_utf8_lossy(&choices.text(length)));
+        }
+        words.push(word);
+    }
+    let values = words.iter().flat_map(|word| word.split('=').chain([word.as_str()]));
+    if values.into_iter().any(names_a_host) {
+        return;
+    }
+    let outcome = match Args::try_parse_from(&words) {
+        Ok(Args { command: Some(Command::Serve(args)) }) => args.limits().map(|limits| {
+            assert!(limits.check().is_ok());
+            assert!(!args.targets().is_empty());
+        }),
+        Ok(Args { command: Some(Command::Load(args)) }) => args.check(),
+        Ok(_) => Ok(()),
+        // The help and the version.
+        Err(error) if !error.use_stderr() => Ok(()),
+        Err(error) => Err(Failure::usage(&error, &words[1..].concat())),
+    };
+    if let Err(failure) = outcome {
+        let told = failure.to_string();
+        assert!(matches!(failure, Failure::Usage(_)) && !told.contains('\n'), "{words:?}: {told}");
+    }
+}

@@ -1,0 +1,450 @@
+//! The oracle: what each client has sent and must get, kept while the service runs, so that the
+//! first byte that is lost, repeated or out of order shows in the turn in which it happens.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use reactor::{CloseReason, ConnId, Limits};
+
+use super::record::{Record, Stage, Text, shown};
+
+/// All that must hold, and whether it did.
+pub struct Book {
+    /// The time in the simulation.
+    pub clock: Duration,
+    pub limits: Limits,
+    pub stopping: bool,
+    /// Panics that were thrown on purpose.
+    pub panics: u64,
+    /// Connections that were told of, and of their end.
+    pub opened: u64,
+    pub closed: u64,
+    pub lines: u64,
+    /// Bytes that all clients got.
+    pub received: u64,
+    /// What the loop says to those that it closes for a limit.
+    farewells: Vec<(CloseReason, Vec<u8>)>,
+    records: BTreeMap<ConnId, Record>,
+    /// How many are open.
+    open: usize,
+    /// Those that ended in this turn.
+    ended: Vec<ConnId>,
+    /// The longest that was said at once.
+    largest: usize,
+    digest: DefaultHasher,
+    /// Tells all that happens on stderr.
+    pub trace: bool,
+    /// The first promise that was broken.
+    complaint: Option<String>,
+}
+
+impl Book {
+    pub fn new(limits: Limits, farewells: Vec<(CloseReason, Vec<u8>)>) -> Book {
+        Book {
+            clock: Duration::ZERO,
+            limits,
+            stopping: false,
+            panics: 0,
+            opened: 0,
+            closed: 0,
+            lines: 0,
+            received: 0,
+            farewells,
+            records: BTreeMap::new(),
+            open: 0,
+            ended: Vec::new(),
+            largest: 0,
+            digest: DefaultHasher::new(),
+            trace: false,
+            complaint: None,
+        }
+    }
+
+    /// Notes a broken promise. A panic here would be caught by the loop as the handler's own.
+    pub fn complain(&mut self, what: String) {
+        self.complaint.get_or_insert(what);
+    }
+
+    pub fn complaint(&self) -> Option<&str> {
+        self.complaint.as_deref()
+    }
+
+    /// Of all that happened so far.
+    pub fn digest(&self) -> u64 {
+        self.digest.finish()
+    }
+
+    fn note(&mut self, what: &str, id: ConnId, more: impl Hash + Debug) {
+        (what, id, self.clock, &more).hash(&mut self.digest);
+        if self.trace {
+            eprintln!("{:>8.3} {id} {what} {more:?}", self.clock.as_secs_f64());
+        }
+    }
+
+    // ---- What clients do ----
+
+    pub fn dialled(&mut self, id: ConnId) {
+        let moved = self.clock;
+        self.records.insert(id, Record { stage: Stage::Dialled, moved, ..Record::new() });
+    }
+
+    pub fn fed(&mut self, id: ConnId, bytes: &[u8]) {
+        if let Some(record) = self.records.get_mut(&id) {
+            if record.input.rest().is_empty() {
+                record.begun = self.clock;
+            }
+            record.input.extend(bytes);
+        }
+    }
+
+    pub fn ended(&mut self, id: ConnId) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.ended = true;
+        }
+    }
+
+    /// The connection may break with this error from now on.
+    pub fn breaks(&mut self, id: ConnId, error: ErrorKind) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.errors.push(error);
+        }
+    }
+
+    pub fn received(&mut self, id: ConnId, got: &[u8]) {
+        if got.is_empty() {
+            return;
+        }
+        self.note("received", id, Text(got));
+        self.received += got.len() as u64;
+        let Some(record) = self.records.get_mut(&id) else {
+            return self.complain(format!("{id} got {} before it was open", shown(got)));
+        };
+        record.moves(self.clock);
+        let due = record.due.rest();
+        if due.starts_with(got) {
+            return record.due.skip(got.len());
+        }
+        let same = due.iter().zip(got).take_while(|(due, got)| due == got).count();
+        let (due, more) = (&due[same..], &got[same..]);
+        let words = [&record.last_words, more].concat();
+        let farewell = self.farewells.iter().any(|(_, farewell)| farewell.starts_with(&words));
+        if farewell && (due.is_empty() || record.streamed) {
+            record.due.skip(record.due.rest().len());
+            record.last_words = words;
+        } else {
+            let (due, more) = (shown(due), shown(more));
+            self.complain(format!("{id} got {more} where {due} was due"));
+        }
+    }
+
+    /// The client and the loop are both done with it.
+    pub fn forget(&mut self, id: ConnId) {
+        self.records.remove(&id);
+    }
+
+    // ---- What the handler is told ----
+
+    pub fn opened(&mut self, id: ConnId) {
+        self.note("opened", id, ());
+        self.opened += 1;
+        let clock = self.clock;
+        let record = self.records.entry(id).or_insert_with(Record::new);
+        let stage = std::mem::replace(&mut record.stage, Stage::Open);
+        (record.moved, record.opened) = (clock, true);
+        self.open += 1;
+        if stage != Stage::Dialled {
+            self.complain(format!("{id} opened though {stage:?}"));
+        }
+    }
+
+    /// Bytes are offered to the handler: exactly those that follow what it has taken.
+    pub fn offered(&mut self, id: ConnId, bytes: &[u8], at_eof: bool) {
+        let Some(record) = self.records.get(&id) else {
+            return self.complain(format!("input of {id}, which nobody knows"));
+        };
+        let input = record.input.rest();
+        let wrong = if !input.starts_with(bytes) {
+            format!("was offered {} where {} was sent", shown(bytes), shown(input))
+        } else if at_eof && (!record.ended || input.len() > bytes.len()) {
+            "was offered its last bytes too early".to_owned()
+        } else {
+            return self.takes_input(id);
+        };
+        self.complain(format!("{id} {wrong}"));
+    }
+
+    pub fn took(&mut self, id: ConnId, count: usize) {
+        self.note("took", id, count);
+        if let Some(record) = self.records.get_mut(&id) {
+            record.moves(self.clock);
+            record.input.skip(count);
+            if count > 0 {
+                record.begun = self.clock;
+            }
+        }
+    }
+
+    pub fn line(&mut self, id: ConnId, line: &[u8]) {
+        self.note("line", id, Text(line));
+        self.lines += 1;
+        self.takes_input(id);
+        if line.len() > self.limits.max_line {
+            self.complain(format!("{id}: a line of {} bytes was handled", line.len()));
+        }
+    }
+
+    fn takes_input(&mut self, id: ConnId) {
+        let Some(record) = self.records.get(&id) else { return };
+        if record.stage != Stage::Open || record.paused || record.eof_told {
+            let (stage, paused) = (record.stage, record.paused);
+            self.complain(format!("{id}: input though {stage:?}, paused: {paused}"));
+        }
+    }
+
+    pub fn eof(&mut self, id: ConnId) {
+        self.note("eof", id, ());
+        self.takes_input(id);
+        let Some(record) = self.records.get_mut(&id) else { return };
+        record.eof_told = true;
+        if !record.ended || !record.input.rest().is_empty() {
+            let left = shown(record.input.rest());
+            self.complain(format!("{id}: the end was told before {left}"));
+        }
+    }
+
+    pub fn closed(&mut self, id: ConnId, reason: CloseReason) {
+        self.note("closed", id, reason);
+        self.closed += 1;
+        let (clock, stopping) = (self.clock, self.stopping);
+        let Book { limits, records, .. } = self;
+        let Some(record) = records.get_mut(&id) else {
+            // It was dialled and given up within one turn.
+            return;
+        };
+        record.moves(clock);
+        let (stage, patience) = (record.stage, clock - record.ending);
+        let why = match (stage, reason) {
+            (Stage::Closed(_), _) => Err("was closed before"),
+            (Stage::Ending(None), CloseReason::Stalled) => Ok(()),
+            (Stage::Ending(_), CloseReason::Stalled) if patience >= limits.flush_timeout => Ok(()),
+            (Stage::Ending(Some(CloseReason::Closed)), CloseReason::PeerClosed) if record.ended => {
+                Ok(())
+            }
+            (Stage::Ending(Some(given)), _) if given == reason => Ok(()),
+            // The loop was faster, by a moment.
+            (Stage::Ending(Some(_)), _) if !patience.is_zero() => Err("another reason was given"),
+            (_, reason) => record.was_ended_for(reason, stopping, limits),
+        };
+        self.open -= usize::from(stage == Stage::Open);
+        (record.stage, record.closed) = (Stage::Closed(reason), clock);
+        if let Err(why) = why {
+            let errors = &record.errors;
+            let all = format!("{id} closed with {reason:?}: {why}; {stage:?}, {errors:?}");
+            self.complain(all);
+        }
+        self.ended.push(id);
+    }
+
+    // ---- What the service does ----
+
+    /// Whether it is neither gone nor closing.
+    pub fn is_open(&self, id: ConnId) -> bool {
+        self.records.get(&id).is_some_and(|record| record.stage == Stage::Open)
+    }
+
+    /// Whether it is open or about to be.
+    pub fn is_there(&self, id: ConnId) -> bool {
+        let there = |record: &Record| matches!(record.stage, Stage::Open | Stage::Dialled);
+        self.records.get(&id).is_some_and(there)
+    }
+
+    /// Whether the service was told of the end of its input.
+    pub fn heard_all(&self, id: ConnId) -> bool {
+        self.records.get(&id).is_some_and(|record| record.eof_told)
+    }
+
+    /// How long ago the service was told of its end.
+    pub fn closed_for(&self, id: ConnId) -> Option<Duration> {
+        let record = self.records.get(&id)?;
+        let closed = matches!(record.stage, Stage::Closed(_));
+        closed.then(|| self.clock - record.closed)
+    }
+
+    /// Bytes that it has still to get.
+    pub fn due(&self, id: ConnId) -> usize {
+        self.records.get(&id).map_or(0, |record| record.due.rest().len())
+    }
+
+    /// Whether the service has not ended its side.
+    pub fn takes_output(&self, id: ConnId) -> bool {
+        let takes = |record: &Record| record.stage == Stage::Open && !record.finished;
+        self.records.get(&id).is_some_and(takes)
+    }
+
+    /// Whether it is open, and nothing has disturbed it.
+    pub fn is_healthy(&self, id: ConnId) -> bool {
+        self.is_open(id) && self.records.get(&id).is_some_and(|record| record.errors.is_empty())
+    }
+
+    /// All that are open, in the order of their arrival.
+    pub fn open(&self) -> Vec<ConnId> {
+        let open = self.records.iter().filter(|(_, record)| record.stage == Stage::Open);
+        open.map(|(id, _)| *id).collect()
+    }
+
+    pub fn say(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) {
+        self.largest = self.largest.max(bytes.as_ref().len());
+        if let Some(record) = self.records.get_mut(&id)
+            && record.stage == Stage::Open
+            && !record.finished
+        {
+            record.due.extend(bytes.as_ref());
+        }
+    }
+
+    pub fn say_all(&mut self, bytes: impl AsRef<[u8]>) {
+        for id in self.open() {
+            self.say(id, bytes.as_ref());
+        }
+    }
+
+    /// As [`say`](Self::say), of what the service sends in pieces.
+    pub fn stream(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) {
+        self.answer(id, bytes);
+        if let Some(record) = self.records.get_mut(&id) {
+            record.streamed = true;
+        }
+    }
+
+    /// As [`say`](Self::say), of what holds back a client that does not read, but not the others
+    /// that cause it.
+    pub fn answer(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) {
+        self.say(id, bytes);
+        if let Some(record) = self.records.get_mut(&id) {
+            record.unbounded = true;
+        }
+    }
+
+    /// The service ends it, by a close or otherwise.
+    pub fn ends(&mut self, id: ConnId, reason: CloseReason) {
+        if let Some(record) = self.records.get_mut(&id)
+            && matches!(record.stage, Stage::Open | Stage::Dialled)
+        {
+            self.open -= usize::from(record.stage == Stage::Open);
+            record.ends(Some(reason), self.clock);
+        }
+    }
+
+    /// The service says no more, but still listens.
+    pub fn finishes(&mut self, id: ConnId) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.finished = true;
+        }
+    }
+
+    /// Whether it waits until it takes its output.
+    pub fn drains(&mut self, id: ConnId, drains: bool) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.moves(self.clock);
+            record.drains = drains;
+        }
+    }
+
+    pub fn pauses(&mut self, id: ConnId, paused: bool) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.moves(self.clock);
+            record.paused = paused;
+        }
+    }
+
+    /// The loop says who is open: whoever is not any more is about to be closed by it.
+    pub fn sync(&mut self, count: usize, open: impl Iterator<Item = ConnId>) {
+        if count == self.open {
+            // They would have to be the same, since nobody opens unnoticed.
+            return;
+        }
+        let open: BTreeSet<_> = open.collect();
+        self.open = open.len();
+        for (id, record) in &mut self.records {
+            match (record.stage, open.contains(id)) {
+                (Stage::Open, false) => record.ends(None, self.clock),
+                (Stage::Ending(_) | Stage::Closed(_), true) => {
+                    self.complaint.get_or_insert(format!("{id} is open after its end"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    // ---- What must hold ----
+
+    /// After a turn, when the clients have got what it sent: those that ended have all of it, and
+    /// nobody is owed more than the limits allow.
+    pub fn after_turn(&mut self) {
+        for id in std::mem::take(&mut self.ended) {
+            if let Some(wrong) = self.records.get(&id).and_then(|record| self.lacks(record)) {
+                self.complain(format!("{id} {wrong}"));
+            }
+        }
+        let most = self.limits.high_water + self.limits.max_output + self.largest;
+        for (id, record) in &mut self.records {
+            let due = record.due.rest().len();
+            let ended = matches!(record.stage, Stage::Closed(_));
+            record.over =
+                if due > most && !record.unbounded && !ended { record.over + 1 } else { 0 };
+            // What is said of those that the flush ended leaves with the next turn.
+            if record.over > 2 {
+                let what = format!("{id} is owed {due} bytes, {most} are allowed");
+                self.complaint.get_or_insert(what);
+            }
+        }
+    }
+
+    /// What one that ended in peace did not get.
+    fn lacks(&self, record: &Record) -> Option<String> {
+        let Stage::Closed(reason) = record.stage else { return None };
+        let farewell = self.farewells.iter().find(|(why, _)| *why == reason);
+        let words = match reason {
+            _ if record.streamed && reason != CloseReason::Closed => return None,
+            CloseReason::LineTooLong | CloseReason::LineTimeout | CloseReason::IdleTimeout
+                if !record.finished =>
+            {
+                &farewell?.1[..]
+            }
+            CloseReason::PeerClosed
+            | CloseReason::Closed
+            | CloseReason::Panicked
+            | CloseReason::Shutdown => b"",
+            _ => return None,
+        };
+        let due = record.due.rest();
+        if !record.errors.is_empty() || due.is_empty() && record.last_words == words {
+            return None;
+        }
+        let got = shown(&record.last_words);
+        Some(format!("closed with {reason:?}: lacks {}, last words {got}", shown(due)))
+    }
+
+    /// When nothing is left to do and nothing disturbs: everybody who can has got everything, and
+    /// has been heard. `keeps` tells which input the service may leave for later.
+    pub fn at_rest(&mut self, keeps: impl Fn(&[u8]) -> bool) {
+        let mut wrong = None;
+        for (id, record) in &self.records {
+            if record.stage != Stage::Open || !record.errors.is_empty() {
+                continue;
+            }
+            let (input, due) = (record.input.rest(), record.due.rest());
+            if !due.is_empty() {
+                wrong = Some(format!("{id} never got {}", shown(due)));
+            } else if !record.paused && !keeps(input) {
+                wrong = Some(format!("{id} was never heard: {}", shown(input)));
+            } else if !record.paused && record.ended && !record.eof_told {
+                wrong = Some(format!("the end of {id} was never told"));
+            }
+        }
+        wrong.into_iter().for_each(|wrong| self.complain(wrong));
+    }
+}

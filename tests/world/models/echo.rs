@@ -1,0 +1,42 @@
+use reactor::{CloseReason, ConnId, services};
+
+use super::{Book, Choices, Model, lines};
+
+pub struct Echo;
+
+impl Model for Echo {
+    type Service = services::Echo;
+
+    const NAME: &'static str = "echo";
+    const CUTS_LINES: bool = false;
+
+    fn start(_choices: &mut Choices) -> (services::Echo, Echo) {
+        (services::Echo, Echo)
+    }
+
+    fn talk(&self, choices: &mut Choices, _longest: usize) -> Vec<u8> {
+        if choices.once_in(60) { b"Bye".to_vec() } else { Vec::new() }
+    }
+
+    fn opened(&mut self, book: &mut Book, id: ConnId) {
+        book.say(
+            id,
+            "Welcome to the Reactor Server.\n\
+             Send me text lines and conclude with the BYE command.\n",
+        );
+    }
+
+    fn took(&mut self, book: &mut Book, id: ConnId, bytes: &[u8]) {
+        for line in lines(bytes) {
+            book.line(id, line);
+            let text = match std::str::from_utf8(line) {
+                Ok(text) => text.to_uppercase().into_bytes(),
+                Err(_) => line.to_ascii_uppercase(),
+            };
+            book.say(id, [b"> ", &text[..], b"\n"].concat());
+            if line.eq_ignore_ascii_case(b"bye") {
+                book.ends(id, CloseReason::Closed);
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What each service must say, written from its protocol.
+
+mod echo;
+mod forward;
+mod presence;
+mod puppet;
+mod roulette;
+mod time;
+
+use reactor::{CloseReason, ConnId, Handler};
+
+use super::book::Book;
+use super::choices::Choices;
+
+pub use echo::Echo;
+pub use forward::Forward;
+pub use presence::Presence;
+pub use puppet::Puppet;
+pub use roulette::Roulette;
+pub use time::Time;
+
+pub trait Model: Sized {
+    type Service: Handler;
+
+    const NAME: &'static str;
+    /// It has lines handed to it, rather than bytes.
+    const CUTS_LINES: bool = true;
+    /// What brings the service back to its beginning.
+    const LAST_LINE: &'static str = "";
+
+    /// A service and its model.
+    fn start(choices: &mut Choices) -> (Self::Service, Self);
+
+    /// The beginning of something that one of its clients might say, of `longest` bytes at most
+    /// if it is long.
+    fn talk(&self, choices: &mut Choices, longest: usize) -> Vec<u8>;
+
+    /// Something that another thread might post.
+    fn post(&self, _choices: &mut Choices) -> Option<<Self::Service as Handler>::Message> {
+        None
+    }
+
+    /// The service has dialled out.
+    fn dialled(&mut self, _book: &mut Book, _id: ConnId) {}
+
+    fn opened(&mut self, book: &mut Book, id: ConnId);
+
+    fn line(&mut self, _book: &mut Book, _id: ConnId, _line: &[u8]) {}
+
+    /// The handler took these bytes, for a service that does not have lines cut.
+    fn took(&mut self, _book: &mut Book, _id: ConnId, _bytes: &[u8]) {}
+
+    fn drained(&mut self, _book: &mut Book, _id: ConnId) {}
+
+    fn eof(&mut self, book: &mut Book, id: ConnId) {
+        book.ends(id, CloseReason::Closed);
+    }
+
+    fn closed(&mut self, _book: &mut Book, _id: ConnId, _reason: CloseReason) {}
+
+    fn timer(&mut self, book: &mut Book, id: ConnId) {
+        book.complain(format!("{id}: a timer that nobody set"));
+    }
+
+    fn service_timer(&mut self, book: &mut Book) {
+        book.complain("a service timer that nobody set".to_owned());
+    }
+
+    fn message(&mut self, _book: &mut Book, _message: &<Self::Service as Handler>::Message) {}
+
+    /// The service may leave this input for later, when nothing else is to be done.
+    fn keeps(input: &[u8]) -> bool {
+        !input.contains(&b'\n')
+    }
+
+    /// What should have happened by now, when nothing is left to do.
+    fn overdue(&self, _book: &Book) -> Option<String> {
+        None
+    }
+
+    /// Timers of the service itself that are still to come.
+    fn service_timers(&self) -> usize {
+        0
+    }
+
+    /// Makes what differs from run to run the same.
+    fn plain(&self, _got: &mut [u8]) {}
+
+    /// Says what the service keeps of clients though all are gone.
+    fn left_over(&self) -> usize {
+        0
+    }
+}
+
+/// The lines in these bytes, cut in the plainest way.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split_inclusive(|byte| *byte == b'\n').map(|line| {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        line.strip_suffix(b"\r").unwrap_or(line)
+    })
+}
+
+/// What is said to those that begin as a browser does.
+const FOREIGN: &str = "This is neither HTTP nor TLS.\n";
+
+fn is_foreign(line: &[u8]) -> bool {
+    let words: Vec<_> = line.split(|byte| *byte == b' ').collect();
+    let request = matches!(words[..], [method, target, version]
+        if !method.is_empty()
+            && (target.starts_with(b"/") || target == b"*")
+            && version.starts_with(b"HTTP/"));
+    request || line.to_ascii_lowercase().starts_with(b"host:") || line.starts_with(b"\x16\x03")
+}
+
+/// Text as other clients may see it.
+fn harmless(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}

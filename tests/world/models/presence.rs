@@ -1,0 +1,94 @@
+use std::collections::BTreeMap;
+
+use reactor::{CloseReason, ConnId, services};
+
+use super::{Book, Choices, FOREIGN, Model, harmless, is_foreign};
+
+#[derive(Default)]
+pub struct Presence {
+    names: BTreeMap<ConnId, String>,
+}
+
+impl Presence {
+    fn name(&self, id: ConnId) -> &str {
+        self.names.get(&id).map_or("An anonymous user", String::as_str)
+    }
+}
+
+impl Model for Presence {
+    type Service = services::Presence;
+
+    const NAME: &'static str = "presence";
+
+    fn start(_choices: &mut Choices) -> (services::Presence, Presence) {
+        (services::Presence::default(), Presence::default())
+    }
+
+    fn talk(&self, choices: &mut Choices, _longest: usize) -> Vec<u8> {
+        let words = ["SAY ", "say hello", "HELLO ", "hello", "WHO", "WHO ", "SAY", "KILL", ""];
+        if choices.once_in(60) { b"bye".to_vec() } else { choices.one_of(&words).into() }
+    }
+
+    fn opened(&mut self, book: &mut Book, id: ConnId) {
+        for other in book.open().into_iter().filter(|other| *other != id) {
+            book.say(other, "Someone has arrived...\n");
+        }
+        book.say(
+            id,
+            "Welcome to the Presence Server\n  \
+             Tell me who you are with 'HELLO name'\n  \
+             Say something to other users with 'SAY message'\n  \
+             Ask me who is connected with 'WHO'\n  \
+             Leave with 'BYE'\n  \
+             Shutdown server with 'KILL'\n",
+        );
+    }
+
+    fn line(&mut self, book: &mut Book, id: ConnId, line: &[u8]) {
+        if is_foreign(line) {
+            book.say(id, FOREIGN);
+            return book.ends(id, CloseReason::Closed);
+        }
+        let end = line.iter().position(|byte| b" \t".contains(byte));
+        let (word, rest) = end.map_or((line, &b""[..]), |end| (&line[..end], &line[end + 1..]));
+        match word.to_ascii_uppercase().as_slice() {
+            b"HELLO" => {
+                let text = String::from_utf8_lossy(rest);
+                match text.split_whitespace().next() {
+                    Some(name) => {
+                        let name = harmless(name.as_bytes()).chars().take(64).collect();
+                        self.names.insert(id, name);
+                    }
+                    None => _ = self.names.remove(&id),
+                }
+                book.say_all(format!("{} is in the room.\n", self.name(id)));
+            }
+            b"SAY" => {
+                let text = if rest.is_empty() { "nothing...".to_owned() } else { harmless(rest) };
+                book.say_all(format!("{} says: {text}\n", self.name(id)));
+            }
+            b"WHO" => {
+                let here = book.open().into_iter().map(|id| format!(" - {}\n", self.name(id)));
+                let here: String = here.collect();
+                book.say(id, format!("Currently connected users:\n{here}"));
+            }
+            b"BYE" => {
+                book.say_all(format!("{} is about to leave the room.\n", self.name(id)));
+                book.ends(id, CloseReason::Closed);
+            }
+            b"KILL" => book.say(id, "KILL is disabled on this server.\n"),
+            _ => {
+                book.say(id, "What? I only understand HELLO, SAY, WHO, BYE and KILL commands\n");
+            }
+        }
+    }
+
+    fn closed(&mut self, book: &mut Book, id: ConnId, _reason: CloseReason) {
+        book.say_all(format!("{} has left the room.\n", self.name(id)));
+        self.names.remove(&id);
+    }
+
+    fn left_over(&self) -> usize {
+        self.names.len()
+    }
+}

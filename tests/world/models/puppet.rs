@@ -1,0 +1,365 @@
+//! A service that does what its clients say with all that a handler can do: what the real ones do
+//! not need, and what only a careless one would.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::resume_unwind;
+use std::time::Duration;
+
+use reactor::{CloseReason, ConnId, Context, Handler, ServiceContext, TimerId};
+
+use super::{Book, Choices, Model};
+
+/// Ids that are remembered, of those that are gone too.
+const KNOWN: usize = 32;
+const VERBS: &[&str] = &[
+    "say", "say", "say", "all", "others", "to", "answer", "later", "later", "never", "calm",
+    "rest", "stream", "big", "bye", "finish", "abort", "boom", "bomb", "end", "cut", "dial",
+    "tick", "what",
+];
+
+thread_local! {
+    /// Sessions that have not been dropped.
+    static SESSIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+pub struct Session {
+    timers: BTreeMap<TimerId, Option<String>>,
+    /// Pieces of a stream that are to be sent yet.
+    pieces: usize,
+    /// Its drop panics.
+    bomb: bool,
+}
+
+impl Default for Session {
+    fn default() -> Session {
+        SESSIONS.set(SESSIONS.get() + 1);
+        Session { timers: BTreeMap::new(), pieces: 0, bomb: false }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        SESSIONS.set(SESSIONS.get() - 1);
+        if self.bomb && !std::thread::panicking() {
+            resume_unwind(Box::new("on purpose"));
+        }
+    }
+}
+
+/// The ids of those that came last.
+#[derive(Default)]
+pub struct Known(VecDeque<ConnId>);
+
+impl Known {
+    fn add(&mut self, id: ConnId) {
+        self.0.push_back(id);
+        if self.0.len() > KNOWN {
+            self.0.pop_front();
+        }
+    }
+
+    fn get(&self, number: usize) -> ConnId {
+        self.0[number % self.0.len()]
+    }
+}
+
+/// `verb number text`.
+fn parse(line: &[u8]) -> Option<(String, usize, String)> {
+    let text = String::from_utf8_lossy(line);
+    let mut words = text.splitn(3, ' ');
+    let (verb, number, text) = (words.next()?, words.next()?, words.next()?);
+    Some((verb.to_owned(), number.parse().ok()?, text.to_owned()))
+}
+
+fn piece(number: usize) -> Vec<u8> {
+    format!("{number:5999}\n").into()
+}
+
+#[derive(Default)]
+pub struct Service {
+    known: Known,
+    /// What the service's own timers say.
+    ticks: BTreeMap<TimerId, String>,
+}
+
+impl Handler for Service {
+    type Session = Session;
+    type Message = (usize, String);
+
+    fn on_open(&mut self, cx: &mut Context<'_, Session>) {
+        self.known.add(cx.id());
+    }
+
+    fn on_line(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
+        let Some((verb, number, text)) = parse(line) else {
+            cx.send("?\n");
+            return;
+        };
+        let line = format!("{text}\n");
+        let after = Duration::from_millis(number as u64);
+        let other = self.known.get(number);
+        match verb.as_str() {
+            "say" => _ = cx.send(line),
+            "big" => _ = cx.send(vec![b'b'; number]),
+            "all" => cx.broadcast(line),
+            "others" => cx.broadcast_to_others(line),
+            "to" => {
+                let open = cx.connection(other).is_some();
+                cx.send_to(other, line);
+                writeln!(cx, "{open}");
+            }
+            "answer" => {
+                let sent = cx.reply_to(other, line);
+                writeln!(cx, "{sent}");
+            }
+            "later" => {
+                let timer = cx.set_timer(after);
+                cx.session().timers.insert(timer, Some(line));
+            }
+            "rest" => {
+                let timer = cx.set_timer(after);
+                cx.session().timers.insert(timer, None);
+                cx.pause();
+            }
+            "never" => {
+                let timer = cx.set_timer(after);
+                let (once, twice) = (cx.cancel_timer(timer), cx.cancel_timer(timer));
+                writeln!(cx, "{once} {twice}");
+            }
+            "calm" => {
+                let timers = std::mem::take(&mut cx.session().timers);
+                let count = timers.into_keys().filter(|timer| cx.cancel_timer(*timer)).count();
+                writeln!(cx, "{count}");
+            }
+            "stream" => {
+                cx.session().pieces += number;
+                cx.request_drain();
+            }
+            "bye" => cx.close(),
+            "finish" => cx.half_close(),
+            "abort" => cx.abort(),
+            "boom" => resume_unwind(Box::new("on purpose")),
+            "bomb" => cx.session().bomb = true,
+            "end" | "cut" => {
+                let found = cx.connection(other).map(|mut other| match verb.as_str() {
+                    "end" => other.close(),
+                    _ => other.abort(),
+                });
+                writeln!(cx, "{}", found.is_some());
+            }
+            "dial" => {
+                let dialled = cx.connect("127.0.0.1:1", Session::default());
+                writeln!(cx, "{}", dialled.is_ok());
+            }
+            "tick" => _ = self.ticks.insert(cx.set_service_timer(after), line),
+            _ => _ = cx.send("?\n"),
+        }
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_, Session>) {
+        let left = &mut cx.session().pieces;
+        let number = *left;
+        *left = left.saturating_sub(1);
+        if number > 0 {
+            cx.send(piece(number));
+        }
+        if number > 1 {
+            cx.request_drain();
+        }
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, Session>, timer: TimerId) {
+        match cx.session().timers.remove(&timer) {
+            Some(Some(text)) => _ = cx.send(text),
+            Some(None) => cx.resume(),
+            None => _ = cx.send("a timer that was not set\n"),
+        }
+    }
+
+    fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, Session>, timer: TimerId) {
+        cx.broadcast(self.ticks.remove(&timer).unwrap_or_default());
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, Session>, (to, text): (usize, String)) {
+        if to == 0 || self.known.0.is_empty() {
+            cx.broadcast(text);
+        } else {
+            cx.reply_to(self.known.get(to), text);
+        }
+    }
+}
+
+/// What one client has asked for and is still to come.
+#[derive(Default)]
+struct Wishes {
+    /// In the order in which they were set; none ends a rest.
+    timers: Vec<(Duration, Option<String>)>,
+    pieces: usize,
+    bomb: bool,
+}
+
+/// Takes out the one that is due first.
+fn first<T>(timers: &mut Vec<(Duration, T)>) -> Option<(Duration, T)> {
+    let (place, _) = timers.iter().enumerate().min_by_key(|(_, (due, _))| *due)?;
+    Some(timers.remove(place))
+}
+
+#[derive(Default)]
+pub struct Puppet {
+    known: Known,
+    wishes: BTreeMap<ConnId, Wishes>,
+    ticks: Vec<(Duration, String)>,
+}
+
+impl Model for Puppet {
+    type Service = Service;
+
+    const NAME: &'static str = "puppet";
+
+    fn start(_choices: &mut Choices) -> (Service, Puppet) {
+        (Service::default(), Puppet::default())
+    }
+
+    fn talk(&self, choices: &mut Choices, _longest: usize) -> Vec<u8> {
+        let verb = choices.one_of(VERBS);
+        let number = match verb {
+            "big" => choices.size(300_000, 50_000),
+            "stream" => choices.below(8),
+            "later" | "rest" | "tick" => choices.one_of(&[0, 1, 30, 1_000, 50_000]),
+            _ => choices.below(KNOWN),
+        };
+        format!("{verb} {number} ").into()
+    }
+
+    fn post(&self, choices: &mut Choices) -> Option<(usize, String)> {
+        Some((choices.below(10), "posted\n".to_owned()))
+    }
+
+    fn opened(&mut self, _book: &mut Book, id: ConnId) {
+        self.known.add(id);
+        self.wishes.insert(id, Wishes::default());
+    }
+
+    fn line(&mut self, book: &mut Book, id: ConnId, line: &[u8]) {
+        let Some((verb, number, text)) = parse(line) else { return book.say(id, "?\n") };
+        let line = format!("{text}\n");
+        let due = book.clock + Duration::from_millis(number as u64);
+        let other = self.known.get(number);
+        let Some(mine) = self.wishes.get_mut(&id) else { return };
+        match verb.as_str() {
+            "say" => book.say(id, line),
+            "big" => book.say(id, vec![b'b'; number]),
+            "all" => book.say_all(line),
+            "others" => {
+                let others = book.open().into_iter().filter(|other| *other != id);
+                others.for_each(|other| book.say(other, &line));
+            }
+            "to" => {
+                let open = book.is_open(other);
+                book.say(other, line);
+                book.say(id, format!("{open}\n"));
+            }
+            "answer" => {
+                let open = book.takes_output(other);
+                book.answer(other, line);
+                book.say(id, format!("{open}\n"));
+            }
+            "later" => mine.timers.push((due, Some(line))),
+            "rest" => {
+                mine.timers.push((due, None));
+                book.pauses(id, true);
+            }
+            "never" => book.say(id, "true false\n"),
+            "calm" => {
+                book.say(id, format!("{}\n", mine.timers.len()));
+                mine.timers.clear();
+            }
+            "stream" => {
+                mine.pieces += number;
+                book.drains(id, true);
+            }
+            "bye" => book.ends(id, CloseReason::Closed),
+            "finish" => book.finishes(id),
+            "abort" => book.ends(id, CloseReason::Aborted),
+            "boom" => {
+                book.ends(id, CloseReason::Panicked);
+                book.panics += 1;
+            }
+            "bomb" => {
+                book.panics += u64::from(!mine.bomb);
+                mine.bomb = true;
+            }
+            "end" | "cut" => {
+                let open = book.is_open(other);
+                let reason = if verb == "end" { CloseReason::Closed } else { CloseReason::Aborted };
+                book.ends(other, reason);
+                book.say(id, format!("{open}\n"));
+            }
+            "dial" => book.say(id, "true\n"),
+            "tick" => self.ticks.push((due, line)),
+            _ => book.say(id, "?\n"),
+        }
+    }
+
+    fn drained(&mut self, book: &mut Book, id: ConnId) {
+        let Some(mine) = self.wishes.get_mut(&id) else { return };
+        if mine.pieces > 0 {
+            book.say(id, piece(mine.pieces));
+            mine.pieces -= 1;
+        }
+        book.drains(id, mine.pieces > 0);
+    }
+
+    fn timer(&mut self, book: &mut Book, id: ConnId) {
+        let Some(mine) = self.wishes.get_mut(&id) else { return };
+        match first(&mut mine.timers) {
+            Some((due, text)) if due <= book.clock => match text {
+                Some(text) => book.say(id, text),
+                None => book.pauses(id, false),
+            },
+            wrong => book.complain(format!("{id}: a timer fired, due is {wrong:?}")),
+        }
+    }
+
+    fn service_timer(&mut self, book: &mut Book) {
+        match first(&mut self.ticks) {
+            Some((due, text)) if due <= book.clock => book.say_all(text),
+            wrong => book.complain(format!("a service timer fired, due is {wrong:?}")),
+        }
+    }
+
+    fn message(&mut self, book: &mut Book, (to, text): &(usize, String)) {
+        if *to == 0 || self.known.0.is_empty() {
+            book.say_all(text);
+        } else {
+            book.answer(self.known.get(*to), text);
+        }
+    }
+
+    fn closed(&mut self, _book: &mut Book, id: ConnId, _reason: CloseReason) {
+        self.wishes.remove(&id);
+    }
+
+    fn overdue(&self, book: &Book) -> Option<String> {
+        let late = |due: &Duration| *due <= book.clock;
+        let forgotten = |wishes: &Wishes| wishes.timers.iter().any(|(due, _)| late(due));
+        let open = || self.wishes.iter().filter(|(id, _)| book.is_healthy(**id));
+        if let Some((id, _)) = open().find(|(_, wishes)| forgotten(wishes)) {
+            return Some(format!("a timer of {id}"));
+        }
+        if let Some((id, _)) = open().find(|(_, wishes)| wishes.pieces > 0) {
+            return Some(format!("the next piece for {id}"));
+        }
+        let ticks = self.ticks.iter().any(|(due, _)| late(due));
+        ticks.then(|| "a timer of the service".to_owned())
+    }
+
+    fn service_timers(&self) -> usize {
+        self.ticks.len()
+    }
+
+    fn left_over(&self) -> usize {
+        self.wishes.len() + SESSIONS.get()
+    }
+}

@@ -1,0 +1,179 @@
+//! What is known of one connection.
+
+use std::fmt::{self, Debug};
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use reactor::{CloseReason, Limits};
+
+/// Bytes in the order in which they are due.
+#[derive(Default)]
+pub struct Queue {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Queue {
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    pub fn skip(&mut self, count: usize) {
+        self.start += count;
+        if self.start == self.bytes.len() {
+            (self.bytes, self.start) = (Vec::new(), 0);
+        }
+    }
+}
+
+/// How far a connection is, as far as the outside can know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Dialled,
+    Open,
+    /// Nothing more is handled or said. The reason, where the service gave it.
+    Ending(Option<CloseReason>),
+    Closed(CloseReason),
+}
+
+/// What is known of one connection.
+pub struct Record {
+    pub stage: Stage,
+    pub opened: bool,
+    /// Sent by the client and not taken by the handler.
+    pub input: Queue,
+    /// The client has ended its side.
+    pub ended: bool,
+    pub eof_told: bool,
+    pub paused: bool,
+    /// It waits until it takes its output.
+    pub drains: bool,
+    /// The service has ended its own side.
+    pub finished: bool,
+    /// What may have broken it.
+    pub errors: Vec<ErrorKind>,
+    /// Said by the service and not received by the client.
+    pub due: Queue,
+    /// The service says it in pieces, of which a panic or a shutdown may lose the last.
+    pub streamed: bool,
+    /// No limit holds for what is due to it.
+    pub unbounded: bool,
+    /// For how many turns more is due to it than the limits allow.
+    pub over: u8,
+    /// What the client got after all that was due: the loop's last words.
+    pub last_words: Vec<u8>,
+    /// When something last moved, at the earliest.
+    pub moved: Duration,
+    /// The longest time for which nothing did.
+    pub still: Duration,
+    /// Since when, at the earliest, the input begins with a line that is not finished, and the
+    /// longest time for which one was not.
+    pub begun: Duration,
+    pub unfinished: Duration,
+    /// Since when nothing is handled and said any more.
+    pub ending: Duration,
+    /// When the service was told of its end.
+    pub closed: Duration,
+}
+
+impl Record {
+    pub fn new() -> Record {
+        Record {
+            stage: Stage::Dialled,
+            opened: false,
+            input: Queue::default(),
+            ended: false,
+            eof_told: false,
+            paused: false,
+            drains: false,
+            finished: false,
+            errors: Vec::new(),
+            due: Queue::default(),
+            streamed: false,
+            unbounded: false,
+            over: 0,
+            last_words: Vec::new(),
+            moved: Duration::ZERO,
+            still: Duration::ZERO,
+            begun: Duration::ZERO,
+            unfinished: Duration::ZERO,
+            ending: Duration::ZERO,
+            closed: Duration::ZERO,
+        }
+    }
+
+    pub fn ends(&mut self, reason: Option<CloseReason>, now: Duration) {
+        self.moves(now);
+        (self.stage, self.paused, self.ending) = (Stage::Ending(reason), false, now);
+    }
+
+    pub fn moves(&mut self, now: Duration) {
+        if !self.paused || self.drains {
+            self.still = self.still.max(now - self.moved);
+        }
+        self.moved = now;
+        if !self.input.rest().is_empty() {
+            self.unfinished = self.unfinished.max(now - self.begun);
+        }
+    }
+
+    /// Whether the loop had this reason to end it.
+    pub fn was_ended_for(
+        &self,
+        reason: CloseReason,
+        stopping: bool,
+        limits: &Limits,
+    ) -> Result<(), &'static str> {
+        let overlong = || {
+            let line = self.input.rest().split(|byte| *byte == b'\n').next().unwrap_or_default();
+            line.strip_suffix(b"\r").unwrap_or(line).len() > limits.max_line
+        };
+        let idle = || limits.idle_timeout.is_some_and(|most| self.still >= most);
+        let late = || limits.line_timeout.is_some_and(|most| self.unfinished >= most);
+        let (so, else_why) = match reason {
+            CloseReason::LineTooLong => (overlong(), "its line is short enough"),
+            CloseReason::IdleTimeout => (idle(), "it was not idle"),
+            CloseReason::LineTimeout => (late(), "its line was in time"),
+            // The loop had closed it for a limit before.
+            CloseReason::Stalled => {
+                (stopping || idle() || overlong() || late(), "it had more time")
+            }
+            CloseReason::SlowConsumer => {
+                (self.due.rest().len() > limits.soft_output, "it was not slow")
+            }
+            CloseReason::ConnectTimeout => {
+                (!self.opened && self.still >= limits.connect_timeout, "it had more time")
+            }
+            CloseReason::Error(error) => {
+                let known = self.errors.contains(&error);
+                let broken = error == ErrorKind::BrokenPipe && !self.errors.is_empty();
+                (known || broken, "no such error was made")
+            }
+            CloseReason::Shutdown => (stopping, "nobody stopped it"),
+            _ => (false, "nobody gave it"),
+        };
+        if so { Ok(()) } else { Err(else_why) }
+    }
+}
+
+/// Bytes of which only the beginning is shown.
+#[derive(Hash)]
+pub struct Text<'a>(pub &'a [u8]);
+
+impl Debug for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(self.0))
+    }
+}
+
+/// The beginning of it, readable.
+pub fn shown(bytes: &[u8]) -> String {
+    let end = bytes.len().min(60);
+    let more =
+        if end < bytes.len() { format!("… ({} bytes)", bytes.len()) } else { String::new() };
+    format!("\"{}\"{more}", bytes[..end].escape_ascii())
+}

@@ -1,0 +1,168 @@
+//! A service under observation: every hook is noted before the service has it, and its model says
+//! what must come of it.
+
+use std::borrow::Cow;
+use std::panic::resume_unwind;
+
+use reactor::{
+    Address, CloseReason, ConnId, Context, Farewell, Handler, Limits, ServiceContext, TimerId,
+};
+
+use super::book::Book;
+use super::models::Model;
+
+const HOOKS_PER_PANIC: usize = 400;
+
+type Session<M> = <<M as Model>::Service as Handler>::Session;
+
+pub struct Watched<M: Model> {
+    pub service: M::Service,
+    pub model: M,
+    pub book: Book,
+    /// Says when a hook panics, if any does.
+    pub panics: Option<fastrand::Rng>,
+}
+
+impl<M: Model> Watched<M> {
+    pub fn new(service: M::Service, model: M, limits: &Limits) -> Watched<M> {
+        let words = |why| {
+            let mut words = service.farewell(why, limits).into_owned();
+            model.plain(&mut words);
+            words
+        };
+        let farewells = vec![
+            (CloseReason::LineTooLong, words(Farewell::LineTooLong)),
+            (CloseReason::LineTimeout, words(Farewell::LineTimeout)),
+            (CloseReason::IdleTimeout, words(Farewell::IdleTimeout)),
+        ];
+        let book = Book::new(limits.clone(), farewells);
+        Watched { service, model, book, panics: None }
+    }
+
+    /// A hook begins.
+    fn begins(&mut self, cx: &ServiceContext<'_, Session<M>>, id: Option<ConnId>) {
+        self.sync(cx);
+        self.may_panic(id);
+    }
+
+    fn sync(&mut self, cx: &ServiceContext<'_, Session<M>>) {
+        self.book.sync(cx.connection_count(), cx.connections().map(|(id, _)| id));
+    }
+
+    fn may_panic(&mut self, id: Option<ConnId>) {
+        if let Some(random) = &mut self.panics
+            && random.usize(..HOOKS_PER_PANIC) == 0
+        {
+            throw(&mut self.book, id);
+        }
+    }
+}
+
+/// Panics without a word on stderr.
+pub fn throw(book: &mut Book, id: Option<ConnId>) -> ! {
+    book.panics += 1;
+    id.into_iter().for_each(|id| book.ends(id, CloseReason::Panicked));
+    resume_unwind(Box::new("on purpose"))
+}
+
+impl<M: Model> Handler for Watched<M> {
+    type Session = Session<M>;
+    type Message = <M::Service as Handler>::Message;
+
+    fn on_listening(&mut self, cx: &mut ServiceContext<'_, Session<M>>, address: &Address) {
+        self.service.on_listening(cx, address);
+    }
+
+    fn on_open(&mut self, cx: &mut Context<'_, Session<M>>) {
+        let id = cx.id();
+        self.book.opened(id);
+        self.begins(cx, Some(id));
+        self.model.opened(&mut self.book, id);
+        self.service.on_open(cx);
+        self.may_panic(Some(id));
+    }
+
+    fn on_line(&mut self, cx: &mut Context<'_, Session<M>>, line: &[u8]) {
+        let id = cx.id();
+        self.begins(cx, Some(id));
+        self.book.line(id, line);
+        self.model.line(&mut self.book, id, line);
+        self.service.on_line(cx, line);
+        self.may_panic(Some(id));
+    }
+
+    fn on_bytes(&mut self, cx: &mut Context<'_, Session<M>>, bytes: &[u8]) -> usize {
+        let id = cx.id();
+        self.book.offered(id, bytes, cx.at_eof());
+        if M::CUTS_LINES {
+            let mut lines = cx.lines(bytes);
+            while let Some(line) = lines.next(cx) {
+                self.on_line(cx, line);
+            }
+            self.book.took(id, lines.taken());
+            return lines.taken();
+        }
+        self.begins(cx, Some(id));
+        let took = self.service.on_bytes(cx, bytes);
+        self.model.took(&mut self.book, id, &bytes[..took]);
+        self.book.took(id, took);
+        self.may_panic(Some(id));
+        took
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_, Session<M>>) {
+        let id = cx.id();
+        self.begins(cx, Some(id));
+        self.model.drained(&mut self.book, id);
+        self.service.on_drain(cx);
+    }
+
+    fn on_eof(&mut self, cx: &mut Context<'_, Session<M>>) {
+        let id = cx.id();
+        self.book.eof(id);
+        self.begins(cx, Some(id));
+        self.model.eof(&mut self.book, id);
+        self.service.on_eof(cx);
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Session<M>>, reason: CloseReason) {
+        let id = cx.id();
+        self.book.closed(id, reason);
+        self.sync(cx);
+        self.model.closed(&mut self.book, id, reason);
+        self.service.on_close(cx, reason);
+        self.may_panic(None);
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, Session<M>>, timer: TimerId) {
+        let id = cx.id();
+        if cx.due(timer) > cx.now() {
+            self.book.complain(format!("{id}: a timer fired too early"));
+        }
+        self.begins(cx, Some(id));
+        self.model.timer(&mut self.book, id);
+        self.service.on_timer(cx, timer);
+        self.may_panic(Some(id));
+    }
+
+    fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, Session<M>>, timer: TimerId) {
+        self.sync(cx);
+        self.model.service_timer(&mut self.book);
+        self.service.on_service_timer(cx, timer);
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, Session<M>>, message: Self::Message) {
+        self.begins(cx, None);
+        self.model.message(&mut self.book, &message);
+        self.service.on_message(cx, message);
+        self.may_panic(None);
+    }
+
+    fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Session<M>>) {
+        self.service.on_shutdown(cx);
+    }
+
+    fn farewell(&self, why: Farewell, limits: &Limits) -> Cow<'static, [u8]> {
+        self.service.farewell(why, limits)
+    }
+}
