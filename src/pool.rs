@@ -330,10 +330,11 @@ impl<S> Pool<S> {
 
     /// Notes that it lingers now.
     pub(crate) fn list_lingering(&mut self, id: ConnId) {
-        while self.lingering.front().is_some_and(|oldest| self.get(*oldest).is_none()) {
-            self.lingering.pop_front();
+        let Pool { lingering, connections, .. } = self;
+        if lingering.len() > 2 * connections.len() {
+            lingering.retain(|id| connections.get(id.slot()).is_some_and(|found| found.id == *id));
         }
-        self.lingering.push_back(id);
+        lingering.push_back(id);
     }
 
     /// Makes room for a newcomer: lingering connections must not hold more descriptors than the
