@@ -331,8 +331,13 @@ impl<S> Pool<S> {
     /// Notes that it lingers now.
     pub(crate) fn list_lingering(&mut self, id: ConnId) {
         let Pool { lingering, connections, .. } = self;
+        let there = |id: &ConnId| connections.get(id.slot()).is_some_and(|found| found.id == *id);
+        while lingering.front().is_some_and(|oldest| !there(oldest)) {
+            lingering.pop_front();
+        }
         if lingering.len() > 2 * connections.len() {
-            lingering.retain(|id| connections.get(id.slot()).is_some_and(|found| found.id == *id));
+            // The oldest stays for long, and those behind it are gone.
+            lingering.retain(there);
         }
         lingering.push_back(id);
     }
