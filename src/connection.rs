@@ -180,19 +180,27 @@ impl<S> Connection<S> {
 
     /// Others appended `count` bytes. Says whether that is too much already; whether one that is
     /// not blocked keeps up shows only when the turn flushes it.
+    #[inline]
     pub(crate) fn overrun(&mut self, count: usize, limits: &Limits, now: Nanos) -> bool {
-        let before = (self.others as usize).min(self.output.len() - count);
-        self.others = u32::try_from(before + count).unwrap_or(u32::MAX);
+        self.others = self.others.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
         self.flags.has(Flag::Blocked) && self.too_slow(limits, now)
     }
 
     /// Others have queued more for it than it reads, at once or for too long.
+    #[inline]
     pub(crate) fn too_slow(&mut self, limits: &Limits, now: Nanos) -> bool {
         let pushed = self.pushed();
         if pushed <= limits.soft_output {
-            self.change_rare(|rare| rare.over_soft = 0);
+            if self.rare.is_some() {
+                self.change_rare(|rare| rare.over_soft = 0);
+            }
             return false;
         }
+        self.past_soft(pushed, limits, now)
+    }
+
+    #[cold]
+    fn past_soft(&mut self, pushed: usize, limits: &Limits, now: Nanos) -> bool {
         if self.over_soft() == 0 {
             self.rare().over_soft = now;
         }

@@ -110,20 +110,26 @@ impl Output {
         self.len() == 0
     }
 
-    /// Adds what the arena has had since it was `start` bytes long.
+    /// Adds what the arena has had since it was `start` bytes long. Gives by how much the backlog
+    /// has grown.
     #[inline]
-    pub(crate) fn push_since(&mut self, arena: &Arena, start: usize) {
-        if !self.claim(arena.since(start)) {
-            self.spill(arena).extend(arena.from(start));
-        }
+    pub(crate) fn push_since(&mut self, arena: &Arena, start: usize) -> usize {
+        if self.claim(arena.since(start)) { 0 } else { self.copy(arena, arena.from(start)) }
     }
 
-    /// Adds bytes that `segment` says where to find, if they went into the arena at all.
+    /// Adds bytes that `segment` says where to find, if they went into the arena at all. Gives by
+    /// how much the backlog has grown.
     #[inline]
-    pub(crate) fn push(&mut self, arena: &Arena, bytes: &[u8], segment: Option<Segment>) {
-        if !self.claim(segment) {
-            self.spill(arena).extend(bytes);
-        }
+    pub(crate) fn push(&mut self, arena: &Arena, bytes: &[u8], segment: Option<Segment>) -> usize {
+        if self.claim(segment) { 0 } else { self.copy(arena, bytes) }
+    }
+
+    #[cold]
+    fn copy(&mut self, arena: &Arena, bytes: &[u8]) -> usize {
+        let before = self.backlog();
+        let backlog = self.spill(arena);
+        backlog.extend(bytes);
+        backlog.len() - before
     }
 
     /// Makes its segment longer, if it can be: without a backlog, and with nothing of others in

@@ -175,12 +175,10 @@ impl<S> Pool<S> {
             core.arena.tail().truncate(start);
             return open;
         }
-        let before = found.output.backlog();
-        found.output.push_since(&core.arena, start);
-        let backlog = found.output.backlog();
-        self.backlog += backlog - before;
-        if backlog > 0 {
-            // It has a copy; nobody else was given these bytes.
+        let copied = found.output.push_since(&core.arena, start);
+        if copied > 0 {
+            // Nobody else was given these bytes.
+            self.backlog += copied;
             core.arena.tail().truncate(start);
         }
         if own {
@@ -243,9 +241,7 @@ impl<S> Pool<S> {
                 if !found.takes_output() || !wanted(found.id, &found.session) {
                     continue;
                 }
-                let before = found.output.backlog();
-                found.output.push(&core.arena, bytes, segment);
-                self.backlog += found.output.backlog() - before;
+                let copied = found.output.push(&core.arena, bytes, segment);
                 if sender == Some(found.id) {
                     found.hold_above(self.limits.high_water);
                 } else if found.overrun(bytes.len(), &self.limits, core.now) {
@@ -255,8 +251,11 @@ impl<S> Pool<S> {
                     found.flags.set(Flag::Dirty, true);
                     self.dirty.push(found.id);
                 }
-                if self.backlog > core.max_total_output {
-                    break;
+                if copied > 0 {
+                    self.backlog += copied;
+                    if self.backlog > core.max_total_output {
+                        break;
+                    }
                 }
             }
             self.keep_budget(core);
