@@ -46,6 +46,9 @@ impl FromStr for Address {
                 _ => Ok(Address::Unix(PathBuf::from(path))),
             };
         }
+        if text.starts_with("tls:") {
+            return Err(bad("an address says nothing of TLS; see `Listen::tls`"));
+        }
         let (host, port) =
             text.rsplit_once(':').ok_or_else(|| bad("write HOST:PORT or unix:PATH"))?;
         if !port.bytes().all(|byte| byte.is_ascii_digit()) || port.parse::<u16>().is_err() {
@@ -152,6 +155,7 @@ mod tests {
             ("::1:80", "brackets"),
             ("1:2:3", "brackets"),
             ("unix:", "path"),
+            ("tls:127.0.0.1:80", "Listen::tls"),
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains(word), "{text:?}: {error}");

@@ -40,7 +40,14 @@ impl<'a, S> Context<'a, S> {
 
     /// Appends to this connection's output; all of a turn's output leaves in one write. Past
     /// [`high_water`](crate::Limits::high_water) the connection is not read until the client has
-    /// taken most of it. After `close` or `half_close` nothing more is sent, and this says false.
+    /// taken most of it. After `close` or `half_close` nothing more is sent, and this says false;
+    /// a `match` whose arms send and close wants a semicolon after it.
+    ///
+    /// Who caused it matters: what a connection is sent in `on_open`, `on_line`, `on_bytes`,
+    /// `on_drain` and `on_eof` of its own, or by
+    /// [`reply_to`](crate::ServiceContext::reply_to), is a reply, which holds it back. What it is
+    /// sent in `on_timer`, in the hooks of other connections and of the service is what others
+    /// have for it: past [`max_output`](crate::Limits::max_output) it is a slow consumer.
     #[inline]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         let mut reply = self.writer();

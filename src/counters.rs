@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use crate::CloseReason;
-use crate::reason::REASONS;
+use crate::reason::{ALL, REASONS};
 
 /// What the loop has done since it was made: plain integers, kept as it goes.
 ///
@@ -50,6 +50,12 @@ impl Counters {
     /// Connections that ended for this reason; the kind inside `Error(kind)` does not matter.
     pub fn closed(&self, reason: CloseReason) -> u64 {
         self.closed[reason.index()]
+    }
+
+    /// Every reason, and how many connections ended for it; `Error(ErrorKind::Other)` stands for
+    /// errors of all kinds.
+    pub fn closed_by_reason(&self) -> impl Iterator<Item = (CloseReason, u64)> {
+        ALL.into_iter().zip(self.closed)
     }
 
     /// Connections that ended, for whatever reason.

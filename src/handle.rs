@@ -112,7 +112,9 @@ impl<M> Service<M> {
     }
 
     /// A handle for other threads. A handler that starts threads itself borrows a place for it,
-    /// as a `OnceCell` that is filled before [`run`](crate::Reactor::run).
+    /// as a `OnceCell` that is filled before [`run`](crate::Reactor::run); where
+    /// [`on_listening`](crate::Handler::on_listening) is to find it, [add](crate::Reactor::add)
+    /// the service, fill it, then [bind](crate::Reactor::bind).
     pub fn handle(&self) -> Handle<M> {
         self.handle.clone()
     }

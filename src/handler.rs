@@ -30,8 +30,11 @@ pub trait Handler {
     /// What other threads may post; `()` if nothing.
     type Message;
 
-    /// A listener is bound; `address` has the real port. The place to set a first service timer
-    /// or to dial out.
+    /// A listener is bound; `address` has the real port. It comes within
+    /// [`listen`](crate::Reactor::listen) or [`bind`](crate::Reactor::bind), once for each
+    /// listener, and never for a service without one. A place to set a first service timer or to
+    /// dial out; a service without a listener dials with
+    /// [`Reactor::connect`](crate::Reactor::connect).
     fn on_listening(&mut self, cx: &mut ServiceContext<'_, Self::Session>, address: &Address) {
         let _ = (cx, address);
     }
@@ -56,10 +59,45 @@ pub trait Handler {
     /// that is not lines, or not always: see [`Lines`](crate::Lines).
     ///
     /// At most [`max_line`](Limits::max_line) bytes may be left untaken, so it must be as large
-    /// as the largest frame. Check announced lengths all the same: a larger frame passes if it
-    /// happens to arrive whole. Larger bodies are to be taken piece by piece.
+    /// as the largest frame. Check announced lengths all the same: a larger frame passes if no more
+    /// than that of it had to wait. Larger bodies are to be taken piece by piece. Where it is not
+    /// text, override [`farewell`](Self::farewell) too.
     ///
     /// To take more than there is counts as a panic.
+    ///
+    /// ```
+    /// use reactor::{Context, Handler};
+    ///
+    /// /// Sends every frame back: a length of four bytes, big-endian, then so many bytes.
+    /// struct Frames;
+    ///
+    /// const LONGEST: usize = 60_000; // max_line must be at least 4 more
+    ///
+    /// impl Handler for Frames {
+    ///     type Session = ();
+    ///     type Message = ();
+    ///
+    ///     fn on_bytes(&mut self, cx: &mut Context<'_, ()>, bytes: &[u8]) -> usize {
+    ///         let length = bytes.first_chunk().map(|head| u32::from_be_bytes(*head) as usize);
+    ///         match length {
+    ///             Some(length) if length > LONGEST => cx.abort(),
+    ///             Some(length) if bytes.len() >= 4 + length => {
+    ///                 cx.send(&bytes[..4 + length]);
+    ///                 return 4 + length;
+    ///             }
+    ///             _ if cx.at_eof() => cx.abort(), // the last one is cut off
+    ///             _ => {}
+    ///         }
+    ///         0
+    ///     }
+    /// }
+    ///
+    /// let mut server = reactor::testing::Harness::new(Frames);
+    /// let client = server.connect();
+    /// server.feed(client, b"\0\0\0\x02hi\0\0");
+    /// server.feed(client, b"\0\x01!");
+    /// assert_eq!(server.sent(client), b"\0\0\0\x02hi\0\0\0\x01!");
+    /// ```
     fn on_bytes(&mut self, cx: &mut Context<'_, Self::Session>, bytes: &[u8]) -> usize {
         let mut lines = cx.lines(bytes);
         while let Some(line) = lines.next(cx) {
@@ -77,7 +115,8 @@ pub trait Handler {
     ///
     /// It is about output alone: it comes as well while the connection is
     /// [paused](Context::pause), held back, or at the end of its input. After a close it does not
-    /// come any more, not even for what was asked before.
+    /// come any more, not even for what was asked before; a shutdown closes too, so the reply ends
+    /// with the piece that was sent last.
     ///
     /// **[Pause](Context::pause) the connection until the last piece.** Else its next commands are
     /// handled in between, and their replies mix with the pieces; and a client that asks and ends
@@ -159,7 +198,8 @@ pub trait Handler {
     }
 
     /// The reactor begins to shut down: the last chance to say something to the clients. After
-    /// it all are closed gracefully, those too that wait, paused, for an answer from elsewhere.
+    /// it all are closed gracefully, those too that wait, paused, for an answer from elsewhere or
+    /// for the next piece of a streamed one.
     fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
         let _ = cx;
     }

@@ -83,7 +83,8 @@
 //! * No client is served at another's cost: a turn reads and handles a bounded share of each.
 //! * What a turn sends to a connection leaves in one write.
 //! * A client that does not read its own replies is no longer read; one that does not read what
-//!   others send it is closed. Memory stays below `connections x limits`.
+//!   others send it is closed. So memory stays below `connections x limits`, what a hook makes in
+//!   one call apart: a reply of gigabytes is to be [streamed](Handler::on_drain).
 //! * Closing never destroys the last reply; [`Handler::on_close`] comes exactly once.
 //! * A [`ConnId`] never speaks of another connection than the one it was given to.
 //! * Running out of descriptors, a panic in a hook, a reset at any moment: the others go on.

@@ -23,11 +23,12 @@ pub struct Limits {
     /// finds no descriptor. Default 10,000.
     pub max_connections: usize,
     /// Bytes in one line, its end not counted; for a protocol on
-    /// [`on_bytes`](crate::Handler::on_bytes), the bytes it may leave untaken. Past it the client
+    /// [`on_bytes`](crate::Handler::on_bytes), the bytes it may leave untaken from call to call. Past it the client
     /// is told so and closed with [`CloseReason::LineTooLong`](crate::CloseReason::LineTooLong).
     /// Default 64 KiB.
     pub max_line: usize,
-    /// Unsent bytes that *others* caused (a broadcast, a timer, a message). Past it the
+    /// Unsent bytes that *others* caused (a broadcast, a timer, a message); see
+    /// [`Context::send`](crate::Context::send). Must not be below `soft_output`. Past it the
     /// connection is reset with [`CloseReason::SlowConsumer`](crate::CloseReason::SlowConsumer).
     /// Default 1 MiB.
     pub max_output: usize,
@@ -38,7 +39,11 @@ pub struct Limits {
     /// How long `soft_output` may be passed. Default 10 s.
     pub soft_output_for: Duration,
     /// Unsent bytes that the connection's *own* requests caused. Past it the connection is no
-    /// longer read, so that TCP holds the client back, until `low_water`. Default 256 KiB.
+    /// longer read, so that TCP holds the client back, until `low_water`, which must be below it.
+    /// So is one that was dialled: a client that sends ahead of the replies must stay below it,
+    /// request by request ([`request_drain`](crate::Context::request_drain) tells when), or raise
+    /// it. Else a server that does the same waits for us to read, and we for it to read, for ever.
+    /// Default 256 KiB.
     pub high_water: usize,
     /// A connection that was held back at `high_water` is read again once its unsent bytes are
     /// no more than this. Must be below `high_water`. Default 64 KiB.
@@ -53,7 +58,7 @@ pub struct Limits {
     /// [`CloseReason::LineTimeout`](crate::CloseReason::LineTimeout). On
     /// [`on_bytes`](crate::Handler::on_bytes) it counts from the first byte that the handler left
     /// untaken, wanting more. Outbound connections are exempt: a server's prompt ends in no line
-    /// feed. Default 60 s; none for never.
+    /// feed; a timer for each request is the client's means. Default 60 s; none for never.
     pub line_timeout: Option<Duration>,
     /// How fast one connection's lines are handled. One that is faster is not read meanwhile, so
     /// that TCP holds it back; nothing is lost, and a client that waits for its replies never
@@ -92,9 +97,9 @@ pub struct Limits {
     /// Bytes read from one connection in one turn; what is left waits behind the others.
     /// Default 64 KiB.
     pub bytes_per_turn: usize,
-    /// Lines handled for one connection in one turn, or calls of
-    /// [`on_bytes`](crate::Handler::on_bytes) that take none; what is left waits behind the
-    /// others. Default 1,024.
+    /// Lines handled for one connection in one turn; a call of
+    /// [`on_bytes`](crate::Handler::on_bytes) that takes bytes without cutting lines counts as
+    /// one. What is left waits behind the others. Default 1,024.
     pub lines_per_turn: usize,
     /// Newcomers accepted in one turn. Default 64.
     pub accepts_per_turn: usize,
@@ -153,19 +158,24 @@ impl Limits {
         within("max_connections", self.max_connections, crate::id::MOST_SLOTS)?;
         within("max_line", self.max_line, MOST_BYTES)?;
         within("max_output", self.max_output, MOST_BYTES)?;
-        within("soft_output", self.soft_output, self.max_output)?;
+        within("soft_output", self.soft_output, usize::MAX)?;
+        if self.soft_output > self.max_output {
+            let why = format!("must not be above max_output, which is {}", self.max_output);
+            return Err(Error::limit("soft_output", &why));
+        }
         within("high_water", self.high_water, MOST_BYTES)?;
         within("bytes_per_turn", self.bytes_per_turn, MOST_BYTES)?;
         within("lines_per_turn", self.lines_per_turn, usize::MAX)?;
         within("accepts_per_turn", self.accepts_per_turn, usize::MAX)?;
         if self.low_water >= self.high_water {
-            return Err(Error::limit("low_water", "must be below high_water"));
+            let why = format!("must be below high_water, which is {}", self.high_water);
+            return Err(Error::limit("low_water", &why));
         }
         if let Some(most) = self.max_per_peer {
             within("max_per_peer", most, usize::MAX)?;
         }
         if let Some(rate) = self.rate {
-            within("rate", rate.per_second as usize, usize::MAX)?;
+            within("rate.per_second", rate.per_second as usize, usize::MAX)?;
             within("rate.burst", rate.burst as usize, usize::MAX)?;
         }
         let lasts = |name, value: Option<Duration>, least: Duration, most: Duration| match value {

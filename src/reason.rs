@@ -37,8 +37,24 @@ pub enum CloseReason {
     Shutdown,
 }
 
-/// How many reasons there are; [`CloseReason::index`] stays below it.
 pub(crate) const REASONS: usize = 13;
+
+/// Each at its [`index`](CloseReason::index).
+pub(crate) const ALL: [CloseReason; REASONS] = [
+    CloseReason::PeerClosed,
+    CloseReason::Closed,
+    CloseReason::Aborted,
+    CloseReason::LineTooLong,
+    CloseReason::LineTimeout,
+    CloseReason::IdleTimeout,
+    CloseReason::SlowConsumer,
+    CloseReason::TotalOutput,
+    CloseReason::Stalled,
+    CloseReason::ConnectTimeout,
+    CloseReason::Error(ErrorKind::Other),
+    CloseReason::Panicked,
+    CloseReason::Shutdown,
+];
 
 impl CloseReason {
     pub(crate) fn index(self) -> usize {
@@ -47,15 +63,15 @@ impl CloseReason {
             CloseReason::Closed => 1,
             CloseReason::Aborted => 2,
             CloseReason::LineTooLong => 3,
-            CloseReason::IdleTimeout => 4,
-            CloseReason::SlowConsumer => 5,
-            CloseReason::Stalled => 6,
-            CloseReason::ConnectTimeout => 7,
-            CloseReason::Error(_) => 8,
-            CloseReason::Panicked => 9,
-            CloseReason::Shutdown => 10,
-            CloseReason::LineTimeout => 11,
-            CloseReason::TotalOutput => 12,
+            CloseReason::LineTimeout => 4,
+            CloseReason::IdleTimeout => 5,
+            CloseReason::SlowConsumer => 6,
+            CloseReason::TotalOutput => 7,
+            CloseReason::Stalled => 8,
+            CloseReason::ConnectTimeout => 9,
+            CloseReason::Error(_) => 10,
+            CloseReason::Panicked => 11,
+            CloseReason::Shutdown => 12,
         }
     }
 
@@ -98,6 +114,18 @@ impl fmt::Display for CloseReason {
             CloseReason::Error(kind) => write!(f, "{kind}"),
             CloseReason::Panicked => f.write_str("handler panicked"),
             CloseReason::Shutdown => f.write_str("shutdown"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_at_its_index() {
+        for (index, reason) in ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), index, "{reason}");
         }
     }
 }

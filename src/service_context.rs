@@ -67,7 +67,9 @@ impl<'a, S> ServiceContext<'a, S> {
     }
 
     /// All open connections of this handler and their sessions, in no particular order; ids
-    /// sort by arrival. Costs as many steps as there have ever been connections at once.
+    /// sort by arrival. Costs as many steps as there have ever been connections at once. It borrows
+    /// the context: to send to some of them, collect their ids first, or
+    /// [`broadcast_if`](Self::broadcast_if).
     pub fn connections(&self) -> impl Iterator<Item = (ConnId, &S)> {
         self.pool.everyone().map(|(id, found)| (id, &found.session))
     }

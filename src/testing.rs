@@ -74,6 +74,8 @@ pub struct Harness<H: Handler> {
     handle: Handle<H::Message>,
     /// The loop does not run by itself.
     by_hand: bool,
+    /// Hooks may panic.
+    panics: bool,
 }
 
 /// What the harness knows of one client.
@@ -88,7 +90,8 @@ impl<H: Handler> Harness<H> {
         Self::with_limits(handler, Limits::default())
     }
 
-    /// A service with limits of your own.
+    /// A service with limits of your own. Those of newcomers (`max_connections`, `max_per_peer`)
+    /// say nothing here, as [`connect`](Self::connect) does.
     ///
     /// # Panics
     /// If the limits do not pass [`Limits::check`].
@@ -116,8 +119,9 @@ impl<H: Handler> Harness<H> {
         let pool = Pool::new(0, short_name::<H>(), limits);
         let server = Server::new(handler, pool, mailbox);
         let (scratch, clients) = (Scratch::default(), BTreeMap::new());
+        let (by_hand, panics) = (false, false);
         let mut harness =
-            Harness { server, core, scratch, clients, dialled, adopted, handle, by_hand: false };
+            Harness { server, core, scratch, clients, dialled, adopted, handle, by_hand, panics };
         let address = Address::Tcp(([127, 0, 0, 1], 0).into());
         harness.server.call_service(&mut harness.core, |handler, cx| {
             handler.on_listening(cx, &address);
@@ -134,7 +138,17 @@ impl<H: Handler> Harness<H> {
         self
     }
 
+    /// From now on a panic in a hook is caught, as a reactor does, and counted. Without this it
+    /// fails the test: it may well be one of the test's own assertions.
+    pub fn catching_panics(mut self) -> Self {
+        self.panics = true;
+        self
+    }
+
     /// One turn of the loop. False, and nothing happens, when there is nothing to do now.
+    ///
+    /// # Panics
+    /// If a hook did, unless they [are caught](Self::catching_panics).
     pub fn turn(&mut self) -> bool {
         if self.core.stop && !self.core.stopping {
             self.core.stopping = true;
@@ -152,6 +166,7 @@ impl<H: Handler> Harness<H> {
         self.core.arena.clear();
         self.reap();
         self.core.counters.turns += 1;
+        assert!(self.panics || self.core.counters.panics == 0, "a hook of the handler panicked");
         true
     }
 

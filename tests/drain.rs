@@ -254,7 +254,7 @@ fn it_comes_while_paused_and_after_the_end_of_input() {
 
 #[test]
 fn it_does_not_come_after_a_close() {
-    let mut server = Harness::new(Asker::default());
+    let mut server = Harness::new(Asker::default()).catching_panics();
     for last in ["ask\nclose\n", "ask\npanic\n"] {
         let client = server.connect();
         server.feed(client, last);

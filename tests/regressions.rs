@@ -95,7 +95,7 @@ impl Handler for NoLastWords {
 /// It was caught, but neither logged nor counted.
 #[test]
 fn a_panic_in_farewell_is_counted() {
-    let mut server = Harness::new(NoLastWords);
+    let mut server = Harness::new(NoLastWords).catching_panics();
     let client = server.connect();
     server.feed(client, vec![b'x'; 100_000]);
     assert_eq!(server.closed(client), Some(CloseReason::LineTooLong));
@@ -544,7 +544,7 @@ impl Handler for ByteByByte {
 /// More than there is was taken to mean all of it, which lost the place in the stream silently.
 #[test]
 fn taking_more_than_there_is_counts_as_a_panic() {
-    let mut server = Harness::new(ByteByByte::default());
+    let mut server = Harness::new(ByteByByte::default()).catching_panics();
     let client = server.connect();
     server.feed(client, "a!b");
     assert_eq!(server.closed(client), Some(CloseReason::Panicked));
@@ -759,4 +759,13 @@ fn a_closing_connection_that_takes_next_to_nothing_is_stalled() {
         time += 29;
     }
     assert_eq!(server.closed(client), Some(CloseReason::Stalled));
+}
+
+/// An assertion in a hook failed, and the test passed.
+#[test]
+#[should_panic(expected = "a hook of the handler panicked")]
+fn a_panic_in_a_hook_fails_the_test_in_the_harness() {
+    let mut server = Harness::new(ByteByByte::default());
+    let client = server.connect();
+    server.feed(client, "!");
 }

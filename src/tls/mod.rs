@@ -22,9 +22,19 @@ use crate::Error;
 pub(crate) use stream::TlsStream;
 
 /// A certificate and its key, for [`Listen::tls`](crate::Listen::tls). A clone is the same one:
-/// what [`reload`](Self::reload) reads is used by all listeners that have it.
+/// what [`reload`](Self::reload) reads is used by all listeners that have it. It stays in its
+/// thread: a reactor in another one reads the files for itself.
 ///
 /// TLS 1.3 and 1.2, without client certificates.
+///
+/// ```no_run
+/// use reactor::{Listen, Reactor, Tls};
+///
+/// let mut reactor = Reactor::new()?;
+/// let tls = Tls::from_files("cert.pem", "key.pem")?;
+/// reactor.listen(Listen::at("127.0.0.1:2323")?.tls(&tls), reactor::Callbacks::new())?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Tls(Rc<Inner>);
 

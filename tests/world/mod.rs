@@ -92,7 +92,7 @@ impl<M: Model> World<M> {
         let crowd = choices.one_of(&[30, 8, 60, 300]);
         let (service, model) = M::start(&mut choices);
         let watched = Watched::new(service, model, &limits);
-        let server = Harness::with_limits(watched, limits).by_hand();
+        let server = Harness::with_limits(watched, limits).by_hand().catching_panics();
         World { server, choices, peers: Vec::new(), crowd, longest, connections: 0 }
     }
 
