@@ -88,7 +88,7 @@ impl<H: Handler> Server<H> {
                         if count < budget && !found.flags.has(Flag::ReadOn) {
                             found.flags.set(Flag::Readable, false);
                         }
-                        budget -= count;
+                        budget -= found.stream.cost(count).min(budget);
                         found.active = core.now;
                         core.counters.bytes_in += count as u64;
                         offer
@@ -176,11 +176,11 @@ impl<H: Handler> Server<H> {
     fn throw_away(&mut self, id: ConnId, core: &mut Core, scratch: &mut Scratch) {
         let budget = self.pool.limits.bytes_per_turn;
         let found = &mut self.pool.connections[id.slot()];
-        match input::discard(&mut found.stream, scratch, budget) {
+        match input::discard(found.stream.raw(), scratch, budget) {
             Ok((count, eof)) => {
                 core.counters.bytes_in += count as u64;
                 found.flags.set(Flag::Eof, eof);
-                found.flags.set(Flag::Readable, count >= budget || found.stream.has_more());
+                found.flags.set(Flag::Readable, count >= budget);
                 if eof && found.state == State::Lingering {
                     self.pool.end(id, CloseReason::Closed);
                 }

@@ -187,8 +187,6 @@ pub(crate) fn discard(
             Ok(more) => count += more,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            // Whatever is missing would be thrown away too.
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok((count, true)),
             Err(error) => return Err(error),
         }
     }

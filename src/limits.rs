@@ -66,13 +66,14 @@ pub struct Limits {
     /// After how long without traffic TCP asks a peer whether it is still there; a third of it
     /// later again, and after three questions without an answer the connection ends with
     /// [`ErrorKind::TimedOut`](std::io::ErrorKind::TimedOut). Finds peers that lost their power
-    /// or their network; tcp(7), `TCP_KEEPIDLE`. In whole seconds. Default 5 min; none for never.
+    /// or their network; tcp(7), `TCP_KEEPIDLE`. In whole seconds, 32,767 at the most. Default 5 min; none for never.
     pub keepalive: Option<Duration>,
     /// How long output may stay without the peer's acknowledgement, or its window closed, before
     /// the connection ends with [`ErrorKind::TimedOut`](std::io::ErrorKind::TimedOut); tcp(7),
     /// `TCP_USER_TIMEOUT`. Where it is unset, Linux tries for some 15 minutes. A peer that is
     /// there but does not read for so long is cut off too, which is why the default is none. Only
-    /// Linux, Android and Fuchsia have it; elsewhere it does nothing.
+    /// Linux, Android and Fuchsia have it; elsewhere it does nothing. In whole milliseconds,
+    /// 2,147,483,647 (24 days) at the most.
     pub user_timeout: Option<Duration>,
     /// An outbound connection that is not there after this long ends with
     /// [`CloseReason::ConnectTimeout`](crate::CloseReason::ConnectTimeout). Default 10 s.
@@ -132,13 +133,17 @@ impl Default for Limits {
 
 /// The largest value of a limit in bytes: 1 GiB.
 const MOST_BYTES: usize = 1 << 30;
+/// Linux refuses more: `MAX_TCP_KEEPIDLE` in its include/net/tcp.h.
+const MOST_KEEPALIVE: Duration = Duration::from_secs(32_767);
+/// As that: the option is an int of milliseconds.
+const MOST_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 impl Limits {
     /// Says whether the values can be kept together; [`Reactor`](crate::Reactor) asks it too.
     ///
     /// # Errors
-    /// [`Error::Limit`] names the first field that is zero where it must not be, above 1 GiB, or
-    /// at odds with another.
+    /// [`Error::Limit`] names the first field that is zero where it must not be, above 1 GiB or
+    /// what TCP takes, or at odds with another.
     pub fn check(&self) -> Result<(), Error> {
         let within = |name, value: usize, most: usize| match value {
             0 => Err(Error::limit(name, "must not be 0")),
@@ -163,17 +168,19 @@ impl Limits {
             within("rate", rate.per_second as usize, usize::MAX)?;
             within("rate.burst", rate.burst as usize, usize::MAX)?;
         }
-        let off = |name, value: Option<Duration>, least: Duration| match value {
-            Some(value) if value < least => Err(Error::limit(
-                name,
-                &format!("must not be below {least:?}; None switches it off"),
-            )),
+        let lasts = |name, value: Option<Duration>, least: Duration, most: Duration| match value {
+            Some(value) if value < least => {
+                Err(Error::limit(name, &format!("must not be below {least:?}")))
+            }
+            Some(value) if value > most => {
+                Err(Error::limit(name, &format!("must not be above {most:?}")))
+            }
             _ => Ok(()),
         };
-        off("idle_timeout", self.idle_timeout, Duration::from_nanos(1))?;
-        off("line_timeout", self.line_timeout, Duration::from_nanos(1))?;
-        off("keepalive", self.keepalive, Duration::from_secs(1))?;
-        off("user_timeout", self.user_timeout, Duration::from_millis(1))
+        lasts("idle_timeout", self.idle_timeout, Duration::from_nanos(1), Duration::MAX)?;
+        lasts("line_timeout", self.line_timeout, Duration::from_nanos(1), Duration::MAX)?;
+        lasts("keepalive", self.keepalive, Duration::from_secs(1), MOST_KEEPALIVE)?;
+        lasts("user_timeout", self.user_timeout, Duration::from_millis(1), MOST_USER_TIMEOUT)
     }
 }
 

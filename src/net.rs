@@ -196,6 +196,24 @@ impl Stream {
         }
     }
 
+    /// What `count` bytes of input, just read, cost of a turn's share: at least themselves.
+    pub(crate) fn cost(&mut self, count: usize) -> usize {
+        match self {
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.take_pulled().max(count),
+            _ => count,
+        }
+    }
+
+    /// Where to read what is thrown away, which need not be decrypted first.
+    pub(crate) fn raw(&mut self) -> &mut Stream {
+        match self {
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.inner_mut(),
+            _ => self,
+        }
+    }
+
     /// [`flush`](Write::flush) has something to do.
     pub(crate) fn unsent(&self) -> bool {
         match self {

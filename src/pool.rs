@@ -330,10 +330,16 @@ impl<S> Pool<S> {
 
     /// Notes that it lingers now.
     pub(crate) fn list_lingering(&mut self, id: ConnId) {
-        while self.lingering.front().is_some_and(|oldest| self.get(*oldest).is_none()) {
-            self.lingering.pop_front();
+        let Pool { lingering, connections, .. } = self;
+        let there = |id: &ConnId| connections.get(id.slot()).is_some_and(|found| found.id == *id);
+        while lingering.front().is_some_and(|oldest| !there(oldest)) {
+            lingering.pop_front();
         }
-        self.lingering.push_back(id);
+        if lingering.len() > 2 * connections.len() {
+            // The oldest stays for long, and those behind it are gone.
+            lingering.retain(there);
+        }
+        lingering.push_back(id);
     }
 
     /// Makes room for a newcomer: lingering connections must not hold more descriptors than the

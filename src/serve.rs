@@ -261,7 +261,8 @@ impl<H: Handler> Serve for Server<H> {
         let everybody: Vec<_> = self.pool.connections.iter().map(|(_, found)| found.id).collect();
         let mut unsent = 0;
         for id in everybody {
-            unsent += usize::from(!self.pool.connections[id.slot()].output.is_empty());
+            let found = &self.pool.connections[id.slot()];
+            unsent += usize::from(!found.output.is_empty() || found.stream.unsent());
             self.pool.end(id, CloseReason::Shutdown);
         }
         while !self.pool.ending.is_empty() {

@@ -341,10 +341,23 @@ fn limits_that_make_no_sense_are_named() {
         ("max_per_peer", Limits { max_per_peer: Some(0), ..usual() }),
         ("line_timeout", Limits { line_timeout: Some(Duration::ZERO), ..usual() }),
         ("keepalive", Limits { keepalive: Some(SECOND / 2), ..usual() }),
+        ("keepalive", Limits { keepalive: Some(SECOND * 32_768), ..usual() }),
+        ("user_timeout", Limits { user_timeout: Some(SECOND * 2_147_484), ..usual() }),
         ("user_timeout", Limits { user_timeout: Some(Duration::from_nanos(1)), ..usual() }),
     ];
     for (name, limits) in wrong {
         let error = limits.check().unwrap_err().to_string();
         assert!(error.contains(name), "{name}: {error}");
     }
+}
+
+#[test]
+fn the_longest_times_that_are_no_mistake_are_what_tcp_takes() {
+    let limits = Limits {
+        keepalive: Some(SECOND * 32_767),
+        user_timeout: Some(Duration::from_millis(i32::MAX as u64)),
+        ..Limits::default()
+    };
+    let mut reactor = Reactor::new().unwrap();
+    reactor.listen_with("127.0.0.1:0", reactor::services::Echo, limits).unwrap();
 }

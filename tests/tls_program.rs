@@ -61,6 +61,38 @@ fn forward_takes_tls_and_passes_the_plaintext_on() {
 }
 
 #[test]
+fn forward_counts_the_clients_that_come_at_once() {
+    let pem = Pem::new("full");
+    let target = Program::serve(&["echo=0"]);
+    let target = (target.addr("echo").to_string(), target);
+    let [cert, key] = pem.options();
+    let mut command = std::process::Command::new(program::REACTOR);
+    command.args(["forward", "tls:0", &target.0, &cert, &key, "--max-connections=1"]);
+    let forward = Program::spawn(&mut command);
+    // Neither has begun its handshake: for the loop they are two connections of two.
+    let at = addr(&forward, "forward");
+    let (mut first, mut second) = (pem.begin(at), pem.begin(at));
+    first.expect(GREETING);
+    assert_eq!(second.rest(), (b"".to_vec(), End::Clean));
+    first.send("bye\n");
+    assert_eq!(first.rest(), (b"> BYE\n".to_vec(), End::Clean));
+    drop(first);
+    // Its place is free again.
+    util::until("there is room", || {
+        let mut third = pem.begin(at);
+        third.until("an answer", |client| !client.received.is_empty() || client.end.is_some());
+        !third.received.is_empty()
+    });
+}
+
+#[test]
+fn services_behind_tls_are_not_announced() {
+    let pem = Pem::new("announce");
+    let program = serve(&pem, &["echo=tls:0", "--announce"]);
+    fails(program, 2, &["--announce: none of the services could be reached without TLS"]);
+}
+
+#[test]
 fn hangup_reads_the_certificate_again_for_those_who_come_then() {
     let pem = Pem::new("reload");
     let program = serve(&pem, &["echo=tls:0", "time=tls:0"]);

@@ -1,9 +1,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use reactor::services::Announcer;
-use reactor::{Address, DatagramOptions, Reactor};
+use reactor::{DatagramOptions, Reactor};
 
 use super::failure::Failure;
+use super::target::Spot;
 
 /// The options of `serve` about announcing.
 #[derive(Debug, clap::Args)]
@@ -13,7 +14,8 @@ pub(crate) struct Announce {
     ///
     /// What is announced goes no further than the local network (its TTL is 1), and with the
     /// default --host not beyond this machine. Services on Unix sockets are not announced, nor
-    /// those on loopback to another interface.
+    /// those on loopback to another interface, nor those behind TLS, for which the announcements
+    /// have no word.
     #[arg(long)]
     announce: bool,
 
@@ -33,31 +35,32 @@ impl Announce {
     pub(crate) fn start(
         &self,
         host: IpAddr,
-        services: &[(&'static str, Address)],
+        services: &[(&'static str, Spot)],
         reactor: &mut Reactor<'_>,
     ) -> Result<(), Failure> {
         if !self.announce {
             return Ok(());
         }
         let interface = self.announce_interface.unwrap_or_else(|| interface_of(host));
-        let reachable = |address: &Address| {
-            let address = address.as_socket()?;
+        let reachable = |spot: &Spot| {
+            let address = spot.address.as_socket().filter(|_| !spot.tls)?;
             (interface.is_loopback() || !address.ip().is_loopback()).then_some(address)
         };
         let found = services.iter().filter_map(|(name, at)| Some((*name, reachable(at)?)));
         let announced: Vec<_> = found.collect();
         if announced.is_empty() {
             return Err(Failure::Usage(format!(
-                "--announce: none of the services could be reached from {interface}; see --host"
+                "--announce: none of the services could be reached without TLS from {interface}; \
+                 see --host"
             )));
         }
         let announcer = Announcer::new(announced);
         reactor.datagrams_with(self.announce_group, announcer, at(interface))?;
         // Not sooner: a failure is to be one line, and alone.
         log::info!("announcing to {} at {interface}", self.announce_group);
-        for (name, address) in services.iter().filter(|(_, at)| reachable(at).is_none()) {
+        for (name, spot) in services.iter().filter(|(_, at)| reachable(at).is_none()) {
             log::warn!(
-                "not announced, since nobody at {interface} could reach it: {name} {address}"
+                "not announced, since nobody at {interface} could reach it without TLS: {name} {spot}"
             );
         }
         Ok(())

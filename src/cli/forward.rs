@@ -1,3 +1,4 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -104,13 +105,46 @@ pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
 
 /// Whether who connects to the target comes to the listener.
 fn is_itself(listen: &Address, target: &Address) -> bool {
-    match (listen.as_socket(), target.as_socket()) {
-        (Some(listen), Some(target)) if listen.ip().is_unspecified() => {
-            let here = target.ip().is_loopback() || target.ip().is_unspecified();
-            // A listener at [::] hears both families.
-            let heard = listen.is_ipv6() || target.is_ipv4();
-            here && heard && listen.port() == target.port()
+    let (Some(listen), Some(target)) = (listen.as_socket(), target.as_socket()) else {
+        return listen == target;
+    };
+    // Connecting to the unspecified address leads to this machine's own.
+    let reached = match target.ip().to_canonical() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let listening = listen.ip().to_canonical();
+    // A listener at [::] hears both families.
+    let everywhere = listening.is_unspecified() && (listening.is_ipv6() || reached.is_ipv4());
+    let heard = everywhere && reached.is_loopback() || listening == reached;
+    heard && listen.port() == target.port()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_knows_itself() {
+        for (listen, target, itself) in [
+            ("127.0.0.1:7", "127.0.0.1:7", true),
+            ("127.0.0.1:7", "127.0.0.1:8", false),
+            ("127.0.0.1:7", "127.0.0.2:7", false),
+            ("127.0.0.1:7", "0.0.0.0:7", true),
+            ("127.0.0.1:7", "[::ffff:127.0.0.1]:7", true),
+            ("[::1]:7", "[::]:7", true),
+            ("[::1]:7", "127.0.0.1:7", false),
+            ("0.0.0.0:7", "127.0.0.2:7", true),
+            ("0.0.0.0:7", "[::1]:7", false),
+            ("0.0.0.0:7", "192.0.2.1:7", false),
+            ("[::]:7", "127.0.0.1:7", true),
+            ("[::]:7", "[::]:7", true),
+            ("unix:/tmp/a", "unix:/tmp/a", true),
+            ("unix:/tmp/a", "unix:/tmp/b", false),
+        ] {
+            let (here, there) = (listen.parse().unwrap(), target.parse().unwrap());
+            assert_eq!(is_itself(&here, &there), itself, "{listen} to {target}");
         }
-        _ => listen == target,
     }
 }

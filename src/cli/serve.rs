@@ -37,13 +37,13 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
         let mut place = Place { reactor: &mut reactor, listen, args, students, limits };
         let spot = Spot { address: (target.service.listen)(&mut place)?, ..spot };
         ready.push_str(&format!("{} listening on {spot}\n", target.service.name));
-        services.push((target.service.name, spot.address));
+        services.push((target.service.name, spot));
     }
     drop(students);
     args.announce.start(args.host, &services, &mut reactor)?;
     // Not sooner: a failure is to be one line, and alone.
     descriptors::report(&raised);
-    services.iter().for_each(|(name, local)| args.access.warn_if_open(name, local));
+    services.iter().for_each(|(name, at)| args.access.warn_if_open(name, &at.address));
     say_ready(&ready);
     run(&mut reactor)
 }

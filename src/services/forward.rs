@@ -14,22 +14,26 @@ use crate::{Address, CloseReason, ConnId, Context, Farewell, Handler, Limits};
 /// A side that does not read slows the other down to its own pace: past
 /// [`low_water`](Limits::low_water) unsent bytes its partner is paused, so that a pair never holds
 /// more than that and one read each way. The end of one direction is passed on, and the other goes
-/// on; a reset is passed on as a reset. While the target is being dialled the client waits, unread;
+/// on; a reset is passed on as a reset, and so is a TLS client's end without `close_notify`, since
+/// somebody may have cut it off. While the target is being dialled the client waits, unread;
 /// if it cannot be had, the client is closed.
 ///
-/// Each client takes two connections of [`max_connections`](Limits::max_connections).
+/// Each client takes two connections of [`max_connections`](Limits::max_connections); one for whom
+/// there are not two is closed.
 /// [`soft_output`](Limits::soft_output) must be above `low_water` and
 /// [`bytes_per_turn`](Limits::bytes_per_turn) together, as it is by default, or slow sides are
 /// taken for slow consumers.
 #[derive(Clone, Debug)]
 pub struct Forward {
     target: Address,
+    /// Those that have a connection to it, or one under way.
+    clients: usize,
 }
 
 impl Forward {
     /// Forwards every client to this address.
     pub fn new(target: Address) -> Forward {
-        Forward { target }
+        Forward { target, clients: 0 }
     }
 }
 
@@ -60,11 +64,18 @@ impl Handler for Forward {
             }
             return;
         }
+        // The loop counted one connection for it, and others may have come during its handshake.
+        if self.clients >= cx.limits().max_connections.div_ceil(2) {
+            return cx.close();
+        }
         // TCP keeps what the client sends until there is somebody to send it to.
         cx.pause();
         let client = Session { partner: Some(cx.id()), opened: false };
         match cx.connect(&self.target, client) {
-            Ok(target) => cx.session().partner = Some(target),
+            Ok(target) => {
+                cx.session().partner = Some(target);
+                self.clients += 1;
+            }
             // Only while shutting down.
             Err(_) => cx.close(),
         }
@@ -95,6 +106,8 @@ impl Handler for Forward {
     }
 
     fn on_close(&mut self, cx: &mut Context<'_, Session>, reason: CloseReason) {
+        let client = !cx.is_outbound() && cx.session().partner.is_some();
+        self.clients -= usize::from(client);
         let orderly = match reason {
             CloseReason::PeerClosed | CloseReason::Closed => true,
             CloseReason::IdleTimeout | CloseReason::Shutdown => true,

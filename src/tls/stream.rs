@@ -1,4 +1,5 @@
 use std::io::{self, ErrorKind, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use rustls::{ServerConfig, ServerConnection};
@@ -13,7 +14,7 @@ const FRUITLESS_READS: usize = 4;
 ///
 /// What is taken for writing and the other one refuses waits in here, some 64 KiB at the most;
 /// [`flush`](Write::flush) says `WouldBlock` for as long as something does. Reading can make
-/// something wait as well (an alert, new keys).
+/// something wait as well (an alert).
 pub(crate) struct TlsStream {
     inner: Stream,
     tls: ServerConnection,
@@ -21,12 +22,16 @@ pub(crate) struct TlsStream {
     more: bool,
     /// Something went out since this was last asked for.
     moved: bool,
+    /// Bytes read of the socket since this was last asked for.
+    pulled: usize,
+    /// What came is no TLS. The plaintext before it is still to be read.
+    broken: bool,
 }
 
 impl TlsStream {
     pub(crate) fn new(inner: Stream, config: Arc<ServerConfig>) -> io::Result<TlsStream> {
         let tls = ServerConnection::new(config).map_err(io::Error::other)?;
-        Ok(TlsStream { inner, tls, more: false, moved: false })
+        Ok(TlsStream { inner, tls, more: false, moved: false, pulled: 0, broken: false })
     }
 
     pub(crate) fn inner(&self) -> &Stream {
@@ -57,6 +62,8 @@ impl TlsStream {
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                // What is wrong came after it; the reads will find that out.
+                Err(_) if self.broken && !self.tls.is_handshaking() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -77,6 +84,11 @@ impl TlsStream {
         std::mem::take(&mut self.moved)
     }
 
+    /// Bytes read of the socket since this was last asked: a record of 23 may hold one of plaintext.
+    pub(crate) fn take_pulled(&mut self) -> usize {
+        std::mem::take(&mut self.pulled)
+    }
+
     /// Says that nothing more will come, and ends the write side once that is out: `WouldBlock`
     /// until then.
     pub(crate) fn shutdown_write(&mut self) -> io::Result<()> {
@@ -88,13 +100,18 @@ impl TlsStream {
     /// One read of the socket; 0 at its end.
     fn pull(&mut self) -> io::Result<usize> {
         let count = self.tls.read_tls(&mut self.inner)?;
-        if let Err(error) = self.tls.process_new_packets() {
-            log::debug!("TLS: {error}");
-            // The client is to learn why, if it still listens.
-            let _ = self.push().and_then(|()| self.inner.shutdown_write());
-            return Err(ErrorKind::InvalidData.into());
+        self.pulled += count;
+        // In debug builds rustls panics over what is wrong after our goodbye, for it has no alert
+        // left to send: https://github.com/rustls/rustls/issues/959.
+        match catch_unwind(AssertUnwindSafe(|| self.tls.process_new_packets())) {
+            Ok(Ok(_)) => return Ok(count),
+            Ok(Err(error)) => log::debug!("TLS: {error}"),
+            Err(_) => log::debug!("TLS: bad records after the goodbye"),
         }
-        Ok(count)
+        self.broken = true;
+        // The client is to learn why, if it still listens.
+        let _ = self.push().and_then(|()| self.inner.shutdown_write());
+        Err(ErrorKind::InvalidData.into())
     }
 
     /// Writes what waits.
@@ -121,7 +138,13 @@ impl Read for TlsStream {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 outcome => return outcome,
             }
-            self.pull()?;
+            if self.broken {
+                return Err(ErrorKind::InvalidData.into());
+            }
+            match self.pull() {
+                Err(_) if self.broken => {}
+                outcome => drop(outcome?),
+            }
         }
         self.more = true;
         Err(ErrorKind::WouldBlock.into())
