@@ -63,7 +63,7 @@ fn survives_resets_before_accept_and_running_out_of_descriptors() {
     // A small limit, and all of it in use; the newcomers' own sockets are there already.
     let (_, most) = rlimit::getrlimit(rlimit::Resource::NOFILE).unwrap();
     rlimit::setrlimit(rlimit::Resource::NOFILE, 128, most).unwrap();
-    let sockets = newcomers(6);
+    let sockets = newcomers(20);
     let plugs = self::plugs();
     let mut waiting: Vec<Client> = sockets.into_iter().map(|n| knock(n, &server)).collect();
     util::until("the first of them is turned away", || server.counters().refused >= 1);
@@ -72,14 +72,15 @@ fn survives_resets_before_accept_and_running_out_of_descriptors() {
     // answering us is a try a second.
     served.send("still here\n");
     served.expect("still here\n");
-    let before = server.counters();
     let began = Instant::now();
+    let before = server.counters();
     std::thread::sleep(Duration::from_millis(2500));
     let after = server.counters();
+    let seconds = began.elapsed().as_secs() + 1;
     let turns = after.turns - before.turns;
-    assert!(turns < 60, "{turns} turns in {:?} with nothing to do", began.elapsed());
+    assert!(turns < 20 * seconds, "{turns} turns in {seconds} s with nothing to do");
     assert_eq!(after.accepted, before.accepted);
-    assert!(after.refused - before.refused <= 3, "one a second at the most");
+    assert!(after.refused - before.refused <= seconds, "one a second at the most");
 
     // Descriptors become free, those who still wait get in, with nobody new to raise an edge.
     drop(plugs);
@@ -93,13 +94,13 @@ fn survives_resets_before_accept_and_running_out_of_descriptors() {
         }
     }
     let end = server.counters();
-    assert_eq!(got_in + end.refused, 6);
+    assert_eq!(got_in + end.refused, 20);
     assert!(got_in >= 2, "only {got_in} were left waiting");
     let mut late = server.connect();
     late.expect("hello\n");
 
     // And again, where it is somebody who leaves that makes room.
-    let sockets = newcomers(5);
+    let sockets = newcomers(20);
     let plugs = self::plugs();
     let more: Vec<Client> = sockets.into_iter().map(|socket| knock(socket, &server)).collect();
     util::until("out again", || server.counters().refused > end.refused);

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use reactor::services::Echo;
 use reactor::{Callbacks, Context, Handler, Limits, Reactor, ServiceContext, TimerId};
-use util::{Client, Server};
+use util::{Client, PATIENCE, Server};
 
 const TICK: Duration = Duration::from_millis(20);
 
 /// Turns until it is so; the loop gets no help but the edges that it has seen.
 #[track_caller]
 fn turn_until(reactor: &mut Reactor<'_>, what: &str, mut so: impl FnMut(&Reactor<'_>) -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while !so(reactor) {
         assert!(Instant::now() < deadline, "in vain: {what}");
         reactor.turn(Some(TICK)).unwrap();
@@ -193,15 +193,31 @@ fn an_interrupted_wait_goes_on_with_the_time_that_is_left() {
     const WAITS: &str = "REACTOR_TEST_WAITS";
     if std::env::var_os(WAITS).is_some() {
         let mut reactor = Reactor::new().unwrap();
-        println!("\nwaiting");
         let start = Instant::now();
+        println!("\nwaiting");
         let outcome = reactor.turn(Some(Duration::from_secs(2)));
         return println!("{outcome:?} {}", start.elapsed().as_millis());
     }
+    // Were the whole time waited for anew, it would be 3.25 s at the least, every time; what else
+    // the machine does may make one of them longer, and none of them shorter.
+    let mut took = 0;
+    for _ in 0..4 {
+        took = interrupted_wait(WAITS);
+        assert!(took >= 2_000, "{took} ms instead of 2000");
+        if took < 3_200 {
+            return;
+        }
+    }
+    panic!("{took} ms instead of 2000");
+}
+
+/// The milliseconds that a wait of 2 s takes in a process that is stopped and continued meanwhile.
+#[cfg(target_os = "linux")]
+fn interrupted_wait(variable: &str) -> u128 {
     let name = "an_interrupted_wait_goes_on_with_the_time_that_is_left";
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture"])
-        .env(WAITS, "1")
+        .env(variable, "1")
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -224,7 +240,5 @@ fn an_interrupted_wait_goes_on_with_the_time_that_is_left() {
     assert!(child.wait().unwrap().success());
     let outcome = rest.lines().next().unwrap();
     let millis = outcome.strip_prefix("Ok(()) ").unwrap_or_else(|| panic!("{outcome}"));
-    let millis: u128 = millis.parse().unwrap();
-    // Were the whole time waited for anew, it would be 3.25 s at the least.
-    assert!((2_000..2_900).contains(&millis), "{millis} ms instead of 2000");
+    millis.parse().unwrap()
 }

@@ -14,7 +14,7 @@ use program::{Folder, Program, REACTOR};
 use reactor::services::{Echo, Forward};
 use reactor::testing::{Client as Fake, Harness};
 use reactor::{CloseReason, Limits};
-use util::{Client, PATIENCE, Server};
+use util::{Client, DOOMED, PATIENCE, Server};
 
 // ---- The program, over real sockets ----
 
@@ -35,7 +35,7 @@ struct Between {
 
 impl Between {
     fn new(options: &[&str]) -> Between {
-        let target = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = TcpListener::bind(DOOMED).unwrap();
         let program = Program::forward(&target.local_addr().unwrap().to_string(), options);
         let addr = program.addr("forward");
         Between { program, addr, target }

@@ -10,7 +10,7 @@ use reactor::testing::Harness;
 use reactor::{
     Callbacks, CloseReason, ConnId, Context, Handler, Limits, Reactor, ServiceContext, TimerId,
 };
-use util::{Client, Server};
+use util::{Client, PATIENCE, Server};
 
 /// Does to a connection whatever a message says, and notes what the context answered.
 #[derive(Default)]
@@ -139,7 +139,7 @@ fn an_event_in_the_same_batch_as_the_end_is_for_nobody() {
         reactor.turn(None).unwrap();
         let there = if newcomer { 3 } else { 2 };
         clients.extend(newcomer.then(|| Client::connect(addr)));
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + PATIENCE;
         while reactor.counters().accepted < there && Instant::now() < deadline {
             reactor.turn(Some(Duration::from_millis(10))).unwrap();
         }
@@ -184,7 +184,7 @@ fn over_real_sockets_mail_for_the_dead_reaches_nobody() {
     let mut dead = Vec::new();
     for _ in 0..100 {
         let mut client = server.connect();
-        let id = told.recv_timeout(util::PATIENCE).unwrap();
+        let id = told.recv_timeout(PATIENCE).unwrap();
         assert_eq!(client.line(), format!("{id}\n"));
         dead.iter().for_each(|id| server.handle.post(*id).unwrap());
         client.send("x\n");

@@ -9,7 +9,7 @@ mod program;
 mod util;
 
 use std::io::ErrorKind;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 use std::sync::mpsc::channel;
 
@@ -51,11 +51,14 @@ fn pipeline_keeps_many_in_flight() {
 fn a_rate_is_kept() {
     let servers = Servers::start();
     let result = clean(&servers.echo, 4, &["--rate=200/s"]);
-    let lines = result["lines"].as_u64().unwrap();
-    assert!((1..=70).contains(&lines), "{result}");
+    let kept = |result: &Value, what: &str, rate: f64| {
+        let most = rate * number(result, "elapsed_s") + 10.0;
+        (1.0..=most).contains(&number(result, what))
+    };
+    assert!(kept(&result, "lines", 200.0), "{result}");
     assert_eq!(result["rate_per_s"], 200.0);
     let result = clean(&servers.presence, 4, &["--mode=presence", "--rate=100/s"]);
-    assert!((1..=40).contains(&result["messages"].as_u64().unwrap()), "{result}");
+    assert!(kept(&result, "messages", 100.0), "{result}");
 }
 
 #[test]
@@ -104,7 +107,7 @@ fn time_listens_until_the_server_closes() {
     assert_eq!(result["lines_each"], 15);
     assert_eq!(latencies(&result), 4 * 14);
     let interval = number(&result, "interval_us");
-    assert!((10_000.0..100_000.0).contains(&interval), "{result}");
+    assert!((30_000.0..1_000_000.0).contains(&interval), "{result}");
 
     let endless = Program::serve(&["time=0", "--time-interval=10ms", "--time-count=0"]);
     let result = clean(&endless.place("time"), 2, &["--mode=time"]);
@@ -205,9 +208,7 @@ fn a_signal_ends_it_with_the_result_so_far() {
 
 #[test]
 fn nobody_listens() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let place = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    let place = util::nobody().to_string();
     for mode in ["echo", "churn", "time"] {
         let (status, stdout, stderr) = load(&place, &["--mode", mode, "--clients=1000"]);
         let said = format!("reactor: cannot connect to {place}: nobody listens there\n");

@@ -173,7 +173,7 @@ fn a_guest_in_the_room_is_noticed() {
     let mut guest = Client::connect(servers.presence.parse().unwrap());
     let place = servers.presence.clone();
     // Not so fast that the guest, who does not read on, is closed as a slow consumer.
-    let args = ["--mode=presence", "--clients=3", "--duration=1s", "--rate=100/s"];
+    let args = ["--mode=presence", "--clients=3", "--duration=5s", "--rate=100/s"];
     let running = std::thread::spawn(move || json(&place, &args));
     while !guest.line().contains(" says: ") {}
     guest.send("SAY boo\n");
@@ -187,7 +187,7 @@ fn a_guest_in_the_room_is_noticed() {
 fn a_full_server_says_so() {
     let program = Program::serve(&["echo=0", "--max-connections=3", "--log=off"]);
     let place = program.place("echo");
-    let (result, status, _) = json(&place, &["--clients=5", "--duration=300ms"]);
+    let (result, status, _) = json(&place, &["--clients=5", "--duration=1s"]);
     assert_eq!((status, &result["connected"]), (1, &3.into()), "{result}");
     assert_eq!(result["errors_by_kind"], serde_json::json!({ "wrong_greeting": 2 }));
     assert!(result["first_wrong"].as_str().unwrap().starts_with("Too many connections"));

@@ -91,8 +91,7 @@ fn a_dialled_connection_opens_with_its_session_and_talks() {
 #[test]
 fn a_refused_one_is_told_without_an_open() {
     let (server, told) = server();
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let id = dial(&server, &told, &nobody.to_string());
+    let id = dial(&server, &told, &util::nobody().to_string());
     let refused = CloseReason::Error(ErrorKind::ConnectionRefused);
     assert_eq!(told.recv_timeout(PATIENCE), Ok(Told::Closed(id, refused)));
     let (_, counters) = server.stop();

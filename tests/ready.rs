@@ -96,7 +96,7 @@ fn the_silent_make_no_turn_longer() {
     let mut crowded = round_trip(&mut reactor, &mut client);
     assert_eq!(reactor.counters().turns - turns, 1_500, "one turn for each round trip");
     let most = alone * 2 + Duration::from_micros(20);
-    for _ in 0..3 {
+    for _ in 0..20 {
         // The machine may just have been busy.
         if crowded > most {
             crowded = round_trip(&mut reactor, &mut client);

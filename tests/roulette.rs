@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use reactor::services::Echo;
 use reactor::services::roulette::{Roulette, Version};
 use reactor::{Address, Exit, Limits, Reactor};
-use util::{Client, PATIENCE, Server, until};
+use util::{Client, PATIENCE, Server, until, until_within};
 
 const GREETING: &str = "Hello. Online HELP is available. Will you find it?\n";
 const DATA: &str = "Send your data [end with ENDOFDATA]\n";
@@ -169,7 +169,7 @@ fn a_load_of_half_a_million_names_holds_nobody_up() {
     let load = format!("LOAD\n{}\nENDOFDATA\nINFO\n", names.join("\n"));
     let (mut rest, mut said) = (load.as_bytes(), Vec::new());
     let info = format!("{{\"protocolVersion\":\"2.0\",\"numberOfStudents\":{MANY}}}\n");
-    until("all is loaded", || {
+    until_within(4 * PATIENCE, "all is loaded", || {
         match client.write(rest) {
             Ok(count) => rest = &rest[count..],
             Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
@@ -212,7 +212,7 @@ fn a_list_of_half_a_million_names_is_streamed_as_it_was_and_holds_nobody_up() {
     assert!(out < list.len() as u64 / 4, "{out} bytes went out to one who does not read");
     let info = "{\"protocolVersion\":\"2.0\",\"numberOfStudents\":1}\n";
     let mut said = Vec::new();
-    until("all is listed", || {
+    until_within(4 * PATIENCE, "all is listed", || {
         said.extend(drain(&mut slow));
         side.turn();
         said.ends_with(info.as_bytes())

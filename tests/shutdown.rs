@@ -4,14 +4,15 @@ mod util;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, TryRecvError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use reactor::{
-    CloseReason, Context, Counters, Error, Exit, Handle, Handler, Reactor, ServiceContext,
+    CloseReason, Context, Counters, Error, Exit, Handle, Handler, Limits, Reactor, ServiceContext,
 };
-use util::{Client, PATIENCE};
+use socket2::{Domain, Socket, Type};
+use util::{Client, DOOMED, PATIENCE};
 
 /// Sends what it is asked for, and one line to everybody at the end.
 struct Sender {
@@ -61,12 +62,16 @@ struct Running {
 }
 
 fn start(shutdown_timeout: Duration) -> Running {
+    start_with(shutdown_timeout, Limits::default())
+}
+
+fn start_with(shutdown_timeout: Duration, limits: Limits) -> Running {
     let (tell, told) = mpsc::channel();
     let (end, ends) = mpsc::channel();
     let thread = std::thread::spawn(move || {
         let mut reactor = Reactor::new().unwrap();
         reactor.set_shutdown_timeout(shutdown_timeout);
-        let service = reactor.listen("127.0.0.1:0", Sender { ends: end }).unwrap();
+        let service = reactor.listen_with(DOOMED, Sender { ends: end }, limits).unwrap();
         tell.send((service.address().unwrap().as_socket().unwrap(), service.handle())).unwrap();
         let exit = reactor.run().unwrap();
         (exit, reactor.counters().clone())
@@ -127,38 +132,51 @@ fn a_thousand_lines_still_to_be_sent_all_arrive() {
 
 #[test]
 fn input_in_flight_does_not_destroy_replies() {
-    for n in 0..10 {
-        let server = start(PATIENCE);
-        let mut client = server.client();
-        client.send("100\n");
-        client.expect(numbered(0));
-        let mut writer = client.stream.try_clone().unwrap();
-        let (more, lots) = mpsc::channel();
-        let flood = std::thread::spawn(move || {
-            // Not a line at all, so the handler sees nothing of it.
-            for _ in 0..32 {
-                if writer.write_all(&[b'x'; 1024]).is_err() {
-                    break;
-                }
-            }
-            more.send(()).unwrap();
-            for _ in 0..1024 {
-                if writer.write_all(&[b'x'; 1024]).is_err() {
-                    break;
-                }
-            }
-        });
-        lots.recv_timeout(PATIENCE).unwrap();
-        server.handle.stop();
-        for n in 1..100 {
-            client.expect(numbered(n));
+    // During a shutdown it lingers for half a second only: a machine that pauses for longer may
+    // spoil one or two. Without lingering more than half of them would be.
+    let spoilt: Vec<_> = (0..20).filter_map(|_| stop_with_input_in_flight().err()).collect();
+    assert!(spoilt.len() <= 2, "{spoilt:?}");
+}
+
+/// Or how the replies ended instead.
+fn stop_with_input_in_flight() -> Result<(), String> {
+    let server = start(PATIENCE);
+    // One whose kernel takes little, so that much is on its way when the server has sent it all.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&server.addr.into()).unwrap();
+    let mut client = Client::from(TcpStream::from(socket));
+    client.expect("hello\n");
+    client.send("100\n");
+    client.expect(numbered(0));
+    let mut writer = client.stream.try_clone().unwrap();
+    let (more, lots) = mpsc::channel();
+    let (done, over) = mpsc::channel::<()>();
+    let flood = std::thread::spawn(move || {
+        // Not a line at all, so the handler sees nothing of it; and no end of it, until all is read.
+        let unread = || over.try_recv() == Err(TryRecvError::Empty);
+        while unread() && writer.write_all(&[b'x'; 1024]).is_ok() {
+            let _ = more.send(());
         }
-        let rest = client.rest();
-        let farewell = rest == b"bye, all\n" || rest == b"Line too long (limit 65536 bytes)\n";
-        assert!(farewell, "repetition {n}: {:?}", String::from_utf8_lossy(&rest));
-        drop(client);
-        flood.join().unwrap();
-        assert_eq!(server.thread.join().unwrap().0, Exit::Clean);
+    });
+    (0..32).for_each(|_| lots.recv_timeout(PATIENCE).unwrap());
+    let reading = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        let outcome = client.stream.read_to_end(&mut all);
+        (all, outcome)
+    });
+    server.handle.stop();
+    let (all, outcome) = reading.join().unwrap();
+    drop(done);
+    flood.join().unwrap();
+    assert_eq!(server.thread.join().unwrap().0, Exit::Clean);
+
+    let replies: String = (1..100).map(numbered).collect();
+    let farewells = ["bye, all\n", "Line too long (limit 65536 bytes)\n"];
+    let whole = farewells.iter().any(|farewell| all == (replies.clone() + farewell).into_bytes());
+    match outcome {
+        Ok(_) if whole => Ok(()),
+        outcome => Err(format!("{outcome:?} after {} bytes", all.len())),
     }
 }
 
@@ -181,12 +199,12 @@ fn who_takes_nothing_is_cut_at_the_deadline() {
 
 #[test]
 fn a_peer_that_never_ends_its_side_does_not_hold_it_up() {
-    let server = start(PATIENCE);
+    let server = start_with(PATIENCE, Limits { linger: 2 * PATIENCE, ..Limits::default() });
     let mut client = server.client();
     let began = Instant::now();
     server.handle.stop();
     assert_eq!(server.thread.join().unwrap().0, Exit::Clean);
-    assert!(began.elapsed() < Duration::from_secs(4), "less than the usual linger");
+    assert!(began.elapsed() < PATIENCE / 2, "less than the usual linger");
     assert_eq!(client.rest(), b"bye, all\n");
 }
 

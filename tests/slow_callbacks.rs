@@ -97,7 +97,7 @@ fn is_logged_once_with_the_handlers_name_and_a_fast_one_is_not() {
     assert_eq!(*level, log::Level::Warn);
     let held = line.strip_prefix("Sleepy: the handler held the loop for ");
     let millis: u64 = held.unwrap().split(' ').next().unwrap().parse().unwrap();
-    assert!(millis >= 150, "{line}");
+    assert!(millis >= 100, "{line}");
 
     let _ = Server::start(Limits::default(), || LateSleeper).stop();
     assert_eq!(complaints().len(), 2, "{:?}", complaints());

@@ -456,8 +456,8 @@ fn who_does_not_read_is_not_read_and_loses_nothing() {
     let server = echo("slow");
     let mut client = server.pem.connect(server.addr);
     client.expect(GREETING);
-    let count = 4 * 1024 * 1024;
-    client.send("0123456\n".repeat(count));
+    let (line, count) = ("0123456789ABCDEF".repeat(64), 32 * 1024);
+    client.send(format!("{line}\n").repeat(count));
     // Until nothing has moved for a while: whatever the sockets hold, it is not all of it.
     let mut still = Instant::now();
     while still.elapsed() < Duration::from_millis(300) {
@@ -467,7 +467,7 @@ fn who_does_not_read_is_not_read_and_loses_nothing() {
         std::thread::yield_now();
     }
     assert!(client.tls.wants_write(), "32 megabytes were taken without reading a reply");
-    client.expect("> 0123456\n".repeat(count));
+    client.expect(format!("> {line}\n").repeat(count));
     server.stop();
 }
 
@@ -525,7 +525,12 @@ fn a_handshake_that_takes_too_long_is_given_up() {
 
 #[test]
 fn a_handshake_takes_a_place() {
-    let limits = Limits { max_connections: 2, max_per_peer: Some(2), ..Limits::default() };
+    let limits = Limits {
+        max_connections: 2,
+        max_per_peer: Some(2),
+        handshake_timeout: PATIENCE,
+        ..Limits::default()
+    };
     let (server, _told) = witness("places", limits);
     let stalled = TcpStream::connect(server.addr).unwrap();
     let mut served = server.pem.connect(server.addr);
@@ -557,7 +562,8 @@ fn a_handshake_takes_a_place() {
 
 #[test]
 fn many_handshakes_at_once_are_all_done_and_hold_up_nobody() {
-    let server = echo("many");
+    let limits = Limits { handshake_timeout: PATIENCE, ..Limits::default() };
+    let server = secure("many", limits, || Echo);
     let mut first = server.pem.connect(server.addr);
     first.expect(GREETING);
     // In the queue all at once; the handshakes come as the clients are stepped.
@@ -580,7 +586,8 @@ fn many_handshakes_at_once_are_all_done_and_hold_up_nobody() {
 
 #[test]
 fn a_stop_in_the_middle_of_a_handshake_ends_it_too() {
-    let (server, told) = witness("stop", Limits::default());
+    let limits = Limits { handshake_timeout: PATIENCE, ..Limits::default() };
+    let (server, told) = witness("stop", limits);
     let mut silent = TcpStream::connect(server.addr).unwrap();
     silent.set_read_timeout(Some(PATIENCE)).unwrap();
     // Both are accepted once this one has its answer.

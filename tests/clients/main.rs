@@ -74,7 +74,8 @@ impl Tool {
 
     #[track_caller]
     fn line(&self) -> String {
-        self.stdout.recv_timeout(PATIENCE).expect("no line")
+        // It may have to do with half a million lines before.
+        self.stdout.recv_timeout(4 * PATIENCE).expect("no line")
     }
 
     #[track_caller]

@@ -68,11 +68,15 @@ fn resets() {
     let count = size(10_000, 100_000);
     storm(&victim, count / 10);
     victim.is_well("the first of the storm", 8 << 20);
-    let first = victim.resident();
-    storm(&victim, count / 10 * 9);
-    victim.is_well(&format!("a storm of {count} that come and go"), 8 << 20);
-    let more = victim.resident().saturating_sub(first);
-    assert!(more < 2 << 20, "nine times as many left {more} bytes more");
+    // What is lost is lost each time; what the allocator happens to keep is there the next time.
+    let mut left: Vec<usize> = Vec::new();
+    while left.last().is_none_or(|more| *more >= 2 << 20) {
+        assert!(left.len() < 4, "nine times as many left more each time: {left:?}");
+        let before = victim.resident();
+        storm(&victim, count / 10 * 9);
+        victim.is_well(&format!("a storm of {count} that come and go"), 8 << 20);
+        left.push(victim.resident().saturating_sub(before));
+    }
     victim.ends();
 }
 

@@ -10,8 +10,10 @@ use crate::victim::Victim;
 /// seconds instead of every minute. None of them is idle, and none of them gets anywhere.
 #[test]
 fn slowloris() {
-    let victim = Victim::start(&["echo"], &["--line-timeout", "3s", "--max-connections", "13000"]);
     let count = at_once(size(10_000, 12_000));
+    // With room for the polite.
+    let most = (count + 1_000).to_string();
+    let victim = Victim::start(&["echo"], &["--line-timeout", "3s", "--max-connections", &most]);
     let mut polite = Client::connect(victim.addr("echo"));
     while polite.line().starts_with("Welcome") {}
     let mut ask = |what: &str| {
@@ -50,7 +52,8 @@ fn slowloris() {
 /// Each a line of almost the limit that never ends: what a service may hold of unfinished lines.
 #[test]
 fn unfinished_lines() {
-    let victim = Victim::start(&["echo", "presence"], &["--max-line", "64K"]);
+    let options = ["--max-line", "64K", "--line-timeout", "10m"];
+    let victim = Victim::start(&["echo", "presence"], &options);
     let count = at_once(size(2_000, 9_000));
     let most = count * 2 * 65_536 + (8 << 20);
     victim.does_not_grow(&format!("unfinished lines, {count} of 65 kB"), most, |victim| {

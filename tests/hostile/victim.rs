@@ -11,6 +11,15 @@ const ECHO: &str = "Welcome to the Reactor Server.\n\
                     Send me text lines and conclude with the BYE command.\n";
 const ROULETTE: &str = "Hello. Online HELP is available. Will you find it?\n";
 
+/// With these, glibc gives free memory back at once: one heap for all threads, and thresholds that
+/// do not move with what has been freed. What is resident then is what the program has, and not
+/// what its allocator keeps for the next time.
+const MALLOC: [(&str, &str); 3] = [
+    ("MALLOC_ARENA_MAX", "1"),
+    ("MALLOC_MMAP_THRESHOLD_", "32768"),
+    ("MALLOC_TRIM_THRESHOLD_", "65536"),
+];
+
 pub struct Victim {
     program: Program,
     services: Vec<(String, SocketAddr)>,
@@ -31,7 +40,8 @@ impl Victim {
         let targets: Vec<String> = services.iter().map(|name| format!("{name}=0")).collect();
         let args: Vec<&str> =
             targets.iter().map(String::as_str).chain(options.iter().copied()).collect();
-        let program = Program::serve_after(shell, &args);
+        let settings = MALLOC.map(|(name, value)| format!("{name}={value}")).join(" ");
+        let program = Program::serve_after(&format!("export {settings} && {shell}"), &args);
         let addrs = services.iter().map(|name| ((*name).to_owned(), program.addr(name)));
         let addrs = addrs.collect();
         Victim::new(program, addrs, Some(turn))
@@ -41,7 +51,8 @@ impl Victim {
     pub fn forwarder(&self) -> Victim {
         let (service, target) = &self.services[0];
         let mut command = Command::new(REACTOR);
-        let program = Program::spawn(command.args(["forward", "0"]).arg(target.to_string()));
+        command.args(["forward", "0"]).arg(target.to_string()).envs(MALLOC);
+        let program = Program::spawn(&mut command);
         let addr = program.addr("forward");
         Victim::new(program, vec![(service.clone(), addr)], None)
     }

@@ -12,7 +12,9 @@ use crate::program::Program;
 pub const GREETING: &str = "Welcome to the Reactor Server.\n\
                         Send me text lines and conclude with the BYE command.\n";
 pub const SERVICES: [&str; 5] =
-    ["echo=0", "presence=0", "time=0", "--time-interval=20ms", "--log=off"];
+    ["echo=0", "presence=0", "time=0", "--time-interval=100ms", "--log=off"];
+/// Long enough for some lines even where the machine pauses meanwhile.
+const DURATION: &str = "--duration=1s";
 
 pub struct Servers {
     pub program: Program,
@@ -46,7 +48,7 @@ pub fn json(target: &str, args: &[&str]) -> (Value, i32, String) {
 #[track_caller]
 pub fn clean(target: &str, clients: u64, args: &[&str]) -> Value {
     let clients_text = clients.to_string();
-    let args = [args, &["--duration=300ms", "--clients", &clients_text]].concat();
+    let args = [args, &[DURATION, "--clients", &clients_text]].concat();
     let (result, status, stderr) = json(target, &args);
     assert_eq!((status, stderr.as_str()), (0, ""), "{result}");
     assert_eq!(result["errors"], 0, "{result}");
@@ -54,7 +56,7 @@ pub fn clean(target: &str, clients: u64, args: &[&str]) -> Value {
     assert_eq!((&result["clients"], &result["connected"]), (&clients.into(), &clients.into()));
     assert_eq!(result["interrupted"], false);
     let elapsed = result["elapsed_s"].as_f64().unwrap();
-    assert!((0.2..10.0).contains(&elapsed), "{result}");
+    assert!((0.2..30.0).contains(&elapsed), "{result}");
     result
 }
 
@@ -102,7 +104,7 @@ pub fn spoilt(reply: impl Fn(u32, String) -> Option<String> + Send + Clone + 'st
 /// A run with faults: what kinds, and how many of each.
 #[track_caller]
 pub fn faulty(target: &str, args: &[&str]) -> Value {
-    let (result, status, stderr) = json(target, &[args, &["--duration=300ms"]].concat());
+    let (result, status, stderr) = json(target, &[args, &[DURATION]].concat());
     assert_eq!(status, 1, "{result}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert!(stderr.starts_with("reactor: "), "{stderr}");

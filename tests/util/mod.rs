@@ -4,7 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,6 +13,15 @@ use reactor::{Counters, Exit, Handle, Handler, Limits, Reactor};
 
 /// How long anything may take before a test fails: generous, since the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where listeners are that are to go while the test runs: an address apart, so that nobody else
+/// gets their port meanwhile, neither another test nor a client of one.
+pub const DOOMED: &str = "127.0.0.4:0";
+
+/// An address at which nobody listens.
+pub fn nobody() -> SocketAddr {
+    TcpListener::bind(DOOMED).unwrap().local_addr().unwrap()
+}
 
 /// A reactor with one service on a free port, run by a thread until [`stop`](Server::stop).
 pub struct Server<M> {
@@ -162,8 +171,14 @@ pub fn skip(why: &str) {
 
 /// Waits until something is so, by asking again and again.
 #[track_caller]
-pub fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn until(what: &str, so: impl FnMut() -> bool) {
+    until_within(PATIENCE, what, so);
+}
+
+/// The same, where there is more to do than can be asked of a busy machine in that time.
+#[track_caller]
+pub fn until_within(patience: Duration, what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !so() {
         assert!(Instant::now() < deadline, "in vain: {what}");
         std::thread::yield_now();

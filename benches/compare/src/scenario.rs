@@ -1,3 +1,4 @@
+use std::fmt;
 use std::time::Duration;
 
 use crate::load::{self, Echo, Sample, Span};
@@ -91,6 +92,18 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
+/// Why a measurement came to nothing: a server that stands still, or a machine that did.
+#[derive(Debug)]
+pub struct NothingServed;
+
+impl fmt::Display for NothingServed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nothing was served in the time of the measurement")
+    }
+}
+
+impl std::error::Error for NothingServed {}
+
 /// What one measurement came to.
 #[derive(Clone, Copy, Debug)]
 pub struct Figures {
@@ -107,7 +120,7 @@ pub struct Figures {
 impl Figures {
     fn new(sample: &Sample) -> Result<Figures> {
         if sample.units == 0 {
-            return Err("nothing was served in the time of the measurement".into());
+            return Err(NothingServed.into());
         }
         let (units, elapsed) = (sample.units as f64, sample.elapsed.as_secs_f64());
         let p99 = sample.latency.value_at_quantile(0.99) as f64 / 1e3;

@@ -8,7 +8,7 @@ use crate::server::Server;
 use crate::{Result, sys};
 
 /// How long nobody may have been greeted until those who wait are taken to wait for good.
-const STALLED: Duration = Duration::from_secs(2);
+const STALLED: Duration = Duration::from_secs(5);
 /// How long it may take to greet them all, however steadily that goes on.
 const LONGEST: Duration = Duration::from_secs(60);
 
