@@ -147,6 +147,13 @@ impl Output {
         true
     }
 
+    /// Makes what it has its own: the arena is about to be cleared.
+    pub(crate) fn keep(&mut self, arena: &Arena) {
+        if self.segment.len() > 0 {
+            self.spill(arena);
+        }
+    }
+
     /// Turns the segment, if there is one, into a backlog.
     #[cold]
     fn spill(&mut self, arena: &Arena) -> &mut Backlog {

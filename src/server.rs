@@ -293,8 +293,13 @@ impl<H: Handler> Server<H> {
             return;
         }
         let mut again = false;
-        if !found.flags.has(Flag::Blocked) {
-            let (mut written, before) = (0, found.output.backlog());
+        let before = found.output.backlog();
+        if found.flags.has(Flag::Blocked) {
+            // It may own nothing, where only the stream has something left.
+            found.output.keep(&core.arena);
+            *backlog = *backlog + found.output.backlog() - before;
+        } else {
+            let mut written = 0;
             let outcome = found.output.flush(&mut found.stream, &core.arena, &mut written);
             *backlog = *backlog + found.output.backlog() - before;
             core.counters.bytes_out += written as u64;

@@ -4,18 +4,14 @@
 mod tls;
 mod util;
 
-use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::rc::Rc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use reactor::services::Echo;
-use reactor::{
-    CloseReason, Context, Counters, Exit, Handle, Handler, Limits, Listen, Reactor, Tls,
-};
+use reactor::{CloseReason, Context, Counters, Handle, Handler, Limits, Listen, Reactor, Tls};
 use rustls::version::{TLS12, TLS13};
 use tls::{End, Pem};
 use util::PATIENCE;
@@ -225,35 +221,24 @@ fn a_reset_is_told_of_once() {
     assert_eq!(server.stop().open, 0);
 }
 
-/// Sends so many bytes for each line, more than the sockets' buffers take, and says when they have
-/// left; closes after `close`.
-#[derive(Default)]
-struct Megabytes {
-    size: usize,
-    drained: Rc<Cell<bool>>,
-}
+/// Sends 16 megabytes for each line, more than the sockets' buffers take; closes after `close`.
+struct Megabytes;
 
 impl Handler for Megabytes {
     type Session = ();
     type Message = ();
 
     fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
-        cx.send(vec![b'x'; self.size]);
-        cx.request_drain();
+        cx.send(vec![b'x'; 16 << 20]);
         if line == b"close" {
             cx.close();
         }
-    }
-
-    fn on_drain(&mut self, _: &mut Context<'_, ()>) {
-        self.drained.set(true);
     }
 }
 
 #[test]
 fn a_reply_that_has_to_wait_arrives_whole_before_the_end() {
-    let make = || Megabytes { size: 16 << 20, ..Megabytes::default() };
-    let server = secure("whole", Limits::default(), make);
+    let server = secure("whole", Limits::default(), || Megabytes);
     for _ in 0..5 {
         let mut client = server.pem.connect(server.addr);
         client.send("go\n");
@@ -346,107 +331,6 @@ fn what_is_forged_after_our_goodbye_hurts_nobody_else() {
     let reason = CloseReason::Error(std::io::ErrorKind::InvalidData);
     assert_eq!(told.recv_timeout(PATIENCE), Ok(reason));
     server.stop();
-}
-
-#[test]
-fn who_has_not_got_what_tls_holds_was_cut_off() {
-    let mut cut = 0;
-    for number in 0..8 {
-        let drained = Rc::new(Cell::new(false));
-        let size = 1_000_000 + number * 9_000;
-        let pem = Pem::new("holds");
-        let limits = Limits { low_water: 0, ..Limits::default() };
-        let handler = Megabytes { size, drained: Rc::clone(&drained) };
-        let (mut reactor, addr) = here(&pem, limits, handler);
-        reactor.set_shutdown_timeout(Duration::ZERO);
-        let mut client = pem.begin(addr);
-        socket2::SockRef::from(&client.stream).set_recv_buffer_size(32 * 1024).unwrap();
-        client.tls.writer().write_all(b"go\n").unwrap();
-        // Reads on until the reactor's own output is gone; what is left is TLS's and the system's.
-        let deadline = Instant::now() + PATIENCE;
-        while !drained.get() {
-            assert!(Instant::now() < deadline, "its output does not leave");
-            reactor.turn(Some(Duration::ZERO)).unwrap();
-            client.step(true);
-        }
-        reactor.stop();
-        while reactor.exit().is_none() {
-            reactor.turn(None).unwrap();
-        }
-        let exit = reactor.exit().unwrap();
-        drop(reactor);
-        while client.end.is_none() && client.received.len() < size {
-            client.step(true);
-        }
-        assert_eq!(exit == Exit::Clean, client.received.len() == size, "{exit:?}");
-        cut += usize::from(exit != Exit::Clean);
-    }
-    assert!(cut > 0, "TLS never held anything");
-}
-
-/// A service over TLS in this thread, turned by hand.
-fn here<'h>(
-    pem: &Pem,
-    limits: Limits,
-    handler: impl Handler<Message = ()> + 'h,
-) -> (Reactor<'h>, SocketAddr) {
-    let mut reactor = Reactor::new().unwrap();
-    let tls = Tls::from_files(pem.cert(), pem.key()).unwrap();
-    let listen = Listen::at("127.0.0.1:0").unwrap().tls(&tls);
-    let service = reactor.listen_with(listen, handler, limits).unwrap();
-    let addr = service.address().unwrap().as_socket().unwrap();
-    (reactor, addr)
-}
-
-// ---- Fairness ----
-
-/// Counts bytes.
-struct Count(Rc<Cell<usize>>);
-
-impl Handler for Count {
-    type Session = ();
-    type Message = ();
-
-    fn on_bytes(&mut self, _: &mut Context<'_, ()>, bytes: &[u8]) -> usize {
-        self.0.set(self.0.get() + bytes.len());
-        bytes.len()
-    }
-}
-
-#[test]
-fn tiny_records_do_not_buy_a_longer_turn() {
-    let pem = Pem::new("tiny");
-    let count = Rc::new(Cell::new(0));
-    let (mut reactor, addr) = here(&pem, Limits::default(), Count(Rc::clone(&count)));
-    let mut client = pem.begin(addr);
-    let deadline = Instant::now() + PATIENCE;
-    while client.tls.is_handshaking() {
-        assert!(Instant::now() < deadline);
-        client.step(true);
-        reactor.turn(Some(Duration::ZERO)).unwrap();
-    }
-    let mut wire = Vec::new();
-    for _ in 0..20_000 {
-        client.tls.writer().write_all(b"x").unwrap();
-        client.tls.write_tls(&mut wire).unwrap();
-    }
-    let (record, share) = (wire.len() / 20_000, Limits::default().bytes_per_turn);
-    let mut rest = wire.as_slice();
-    while count.get() < 20_000 {
-        assert!(Instant::now() < deadline);
-        // As much as the sockets take, so that a turn has enough for more than its share.
-        while let Ok(sent) = client.stream.write(rest) {
-            rest = &rest[sent..];
-            if rest.is_empty() {
-                break;
-            }
-        }
-        let before = count.get();
-        reactor.turn(Some(Duration::ZERO)).unwrap();
-        let handled = count.get() - before;
-        // The last read may go past it.
-        assert!(handled * record <= share + 8192, "{handled} records in a turn");
-    }
 }
 
 // ---- Backpressure ----
