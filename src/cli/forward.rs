@@ -99,7 +99,7 @@ pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
     descriptors::report(&raised);
     args.access.warn_if_open("forward", &address);
     let spot = Spot { address, ..args.listen };
-    say_ready(&format!("forward listening on {spot}\n"));
+    say_ready(format!("forward listening on {spot}\n"));
     run(&mut reactor)
 }
 

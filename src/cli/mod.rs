@@ -51,7 +51,9 @@ pub(crate) fn main() -> ExitCode {
     };
     log::finish();
     outcome.unwrap_or_else(|failure| {
-        let _ = writeln!(std::io::stderr(), "reactor: {failure}");
+        // What it quotes may be anything.
+        let line = reactor::text::printable(failure.to_string().as_bytes());
+        let _ = writeln!(std::io::stderr(), "reactor: {line}");
         failure.exit_code()
     })
 }

@@ -44,14 +44,17 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     // Not sooner: a failure is to be one line, and alone.
     descriptors::report(&raised);
     services.iter().for_each(|(name, at)| args.access.warn_if_open(name, &at.address));
-    say_ready(&ready);
+    say_ready(ready);
     run(&mut reactor)
 }
 
-/// Says that all is ready. Who does not want to hear it is served all the same.
-pub(super) fn say_ready(ready: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(ready.as_bytes()).and_then(|()| stdout.flush());
+/// Says that all is ready. Who does not want to hear it is served all the same, and so is everybody
+/// else: a pipe that is full and that nobody reads would hold the loop up, hence the thread.
+pub(super) fn say_ready(ready: String) {
+    std::thread::spawn(move || {
+        let mut stdout = std::io::stdout().lock();
+        let _ = stdout.write_all(ready.as_bytes()).and_then(|()| stdout.flush());
+    });
 }
 
 /// Serves until somebody stops it.

@@ -5,6 +5,7 @@ mod stream;
 use std::cell::RefCell;
 use std::fmt;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +21,9 @@ use x509_cert::der::Decode;
 use crate::Error;
 
 pub(crate) use stream::TlsStream;
+
+/// Bytes of the longest file of certificates that is one; what never ends is none.
+const LONGEST: u64 = 1024 * 1024;
 
 /// A certificate and its key, for [`Listen::tls`](crate::Listen::tls). A clone is the same one:
 /// what [`reload`](Self::reload) reads is used by all listeners that have it. It stays in its
@@ -66,6 +70,12 @@ impl Tls {
     /// # Errors
     /// As [`from_files`](Self::from_files); then the old one stays in use.
     pub fn reload(&self) -> Result<(), Error> {
+        for path in [&self.0.certificate, &self.0.key] {
+            if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+                // The loop would wait for whoever writes to a pipe.
+                return Err(Error::certificate(path, "no longer a file"));
+            }
+        }
         let config = read(&self.0.certificate, &self.0.key)?;
         self.0.config.replace(config);
         Ok(())
@@ -151,5 +161,11 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(|error| Error::certificate(path, &format!("cannot be read: {error}")))
+    let mut text = Vec::new();
+    let file = fs::File::open(path).map(|file| file.take(LONGEST + 1));
+    match file.and_then(|mut file| file.read_to_end(&mut text)) {
+        Err(error) => Err(Error::certificate(path, &format!("cannot be read: {error}"))),
+        Ok(_) if text.len() as u64 > LONGEST => Err(Error::certificate(path, "too long for one")),
+        Ok(_) => Ok(text),
+    }
 }
