@@ -60,6 +60,8 @@ pub struct Record {
     pub due: Queue,
     /// The service says it in pieces, of which a panic or a shutdown may lose the last.
     pub streamed: bool,
+    /// So many bytes of what is due to it may be its stream's, taken and not sent.
+    pub holds: usize,
     /// No limit holds for what is due to it.
     pub unbounded: bool,
     /// Of what is due, at the most what others caused: the loop takes theirs to go last too.
@@ -100,6 +102,7 @@ impl Record {
             errors: Vec::new(),
             due: Queue::default(),
             streamed: false,
+            holds: 0,
             unbounded: false,
             others: 0,
             over_soft: None,
