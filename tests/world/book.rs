@@ -397,9 +397,10 @@ impl Book {
     }
 
     pub fn pauses(&mut self, id: ConnId, paused: bool) {
-        if let Some(record) = self.records.get_mut(&id) {
+        let record = self.records.get_mut(&id).filter(|record| record.paused != paused);
+        if let Some(record) = record {
             record.moves(self.clock);
-            if record.paused && !paused {
+            if !paused {
                 // A pause does not count as time that a line took.
                 record.begun = self.clock;
             }
