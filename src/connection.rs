@@ -132,6 +132,12 @@ impl<S> Connection<S> {
         }
     }
 
+    /// Its socket has an error that nobody finds out by reading, since nobody reads.
+    pub(crate) fn is_broken_unread(&self) -> bool {
+        let waits = self.flags.has(Flag::Paused) || self.flags.has(Flag::Throttled);
+        self.flags.has(Flag::Broken) && (waits || self.flags.has(Flag::Eof))
+    }
+
     /// Nothing of its output is left, here or encrypted in its stream.
     pub(crate) fn all_sent(&self) -> bool {
         self.output.is_empty() && !self.flags.has(Flag::Blocked)

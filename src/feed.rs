@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use crate::connection::State;
+use crate::connection::{Connection, State};
 use crate::core::Core;
 use crate::flags::Flag;
 use crate::input::{self, Offer, Scratch};
@@ -28,6 +28,10 @@ impl<H: Handler> Server<H> {
         if self.pool.get(id).is_some_and(|found| found.stream.unsent()) {
             // What was read made the stream answer by itself.
             self.pool.mark_dirty(id.slot());
+        }
+        if self.pool.get(id).is_some_and(Connection::is_broken_unread) {
+            // It was not paused yet when the event came, and none will follow.
+            self.break_off(id);
         }
         self.pool.queue(id);
     }

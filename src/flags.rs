@@ -41,6 +41,8 @@ pub(crate) enum Flag {
     Failed,
     /// It was accepted and has not done its handshake: it counts, but the handler does not know.
     Shaking,
+    /// The selector has told of an error of its socket, which a read would give.
+    Broken,
     /// The handler asked to be told when there is room for more output.
     Drain,
 }

@@ -137,6 +137,12 @@ impl Pipe {
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        self.shut();
+        let wire = &mut *self.0.borrow_mut();
+        wire.shut = true;
+        if wire.error.is_none() && !wire.inbound.is_empty() {
+            // As in the kernel: a close with unread input is a reset, which loses what is still on
+            // its way to the client.
+            wire.outbound.clear();
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! The steps of a turn, as the reactor asks each service for them. Static dispatch ends here: the
 //! reactor sees a `dyn Serve` and knows nothing of handlers and sessions.
 
-use std::io::ErrorKind;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -121,14 +120,13 @@ impl<H: Handler> Serve for Server<H> {
         let read_on = what.read_on || what.error;
         flags.set(Flag::Readable, what.readable || read_on || flags.has(Flag::Readable));
         flags.set(Flag::ReadOn, read_on || flags.has(Flag::ReadOn));
-        let waits = flags.has(Flag::Paused) || flags.has(Flag::Throttled);
-        let unread = waits && found.stream.is_socket() || flags.has(Flag::Eof);
-        if what.error && unread {
-            // Nobody would find out by reading. A connection that is reset is over; where only
-            // the output of two descriptors is gone, there may be input yet.
-            let kind = found.stream.take_error().map_or(ErrorKind::ConnectionReset, |e| e.kind());
-            return self.pool.end(id, CloseReason::Error(kind));
+        // Where only the output of two descriptors is gone, there may be input yet.
+        let broken = what.error && found.stream.is_socket();
+        flags.set(Flag::Broken, broken || flags.has(Flag::Broken));
+        if what.error && flags.has(Flag::Eof) || found.is_broken_unread() {
+            return self.break_off(id);
         }
+        let flags = &mut found.flags;
         if flags.has(Flag::Blocked) && (what.writable || what.error) {
             flags.set(Flag::Blocked, false);
             self.pool.mark_dirty(id.slot());

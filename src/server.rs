@@ -283,6 +283,15 @@ impl<H: Handler> Server<H> {
 
     // ---- Writing and ending ----
 
+    /// Ends a connection for the error that its socket has.
+    pub(crate) fn break_off(&mut self, id: ConnId) {
+        if let Some(found) = self.pool.get(id) {
+            let error = found.stream.take_error();
+            let kind = error.map_or(ErrorKind::ConnectionReset, |error| error.kind());
+            self.pool.end(id, CloseReason::Error(kind));
+        }
+    }
+
     pub(crate) fn flush_one(&mut self, id: ConnId, core: &mut Core) {
         let Pool { connections, backlog, .. } = &mut self.pool;
         let Some(found) = connections.get_mut(id.slot()).filter(|found| found.id == id) else {

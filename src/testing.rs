@@ -379,6 +379,17 @@ impl<H: Handler> Harness<H> {
         (self.server.pool.connections.len(), self.server.pool.timers.len())
     }
 
+    /// Bytes of output that the loop keeps, of all connections together, because the clients have
+    /// not taken them: after a turn that is all the output there is.
+    pub fn unsent(&self) -> usize {
+        self.server.pool.backlog
+    }
+
+    /// As [`Reactor::set_max_total_output`](crate::Reactor::set_max_total_output).
+    pub fn set_max_total_output(&mut self, bytes: usize) {
+        self.core.max_total_output = bytes;
+    }
+
     fn know(&mut self, id: ConnId, wire: SharedWire) {
         self.clients.insert(id, Peer { wire, closed: None });
     }

@@ -760,3 +760,32 @@ fn a_closing_connection_that_takes_next_to_nothing_is_stalled() {
     }
     assert_eq!(server.closed(client), Some(CloseReason::Stalled));
 }
+
+/// Pauses at the second line.
+struct Thinker;
+
+impl Handler for Thinker {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        if line == b"2" {
+            cx.pause();
+        }
+    }
+}
+
+/// A reset that was told of while there was input left to handle was forgotten where a hook then
+/// paused the connection: nobody read on to find it, and no second event came.
+#[test]
+fn a_reset_just_before_a_pause_is_noticed() {
+    let limits = Limits { lines_per_turn: 1, ..Limits::default() };
+    let mut server = Harness::with_limits(Thinker, limits).by_hand();
+    let client = server.connect();
+    server.feed(client, "1\n2\n3\n");
+    assert!(server.turn());
+    server.reset(client);
+    while server.turn() {}
+    let reset = CloseReason::Error(ErrorKind::ConnectionReset);
+    assert_eq!(server.closed(client), Some(reset));
+}

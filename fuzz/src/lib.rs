@@ -1,7 +1,7 @@
 //! The targets, which are those of `tests/fuzzing`, for libFuzzer.
 
 #[path = "../../src/cli/mod.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "only its options are looked at")]
 mod cli;
 #[path = "../../tests/fuzzing/targets.rs"]
 pub mod targets;

@@ -167,6 +167,20 @@ const WORDS: &[&str] = &[
     "239.0.0.1:5000",
     "--once",
     "--connect-timeout",
+    "connect",
+    "--crlf",
+    "--timeout",
+    "--burst",
+    "--max-total-output",
+    "--user-timeout",
+    "--roulette-file",
+    "--roulette-memory",
+    "--announce-group",
+    "--announce-interface",
+    "--interface",
+    "echo=tls:127.0.0.1:0",
+    "--tls-cert",
+    "--tls-key",
 ];
 
 /// Any words after the program's name are options that can be kept, or one line says what is wrong.

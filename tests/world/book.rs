@@ -16,6 +16,8 @@ pub struct Book {
     /// The time in the simulation.
     pub clock: Duration,
     pub limits: Limits,
+    /// Of the output of all together.
+    pub budget: usize,
     pub stopping: bool,
     /// Panics that were thrown on purpose.
     pub panics: u64,
@@ -23,6 +25,8 @@ pub struct Book {
     pub opened: u64,
     pub closed: u64,
     pub lines: u64,
+    /// Messages that were handled.
+    pub messages: u64,
     /// Bytes that all clients got.
     pub received: u64,
     /// What the loop says to those that it closes for a limit.
@@ -32,8 +36,11 @@ pub struct Book {
     open: usize,
     /// Those that ended in this turn.
     ended: Vec<ConnId>,
-    /// The longest that was said at once.
-    largest: usize,
+    /// Whose own request is being handled: what is said to others meanwhile they did not ask for.
+    own: Option<ConnId>,
+    /// Bytes that are due to all, and the most that ever were.
+    unsent: usize,
+    most_unsent: usize,
     digest: DefaultHasher,
     /// Tells all that happens on stderr.
     pub trace: bool,
@@ -46,17 +53,21 @@ impl Book {
         Book {
             clock: Duration::ZERO,
             limits,
+            budget: usize::MAX,
             stopping: false,
             panics: 0,
             opened: 0,
             closed: 0,
             lines: 0,
+            messages: 0,
             received: 0,
             farewells,
             records: BTreeMap::new(),
             open: 0,
             ended: Vec::new(),
-            largest: 0,
+            own: None,
+            unsent: 0,
+            most_unsent: 0,
             digest: DefaultHasher::new(),
             trace: false,
             complaint: None,
@@ -125,14 +136,20 @@ impl Book {
         record.moves(self.clock);
         let due = record.due.rest();
         if due.starts_with(got) {
-            return record.due.skip(got.len());
+            self.unsent -= got.len();
+            record.due.skip(got.len());
+            record.others = record.others.min(record.due.rest().len());
+            return;
         }
         let same = due.iter().zip(got).take_while(|(due, got)| due == got).count();
         let (due, more) = (&due[same..], &got[same..]);
         let words = [&record.last_words, more].concat();
         let farewell = self.farewells.iter().any(|(_, farewell)| farewell.starts_with(&words));
         if farewell && (due.is_empty() || record.streamed) {
-            record.due.skip(record.due.rest().len());
+            let lost = record.due.rest().len();
+            self.unsent -= lost;
+            record.due.skip(lost);
+            record.others = 0;
             record.last_words = words;
         } else {
             let (due, more) = (shown(due), shown(more));
@@ -142,7 +159,8 @@ impl Book {
 
     /// The client and the loop are both done with it.
     pub fn forget(&mut self, id: ConnId) {
-        self.records.remove(&id);
+        let record = self.records.remove(&id);
+        self.unsent -= record.map_or(0, |record| record.due.rest().len());
     }
 
     // ---- What the handler is told ----
@@ -219,6 +237,8 @@ impl Book {
         self.note("closed", id, reason);
         self.closed += 1;
         let (clock, stopping) = (self.clock, self.stopping);
+        let words = self.farewells.iter().map(|(_, words)| words.len()).max().unwrap_or_default();
+        let too_much = self.most_unsent + self.records.len() * words > self.budget;
         let Book { limits, records, .. } = self;
         let Some(record) = records.get_mut(&id) else {
             // It was dialled and given up within one turn.
@@ -234,6 +254,7 @@ impl Book {
                 Ok(())
             }
             (Stage::Ending(Some(given)), _) if given == reason => Ok(()),
+            (_, CloseReason::TotalOutput) if too_much => Ok(()),
             // The loop was faster, by a moment.
             (Stage::Ending(Some(_)), _) if !patience.is_zero() => Err("another reason was given"),
             (_, reason) => record.was_ended_for(reason, stopping, limits),
@@ -296,12 +317,18 @@ impl Book {
     }
 
     pub fn say(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) {
-        self.largest = self.largest.max(bytes.as_ref().len());
+        let count = bytes.as_ref().len();
         if let Some(record) = self.records.get_mut(&id)
             && record.stage == Stage::Open
             && !record.finished
         {
             record.due.extend(bytes.as_ref());
+            record.largest = record.largest.max(count);
+            if self.own != Some(id) {
+                record.others += count;
+            }
+            self.unsent += count;
+            self.most_unsent = self.most_unsent.max(self.unsent);
         }
     }
 
@@ -356,8 +383,17 @@ impl Book {
     pub fn pauses(&mut self, id: ConnId, paused: bool) {
         if let Some(record) = self.records.get_mut(&id) {
             record.moves(self.clock);
+            if record.paused && !paused {
+                // A pause does not count as time that a line took.
+                record.begun = self.clock;
+            }
             record.paused = paused;
         }
+    }
+
+    /// A hook begins, about the request of this connection or nobody's.
+    pub fn handles(&mut self, own: Option<ConnId>) {
+        self.own = own;
     }
 
     /// The loop says who is open: whoever is not any more is about to be closed by it.
@@ -381,26 +417,24 @@ impl Book {
 
     // ---- What must hold ----
 
-    /// After a turn, when the clients have got what it sent: those that ended have all of it, and
-    /// nobody is owed more than the limits allow.
-    pub fn after_turn(&mut self) {
+    /// After a turn, when the clients have got what it sent: those that ended have all of it. Gives
+    /// those that are owed more than the limits allow, or for too long, if they are still open.
+    pub fn after_turn(&mut self) -> BTreeMap<ConnId, String> {
         for id in std::mem::take(&mut self.ended) {
             if let Some(wrong) = self.records.get(&id).and_then(|record| self.lacks(record)) {
                 self.complain(format!("{id} {wrong}"));
             }
         }
-        let most = self.limits.high_water + self.limits.max_output + self.largest;
+        let mut owed = BTreeMap::new();
         for (id, record) in &mut self.records {
-            let due = record.due.rest().len();
-            let ended = matches!(record.stage, Stage::Closed(_));
-            record.over =
-                if due > most && !record.unbounded && !ended { record.over + 1 } else { 0 };
-            // What is said of those that the flush ended leaves with the next turn.
-            if record.over > 2 {
-                let what = format!("{id} is owed {due} bytes, {most} are allowed");
-                self.complaint.get_or_insert(what);
+            match record.is_owed_too_much(self.clock, &self.limits) {
+                // What is said of those that the flush ended leaves with the next turn.
+                Some(what) if record.over == 2 => _ = owed.insert(*id, what),
+                Some(_) => record.over += 1,
+                None => record.over = 0,
             }
         }
+        owed
     }
 
     /// What one that ended in peace did not get.
@@ -426,6 +460,18 @@ impl Book {
         }
         let got = shown(&record.last_words);
         Some(format!("closed with {reason:?}: lacks {}, last words {got}", shown(due)))
+    }
+
+    /// When nothing is left to do: whether our side of it has ended is as the service wanted it.
+    pub fn side_ended(&mut self, id: ConnId, ended: bool) {
+        if let Some(record) = self.records.get(&id).filter(|_| self.is_healthy(id))
+            && record.finished != ended
+        {
+            let finished = record.finished;
+            self.complain(format!(
+                "{id}: our side has ended: {ended}, and should have: {finished}"
+            ));
+        }
     }
 
     /// When nothing is left to do and nothing disturbs: everybody who can has got everything, and

@@ -7,6 +7,7 @@
 
 mod book;
 mod choices;
+mod clients;
 pub mod models;
 mod record;
 mod watched;
@@ -15,7 +16,7 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use reactor::testing::{Client, Fault, Harness};
+use reactor::testing::{Client, Harness};
 use reactor::{ConnId, Limits, Rate};
 
 pub use choices::Choices;
@@ -26,8 +27,6 @@ use watched::Watched;
 const MOST_TURNS: usize = 200_000;
 /// Seconds after which everybody must have been heard, unless a rate holds them back.
 const PATIENCE: usize = 80;
-const ERRORS: &[ErrorKind] =
-    &[ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::TimedOut];
 
 /// One client, from when it connects until both it and the loop are done.
 struct Peer {
@@ -36,6 +35,10 @@ struct Peer {
     /// What it is about to send.
     talk: VecDeque<u8>,
     ended: bool,
+    /// It takes no output, or only some.
+    limited: bool,
+    /// It is reset, or its connection is broken otherwise.
+    broken: bool,
     /// It was dialled, and has not answered.
     dialled: bool,
 }
@@ -60,6 +63,8 @@ pub struct World<M: Model> {
     longest: usize,
     /// Connections made so far.
     connections: usize,
+    /// Messages posted so far.
+    posted: u64,
 }
 
 fn limits(choices: &mut Choices) -> Limits {
@@ -90,10 +95,13 @@ impl<M: Model> World<M> {
             _ => 20_000,
         };
         let crowd = choices.one_of(&[30, 8, 60, 300]);
+        let budget = if M::BUDGET { choices.one_of(&[1 << 30, 20_000, 1_000]) } else { 1 << 30 };
         let (service, model) = M::start(&mut choices);
-        let watched = Watched::new(service, model, &limits);
-        let server = Harness::with_limits(watched, limits).by_hand();
-        World { server, choices, peers: Vec::new(), crowd, longest, connections: 0 }
+        let mut watched = Watched::new(service, model, &limits);
+        watched.book.budget = budget;
+        let mut server = Harness::with_limits(watched, limits).by_hand();
+        server.set_max_total_output(budget);
+        World { server, choices, peers: Vec::new(), crowd, longest, connections: 0, posted: 0 }
     }
 
     /// From here on other choices.
@@ -141,162 +149,6 @@ impl<M: Model> World<M> {
         Ok(())
     }
 
-    // ---- What clients do ----
-
-    /// Some of them do something at once; then the loop takes a turn or two.
-    fn step(&mut self) -> Result<(), String> {
-        for _ in 0..1 + self.choices.below(6) {
-            self.act();
-        }
-        if self.choices.once_in(5) {
-            let millis = self.choices.one_of(&[1, 20, 500, 3_000, 31_000, 3_600_000]);
-            self.pass(Duration::from_millis(millis));
-        }
-        for _ in 0..1 + self.choices.below(3) {
-            if !self.turn()? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn act(&mut self) {
-        if self.peers.is_empty() || self.peers.len() < self.crowd && self.choices.once_in(10) {
-            let alone = self.choices.below(8) > 0;
-            let newcomers = if alone { 1 } else { 1 + self.choices.below(self.crowd) };
-            return (0..newcomers).for_each(|_| self.connect());
-        }
-        if self.choices.once_in(20)
-            && let Some(message) = self.server.handler().model.post(&mut self.choices)
-        {
-            return self.server.post(message);
-        }
-        let number = self.choices.below(self.peers.len());
-        let (client, id) = (self.peers[number].client, self.peers[number].id);
-        if self.peers[number].dialled {
-            return self.answer(number);
-        }
-        match self.choices.below(24) {
-            0..12 => self.talk(number),
-            12 => self.end(number),
-            13 => self.server.take_only(client, None),
-            14 | 15 => {
-                let room = self.choices.size(300, 6_000);
-                self.server.take_only(client, Some(room));
-            }
-            16..20 => {
-                let (reads, writes) = (self.faults(), self.faults());
-                self.server.disturb(client, reads, writes);
-            }
-            20 => {
-                let error = self.choices.one_of(ERRORS);
-                self.server.handler_mut().book.breaks(id, error);
-                match self.choices.below(4) {
-                    0 => self.server.refuse(client, error),
-                    1 => self.server.disturb(client, [Fault::Error(error)], []),
-                    // After so many bytes.
-                    2 => {
-                        let bytes = 1 + self.choices.below(20);
-                        self.server.disturb(client, [Fault::Short(bytes), Fault::Error(error)], []);
-                    }
-                    _ => {
-                        let bytes = 1 + self.choices.below(200);
-                        self.server.disturb(client, [], [Fault::Short(bytes), Fault::Error(error)]);
-                    }
-                }
-            }
-            _ => {
-                // All that it has to say, and its end, in one go.
-                self.talk(number);
-                self.feed(number, usize::MAX);
-                if self.choices.once_in(4) {
-                    self.end(number);
-                }
-            }
-        }
-    }
-
-    fn connect(&mut self) {
-        let client = self.server.connect();
-        self.meet(client, false);
-        self.meet_dialled();
-    }
-
-    /// Whoever the service has dialled is one more client.
-    fn meet_dialled(&mut self) {
-        for (_, client) in self.server.dialled() {
-            let id = self.server.id(client);
-            let Watched { model, book, .. } = self.server.handler_mut();
-            book.dialled(id);
-            model.dialled(book, id);
-            self.meet(client, true);
-        }
-    }
-
-    fn meet(&mut self, client: Client, dialled: bool) {
-        let id = self.server.id(client);
-        self.connections += 1;
-        self.peers.push(Peer { client, id, talk: VecDeque::new(), ended: false, dialled });
-    }
-
-    /// It is being dialled: it accepts, refuses, or does nothing about it yet.
-    fn answer(&mut self, number: usize) {
-        let Peer { client, id, dialled, .. } = &mut self.peers[number];
-        match self.choices.below(5) {
-            0..3 => {
-                *dialled = false;
-                self.server.answer(*client);
-            }
-            3 => {
-                self.server.handler_mut().book.breaks(*id, ErrorKind::ConnectionRefused);
-                self.server.refuse(*client, ErrorKind::ConnectionRefused);
-            }
-            _ => {}
-        }
-    }
-
-    fn faults(&mut self) -> Vec<Fault> {
-        (0..self.choices.below(12))
-            .map(|_| match self.choices.below(4) {
-                0 => Fault::WouldBlock,
-                1 => Fault::Interrupted,
-                _ => Fault::Short(1 + self.choices.below(9)),
-            })
-            .collect()
-    }
-
-    /// It sends a piece of what it has to say.
-    fn talk(&mut self, number: usize) {
-        if self.peers[number].talk.is_empty() {
-            for _ in 0..1 + self.choices.below(8) {
-                let mut line = self.server.handler().model.talk(&mut self.choices, self.longest);
-                let more = self.choices.size(4096, self.longest);
-                line.extend(self.choices.text(more));
-                line.extend(if self.choices.once_in(4) { &b"\r\n"[..] } else { b"\n" });
-                self.peers[number].talk.extend(line);
-            }
-        }
-        let most = self.choices.size(4096, 2 * self.longest);
-        self.feed(number, 1 + most);
-    }
-
-    fn feed(&mut self, number: usize, most: usize) {
-        let peer = &mut self.peers[number];
-        if peer.ended {
-            return;
-        }
-        let piece: Vec<u8> = peer.talk.drain(..peer.talk.len().min(most)).collect();
-        self.server.handler_mut().book.fed(peer.id, &piece);
-        self.server.feed(peer.client, piece);
-    }
-
-    fn end(&mut self, number: usize) {
-        let peer = &mut self.peers[number];
-        peer.ended = true;
-        self.server.handler_mut().book.ended(peer.id);
-        self.server.end(peer.client);
-    }
-
     // ---- What the loop does ----
 
     fn pass(&mut self, time: Duration) {
@@ -314,12 +166,7 @@ impl<M: Model> World<M> {
             model.plain(&mut got);
             book.received(peer.id, &got);
         }
-        let left_over = self.server.left_over();
-        let Watched { model, book, .. } = self.server.handler_mut();
-        book.after_turn();
-        if left_over.0 == 0 && left_over.1 != model.service_timers() {
-            book.complain(format!("{} timers of nobody", left_over.1));
-        }
+        self.check(worked);
         // Some stay for a while, though all is over, and send to a slot that is another's by now.
         if self.choices.below(3) == 0 {
             self.forget();
@@ -327,6 +174,36 @@ impl<M: Model> World<M> {
         match self.server.handler().book.complaint() {
             None => Ok(worked),
             Some(complaint) => Err(complaint.to_owned()),
+        }
+    }
+
+    /// What must hold after each turn.
+    fn check(&mut self, worked: bool) {
+        let World { server, peers, posted, .. } = self;
+        let (connections, timers) = server.left_over();
+        let unsent = server.unsent();
+        let Watched { model, book, .. } = server.handler_mut();
+        let owed = book.after_turn();
+        if unsent > book.budget || connections == 0 && unsent > 0 {
+            book.complain(format!("{unsent} bytes of output are kept for {connections}"));
+        }
+        if connections == 0 && timers != model.service_timers() {
+            book.complain(format!("{timers} timers of nobody"));
+        }
+        if !worked && *posted != book.messages {
+            book.complain(format!("{} of {posted} messages were handled", book.messages));
+        }
+        for peer in peers {
+            let what = match owed.get(&peer.id) {
+                _ if server.session(peer.client).is_none() => continue,
+                Some(what) => what,
+                // Once the loop sleeps, nothing else tells it.
+                None if worked => continue,
+                None if peer.broken => "is broken, and nobody has noticed",
+                None if peer.limited || !server.handler().is_owed(peer.id) => continue,
+                None => "has not got everything",
+            };
+            server.handler_mut().book.complain(format!("{} {what}", peer.id));
         }
     }
 
@@ -373,7 +250,7 @@ impl<M: Model> World<M> {
                 self.peers[number].dialled = false;
                 self.server.answer(client);
             }
-            self.server.take_only(client, None);
+            self.take_only(number, None);
             self.feed(number, usize::MAX);
         }
         self.turns()?;
@@ -385,6 +262,10 @@ impl<M: Model> World<M> {
             self.turns()?;
             lines = self.server.handler().book.lines;
             seconds += 1;
+        }
+        for peer in &self.peers {
+            let shut = self.server.is_shut(peer.client);
+            self.server.handler_mut().book.side_ended(peer.id, shut);
         }
         let Watched { model, book, .. } = self.server.handler_mut();
         book.at_rest(M::keeps);
@@ -410,7 +291,7 @@ impl<M: Model> World<M> {
                 0 => {}
                 1 => self.reset(number),
                 2 => {
-                    self.server.take_only(self.peers[number].client, Some(0));
+                    self.take_only(number, Some(0));
                     self.end(number);
                 }
                 _ => self.end(number),
@@ -428,6 +309,7 @@ impl<M: Model> World<M> {
 
     fn reset(&mut self, number: usize) {
         let Peer { client, id, .. } = self.peers[number];
+        self.peers[number].broken = true;
         self.server.handler_mut().book.breaks(id, ErrorKind::ConnectionReset);
         self.server.reset(client);
     }

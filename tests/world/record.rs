@@ -62,6 +62,12 @@ pub struct Record {
     pub streamed: bool,
     /// No limit holds for what is due to it.
     pub unbounded: bool,
+    /// Of what is due, at the most what others caused: the loop takes theirs to go last too.
+    pub others: usize,
+    /// Since when that has been more than the soft limit.
+    pub over_soft: Option<Duration>,
+    /// The longest that was said to it at once.
+    pub largest: usize,
     /// For how many turns more is due to it than the limits allow.
     pub over: u8,
     /// What the client got after all that was due: the loop's last words.
@@ -95,6 +101,9 @@ impl Record {
             due: Queue::default(),
             streamed: false,
             unbounded: false,
+            others: 0,
+            over_soft: None,
+            largest: 0,
             over: 0,
             last_words: Vec::new(),
             moved: Duration::ZERO,
@@ -116,9 +125,25 @@ impl Record {
             self.still = self.still.max(now - self.moved);
         }
         self.moved = now;
-        if !self.input.rest().is_empty() {
+        if !self.paused && !self.input.rest().is_empty() {
             self.unfinished = self.unfinished.max(now - self.begun);
         }
+    }
+
+    /// Whether more is due to it than its limits allow.
+    pub fn is_owed_too_much(&mut self, now: Duration, limits: &Limits) -> Option<String> {
+        if self.stage != Stage::Open || self.unbounded {
+            return None;
+        }
+        self.over_soft = match self.others > limits.soft_output {
+            true => self.over_soft.or(Some(now)),
+            false => None,
+        };
+        let late = self.over_soft.is_some_and(|since| now - since > limits.soft_output_for);
+        let (own, others) = (self.due.rest().len() - self.others, self.others);
+        // A reply that begins below the mark may end above it, and one hook may make two.
+        let over = own > limits.high_water + 2 * self.largest || others > limits.max_output;
+        (late || over).then(|| format!("is owed {own} bytes, and {others} that others caused"))
     }
 
     /// Whether the loop had this reason to end it.

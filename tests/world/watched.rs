@@ -39,6 +39,17 @@ impl<M: Model> Watched<M> {
         Watched { service, model, book, panics: None }
     }
 
+    /// Whether more is due to it, or will be said, and nothing has disturbed it.
+    pub fn is_owed(&self, id: ConnId) -> bool {
+        self.book.is_healthy(id) && (self.book.due(id) > 0 || self.model.has_more(id))
+    }
+
+    /// A hook begins, about a request of its connection's own.
+    fn handles(&mut self, cx: &ServiceContext<'_, Session<M>>, id: ConnId) {
+        self.begins(cx, Some(id));
+        self.book.handles(Some(id));
+    }
+
     /// A hook begins.
     fn begins(&mut self, cx: &ServiceContext<'_, Session<M>>, id: Option<ConnId>) {
         self.sync(cx);
@@ -46,6 +57,7 @@ impl<M: Model> Watched<M> {
     }
 
     fn sync(&mut self, cx: &ServiceContext<'_, Session<M>>) {
+        self.book.handles(None);
         self.book.sync(cx.connection_count(), cx.connections().map(|(id, _)| id));
     }
 
@@ -76,7 +88,7 @@ impl<M: Model> Handler for Watched<M> {
     fn on_open(&mut self, cx: &mut Context<'_, Session<M>>) {
         let id = cx.id();
         self.book.opened(id);
-        self.begins(cx, Some(id));
+        self.handles(cx, id);
         self.model.opened(&mut self.book, id);
         self.service.on_open(cx);
         self.may_panic(Some(id));
@@ -84,7 +96,7 @@ impl<M: Model> Handler for Watched<M> {
 
     fn on_line(&mut self, cx: &mut Context<'_, Session<M>>, line: &[u8]) {
         let id = cx.id();
-        self.begins(cx, Some(id));
+        self.handles(cx, id);
         self.book.line(id, line);
         self.model.line(&mut self.book, id, line);
         self.service.on_line(cx, line);
@@ -102,7 +114,7 @@ impl<M: Model> Handler for Watched<M> {
             self.book.took(id, lines.taken());
             return lines.taken();
         }
-        self.begins(cx, Some(id));
+        self.handles(cx, id);
         let took = self.service.on_bytes(cx, bytes);
         self.model.took(&mut self.book, id, &bytes[..took]);
         self.book.took(id, took);
@@ -112,7 +124,7 @@ impl<M: Model> Handler for Watched<M> {
 
     fn on_drain(&mut self, cx: &mut Context<'_, Session<M>>) {
         let id = cx.id();
-        self.begins(cx, Some(id));
+        self.handles(cx, id);
         self.model.drained(&mut self.book, id);
         self.service.on_drain(cx);
     }
@@ -120,7 +132,7 @@ impl<M: Model> Handler for Watched<M> {
     fn on_eof(&mut self, cx: &mut Context<'_, Session<M>>) {
         let id = cx.id();
         self.book.eof(id);
-        self.begins(cx, Some(id));
+        self.handles(cx, id);
         self.model.eof(&mut self.book, id);
         self.service.on_eof(cx);
     }
@@ -152,6 +164,9 @@ impl<M: Model> Handler for Watched<M> {
     }
 
     fn on_message(&mut self, cx: &mut ServiceContext<'_, Session<M>>, message: Self::Message) {
+        // It counts as handled even if its hook panics at once.
+        self.book.messages += 1;
+        self.model.arrived(&mut self.book, &message);
         self.begins(cx, None);
         self.model.message(&mut self.book, &message);
         self.service.on_message(cx, message);

@@ -25,6 +25,11 @@ pub trait Model: Sized {
     const NAME: &'static str;
     /// It has lines handed to it, rather than bytes.
     const CUTS_LINES: bool = true;
+    /// It is tried with little room for the output of all together. Not where its answers tell who
+    /// is open, which that changes in the middle of a hook.
+    const BUDGET: bool = true;
+    /// Other threads may post to it.
+    const POSTS: bool = false;
     /// What brings the service back to its beginning.
     const LAST_LINE: &'static str = "";
 
@@ -36,7 +41,7 @@ pub trait Model: Sized {
     fn talk(&self, choices: &mut Choices, longest: usize) -> Vec<u8>;
 
     /// Something that another thread might post.
-    fn post(&self, _choices: &mut Choices) -> Option<<Self::Service as Handler>::Message> {
+    fn post(&mut self, _choices: &mut Choices) -> Option<<Self::Service as Handler>::Message> {
         None
     }
 
@@ -66,6 +71,9 @@ pub trait Model: Sized {
         book.complain("a service timer that nobody set".to_owned());
     }
 
+    /// A message is about to be handled.
+    fn arrived(&mut self, _book: &mut Book, _message: &<Self::Service as Handler>::Message) {}
+
     fn message(&mut self, _book: &mut Book, _message: &<Self::Service as Handler>::Message) {}
 
     /// The service may leave this input for later, when nothing else is to be done.
@@ -76,6 +84,11 @@ pub trait Model: Sized {
     /// What should have happened by now, when nothing is left to do.
     fn overdue(&self, _book: &Book) -> Option<String> {
         None
+    }
+
+    /// More is to be said to it as soon as it has taken what was.
+    fn has_more(&self, _id: ConnId) -> bool {
+        false
     }
 
     /// Timers of the service itself that are still to come.

@@ -10,12 +10,14 @@ use reactor::{CloseReason, ConnId, Context, Handler, ServiceContext, TimerId};
 
 use super::{Book, Choices, Model};
 
+/// For how long somebody else is not to be heard: a line that has begun meanwhile is not late.
+const HUSH: Duration = Duration::from_secs(35);
 /// Ids that are remembered, of those that are gone too.
 const KNOWN: usize = 32;
 const VERBS: &[&str] = &[
     "say", "say", "say", "all", "others", "to", "answer", "later", "later", "never", "calm",
-    "rest", "stream", "big", "bye", "finish", "abort", "boom", "bomb", "end", "cut", "dial",
-    "tick", "what",
+    "rest", "hush", "stream", "big", "bye", "finish", "abort", "boom", "bomb", "end", "cut",
+    "dial", "tick", "what",
 ];
 
 thread_local! {
@@ -122,6 +124,13 @@ impl Handler for Service {
                 cx.session().timers.insert(timer, None);
                 cx.pause();
             }
+            "hush" => {
+                if let Some(mut other) = cx.connection(other) {
+                    let timer = other.set_timer(HUSH);
+                    other.session().timers.insert(timer, None);
+                    other.pause();
+                }
+            }
             "never" => {
                 let timer = cx.set_timer(after);
                 let (once, twice) = (cx.cancel_timer(timer), cx.cancel_timer(timer));
@@ -210,12 +219,17 @@ pub struct Puppet {
     known: Known,
     wishes: BTreeMap<ConnId, Wishes>,
     ticks: Vec<(Duration, String)>,
+    /// Messages so far, and those that are on their way.
+    posts: usize,
+    posted: VecDeque<(usize, String)>,
 }
 
 impl Model for Puppet {
     type Service = Service;
 
     const NAME: &'static str = "puppet";
+    const BUDGET: bool = false;
+    const POSTS: bool = true;
 
     fn start(_choices: &mut Choices) -> (Service, Puppet) {
         (Service::default(), Puppet::default())
@@ -224,7 +238,8 @@ impl Model for Puppet {
     fn talk(&self, choices: &mut Choices, _longest: usize) -> Vec<u8> {
         let verb = choices.one_of(VERBS);
         let number = match verb {
-            "big" => choices.size(300_000, 50_000),
+            // More than one turn writes.
+            "big" => choices.size(1 << 20, 2 << 20),
             "stream" => choices.below(8),
             "later" | "rest" | "tick" => choices.one_of(&[0, 1, 30, 1_000, 50_000]),
             _ => choices.below(KNOWN),
@@ -232,8 +247,12 @@ impl Model for Puppet {
         format!("{verb} {number} ").into()
     }
 
-    fn post(&self, choices: &mut Choices) -> Option<(usize, String)> {
-        Some((choices.below(10), "posted\n".to_owned()))
+    fn post(&mut self, choices: &mut Choices) -> Option<(usize, String)> {
+        self.posts += 1;
+        let more = "x".repeat(choices.size(300, 30_000));
+        let message = (choices.below(10), format!("posted {} {more}\n", self.posts));
+        self.posted.push_back(message.clone());
+        Some(message)
     }
 
     fn opened(&mut self, _book: &mut Book, id: ConnId) {
@@ -269,6 +288,14 @@ impl Model for Puppet {
             "rest" => {
                 mine.timers.push((due, None));
                 book.pauses(id, true);
+            }
+            "hush" => {
+                if book.is_open(other)
+                    && let Some(theirs) = self.wishes.get_mut(&other)
+                {
+                    theirs.timers.push((book.clock + HUSH, None));
+                    book.pauses(other, true);
+                }
             }
             "never" => book.say(id, "true false\n"),
             "calm" => {
@@ -329,6 +356,13 @@ impl Model for Puppet {
         }
     }
 
+    fn arrived(&mut self, book: &mut Book, message: &(usize, String)) {
+        let next = self.posted.pop_front();
+        if next.as_ref() != Some(message) {
+            book.complain(format!("{message:?} was handled, {next:?} was next"));
+        }
+    }
+
     fn message(&mut self, book: &mut Book, (to, text): &(usize, String)) {
         if *to == 0 || self.known.0.is_empty() {
             book.say_all(text);
@@ -341,15 +375,16 @@ impl Model for Puppet {
         self.wishes.remove(&id);
     }
 
+    fn has_more(&self, id: ConnId) -> bool {
+        self.wishes.get(&id).is_some_and(|wishes| wishes.pieces > 0)
+    }
+
     fn overdue(&self, book: &Book) -> Option<String> {
         let late = |due: &Duration| *due <= book.clock;
         let forgotten = |wishes: &Wishes| wishes.timers.iter().any(|(due, _)| late(due));
-        let open = || self.wishes.iter().filter(|(id, _)| book.is_healthy(**id));
-        if let Some((id, _)) = open().find(|(_, wishes)| forgotten(wishes)) {
+        let mut open = self.wishes.iter().filter(|(id, _)| book.is_healthy(**id));
+        if let Some((id, _)) = open.find(|(_, wishes)| forgotten(wishes)) {
             return Some(format!("a timer of {id}"));
-        }
-        if let Some((id, _)) = open().find(|(_, wishes)| wishes.pieces > 0) {
-            return Some(format!("the next piece for {id}"));
         }
         let ticks = self.ticks.iter().any(|(due, _)| late(due));
         ticks.then(|| "a timer of the service".to_owned())

@@ -1,0 +1,195 @@
+//! What the clients of a world do, as the choices say.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use reactor::testing::{Client, Fault};
+
+use super::models::Model;
+use super::watched::Watched;
+use super::{Peer, World};
+
+const ERRORS: &[ErrorKind] =
+    &[ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::TimedOut];
+/// What the loop takes of its mailbox in a turn: around it something may be lost.
+const MESSAGES_PER_TURN: usize = 1024;
+
+impl<M: Model> World<M> {
+    /// Some of them do something at once; then the loop takes a turn or two.
+    pub(super) fn step(&mut self) -> Result<(), String> {
+        for _ in 0..1 + self.choices.below(6) {
+            self.act();
+        }
+        if self.choices.once_in(5) {
+            let millis = self.choices.one_of(&[1, 20, 500, 3_000, 31_000, 3_600_000]);
+            self.pass(Duration::from_millis(millis));
+        }
+        for _ in 0..1 + self.choices.below(3) {
+            if !self.turn()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn act(&mut self) {
+        if self.peers.is_empty() || self.peers.len() < self.crowd && self.choices.once_in(10) {
+            let alone = self.choices.below(8) > 0;
+            let newcomers = if alone { 1 } else { 1 + self.choices.below(self.crowd) };
+            return (0..newcomers).for_each(|_| self.connect());
+        }
+        if M::POSTS && self.choices.once_in(20) {
+            let messages = 1 + self.choices.size(MESSAGES_PER_TURN, MESSAGES_PER_TURN + 9);
+            return (0..messages).for_each(|_| self.post());
+        }
+        let number = self.choices.below(self.peers.len());
+        let (client, id) = (self.peers[number].client, self.peers[number].id);
+        if self.peers[number].dialled {
+            return self.answer(number);
+        }
+        match self.choices.below(24) {
+            0..12 => self.talk(number),
+            12 => self.end(number),
+            13 => self.take_only(number, None),
+            14 | 15 => {
+                let room = self.choices.size(300, 6_000);
+                self.take_only(number, Some(room));
+            }
+            16..20 => {
+                let (reads, writes) = (self.faults(), self.faults());
+                self.server.disturb(client, reads, writes);
+            }
+            20 => {
+                let error = self.choices.one_of(ERRORS);
+                self.server.handler_mut().book.breaks(id, error);
+                match self.choices.below(4) {
+                    0 => {
+                        self.peers[number].broken = true;
+                        self.server.refuse(client, error);
+                    }
+                    1 => self.server.disturb(client, [Fault::Error(error)], []),
+                    // After so many bytes.
+                    2 => {
+                        let bytes = 1 + self.choices.below(20);
+                        self.server.disturb(client, [Fault::Short(bytes), Fault::Error(error)], []);
+                    }
+                    _ => {
+                        let bytes = 1 + self.choices.below(200);
+                        self.server.disturb(client, [], [Fault::Short(bytes), Fault::Error(error)]);
+                    }
+                }
+            }
+            _ => {
+                // All that it has to say, and its end, in one go.
+                self.talk(number);
+                self.feed(number, usize::MAX);
+                if self.choices.once_in(4) {
+                    self.end(number);
+                }
+            }
+        }
+    }
+
+    fn post(&mut self) {
+        if let Some(message) = self.server.handler_mut().model.post(&mut self.choices) {
+            self.posted += 1;
+            self.server.post(message);
+        }
+    }
+
+    pub(super) fn connect(&mut self) {
+        let client = self.server.connect();
+        self.meet(client, false);
+        self.meet_dialled();
+    }
+
+    /// Whoever the service has dialled is one more client.
+    pub(super) fn meet_dialled(&mut self) {
+        for (_, client) in self.server.dialled() {
+            let id = self.server.id(client);
+            let Watched { model, book, .. } = self.server.handler_mut();
+            book.dialled(id);
+            model.dialled(book, id);
+            self.meet(client, true);
+        }
+    }
+
+    fn meet(&mut self, client: Client, dialled: bool) {
+        let id = self.server.id(client);
+        self.connections += 1;
+        self.peers.push(Peer {
+            client,
+            id,
+            talk: VecDeque::new(),
+            ended: false,
+            limited: false,
+            broken: false,
+            dialled,
+        });
+    }
+
+    /// It is being dialled: it accepts, refuses, or does nothing about it yet.
+    fn answer(&mut self, number: usize) {
+        let Peer { client, id, dialled, .. } = &mut self.peers[number];
+        match self.choices.below(5) {
+            0..3 => {
+                *dialled = false;
+                self.server.answer(*client);
+            }
+            3 => {
+                self.server.handler_mut().book.breaks(*id, ErrorKind::ConnectionRefused);
+                self.server.refuse(*client, ErrorKind::ConnectionRefused);
+            }
+            _ => {}
+        }
+    }
+
+    fn faults(&mut self) -> Vec<Fault> {
+        (0..self.choices.below(12))
+            .map(|_| match self.choices.below(4) {
+                0 => Fault::WouldBlock,
+                1 => Fault::Interrupted,
+                _ => Fault::Short(1 + self.choices.below(9)),
+            })
+            .collect()
+    }
+
+    /// It sends a piece of what it has to say.
+    fn talk(&mut self, number: usize) {
+        if self.peers[number].talk.is_empty() {
+            for _ in 0..1 + self.choices.below(8) {
+                let mut line = self.server.handler().model.talk(&mut self.choices, self.longest);
+                let more = self.choices.size(4096, self.longest);
+                line.extend(self.choices.text(more));
+                line.extend(if self.choices.once_in(4) { &b"\r\n"[..] } else { b"\n" });
+                self.peers[number].talk.extend(line);
+            }
+        }
+        let most = self.choices.size(4096, 2 * self.longest);
+        self.feed(number, 1 + most);
+    }
+
+    pub(super) fn feed(&mut self, number: usize, most: usize) {
+        let peer = &mut self.peers[number];
+        if peer.ended {
+            return;
+        }
+        let piece: Vec<u8> = peer.talk.drain(..peer.talk.len().min(most)).collect();
+        self.server.handler_mut().book.fed(peer.id, &piece);
+        self.server.feed(peer.client, piece);
+    }
+
+    pub(super) fn take_only(&mut self, number: usize, room: Option<usize>) {
+        let peer = &mut self.peers[number];
+        peer.limited = room.is_some();
+        self.server.take_only(peer.client, room);
+    }
+
+    pub(super) fn end(&mut self, number: usize) {
+        let peer = &mut self.peers[number];
+        peer.ended = true;
+        self.server.handler_mut().book.ended(peer.id);
+        self.server.end(peer.client);
+    }
+}
