@@ -55,6 +55,7 @@ fn fill(stream: &mut TcpStream, bytes: &[u8]) -> usize {
     while sent < bytes.len() {
         match stream.write(&bytes[sent..]) {
             Ok(count) => sent += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::WouldBlock);
                 break;

@@ -3,7 +3,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -97,6 +97,16 @@ impl Client {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
+    /// As often as it takes: a process that was stopped and goes on has its reads interrupted.
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.stream.read(buf) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// The next line, its LF included.
     pub fn line(&mut self) -> String {
         let deadline = Instant::now() + PATIENCE;
@@ -106,7 +116,7 @@ impl Client {
                 return String::from_utf8(line).unwrap();
             }
             let mut buf = [0; 64 * 1024];
-            let count = self.stream.read(&mut buf).expect("no line came");
+            let count = self.read(&mut buf).expect("no line came");
             assert!(count > 0, "the end came instead of a line, after {:?}", self.ahead);
             assert!(Instant::now() < deadline, "no line came in time");
             self.ahead.extend(&buf[..count]);
@@ -119,7 +129,7 @@ impl Client {
         let wanted = bytes.as_ref();
         while self.ahead.len() < wanted.len() {
             let mut buf = vec![0; wanted.len() - self.ahead.len()];
-            match self.stream.read(&mut buf) {
+            match self.read(&mut buf) {
                 Ok(count) if count > 0 => self.ahead.extend(&buf[..count]),
                 other => panic!(
                     "{other:?} after {:?}, wanted {:?}",
