@@ -83,7 +83,9 @@ impl<'a, S> ServiceContext<'a, S> {
     /// [`on_open`](crate::Handler::on_open) comes when it is there, and when it cannot be had
     /// [`on_close`](crate::Handler::on_close) with the error and without an `on_open`. Nothing is
     /// called before this hook has returned. An address given as text with a host name is looked
-    /// up, which blocks; use numbers in a hook.
+    /// up, which blocks; use numbers in a hook. A Unix socket whose queue of newcomers is full
+    /// cannot be waited for, as the system has no event for it (connect(2), `EAGAIN`): `on_close`
+    /// comes with [`WouldBlock`](std::io::ErrorKind::WouldBlock), and a timer may try again.
     ///
     /// # Errors
     /// [`Error::Address`] where text is no address, [`Error::ShuttingDown`].
