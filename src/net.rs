@@ -145,10 +145,7 @@ impl Stream {
                 duplex.shut();
                 Ok(())
             }
-            Stream::Pipe(pipe) => {
-                pipe.shut();
-                Ok(())
-            }
+            Stream::Pipe(pipe) => pipe.shut(),
             Stream::Failed => Ok(()),
         }
     }
@@ -219,6 +216,7 @@ impl Stream {
         match self {
             #[cfg(feature = "tls")]
             Stream::Tls(tls) => tls.unsent(),
+            Stream::Pipe(pipe) => pipe.unsent(),
             _ => false,
         }
     }
@@ -228,6 +226,7 @@ impl Stream {
         match self {
             #[cfg(feature = "tls")]
             Stream::Tls(tls) => tls.take_moved(),
+            Stream::Pipe(pipe) => pipe.take_moved(),
             _ => false,
         }
     }
@@ -288,6 +287,7 @@ impl Write for Stream {
         match self {
             #[cfg(feature = "tls")]
             Stream::Tls(tls) => tls.flush(),
+            Stream::Pipe(pipe) => pipe.flush(),
             _ => Ok(()),
         }
     }

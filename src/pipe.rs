@@ -41,6 +41,11 @@ pub(crate) struct Wire {
     pub(crate) writable: bool,
     pub(crate) read_faults: VecDeque<Fault>,
     pub(crate) write_faults: VecDeque<Fault>,
+    /// Bytes of output that the pipe takes and cannot send yet, as TLS does.
+    pub(crate) holds: usize,
+    pub(crate) held: VecDeque<u8>,
+    /// Some of them went out since this was last asked for.
+    pub(crate) moved: bool,
 }
 
 /// The loop's end of a wire.
@@ -56,6 +61,47 @@ impl Wire {
             Some(Fault::Interrupted) => Err(ErrorKind::Interrupted.into()),
             Some(Fault::Error(kind)) => Err((*self.error.insert(kind)).into()),
         }
+    }
+}
+
+impl Wire {
+    /// Takes output as a socket does.
+    fn take(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.writes += 1;
+        if self.error.is_some() || self.shut {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        let fits = buf.len().min(self.room.unwrap_or(usize::MAX));
+        if fits == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let fault = self.write_faults.pop_front();
+        let count = self.suffer(fault, fits);
+        if count.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+            self.writable = true;
+        }
+        let count = count?;
+        self.outbound.extend(&buf[..count]);
+        if let Some(room) = &mut self.room {
+            *room -= count;
+        }
+        Ok(count)
+    }
+
+    /// Sends what the pipe holds.
+    fn push(&mut self) -> io::Result<()> {
+        while !self.held.is_empty() {
+            let held: Vec<u8> = self.held.iter().copied().collect();
+            match self.take(&held) {
+                Ok(count) => {
+                    self.held.drain(..count);
+                    self.moved = true;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -86,29 +132,24 @@ impl Read for Pipe {
 impl Write for Pipe {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let wire = &mut *self.0.borrow_mut();
-        wire.writes += 1;
-        if wire.error.is_some() || wire.shut {
-            return Err(ErrorKind::BrokenPipe.into());
+        if wire.holds == 0 {
+            return wire.take(buf);
         }
-        let fits = buf.len().min(wire.room.unwrap_or(usize::MAX));
-        if fits == 0 {
-            return Err(ErrorKind::WouldBlock.into());
+        wire.push()?;
+        let count = buf.len().min(wire.holds);
+        wire.held.extend(&buf[..count]);
+        match wire.push() {
+            // None of it was taken, then.
+            Err(error) if error.kind() != ErrorKind::WouldBlock && wire.held.len() >= count => {
+                wire.held.truncate(wire.held.len() - count);
+                Err(error)
+            }
+            _ => Ok(count),
         }
-        let fault = wire.write_faults.pop_front();
-        let count = wire.suffer(fault, fits);
-        if count.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
-            wire.writable = true;
-        }
-        let count = count?;
-        wire.outbound.extend(&buf[..count]);
-        if let Some(room) = &mut wire.room {
-            *room -= count;
-        }
-        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.0.borrow_mut().push()
     }
 }
 
@@ -126,8 +167,20 @@ impl Pipe {
         wire.error.map_or(Ok(wire.connected), |error| Err(error.into()))
     }
 
-    pub(crate) fn shut(&self) {
-        self.0.borrow_mut().shut = true;
+    /// As over TLS, once all that is held has gone.
+    pub(crate) fn shut(&self) -> io::Result<()> {
+        let wire = &mut *self.0.borrow_mut();
+        wire.push()?;
+        wire.shut = true;
+        Ok(())
+    }
+
+    pub(crate) fn unsent(&self) -> bool {
+        !self.0.borrow().held.is_empty()
+    }
+
+    pub(crate) fn take_moved(&self) -> bool {
+        std::mem::take(&mut self.0.borrow_mut().moved)
     }
 
     pub(crate) fn reset(&self) {

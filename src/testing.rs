@@ -211,6 +211,17 @@ impl<H: Handler> Harness<H> {
         });
     }
 
+    /// From now on the client's stream takes up to `most` bytes of output more than it can send,
+    /// and sends them when it can, as one under TLS does. Zero is a plain one again.
+    pub fn hold(&mut self, client: Client, most: usize) {
+        self.wire(client, |wire| wire.holds = most);
+    }
+
+    /// Bytes that its stream holds, taken and not sent.
+    pub fn held(&self, client: Client) -> usize {
+        self.peer(client).wire.borrow().held.len()
+    }
+
     /// What the next reads from the client and the next writes to it do; after these they work
     /// without faults.
     pub fn disturb(

@@ -29,6 +29,8 @@ pub struct Book {
     pub messages: u64,
     /// Bytes that all clients got.
     pub received: u64,
+    /// Bytes that streams had taken and not sent when their connections were cut.
+    pub held: u64,
     /// What the loop says to those that it closes for a limit.
     farewells: Vec<(CloseReason, Vec<u8>)>,
     records: BTreeMap<ConnId, Record>,
@@ -61,6 +63,7 @@ impl Book {
             lines: 0,
             messages: 0,
             received: 0,
+            held: 0,
             farewells,
             records: BTreeMap::new(),
             open: 0,
@@ -114,6 +117,13 @@ impl Book {
     pub fn ended(&mut self, id: ConnId) {
         if let Some(record) = self.records.get_mut(&id) {
             record.ended = true;
+        }
+    }
+
+    /// Its stream holds up to `most` bytes of what it takes.
+    pub fn holds(&mut self, id: ConnId, most: usize) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.holds = most;
         }
     }
 
@@ -299,6 +309,12 @@ impl Book {
         self.records.get(&id).map_or(0, |record| record.due.rest().len())
     }
 
+    /// Bytes that the loop itself has for it, at the least.
+    pub fn backlog(&self, id: ConnId) -> usize {
+        let backlog = |record: &Record| record.due.rest().len().saturating_sub(record.holds);
+        self.records.get(&id).map_or(0, backlog)
+    }
+
     /// Whether the service has not ended its side.
     pub fn takes_output(&self, id: ConnId) -> bool {
         let takes = |record: &Record| record.stage == Stage::Open && !record.finished;
@@ -381,9 +397,10 @@ impl Book {
     }
 
     pub fn pauses(&mut self, id: ConnId, paused: bool) {
-        if let Some(record) = self.records.get_mut(&id) {
+        let record = self.records.get_mut(&id).filter(|record| record.paused != paused);
+        if let Some(record) = record {
             record.moves(self.clock);
-            if record.paused && !paused {
+            if !paused {
                 // A pause does not count as time that a line took.
                 record.begun = self.clock;
             }

@@ -118,6 +118,11 @@ impl<M: Model> World<M> {
     fn meet(&mut self, client: Client, dialled: bool) {
         let id = self.server.id(client);
         self.connections += 1;
+        if self.choices.once_in(4) {
+            let most = 1 + self.choices.size(100, 9_000);
+            self.server.handler_mut().book.holds(id, most);
+            self.server.hold(client, most);
+        }
         self.peers.push(Peer {
             client,
             id,

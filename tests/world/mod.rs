@@ -211,8 +211,10 @@ impl<M: Model> World<M> {
     fn forget(&mut self) {
         let server = &mut self.server;
         self.peers.retain(|peer| {
+            let held = server.held(peer.client) as u64;
             let gone = server.forget(peer.client);
             if gone {
+                server.handler_mut().book.held += held;
                 server.handler_mut().book.forget(peer.id);
             }
             !gone
@@ -337,7 +339,7 @@ impl<M: Model> World<M> {
             ("accepted and dialled", counters.accepted + counters.dialled, book.closed),
             ("closed", counters.closed_in_all(), book.closed),
             ("panics", counters.panics, book.panics),
-            ("bytes out", counters.bytes_out, book.received),
+            ("bytes out", counters.bytes_out, book.received + book.held),
         ] {
             if counted != known {
                 return Err(format!("{what}: the loop counted {counted} instead of {known}"));

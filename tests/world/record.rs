@@ -60,6 +60,8 @@ pub struct Record {
     pub due: Queue,
     /// The service says it in pieces, of which a panic or a shutdown may lose the last.
     pub streamed: bool,
+    /// So many bytes of what is due to it may be its stream's, taken and not sent.
+    pub holds: usize,
     /// No limit holds for what is due to it.
     pub unbounded: bool,
     /// Of what is due, at the most what others caused: the loop takes theirs to go last too.
@@ -100,6 +102,7 @@ impl Record {
             errors: Vec::new(),
             due: Queue::default(),
             streamed: false,
+            holds: 0,
             unbounded: false,
             others: 0,
             over_soft: None,
@@ -135,14 +138,17 @@ impl Record {
         if self.stage != Stage::Open || self.unbounded {
             return None;
         }
-        self.over_soft = match self.others > limits.soft_output {
+        // What its stream holds may be of either kind.
+        let others = self.others.saturating_sub(self.holds);
+        self.over_soft = match others > limits.soft_output {
             true => self.over_soft.or(Some(now)),
             false => None,
         };
         let late = self.over_soft.is_some_and(|since| now - since > limits.soft_output_for);
-        let (own, others) = (self.due.rest().len() - self.others, self.others);
+        let own = self.due.rest().len() - self.others;
         // A reply that begins below the mark may end above it, and one hook may make two.
-        let over = own > limits.high_water + 2 * self.largest || others > limits.max_output;
+        let over =
+            own > limits.high_water + 2 * self.largest + self.holds || others > limits.max_output;
         (late || over).then(|| format!("is owed {own} bytes, and {others} that others caused"))
     }
 

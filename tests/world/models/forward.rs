@@ -61,7 +61,7 @@ impl Model for Forward {
 
     fn took(&mut self, book: &mut Book, id: ConnId, bytes: &[u8]) {
         let Some(partner) = self.partner(book, id) else { return };
-        if book.due(partner) > book.limits.low_water {
+        if book.backlog(partner) > book.limits.low_water {
             book.complain(format!("{id} is read although {partner} does not read"));
         }
         book.answer(partner, bytes);
