@@ -164,6 +164,10 @@ impl<H: Handler> Server<H> {
         }
         let overlong = found.flags.has(Flag::Overlong)
             || hungry && line::overlong(&bytes[taken..], self.pool.limits.max_line);
+        if taken > 0 {
+            // It may have come turns ago: what waited for us does not make its client idle.
+            found.active = core.now;
+        }
         let searched = core.search.is_done(bytes.len() - taken);
         let since = if taken == 0 { since } else { core.now };
         found.input.give_back(offer, scratch, taken, hungry, searched, since);

@@ -798,3 +798,21 @@ fn a_reset_just_before_a_pause_is_noticed() {
     let reset = CloseReason::Error(ErrorKind::ConnectionReset);
     assert_eq!(server.closed(client), Some(reset));
 }
+
+/// Time that a line waited for its turn counted as the client's silence.
+#[test]
+fn what_waits_for_its_turn_does_not_make_a_client_idle() {
+    let limits = Limits { lines_per_turn: 1, idle_timeout: Some(10 * SECOND), ..Limits::default() };
+    let mut server = Harness::with_limits(Callbacks::new().on_line(|_, _| {}), limits).by_hand();
+    let client = server.connect();
+    server.feed(client, "1\n2\n");
+    assert!(server.turn());
+    server.jump(9 * SECOND);
+    while server.turn() {}
+    server.jump(9 * SECOND);
+    while server.turn() {}
+    assert_eq!(server.closed(client), None);
+    server.jump(SECOND);
+    while server.turn() {}
+    assert_eq!(server.closed(client), Some(CloseReason::IdleTimeout));
+}
