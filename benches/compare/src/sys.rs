@@ -12,6 +12,8 @@ pub const BOTH: u32 =
     (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET).cast_unsigned();
 /// For those that always read until nothing is left, and so need no notice of an early end.
 pub const INPUT: u32 = (libc::EPOLLIN | libc::EPOLLET).cast_unsigned();
+/// Level-triggered: who could not be accepted for want of a descriptor is told of again.
+pub const LISTENER: u32 = libc::EPOLLIN.cast_unsigned();
 /// The peer has ended or reset it: then a short read is not the end of the input.
 pub const ENDING: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR).cast_unsigned();
 

@@ -20,7 +20,7 @@ const MOST_UNSENT: usize = 1024 * 1024;
 pub(super) fn serve(service: Service, port: u16) -> io::Result<()> {
     let (listener, port) = sys::listen(port)?;
     let epoll = sys::Epoll::new()?;
-    epoll.add(listener.as_raw_fd(), sys::INPUT, listener.as_raw_fd() as u64)?;
+    epoll.add(listener.as_raw_fd(), sys::LISTENER, listener.as_raw_fd() as u64)?;
     super::ready(port)?;
     match service {
         Service::Echo => echo::run(&epoll, &listener),
