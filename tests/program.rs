@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use program::{Folder, Program, REACTOR, wait};
+use program::{Folder, Program, REACTOR, fails, wait};
 use util::{Client, PATIENCE, until};
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\
@@ -280,16 +280,6 @@ fn says_what_it_can_do() {
 }
 
 // ---- Failures: one line with the remedy, and the status ----
-
-#[track_caller]
-fn fails(program: Program, status: i32, words: &[&str]) {
-    let (code, stdout, stderr) = program.end();
-    assert_eq!((code, stdout.as_str()), (status, ""), "{stderr}");
-    assert!(stderr.starts_with("reactor: ") && stderr.lines().count() == 1, "{stderr}");
-    for words in words {
-        assert!(stderr.contains(words), "{words:?} is not in {stderr}");
-    }
-}
 
 #[test]
 fn a_wrong_command_line_is_status_2() {

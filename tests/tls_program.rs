@@ -8,7 +8,7 @@ mod util;
 
 use std::net::SocketAddr;
 
-use program::Program;
+use program::{Program, fails};
 use tls::{End, Pem};
 use util::Client;
 
@@ -24,15 +24,11 @@ fn addr(program: &Program, service: &str) -> SocketAddr {
     program.place(service).strip_prefix("tls:").expect("no TLS").parse().unwrap()
 }
 
-/// One error line on stderr, and nothing on stdout.
-#[track_caller]
-fn fails(program: Program, status: i32, words: &[&str]) {
-    let (code, stdout, stderr) = program.end();
-    assert_eq!((code, stdout.as_str()), (status, ""), "{stderr}");
-    assert!(stderr.starts_with("reactor: ") && stderr.lines().count() == 1, "{stderr}");
-    for words in words {
-        assert!(stderr.contains(words), "{words:?} is not in {stderr}");
-    }
+/// `reactor forward` from a port with TLS.
+fn forward(pem: &Pem, target: SocketAddr, options: &[&str]) -> Program {
+    let mut command = std::process::Command::new(program::REACTOR);
+    command.args(["forward", "tls:0", &target.to_string()]).args(pem.options()).args(options);
+    Program::spawn(&mut command)
 }
 
 #[test]
@@ -49,10 +45,7 @@ fn one_service_with_tls_beside_one_without() {
 fn forward_takes_tls_and_passes_the_plaintext_on() {
     let pem = Pem::new("forward");
     let target = Program::serve(&["echo=0"]);
-    let target = (target.addr("echo").to_string(), target);
-    let [cert, key] = pem.options();
-    let mut command = std::process::Command::new(program::REACTOR);
-    let forward = Program::spawn(command.args(["forward", "tls:0", &target.0, &cert, &key]));
+    let forward = forward(&pem, target.addr("echo"), &[]);
     let mut client = pem.connect(addr(&forward, "forward"));
     client.expect(GREETING);
     client.send("last");
@@ -64,11 +57,7 @@ fn forward_takes_tls_and_passes_the_plaintext_on() {
 fn forward_counts_the_clients_that_come_at_once() {
     let pem = Pem::new("full");
     let target = Program::serve(&["echo=0"]);
-    let target = (target.addr("echo").to_string(), target);
-    let [cert, key] = pem.options();
-    let mut command = std::process::Command::new(program::REACTOR);
-    command.args(["forward", "tls:0", &target.0, &cert, &key, "--max-connections=1"]);
-    let forward = Program::spawn(&mut command);
+    let forward = forward(&pem, target.addr("echo"), &["--max-connections=1"]);
     // Neither has begun its handshake: for the loop they are two connections of two.
     let at = addr(&forward, "forward");
     let (mut first, mut second) = (pem.begin(at), pem.begin(at));

@@ -217,3 +217,14 @@ impl Drop for Folder {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
+
+/// One error line on stderr with these words in it, nothing on stdout, and this status.
+#[track_caller]
+pub fn fails(program: Program, status: i32, words: &[&str]) {
+    let (code, stdout, stderr) = program.end();
+    assert_eq!((code, stdout.as_str()), (status, ""), "{stderr}");
+    assert!(stderr.starts_with("reactor: ") && stderr.lines().count() == 1, "{stderr}");
+    for words in words {
+        assert!(stderr.contains(words), "{words:?} is not in {stderr}");
+    }
+}
