@@ -167,6 +167,18 @@ fn clients_that_get_different_numbers_of_lines() {
     assert_eq!(kinds, serde_json::json!({ "wrong_reply": 2 }));
 }
 
+/// An hour later there is no time any more: it panicked.
+#[test]
+fn a_clock_at_the_end_of_time() {
+    let place = server(|mut stream| {
+        for _ in 0..2 {
+            let _ = stream.write_all(b"{'time' : 'Fri Dec 31 23:30:00 UTC 9999'}\n");
+        }
+    });
+    let (result, status, stderr) = json(&place, &["--mode=time", "--clients=1"]);
+    assert_eq!((status, &result["lines"], stderr.as_str()), (0, &2.into(), ""), "{result}");
+}
+
 #[test]
 fn a_guest_in_the_room_is_noticed() {
     let servers = Servers::start();

@@ -1,4 +1,4 @@
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -15,16 +15,18 @@ use crate::{Context, Handler, TimerId};
 ///
 /// The date is Java's `Date.toString()`, in the time zone of the machine or of the environment
 /// variable `TZ`. What a client sends is read and ignored. By default each gets 15 lines, a
-/// second apart.
+/// second apart. A machine whose clock is outside the years -9999 to 9999 has no date to tell: its
+/// clients are closed without a line, and the log says so.
 #[derive(Clone, Debug)]
 pub struct Time {
     interval: Duration,
     count: u64,
     zone: TimeZone,
-    clock: fn() -> Timestamp,
+    clock: fn() -> SystemTime,
     /// The last line and the second it was made in: thousands of clients share it.
     line: String,
     second: Option<i64>,
+    has_complained: bool,
 }
 
 /// What one client has had.
@@ -50,24 +52,32 @@ impl Time {
             interval,
             count,
             zone: zone.unwrap_or(TimeZone::UTC),
-            clock: Timestamp::now,
+            clock: SystemTime::now,
             line: String::new(),
             second: None,
+            has_complained: false,
         }
     }
 
-    fn line(&mut self) -> &str {
-        let now = (self.clock)();
+    /// None if the clock is at no time that can be written.
+    fn line(&mut self) -> Option<&str> {
+        let now = Timestamp::try_from((self.clock)()).ok()?;
         if self.second != Some(now.as_second()) {
             self.second = Some(now.as_second());
             let date = now.to_zoned(self.zone.clone()).strftime("%a %b %d %H:%M:%S %Z %Y");
             self.line = format!("{{'time' : '{date}'}}\n");
         }
-        &self.line
+        Some(&self.line)
     }
 
     fn send(&mut self, cx: &mut Context<'_, Session>) {
-        cx.send(self.line());
+        let Some(line) = self.line() else {
+            if !std::mem::replace(&mut self.has_complained, true) {
+                log::error!("no time to tell: set this machine's clock to a year up to 9999");
+            }
+            return cx.close();
+        };
+        cx.send(line);
         let (now, interval, count) = (cx.now(), self.interval, self.count);
         let session = cx.session();
         session.lines += 1;
@@ -124,7 +134,7 @@ mod tests {
     fn at_ten_past_seven(count: u64) -> Time {
         Time {
             zone: TimeZone::UTC,
-            clock: || "2026-11-21T19:10:00Z".parse().unwrap(),
+            clock: || "2026-11-21T19:10:00Z".parse::<Timestamp>().unwrap().into(),
             ..Time::new(SECOND, count)
         }
     }
@@ -169,13 +179,28 @@ mod tests {
         assert_eq!(server.sent(client), LINE.repeat(2));
     }
 
+    /// It panicked for each client.
+    #[test]
+    fn a_clock_beyond_all_years_is_told_of_and_tells_nothing() {
+        for clock in [
+            || SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_800),
+            || SystemTime::UNIX_EPOCH - Duration::from_secs(1 << 40),
+        ] {
+            let mut server = Harness::new(Time { clock, ..Time::default() });
+            let client = server.connect();
+            assert_eq!((server.sent(client), server.is_shut(client)), (Vec::new(), true));
+            server.end(client);
+            assert_eq!(server.closed(client), Some(CloseReason::Closed));
+        }
+    }
+
     #[test]
     fn writes_the_day_as_java_does_and_the_zone_by_its_abbreviation() {
         let mut summer = Time {
             zone: TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap(),
-            clock: || "2026-07-04T01:02:01Z".parse().unwrap(),
+            clock: || "2026-07-04T01:02:01Z".parse::<Timestamp>().unwrap().into(),
             ..Time::default()
         };
-        assert_eq!(summer.line(), "{'time' : 'Sat Jul 04 03:02:01 CEST 2026'}\n");
+        assert_eq!(summer.line(), Some("{'time' : 'Sat Jul 04 03:02:01 CEST 2026'}\n"));
     }
 }

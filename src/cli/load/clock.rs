@@ -108,7 +108,8 @@ impl Part for Clock {
             // The zone may put its clocks back by an hour meanwhile, but not more.
             let before = session.said.replace(said.unwrap_or_default());
             let hour = jiff::Span::new().hours(1);
-            let turned_back = |said: DateTime| before.is_some_and(|it| said + hour < it);
+            let turned_back =
+                |said: DateTime| before.is_some_and(|it| said.saturating_add(hour) < it);
             if said.is_none_or(turned_back) {
                 crew.tally.wrong(Fault::WrongReply, line, b"{'time' : '...'}\n");
                 // It is no clock, and may never end.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// A clock tick as /proc counts them: 1/100 s on every Linux that there is, whatever the kernel's
 /// own tick.
-const TICK: Duration = Duration::from_millis(10);
+const TICK_MILLIS: u64 = 10;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
@@ -30,12 +30,13 @@ impl Usage {
         // The name stands in parentheses and may hold any of them; see proc_pid_stat(5).
         let (_, rest) = stat.rsplit_once(')')?;
         let mut fields = rest.split_whitespace().skip(11);
-        let mut ticks = || fields.next()?.parse::<u32>().ok();
-        let cpu = TICK * (ticks()? + ticks()?);
+        let mut ticks = || fields.next()?.parse::<u64>().ok();
+        let ticks = ticks()?.saturating_add(ticks()?);
+        let cpu = Duration::from_millis(ticks.saturating_mul(TICK_MILLIS));
         // A process that has ended and was not waited for has no such line.
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         let kilobytes = resident.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?;
-        Some(Usage { cpu, memory: kilobytes * 1024 })
+        Some(Usage { cpu, memory: kilobytes.saturating_mul(1024) })
     }
 }
 
@@ -47,6 +48,10 @@ mod tests {
     fn reads_proc() {
         let stat = "42 (a ) b) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 1 0 100 1 1";
         let status = "Name:\ta\nVmHWM:\t  900 kB\nVmRSS:\t     812 kB\n";
+        // 64 cores reach this in eight days.
+        let old = stat.replace("250", "4294967295");
+        let cpu = Duration::from_millis((u64::from(u32::MAX) + 50) * 10);
+        assert_eq!(Usage::parse(&old, status).map(|usage| usage.cpu), Some(cpu));
         let usage = Usage { cpu: Duration::from_secs(3), memory: 812 * 1024 };
         assert_eq!(Usage::parse(stat, status), Some(usage));
         assert_eq!(Usage::parse(stat, "Name:\ta\nState:\tZ (zombie)\n"), None);

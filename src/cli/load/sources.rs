@@ -67,9 +67,9 @@ impl Sources {
 
 /// How many ports `32768 60999` are.
 fn ports(range: &str) -> Option<u32> {
-    let mut ends = range.split_whitespace().map(str::parse::<u32>);
+    let mut ends = range.split_whitespace().map(str::parse::<u16>);
     let (first, last) = (ends.next()?.ok()?, ends.next()?.ok()?);
-    last.checked_sub(first).map(|between| between + 1)
+    last.checked_sub(first).map(|between| u32::from(between) + 1)
 }
 
 #[cfg(test)]
@@ -87,7 +87,8 @@ mod tests {
     #[test]
     fn the_ports_of_a_range() {
         assert_eq!(ports("32768\t60999\n"), Some(28_232));
-        assert_eq!(ports("9 8"), None);
+        assert_eq!(ports("0 65535"), Some(65_536));
+        assert_eq!([ports("9 8"), ports("0 4294967295")], [None, None]);
         assert_eq!(ports(""), None);
     }
 
