@@ -131,8 +131,14 @@ fn a_server_that_closes_early() {
 #[test]
 fn a_reply_that_never_comes() {
     let place = spoilt(|number, right| Some(if number >= 3 { String::new() } else { right }));
-    let kinds = faulty(&place, &["--clients=2"]);
-    assert_eq!(kinds, serde_json::json!({ "missing_reply": 2 }));
+    let (result, status, _) = json(&place, &["--clients=2", "--rate=100/s", "--duration=1s"]);
+    assert_eq!(status, 1, "{result}");
+    assert_eq!(result["errors_by_kind"], serde_json::json!({ "missing_reply": 2 }));
+    let (lines, unsent) = (result["lines"].as_u64().unwrap(), result["unsent"].as_u64().unwrap());
+    let latency = &result["latency_us"];
+    assert!(unsent > 50 && latency["count"] == lines + unsent + 2, "{result}");
+    assert!(latency["p50"].as_f64() > Some(400_000.0), "{result}");
+    assert!(latency["max"].as_f64() > Some(5_000_000.0), "{result}");
 }
 
 /// A server that never came to the end of its first line was without fault.

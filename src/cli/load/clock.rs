@@ -125,6 +125,21 @@ impl Part for Clock {
         taken
     }
 
+    /// The next line may be overdue.
+    fn owed(&mut self, crew: &mut Crew, cx: &mut Context<'_, Client<Session>>) {
+        let (now, session) = (crew.now(cx), &cx.session().part);
+        self.find_rhythm(&mut crew.tally);
+        let overdue = crew.tally.interval.and_then(|it| (now - session.when).checked_sub(it));
+        if let Some(overdue) = overdue.filter(|_| session.lines > 0) {
+            crew.tally.latency(overdue, 1);
+        }
+    }
+
+    fn leave(&mut self, crew: &mut Crew, cx: &mut ServiceContext<'_, Client<Session>>) -> bool {
+        self.all_owed(crew, cx);
+        false
+    }
+
     fn is_settled(&self, _crew: &Crew) -> bool {
         self.waiting == 0
     }
@@ -142,7 +157,7 @@ impl Part for Clock {
     }
 
     fn left(&mut self, crew: &mut Crew, cx: &mut Context<'_, Client<Session>>, _right: bool) {
-        if cx.session().part.lines == 0 {
+        if cx.session().part.lines == 0 && !crew.has_given_up() {
             self.waiting -= 1;
             crew.tally.fault(Fault::MissingReply, 1);
         }

@@ -8,11 +8,8 @@ pub(crate) struct Conversation {
     pub(crate) heard: u32,
     /// When the lines without a reply were sent, and how many at that moment.
     flight: VecDeque<(u64, u32)>,
-    /// With a rate: the next of all lines that is this client's.
-    pub(crate) turn: u64,
-    /// With a rate: when it was last seen that a line of this client was due, all before it having
-    /// been sent.
-    pub(crate) noticed: u64,
+    /// With a rate: its number among those who take turns.
+    pub(crate) place: usize,
     /// BYE was sent, and was answered.
     pub(crate) leaving: bool,
     pub(crate) left: bool,

@@ -10,6 +10,9 @@ use super::progress::Progress;
 use super::sources::Sources;
 use super::tally::Tally;
 
+/// How long a server may take for what it owes: a greeting, the last replies, the goodbye.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
 /// One connection: what every mode keeps of it, and what one mode does.
 #[derive(Debug, Default)]
 pub(crate) struct Client<S> {
@@ -136,6 +139,12 @@ impl Crew {
         self.act == Act::Playing
     }
 
+    /// What comes now was counted as missing, or is of no interest.
+    pub(crate) fn has_given_up(&self) -> bool {
+        use Act::{Leaving, Over, Settling};
+        matches!(self.act, Settling { gave_up: true, .. } | Leaving { gave_up: true, .. } | Over)
+    }
+
     pub(crate) fn is_settling(&self) -> bool {
         matches!(self.act, Act::Settling { .. })
     }
@@ -162,6 +171,13 @@ impl Crew {
     /// When the load is to end.
     pub(crate) fn deadline(&self) -> Option<u64> {
         self.plan.duration().map(|duration| self.started + nanos(duration))
+    }
+
+    /// When those who are not here by then are given up: they have as long as the load will last,
+    /// but not less than any greeting may take, and what the ramp takes comes on top.
+    pub(crate) fn late(&self) -> u64 {
+        let ramp = self.plan.ramp.map_or(0.0, |ramp| f64::from(self.plan.clients()) / ramp);
+        nanos(self.plan.duration().unwrap_or_default().max(PATIENCE)) + (ramp * 1e9) as u64
     }
 
     /// Opens as many connections as may be opened now.

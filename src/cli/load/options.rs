@@ -13,9 +13,11 @@ use crate::cli::target;
 /// Load a server and measure it: throughput, latency, and whether every reply is right.
 ///
 /// All clients are connected first, then the time counts; in the modes churn and time it counts from
-/// the first connect. Every line is unlike any other and every reply is compared byte for byte,
-/// the greeting too. What the server owes at the end it has 5 s for; then it is missing. SIGINT ends
-/// it early, with the result so far.
+/// the first connect. Those who are not greeted within --duration (5 s at least, and what --ramp
+/// takes on top) are given up. Every line is unlike any other and every reply is compared byte for
+/// byte, the greeting too. What the server owes at the end it has 5 s for; then it is missing.
+/// SIGINT ends it early, with the result so far. What is still owed at the end counts as a latency
+/// of the time it has waited so far, so that a server which stalls for good does not look fast.
 ///
 /// The result goes to stdout; if it is not a clean one, a line on stderr says so. Exit status: 0 if
 /// every reply was right, 1 if one was wrong or missing or a connection could not be had or was
@@ -62,7 +64,7 @@ pub(crate) struct Load {
     /// A line whose turn comes while its client still waits for replies is sent later, and its
     /// latency counts from when it should have been sent: a server that stalls cannot hide it by
     /// holding the load back too (coordinated omission). Those that still had to wait at the end
-    /// are counted as unsent. The tester looks at the clock every millisecond; what it is late
+    /// are counted as unsent, and as latencies of the time they had waited. The tester looks at the clock every millisecond; what it is late
     /// itself does not count.
     #[arg(long, value_name = "N/s", value_parser = per_second)]
     pub(crate) rate: Option<f64>,
@@ -132,7 +134,11 @@ impl Mode {
 
 const RESULT: &str = "\
 A latency lasts from the beginning of the turn of the tester's loop that sends a line to the
-beginning of the turn that finds its reply: a tester that is busy makes them longer.
+beginning of the turn that finds its reply: a tester that is busy makes them longer. Where no reply
+has come, it lasts until the tester gives up, 5 s after the end, or until a signal. That of a line
+that --rate could not send lasts until the end. The same holds for visits (mode churn) and for lines
+that not everybody has heard (presence); in the mode time, a line that is overdue at the end deviates
+by as much. What was lost with its connection has no latency.
 
 The JSON object, with durations in seconds (_s) or microseconds (_us), null where nothing was
 measured:
@@ -150,7 +156,8 @@ measured:
                       without the greetings and goodbyes, except in the mode churn
   rate_per_s          what --rate asked for
   unsent              with --rate: lines that were due, but had to wait for replies to the end
-  latency_us          {count, min, mean, p50, p90, p99, p99_9, max}
+  latency_us          {count, min, mean, p50, p90, p99, p99_9, max}; what is owed at the end is in
+                      it, so count is above lines then
   interval_us         in the mode time: the median of the time from line to line
   errors              how many; then errors_by_kind {kind: how many}, and first_wrong, the first
                       wrong line

@@ -1,5 +1,9 @@
 use std::ops::Range;
 
+/// Lines are told of one by one up to so many, and beyond in groups: a rate that nobody can keep
+/// leaves billions.
+const ONE_BY_ONE: u64 = 1_000_000;
+
 /// Even intervals: when which line is to be sent. Moments are nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
@@ -27,6 +31,19 @@ impl Pace {
         self.come = before.max(passed as u64 + 1);
         before..self.come
     }
+
+    /// Of the lines whose time has come, `all` of which were not sent, these: from `first` on, each
+    /// `step` after the one before. Tells when they were due, and how many.
+    pub(crate) fn rest(&self, first: u64, step: u64, all: u64, mut tell: impl FnMut(u64, u64)) {
+        let most = all.div_ceil(ONE_BY_ONE);
+        let mut line = first;
+        while line < self.come {
+            let count = (self.come - line).div_ceil(step).min(most);
+            // The one in the middle stands for the others.
+            tell(self.due(line + count / 2 * step), count);
+            line += count * step;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -47,5 +64,19 @@ mod tests {
         assert_eq!(pace.look(1999), 1..1);
         assert_eq!(pace.look(5000), 1..5);
         assert_eq!(pace.look(4000), 5..5);
+    }
+
+    #[test]
+    fn what_was_not_sent_is_told_of_line_by_line_or_in_groups() {
+        let mut pace = Pace::new(1000, 1e9);
+        pace.look(1009);
+        let rest = |first, step, all| {
+            let mut told = Vec::new();
+            pace.rest(first, step, all, |due, count| told.push((due, count)));
+            told
+        };
+        assert_eq!(rest(2, 3, 8), [(1002, 1), (1005, 1), (1008, 1)]);
+        assert_eq!(rest(2, 3, 2 * ONE_BY_ONE), [(1005, 2), (1008, 1)]);
+        assert_eq!(rest(10, 3, 8), []);
     }
 }

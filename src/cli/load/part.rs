@@ -37,6 +37,20 @@ pub(crate) trait Part {
     /// Nothing that was sent is without its reply.
     fn is_settled(&self, crew: &Crew) -> bool;
 
+    /// This client is given up, or the end has come: what it still waits for counts with the time
+    /// it has waited so far, lest a server that stalls for good look fast.
+    fn owed(&mut self, crew: &mut Crew, cx: &mut Context<'_, Client<Self::Session>>) {
+        let _ = (crew, cx);
+    }
+
+    fn all_owed(&mut self, crew: &mut Crew, cx: &mut ServiceContext<'_, Client<Self::Session>>) {
+        for id in cx.connections().map(|(id, _)| id).collect::<Vec<_>>() {
+            if let Some(mut cx) = cx.connection(id) {
+                self.owed(crew, &mut cx);
+            }
+        }
+    }
+
     /// The time for replies is over: counts, or ends, what still waits for one.
     fn give_up(&mut self, crew: &mut Crew, cx: &mut ServiceContext<'_, Client<Self::Session>>);
 

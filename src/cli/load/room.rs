@@ -207,7 +207,16 @@ Welcome to the Presence Server
         self.sayings.iter().all(|saying| saying.unheard == 0)
     }
 
-    fn give_up(&mut self, crew: &mut Crew, _cx: &mut Cast<'_>) {
+    /// What not all have heard.
+    fn all_owed(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
+        let now = crew.now(cx);
+        for saying in self.sayings.iter().filter(|saying| saying.unheard > 0) {
+            crew.tally.latency(now.saturating_sub(saying.when), 1);
+        }
+    }
+
+    fn give_up(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
+        self.all_owed(crew, cx);
         for saying in &mut self.sayings {
             crew.tally.fault(Fault::MissingReply, u64::from(saying.unheard));
             saying.unheard = 0;
@@ -231,7 +240,14 @@ Welcome to the Presence Server
     }
 
     fn conclude(&mut self, crew: &mut Crew) {
-        crew.tally.unsent = self.pace.map(|pace| pace.come.saturating_sub(self.next.into()));
+        if let Some(pace) = self.pace {
+            let unsent = pace.come.saturating_sub(self.next.into());
+            crew.tally.unsent = Some(unsent);
+            pace.rest(self.next.into(), 1, unsent, |due, lines| {
+                let waited = crew.ended.saturating_sub(due.max(self.noticed));
+                crew.tally.latency(waited, lines);
+            });
+        }
         let guests = crew.tally.connections;
         // Of any two guests the first one has heard the second one come.
         let wanted = guests * guests.saturating_sub(1) / 2;

@@ -3,12 +3,10 @@ use std::time::Duration;
 
 use reactor::{CloseReason, ConnId, Context, Farewell, Handler, Limits, ServiceContext, TimerId};
 
-use super::crew::{Act, Client, Crew, State, nanos};
+use super::crew::{Act, Client, Crew, PATIENCE, State, nanos};
 use super::fault::Fault;
 use super::part::Part;
 
-/// How long a server may take for what it owes: a greeting, the last replies, the goodbye.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// How often connections and lines that have their own pace are looked after; it is the timers'
 /// resolution.
 const BEAT: Duration = Duration::from_millis(1);
@@ -118,6 +116,7 @@ impl<'p, P: Part> Stage<'p, P> {
             cx.connections().filter(|(_, client)| which(client.state)).map(|(id, _)| id).collect();
         for id in those {
             if let Some(mut cx) = cx.connection(id) {
+                self.part.owed(self.crew, &mut cx);
                 cx.abort();
             }
         }
@@ -198,6 +197,9 @@ impl<P: Part> Handler for Stage<'_, P> {
     }
 
     fn on_bytes(&mut self, cx: &mut Context<'_, Self::Session>, bytes: &[u8]) -> usize {
+        if self.crew.has_given_up() {
+            return bytes.len();
+        }
         let (playing, lines) = (self.crew.is_playing(), self.crew.tally.lines);
         let greeting = match cx.session().state {
             State::Here => 0,
@@ -285,11 +287,13 @@ impl<P: Part> Handler for Stage<'_, P> {
         let now = self.crew.now(cx);
         self.crew.fill(cx);
         self.part.beat(self.crew, cx);
-        if self.crew.launcher.in_flight > 0 && now > self.crew.moved + nanos(PATIENCE) {
+        let mute = self.crew.launcher.in_flight > 0 && now > self.crew.moved + nanos(PATIENCE);
+        let late = self.crew.act == Act::Opening && now >= self.crew.late();
+        if mute || late {
             // Their greeting will not come any more, nor that of others after them.
             self.crew.moved = now;
             self.crew.launcher.stop();
-            self.hang_up(cx, |state| state == State::Greeting);
+            self.hang_up(cx, |state| state == State::Greeting || late && state == State::Dialled);
         }
         self.advance(cx);
         self.crew.show(now);
@@ -299,6 +303,9 @@ impl<P: Part> Handler for Stage<'_, P> {
     fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
         if self.crew.act == Act::Over {
             return;
+        }
+        if !self.crew.has_given_up() {
+            self.part.all_owed(self.crew, cx);
         }
         let now = self.crew.now(cx);
         self.crew.interrupted = true;

@@ -1,7 +1,7 @@
 use reactor::{ConnId, Context, ServiceContext};
 
 use super::conversation::Conversation;
-use super::crew::{Client, Crew};
+use super::crew::{Client, Crew, State};
 use super::fault::Fault;
 use super::options::Mode;
 use super::pace::Pace;
@@ -14,6 +14,16 @@ const GOODBYE: &[u8] = b"> BYE\n";
 type Cast<'a> = ServiceContext<'a, Client<Conversation>>;
 type Cx<'a> = Context<'a, Client<Conversation>>;
 
+/// With a rate: one of those who take turns, also when it is gone.
+#[derive(Debug)]
+struct Turn {
+    id: ConnId,
+    /// The next of all lines that is this client's.
+    next: u64,
+    /// When it was last seen that a line of this client was due, all before it having been sent.
+    noticed: u64,
+}
+
 /// The modes that speak to the echo service: echo, pipeline, idle and churn.
 #[derive(Debug)]
 pub(crate) struct Talk {
@@ -22,8 +32,7 @@ pub(crate) struct Talk {
     reply: Template,
     depth: u32,
     pace: Option<Pace>,
-    /// With a rate: who takes turns.
-    paced: Vec<ConnId>,
+    turns: Vec<Turn>,
     /// Lines of all clients so far, and those of them without a reply.
     sent: u64,
     waiting: u64,
@@ -40,7 +49,7 @@ impl Talk {
             line,
             depth: crew.plan.depth() as u32,
             pace: None,
-            paced: Vec::new(),
+            turns: Vec::new(),
             sent: 0,
             waiting: 0,
             visits: 0,
@@ -88,13 +97,15 @@ impl Talk {
     /// timer is late is not the server's fault.
     fn catch_up(&mut self, crew: &mut Crew, cx: &mut Cx<'_>) {
         let Some(pace) = self.pace else { return };
+        let many = self.turns.len() as u64;
         loop {
-            let session = &mut cx.session().part;
-            if session.turn >= pace.come || session.waiting() >= self.depth {
+            let session = &cx.session().part;
+            let turn = &mut self.turns[session.place];
+            if turn.next >= pace.come || session.waiting() >= self.depth {
                 return;
             }
-            let when = pace.due(session.turn).max(session.noticed);
-            session.turn += self.paced.len() as u64;
+            let when = pace.due(turn.next).max(turn.noticed);
+            turn.next += many;
             self.say(crew, cx, 1, when);
         }
     }
@@ -114,15 +125,16 @@ Send me text lines and conclude with the BYE command.
         }
         let now = crew.now(cx);
         let all: Vec<ConnId> = crew.ids.iter().copied().flatten().collect();
-        for (index, id) in all.iter().enumerate() {
+        for (place, id) in all.iter().enumerate() {
             let Some(mut cx) = cx.connection(*id) else { continue };
             match crew.plan.rate {
-                Some(_) => cx.session().part.turn = index as u64,
+                Some(_) => cx.session().part.place = place,
                 None => self.say(crew, &mut cx, self.depth, now),
             }
         }
         if let Some(rate) = crew.plan.rate {
-            self.paced = all;
+            let turn = |(next, id)| Turn { id, next, noticed: now };
+            self.turns = (0..).zip(all).map(turn).collect();
             self.pace = Some(Pace::new(now, rate));
             self.beat(crew, cx);
         }
@@ -200,15 +212,14 @@ Send me text lines and conclude with the BYE command.
     fn beat(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
         let now = crew.now(cx);
         let Some(pace) = self.pace.as_mut().filter(|_| crew.is_playing()) else { return };
-        let turns = pace.look(now);
-        let many = self.paced.len() as u64;
-        for turn in turns.start..turns.end.min(turns.start + many) {
-            let id = self.paced[(turn % many) as usize];
-            let Some(mut cx) = cx.connection(id) else { continue };
-            let session = &mut cx.session().part;
-            if session.turn == turn {
-                session.noticed = now;
+        let come = pace.look(now);
+        let many = self.turns.len() as u64;
+        for line in come.start..come.end.min(come.start + many) {
+            let turn = &mut self.turns[(line % many) as usize];
+            if turn.next == line {
+                turn.noticed = now;
             }
+            let Some(mut cx) = cx.connection(turn.id) else { continue };
             self.catch_up(crew, &mut cx);
         }
     }
@@ -217,12 +228,26 @@ Send me text lines and conclude with the BYE command.
         if self.is_churn() { crew.here == 0 } else { self.waiting == 0 }
     }
 
-    fn give_up(&mut self, _crew: &mut Crew, cx: &mut Cast<'_>) {
+    fn owed(&mut self, crew: &mut Crew, cx: &mut Cx<'_>) {
+        let now = crew.now(cx);
+        let (churn, client) = (self.is_churn(), cx.session());
+        if client.state == State::Done {
+            // It owes nothing any more, or was counted.
+        } else if churn {
+            crew.tally.latency(now.saturating_sub(client.since), 1);
+        } else {
+            let tell = |when, count| crew.tally.latency(now.saturating_sub(when), u64::from(count));
+            client.part.landed(u32::MAX, tell);
+        }
+    }
+
+    fn give_up(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
         let churn = self.is_churn();
         let late = cx.connections().filter(|(_, client)| churn || client.part.waiting() > 0);
         let late: Vec<_> = late.map(|(id, _)| id).collect();
         for id in late {
             if let Some(mut cx) = cx.connection(id) {
+                self.owed(crew, &mut cx);
                 cx.abort();
             }
         }
@@ -259,6 +284,15 @@ Send me text lines and conclude with the BYE command.
     }
 
     fn conclude(&mut self, crew: &mut Crew) {
-        crew.tally.unsent = self.pace.map(|pace| pace.come.saturating_sub(self.sent));
+        let Some(pace) = self.pace else { return };
+        let unsent = pace.come.saturating_sub(self.sent);
+        crew.tally.unsent = Some(unsent);
+        let many = self.turns.len() as u64;
+        for turn in &self.turns {
+            pace.rest(turn.next, many, unsent, |due, lines| {
+                let waited = crew.ended.saturating_sub(due.max(turn.noticed));
+                crew.tally.latency(waited, lines);
+            });
+        }
     }
 }

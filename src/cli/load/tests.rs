@@ -205,6 +205,103 @@ fn what_could_not_be_sent_in_time_is_told() {
     });
     assert_eq!((crew.tally.lines, crew.tally.unsent), (1, Some(10)));
     assert_eq!(faults(&crew), []);
+    // The one that was sent had its reply late; the others waited for up to 9 ms until the end.
+    assert_eq!((crew.tally.latencies.len(), longest(&crew)), (11, 20));
+    assert_eq!(crew.tally.latencies.value_at_quantile(0.5) / 1_000_000, 5);
+}
+
+// ---- What is owed at the end ----
+
+/// p99 was that of the lines before, beside thousands that had waited for seconds.
+#[test]
+fn what_is_never_answered_counts_with_the_time_it_waited() {
+    for (args, sent) in [("--rate=100", 2), ("--mode=pipeline --depth=8", 16), ("", 2)] {
+        let args = format!("--clients=2 --duration=1s {args}");
+        let crew = play(&args, Talk::new, |server| {
+            server.greet();
+            server.harness.advance(SECOND);
+            server.harness.advance(5 * SECOND);
+            assert!(server.is_over());
+        });
+        assert_eq!(faults(&crew), [(Fault::MissingReply, sent)], "{args}");
+        let unsent = crew.tally.unsent.unwrap_or(0);
+        assert_eq!(crew.tally.latencies.len(), sent + unsent, "{args}");
+        assert_eq!(longest(&crew) / 10, 600, "{args}");
+        if unsent > 0 {
+            // They were due within the second of the load.
+            assert_eq!(crew.tally.latencies.value_at_quantile(0.5) / 10_000_000, 50);
+        }
+    }
+}
+
+#[test]
+fn what_a_signal_leaves_owed_counts_too() {
+    for args in ["", "--rate=1000", "--mode=churn"] {
+        let crew = play(&format!("--clients=1 {args}"), Talk::new, |server| {
+            server.greet();
+            server.harness.advance(SECOND);
+            server.harness.stop();
+        });
+        assert_eq!((longest(&crew) / 10, faults(&crew)), (100, vec![]), "{args}");
+    }
+    let crew = play("--mode=presence --clients=1", Room::new, |server| {
+        server.greet();
+        server.harness.advance(SECOND);
+        server.harness.stop();
+    });
+    assert_eq!((longest(&crew) / 10, faults(&crew)), (100, vec![]));
+}
+
+#[test]
+fn visits_that_do_not_end_count_too() {
+    // One is not greeted, the other has no reply.
+    let crew = play("--mode=churn --clients=2 --duration=1s", Talk::new, |server| {
+        server.accept();
+        server.harness.feed(server.clients[0], Talk::GREETING);
+        server.harness.advance(6 * SECOND);
+        server.harness.advance(SECOND);
+        assert!(server.is_over());
+    });
+    assert_eq!((crew.tally.latencies.len(), longest(&crew) / 1000), (2, 6));
+}
+
+#[test]
+fn what_the_room_does_not_hear_counts_too() {
+    let args = "--mode=presence --clients=2 --depth=3 --rate=100 --duration=1s";
+    let crew = play(args, Room::new, |server| {
+        server.greet();
+        server.harness.advance(6 * SECOND);
+        // Too late: it counted below zero.
+        server.repeat();
+        server.harness.advance(SECOND);
+        assert!(server.is_over());
+    });
+    let unsent = crew.tally.unsent.unwrap();
+    assert_eq!((crew.tally.latencies.len(), crew.tally.messages), (3 + unsent, 0));
+    assert!(crew.tally.latencies.value_at_quantile(0.5) > 490_000_000);
+    assert_eq!((longest(&crew) / 10, crew.tally.count(Fault::WrongReply)), (600, 0));
+}
+
+#[test]
+fn a_clock_that_stops_deviates_until_the_end() {
+    let args = "--mode=time --clients=1 --duration=10s";
+    let crew = play(
+        args,
+        |_| Clock::default(),
+        |server| {
+            server.accept();
+            for _ in 0..3 {
+                server
+                    .harness
+                    .feed(server.clients[0], "{'time' : 'Sat Nov 21 19:10:00 UTC 2026'}\n");
+                server.harness.advance(SECOND);
+            }
+            server.harness.advance(7 * SECOND);
+            assert!(server.is_over());
+        },
+    );
+    // The next line was due at 3 s.
+    assert_eq!((crew.tally.latencies.len(), longest(&crew) / 10), (3, 700));
 }
 
 // ---- Endings ----
@@ -261,6 +358,29 @@ fn mute<P: Part>(server: &mut Server<'_, P>, accepted: impl FnOnce(usize)) {
     server.harness.advance(6 * SECOND);
     assert_eq!(server.accept(), 0);
     assert!(server.is_over());
+}
+
+/// The clients came one after the other for as long as it took them.
+#[test]
+fn those_who_do_not_come_within_the_duration_are_not_waited_for() {
+    for (args, most) in [("", 3), ("--ramp=1/s", 4)] {
+        let args = format!("--mode=idle --clients=10 --duration=7s {args}");
+        let crew = play(&args, Talk::new, |server| {
+            let mut greeted = 0;
+            for _ in 0..12 {
+                server.accept();
+                if let Some(client) = server.clients.get(greeted) {
+                    server.harness.feed(*client, Talk::GREETING);
+                    greeted += 1;
+                }
+                server.harness.advance(3 * SECOND);
+                server.echo();
+            }
+            assert!(server.is_over());
+        });
+        assert!(crew.connected >= most && crew.connected <= 10, "{args}: {}", crew.connected);
+        assert!(args.contains("ramp") || crew.tally.count(Fault::NoGreeting) == 7);
+    }
 }
 
 /// A lost client's turn to speak was waited for to the end.
