@@ -190,6 +190,39 @@ fn a_flood_of_names_fills_a_bounded_table() {
     assert_eq!(news.take(), ["+ echo 127.0.0.1:2323"]);
 }
 
+/// Who filled the table first kept all others out for as long as they went on.
+#[test]
+fn a_forger_cannot_keep_the_others_out() {
+    let news = News::default();
+    let mut directory = directory(&news);
+    let rogues = [at("10.0.0.7:1"), at("10.0.0.7:2"), at("10.0.0.66:9908")];
+    let forge = |directory: &mut DatagramHarness<_>| {
+        for number in 0..1500 {
+            let rogue = rogues[number % rogues.len()];
+            directory.deliver(rogue, format!("s{number} 127.0.0.1:1\n"));
+        }
+    };
+    forge(&mut directory);
+    assert!(news.take().len() >= 1024);
+    // One is from another machine, the other from one of the forger's.
+    let honest = [(at("10.0.0.8:9908"), "echo 10.0.0.8:2323"), (peer(), "time 10.0.0.7:2205")];
+    for second in 0..6 {
+        for (from, line) in honest {
+            directory.deliver(from, line);
+            let told = news.take();
+            let [went, came] = &told[..] else {
+                assert!(second > 0 && told.is_empty(), "{told:?}");
+                continue;
+            };
+            assert!(went.starts_with("- s") && *came == format!("+ {line}"), "{told:?}");
+        }
+        // And they do not have to come again and again.
+        forge(&mut directory);
+        assert_eq!(news.take(), [""; 0]);
+        directory.advance(SECOND);
+    }
+}
+
 #[test]
 fn after_a_sleep_of_the_machine_they_are_asked_before_they_are_given_up() {
     let news = News::default();
@@ -331,6 +364,35 @@ fn what_others_send_cannot_reach_the_terminal() {
     discover.signal("TERM");
     let (status, _, stderr) = discover.end();
     assert_eq!((status, stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn a_true_service_is_listed_beside_a_thousand_forged_ones() {
+    if !inside(LOOPBACK) {
+        return;
+    }
+    let discover = discover(&[]);
+    let rogue = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket2::SockRef::from(&rogue).set_multicast_if_v4(&Ipv4Addr::LOCALHOST).unwrap();
+    // Not more at a time than a socket holds, and each of them within three seconds.
+    let mut numbers = (0..1024).cycle();
+    let mut forge = || {
+        for number in numbers.by_ref().take(100) {
+            rogue.send_to(format!("s{number} 127.0.0.1:1").as_bytes(), Announcer::GROUP).unwrap();
+        }
+    };
+    let mut listed = 0;
+    until("the table is full", || {
+        forge();
+        listed += std::iter::from_fn(|| discover.try_line()).count();
+        listed >= 1024
+    });
+    let server = Program::serve(&["--announce", "echo=0"]);
+    let line = format!("+ echo {}", server.place("echo"));
+    until("the true one is listed", || {
+        forge();
+        std::iter::from_fn(|| discover.try_line()).any(|told| told == line)
+    });
 }
 
 #[test]

@@ -20,7 +20,8 @@ const ONCE: Duration = Duration::from_secs(1);
 ///
 /// Prints `+ SERVICE ADDR` for each that comes and `- SERVICE ADDR` for each that has been silent
 /// for three and a half seconds, until SIGINT or SIGTERM. What is printed is what was heard: on a
-/// network, anybody can announce anything.
+/// network, anybody can announce anything. Of 1,024 services at the most, one of the sender who has
+/// announced most goes when another sender's comes.
 ///
 /// Exit status: 0, also after a signal; 1 when the time of --once or --for is over and nobody was
 /// heard, and after a failure; 2 when the command line is wrong.
