@@ -72,13 +72,8 @@ pub fn draw(path: &Path, rows: &[Row]) -> Result<()> {
 }
 
 fn panel(area: &Area<'_>, (left, top): (i32, i32), rows: &[Row], metric: Metric) -> Result<()> {
-    let value = |row: &Row| row.result.as_ref().ok().map(metric).filter(|value| *value > 0.0);
-    let powers = || rows.iter().filter_map(value).map(f64::log10);
-    let Some(least) = powers().min_by(f64::total_cmp) else { return Ok(()) };
-    let most = powers().fold(least, f64::max);
-    // Whole powers of ten; the least value has a bar too.
-    let low = (least - 0.01).floor() as i32;
-    let high = most.ceil() as i32;
+    let value = |row: &Row| row.result.as_ref().ok().map(metric);
+    let Some((low, high)) = powers(rows.iter().filter_map(value)) else { return Ok(()) };
     let bottom = top + HIGH;
     let height = |value: f64| {
         let share = (value.log10() - f64::from(low)) / f64::from(high - low);
@@ -108,11 +103,41 @@ fn panel(area: &Area<'_>, (left, top): (i32, i32), rows: &[Row], metric: Metric)
             let row = rows.iter().find(|row| row.clients == count && row.model == model.name);
             if let Some(value) = row.and_then(value) {
                 let begin = begin + number * bar;
-                let corners = [(begin, height(value)), (begin + bar - 2, bottom)];
-                area.draw(&Rectangle::new(corners, color.filled()))?;
+                if value > 0.0 {
+                    let corners = [(begin, height(value)), (begin + bar - 2, bottom)];
+                    area.draw(&Rectangle::new(corners, color.filled()))?;
+                } else {
+                    // A logarithm has no place for it.
+                    write(area, "0", (begin + bar / 2 - 1, bottom - 7), 12, HPos::Center)?;
+                }
             }
         }
     }
     area.draw(&PathElement::new([(left, bottom), (left + WIDE, bottom)], INK))?;
     Ok(())
+}
+
+/// The whole powers of ten between which the scale lies. The least value must have a bar that can be
+/// seen, even where it is a power of ten or little more; 0 has none.
+fn powers(values: impl Iterator<Item = f64>) -> Option<(i32, i32)> {
+    const SEEN: f64 = 0.3;
+    let (least, most) = values
+        .filter(|value| *value > 0.0)
+        .map(f64::log10)
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), it| (least.min(it), most.max(it)));
+    (least <= most).then(|| ((least - SEEN).floor() as i32, most.ceil() as i32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::powers;
+
+    /// The bar of 0.12 was two pixels high.
+    #[test]
+    fn the_least_bar_can_be_seen() {
+        for (least, low) in [(0.12, -2), (0.1, -2), (1.0, -1), (1.9, -1), (2.0, 0), (9.9, 0)] {
+            assert_eq!(powers([0.0, 100.0, least].into_iter()), Some((low, 2)), "{least}");
+        }
+        assert_eq!(powers([0.0].into_iter()), None);
+    }
 }
