@@ -3,21 +3,24 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use plotters::coord::combinators::BindKeyPoints;
 use plotters::prelude::*;
 
 use super::units::time;
 
 const SIZE: (u32, u32) = (900, 500);
+/// More nanoseconds than a latency has, which is an hour at the most: so many powers of ten.
+const DECADES: u32 = 13;
 /// Points along the line.
 const POINTS: u32 = 400;
 
-/// `title` stands above it. None if there is nothing to draw.
-pub(crate) fn svg(latencies: &Histogram<u64>, title: &str) -> Option<String> {
+/// `title` stands above it, and `what` they are beside it. None if there is nothing to draw.
+pub(crate) fn svg(latencies: &Histogram<u64>, title: &str, what: &str) -> Option<String> {
     if latencies.is_empty() {
         return None;
     }
     let mut svg = String::new();
-    draw(latencies, title, &mut svg).ok()?;
+    draw(latencies, title, what, &mut svg).ok()?;
     Some(svg)
 }
 
@@ -26,15 +29,16 @@ pub(crate) fn svg(latencies: &Histogram<u64>, title: &str) -> Option<String> {
 fn draw(
     latencies: &Histogram<u64>,
     title: &str,
+    what: &str,
     svg: &mut String,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let nines = (latencies.len() as f64).log10().ceil().clamp(1.0, 7.0);
     let points: Vec<_> = (0..=POINTS)
         .map(|step| nines * f64::from(step) / f64::from(POINTS))
-        .map(|x| (x, micros(latencies.value_at_quantile(quantile(x)))))
+        .map(|x| (x, nanos(latencies.value_at_quantile(quantile(x)))))
         .collect();
-    let (lowest, highest) = (micros(latencies.min()), micros(latencies.max()));
-    let vertical = (lowest * 0.8..highest * 1.25).log_scale();
+    let marks: Vec<f64> = marks(latencies.min(), latencies.max()).into_iter().map(nanos).collect();
+    let vertical = (marks[0]..marks[marks.len() - 1]).log_scale().with_key_points(marks);
 
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
@@ -50,8 +54,8 @@ fn draw(
         .x_desc("percentile")
         .x_labels(nines as usize + 1)
         .x_label_formatter(&|x| percentile(*x))
-        .y_desc("latency")
-        .y_label_formatter(&|micros| time(Duration::from_nanos((micros * 1e3) as u64)))
+        .y_desc(what)
+        .y_label_formatter(&|nanos| time(Duration::from_nanos(nanos.round() as u64)))
         .light_line_style(BLACK.mix(0.06))
         .draw()?;
     chart.draw_series(LineSeries::new(points, BLUE.stroke_width(2)))?;
@@ -70,8 +74,20 @@ fn percentile(x: f64) -> String {
 }
 
 /// A logarithm has no place for 0.
-fn micros(nanos: u64) -> f64 {
-    nanos.max(1) as f64 / 1e3
+fn nanos(latency: u64) -> f64 {
+    latency.max(1) as f64
+}
+
+/// The marks of the vertical axis: 1, 2 and 5 in each decade, where that would be too many 1 alone.
+/// The first is not above any latency, the last is above all.
+fn marks(lowest: u64, highest: u64) -> Vec<u64> {
+    let lowest = lowest.max(1);
+    let steps = if highest / lowest < 10_000 { &[1, 2, 5][..] } else { &[1] };
+    let decades = (0..=DECADES).map(|power| 10_u64.pow(power));
+    let all: Vec<u64> = decades.flat_map(|ten| steps.iter().map(move |step| step * ten)).collect();
+    let first = all.partition_point(|mark| *mark <= lowest) - 1;
+    let last = all.partition_point(|mark| *mark <= highest).min(all.len() - 1);
+    all[first..=last].to_vec()
 }
 
 #[cfg(test)]
@@ -81,13 +97,27 @@ mod tests {
     #[test]
     fn draws_what_there_is() {
         let mut latencies = Histogram::new_with_bounds(1, 1_000_000_000, 3).unwrap();
-        assert_eq!(svg(&latencies, "nothing"), None);
+        assert_eq!(svg(&latencies, "nothing", "latency"), None);
         latencies.record(0).unwrap();
-        assert!(svg(&latencies, "one").unwrap().starts_with("<svg"));
+        assert!(svg(&latencies, "one", "latency").unwrap().starts_with("<svg"));
         (1..10_000).for_each(|n| latencies.record(n * 1000).unwrap());
-        let many = svg(&latencies, "a <b> & c").unwrap();
+        let many = svg(&latencies, "a <b> & c", "latency").unwrap();
         assert!(many.contains("99.9 %") && many.contains("<polyline"), "{many}");
         assert!(!many.contains("<b>"), "{many}");
+    }
+
+    /// Where all were within one decade, its rounded number stood there twice.
+    #[test]
+    fn no_two_marks_are_the_same() {
+        assert_eq!(marks(100_200, 100_400), [100_000, 200_000]);
+        assert_eq!(marks(100_000, 900_000), [100_000, 200_000, 500_000, 1_000_000]);
+        assert_eq!(marks(1, 1), [1, 2]);
+        assert_eq!(marks(7, 500_000), [1, 10, 100, 1000, 10_000, 100_000, 1_000_000]);
+        assert_eq!(marks(3_500_000_000_000, 3_602_000_000_000)[1], 5_000_000_000_000);
+        let mut latencies = Histogram::new_with_bounds(1, 1_000_000_000, 3).unwrap();
+        (100_200..100_400).for_each(|nanos| latencies.record(nanos).unwrap());
+        let svg = svg(&latencies, "narrow", "jitter").unwrap();
+        assert!(["100 µs", "200 µs", "jitter"].map(|label| svg.matches(label).count()) == [1; 3]);
     }
 
     #[test]

@@ -117,7 +117,7 @@ fn report(crew: &Crew) -> Result<ExitCode, Failure> {
     let printed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     drop(stdout);
     if let Some(path) = &plan.svg {
-        let svg = chart::svg(&tally.latencies, &plan.describe());
+        let svg = chart::svg(&tally.latencies, &plan.describe(), plan.mode.measured());
         fs::write(path, svg.as_deref().unwrap_or(NOTHING))
             .map_err(|error| svg_failure(path, &error))?;
     }

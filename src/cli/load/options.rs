@@ -126,6 +126,11 @@ impl Mode {
         }
     }
 
+    /// What is shown to people of the latencies.
+    pub(crate) fn measured(self) -> &'static str {
+        if self == Mode::Time { "jitter" } else { "latency" }
+    }
+
     /// The load begins with the first connect, not when all are connected.
     pub(crate) fn begins_at_once(self) -> bool {
         matches!(self, Mode::Churn | Mode::Time)

@@ -53,7 +53,6 @@ pub(crate) fn text(crew: &Crew, outcome: &Outcome) -> String {
     if let Some(interval) = tally.interval {
         row!(text, "interval", "{}", time(Duration::from_nanos(interval)));
     }
-    let name = if plan.mode == Mode::Time { "jitter" } else { "latency" };
     let latencies = &tally.latencies;
     if !latencies.is_empty() {
         let show = |nanos| time(Duration::from_nanos(nanos));
@@ -61,7 +60,7 @@ pub(crate) fn text(crew: &Crew, outcome: &Outcome) -> String {
         for (quantile, name) in QUANTILES {
             let _ = write!(shown, "  {name} {}", show(latencies.value_at_quantile(quantile)));
         }
-        row!(text, name, "{shown}  max {}", show(latencies.max()));
+        row!(text, plan.mode.measured(), "{shown}  max {}", show(latencies.max()));
     }
     if plan.server_pid.is_some() && outcome.server.is_none() {
         row!(text, "server", "its process is gone");

@@ -124,7 +124,9 @@ fn powers(values: impl Iterator<Item = f64>) -> Option<(i32, i32)> {
     let (least, most) = values
         .filter(|value| *value > 0.0)
         .map(f64::log10)
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), it| (least.min(it), most.max(it)));
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), it| {
+            (least.min(it), most.max(it))
+        });
     (least <= most).then(|| ((least - SEEN).floor() as i32, most.ceil() as i32))
 }
 
