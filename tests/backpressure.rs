@@ -12,7 +12,7 @@ use std::time::Duration;
 use reactor::services::Presence;
 use reactor::testing::{Client as Fake, Harness};
 use reactor::{CloseReason, Context, Counters, Handler, Limits, ServiceContext};
-use util::Server;
+use util::{Server, again};
 
 /// Sends each line back; another thread may ask for the counters.
 struct Echo;
@@ -81,7 +81,7 @@ fn a_client_that_sends_and_never_reads_is_held_back_by_tcp() {
     flood.end();
     let (mut got, mut buf) = (0, vec![0; 1 << 16]);
     loop {
-        let count = flood.stream.read(&mut buf).unwrap();
+        let count = again(|| flood.stream.read(&mut buf)).unwrap();
         if count == 0 {
             break;
         }
@@ -128,7 +128,7 @@ fn a_listener_that_never_reads_is_closed_while_the_others_get_every_line() {
     // The reset comes after what its kernel had taken.
     let mut buf = vec![0; 1 << 16];
     let error = loop {
-        match sloth.stream.read(&mut buf) {
+        match again(|| sloth.stream.read(&mut buf)) {
             Ok(count) => assert!(count > 0, "a graceful end instead of a reset"),
             Err(error) => break error,
         }

@@ -16,7 +16,7 @@ use reactor::{
     Address, Callbacks, Counters, DatagramContext, DatagramHandler, DatagramOptions, Error, Exit,
     Reactor, TimerId,
 };
-use util::{Client, PATIENCE};
+use util::{Client, PATIENCE, again};
 
 /// Upper-cases what comes and sends it back.
 struct Shout;
@@ -61,7 +61,7 @@ fn socket(address: &str) -> UdpSocket {
 #[track_caller]
 fn receive(socket: &UdpSocket) -> Vec<u8> {
     let mut buffer = vec![0; 70_000];
-    let count = socket.recv(&mut buffer).expect("no datagram");
+    let count = again(|| socket.recv(&mut buffer)).expect("no datagram");
     buffer.truncate(count);
     buffer
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use reactor::testing::{Client as Fake, Harness};
 use reactor::{Callbacks, Context, Counters, Exit, Handler, Limits, ServiceContext};
-use util::Server;
+use util::{Server, again};
 
 const PIECE: usize = 64 * 1024;
 const MIB: usize = 1024 * 1024;
@@ -105,7 +105,7 @@ fn a_slow_reader_gets_a_long_stream_whole_and_a_neighbour_is_served_meanwhile() 
     let (mut got, mut buf) = (0, vec![0; 1 << 16]);
     let mut odd: Vec<u8> = Vec::new();
     while got < ALL {
-        let count = slow.stream.read(&mut buf).unwrap();
+        let count = again(|| slow.stream.read(&mut buf)).unwrap();
         assert!(count > 0, "the end after {got} bytes");
         odd.extend(&buf[..count]);
         let whole = odd.len() / 8 * 8;
@@ -128,7 +128,7 @@ fn an_endless_stream_to_a_fast_reader_starves_nobody_and_ends_at_a_shutdown() {
     let (tell, told) = mpsc::channel();
     let reader = std::thread::spawn(move || {
         let mut buf = vec![0; 1 << 20];
-        while fast.stream.read(&mut buf).unwrap() > 0 {
+        while again(|| fast.stream.read(&mut buf)).unwrap() > 0 {
             let _ = tell.send(());
         }
     });

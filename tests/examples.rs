@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use example::{Example, binary};
 use namespace::inside;
-use util::{Client, DOOMED, PATIENCE, until};
+use util::{Client, DOOMED, PATIENCE, again, until};
 
 #[test]
 fn hello_says_hello_and_hangs_up() {
@@ -71,7 +71,7 @@ fn foreign_loop_serves_the_guest_and_minds_its_own_socket() {
     let ask = || {
         udp.send_to(b"\n", example.addr).unwrap();
         let mut buf = [0; 64];
-        let count = udp.recv(&mut buf).expect("no answer from the host");
+        let count = again(|| udp.recv(&mut buf)).expect("no answer from the host");
         String::from_utf8(buf[..count].to_vec()).unwrap()
     };
     assert_eq!(ask(), "clients of the guest: 0\n");

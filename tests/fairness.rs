@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use reactor::services::Echo;
 use reactor::testing::{Client, Harness};
 use reactor::{Callbacks, ConnId, Context, Handler, Limits, Reactor, ServiceContext, TimerId};
-use util::Server;
+use util::{Server, again};
 
 /// Notes whose line is handled when. Everybody is paused until a message comes, so that a test
 /// decides what is there when the turn begins.
@@ -145,7 +145,7 @@ fn quiet_p90() -> (Duration, u64) {
     let (mut from, sum) = (flooder, Arc::clone(&got));
     let reading = std::thread::spawn(move || {
         let mut buf = vec![0; 256 * 1024];
-        while let Ok(count @ 1..) = from.read(&mut buf) {
+        while let Ok(count @ 1..) = again(|| from.read(&mut buf)) {
             sum.fetch_add(count as u64, Ordering::Relaxed);
         }
     });

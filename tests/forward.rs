@@ -14,7 +14,7 @@ use program::{Folder, Program, REACTOR};
 use reactor::services::{Echo, Forward};
 use reactor::testing::{Client as Fake, Harness};
 use reactor::{CloseReason, Limits};
-use util::{Client, DOOMED, PATIENCE, Server};
+use util::{Client, DOOMED, PATIENCE, Server, again};
 
 // ---- The program, over real sockets ----
 
@@ -100,7 +100,7 @@ fn lines_go_through_and_back_unchanged_in_flat_memory_though_nobody_reads_for_a_
         replies.read_exact(&mut reply).unwrap();
         assert!(&reply[..2] == b"> " && reply[2..] == *line, "the reply to line {number}");
     }
-    assert_eq!(replies.read(&mut [0]).unwrap(), 0, "there is more");
+    assert_eq!(again(|| replies.read(&mut [0])).unwrap(), 0, "there is more");
     writer.join().unwrap();
     let grown = program.peak() - before;
     assert!(grown < 4 * MIB, "{grown} bytes more");
@@ -143,7 +143,7 @@ fn an_end_comes_after_all_that_was_sent_before_it() {
 
 #[track_caller]
 fn expect_reset(client: &mut Client) {
-    let outcome = client.stream.read(&mut [0; 64]);
+    let outcome = again(|| client.stream.read(&mut [0; 64]));
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
@@ -169,7 +169,7 @@ fn a_reset_arrives_as_a_reset() {
     client.reset();
     let mut buf = vec![0; 1 << 16];
     let error = loop {
-        match target.stream.read(&mut buf) {
+        match again(|| target.stream.read(&mut buf)) {
             Ok(count) => assert!(count > 0, "an orderly end"),
             Err(error) => break error,
         }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 
 use crate::swarm::{join, size};
-use crate::util::Client;
+use crate::util::{Client, again};
 use crate::victim::Victim;
 
 const EVERY_SERVICE: [&str; 5] = ["echo", "time", "presence", "roulette", "roulette2"];
@@ -64,7 +64,7 @@ fn millions_of_empty_lines() {
             let mut block = vec![0; 1 << 20];
             let mut got = 0;
             loop {
-                match client.read(&mut block).unwrap() {
+                match again(|| client.read(&mut block)).unwrap() {
                     0 => break,
                     more => got += more,
                 }

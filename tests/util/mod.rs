@@ -23,6 +23,17 @@ pub fn nobody() -> SocketAddr {
     TcpListener::bind(DOOMED).unwrap().local_addr().unwrap()
 }
 
+/// As often as it takes: a process that was stopped and goes on has its reads from a socket with a
+/// timeout interrupted.
+pub fn again(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 /// A reactor with one service on a free port, run by a thread until [`stop`](Server::stop).
 pub struct Server<M> {
     pub addr: SocketAddr,
@@ -97,16 +108,6 @@ impl Client {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
-    /// As often as it takes: a process that was stopped and goes on has its reads interrupted.
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.stream.read(buf) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                outcome => return outcome,
-            }
-        }
-    }
-
     /// The next line, its LF included.
     pub fn line(&mut self) -> String {
         let deadline = Instant::now() + PATIENCE;
@@ -116,7 +117,7 @@ impl Client {
                 return String::from_utf8(line).unwrap();
             }
             let mut buf = [0; 64 * 1024];
-            let count = self.read(&mut buf).expect("no line came");
+            let count = again(|| self.stream.read(&mut buf)).expect("no line came");
             assert!(count > 0, "the end came instead of a line, after {:?}", self.ahead);
             assert!(Instant::now() < deadline, "no line came in time");
             self.ahead.extend(&buf[..count]);
@@ -129,7 +130,7 @@ impl Client {
         let wanted = bytes.as_ref();
         while self.ahead.len() < wanted.len() {
             let mut buf = vec![0; wanted.len() - self.ahead.len()];
-            match self.read(&mut buf) {
+            match again(|| self.stream.read(&mut buf)) {
                 Ok(count) if count > 0 => self.ahead.extend(&buf[..count]),
                 other => panic!(
                     "{other:?} after {:?}, wanted {:?}",
