@@ -13,7 +13,7 @@ const SAYS: &str = "An anonymous user says: ";
 /// One line that is in flight to everybody.
 #[derive(Debug)]
 struct Saying {
-    sequence: u32,
+    sequence: u64,
     /// What everybody is to hear.
     line: Vec<u8>,
     /// Those who have not yet.
@@ -39,13 +39,13 @@ pub(crate) struct Room {
     heard: Template,
     /// As many as may be in flight; line n is at place n modulo their number.
     sayings: Vec<Saying>,
-    depth: u32,
+    depth: u64,
     pace: Option<Pace>,
     /// With a rate: when it was last seen that a line was due, all before it having been said.
     noticed: u64,
     /// Who speaks, by turns: all who are here.
     speakers: Vec<ConnId>,
-    next: u32,
+    pub(crate) next: u64,
     arrivals: u64,
     departures: u64,
 }
@@ -57,7 +57,7 @@ impl Room {
             heard: Template::new(SAYS, text.len() - SAY.len() + SAYS.len()),
             text,
             sayings: Vec::new(),
-            depth: crew.plan.depth() as u32,
+            depth: crew.plan.depth() as u64,
             pace: None,
             noticed: 0,
             speakers: Vec::new(),
@@ -67,10 +67,15 @@ impl Room {
         }
     }
 
+    /// The latest line whose number ends in these 32 bits: a line bears no more of it.
+    fn latest(&self, number: u32) -> u64 {
+        self.next.wrapping_sub((self.next as u32).wrapping_sub(number).into())
+    }
+
     /// Whether a listener that has this bit has yet to hear that line.
-    fn lacks(&self, session: Session, sequence: u32) -> bool {
+    fn lacks(&self, session: Session, sequence: u64) -> bool {
         let (place, round) = (sequence % self.depth, sequence / self.depth);
-        session.heard >> place & 1 == u64::from(round & 1)
+        session.heard >> place & 1 == round & 1
     }
 
     /// Whether the next line has a place: the one before it there was heard by all.
@@ -83,10 +88,10 @@ impl Room {
     fn say(&mut self, crew: &mut Crew, cx: &mut Cast<'_>, when: u64) {
         let sequence = self.next;
         self.next += 1;
-        let speaker = sequence % self.speakers.len() as u32;
+        let speaker = sequence % self.speakers.len() as u64;
         for template in [&mut self.text, &mut self.heard] {
-            template.set_client(speaker);
-            template.set_sequence(sequence);
+            template.set_client(speaker as u32);
+            template.set_sequence(sequence as u32);
         }
         cx.send_to(self.speakers[speaker as usize], self.text.bytes());
         crew.tally.bytes_sent += self.text.len() as u64;
@@ -107,10 +112,9 @@ impl Room {
     /// that our own timer is late is not the server's fault.
     fn go_on(&mut self, crew: &mut Crew, cx: &mut Cast<'_>, now: u64) {
         while crew.is_playing() && !self.speakers.is_empty() && self.has_place() {
-            let next = u64::from(self.next);
             let when = match self.pace {
                 None => now,
-                Some(pace) if next < pace.come => pace.due(next).max(self.noticed),
+                Some(pace) if self.next < pace.come => pace.due(self.next).max(self.noticed),
                 Some(_) => return,
             };
             self.say(crew, cx, when);
@@ -118,7 +122,7 @@ impl Room {
     }
 
     /// A listener has heard all of a line.
-    fn hears(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, sequence: u32, now: u64) {
+    fn hears(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, sequence: u64, now: u64) {
         cx.session().part.heard ^= 1 << (sequence % self.depth);
         crew.right(1, now);
         let saying = &mut self.sayings[(sequence % self.depth) as usize];
@@ -169,7 +173,8 @@ Welcome to the Presence Server
         loop {
             let rest = &bytes[taken..];
             let line = rest.get(..self.heard.len());
-            let found = line.and_then(|line| self.heard.sequence_of(line)).filter(|sequence| {
+            let number = line.and_then(|line| self.heard.sequence_of(line));
+            let found = number.map(|number| self.latest(number)).filter(|sequence| {
                 let saying = self.sayings.get((sequence % self.depth) as usize);
                 saying.is_some_and(|saying| {
                     saying.sequence == *sequence && line == Some(&saying.line)
@@ -196,7 +201,7 @@ Welcome to the Presence Server
     fn beat(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
         let now = crew.now(cx);
         if let Some(pace) = self.pace.as_mut().filter(|_| crew.is_playing())
-            && pace.look(now).start == u64::from(self.next)
+            && pace.look(now).start == self.next
         {
             self.noticed = now;
         }
@@ -241,9 +246,9 @@ Welcome to the Presence Server
 
     fn conclude(&mut self, crew: &mut Crew) {
         if let Some(pace) = self.pace {
-            let unsent = pace.come.saturating_sub(self.next.into());
+            let unsent = pace.come.saturating_sub(self.next);
             crew.tally.unsent = Some(unsent);
-            pace.rest(self.next.into(), 1, unsent, |due, lines| {
+            pace.rest(self.next, 1, unsent, |due, lines| {
                 let waited = crew.ended.saturating_sub(due.max(self.noticed));
                 crew.tally.latency(waited, lines);
             });

@@ -399,6 +399,24 @@ fn a_room_goes_on_without_the_one_who_was_lost() {
 
 // ---- Sums ----
 
+/// What it said was numbered with 32 bits, and confused once they had been used up.
+#[test]
+fn a_room_that_has_heard_billions_goes_on() {
+    let part = |crew: &Crew| {
+        let mut room = Room::new(crew);
+        // The first line of a round that none has heard anything of.
+        room.next = (u32::MAX - 3).into();
+        room
+    };
+    let crew = play("--mode=presence --clients=1 --depth=3", part, |server| {
+        server.greet();
+        for _ in 0..20 {
+            assert!(server.repeat());
+        }
+    });
+    assert_eq!((crew.tally.messages, faults(&crew)), (60, vec![]));
+}
+
 /// The greetings and goodbyes of all were taken for throughput.
 #[test]
 fn bytes_are_those_of_the_load() {
