@@ -43,6 +43,7 @@ pub(crate) trait Part {
         let _ = (crew, cx);
     }
 
+    /// The same for all clients.
     fn all_owed(&mut self, crew: &mut Crew, cx: &mut ServiceContext<'_, Client<Self::Session>>) {
         for id in cx.connections().map(|(id, _)| id).collect::<Vec<_>>() {
             if let Some(mut cx) = cx.connection(id) {
