@@ -375,12 +375,10 @@ fn a_privileged_port_is_status_1() {
 fn a_unix_path_that_is_not_free_is_status_1() {
     let folder = Folder::new("paths");
     let target = |name: &str| format!("echo=unix:{}", folder.file(name).display());
-    drop(UnixListener::bind(folder.file("stale")).unwrap());
     let _alive = UnixListener::bind(folder.file("alive")).unwrap();
     File::create(folder.file("text")).unwrap().write_all(b"precious").unwrap();
     let long = "x".repeat(120);
     for (name, words) in [
-        ("stale", "remove it: rm "),
         ("alive", "another server is listening"),
         ("text", "not a socket"),
         ("none/e.sock", "folder"),
@@ -389,7 +387,27 @@ fn a_unix_path_that_is_not_free_is_status_1() {
         fails(Program::serve(&[&target(name)]), 1, &[words, name]);
     }
     assert_eq!(std::fs::read(folder.file("text")).unwrap(), b"precious");
-    assert!(folder.file("stale").exists() && folder.file("alive").exists());
+    assert!(folder.file("alive").exists());
+}
+
+#[test]
+fn after_a_kill_it_starts_again_at_the_same_unix_path() {
+    let folder = Folder::new("killed");
+    let target = format!("echo=unix:{}", folder.file("e.sock").display());
+    let program = Program::serve(&[&target]);
+    program.place("echo");
+    fails(Program::serve(&[&target]), 1, &["another server is starting or running there"]);
+    program.signal("KILL");
+    // Dropped, it has ended for sure.
+    drop(program);
+    assert!(folder.file("e.sock").exists());
+    let program = Program::serve(&[&target]);
+    program.place("echo");
+    let mut client = BufReader::new(UnixStream::connect(folder.file("e.sock")).unwrap());
+    assert_eq!(first_line(&mut client), "Welcome to the Reactor Server.\n");
+    program.signal("TERM");
+    assert_eq!(program.end().0, 0);
+    assert_eq!(std::fs::read_dir(folder.file("")).unwrap().count(), 0, "nothing stays behind");
 }
 
 #[test]

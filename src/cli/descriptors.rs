@@ -6,7 +6,7 @@ use super::failure::Failure;
 
 /// Those that the program needs itself, listeners not counted: the three standard streams, the
 /// selector and its copy, the waker, the two ends of the signals' pipe, the loop's reserve; and
-/// some that it may have inherited.
+/// some for the locks of Unix paths and for what it may have inherited.
 const OWN: u64 = 16;
 
 /// The soft limit before and after it was raised.
