@@ -156,7 +156,9 @@ impl Core {
 
     /// Reads the certificates of all listeners again.
     #[cfg(feature = "signals")]
-    pub(crate) fn reload(&self) {
+    pub(crate) fn reload(&mut self) {
+        // Reading takes one descriptor at a time, and there may be no other.
+        drop(self.reserve.take());
         #[cfg(feature = "tls")]
         for tls in &self.certificates {
             match tls.reload() {
@@ -164,6 +166,7 @@ impl Core {
                 Err(error) => log::error!("hangup signal: the old certificate stays: {error}"),
             }
         }
+        self.reserve = File::open("/dev/null").ok();
         #[cfg(feature = "tls")]
         if !self.certificates.is_empty() {
             return;
