@@ -65,6 +65,7 @@ fn forward_counts_the_clients_that_come_at_once() {
     let (mut first, mut second) = (pem.begin(at), pem.begin(at));
     first.expect(GREETING);
     assert_eq!(second.rest(), (b"".to_vec(), End::Clean));
+    forward.wait_for_log("forward: full with 1 clients");
     first.send("bye\n");
     assert_eq!(first.rest(), (b"> BYE\n".to_vec(), End::Clean));
     drop(first);
