@@ -72,14 +72,14 @@ impl Lock {
         let mut path = OsString::from(socket);
         path.push(".lock");
         let path = PathBuf::from(path);
-        let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
-                Error::listen(address, error)
-            }
-            _ => {
-                let why = format!("{} cannot be locked ({error})", path.display());
-                taken(address, why + "; choose another path")
-            }
+        let foreign = || {
+            let why = format!("{} is something else than its lock", path.display());
+            taken(address, why + "; choose another path")
+        };
+        let failed = |error: io::Error| match error.raw_os_error() {
+            // A symbolic link, a folder, a socket.
+            Some(libc::ELOOP | libc::EISDIR | libc::ENXIO) => foreign(),
+            _ => Error::listen(address, error),
         };
         for _ in 0..TRIES {
             // Whatever is there is neither followed, nor waited for, nor changed.
@@ -94,8 +94,7 @@ impl Lock {
                 .map_err(failed)?;
             let found = file.metadata().map_err(failed)?;
             if !found.is_file() || found.len() > 0 || !is_ours(&found) {
-                let why = format!("{} is something else than its lock", path.display());
-                return Err(taken(address, why + "; choose another path"));
+                return Err(foreign());
             }
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
