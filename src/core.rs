@@ -68,6 +68,7 @@ pub(crate) struct Core {
     pub(crate) starving: bool,
     full: Nanos,
     barred: Nanos,
+    crowded: Nanos,
 }
 
 impl Core {
@@ -99,6 +100,7 @@ impl Core {
             starving: false,
             full: 0,
             barred: 0,
+            crowded: 0,
         }
     }
 
@@ -156,7 +158,9 @@ impl Core {
 
     /// Reads the certificates of all listeners again.
     #[cfg(feature = "signals")]
-    pub(crate) fn reload(&self) {
+    pub(crate) fn reload(&mut self) {
+        // Reading takes one descriptor at a time, and there may be no other.
+        drop(self.reserve.take());
         #[cfg(feature = "tls")]
         for tls in &self.certificates {
             match tls.reload() {
@@ -164,6 +168,7 @@ impl Core {
                 Err(error) => log::error!("hangup signal: the old certificate stays: {error}"),
             }
         }
+        self.reserve = File::open("/dev/null").ok();
         #[cfg(feature = "tls")]
         if !self.certificates.is_empty() {
             return;
@@ -194,6 +199,17 @@ impl Core {
         self.counters.refused += 1;
         if lapsed(&mut self.full, self.now, REFUSED_EVERY) {
             log::warn!("{name}: full with {most} connections (max_connections): turning away");
+        }
+    }
+
+    /// A newcomer was turned away whose address has as many connections as it may.
+    pub(crate) fn count_crowded(&mut self, name: &str, peer: Option<SocketAddr>, most: usize) {
+        self.counters.refused += 1;
+        if let Some(peer) = peer
+            && lapsed(&mut self.crowded, self.now, REFUSED_EVERY)
+        {
+            let ip = peer.ip();
+            log::warn!("{name}: {ip} has {most} connections (max_per_peer): turning away");
         }
     }
 

@@ -145,6 +145,7 @@ pub mod text;
 mod timer;
 #[cfg(feature = "tls")]
 mod tls;
+mod unix_path;
 mod watch;
 
 pub use address::{Address, ToAddress};

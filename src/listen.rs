@@ -3,6 +3,11 @@ use crate::{Address, Error, Networks, ToAddress};
 /// Where to listen, and who may come: for [`Reactor::listen`](crate::Reactor::listen) where an
 /// address alone does not say enough.
 ///
+/// At the path of a Unix socket, what a server of the same user has left there that is gone is
+/// replaced; anything else that is there is an error, and stays. For as long as it is listened on,
+/// `PATH.lock` is there and locked, so that two servers that start at once do not replace each other.
+/// It is removed along with the socket at the end; one that a killed server left is used again.
+///
 /// ```
 /// use reactor::{Listen, Reactor};
 /// # let path = std::env::temp_dir().join(format!("reactor-doc-{}.sock", std::process::id()));

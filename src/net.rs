@@ -4,8 +4,8 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
 use std::rc::Rc;
 #[cfg(feature = "tls")]
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use crate::id::Token;
 use crate::pipe::Pipe;
 #[cfg(feature = "tls")]
 use crate::tls::TlsStream;
+use crate::unix_path::{self, UnixPath};
 use crate::{Address, Error, Limits};
 
 /// Newcomers that the kernel completes while the loop is busy; it caps this at `somaxconn`.
@@ -323,22 +324,25 @@ impl Socket {
         unix_mode: Option<u32>,
         limits: &Limits,
     ) -> Result<Socket, Error> {
+        let failed = |error| Error::listen(address, error);
         match address {
-            Address::Tcp(addr) => bind_tcp(*addr, limits),
+            Address::Tcp(addr) => bind_tcp(*addr, limits).map_err(failed),
             Address::Unix(path) => {
-                check_unix_path(address, path)?;
                 check_unix_mode(address, unix_mode)?;
-                bind_unix(path, unix_mode)
+                // Before anything is made: one that is too long is none.
+                let name = socket2::SockAddr::unix(path).map_err(failed)?;
+                let path = UnixPath::lock(address, path)?;
+                clear_unix_path(address, path.path())?;
+                bind_unix(&name, path, unix_mode).map_err(failed)
             }
         }
-        .map_err(|error| Error::listen(address, error))
     }
 
     /// The address in force: the real port where 0 was asked for.
     pub(crate) fn local_addr(&self) -> io::Result<Address> {
         match self {
             Socket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
-            Socket::Unix(_, path) => Ok(Address::Unix(path.path.clone())),
+            Socket::Unix(_, path) => Ok(Address::Unix(path.path().to_owned())),
         }
     }
 
@@ -393,8 +397,12 @@ fn bind_tcp(addr: SocketAddr, limits: &Limits) -> io::Result<Socket> {
 }
 
 /// The mode is kept from the first moment on: nobody can connect to what does not listen yet.
-fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
-    use socket2::{Domain, SockAddr, Type};
+fn bind_unix(
+    name: &socket2::SockAddr,
+    mut path: UnixPath,
+    mode: Option<u32>,
+) -> io::Result<Socket> {
+    use socket2::{Domain, Type};
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     if let Some(mode) = mode {
@@ -402,33 +410,42 @@ fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
         let file = fs::File::from(OwnedFd::from(socket.try_clone()?));
         let _ = file.set_permissions(fs::Permissions::from_mode(mode));
     }
-    socket.bind(&SockAddr::unix(path)?)?;
-    let path = UnixPath::new(path)?;
-    if let Some(mode) = mode {
-        fs::set_permissions(&path.path, fs::Permissions::from_mode(mode))?;
-    }
+    socket.bind(name)?;
+    path.bound(mode)?;
     socket.listen(BACKLOG)?;
     Ok(Socket::Unix(UnixListener::from_std(OwnedFd::from(socket).into()), path))
 }
 
-/// Says what stands in the way of a Unix socket: bind's own "address in use" does not.
-fn check_unix_path(address: &Address, path: &Path) -> Result<(), Error> {
+/// Removes what a server of ours that is gone has left at a path that is locked, and says what else
+/// stands in the way: bind's own "address in use" does not.
+///
+/// A server of another kind, which takes no lock, is seen once it listens; between its bind and its
+/// listen it looks as one that is gone.
+fn clear_unix_path(address: &Address, path: &Path) -> Result<(), Error> {
+    let failed = |error| Error::listen(address, error);
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
-    let why = if !found.file_type().is_socket() {
-        "something that is not a socket is there; choose another path".to_owned()
-    } else {
-        match UnixStream::connect(path).map_err(|error| error.kind()) {
-            Err(io::ErrorKind::ConnectionRefused) => {
-                format!("a server that is gone left it behind; remove it: rm {}", path.display())
+    if !found.file_type().is_socket() {
+        let why = "something that is not a socket is there; choose another path";
+        return Err(unix_path::taken(address, why));
+    }
+    let why = match UnixStream::connect(path) {
+        Err(error) => match (error.kind(), error.raw_os_error()) {
+            (io::ErrorKind::NotFound, _) => return Ok(()),
+            (io::ErrorKind::ConnectionRefused, _) if unix_path::is_ours(&found) => {
+                return fs::remove_file(path).map_err(failed);
             }
-            Err(io::ErrorKind::PermissionDenied) => {
-                "somebody else's socket is there; choose another path".to_owned()
+            (io::ErrorKind::ConnectionRefused | io::ErrorKind::PermissionDenied, _) => {
+                "another user's socket is there; choose another path"
             }
-            _ => "another server is listening there; choose another path".to_owned(),
-        }
+            // It has no room for one more just now, or is one of datagrams.
+            (io::ErrorKind::WouldBlock, _) | (_, Some(libc::EPROTOTYPE)) => {
+                "another server is listening there; choose another path"
+            }
+            _ => return Err(failed(error)),
+        },
+        Ok(_) => "another server is listening there; choose another path",
     };
-    let source = io::ErrorKind::AddrInUse.into();
-    Err(Error::Listen { address: address.clone(), why, source })
+    Err(unix_path::taken(address, why))
 }
 
 fn check_unix_mode(address: &Address, mode: Option<u32>) -> Result<(), Error> {
@@ -436,30 +453,6 @@ fn check_unix_mode(address: &Address, mode: Option<u32>) -> Result<(), Error> {
     let why = format!("the mode {mode:#o} has more than permissions; write one up to 0o777");
     let source = io::ErrorKind::InvalidInput.into();
     Err(Error::Listen { address: address.clone(), why, source })
-}
-
-/// The file of a Unix socket; dropping it removes the file if it is still the same one.
-pub(crate) struct UnixPath {
-    path: PathBuf,
-    inode: (u64, u64),
-}
-
-impl UnixPath {
-    fn new(path: &Path) -> io::Result<UnixPath> {
-        Ok(UnixPath { path: path.to_owned(), inode: inode(path)? })
-    }
-}
-
-impl Drop for UnixPath {
-    fn drop(&mut self) {
-        if inode(&self.path).is_ok_and(|now| now == self.inode) {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn inode(path: &Path) -> io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 #[cfg(test)]

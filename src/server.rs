@@ -125,8 +125,8 @@ impl<H: Handler> Server<H> {
                     stream.turn_away(&no(core));
                 }
                 Some((stream, peer)) if self.pool.has_enough(peer) => {
-                    core.counters.refused += 1;
                     let Pool { limits, name, .. } = &self.pool;
+                    core.count_crowded(name, peer, limits.max_per_peer.unwrap_or_default());
                     let why = Farewell::TooManyFromPeer;
                     stream.turn_away(&last_words(&self.handler, why, limits, name, core));
                 }

@@ -7,7 +7,7 @@ mod util;
 
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use program::{Folder, Program, REACTOR};
@@ -185,8 +185,39 @@ fn a_client_whose_target_refuses_is_closed_and_the_log_says_why() {
     let mut client = Client::connect(between.addr);
     client.send("hello?");
     assert_eq!(client.rest(), b"");
-    let log = between.program.wait_for_log("cannot be reached");
+    let log = between.program.wait_for_log("the target");
+    assert!(log.contains("WARN") && log.contains("forward: the target"), "{log}");
     assert!(log.contains(&target.to_string()) && log.contains("connection refused"), "{log}");
+}
+
+#[test]
+fn a_target_that_goes_and_comes_back_is_warned_of_once() {
+    let folder = Folder::new("gone");
+    let address = |name: &str| format!("unix:{}", folder.file(name).display());
+    let (front, target) = (address("front"), address("target"));
+    let args = ["forward", &front, &target, "--log=warn"];
+    let program = Program::spawn(std::process::Command::new(REACTOR).args(args));
+    program.place("forward");
+    let connect = || {
+        let client = UnixStream::connect(folder.file("front")).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client
+    };
+    let mut said = Vec::new();
+    for _ in 0..3 {
+        connect().read_to_end(&mut said).unwrap();
+    }
+    let back = UnixListener::bind(folder.file("target")).unwrap();
+    let mut client = connect();
+    back.accept().unwrap().0.write_all(b"back").unwrap();
+    client.read_to_end(&mut said).unwrap();
+    assert_eq!(said, b"back");
+    program.signal("TERM");
+    let (_, _, stderr) = program.end();
+    let lines: Vec<_> = stderr.lines().filter(|line| line.contains("the target")).collect();
+    let [gone, back] = lines[..] else { panic!("not two lines: {stderr}") };
+    assert!(gone.contains(&format!("the target {target} cannot be reached")), "{gone}");
+    assert!(back.contains(&format!("the target {target} can be reached again")), "{back}");
 }
 
 #[test]

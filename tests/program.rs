@@ -104,6 +104,24 @@ fn limits_reach_every_service() {
 }
 
 #[test]
+fn who_has_too_many_connections_is_in_the_log() {
+    let program = Program::serve(&["echo=0", "--max-per-peer=1"]);
+    let addr = program.addr("echo");
+    let mut first = Client::connect(addr);
+    first.expect(GREETING);
+    for _ in 0..20 {
+        Client::connect(addr).expect("Too many connections from your address");
+    }
+    let line = program.wait_for_log("max_per_peer");
+    assert!(line.contains("WARN") && line.contains("127.0.0.1 has 1 connections"), "{line}");
+    program.signal("TERM");
+    let (_, _, stderr) = program.end();
+    // Not once for each of them.
+    assert!(stderr.matches("max_per_peer").count() < 20, "{stderr}");
+    assert!(stderr.contains("20 were turned away"), "{stderr}");
+}
+
+#[test]
 #[cfg(target_os = "linux")]
 fn only_the_allowed_networks_are_served() {
     let program = Program::serve(&["echo=0", "--allow=127.0.0.2,::1"]);
@@ -375,12 +393,10 @@ fn a_privileged_port_is_status_1() {
 fn a_unix_path_that_is_not_free_is_status_1() {
     let folder = Folder::new("paths");
     let target = |name: &str| format!("echo=unix:{}", folder.file(name).display());
-    drop(UnixListener::bind(folder.file("stale")).unwrap());
     let _alive = UnixListener::bind(folder.file("alive")).unwrap();
     File::create(folder.file("text")).unwrap().write_all(b"precious").unwrap();
     let long = "x".repeat(120);
     for (name, words) in [
-        ("stale", "remove it: rm "),
         ("alive", "another server is listening"),
         ("text", "not a socket"),
         ("none/e.sock", "folder"),
@@ -389,7 +405,27 @@ fn a_unix_path_that_is_not_free_is_status_1() {
         fails(Program::serve(&[&target(name)]), 1, &[words, name]);
     }
     assert_eq!(std::fs::read(folder.file("text")).unwrap(), b"precious");
-    assert!(folder.file("stale").exists() && folder.file("alive").exists());
+    assert!(folder.file("alive").exists());
+}
+
+#[test]
+fn after_a_kill_it_starts_again_at_the_same_unix_path() {
+    let folder = Folder::new("killed");
+    let target = format!("echo=unix:{}", folder.file("e.sock").display());
+    let program = Program::serve(&[&target]);
+    program.place("echo");
+    fails(Program::serve(&[&target]), 1, &["another server is starting or running there"]);
+    program.signal("KILL");
+    // Dropped, it has ended for sure.
+    drop(program);
+    assert!(folder.file("e.sock").exists());
+    let program = Program::serve(&[&target]);
+    program.place("echo");
+    let mut client = BufReader::new(UnixStream::connect(folder.file("e.sock")).unwrap());
+    assert_eq!(first_line(&mut client), "Welcome to the Reactor Server.\n");
+    program.signal("TERM");
+    assert_eq!(program.end().0, 0);
+    assert_eq!(std::fs::read_dir(folder.file("")).unwrap().count(), 0, "nothing stays behind");
 }
 
 #[test]
@@ -406,8 +442,25 @@ fn the_soft_limit_of_descriptors_is_raised() {
     Client::connect(program.addr("echo")).expect(GREETING);
     // The default is no promise: with few descriptors it starts all the same.
     let program = Program::serve_after("ulimit -n 40", &["echo=0"]);
-    program.wait_for_log("file descriptors: limit 40, already the hard one");
+    let line = program.wait_for_log("limit 40, already the hard one");
+    assert!(line.contains("room for 23 of 10000 clients") && line.contains("WARN"), "{line}");
+    assert!(line.contains("raise it (ulimit -n 10017)"), "{line}");
     Client::connect(program.addr("echo")).expect(GREETING);
+}
+
+#[test]
+fn descriptors_that_do_not_suffice_for_the_default_are_warned_of() {
+    let warned = |program: Program, words: &[&str]| {
+        let line = program.wait_for_log("file descriptors: ");
+        assert!(line.contains("WARN"), "{line}");
+        words.iter().for_each(|words| assert!(line.contains(words), "{words:?} is not in {line}"));
+    };
+    let five = ["echo=0", "time=0", "presence=0", "roulette=0", "roulette2=0"];
+    let words = ["limit 20000", "room for 19979 of 50000 clients", "raise it (ulimit -n 50021)"];
+    warned(Program::serve_after("ulimit -n 20000", &five), &words);
+    let script = "ulimit -n 1024 && exec \"$0\" forward 0 9";
+    let program = Program::spawn(Command::new("sh").args(["-c", script, REACTOR]));
+    warned(program, &["limit 1024", "room for 503 of 10000 clients", "raise it (ulimit -n 20017)"]);
 }
 
 // ---- Endings ----

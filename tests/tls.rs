@@ -486,3 +486,73 @@ fn a_stop_in_the_middle_of_a_handshake_ends_it_too() {
     saw(&told, &["open", "here", "closed: closed by the peer"]);
     assert!(told.recv().is_err(), "nobody else was there");
 }
+
+// ---- The files ----
+
+#[test]
+fn the_longest_chain_that_is_taken_fits_into_a_handshake() {
+    let pem = Pem::new("chain");
+    let text = std::fs::read_to_string(pem.cert()).unwrap();
+    let (mut fits, mut too_many) = (1, 1000);
+    while fits + 1 < too_many {
+        let count = usize::midpoint(fits, too_many);
+        std::fs::write(pem.cert(), text.repeat(count)).unwrap();
+        match Tls::from_files(pem.cert(), pem.key()) {
+            Ok(_) => fits = count,
+            Err(_) => too_many = count,
+        }
+    }
+    std::fs::write(pem.cert(), text.repeat(fits)).unwrap();
+    let tls = Tls::from_files(pem.cert(), pem.key()).unwrap();
+    let mut reactor = Reactor::new().unwrap();
+    let listen = Listen::at("127.0.0.1:0").unwrap().tls(&tls);
+    let service = reactor.listen(listen, Echo).unwrap();
+    let addr = service.address().unwrap().as_socket().unwrap();
+    for versions in [[&TLS12], [&TLS13]] {
+        let mut client = pem.begin_with(addr, &versions);
+        let deadline = Instant::now() + PATIENCE;
+        while client.received.len() < GREETING.len() {
+            assert!(Instant::now() < deadline, "no greeting after {fits} certificates");
+            client.step(true);
+            reactor.turn(Some(Duration::from_millis(1))).unwrap();
+        }
+        assert_eq!(client.received, GREETING.as_bytes());
+    }
+}
+
+#[test]
+fn a_reload_waits_for_nobody_who_writes_to_a_pipe() {
+    let pem = Pem::new("pipe");
+    let (cert, key) = (pem.cert(), pem.key());
+    let name = |name: &str| cert.with_file_name(name);
+    // Nothing to parse, so that it is opened all the more often.
+    std::fs::write(name("file"), "").unwrap();
+    let made = std::process::Command::new("mkfifo").arg(name("pipe")).status().unwrap();
+    assert!(made.success());
+    let (tell, told) = channel();
+    std::thread::spawn({
+        let cert = cert.clone();
+        move || {
+            let tls = Tls::from_files(&cert, key).unwrap();
+            tell.send(()).unwrap();
+            let (mut files, mut pipes) = (0, 0);
+            // Until the path has been either many a time, and many a time become the other.
+            while files < 20_000 || pipes < 20_000 {
+                let error = tls.reload().unwrap_err().to_string();
+                let pipe = error.contains("no longer a file");
+                assert!(pipe || error.contains("no certificate in it"), "{error}");
+                *if pipe { &mut pipes } else { &mut files } += 1;
+            }
+            tell.send(()).unwrap();
+        }
+    });
+    told.recv_timeout(PATIENCE).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while told.try_recv().is_err() {
+        assert!(Instant::now() < deadline, "it waits");
+        for kind in ["pipe", "file"] {
+            std::fs::hard_link(name(kind), name("next")).unwrap();
+            std::fs::rename(name("next"), &cert).unwrap();
+        }
+    }
+}

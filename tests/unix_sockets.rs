@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
 use std::thread::JoinHandle;
 
 use reactor::services::Echo;
@@ -20,6 +21,13 @@ fn path(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("reactor-{}-{name}", std::process::id()));
     let _ = fs::remove_file(&path);
     path
+}
+
+/// What keeps two servers from taking each other's path.
+fn lock_of(path: &Path) -> PathBuf {
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    lock.into()
 }
 
 fn serve(path: &Path) -> (Handle<()>, JoinHandle<Exit>) {
@@ -71,6 +79,7 @@ fn talks_and_takes_its_path_away_at_the_end() {
     handle.stop();
     assert_eq!(thread.join().unwrap(), Exit::Clean);
     assert!(fs::symlink_metadata(&path).is_err());
+    assert!(fs::symlink_metadata(lock_of(&path)).is_err());
 }
 
 #[test]
@@ -97,16 +106,95 @@ fn replies_larger_than_every_buffer_arrive_whole() {
 }
 
 #[test]
-fn a_stale_path_is_an_error_with_the_remedy() {
+fn what_a_server_that_is_gone_left_behind_is_replaced() {
     let path = path("stale.sock");
     drop(UnixListener::bind(&path).unwrap());
-    let text = why_not(&path);
-    assert!(text.contains(&format!("rm {}", path.display())), "{text}");
-    // And the remedy works.
-    fs::remove_file(&path).unwrap();
+    // Killed, it would have left this too.
+    fs::write(lock_of(&path), "").unwrap();
     let (handle, thread) = serve(&path);
+    assert!(UnixStream::connect(&path).is_ok());
     handle.stop();
     assert_eq!(thread.join().unwrap(), Exit::Clean);
+    assert!(fs::symlink_metadata(&path).is_err());
+    assert!(fs::symlink_metadata(lock_of(&path)).is_err());
+}
+
+#[test]
+fn of_those_that_start_at_once_one_has_the_path_and_keeps_it() {
+    let path = path("race.sock");
+    for _ in 0..50 {
+        // Linux may give it an inode that was free a moment ago.
+        let _ = fs::remove_file(&path);
+        drop(UnixListener::bind(&path).unwrap());
+        let (start, end) = (Barrier::new(4), Barrier::new(4));
+        let racer = || {
+            let mut reactor = Reactor::new().unwrap();
+            start.wait();
+            let outcome = reactor.listen(path.as_path(), Echo);
+            end.wait();
+            // Whoever has been told that it listens can be reached.
+            let alive = outcome.is_ok().then(|| UnixStream::connect(&path).is_ok());
+            end.wait();
+            alive
+        };
+        let winners: Vec<_> = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..4).map(|_| scope.spawn(racer)).collect();
+            all.into_iter().filter_map(|one| one.join().unwrap()).collect()
+        });
+        assert_eq!(winners, [true]);
+    }
+    assert!(fs::symlink_metadata(lock_of(&path)).is_err());
+}
+
+#[test]
+fn who_has_no_room_for_one_more_is_alive() {
+    use socket2::{Domain, SockAddr, Socket, Type};
+    let path = path("busy.sock");
+    let name = SockAddr::unix(&path).unwrap();
+    let socket = || Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    let busy = socket();
+    busy.bind(&name).unwrap();
+    busy.listen(0).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let client = socket();
+        client.set_nonblocking(true).unwrap();
+        let Ok(()) = client.connect(&name) else { break };
+        waiting.push(client);
+    }
+    assert!(why_not(&path).contains("another server is listening there"));
+    drop((busy, waiting));
+    fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_dead_socket_of_another_user_stays() {
+    let path = path("others.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    if std::os::unix::fs::chown(&path, Some(65534), None).is_err() {
+        return println!("skipped: only root gives files away");
+    }
+    assert!(why_not(&path).contains("another user"));
+    assert!(fs::symlink_metadata(&path).is_ok());
+    fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_file_that_has_the_name_of_the_lock_stays() {
+    let path = path("locked.sock");
+    let lock = lock_of(&path);
+    fs::write(&lock, "precious").unwrap();
+    let text = why_not(&path);
+    assert!(text.contains(lock.to_str().unwrap()) && text.contains("choose another"), "{text}");
+    assert_eq!(fs::read_to_string(&lock).unwrap(), "precious");
+    fs::remove_file(&lock).unwrap();
+
+    let victim = path.with_extension("victim");
+    std::os::unix::fs::symlink(&victim, &lock).unwrap();
+    let text = why_not(&path);
+    assert!(text.contains(lock.to_str().unwrap()) && text.contains("choose another"), "{text}");
+    assert!(fs::symlink_metadata(&victim).is_err(), "made through a symbolic link");
+    fs::remove_file(&lock).unwrap();
 }
 
 #[test]
@@ -128,7 +216,7 @@ fn a_live_server_is_an_error_and_goes_on() {
     let path = path("live.sock");
     let (handle, thread) = serve(&path);
     let text = why_not(&path);
-    assert!(text.contains("another server is listening"), "{text}");
+    assert!(text.contains("another server is starting or running there"), "{text}");
     let mut client = UnixStream::connect(&path).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.write_all(b"bye\n").unwrap();
@@ -152,6 +240,8 @@ fn a_path_that_somebody_else_has_taken_meanwhile_stays() {
     handle.stop();
     assert_eq!(thread.join().unwrap(), Exit::Clean);
     assert!(UnixStream::connect(&path).is_ok());
+    // One that takes no lock is another server all the same.
+    assert!(why_not(&path).contains("another server is listening there"));
     drop(new);
     fs::remove_file(&path).unwrap();
 }

@@ -3,9 +3,9 @@
 #[cfg(feature = "tls")]
 use std::path::PathBuf;
 
-#[cfg(feature = "tls")]
-use reactor::Tls;
 use reactor::{Address, Listen, Networks};
+#[cfg(feature = "tls")]
+use reactor::{Error, Tls};
 
 use super::failure::Failure;
 use super::quantity::mode;
@@ -53,7 +53,14 @@ impl Access {
         match self.tls_cert.as_ref().zip(self.tls_key.as_ref()) {
             None if wanted => usage("tls: needs --tls-cert FILE and --tls-key FILE"),
             Some(_) if !wanted => usage("--tls-cert: nothing listens with TLS; write tls:ADDR"),
-            files => Ok(files.map(|(cert, key)| Tls::from_files(cert, key)).transpose()?),
+            Some((cert, key)) => match Tls::from_files(cert, key) {
+                Err(Error::Certificate { path, why }) => {
+                    let option = if path == *cert { "--tls-cert" } else { "--tls-key" };
+                    Err(Failure::Runtime(format!("{option} {}: {why}", path.display())))
+                }
+                outcome => Ok(Some(outcome?)),
+            },
+            None => Ok(None),
         }
     }
 

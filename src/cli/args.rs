@@ -66,7 +66,8 @@ pub(crate) struct Serve {
 
     /// Connections open at once, per service; one more is told so and closed [default: 10000].
     ///
-    /// Each takes a file descriptor. If it is given, the descriptors must suffice for it.
+    /// Each takes a file descriptor. If it is given, the descriptors must suffice for it; else a
+    /// warning says for how many they do.
     #[arg(long, value_name = "N", value_parser = count)]
     pub(crate) max_connections: Option<usize>,
 

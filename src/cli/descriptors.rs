@@ -6,7 +6,7 @@ use super::failure::Failure;
 
 /// Those that the program needs itself, listeners not counted: the three standard streams, the
 /// selector and its copy, the waker, the two ends of the signals' pipe, the loop's reserve; and
-/// some that it may have inherited.
+/// some for the locks of Unix paths and for what it may have inherited.
 const OWN: u64 = 16;
 
 /// The soft limit before and after it was raised.
@@ -24,54 +24,71 @@ pub(crate) fn raise() -> io::Result<Raised> {
     Ok(Raised { before, limit })
 }
 
-/// Logs what came of it.
-pub(crate) fn report(raised: &io::Result<Raised>) {
-    match raised {
-        Ok(Raised { before, limit }) if limit > before => {
-            log::info!("file descriptors: limit raised from {before} to {limit}, the hard one");
+/// What a command may have open at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Demand {
+    pub(crate) services: usize,
+    /// Clients of each service: `--max-connections`.
+    pub(crate) clients: usize,
+    /// Descriptors of each client.
+    pub(crate) each: u64,
+}
+
+impl Demand {
+    fn needed(&self) -> u64 {
+        let service = (self.clients as u64).saturating_mul(self.each).saturating_add(1);
+        service.saturating_mul(self.services as u64).saturating_add(OWN)
+    }
+
+    /// Clients of all services together for whom a limit suffices.
+    fn room(&self, limit: u64) -> u64 {
+        limit.saturating_sub(OWN).saturating_sub(self.services as u64) / self.each
+    }
+
+    /// Says whether the limit suffices where a number of clients was asked for.
+    pub(crate) fn check(&self, limit: u64) -> Result<(), Failure> {
+        let Demand { services, clients, .. } = *self;
+        let needed = self.needed();
+        if needed <= limit {
+            return Ok(());
         }
-        Ok(Raised { limit, .. }) => {
-            log::info!("file descriptors: limit {limit}, already the hard one");
-        }
-        Err(error) => log::warn!("file descriptors: the limit cannot be raised: {error}"),
+        let of = match services {
+            1 => String::new(),
+            _ => format!(" for each of {services} services"),
+        };
+        let lower = match self.room(limit) / services as u64 {
+            0 => String::new(),
+            most => format!(", or give --max-connections {most} or less"),
+        };
+        Err(Failure::Runtime(format!(
+            "--max-connections {clients}{of} needs {needed} file descriptors, but the limit is \
+             {limit}: raise it first (ulimit -n {needed}){lower}"
+        )))
     }
 }
 
-/// Says whether the limit suffices for so many connections of each service.
-pub(crate) fn check(limit: u64, services: usize, max_connections: usize) -> Result<(), Failure> {
-    let each = max_connections as u64;
-    let services = services as u64;
-    let needed = each.saturating_add(1).saturating_mul(services).saturating_add(OWN);
-    if needed <= limit {
-        return Ok(());
-    }
-    let of = match services {
-        1 => String::new(),
-        _ => format!(" for each of {services} services"),
+/// Logs what came of raising the limit. The default number of clients is meant for any machine:
+/// where descriptors run out before, newcomers wait, and this says for how many they suffice.
+pub(crate) fn report(raised: &io::Result<Raised>, demand: Demand) {
+    let Raised { before, limit } = match raised {
+        Ok(raised) => *raised,
+        Err(error) => {
+            return log::warn!("file descriptors: the limit cannot be raised: {error}");
+        }
     };
-    let possible = limit.saturating_sub(OWN) / services;
-    let lower = match possible.saturating_sub(1) {
-        0 => String::new(),
-        most => format!(", or give --max-connections {most} or less"),
+    let limits = match before {
+        _ if limit > before => format!("limit raised from {before} to {limit}, the hard one"),
+        _ => format!("limit {limit}, already the hard one"),
     };
-    Err(Failure::Runtime(format!(
-        "--max-connections {each}{of} needs {needed} file descriptors, but the limit is {limit}: \
-         raise it first (ulimit -n {needed}){lower}"
-    )))
-}
-
-/// Says whether the limit suffices for so many clients with two connections each.
-pub(crate) fn check_pairs(limit: u64, max_connections: usize) -> Result<(), Failure> {
-    let own = OWN + 1;
-    let needed = (max_connections as u64).saturating_mul(2).saturating_add(own);
+    let needed = demand.needed();
     if needed <= limit {
-        return Ok(());
+        return log::info!("file descriptors: {limits}");
     }
-    let most = limit.saturating_sub(own) / 2;
-    Err(Failure::Runtime(format!(
-        "--max-connections {max_connections} needs {needed} file descriptors, but the limit is \
-         {limit}: raise it first (ulimit -n {needed}), or give --max-connections {most} or less"
-    )))
+    let (room, all) = (demand.room(limit), demand.clients.saturating_mul(demand.services));
+    log::warn!(
+        "file descriptors: {limits}: room for {room} of {all} clients; raise it (ulimit -n \
+         {needed}), or lower --max-connections"
+    );
 }
 
 /// Says whether the limit suffices for so many connections outward, and some to spare.
@@ -92,6 +109,10 @@ pub(crate) fn check_clients(limit: u64, clients: u32, spare: u32) -> Result<(), 
 mod tests {
     use super::*;
 
+    fn check(limit: u64, services: usize, clients: usize) -> Result<(), Failure> {
+        Demand { services, clients, each: 1 }.check(limit)
+    }
+
     #[test]
     fn what_suffices_is_let_through() {
         assert!(check(1024, 1, 1024 - 17).is_ok());
@@ -109,8 +130,9 @@ mod tests {
 
     #[test]
     fn forwarded_clients_take_two_each() {
-        assert!(check_pairs(1023, 503).is_ok());
-        let said = check_pairs(1023, 504).unwrap_err().to_string();
+        let check = |clients| Demand { services: 1, clients, each: 2 }.check(1023);
+        assert!(check(503).is_ok());
+        let said = check(504).unwrap_err().to_string();
         assert!(said.contains("504 needs 1025") && said.contains("503 or less"), "{said}");
     }
 

@@ -7,6 +7,7 @@ use reactor::{Address, Limits, Reactor, services};
 
 use super::access::Access;
 use super::args::levels;
+use super::descriptors::Demand;
 use super::failure::Failure;
 use super::quantity::{count, duration};
 use super::serve::{run, say_ready};
@@ -18,7 +19,7 @@ use super::{descriptors, log as stderr_log};
 ///
 /// A side that does not read slows the other down, and memory stays as it is. The end of one
 /// direction is passed on while the other goes on, and so is a reset. A client whose target cannot
-/// be had is closed; the log says why.
+/// be had is closed; the log says why, and warns once when TARGET goes and when it is back.
 ///
 /// Once it listens it says where in one line on stdout; the log goes to stderr. The first SIGINT
 /// or SIGTERM closes all connections after what has been received is sent on, a second one ends at
@@ -43,7 +44,8 @@ pub(crate) struct Forward {
 
     /// Clients at once; one more is closed, and the log says so [default: 10000].
     ///
-    /// Each takes two file descriptors. If it is given, the descriptors must suffice for it.
+    /// Each takes two file descriptors. If it is given, the descriptors must suffice for it; else a
+    /// warning says for how many they do.
     #[arg(long, value_name = "N", value_parser = count)]
     max_connections: Option<usize>,
 
@@ -87,16 +89,18 @@ pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
     }
     stderr_log::init(args.log);
     let raised = descriptors::raise();
-    if let (Ok(raised), Some(most)) = (&raised, args.max_connections) {
-        descriptors::check_pairs(raised.limit, most)?;
+    let limits = args.limits();
+    let demand = Demand { services: 1, clients: limits.max_connections / 2, each: 2 };
+    if let (Ok(raised), Some(_)) = (&raised, args.max_connections) {
+        demand.check(raised.limit)?;
     }
     let mut reactor = Reactor::new()?;
     reactor.stop_on_signals()?;
     reactor.reload_on_hangup()?;
     let handler = services::Forward::new(args.target.clone());
-    let service = reactor.add(handler, args.limits())?;
+    let service = reactor.add(handler, limits)?;
     let address = reactor.bind(&service, entrance.listen(&args.listen)?)?;
-    descriptors::report(&raised);
+    descriptors::report(&raised, demand);
     args.access.warn_if_open("forward", &address);
     let spot = Spot { address, ..args.listen };
     say_ready(format!("forward listening on {spot}\n"));

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use reactor::{Exit, Reactor};
 
 use super::args::Serve;
+use super::descriptors::Demand;
 use super::failure::Failure;
 use super::service::Place;
 use super::target::Spot;
@@ -17,9 +18,10 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     let entrance = args.access.entrance(targets.iter().any(|target| target.tls))?;
     stderr_log::init(args.log);
     let raised = descriptors::raise();
-    // The default is meant for any machine: where descriptors run out before, newcomers wait.
-    if let (Ok(raised), Some(most)) = (&raised, args.max_connections) {
-        descriptors::check(raised.limit, targets.len(), most)?;
+    let clients = limits.max_connections;
+    let demand = Demand { services: targets.len(), clients, each: 1 };
+    if let (Ok(raised), Some(_)) = (&raised, args.max_connections) {
+        demand.check(raised.limit)?;
     }
 
     let mut reactor = Reactor::new()?;
@@ -42,7 +44,7 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     drop(students);
     args.announce.start(args.host, &services, &mut reactor)?;
     // Not sooner: a failure is to be one line, and alone.
-    descriptors::report(&raised);
+    descriptors::report(&raised, demand);
     services.iter().for_each(|(name, at)| args.access.warn_if_open(name, &at.address));
     say_ready(ready);
     run(&mut reactor)

@@ -1,7 +1,11 @@
 use std::borrow::Cow;
 use std::io::ErrorKind;
+use std::time::{Duration, Instant};
 
 use crate::{Address, CloseReason, ConnId, Context, Farewell, Handler, Limits};
+
+/// How often being full is logged.
+const FULL_EVERY: Duration = Duration::from_secs(10);
 
 /// A port forwarder: each client gets a connection of its own to the target, and bytes go both
 /// ways as they are.
@@ -28,12 +32,35 @@ pub struct Forward {
     target: Address,
     /// Those that have a connection to it, or one under way.
     clients: usize,
+    /// The last try to reach it failed.
+    gone: bool,
+    /// When the log was last told that there is no room for one more.
+    full: Option<Instant>,
 }
 
 impl Forward {
     /// Forwards every client to this address.
     pub fn new(target: Address) -> Forward {
-        Forward { target, clients: 0 }
+        Forward { target, clients: 0, gone: false, full: None }
+    }
+
+    /// Warns of being full, as the loop does where it is the one to notice.
+    fn refused(&mut self) {
+        if self.full.is_none_or(|last| last.elapsed() >= FULL_EVERY) {
+            self.full = Some(Instant::now());
+            log::warn!("forward: full with {} clients (max_connections): closing", self.clients);
+        }
+    }
+
+    /// Warns of a target that can no longer be reached, once: that each client is closed for it is
+    /// in the log besides, a thousand times for a thousand clients.
+    fn failed(&mut self, reason: CloseReason) {
+        if !std::mem::replace(&mut self.gone, true) {
+            let target = &self.target;
+            log::warn!(
+                "forward: the target {target} cannot be reached ({reason}): closing clients"
+            );
+        }
     }
 }
 
@@ -59,6 +86,10 @@ impl Handler for Forward {
     fn on_open(&mut self, cx: &mut Context<'_, Session>) {
         cx.session().opened = true;
         if cx.is_outbound() {
+            if std::mem::take(&mut self.gone) {
+                // As loud as what it takes back.
+                log::warn!("forward: the target {} can be reached again", self.target);
+            }
             if let Some(mut client) = partner(cx) {
                 client.resume();
             }
@@ -66,6 +97,7 @@ impl Handler for Forward {
         }
         // The loop counted one connection for it, and others may have come during its handshake.
         if self.clients >= cx.limits().max_connections.div_ceil(2) {
+            self.refused();
             return cx.close();
         }
         // TCP keeps what the client sends until there is somebody to send it to.
@@ -108,11 +140,16 @@ impl Handler for Forward {
     fn on_close(&mut self, cx: &mut Context<'_, Session>, reason: CloseReason) {
         let client = !cx.is_outbound() && cx.session().partner.is_some();
         self.clients -= usize::from(client);
+        let unreached = cx.is_outbound() && !cx.session().opened;
         let orderly = match reason {
             CloseReason::PeerClosed | CloseReason::Closed => true,
             CloseReason::IdleTimeout | CloseReason::Shutdown => true,
             // A target that resets at once was there, though we may not have been told of it.
             CloseReason::Error(ErrorKind::ConnectionReset) => false,
+            CloseReason::Error(_) | CloseReason::ConnectTimeout if unreached => {
+                self.failed(reason);
+                true
+            }
             // Nothing was said through a target that could not be had.
             _ => !cx.session().opened,
         };
