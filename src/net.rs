@@ -15,6 +15,7 @@ use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry};
 
+use crate::dial::Dialling;
 use crate::duplex::Duplex;
 use crate::id::Token;
 use crate::pipe::Pipe;
@@ -41,6 +42,8 @@ pub(crate) enum Stream {
     Duplex(Box<Duplex>),
     /// No socket but a test's.
     Pipe(Pipe),
+    /// A host's addresses, before one of them is connected.
+    Dialling(Box<Dialling>),
     /// Connecting failed at once; the connection exists only to be told of it.
     Failed,
 }
@@ -51,6 +54,9 @@ impl Stream {
         match (address, source) {
             (Address::Tcp(addr), None) => TcpStream::connect(*addr).map(Stream::Tcp),
             (Address::Tcp(addr), Some(source)) => connect_tcp(source, *addr).map(Stream::Tcp),
+            (Address::Host(host), source) => {
+                Ok(Stream::Dialling(Box::new(Dialling::new(host, source))))
+            }
             (Address::Unix(path), None) => UnixStream::connect(path).map(Stream::Unix),
             (Address::Unix(_), Some(_)) => Err(io::ErrorKind::InvalidInput.into()),
         }
@@ -73,6 +79,10 @@ impl Stream {
             #[cfg(feature = "tls")]
             Stream::Tls(tls) => tls.inner_mut().register(registry, token),
             Stream::Duplex(duplex) => duplex.register(registry, token),
+            Stream::Dialling(dialling) => {
+                dialling.register(registry, token);
+                Ok(())
+            }
             Stream::Pipe(_) | Stream::Failed => Ok(()),
         }
     }
@@ -94,6 +104,7 @@ impl Stream {
             Stream::Tls(tls) => return tls.shake_hands(),
             Stream::Duplex(_) => return Ok(true),
             Stream::Pipe(pipe) => return pipe.connected(),
+            Stream::Dialling(_) => return Ok(false),
             Stream::Failed => return Err(io::ErrorKind::NotConnected.into()),
         };
         match (error, peer) {
@@ -113,7 +124,7 @@ impl Stream {
             Stream::Tls(tls) => tls.inner().take_error(),
             Stream::Duplex(duplex) => duplex.take_error(),
             Stream::Pipe(pipe) => pipe.connected().err(),
-            Stream::Failed => None,
+            Stream::Dialling(_) | Stream::Failed => None,
         }
     }
 
@@ -131,7 +142,11 @@ impl Stream {
             Stream::Tcp(stream) => stream.local_addr().ok(),
             #[cfg(feature = "tls")]
             Stream::Tls(tls) => tls.inner().local_addr(),
-            Stream::Unix(_) | Stream::Duplex(_) | Stream::Pipe(_) | Stream::Failed => None,
+            Stream::Unix(_)
+            | Stream::Duplex(_)
+            | Stream::Pipe(_)
+            | Stream::Dialling(_)
+            | Stream::Failed => None,
         }
     }
 
@@ -146,7 +161,7 @@ impl Stream {
                 Ok(())
             }
             Stream::Pipe(pipe) => pipe.shut(),
-            Stream::Failed => Ok(()),
+            Stream::Dialling(_) | Stream::Failed => Ok(()),
         }
     }
 
@@ -159,7 +174,7 @@ impl Stream {
             }
             #[cfg(feature = "tls")]
             Stream::Tls(tls) => tls.inner_mut().reset(),
-            Stream::Unix(_) | Stream::Duplex(_) | Stream::Failed => {}
+            Stream::Unix(_) | Stream::Duplex(_) | Stream::Dialling(_) | Stream::Failed => {}
             Stream::Pipe(pipe) => pipe.reset(),
         }
     }
@@ -168,6 +183,14 @@ impl Stream {
     #[cfg(feature = "tls")]
     pub(crate) fn over_tls(self, config: Arc<rustls::ServerConfig>) -> io::Result<Stream> {
         TlsStream::new(self, config).map(|tls| Stream::Tls(Box::new(tls)))
+    }
+
+    /// What it is before one of a host's addresses is connected.
+    pub(crate) fn dialling(&self) -> Option<&Dialling> {
+        match self {
+            Stream::Dialling(dialling) => Some(dialling),
+            _ => None,
+        }
     }
 
     /// It is not open before its [`connected`](Self::connected) says so.
@@ -255,7 +278,7 @@ impl Read for Stream {
             Stream::Tls(tls) => tls.read(buf),
             Stream::Duplex(duplex) => duplex.read(buf),
             Stream::Pipe(pipe) => pipe.read(buf),
-            Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
+            Stream::Dialling(_) | Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 }
@@ -269,7 +292,7 @@ impl Write for Stream {
             Stream::Tls(tls) => tls.write(buf),
             Stream::Duplex(duplex) => duplex.write(buf),
             Stream::Pipe(pipe) => pipe.write(buf),
-            Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
+            Stream::Dialling(_) | Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -325,6 +348,8 @@ impl Socket {
     ) -> Result<Socket, Error> {
         match address {
             Address::Tcp(addr) => bind_tcp(*addr, limits),
+            // Each of its addresses has a listener of its own.
+            Address::Host(_) => Err(io::ErrorKind::InvalidInput.into()),
             Address::Unix(path) => {
                 check_unix_path(address, path)?;
                 check_unix_mode(address, unix_mode)?;

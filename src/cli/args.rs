@@ -37,7 +37,7 @@ pub(crate) enum Command {
 
 /// Serve one or more services until SIGINT or SIGTERM.
 ///
-/// Once all of them listen, each says where in one line on stdout; the log goes to stderr. The
+/// Once all of them listen, each says where in one line on stdout, one for each address; the log goes to stderr. The
 /// first SIGINT or SIGTERM lets the clients have what was sent to them, a second one ends at once.
 /// SIGHUP reads the TLS certificate again.
 ///
@@ -50,8 +50,9 @@ pub(crate) enum Command {
 pub(crate) struct Serve {
     /// What to serve, and where; without any, every service at its default port.
     ///
-    /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one. With
-    /// tls: in front (echo=tls:2323) it speaks TLS there; see --tls-cert.
+    /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one. Of a
+    /// HOST with several addresses it is all of them. With tls: in front (echo=tls:2323) it speaks
+    /// TLS there; see --tls-cert.
     /// Without ADDR it is the service's default port on --host. A service that is given twice is
     /// two, which share nothing.
     #[arg(value_name = "SERVICE[=ADDR]", value_parser = Target::parse)]

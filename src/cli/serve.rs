@@ -1,5 +1,6 @@
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use reactor::{Exit, Reactor};
 
@@ -8,6 +9,9 @@ use super::failure::Failure;
 use super::service::Place;
 use super::target::Spot;
 use super::{descriptors, log as stderr_log, roulette};
+
+/// How long the name of a host to listen on may take to be looked up.
+pub(super) const LOOKUP: Duration = Duration::from_secs(10);
 
 /// Listens, says where, and serves until a signal or KILL.
 pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
@@ -30,14 +34,16 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     let mut ready = String::new();
     let mut services = Vec::new();
     for target in &targets {
-        let spot = target.spot(args.host);
+        let spot = target.spot(args.host).look_up(LOOKUP)?;
         let listen = entrance.listen(&spot)?;
         let limits = limits.clone();
         let students = &students;
         let mut place = Place { reactor: &mut reactor, listen, args, students, limits };
         let spot = Spot { address: (target.service.listen)(&mut place)?, ..spot };
-        ready.push_str(&format!("{} listening on {spot}\n", target.service.name));
-        services.push((target.service.name, spot));
+        for spot in spot.each() {
+            ready.push_str(&format!("{} listening on {spot}\n", target.service.name));
+            services.push((target.service.name, spot));
+        }
     }
     drop(students);
     args.announce.start(args.host, &services, &mut reactor)?;
