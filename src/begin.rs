@@ -26,7 +26,9 @@ impl<S> Pool<S> {
         let stream = (core.dial)(source, address);
         let id = self.begin(stream, session, core);
         let found = &mut self.connections[id.slot()];
-        found.peer = address.as_socket().into();
+        if let Address::Tcp(peer) = address {
+            found.peer = Some(*peer).into();
+        }
         found.flags.set(Flag::Outbound, true);
         found.stream.set_options(&self.limits);
         if let Stream::Dialling(_) = found.stream {

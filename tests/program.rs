@@ -252,7 +252,7 @@ fn says_what_it_can_do() {
     let (code, stdout, stderr) = Program::run(&["serve", "--help"]);
     assert_eq!((code, stderr.as_str()), (0, ""));
     for words in [
-        "--host <IP>",
+        "--host <HOST>",
         "--max-connections <N>",
         "--max-line <BYTES>",
         "--max-output <BYTES>",
@@ -298,7 +298,7 @@ fn a_wrong_command_line_is_status_2() {
         (&["serve", "echo=/tmp/a.sock"], &["unix:/tmp/a.sock"]),
         (&["serve", "echo=unix:"], &["path"]),
         (&["serve", "echo=no such host:1"], &["no such host:1"]),
-        (&["serve", "--host", "localhost"], &["--host", "127.0.0.1"]),
+        (&["serve", "--host", "fe80::1"], &["--host", "127.0.0.1", "fe80::1%eth0"]),
         (&["serve", "--allow", "10.0.0.1/8"], &["--allow", "10.0.0.0/8"]),
         (&["serve", "--allow", "localhost"], &["--allow", "\"localhost\"", "fd00::/8"]),
         (&["serve", "--unix-mode", "888"], &["--unix-mode", "0660"]),
@@ -645,6 +645,8 @@ fn localhost_is_two_addresses_to_those_who_listen() {
     for addr in [six, four] {
         assert!(Client::connect(addr).line().contains("Welcome"), "{addr}");
     }
+    let host = Program::serve(&["echo=0", "--host=localhost"]);
+    assert_eq!(host.addr("echo").port(), host.addr("echo").port());
     let taken = format!("echo=localhost:{}", four.port());
     fails(
         Program::serve(&[&taken]),

@@ -1,11 +1,10 @@
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use log::LevelFilter;
-use reactor::{Limits, Rate};
+use reactor::{Address, Limits, Rate};
 
 use super::access::Access;
 use super::announce::Announce;
@@ -16,7 +15,7 @@ use super::forward::Forward;
 use super::load::Load;
 use super::quantity::{Patience, bytes, count, duration, output, patience, rate};
 use super::service;
-use super::target::Target;
+use super::target::{self, Target};
 
 /// One thread that serves thousands of clients of line protocols.
 #[derive(Debug, Parser)]
@@ -58,9 +57,9 @@ pub(crate) struct Serve {
     #[arg(value_name = "SERVICE[=ADDR]", value_parser = Target::parse)]
     targets: Vec<Target>,
 
-    /// The IP address to listen on where only a port is given; 0.0.0.0 or :: for all.
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1", value_parser = host)]
-    pub(crate) host: IpAddr,
+    /// The IP address or host to listen on where only a port is given; 0.0.0.0 or :: for all.
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1", value_parser = target::host)]
+    pub(crate) host: Address,
 
     #[command(flatten)]
     pub(crate) access: Access,
@@ -190,10 +189,6 @@ impl Serve {
 
 fn lines(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "write a whole number, 0 for no end".to_owned())
-}
-
-fn host(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| "write an IP address, as 127.0.0.1, ::1 or 0.0.0.0".to_owned())
 }
 
 /// The levels of the log, as an option takes them.

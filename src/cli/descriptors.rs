@@ -37,11 +37,17 @@ pub(crate) fn report(raised: &io::Result<Raised>) {
     }
 }
 
-/// Says whether the limit suffices for so many connections of each service.
-pub(crate) fn check(limit: u64, services: usize, max_connections: usize) -> Result<(), Failure> {
+/// Says whether the limit suffices for so many connections of each service, and these listeners.
+pub(crate) fn check(
+    limit: u64,
+    services: usize,
+    listeners: usize,
+    max_connections: usize,
+) -> Result<(), Failure> {
     let each = max_connections as u64;
     let services = services as u64;
-    let needed = each.saturating_add(1).saturating_mul(services).saturating_add(OWN);
+    let own = OWN.saturating_add(listeners as u64);
+    let needed = each.saturating_mul(services).saturating_add(own);
     if needed <= limit {
         return Ok(());
     }
@@ -49,8 +55,7 @@ pub(crate) fn check(limit: u64, services: usize, max_connections: usize) -> Resu
         1 => String::new(),
         _ => format!(" for each of {services} services"),
     };
-    let possible = limit.saturating_sub(OWN) / services;
-    let lower = match possible.saturating_sub(1) {
+    let lower = match limit.saturating_sub(own) / services {
         0 => String::new(),
         most => format!(", or give --max-connections {most} or less"),
     };
@@ -61,8 +66,12 @@ pub(crate) fn check(limit: u64, services: usize, max_connections: usize) -> Resu
 }
 
 /// Says whether the limit suffices for so many clients with two connections each.
-pub(crate) fn check_pairs(limit: u64, max_connections: usize) -> Result<(), Failure> {
-    let own = OWN + 1;
+pub(crate) fn check_pairs(
+    limit: u64,
+    listeners: usize,
+    max_connections: usize,
+) -> Result<(), Failure> {
+    let own = OWN + listeners as u64;
     let needed = (max_connections as u64).saturating_mul(2).saturating_add(own);
     if needed <= limit {
         return Ok(());
@@ -94,8 +103,9 @@ mod tests {
 
     #[test]
     fn what_suffices_is_let_through() {
-        assert!(check(1024, 1, 1024 - 17).is_ok());
-        assert!(check(1024, 3, 335).is_ok());
+        assert!(check(1024, 1, 1, 1024 - 17).is_ok());
+        assert!(check(1024, 1, 2, 1024 - 17).is_err());
+        assert!(check(1024, 3, 3, 335).is_ok());
     }
 
     #[test]
@@ -109,14 +119,15 @@ mod tests {
 
     #[test]
     fn forwarded_clients_take_two_each() {
-        assert!(check_pairs(1023, 503).is_ok());
-        let said = check_pairs(1023, 504).unwrap_err().to_string();
+        assert!(check_pairs(1023, 1, 503).is_ok());
+        let said = check_pairs(1023, 1, 504).unwrap_err().to_string();
         assert!(said.contains("504 needs 1025") && said.contains("503 or less"), "{said}");
     }
 
     #[test]
     fn what_does_not_names_both_numbers_and_the_remedy() {
-        let said = |limit, services, each| check(limit, services, each).unwrap_err().to_string();
+        let said =
+            |limit, services, each| check(limit, services, services, each).unwrap_err().to_string();
         assert_eq!(
             said(1024, 1, 5000),
             "--max-connections 5000 needs 5017 file descriptors, but the limit is 1024: raise it \

@@ -91,7 +91,7 @@ pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
     stderr_log::init(args.log);
     let raised = descriptors::raise();
     if let (Ok(raised), Some(most)) = (&raised, args.max_connections) {
-        descriptors::check_pairs(raised.limit, most)?;
+        descriptors::check_pairs(raised.limit, listen.each().len(), most)?;
     }
     let mut reactor = Reactor::new()?;
     reactor.stop_on_signals()?;

@@ -7,7 +7,7 @@ use reactor::{Exit, Reactor};
 use super::args::Serve;
 use super::failure::Failure;
 use super::service::Place;
-use super::target::Spot;
+use super::target::{Spot, look_up};
 use super::{descriptors, log as stderr_log, roulette};
 
 /// How long the name of a host to listen on may take to be looked up.
@@ -19,11 +19,16 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     let targets = args.targets();
     let students = roulette::students(args)?;
     let entrance = args.access.entrance(targets.iter().any(|target| target.tls))?;
+    // Before signals are caught: it may take its time, and Ctrl-C is to end it.
+    let host = look_up(&args.host, LOOKUP)?;
+    let spots = targets.iter().map(|target| target.spot(&host).look_up(LOOKUP));
+    let spots = spots.collect::<Result<Vec<_>, _>>()?;
     stderr_log::init(args.log);
     let raised = descriptors::raise();
     // The default is meant for any machine: where descriptors run out before, newcomers wait.
     if let (Ok(raised), Some(most)) = (&raised, args.max_connections) {
-        descriptors::check(raised.limit, targets.len(), most)?;
+        let listeners = spots.iter().map(|spot| spot.each().len()).sum();
+        descriptors::check(raised.limit, targets.len(), listeners, most)?;
     }
 
     let mut reactor = Reactor::new()?;
@@ -33,8 +38,7 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     reactor.set_max_total_output(args.max_total_output);
     let mut ready = String::new();
     let mut services = Vec::new();
-    for target in &targets {
-        let spot = target.spot(args.host).look_up(LOOKUP)?;
+    for (target, spot) in targets.iter().zip(spots) {
         let listen = entrance.listen(&spot)?;
         let limits = limits.clone();
         let students = &students;
@@ -46,7 +50,7 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
         }
     }
     drop(students);
-    args.announce.start(args.host, &services, &mut reactor)?;
+    args.announce.start(&host, &services, &mut reactor)?;
     // Not sooner: a failure is to be one line, and alone.
     descriptors::report(&raised);
     services.iter().for_each(|(name, at)| args.access.warn_if_open(name, &at.address));

@@ -1,10 +1,10 @@
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use reactor::Address;
+use reactor::{Address, Host};
 
 use super::failure::Failure;
 use super::service::{self, Service};
@@ -48,10 +48,17 @@ impl Target {
     }
 
     /// Where it is to listen.
-    pub(crate) fn spot(&self, host: IpAddr) -> Spot {
-        let address = match &self.place {
-            Place::Port(port) => Address::Tcp(SocketAddr::new(host, *port)),
-            Place::At(address) => address.clone(),
+    pub(crate) fn spot(&self, host: &Address) -> Spot {
+        let address = match (&self.place, host) {
+            (Place::At(address), _) | (Place::Port(_), address @ Address::Unix(_)) => {
+                address.clone()
+            }
+            (Place::Port(port), Address::Host(host)) => Host::new(host.name(), *port).into(),
+            (Place::Port(port), Address::Tcp(addr)) => {
+                let mut addr = *addr;
+                addr.set_port(*port);
+                Address::Tcp(addr)
+            }
         };
         Spot { tls: self.tls, address }
     }
@@ -86,6 +93,14 @@ impl fmt::Display for Spot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", if self.tls { TLS } else { "" }, self.address)
     }
+}
+
+/// Reads where to listen without a port.
+pub(crate) fn host(text: &str) -> Result<Address, String> {
+    let address = if text.contains(':') { format!("[{text}]:0") } else { format!("{text}:0") };
+    address.parse().map_err(|_| {
+        "write an IP address or a host, as 127.0.0.1, ::1, fe80::1%eth0 or localhost".to_owned()
+    })
 }
 
 /// Reads where to listen: a bare port is for this machine alone.
@@ -177,8 +192,6 @@ impl Place {
 mod tests {
     use super::*;
 
-    const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-
     #[test]
     fn every_form_of_an_address() {
         for (text, name, address) in [
@@ -197,7 +210,24 @@ mod tests {
         ] {
             let target = Target::parse(text).unwrap();
             assert_eq!(target.service.name, name, "{text}");
-            assert_eq!(target.spot(HOST).to_string(), address, "{text}");
+            let host = host("127.0.0.1").unwrap();
+            assert_eq!(target.spot(&host).to_string(), address, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_port_goes_to_the_host() {
+        let echo = Target::parse("echo").unwrap();
+        for (text, address) in [
+            ("::", "[::]:2323"),
+            ("localhost", "localhost:2323"),
+            ("fe80::1%2", "[fe80::1%2]:2323"),
+            ("fe80::1%eth0", "[fe80::1%eth0]:2323"),
+        ] {
+            assert_eq!(echo.spot(&host(text).unwrap()).to_string(), address);
+        }
+        for text in ["", "fe80::1", "127.0.0.1:80", "http://a", "unix:/a", "80"] {
+            assert!(host(text).unwrap_err().contains("127.0.0.1, ::1"), "{text}");
         }
     }
 
