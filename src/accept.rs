@@ -9,10 +9,12 @@ use crate::core::Core;
 use crate::id::Token;
 use crate::net::{Socket, Stream};
 use crate::timer::{Nanos, Timers};
-use crate::{Address, Error, Limits, Listen, Networks};
+use crate::{Address, Error, Host, Limits, Listen, Networks};
 
 /// Newcomers that are passed over in one go: gone before they could be accepted, or not allowed.
 const PASSED_OVER: usize = 64;
+/// Free ports of one family that are tried with the other one.
+const PORTS_TRIED: usize = 16;
 /// Without descriptors, how long until the next try if no connection closes before.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -30,7 +32,69 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
+    /// One, or one for each address of a host; and the address in force. `token` gives each its own.
     pub(crate) fn bind(
+        listen: Listen,
+        token: impl Fn(usize) -> Token,
+        limits: &Limits,
+        core: &mut Core,
+    ) -> Result<(Address, Vec<Listener>), Error> {
+        let listen = Listen { address: listen.address.resolve()?, ..listen };
+        let Address::Host(host) = &listen.address else {
+            let listener = Listener::bind_one(listen, token(0), limits, core)?;
+            return Ok((listener.address.clone(), vec![listener]));
+        };
+        let mut tries = if host.port() == 0 { PORTS_TRIED } else { 1 };
+        loop {
+            tries -= 1;
+            match Listener::bind_each(&listen, host, &token, limits, core) {
+                // Free for one family and not for the other.
+                Err(Error::Listen { source, .. })
+                    if source.kind() == ErrorKind::AddrInUse && tries > 0 => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// All addresses of a host that this machine has, at one port.
+    fn bind_each(
+        listen: &Listen,
+        host: &Host,
+        token: impl Fn(usize) -> Token,
+        limits: &Limits,
+        core: &mut Core,
+    ) -> Result<(Address, Vec<Listener>), Error> {
+        let (mut listeners, mut bound, mut lacking) = (Vec::new(), Vec::new(), Vec::new());
+        for addr in host.addresses() {
+            let mut addr = *addr;
+            addr.set_port(bound.first().map_or(addr.port(), SocketAddr::port));
+            let one = Listen { address: Address::Tcp(addr), ..listen.clone() };
+            match Listener::bind_one(one, token(listeners.len()), limits, core) {
+                Ok(listener) => {
+                    bound.extend(listener.address.as_socket());
+                    listeners.push(listener);
+                }
+                Err(Error::Listen { source, .. }) if is_lacking(&source) => {
+                    lacking.push((addr, source));
+                }
+                Err(Error::Listen { why, source, .. }) => {
+                    let why = format!("{}: {why}", addr.ip());
+                    return Err(Error::Listen { address: listen.address.clone(), why, source });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if listeners.is_empty() {
+            let source = lacking.pop().map_or(ErrorKind::NotFound.into(), |(_, source)| source);
+            return Err(Error::listen(&listen.address, source));
+        }
+        for (addr, _) in lacking {
+            log::warn!("{host}: not listening on {}, which this machine lacks", addr.ip());
+        }
+        Ok((host.bound_at(bound).into(), listeners))
+    }
+
+    fn bind_one(
         listen: Listen,
         token: Token,
         limits: &Limits,
@@ -151,6 +215,11 @@ impl Listener {
         }
         None
     }
+}
+
+/// This machine does not have the address, or nothing of its family.
+fn is_lacking(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
 /// What an error of `accept` means for the listener; see accept(2).

@@ -26,11 +26,33 @@ impl<S> Pool<S> {
         let stream = (core.dial)(source, address);
         let id = self.begin(stream, session, core);
         let found = &mut self.connections[id.slot()];
-        found.peer = address.as_socket().into();
+        if let Address::Tcp(peer) = address {
+            found.peer = Some(*peer).into();
+        }
         found.flags.set(Flag::Outbound, true);
         found.stream.set_options(&self.limits);
+        if let Stream::Dialling(_) = found.stream {
+            self.visit(id);
+        }
         self.arm(id);
         Ok(id)
+    }
+
+    /// Whether a connection that was dialled is there now, as [`Stream::connected`] says. Of a
+    /// host's addresses the first one that is there takes its place.
+    pub(crate) fn connected(&mut self, id: ConnId, core: &Core) -> io::Result<bool> {
+        let found = &mut self.connections[id.slot()];
+        let Stream::Dialling(dialling) = &mut found.stream else {
+            return found.stream.connected();
+        };
+        let Some((peer, stream)) = dialling.advance(core.now)? else {
+            self.arm(id);
+            return Ok(false);
+        };
+        stream.set_options(&self.limits);
+        found.stream = stream;
+        found.peer = Some(peer).into();
+        Ok(true)
     }
 
     /// Makes a connection of two descriptors. Whatever goes wrong is reported by its `on_close`.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::dial::Dialling;
 use crate::flags::{Flag, Flags};
 use crate::input::Input;
 use crate::net::Stream;
@@ -66,9 +67,11 @@ pub(crate) struct Rare {
 }
 
 /// What the loop's deadline of a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Wait {
     Connect,
+    /// The next address of a host.
+    Attempt,
     Idle,
     Line,
     SoftLimit,
@@ -254,7 +257,11 @@ impl<S> Connection<S> {
             State::Connecting if self.flags.has(Flag::Shaking) => {
                 Some((after(limits.handshake_timeout), Wait::Connect))
             }
-            State::Connecting => Some((after(limits.connect_timeout), Wait::Connect)),
+            State::Connecting => {
+                let end = (after(limits.connect_timeout), Wait::Connect);
+                let next = self.stream.dialling().and_then(Dialling::due);
+                Some(next.map_or(end, |next| end.min((next, Wait::Attempt))))
+            }
             State::Open => self.due_open(limits),
             State::Closing => Some((after(limits.flush_timeout), Wait::Flush)),
             State::Lingering => Some((after(limits.linger), Wait::Linger)),

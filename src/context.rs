@@ -173,7 +173,8 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// The client's address as it connected, also after it is gone; for an outbound connection
-    /// the address dialled. None over a Unix socket and for descriptors.
+    /// the address dialled, which of those of a [host](crate::Host) shows once it is there. None
+    /// over a Unix socket and for descriptors.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.service.pool.connections[self.id.slot()].peer.get()
     }

@@ -1,6 +1,7 @@
 use std::{fmt, io};
 
 use crate::Address;
+use crate::address::needs_zone;
 
 /// What can go wrong in setting up or running a reactor. Each one names the thing and, where
 /// there is one, the remedy. Errors of single connections are no errors of the reactor: they
@@ -15,6 +16,16 @@ pub enum Error {
         text: String,
         /// What is wrong with it.
         why: String,
+    },
+    /// The host's name has no address, or nobody can say which.
+    #[error("cannot look up {host}: {why}")]
+    Lookup {
+        /// What was given.
+        host: String,
+        /// The reason and the remedy.
+        why: String,
+        /// What the system said.
+        source: io::Error,
     },
     /// A limit that cannot be kept.
     #[error("bad limit {name}: it {why}")]
@@ -86,15 +97,19 @@ impl Error {
 
     /// Adds the remedy to what the system said of a listener.
     pub(crate) fn listen(address: &Address, source: io::Error) -> Error {
-        use io::ErrorKind::{AddrInUse, AddrNotAvailable, NotFound, PermissionDenied};
+        use io::ErrorKind::{
+            AddrInUse, AddrNotAvailable, InvalidInput, NotFound, PermissionDenied,
+        };
+        let needs_zone = address.as_socket().and_then(needs_zone);
         let why = match (source.kind(), address) {
+            (InvalidInput, _) if needs_zone.is_some() => needs_zone.unwrap_or_default(),
             (AddrInUse, Address::Tcp(_)) => "the port is in use; choose another one, or port 0 \
                                              for any free one"
                 .to_owned(),
             (PermissionDenied, Address::Tcp(addr)) if addr.port() < 1024 => {
                 "ports below 1024 need privileges; choose a higher one".to_owned()
             }
-            (AddrNotAvailable, Address::Tcp(_)) => {
+            (AddrNotAvailable, Address::Tcp(_) | Address::Host(_)) => {
                 "this machine has no such address; try 127.0.0.1, or 0.0.0.0 for all".to_owned()
             }
             (NotFound, Address::Unix(_)) => "the folder does not exist; make it first".to_owned(),

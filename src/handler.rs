@@ -32,7 +32,7 @@ pub trait Handler {
 
     /// A listener is bound; `address` has the real port. It comes within
     /// [`listen`](crate::Reactor::listen) or [`bind`](crate::Reactor::bind), once for each
-    /// listener, and never for a service without one. A place to set a first service timer or to
+    /// listener (a [host](crate::Host) has one for each of its addresses), and never for a service without one. A place to set a first service timer or to
     /// dial out; a service without a listener dials with
     /// [`Reactor::connect`](crate::Reactor::connect).
     fn on_listening(&mut self, cx: &mut ServiceContext<'_, Self::Session>, address: &Address) {

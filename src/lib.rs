@@ -67,6 +67,7 @@
 //! | do something later | [`Context::set_timer`], [`ServiceContext::set_service_timer`] |
 //! | do blocking work, or reach the handler from another thread | [`Service::handle`], [`Handle`] |
 //! | connect outward | [`ServiceContext::connect`], [`ServiceContext::connect_from`], [`Reactor::connect`] |
+//! | use the names of hosts | [`Host`], [`Address::resolve`] |
 //! | talk to a terminal, a file, a child's pipes | [`ServiceContext::adopt`], [`Reactor::adopt`] |
 //! | run inside somebody else's loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
 //! | say who may connect | [`Listen`], [`Networks`] |
@@ -113,6 +114,7 @@ mod context;
 mod core;
 mod counters;
 mod datagram;
+mod dial;
 mod duplex;
 mod error;
 mod exit;
@@ -120,6 +122,7 @@ mod feed;
 mod flags;
 mod handle;
 mod handler;
+mod host;
 mod id;
 mod input;
 mod limits;
@@ -157,6 +160,7 @@ pub use error::Error;
 pub use exit::Exit;
 pub use handle::{Handle, Service};
 pub use handler::{Farewell, Handler};
+pub use host::Host;
 pub use id::ConnId;
 pub use limits::{Limits, Rate};
 pub use line::Lines;

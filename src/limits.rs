@@ -80,7 +80,8 @@ pub struct Limits {
     /// Linux, Android and Fuchsia have it; elsewhere it does nothing. In whole milliseconds,
     /// 2,147,483,647 (24 days) at the most.
     pub user_timeout: Option<Duration>,
-    /// An outbound connection that is not there after this long ends with
+    /// An outbound connection that is not there after this long, looking up the
+    /// [host](crate::Host) and trying all its addresses included, ends with
     /// [`CloseReason::ConnectTimeout`](crate::CloseReason::ConnectTimeout). Default 10 s.
     pub connect_timeout: Duration,
     /// A TLS handshake that is not done this long after the client was accepted is given up, with

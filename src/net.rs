@@ -15,6 +15,7 @@ use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry};
 
+use crate::dial::Dialling;
 use crate::duplex::Duplex;
 use crate::id::Token;
 use crate::pipe::Pipe;
@@ -42,6 +43,8 @@ pub(crate) enum Stream {
     Duplex(Box<Duplex>),
     /// No socket but a test's.
     Pipe(Pipe),
+    /// A host's addresses, before one of them is connected.
+    Dialling(Box<Dialling>),
     /// Connecting failed at once; the connection exists only to be told of it.
     Failed,
 }
@@ -52,6 +55,9 @@ impl Stream {
         match (address, source) {
             (Address::Tcp(addr), None) => TcpStream::connect(*addr).map(Stream::Tcp),
             (Address::Tcp(addr), Some(source)) => connect_tcp(source, *addr).map(Stream::Tcp),
+            (Address::Host(host), source) => {
+                Ok(Stream::Dialling(Box::new(Dialling::new(host, source))))
+            }
             (Address::Unix(path), None) => UnixStream::connect(path).map(Stream::Unix),
             (Address::Unix(_), Some(_)) => Err(io::ErrorKind::InvalidInput.into()),
         }
@@ -74,6 +80,10 @@ impl Stream {
             #[cfg(feature = "tls")]
             Stream::Tls(tls) => tls.inner_mut().register(registry, token),
             Stream::Duplex(duplex) => duplex.register(registry, token),
+            Stream::Dialling(dialling) => {
+                dialling.register(registry, token);
+                Ok(())
+            }
             Stream::Pipe(_) | Stream::Failed => Ok(()),
         }
     }
@@ -95,6 +105,7 @@ impl Stream {
             Stream::Tls(tls) => return tls.shake_hands(),
             Stream::Duplex(_) => return Ok(true),
             Stream::Pipe(pipe) => return pipe.connected(),
+            Stream::Dialling(_) => return Ok(false),
             Stream::Failed => return Err(io::ErrorKind::NotConnected.into()),
         };
         match (error, peer) {
@@ -114,7 +125,7 @@ impl Stream {
             Stream::Tls(tls) => tls.inner().take_error(),
             Stream::Duplex(duplex) => duplex.take_error(),
             Stream::Pipe(pipe) => pipe.connected().err(),
-            Stream::Failed => None,
+            Stream::Dialling(_) | Stream::Failed => None,
         }
     }
 
@@ -132,7 +143,11 @@ impl Stream {
             Stream::Tcp(stream) => stream.local_addr().ok(),
             #[cfg(feature = "tls")]
             Stream::Tls(tls) => tls.inner().local_addr(),
-            Stream::Unix(_) | Stream::Duplex(_) | Stream::Pipe(_) | Stream::Failed => None,
+            Stream::Unix(_)
+            | Stream::Duplex(_)
+            | Stream::Pipe(_)
+            | Stream::Dialling(_)
+            | Stream::Failed => None,
         }
     }
 
@@ -147,7 +162,7 @@ impl Stream {
                 Ok(())
             }
             Stream::Pipe(pipe) => pipe.shut(),
-            Stream::Failed => Ok(()),
+            Stream::Dialling(_) | Stream::Failed => Ok(()),
         }
     }
 
@@ -160,7 +175,7 @@ impl Stream {
             }
             #[cfg(feature = "tls")]
             Stream::Tls(tls) => tls.inner_mut().reset(),
-            Stream::Unix(_) | Stream::Duplex(_) | Stream::Failed => {}
+            Stream::Unix(_) | Stream::Duplex(_) | Stream::Dialling(_) | Stream::Failed => {}
             Stream::Pipe(pipe) => pipe.reset(),
         }
     }
@@ -169,6 +184,14 @@ impl Stream {
     #[cfg(feature = "tls")]
     pub(crate) fn over_tls(self, config: Arc<rustls::ServerConfig>) -> io::Result<Stream> {
         TlsStream::new(self, config).map(|tls| Stream::Tls(Box::new(tls)))
+    }
+
+    /// What it is before one of a host's addresses is connected.
+    pub(crate) fn dialling(&self) -> Option<&Dialling> {
+        match self {
+            Stream::Dialling(dialling) => Some(dialling),
+            _ => None,
+        }
     }
 
     /// It is not open before its [`connected`](Self::connected) says so.
@@ -256,7 +279,7 @@ impl Read for Stream {
             Stream::Tls(tls) => tls.read(buf),
             Stream::Duplex(duplex) => duplex.read(buf),
             Stream::Pipe(pipe) => pipe.read(buf),
-            Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
+            Stream::Dialling(_) | Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 }
@@ -270,7 +293,7 @@ impl Write for Stream {
             Stream::Tls(tls) => tls.write(buf),
             Stream::Duplex(duplex) => duplex.write(buf),
             Stream::Pipe(pipe) => pipe.write(buf),
-            Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
+            Stream::Dialling(_) | Stream::Failed => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -327,6 +350,8 @@ impl Socket {
         let failed = |error| Error::listen(address, error);
         match address {
             Address::Tcp(addr) => bind_tcp(*addr, limits).map_err(failed),
+            // Each of its addresses has a listener of its own.
+            Address::Host(_) => Err(failed(io::ErrorKind::InvalidInput.into())),
             Address::Unix(path) => {
                 check_unix_mode(address, unix_mode)?;
                 // Before anything is made: one that is too long is none.

@@ -89,10 +89,11 @@ impl<'h> Reactor<'h> {
 
     /// Serves a protocol at an address, with the default [`Limits`]. Port 0 asks for a free
     /// port; [`Service::address`] has the real one. A [`Listen`](crate::Listen) says more than an
-    /// address: who may come.
+    /// address: who may come. The name of a [host](crate::Host) is looked up, which blocks, and
+    /// listened on at all its addresses.
     ///
     /// # Errors
-    /// [`Error::Address`], [`Error::Listen`] (with the remedy), [`Error::TooManyServices`],
+    /// [`Error::Address`], [`Error::Lookup`], [`Error::Listen`] (with the remedy), [`Error::TooManyServices`],
     /// [`Error::ShuttingDown`]. The reactor goes on as if it had not been asked.
     pub fn listen<H>(
         &mut self,
@@ -157,7 +158,8 @@ impl<'h> Reactor<'h> {
     }
 
     /// Gives a service one more listener: the same handler, connections and limits. Says where
-    /// it listens.
+    /// it listens: the addresses of a [host](crate::Host) are
+    /// [`as_sockets`](Address::as_sockets) of what it gives.
     ///
     /// # Errors
     /// Those of [`listen`](Self::listen), and [`Error::Datagrams`].

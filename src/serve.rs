@@ -86,11 +86,14 @@ pub(crate) trait Serve {
 
 impl<H: Handler> Serve for Server<H> {
     fn listen(&mut self, listen: Listen, core: &mut Core) -> Result<Address, Error> {
-        let token = Token::listener(self.pool.service, self.listeners.len());
-        let listener = Listener::bind(listen, token, &self.pool.limits, core)?;
-        let local = listener.address().clone();
-        self.listeners.push(listener);
-        self.call_service(core, |handler, cx| handler.on_listening(cx, &local));
+        let (service, first) = (self.pool.service, self.listeners.len());
+        let token = |number| Token::listener(service, first + number);
+        let (local, listeners) = Listener::bind(listen, token, &self.pool.limits, core)?;
+        self.listeners.extend(listeners);
+        for number in first..self.listeners.len() {
+            let local = self.listeners[number].address().clone();
+            self.call_service(core, |handler, cx| handler.on_listening(cx, &local));
+        }
         Ok(local)
     }
 
@@ -121,7 +124,8 @@ impl<H: Handler> Serve for Server<H> {
         flags.set(Flag::Readable, what.readable || read_on || flags.has(Flag::Readable));
         flags.set(Flag::ReadOn, read_on || flags.has(Flag::ReadOn));
         // Where only the output of two descriptors is gone, there may be input yet.
-        let broken = what.error && found.stream.is_socket();
+        // One of a host's addresses that fails leaves the others.
+        let broken = what.error && found.stream.is_socket() && found.stream.dialling().is_none();
         flags.set(Flag::Broken, broken || flags.has(Flag::Broken));
         if what.error && flags.has(Flag::Eof) || found.is_broken_unread() {
             return self.break_off(id);

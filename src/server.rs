@@ -198,8 +198,7 @@ impl<H: Handler> Server<H> {
     }
 
     pub(crate) fn finish_connect(&mut self, id: ConnId, core: &mut Core) {
-        let found = &mut self.pool.connections[id.slot()];
-        match found.stream.connected() {
+        match self.pool.connected(id, core) {
             Ok(false) => {}
             Ok(true) => self.opened(id, core),
             Err(error) => self.pool.end(id, CloseReason::Error(error.kind())),
@@ -259,6 +258,7 @@ impl<H: Handler> Server<H> {
                 self.pool.look_again(id, core.now);
             }
             Wait::Connect => self.pool.end(id, CloseReason::ConnectTimeout),
+            Wait::Attempt => self.pool.visit(id),
             Wait::Idle => {
                 self.farewell(id, Farewell::IdleTimeout, CloseReason::IdleTimeout, core);
             }
@@ -415,9 +415,11 @@ impl<H: Handler> Server<H> {
     }
 
     fn describe(&self, id: ConnId) -> String {
-        match self.pool.get(id).and_then(|found| found.peer.get()) {
-            Some(peer) => format!("{id} ({peer})"),
-            None => id.to_string(),
+        let Some(found) = self.pool.get(id) else { return id.to_string() };
+        match (found.peer.get(), found.stream.dialling()) {
+            (_, Some(dialling)) => format!("{id} ({})", dialling.host()),
+            (Some(peer), None) => format!("{id} ({peer})"),
+            (None, None) => id.to_string(),
         }
     }
 }

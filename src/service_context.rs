@@ -82,8 +82,9 @@ impl<'a, S> ServiceContext<'a, S> {
     /// Dials out. The new connection belongs to this handler like an accepted one:
     /// [`on_open`](crate::Handler::on_open) comes when it is there, and when it cannot be had
     /// [`on_close`](crate::Handler::on_close) with the error and without an `on_open`. Nothing is
-    /// called before this hook has returned. An address given as text with a host name is looked
-    /// up, which blocks; use numbers in a hook. A Unix socket whose queue of newcomers is full
+    /// called before this hook has returned. The name of a [host](crate::Host) is looked up on a
+    /// thread, and its addresses are tried in turn; what cannot be looked up ends with
+    /// [`NotFound`](std::io::ErrorKind::NotFound). A Unix socket whose queue of newcomers is full
     /// cannot be waited for, as the system has no event for it (connect(2), `EAGAIN`): `on_close`
     /// comes with [`WouldBlock`](std::io::ErrorKind::WouldBlock), and a timer may try again.
     ///
@@ -97,7 +98,8 @@ impl<'a, S> ServiceContext<'a, S> {
     /// the port. One source address has about 28,000 ports for connections to the same target:
     /// who needs more of them, or dials faster than closed ones are given free, uses several.
     /// When they are used up, `on_close` comes with
-    /// [`AddrNotAvailable`](std::io::ErrorKind::AddrNotAvailable); with
+    /// [`AddrNotAvailable`](std::io::ErrorKind::AddrNotAvailable), as for a host that has no address of
+    /// the source's family; with
     /// [`InvalidInput`](std::io::ErrorKind::InvalidInput) where the target is a Unix socket.
     ///
     /// # Errors

@@ -305,7 +305,7 @@ fn a_server_that_cannot_be_reached_is_one_line() {
     // The input is not touched, and no reason to wait.
     let (stdin, _typing) = pipe().unwrap();
     ends(connect(addr, &[], stdin), 1, "", &said);
-    let said = "reactor: cannot connect to unix:/nowhere/at/all: entity not found\n";
+    let said = "reactor: cannot connect to unix:/nowhere/at/all: there is no such socket\n";
     ends(connect("unix:/nowhere/at/all", &[], Stdio::null()), 1, "", said);
 }
 
@@ -400,7 +400,10 @@ fn without_descriptors_it_fails_in_one_line() {
 fn a_wrong_command_line_is_one_line_with_the_remedy() {
     for (args, words) in [
         (&["connect"][..], "<ADDR>"),
-        (&["connect", "localhost"], "write PORT, HOST:PORT"),
+        (&["connect", "127.0.0.1", "2323"], "write 127.0.0.1:PORT"),
+        (&["connect", "localhost:1", "2323"], "one word: write HOST:2323"),
+        (&["connect", ":2323"], "write 127.0.0.1:2323"),
+        (&["connect", "tcp://127.0.0.1:2323"], "write 127.0.0.1:2323"),
         (&["connect", "0"], "nobody can be reached at port 0"),
         (&["connect", "2323", "--timeout=5"], "add a unit"),
     ] {

@@ -270,7 +270,7 @@ fn what_cannot_be_bound_is_said_in_a_line() {
     assert!(said(&place, usual()).contains("the port is in use"));
     assert!(said("192.0.2.1:0", usual()).contains("no such address"));
     assert!(said("unix:/tmp/x", usual()).contains("between IP addresses"));
-    assert!(said("127.0.0.1", usual()).contains("HOST:PORT"));
+    assert!(said("127.0.0.1", usual()).contains("write 127.0.0.1:PORT"));
     let none = DatagramOptions { datagrams_per_turn: 0, ..usual() };
     assert!(said("127.0.0.1:0", none).contains("bad limit datagrams_per_turn"));
     for (group, why) in [("10.0.0.1", "no multicast address"), ("ff02::1", "same family")] {

@@ -235,7 +235,8 @@ fn what_is_wrong_on_the_command_line() {
         (&["load", "2323", "--mode", "loud"], "possible values"),
         (&["load", "2323", "--clients", "0"], "above 0; see reactor load --help"),
         (&["load", "2323", "--depth", "3"], "--depth goes with"),
-        (&["load", "nowhere"], "HOST:PORT"),
+        (&["load", "nowhere"], "write nowhere:PORT"),
+        (&["load", "http://127.0.0.1/"], "write 127.0.0.1:80"),
     ] {
         let (status, stdout, stderr) = Program::run(args);
         assert_eq!((status, stdout.as_str()), (2, ""), "{args:?}");

@@ -4,13 +4,13 @@ mod util;
 
 use std::io::ErrorKind;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{self, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reactor::testing::Harness;
 use reactor::{
-    Address, CloseReason, ConnId, Context, Error, Handler, Limits, Reactor, ServiceContext,
+    Address, CloseReason, ConnId, Context, Error, Handler, Host, Limits, Reactor, ServiceContext,
 };
 use util::{PATIENCE, Server};
 
@@ -211,4 +211,134 @@ fn a_dialled_connection_counts_for_max_connections_before_it_is_there() {
     assert_eq!(server.connect().rest(), b"Too many connections, try again later\n");
     let (_, counters) = server.stop();
     assert_eq!((counters.accepted, counters.dialled, counters.refused), (2, 2, 1));
+}
+
+// ---- Hosts with several addresses ----
+
+/// Dials the host that a message brings.
+struct Hosts(Sender<Told>);
+
+impl Handler for Hosts {
+    type Session = ();
+    type Message = Address;
+
+    fn on_open(&mut self, cx: &mut Context<'_, ()>) {
+        let peer = cx.peer_addr().unwrap().to_string();
+        self.0.send(Told::Open(cx.id(), peer, cx.is_outbound())).unwrap();
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, ()>, reason: CloseReason) {
+        self.0.send(Told::Closed(cx.id(), reason)).unwrap();
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, to: Address) {
+        let id = cx.connect(to, ()).unwrap();
+        // It waits for it: what happens to one attempt is nothing to it.
+        cx.connection(id).unwrap().pause();
+        self.0.send(Told::Dialling(id)).unwrap();
+    }
+}
+
+fn hosts(limits: Limits) -> (Server<Address>, mpsc::Receiver<Told>) {
+    let (tell, told) = mpsc::channel();
+    (Server::start(limits, || Hosts(tell)), told)
+}
+
+fn host(addresses: &[SocketAddr]) -> Address {
+    Host::new("several.test", 7).found_at(addresses.iter().copied()).into()
+}
+
+fn next(told: &mpsc::Receiver<Told>) -> Told {
+    told.recv_timeout(PATIENCE).unwrap()
+}
+
+/// One whose queue is full: connecting to it neither succeeds nor fails.
+#[cfg(target_os = "linux")]
+fn mute() -> (SocketAddr, socket2::Socket, std::net::TcpStream) {
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    full.listen(0).unwrap();
+    let addr = full.local_addr().unwrap().as_socket().unwrap();
+    let first = std::net::TcpStream::connect(addr).unwrap();
+    (addr, full, first)
+}
+
+#[test]
+fn the_next_address_is_tried_when_one_fails() {
+    let (server, told) = hosts(Limits::default());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let there = listener.local_addr().unwrap();
+    server.handle.post(host(&[util::nobody(), util::nobody(), there])).unwrap();
+    let Told::Dialling(id) = next(&told) else { panic!() };
+    assert_eq!(next(&told), Told::Open(id, there.to_string(), true));
+    drop(listener);
+    let (_, counters) = server.stop();
+    assert_eq!((counters.dialled, counters.open), (1, 0));
+}
+
+#[test]
+fn none_that_answers_is_told_once() {
+    let (server, told) = hosts(Limits::default());
+    server.handle.post(host(&[util::nobody(), util::nobody()])).unwrap();
+    let Told::Dialling(id) = next(&told) else { panic!() };
+    let refused = CloseReason::Error(ErrorKind::ConnectionRefused);
+    assert_eq!(next(&told), Told::Closed(id, refused));
+    let (_, counters) = server.stop();
+    assert_eq!(counters.closed(refused), 1);
+    assert!(told.recv_timeout(PATIENCE).is_err(), "told once");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_address_that_does_not_answer_holds_the_others_up_for_a_moment() {
+    let (server, told) = hosts(Limits { connect_timeout: PATIENCE, ..Limits::default() });
+    let (mute, _full, _first) = mute();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let there = listener.local_addr().unwrap();
+    let began = Instant::now();
+    server.handle.post(host(&[mute, mute, there])).unwrap();
+    let Told::Dialling(id) = next(&told) else { panic!() };
+    assert_eq!(next(&told), Told::Open(id, there.to_string(), true));
+    assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn one_that_answers_late_is_taken_while_others_are_tried() {
+    let (server, told) = hosts(Limits { connect_timeout: PATIENCE, ..Limits::default() });
+    let (late, full, _first) = mute();
+    let (never, _full, _other) = mute();
+    server.handle.post(host(&[late, never])).unwrap();
+    let Told::Dialling(id) = next(&told) else { panic!() };
+    // Its next packet finds room.
+    let _taken = full.accept().unwrap();
+    assert_eq!(next(&told), Told::Open(id, late.to_string(), true));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_time_to_connect_is_for_all_addresses_together() {
+    let time = Duration::from_millis(600);
+    let (server, told) = hosts(Limits { connect_timeout: time, ..Limits::default() });
+    let (mute, _full, _first) = mute();
+    let began = Instant::now();
+    server.handle.post(host(&[mute; 9])).unwrap();
+    let Told::Dialling(id) = next(&told) else { panic!() };
+    assert_eq!(next(&told), Told::Closed(id, CloseReason::ConnectTimeout));
+    assert!((time..time * 3).contains(&began.elapsed()), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_name_is_looked_up_without_holding_the_loop_up() {
+    let (server, told) = hosts(Limits::default());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let localhost = Address::from(Host::new("localhost", port));
+    server.handle.post(localhost).unwrap();
+    let Told::Dialling(id) = next(&told) else { panic!() };
+    assert_eq!(next(&told), Told::Open(id, format!("127.0.0.1:{port}"), true));
+    // No name has an empty part.
+    server.handle.post(Host::new("no..name", 7).into()).unwrap();
+    let Told::Dialling(id) = next(&told) else { panic!() };
+    assert_eq!(next(&told), Told::Closed(id, CloseReason::Error(ErrorKind::NotFound)));
 }

@@ -1,5 +1,7 @@
 //! The program: what it prints, how it fails, how it ends.
 
+#[path = "util/namespace.rs"]
+mod namespace;
 #[path = "util/program.rs"]
 mod program;
 mod util;
@@ -11,6 +13,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use namespace::{hosts, inside};
 use program::{Folder, Program, REACTOR, fails, wait};
 use util::{Client, PATIENCE, until};
 
@@ -267,7 +270,7 @@ fn says_what_it_can_do() {
     let (code, stdout, stderr) = Program::run(&["serve", "--help"]);
     assert_eq!((code, stderr.as_str()), (0, ""));
     for words in [
-        "--host <IP>",
+        "--host <HOST>",
         "--max-connections <N>",
         "--max-line <BYTES>",
         "--max-output <BYTES>",
@@ -307,11 +310,13 @@ fn a_wrong_command_line_is_status_2() {
             &["unknown service \"ecko\"", "echo, time, presence, roulette, roulette2"][..],
         ),
         (&["serve", "echo=99999"], &["0 to 65535"]),
-        (&["serve", "echo=localhost"], &["\"localhost\"", "HOST:PORT"]),
-        (&["serve", "echo=::1:80"], &["brackets"]),
+        (&["serve", "echo=localhost"], &["write localhost:PORT"]),
+        (&["serve", "echo=::1:80"], &["write an IPv6 address in brackets: [::1]:80"]),
+        (&["serve", "echo=[fe80::1]:7"], &["write [fe80::1%eth0]:7"]),
+        (&["serve", "echo=/tmp/a.sock"], &["unix:/tmp/a.sock"]),
         (&["serve", "echo=unix:"], &["path"]),
         (&["serve", "echo=no such host:1"], &["no such host:1"]),
-        (&["serve", "--host", "localhost"], &["--host", "127.0.0.1"]),
+        (&["serve", "--host", "fe80::1"], &["--host", "127.0.0.1", "fe80::1%eth0"]),
         (&["serve", "--allow", "10.0.0.1/8"], &["--allow", "10.0.0.0/8"]),
         (&["serve", "--allow", "localhost"], &["--allow", "\"localhost\"", "fd00::/8"]),
         (&["serve", "--unix-mode", "888"], &["--unix-mode", "0660"]),
@@ -644,4 +649,123 @@ fn closed_streams_do_not_end_it() {
     assert_eq!(said, format!("{GREETING}> BYE\n"));
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+// ---- Names of hosts ----
+
+/// As on every common machine.
+const LOCALHOST: [&str; 2] = ["::1 localhost", "127.0.0.1 localhost"];
+
+#[test]
+#[cfg(target_os = "linux")]
+fn localhost_is_two_addresses_to_those_who_connect() {
+    if !inside(&hosts(&LOCALHOST)) {
+        return;
+    }
+    for only in ["127.0.0.1:0", "[::1]:0"] {
+        let server = Program::serve(&[&format!("echo={only}")]);
+        let port = server.addr("echo").port();
+        let localhost = format!("localhost:{port}");
+        let (code, said, _) = Program::run(&["connect", &localhost]);
+        assert!(code == 0 && said.contains("Welcome"), "{only}: {said}");
+        let (code, said, stderr) =
+            Program::run(&["load", &localhost, "--duration=10ms", "--clients=2"]);
+        assert_eq!(code, 0, "{only}: {said}{stderr}");
+        let forward = Program::spawn(Command::new(REACTOR).args(["forward", "0", &localhost]));
+        let mut client = Client::connect(forward.addr("forward"));
+        assert!(client.line().contains("Welcome"), "{only}");
+    }
+    // The name that was given, and not one of its addresses.
+    let port = util::nobody().port();
+    let said = format!("reactor: cannot connect to localhost:{port}: connection refused\n");
+    let refused = Program::run(&["connect", &format!("localhost:{port}")]);
+    assert_eq!(refused, (1, String::new(), said));
+    let forward =
+        Program::spawn(Command::new(REACTOR).args(["forward", "0", &format!("localhost:{port}")]));
+    let _client = Client::connect(forward.addr("forward"));
+    forward.wait_for_log(&format!("(localhost:{port}) cannot be reached: connection refused"));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn localhost_is_two_addresses_to_those_who_listen() {
+    if !inside(&hosts(&LOCALHOST)) {
+        return;
+    }
+    let server = Program::serve(&["echo=localhost:0"]);
+    let (six, four) = (server.addr("echo"), server.addr("echo"));
+    assert!(six.is_ipv6() && four.is_ipv4() && six.port() == four.port(), "{six} {four}");
+    for addr in [six, four] {
+        assert!(Client::connect(addr).line().contains("Welcome"), "{addr}");
+    }
+    let host = Program::serve(&["echo=0", "--host=localhost"]);
+    assert_eq!(host.addr("echo").port(), host.addr("echo").port());
+    let taken = format!("echo=localhost:{}", four.port());
+    fails(
+        Program::serve(&[&taken]),
+        1,
+        &["cannot listen on localhost:", "::1: the port is in use"],
+    );
+    let localhost = format!("localhost:{}", four.port());
+    let forward =
+        Program::spawn(Command::new(REACTOR).args(["forward", "localhost:0", &localhost]));
+    for _ in 0..2 {
+        assert!(Client::connect(forward.addr("forward")).line().contains("Welcome"));
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_family_that_the_machine_lacks_is_passed_over_with_a_warning() {
+    let no_ipv6 = "echo 1 >/proc/sys/net/ipv6/conf/lo/disable_ipv6";
+    if !inside(&format!("{} && {no_ipv6}", hosts(&LOCALHOST))) {
+        return;
+    }
+    let server = Program::serve(&["echo=localhost:0"]);
+    let addr = server.addr("echo");
+    assert!(addr.is_ipv4() && Client::connect(addr).line().contains("Welcome"), "{addr}");
+    server.wait_for_log("localhost:0: not listening on ::1, which this machine lacks");
+    let (code, said, stderr) = Program::run(&["connect", &format!("localhost:{}", addr.port())]);
+    assert!(code == 0 && said.contains("Welcome"), "{said}{stderr}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_interface_goes_by_its_name_and_by_its_number() {
+    if !inside("ip addr add fe80::1/64 dev lo nodad") {
+        return;
+    }
+    for zone in ["lo", "1"] {
+        let server = Program::serve(&[&format!("echo=[fe80::1%{zone}]:0")]);
+        let port = server.addr("echo").port();
+        let address = format!("[fe80::1%{zone}]:{port}");
+        let (code, said, stderr) = Program::run(&["connect", &address]);
+        assert!(code == 0 && said.contains("Welcome"), "{address}: {said}{stderr}");
+        drop(server);
+        let said = format!("cannot connect to {address}: connection refused");
+        fails(Program::spawn(Command::new(REACTOR).args(["connect", &address])), 1, &[&said]);
+    }
+    let nowhere = Program::spawn(Command::new(REACTOR).args(["connect", "[fe80::1%eth7]:80"]));
+    fails(nowhere, 1, &["[fe80::1%eth7]:80: this machine has no interface eth7"]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_name_that_cannot_be_looked_up_is_status_1_and_takes_no_longer_than_it_may() {
+    if !inside(&hosts(&LOCALHOST)) {
+        return;
+    }
+    let lookups = [&["connect", "nosuch.invalid:80"][..], &["load", "nosuch.invalid:80"]];
+    let lookups = lookups.into_iter().chain([&["forward", "0", "nosuch.invalid:80"][..]]);
+    for args in lookups.chain([&["serve", "echo=nosuch.invalid:80"][..]]) {
+        let program = Program::spawn(Command::new(REACTOR).args(args));
+        fails(program, 1, &["cannot look up nosuch.invalid:80: "]);
+    }
+    // A server that never answers; the resolver would wait for half a minute.
+    let _mute = std::net::UdpSocket::bind("127.0.0.53:53").unwrap();
+    let began = Instant::now();
+    let args = ["connect", "nosuch.invalid:80", "--timeout=300ms"];
+    let said = ["cannot look up nosuch.invalid:80: no answer within 300ms"];
+    fails(Program::spawn(Command::new(REACTOR).args(args)), 1, &said);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }

@@ -816,3 +816,48 @@ fn what_waits_for_its_turn_does_not_make_a_client_idle() {
     while server.turn() {}
     assert_eq!(server.closed(client), Some(CloseReason::IdleTimeout));
 }
+
+/// Of the addresses of `localhost` the first alone was bound.
+#[test]
+fn a_host_is_listened_on_at_all_its_addresses_or_at_none() {
+    #[derive(Default)]
+    struct Places(std::rc::Rc<RefCell<Vec<String>>>);
+
+    impl Handler for Places {
+        type Session = ();
+        type Message = ();
+
+        fn on_listening(&mut self, _: &mut ServiceContext<'_, ()>, address: &reactor::Address) {
+            self.0.borrow_mut().push(address.to_string());
+        }
+    }
+
+    let told = std::rc::Rc::<RefCell<Vec<String>>>::default();
+    let places = || Places(std::rc::Rc::clone(&told));
+    let host = |port, ips: &[&str]| {
+        let addresses = ips.iter().map(|ip| std::net::SocketAddr::new(ip.parse().unwrap(), port));
+        reactor::Address::from(reactor::Host::new("several.test", port).found_at(addresses))
+    };
+    let mut reactor = Reactor::new().unwrap();
+    // The second is for documentation: nobody has it.
+    let service =
+        reactor.listen(host(0, &["127.0.0.1", "203.0.113.1", "127.0.0.2"]), places()).unwrap();
+    let (bound, port) = (service.address().unwrap().clone(), service.port());
+    assert_eq!(bound.to_string(), format!("several.test:{port}"));
+    let wanted = [format!("127.0.0.1:{port}"), format!("127.0.0.2:{port}")];
+    assert_eq!(*told.borrow(), wanted);
+    assert_eq!(bound.as_sockets().iter().map(ToString::to_string).collect::<Vec<_>>(), wanted);
+    for addr in bound.as_sockets() {
+        TcpStream::connect(addr).unwrap();
+    }
+
+    // One that is taken is an error, with the host's name, and leaves nothing behind.
+    let taken = reactor.listen(host(port, &["127.0.0.3", "127.0.0.2"]), places()).unwrap_err();
+    let taken = taken.to_string();
+    let words = format!("cannot listen on several.test:{port}: 127.0.0.2: the port is in use");
+    assert!(taken.starts_with(&words), "{taken}");
+    TcpListener::bind(("127.0.0.3", port)).unwrap();
+    let nowhere = reactor.listen(host(0, &["203.0.113.1", "203.0.113.2"]), places()).unwrap_err();
+    let nowhere = nowhere.to_string();
+    assert!(nowhere.starts_with("cannot listen on several.test:0: this machine has"), "{nowhere}");
+}

@@ -273,5 +273,5 @@ fn tls_without_its_files_and_files_without_tls_are_status_2() {
     fails(Program::serve(&["echo=tls:0", &cert]), 2, &["--tls-key"]);
     fails(Program::serve(&["echo=tls:0", &key]), 2, &["--tls-cert"]);
     fails(Program::serve(&["echo=0", &cert, &key]), 2, &["--tls-cert", "tls:ADDR"]);
-    fails(Program::serve(&["echo=tls:nowhere"]), 2, &["bad address"]);
+    fails(Program::serve(&["echo=tls:nowhere"]), 2, &["write nowhere:PORT"]);
 }

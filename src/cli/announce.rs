@@ -1,7 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use reactor::services::Announcer;
-use reactor::{DatagramOptions, Reactor};
+use reactor::{Address, DatagramOptions, Reactor};
 
 use super::failure::Failure;
 use super::target::Spot;
@@ -34,7 +34,7 @@ impl Announce {
     /// Begins to announce those that can be reached there, if that was asked for.
     pub(crate) fn start(
         &self,
-        host: IpAddr,
+        host: &Address,
         services: &[(&'static str, Spot)],
         reactor: &mut Reactor<'_>,
     ) -> Result<(), Failure> {
@@ -73,12 +73,15 @@ pub(crate) fn at(interface: Ipv4Addr) -> DatagramOptions {
 }
 
 /// Where those are who can reach a service on this host.
-fn interface_of(host: IpAddr) -> Ipv4Addr {
-    match host {
-        IpAddr::V4(host) => host,
-        IpAddr::V6(host) if host.is_loopback() => Ipv4Addr::LOCALHOST,
+fn interface_of(host: &Address) -> Ipv4Addr {
+    let interface = |addr: &SocketAddr| match addr.ip() {
+        IpAddr::V4(ip) => ip,
+        IpAddr::V6(ip) if ip.is_loopback() => Ipv4Addr::LOCALHOST,
         IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-    }
+    };
+    let addresses = host.as_sockets();
+    let first = addresses.iter().find(|addr| addr.is_ipv4()).or(addresses.first());
+    first.map_or(Ipv4Addr::UNSPECIFIED, interface)
 }
 
 /// Reads a multicast group and its port.
@@ -111,13 +114,13 @@ mod tests {
     #[test]
     fn the_interface_follows_the_host() {
         for (host, interface) in [
-            ("127.0.0.1", "127.0.0.1"),
-            ("0.0.0.0", "0.0.0.0"),
-            ("10.0.0.7", "10.0.0.7"),
-            ("::1", "127.0.0.1"),
-            ("::", "0.0.0.0"),
+            ("127.0.0.1:0", "127.0.0.1"),
+            ("0.0.0.0:0", "0.0.0.0"),
+            ("10.0.0.7:0", "10.0.0.7"),
+            ("[::1]:0", "127.0.0.1"),
+            ("[::]:0", "0.0.0.0"),
         ] {
-            assert_eq!(interface_of(host.parse().unwrap()).to_string(), interface);
+            assert_eq!(interface_of(&host.parse().unwrap()).to_string(), interface);
         }
     }
 }

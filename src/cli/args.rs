@@ -1,11 +1,10 @@
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use log::LevelFilter;
-use reactor::{Limits, Rate};
+use reactor::{Address, Limits, Rate};
 
 use super::access::Access;
 use super::announce::Announce;
@@ -16,7 +15,7 @@ use super::forward::Forward;
 use super::load::Load;
 use super::quantity::{Patience, bytes, count, duration, output, patience, rate};
 use super::service;
-use super::target::Target;
+use super::target::{self, Target};
 
 /// One thread that serves thousands of clients of line protocols.
 #[derive(Debug, Parser)]
@@ -37,7 +36,7 @@ pub(crate) enum Command {
 
 /// Serve one or more services until SIGINT or SIGTERM.
 ///
-/// Once all of them listen, each says where in one line on stdout; the log goes to stderr. The
+/// Once all of them listen, each says where in one line on stdout, one for each address; the log goes to stderr. The
 /// first SIGINT or SIGTERM lets the clients have what was sent to them, a second one ends at once.
 /// SIGHUP reads the TLS certificate again.
 ///
@@ -50,16 +49,17 @@ pub(crate) enum Command {
 pub(crate) struct Serve {
     /// What to serve, and where; without any, every service at its default port.
     ///
-    /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one. With
-    /// tls: in front (echo=tls:2323) it speaks TLS there; see --tls-cert.
+    /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one. Of a
+    /// HOST with several addresses it is all of them. With tls: in front (echo=tls:2323) it speaks
+    /// TLS there; see --tls-cert.
     /// Without ADDR it is the service's default port on --host. A service that is given twice is
     /// two, which share nothing.
     #[arg(value_name = "SERVICE[=ADDR]", value_parser = Target::parse)]
     targets: Vec<Target>,
 
-    /// The IP address to listen on where only a port is given; 0.0.0.0 or :: for all.
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1", value_parser = host)]
-    pub(crate) host: IpAddr,
+    /// The IP address or host to listen on where only a port is given; 0.0.0.0 or :: for all.
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1", value_parser = target::host)]
+    pub(crate) host: Address,
 
     #[command(flatten)]
     pub(crate) access: Access,
@@ -190,10 +190,6 @@ impl Serve {
 
 fn lines(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "write a whole number, 0 for no end".to_owned())
-}
-
-fn host(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| "write an IP address, as 127.0.0.1, ::1 or 0.0.0.0".to_owned())
 }
 
 /// The levels of the log, as an option takes them.

@@ -1,14 +1,15 @@
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::io::{self, ErrorKind, IsTerminal};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reactor::{Address, CloseReason, Context, Handler, Limits, Reactor, services};
 
 use super::crlf::Crlf;
 use super::failure::Failure;
 use super::quantity::duration;
-use super::target;
+use super::target::{self, look_up};
 
 /// Connect to a server: what is typed goes there, what it says is printed.
 ///
@@ -21,17 +22,28 @@ use super::target;
 /// line is wrong.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Connect {
-    /// The server: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH.
+    /// The server: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; or the name of a
+    /// service of ours, at its default port on 127.0.0.1.
     #[arg(value_name = "ADDR", value_parser = target::server)]
     server: Address,
 
-    /// How long the server may take to accept: 500ms, 30s, 5m, 1h.
+    /// As nc has it.
+    #[arg(hide = true, value_parser = apart)]
+    port: Option<Infallible>,
+
+    /// How long the server may take to be looked up and to accept: 500ms, 30s, 5m, 1h.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     timeout: Duration,
 
     /// End lines with CRLF on the way out, for protocols that insist on it.
     #[arg(long)]
     crlf: bool,
+}
+
+/// Says how what came apart is written.
+fn apart(text: &str) -> Result<Infallible, String> {
+    let port = if text.parse::<u16>().is_ok() { text } else { "PORT" };
+    Err(format!("host and port are one word: write HOST:{port}"))
 }
 
 /// What became of the two sides.
@@ -106,17 +118,18 @@ impl Handler for Client<'_> {
 }
 
 impl Connect {
-    fn limits(&self) -> Limits {
+    /// After looking the server up, which its time includes.
+    fn limits(&self, looking_up: Duration) -> Limits {
         Limits {
-            connect_timeout: self.timeout,
+            connect_timeout: self.timeout.saturating_sub(looking_up),
             // A pager may take the output as late as it likes.
             flush_timeout: Duration::MAX,
             ..Limits::default()
         }
     }
 
-    fn client<'a>(&self, typed: bool, ends: &'a Cell<Ends>) -> Client<'a> {
-        let forward = services::Forward::new(self.server.clone());
+    fn client<'a>(&self, server: Address, typed: bool, ends: &'a Cell<Ends>) -> Client<'a> {
+        let forward = services::Forward::new(server);
         Client { forward, crlf: self.crlf.then(Crlf::default), typed, ends }
     }
 }
@@ -124,9 +137,11 @@ impl Connect {
 /// Forwards until both sides have ended.
 pub(crate) fn connect(args: &Connect) -> Result<ExitCode, Failure> {
     let ends = Cell::default();
-    let client = args.client(io::stdin().is_terminal(), &ends);
+    let began = Instant::now();
+    let server = look_up(&args.server, args.timeout)?;
+    let client = args.client(server, io::stdin().is_terminal(), &ends);
     let mut reactor = Reactor::new()?;
-    let service = reactor.add(client, args.limits())?;
+    let service = reactor.add(client, args.limits(began.elapsed()))?;
     reactor.adopt(&service, io::stdin(), io::stdout())?;
     let _ = reactor.run()?;
     drop(reactor);
@@ -145,6 +160,9 @@ fn verdict(args: &Connect, ends: Ends) -> Result<(), String> {
         )),
         (_, Some(CloseReason::PeerClosed)) => Ok(()),
         (_, Some(reason)) if ends.connected => Err(format!("{server}: {reason}")),
+        (_, Some(CloseReason::Error(ErrorKind::NotFound))) => {
+            Err(format!("cannot connect to {server}: there is no such socket"))
+        }
         (_, Some(reason)) => Err(format!("cannot connect to {server}: {reason}")),
         (_, None) => Err("standard input and output cannot be used".to_owned()),
     }
@@ -161,8 +179,9 @@ mod tests {
     /// Standard input and output, and the server.
     fn start(ends: &Cell<Ends>) -> (Harness<Client<'_>>, Peer, Peer) {
         let server = "127.0.0.1:9".parse().unwrap();
-        let args = Connect { server, timeout: Duration::from_secs(3), crlf: false };
-        let mut harness = Harness::with_limits(args.client(false, ends), args.limits());
+        let args = Connect { server, port: None, timeout: Duration::from_secs(3), crlf: false };
+        let client = args.client(args.server.clone(), false, ends);
+        let mut harness = Harness::with_limits(client, args.limits(Duration::ZERO));
         let stdio = harness.connect();
         let (_, server) = harness.dialled().remove(0);
         (harness, stdio, server)

@@ -28,6 +28,7 @@ pub(crate) fn raise() -> io::Result<Raised> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Demand {
     pub(crate) services: usize,
+    pub(crate) listeners: usize,
     /// Clients of each service: `--max-connections`.
     pub(crate) clients: usize,
     /// Descriptors of each client.
@@ -36,13 +37,17 @@ pub(crate) struct Demand {
 
 impl Demand {
     fn needed(&self) -> u64 {
-        let service = (self.clients as u64).saturating_mul(self.each).saturating_add(1);
-        service.saturating_mul(self.services as u64).saturating_add(OWN)
+        let service = (self.clients as u64).saturating_mul(self.each);
+        service.saturating_mul(self.services as u64).saturating_add(self.own())
     }
 
     /// Clients of all services together for whom a limit suffices.
     fn room(&self, limit: u64) -> u64 {
-        limit.saturating_sub(OWN).saturating_sub(self.services as u64) / self.each
+        limit.saturating_sub(self.own()) / self.each
+    }
+
+    fn own(&self) -> u64 {
+        OWN.saturating_add(self.listeners as u64)
     }
 
     /// Says whether the limit suffices where a number of clients was asked for.
@@ -109,14 +114,15 @@ pub(crate) fn check_clients(limit: u64, clients: u32, spare: u32) -> Result<(), 
 mod tests {
     use super::*;
 
-    fn check(limit: u64, services: usize, clients: usize) -> Result<(), Failure> {
-        Demand { services, clients, each: 1 }.check(limit)
+    fn check(limit: u64, services: usize, listeners: usize, clients: usize) -> Result<(), Failure> {
+        Demand { services, listeners, clients, each: 1 }.check(limit)
     }
 
     #[test]
     fn what_suffices_is_let_through() {
-        assert!(check(1024, 1, 1024 - 17).is_ok());
-        assert!(check(1024, 3, 335).is_ok());
+        assert!(check(1024, 1, 1, 1024 - 17).is_ok());
+        assert!(check(1024, 1, 2, 1024 - 17).is_err());
+        assert!(check(1024, 3, 3, 335).is_ok());
     }
 
     #[test]
@@ -130,7 +136,7 @@ mod tests {
 
     #[test]
     fn forwarded_clients_take_two_each() {
-        let check = |clients| Demand { services: 1, clients, each: 2 }.check(1023);
+        let check = |clients| Demand { services: 1, listeners: 1, clients, each: 2 }.check(1023);
         assert!(check(503).is_ok());
         let said = check(504).unwrap_err().to_string();
         assert!(said.contains("504 needs 1025") && said.contains("503 or less"), "{said}");
@@ -138,7 +144,8 @@ mod tests {
 
     #[test]
     fn what_does_not_names_both_numbers_and_the_remedy() {
-        let said = |limit, services, each| check(limit, services, each).unwrap_err().to_string();
+        let said =
+            |limit, services, each| check(limit, services, services, each).unwrap_err().to_string();
         assert_eq!(
             said(1024, 1, 5000),
             "--max-connections 5000 needs 5017 file descriptors, but the limit is 1024: raise it \

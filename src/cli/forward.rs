@@ -1,4 +1,4 @@
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use super::args::levels;
 use super::descriptors::Demand;
 use super::failure::Failure;
 use super::quantity::{count, duration};
-use super::serve::{run, say_ready};
-use super::target::{self, Spot};
+use super::serve::{LOOKUP, run, say_ready};
+use super::target::{self, Spot, look_up};
 use super::{descriptors, log as stderr_log};
 
 /// Forward a port: each client of LISTEN is connected to TARGET, and bytes go both ways as they
@@ -34,8 +34,9 @@ pub(crate) struct Forward {
     #[arg(value_parser = target::listener)]
     listen: Spot,
 
-    /// Where to connect to: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH. A name is
-    /// looked up once, at the start.
+    /// Where to connect to: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; or the name
+    /// of a service of ours, at its default port on 127.0.0.1. A host is looked up once, at the
+    /// start; of its addresses each client gets the first that answers.
     #[arg(value_parser = target::server)]
     target: Address,
 
@@ -49,7 +50,7 @@ pub(crate) struct Forward {
     #[arg(long, value_name = "N", value_parser = count)]
     max_connections: Option<usize>,
 
-    /// How long TARGET may take to accept: 500ms, 30s, 5m, 1h.
+    /// How long TARGET may take to be looked up, and to accept: 500ms, 30s, 5m, 1h.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     connect_timeout: Duration,
 
@@ -83,35 +84,50 @@ impl Forward {
 /// Listens, says where, and forwards until a signal.
 pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
     let entrance = args.access.entrance(args.listen.tls)?;
-    if is_itself(&args.listen.address, &args.target) {
+    let listen = args.listen.clone().look_up(LOOKUP)?;
+    let target = look_up(&args.target, args.connect_timeout)?;
+    if is_itself(&listen.address, &target) {
         let what = "LISTEN and TARGET are the same: it would connect to itself without end";
         return Err(Failure::Usage(what.to_owned()));
     }
     stderr_log::init(args.log);
     let raised = descriptors::raise();
     let limits = args.limits();
-    let demand = Demand { services: 1, clients: limits.max_connections / 2, each: 2 };
+    let demand = Demand {
+        services: 1,
+        listeners: listen.each().len(),
+        clients: limits.max_connections / 2,
+        each: 2,
+    };
     if let (Ok(raised), Some(_)) = (&raised, args.max_connections) {
         demand.check(raised.limit)?;
     }
     let mut reactor = Reactor::new()?;
     reactor.stop_on_signals()?;
     reactor.reload_on_hangup()?;
-    let handler = services::Forward::new(args.target.clone());
+    let handler = services::Forward::new(target);
     let service = reactor.add(handler, limits)?;
-    let address = reactor.bind(&service, entrance.listen(&args.listen)?)?;
+    let address = reactor.bind(&service, entrance.listen(&listen)?)?;
     descriptors::report(&raised, demand);
-    args.access.warn_if_open("forward", &address);
-    let spot = Spot { address, ..args.listen };
-    say_ready(format!("forward listening on {spot}\n"));
+    let mut ready = String::new();
+    for spot in (Spot { address, ..listen }).each() {
+        args.access.warn_if_open("forward", &spot.address);
+        ready.push_str(&format!("forward listening on {spot}\n"));
+    }
+    say_ready(ready);
     run(&mut reactor)
 }
 
 /// Whether who connects to the target comes to the listener.
 fn is_itself(listen: &Address, target: &Address) -> bool {
-    let (Some(listen), Some(target)) = (listen.as_socket(), target.as_socket()) else {
+    if let (Address::Unix(_), _) | (_, Address::Unix(_)) = (listen, target) {
         return listen == target;
-    };
+    }
+    let heard = |target| listen.as_sockets().iter().any(|listen| is_heard(*listen, target));
+    target.as_sockets().iter().any(|target| heard(*target))
+}
+
+fn is_heard(listen: SocketAddr, target: SocketAddr) -> bool {
     // Connecting to the unspecified address leads to this machine's own.
     let reached = match target.ip().to_canonical() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -144,6 +160,7 @@ mod tests {
             ("0.0.0.0:7", "192.0.2.1:7", false),
             ("[::]:7", "127.0.0.1:7", true),
             ("[::]:7", "[::]:7", true),
+            ("unix:/tmp/a", "127.0.0.1:7", false),
             ("unix:/tmp/a", "unix:/tmp/a", true),
             ("unix:/tmp/a", "unix:/tmp/b", false),
         ] {

@@ -1,5 +1,6 @@
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use reactor::{Exit, Reactor};
 
@@ -7,8 +8,11 @@ use super::args::Serve;
 use super::descriptors::Demand;
 use super::failure::Failure;
 use super::service::Place;
-use super::target::Spot;
+use super::target::{Spot, look_up};
 use super::{descriptors, log as stderr_log, roulette};
+
+/// How long the name of a host to listen on may take to be looked up.
+pub(super) const LOOKUP: Duration = Duration::from_secs(10);
 
 /// Listens, says where, and serves until a signal or KILL.
 pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
@@ -16,10 +20,18 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     let targets = args.targets();
     let students = roulette::students(args)?;
     let entrance = args.access.entrance(targets.iter().any(|target| target.tls))?;
+    // Before signals are caught: it may take its time, and Ctrl-C is to end it.
+    let host = look_up(&args.host, LOOKUP)?;
+    let spots = targets.iter().map(|target| target.spot(&host).look_up(LOOKUP));
+    let spots = spots.collect::<Result<Vec<_>, _>>()?;
     stderr_log::init(args.log);
     let raised = descriptors::raise();
-    let clients = limits.max_connections;
-    let demand = Demand { services: targets.len(), clients, each: 1 };
+    let demand = Demand {
+        services: targets.len(),
+        listeners: spots.iter().map(|spot| spot.each().len()).sum(),
+        clients: limits.max_connections,
+        each: 1,
+    };
     if let (Ok(raised), Some(_)) = (&raised, args.max_connections) {
         demand.check(raised.limit)?;
     }
@@ -31,18 +43,19 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     reactor.set_max_total_output(args.max_total_output);
     let mut ready = String::new();
     let mut services = Vec::new();
-    for target in &targets {
-        let spot = target.spot(args.host);
+    for (target, spot) in targets.iter().zip(spots) {
         let listen = entrance.listen(&spot)?;
         let limits = limits.clone();
         let students = &students;
         let mut place = Place { reactor: &mut reactor, listen, args, students, limits };
         let spot = Spot { address: (target.service.listen)(&mut place)?, ..spot };
-        ready.push_str(&format!("{} listening on {spot}\n", target.service.name));
-        services.push((target.service.name, spot));
+        for spot in spot.each() {
+            ready.push_str(&format!("{} listening on {spot}\n", target.service.name));
+            services.push((target.service.name, spot));
+        }
     }
     drop(students);
-    args.announce.start(args.host, &services, &mut reactor)?;
+    args.announce.start(&host, &services, &mut reactor)?;
     // Not sooner: a failure is to be one line, and alone.
     descriptors::report(&raised, demand);
     services.iter().for_each(|(name, at)| args.access.warn_if_open(name, &at.address));

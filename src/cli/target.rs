@@ -1,8 +1,12 @@
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
-use reactor::Address;
+use reactor::{Address, Host};
 
+use super::failure::Failure;
 use super::service::{self, Service};
 
 /// In front of an address to listen on.
@@ -44,10 +48,17 @@ impl Target {
     }
 
     /// Where it is to listen.
-    pub(crate) fn spot(&self, host: IpAddr) -> Spot {
-        let address = match &self.place {
-            Place::Port(port) => Address::Tcp(SocketAddr::new(host, *port)),
-            Place::At(address) => address.clone(),
+    pub(crate) fn spot(&self, host: &Address) -> Spot {
+        let address = match (&self.place, host) {
+            (Place::At(address), _) | (Place::Port(_), address @ Address::Unix(_)) => {
+                address.clone()
+            }
+            (Place::Port(port), Address::Host(host)) => Host::new(host.name(), *port).into(),
+            (Place::Port(port), Address::Tcp(addr)) => {
+                let mut addr = *addr;
+                addr.set_port(*port);
+                Address::Tcp(addr)
+            }
         };
         Spot { tls: self.tls, address }
     }
@@ -60,28 +71,85 @@ pub(crate) struct Spot {
     pub(crate) address: Address,
 }
 
+impl Spot {
+    /// Each address of a host that was looked up is one.
+    pub(crate) fn each(&self) -> Vec<Spot> {
+        match &self.address {
+            Address::Host(host) => {
+                let addresses = host.addresses().iter().copied().map(Address::Tcp);
+                addresses.map(|address| Spot { address, ..*self }).collect()
+            }
+            _ => vec![self.clone()],
+        }
+    }
+
+    /// The same with the host looked up, if it is one.
+    pub(crate) fn look_up(self, within: Duration) -> Result<Spot, Failure> {
+        Ok(Spot { address: look_up(&self.address, within)?, ..self })
+    }
+}
+
 impl fmt::Display for Spot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", if self.tls { TLS } else { "" }, self.address)
     }
 }
 
+/// Reads where to listen without a port.
+pub(crate) fn host(text: &str) -> Result<Address, String> {
+    let address = if text.contains(':') { format!("[{text}]:0") } else { format!("{text}:0") };
+    address.parse().map_err(|_| {
+        "write an IP address or a host, as 127.0.0.1, ::1, fe80::1%eth0 or localhost".to_owned()
+    })
+}
+
 /// Reads where to listen: a bare port is for this machine alone.
 pub(crate) fn listener(text: &str) -> Result<Spot, String> {
-    let (tls, place) = Place::parse_tls(text)?;
+    let (tls, place) = Place::parse_tls(text).map_err(|why| {
+        // As after ssh -L.
+        let colons = text.match_indices(':').map(|(at, _)| (&text[..at], &text[at + 1..]));
+        let both = |(listen, target): &(&str, &str)| {
+            Place::parse_tls(listen).is_ok() && target.contains(':') && server(target).is_ok()
+        };
+        match colons.into_iter().find(both) {
+            Some((listen, target)) => format!("write them as two: {listen} {target}"),
+            None => why,
+        }
+    })?;
     Ok(Spot { tls, address: place.local() })
 }
 
-/// Reads the address of a server to connect to: a bare port is on this machine.
+/// Reads the address of a server to connect to: a bare port is on this machine, and so is a service
+/// of ours.
 pub(crate) fn server(text: &str) -> Result<Address, String> {
     if text.starts_with(TLS) {
         return Err("TLS is for listening only; see openssl s_client -connect".to_owned());
     }
-    let address = Place::parse(text)?.local();
-    match address.as_socket() {
-        Some(addr) if addr.port() == 0 => Err("nobody can be reached at port 0".to_owned()),
+    let address = match service::named(text) {
+        Some(service) => Place::Port(service.port).local(),
+        None => Place::parse(text)?.local(),
+    };
+    let port = match &address {
+        Address::Tcp(addr) => addr.port(),
+        Address::Host(host) => host.port(),
+        Address::Unix(_) => return Ok(address),
+    };
+    match port {
+        0 => Err("nobody can be reached at port 0".to_owned()),
         _ => Ok(address),
     }
+}
+
+/// Looks a host up, before there is a loop that it could hold up.
+pub(crate) fn look_up(address: &Address, within: Duration) -> Result<Address, Failure> {
+    let Address::Host(host) = address else { return Ok(address.clone()) };
+    let (tell, told) = channel();
+    let wanted = address.clone();
+    // It cannot be stopped, and ends by itself or with the program.
+    thread::spawn(move || tell.send(wanted.resolve()));
+    let silent =
+        |_| Failure::Runtime(format!("cannot look up {host}: no answer within {within:?}"));
+    Ok(told.recv_timeout(within).map_err(silent)??)
 }
 
 impl Place {
@@ -109,20 +177,20 @@ impl Place {
             let port = text.parse().map(Place::Port);
             return port.map_err(|_| "the port must be a number from 0 to 65535".to_owned());
         }
-        if !text.contains(':') {
-            return Err(format!(
-                "bad address {text:?}: write PORT, HOST:PORT, [IPV6]:PORT or unix:PATH"
-            ));
+        match text.parse() {
+            Err(_) if text.is_empty() => {
+                Err("the address is missing: write PORT, HOST:PORT or unix:PATH".to_owned())
+            }
+            // The value itself is named by whoever asks.
+            Err(reactor::Error::Address { why, .. }) => Err(why),
+            outcome => outcome.map(Place::At).map_err(|error: reactor::Error| error.to_string()),
         }
-        text.parse().map(Place::At).map_err(|error: reactor::Error| error.to_string())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     #[test]
     fn every_form_of_an_address() {
@@ -142,21 +210,63 @@ mod tests {
         ] {
             let target = Target::parse(text).unwrap();
             assert_eq!(target.service.name, name, "{text}");
-            assert_eq!(target.spot(HOST).to_string(), address, "{text}");
+            let host = host("127.0.0.1").unwrap();
+            assert_eq!(target.spot(&host).to_string(), address, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_port_goes_to_the_host() {
+        let echo = Target::parse("echo").unwrap();
+        for (text, address) in [
+            ("::", "[::]:2323"),
+            ("localhost", "localhost:2323"),
+            ("fe80::1%2", "[fe80::1%2]:2323"),
+            ("fe80::1%eth0", "[fe80::1%eth0]:2323"),
+        ] {
+            assert_eq!(echo.spot(&host(text).unwrap()).to_string(), address);
+        }
+        for text in ["", "fe80::1", "127.0.0.1:80", "http://a", "unix:/a", "80"] {
+            assert!(host(text).unwrap_err().contains("127.0.0.1, ::1"), "{text}");
         }
     }
 
     #[test]
     fn addresses_without_a_service() {
-        for (text, address) in
-            [("2323", "127.0.0.1:2323"), ("[::1]:80", "[::1]:80"), ("unix:/tmp/a", "unix:/tmp/a")]
-        {
+        for (text, address) in [
+            ("2323", "127.0.0.1:2323"),
+            ("[::1]:80", "[::1]:80"),
+            ("unix:/tmp/a", "unix:/tmp/a"),
+            ("localhost:80", "localhost:80"),
+            ("presence", "127.0.0.1:9907"),
+        ] {
             assert_eq!(server(text).unwrap().to_string(), address);
         }
-        for text in ["0", "127.0.0.1:0", "tls:127.0.0.1:1", "host", "unix:", "65536"] {
+        for text in ["0", "127.0.0.1:0", "a:0", "tls:127.0.0.1:1", "host", "unix:", "65536"] {
             assert!(server(text).is_err(), "{text}");
         }
         assert_eq!(listener("0").unwrap().to_string(), "127.0.0.1:0");
+    }
+
+    #[test]
+    fn the_habits_of_other_programs() {
+        let said = |text: &str| listener(text).unwrap_err();
+        assert_eq!(said("4207:127.0.0.1:9907"), "write them as two: 4207 127.0.0.1:9907");
+        assert_eq!(said("4207:[::1]:9907"), "write them as two: 4207 [::1]:9907");
+        assert_eq!(said("127.0.0.1:7:a.org:9"), "write them as two: 127.0.0.1:7 a.org:9");
+        assert_eq!(server("127.0.0.1").unwrap_err(), "the port is missing: write 127.0.0.1:PORT");
+        assert_eq!(server("tcp://[::1]:9/").unwrap_err(), "it is no URL: write [::1]:9");
+    }
+
+    #[test]
+    fn a_host_is_looked_up_within_its_time() {
+        let look_up = |text: &str| look_up(&server(text).unwrap(), Duration::from_secs(30));
+        let found = look_up("localhost:7").unwrap();
+        assert!(!found.as_sockets().is_empty() && found.to_string() == "localhost:7");
+        assert_eq!(look_up("7").unwrap().to_string(), "127.0.0.1:7");
+        let spot = Spot { tls: false, address: found.clone() };
+        let each: Vec<_> = spot.each().into_iter().map(|spot| spot.address.as_socket()).collect();
+        assert_eq!(each, found.as_sockets().iter().copied().map(Some).collect::<Vec<_>>());
     }
 
     #[test]
@@ -165,11 +275,11 @@ mod tests {
             ("", "unknown service \"\": the services are echo, time, presence"),
             ("Echo", "unknown service"),
             ("2323", "unknown service"),
-            ("echo=", "bad address \"\": write PORT"),
-            ("echo=localhost", "write PORT, HOST:PORT"),
-            ("echo=/tmp/socket", "unix:PATH"),
+            ("echo=", "the address is missing: write PORT"),
+            ("echo=localhost", "write localhost:PORT"),
+            ("echo=/tmp/socket", "unix:/tmp/socket"),
             ("echo=65536", "from 0 to 65535"),
-            ("echo=-1", "write PORT"),
+            ("echo=-1", "write HOST:PORT"),
             ("echo=localhost:x", "from 0 to 65535"),
             ("echo=unix:", "path"),
         ] {

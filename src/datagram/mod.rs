@@ -24,11 +24,12 @@ use crate::{Address, Error, Reactor, Service, ToAddress};
 impl<'h> Reactor<'h> {
     /// Serves a protocol of datagrams (UDP) at an address, with the default [`DatagramOptions`].
     /// Port 0 asks for a free port; a multicast address is joined. The service that it gives
-    /// knows its address and posts to the handler; it neither listens nor dials.
+    /// knows its address and posts to the handler; it neither listens nor dials. Of a
+    /// [host](crate::Host) it is the first address that can be had.
     ///
     /// # Errors
-    /// [`Error::Address`], [`Error::Listen`] (with the remedy), [`Error::TooManyServices`],
-    /// [`Error::ShuttingDown`]. The reactor goes on as if it had not been asked.
+    /// [`Error::Address`], [`Error::Lookup`], [`Error::Listen`] (with the remedy),
+    /// [`Error::TooManyServices`], [`Error::ShuttingDown`]. The reactor goes on as if it had not been asked.
     pub fn datagrams<H>(
         &mut self,
         address: impl ToAddress,
@@ -53,14 +54,20 @@ impl<'h> Reactor<'h> {
     where
         H: DatagramHandler + 'h,
     {
-        let address = address.to_address()?;
+        let address = address.to_address()?.resolve()?;
         let index = self.vacancy()?;
-        let wanted = address.as_socket().ok_or_else(|| Error::Address {
+        let mut bound = Err(Error::Address {
             text: address.to_string(),
             why: "datagrams go between IP addresses: write HOST:PORT".to_owned(),
-        })?;
-        options.check(wanted)?;
-        let (socket, local) = Socket::bind(wanted, &options)?;
+        });
+        for wanted in address.as_sockets() {
+            options.check(*wanted)?;
+            bound = Socket::bind(*wanted, &options);
+            if bound.is_ok() {
+                break;
+            }
+        }
+        let (socket, local) = bound?;
         let mut endpoint = Endpoint::new(index, short_name::<H>(), socket, local, options);
         endpoint.register(&self.core).map_err(|error| Error::listen(&address, error))?;
         let (mailbox, handle) = Mailbox::new(&self.core.shared);

@@ -39,7 +39,8 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// Forwards every client to this address.
+    /// Forwards every client to this address. The name of a host is looked up for each of them,
+    /// unless it [was](Address::resolve) already.
     pub fn new(target: Address) -> Forward {
         Forward { target, clients: 0, gone: false, full: None }
     }

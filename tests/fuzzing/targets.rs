@@ -80,25 +80,13 @@ pub fn service<M: Model>(data: &[u8]) {
     }
 }
 
-/// Whether to read it would ask the system for the address of a host.
-fn names_a_host(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else { return false };
-    let settled = text.starts_with("unix:")
-        || port.parse::<u16>().is_err()
-        || host.is_empty()
-        || host.contains(':');
-    !settled && text.parse::<std::net::SocketAddr>().is_err()
-}
-
 /// A text is an address or networks and comes back as such, or is told in one line why not.
 pub fn address(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let told = |error: reactor::Error| assert!(!error.to_string().contains('\n'), "{error}");
-    if !names_a_host(text) {
-        match text.parse::<Address>() {
-            Ok(address) => assert_eq!(address.to_string().parse::<Address>().unwrap(), address),
-            Err(error) => told(error),
-        }
+    match text.parse::<Address>() {
+        Ok(address) => assert_eq!(address.to_string().parse::<Address>().unwrap(), address),
+        Err(error) => told(error),
     }
     match text.parse::<Networks>() {
         Ok(networks) => {
@@ -201,10 +189,6 @@ pub fn options(data: &[u8]) {
             word.push_str(&String::from_utf8_lossy(&choices.text(length)));
         }
         words.push(word);
-    }
-    let values = words.iter().flat_map(|word| word.split('=').chain([word.as_str()]));
-    if values.into_iter().any(names_a_host) {
-        return;
     }
     let outcome = match Args::try_parse_from(&words) {
         Ok(Args { command: Some(Command::Serve(args)) }) => args.limits().map(|limits| {

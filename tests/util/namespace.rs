@@ -11,10 +11,20 @@ use crate::util::skip;
 const INSIDE: &str = "REACTOR_TEST_IN_NAMESPACE";
 /// How long that may take, in seconds.
 const PATIENCE: &str = "300";
-/// Root of a network and of a process tree of its own; whatever that test leaves behind, also when
-/// it is killed itself, ends with it.
-const UNSHARE: [&str; 7] =
-    ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child"];
+/// Root of a network, of mounts and of a process tree of its own; whatever that test leaves behind,
+/// also when it is killed itself, ends with it.
+const UNSHARE: [&str; 8] =
+    ["unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child"];
+
+/// Makes these lines the hosts that the system knows, for [`inside`].
+pub fn hosts(lines: &[&str]) -> String {
+    let lines = lines.join("\\n");
+    format!(
+        "mount -t tmpfs none /mnt && printf '{lines}\\n' >/mnt/hosts && \
+         printf 'nameserver 127.0.0.53\\noptions timeout:30\\n' >/mnt/resolv.conf && \
+         mount --bind /mnt/hosts /etc/hosts && mount --bind /mnt/resolv.conf /etc/resolv.conf"
+    )
+}
 
 /// Runs the rest of this test in a fresh network namespace, in which there is loopback and
 /// nothing else: starts this very program once more in there, for this test alone. Says whether

@@ -45,6 +45,7 @@ use self::stage::Stage;
 use self::talk::Talk;
 use super::descriptors;
 use super::failure::Failure;
+use super::target::look_up;
 
 /// The goodbyes have been said by then; what is still open is of no interest.
 const SHUTDOWN: Duration = Duration::from_secs(1);
@@ -70,7 +71,9 @@ pub(crate) fn load(args: &Load) -> Result<ExitCode, Failure> {
         let file = OpenOptions::new().append(true).create(true).open(path);
         file.map_err(|error| svg_failure(path, &error))?;
     }
-    let crew = Crew::new(args.clone());
+    let mut plan = args.clone();
+    plan.target = look_up(&args.target, args.limits().connect_timeout)?;
+    let crew = Crew::new(plan);
     match args.mode {
         Mode::Echo | Mode::Pipeline | Mode::Idle | Mode::Churn => {
             let part = Talk::new(&crew);

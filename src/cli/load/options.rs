@@ -25,7 +25,8 @@ use crate::cli::target;
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = RESULT)]
 pub(crate) struct Load {
-    /// The server: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH.
+    /// The server: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; or the name of a
+    /// service of ours, at its default port on 127.0.0.1.
     #[arg(value_name = "ADDR", value_parser = target::server)]
     pub(crate) target: Address,
 
@@ -309,7 +310,7 @@ mod tests {
             (&["1", "--clients", "0"], "above 0"),
             (&["1", "--ramp", "0/s"], "above 0"),
             (&["1", "--mode", "loud"], "possible values"),
-            (&["localhost"], "HOST:PORT"),
+            (&["localhost"], "write localhost:PORT"),
             (&["0"], "port 0"),
             (&[], "ADDR"),
         ] {

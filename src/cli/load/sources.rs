@@ -1,5 +1,5 @@
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use reactor::Address;
 
@@ -32,10 +32,8 @@ impl Sources {
     }
 
     fn with_ports(target: &Address, clients: u32, ports: u32) -> Sources {
-        let loopback = matches!(
-            target.as_socket().map(|addr| addr.ip()),
-            Some(IpAddr::V4(ip)) if ip.is_loopback()
-        );
+        let loopback = |addr: &SocketAddr| addr.is_ipv4() && addr.ip().is_loopback();
+        let loopback = target.as_sockets().iter().any(loopback);
         let all = if loopback { MOST } else { 1 };
         // Others use ports too.
         let window = clients.div_ceil((ports - ports / 8).max(1)).min(u32::from(all)) as u8;

@@ -1,0 +1,169 @@
+//! Connecting to a host by its name: looking it up on a thread, then its addresses in turn, under
+//! one connection that is not open yet (RFC 8305).
+
+use std::io::{self, ErrorKind, PipeReader};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::thread;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+
+use crate::id::Token;
+use crate::net::Stream;
+use crate::timer::{Nanos, nanos};
+use crate::{Address, Error, Host};
+
+/// How long the others wait for one that neither answers nor fails; what RFC 8305 recommends.
+const NEXT_AFTER: Duration = Duration::from_millis(250);
+
+/// A stream that is not there yet. The first attempt that connects takes its place.
+pub(crate) struct Dialling {
+    host: Host,
+    source: Option<IpAddr>,
+    /// Where everything is watched, under the connection's own token.
+    watch: Option<(Rc<Registry>, Token)>,
+    lookup: Option<Lookup>,
+    /// How many addresses have been tried.
+    tried: usize,
+    /// Those under way.
+    attempts: Vec<(SocketAddr, Stream)>,
+    /// When the next address is tried even if none fails before.
+    next: Nanos,
+    /// Why it will not be had if none is left to try.
+    error: Option<io::Error>,
+}
+
+impl Dialling {
+    /// Begins with the first [`advance`](Self::advance).
+    pub(crate) fn new(host: &Host, source: Option<IpAddr>) -> Dialling {
+        Dialling {
+            host: host.clone(),
+            source,
+            watch: None,
+            lookup: None,
+            tried: 0,
+            attempts: Vec::new(),
+            next: 0,
+            error: None,
+        }
+    }
+
+    pub(crate) fn register(&mut self, registry: &Rc<Registry>, token: Token) {
+        self.watch = Some((Rc::clone(registry), token));
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// When it must be advanced without an event; none if never.
+    pub(crate) fn due(&self) -> Option<Nanos> {
+        (self.tried < self.host.addresses().len()).then_some(self.next)
+    }
+
+    /// Moves it on: the connection once it is there, none while that may still come.
+    pub(crate) fn advance(&mut self, now: Nanos) -> io::Result<Option<(SocketAddr, Stream)>> {
+        if !self.host.is_known() && !self.look_up()? {
+            return Ok(None);
+        }
+        let mut failed = self.attempts.is_empty();
+        let mut number = 0;
+        while let Some((_, stream)) = self.attempts.get_mut(number) {
+            match stream.connected() {
+                Ok(true) => return Ok(Some(self.attempts.swap_remove(number))),
+                Ok(false) => number += 1,
+                Err(error) => {
+                    self.attempts.remove(number);
+                    self.note(error);
+                    failed = true;
+                }
+            }
+        }
+        while (failed || self.next <= now) && self.tried < self.host.addresses().len() {
+            let addr = self.host.addresses()[self.tried];
+            self.tried += 1;
+            match self.attempt(addr) {
+                Ok(stream) => {
+                    self.attempts.push((addr, stream));
+                    self.next = now.saturating_add(nanos(NEXT_AFTER));
+                    failed = false;
+                }
+                Err(error) => self.note(error),
+            }
+        }
+        match self.attempts.is_empty() {
+            true => Err(self.error.take().unwrap_or(ErrorKind::NotFound.into())),
+            false => Ok(None),
+        }
+    }
+
+    fn attempt(&self, addr: SocketAddr) -> io::Result<Stream> {
+        if self.source.is_some_and(|source| source.is_ipv4() != addr.is_ipv4()) {
+            return Err(ErrorKind::AddrNotAvailable.into());
+        }
+        let mut stream = Stream::connect(self.source, &Address::Tcp(addr))?;
+        if let Some((registry, token)) = &self.watch {
+            stream.register(registry, *token)?;
+        }
+        Ok(stream)
+    }
+
+    /// What one that can be reached says counts for more than that others cannot.
+    fn note(&mut self, error: io::Error) {
+        use ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkUnreachable};
+        let unreachable = |error: &io::Error| {
+            matches!(error.kind(), AddrNotAvailable | HostUnreachable | NetworkUnreachable)
+        };
+        if self.error.as_ref().is_none_or(unreachable) {
+            self.error = Some(error);
+        }
+    }
+
+    /// Says whether the host's addresses are known now.
+    fn look_up(&mut self) -> io::Result<bool> {
+        let Some(lookup) = &self.lookup else {
+            self.lookup = Some(Lookup::start(&self.host, self.watch.as_ref())?);
+            return Ok(false);
+        };
+        match lookup.answer.try_recv() {
+            Ok(Ok(host)) => self.host = host,
+            Ok(Err(error)) => {
+                log::info!("{error}");
+                return Err(ErrorKind::NotFound.into());
+            }
+            Err(TryRecvError::Empty) => return Ok(false),
+            Err(TryRecvError::Disconnected) => return Err(ErrorKind::NotFound.into()),
+        }
+        self.lookup = None;
+        Ok(true)
+    }
+}
+
+/// The system's resolver at work on a thread, which ends with its answer, wanted or not.
+struct Lookup {
+    answer: Receiver<Result<Host, Error>>,
+    /// At its end once there is an answer.
+    _bell: PipeReader,
+}
+
+impl Lookup {
+    fn start(host: &Host, watch: Option<&(Rc<Registry>, Token)>) -> io::Result<Lookup> {
+        let (bell, ringer) = io::pipe()?;
+        if let Some((registry, token)) = watch {
+            let token = (*token).into();
+            registry.register(&mut SourceFd(&bell.as_raw_fd()), token, Interest::READABLE)?;
+        }
+        let (tell, answer) = channel();
+        let host = host.clone();
+        thread::Builder::new().name("lookup".to_owned()).spawn(move || {
+            // Nobody may want to know any more.
+            let _ = tell.send(host.resolve());
+            drop(ringer);
+        })?;
+        Ok(Lookup { answer, _bell: bell })
+    }
+}
