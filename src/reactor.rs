@@ -13,7 +13,7 @@ use crate::handle::{Mailbox, Shared};
 use crate::id::{MOST_SERVICES, Token};
 use crate::input::Scratch;
 use crate::pool::Pool;
-use crate::serve::Serve;
+use crate::serve::{Look, Serve, look_at_all};
 use crate::server::Server;
 #[cfg(feature = "signals")]
 use crate::signals::{Caught, Signals};
@@ -25,6 +25,8 @@ use crate::{
 /// Events fetched in one wait to begin with; a wait that fills the buffer doubles it.
 const EVENTS: usize = 1024;
 const MOST_EVENTS: usize = 64 * 1024;
+/// The waker and the signals.
+const OWN_SOURCES: usize = 2;
 
 /// The loop: one thread, one selector, any number of services.
 ///
@@ -240,7 +242,6 @@ impl<'h> Reactor<'h> {
         }
         self.wait(timeout)?;
         let began = self.core.clock;
-        self.dispatch();
         if self.exit().is_some() {
             // A second signal: nobody is to be let in or called any more.
             return Ok(());
@@ -299,20 +300,43 @@ impl<'h> Reactor<'h> {
 
     // ---- The steps of a turn ----
 
-    /// Waits for events. A signal that interrupts it does not lengthen the wait.
+    /// Waits for events and tells the services. Where a deadline has come, all that happened
+    /// before is fetched too: time may have passed unnoticed since the wait gave what it had room
+    /// for, and nobody is to be judged by what we have not looked at.
     fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        self.sleep(timeout)?;
+        self.dispatch();
+        if self.deadline().is_none_or(|when| when > self.core.now) {
+            return Ok(());
+        }
+        let sources = self.services.iter().map(|service| service.sources()).sum::<usize>();
+        look_at_all(OWN_SOURCES + sources, || {
+            while !self.poll(Some(Duration::ZERO))? {}
+            Ok(self.dispatch())
+        })
+    }
+
+    /// Waits for events. A signal that interrupts it does not lengthen the wait.
+    fn sleep(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
         self.core.tick();
         let until = timeout.map(|timeout| self.core.after(timeout));
         loop {
             let next = [until, self.next_moment()].into_iter().flatten().min();
             let left = next.map(|when| Duration::from_nanos(when.saturating_sub(self.core.now)));
-            let outcome = self.poll.poll(&mut self.events, left);
+            let done = self.poll(left)?;
             self.core.tick();
-            match outcome {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::io("the selector failed")(error)),
+            if done {
+                return Ok(());
             }
+        }
+    }
+
+    /// Fetches events. False, and there are none, when a signal interrupted it.
+    fn poll(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+            Err(error) => Err(Error::io("the selector failed")(error)),
         }
     }
 
@@ -322,6 +346,11 @@ impl<'h> Reactor<'h> {
         if stop || self.full || self.services.iter().any(|service| service.is_busy(&self.core)) {
             return Some(self.core.now);
         }
+        self.deadline()
+    }
+
+    /// The earliest timer or deadline.
+    fn deadline(&self) -> Option<Nanos> {
         let drained = match self.phase {
             Phase::Draining(deadline) => Some(deadline),
             Phase::Running | Phase::Done(_) => None,
@@ -330,7 +359,7 @@ impl<'h> Reactor<'h> {
     }
 
     /// Tells every service what the selector said; work is done later, in turn.
-    fn dispatch(&mut self) {
+    fn dispatch(&mut self) -> Look {
         let mut count = 0;
         #[cfg(feature = "signals")]
         let mut caught = Caught::default();
@@ -357,6 +386,7 @@ impl<'h> Reactor<'h> {
             // Quiet connections must not wait for the busy ones to leave room.
             self.events = Events::with_capacity(count * 2);
         }
+        Look { events: count, full: self.full }
     }
 
     /// Ends those that are over and flushes, in this order, so that what handlers say of the
@@ -447,17 +477,48 @@ pub(crate) fn short_name<H>() -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::net::TcpStream;
+
     use super::*;
+    use crate::Callbacks;
+
+    /// Away for longer than the timeouts, as after SIGSTOP, while more have sent than one wait
+    /// tells of.
+    #[test]
+    fn nobody_is_judged_before_all_events_from_before_are_fetched() {
+        let away = Duration::from_millis(100);
+        for (limits, sent) in [
+            (Limits { idle_timeout: Some(away), ..Limits::default() }, &b"hello\n"[..]),
+            (Limits { line_timeout: Some(away), ..Limits::default() }, b"lo\n"),
+        ] {
+            let mut reactor = Reactor::new().unwrap();
+            let service = reactor.listen_with("127.0.0.1:0", Callbacks::new(), limits).unwrap();
+            let addr = service.address().and_then(Address::as_socket).unwrap();
+            let mut clients: Vec<_> = (0..20).map(|_| TcpStream::connect(addr).unwrap()).collect();
+            clients.iter_mut().for_each(|client| client.write_all(b"hel").unwrap());
+            while reactor.counters().bytes_in < 20 * 3 {
+                reactor.turn(None).unwrap();
+            }
+            reactor.events = Events::with_capacity(4);
+            clients.iter_mut().rev().for_each(|client| client.write_all(sent).unwrap());
+            std::thread::sleep(2 * away);
+            while reactor.counters().bytes_in < (20 * (3 + sent.len())) as u64 {
+                reactor.turn(Some(Duration::ZERO)).unwrap();
+                assert_eq!(reactor.counters().closed_in_all(), 0);
+            }
+            assert_eq!(reactor.counters().lines_in, 20);
+        }
+    }
 
     #[test]
     fn a_wait_that_fills_the_event_buffer_doubles_it() {
         let mut reactor = Reactor::new().unwrap();
         // Small, so that a test needs few sockets.
         reactor.events = Events::with_capacity(4);
-        let service = reactor.listen("127.0.0.1:0", crate::Callbacks::new()).unwrap();
+        let service = reactor.listen("127.0.0.1:0", Callbacks::new()).unwrap();
         let addr = service.address().and_then(Address::as_socket).unwrap();
-        let clients: Vec<_> =
-            (0..20).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect();
+        let clients: Vec<_> = (0..20).map(|_| TcpStream::connect(addr).unwrap()).collect();
         while reactor.counters().accepted < 20 {
             reactor.turn(None).unwrap();
         }

@@ -45,6 +45,30 @@ impl From<&mio::event::Event> for Readiness {
     }
 }
 
+/// What one look at the selector gave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    pub(crate) events: usize,
+    /// It gave as many as it has room for: there may be more.
+    pub(crate) full: bool,
+}
+
+/// Looks until a look finds less than it has room for, or as much as there are sources: those that
+/// become ready meanwhile wait behind the others, so that all that was ready before is known then.
+pub(crate) fn look_at_all<E>(
+    sources: usize,
+    mut look: impl FnMut() -> Result<Look, E>,
+) -> Result<(), E> {
+    let mut events = 0;
+    loop {
+        let found = look()?;
+        events += found.events;
+        if !found.full || events >= sources {
+            return Ok(());
+        }
+    }
+}
+
 /// A service of whatever handler, as the reactor sees it.
 pub(crate) trait Serve {
     fn listen(&mut self, listen: Listen, core: &mut Core) -> Result<Address, Error>;
@@ -55,6 +79,8 @@ pub(crate) trait Serve {
         output: BorrowedFd<'_>,
         core: &mut Core,
     ) -> Result<ConnId, Error>;
+    /// How many descriptors the selector watches for it, at the most.
+    fn sources(&self) -> usize;
     /// Notes an event; nothing is done about it yet.
     fn ready(&mut self, token: Token, what: Readiness);
     /// Accepts, reads, frames, handles, fires timers, takes messages, each within its budget.
@@ -105,6 +131,11 @@ impl<H: Handler> Serve for Server<H> {
         core: &mut Core,
     ) -> Result<ConnId, Error> {
         self.pool.adopt(input, output, H::Session::default(), core)
+    }
+
+    fn sources(&self) -> usize {
+        // A connection may be made of two.
+        self.listeners.len() + 2 * self.pool.connections.len()
     }
 
     fn ready(&mut self, token: Token, what: Readiness) {

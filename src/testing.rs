@@ -31,8 +31,10 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::io::ErrorKind;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,7 +50,7 @@ pub use crate::pipe::Fault;
 use crate::pipe::{Pipe, SharedWire, Wire};
 use crate::pool::Pool;
 use crate::reactor::short_name;
-use crate::serve::{Readiness, Serve};
+use crate::serve::{Look, Readiness, Serve, look_at_all};
 use crate::server::Server;
 use crate::{Address, CloseReason, ConnId, Counters, Handler, Limits};
 
@@ -72,6 +74,10 @@ pub struct Harness<H: Handler> {
     dialled: Rc<RefCell<Vec<(Address, SharedWire)>>>,
     adopted: Rc<RefCell<Vec<SharedWire>>>,
     handle: Handle<H::Message>,
+    /// Events that one look at the selector has room for.
+    room: usize,
+    /// Whose event the last look gave last, where that filled it.
+    looked_at: Option<ConnId>,
     /// The loop does not run by itself.
     by_hand: bool,
     /// Hooks may panic.
@@ -119,9 +125,19 @@ impl<H: Handler> Harness<H> {
         let pool = Pool::new(0, short_name::<H>(), limits);
         let server = Server::new(handler, pool, mailbox);
         let (scratch, clients) = (Scratch::default(), BTreeMap::new());
-        let (by_hand, panics) = (false, false);
-        let mut harness =
-            Harness { server, core, scratch, clients, dialled, adopted, handle, by_hand, panics };
+        let mut harness = Harness {
+            server,
+            core,
+            scratch,
+            clients,
+            dialled,
+            adopted,
+            handle,
+            room: usize::MAX,
+            looked_at: None,
+            by_hand: false,
+            panics: false,
+        };
         let address = Address::Tcp(([127, 0, 0, 1], 0).into());
         harness.server.call_service(&mut harness.core, |handler, cx| {
             handler.on_listening(cx, &address);
@@ -135,6 +151,17 @@ impl<H: Handler> Harness<H> {
     /// as it does in life.
     pub fn by_hand(mut self) -> Self {
         self.by_hand = true;
+        self
+    }
+
+    /// From now on one look at the selector gives so many events at most, as where thousands are
+    /// ready at once; the others wait for the next look.
+    ///
+    /// # Panics
+    /// If that is none.
+    pub fn with_events_per_look(mut self, most: usize) -> Self {
+        assert!(most > 0, "a selector without room gives no event at all");
+        self.room = most;
         self
     }
 
@@ -155,7 +182,15 @@ impl<H: Handler> Harness<H> {
             self.server.shut_down(&mut self.core);
         }
         let due = self.server.next_deadline().is_some_and(|next| next <= self.core.now);
-        if !self.edges() && !due && !self.server.is_busy(&self.core) {
+        let mut events = self.look().events;
+        if due {
+            let Ok(()) = look_at_all(self.server.sources(), || {
+                let look = self.look();
+                events += look.events;
+                Ok::<_, Infallible>(look)
+            });
+        }
+        if events == 0 && !due && !self.server.is_busy(&self.core) {
             return false;
         }
         // Time that the test itself took is not the handler's.
@@ -445,13 +480,15 @@ impl<H: Handler> Harness<H> {
         panic!("the handler keeps the loop busy for ever");
     }
 
-    /// Delivers the edges that the pipes have raised, as the selector would.
-    fn edges(&mut self) -> bool {
-        let mut any = false;
-        for (id, peer) in &self.clients {
+    /// Delivers the edges that the pipes have raised, as the selector would: as many as it has
+    /// room for, whoever was given one last behind the others.
+    fn look(&mut self) -> Look {
+        let behind = (self.looked_at.map_or(Unbounded, Excluded), Unbounded);
+        let round = self.clients.range(behind).chain(&self.clients);
+        let (mut events, mut last) = (0, None);
+        for (id, peer) in round {
             let mut wire = peer.wire.borrow_mut();
             if wire.readable || wire.writable {
-                any = true;
                 let what = Readiness {
                     readable: std::mem::take(&mut wire.readable),
                     writable: std::mem::take(&mut wire.writable),
@@ -460,9 +497,15 @@ impl<H: Handler> Harness<H> {
                 };
                 drop(wire);
                 self.server.ready(Token::connection(0, *id), what);
+                events += 1;
+                if events == self.room {
+                    last = Some(*id);
+                    break;
+                }
             }
         }
-        any
+        self.looked_at = last;
+        Look { events, full: events == self.room }
     }
 
     fn reap(&mut self) {

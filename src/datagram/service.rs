@@ -99,6 +99,10 @@ impl<H: DatagramHandler> Serve for Datagrams<H> {
         Err(Error::Datagrams)
     }
 
+    fn sources(&self) -> usize {
+        1
+    }
+
     fn ready(&mut self, _token: Token, what: Readiness) {
         // An error is told by the next call, whichever that is.
         self.endpoint

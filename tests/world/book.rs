@@ -105,18 +105,29 @@ impl Book {
         self.records.insert(id, Record { stage: Stage::Dialled, moved, ..Record::new() });
     }
 
-    pub fn fed(&mut self, id: ConnId, bytes: &[u8]) {
+    /// The loop has it open, or not any more.
+    pub fn fed(&mut self, id: ConnId, bytes: &[u8], open: bool) {
         if let Some(record) = self.records.get_mut(&id) {
             if record.input.rest().is_empty() {
                 record.begun = self.clock;
             }
             record.input.extend(bytes);
+            if open && !record.disturbed && record.due.rest().is_empty() {
+                record.fresh.extend(bytes);
+            }
         }
     }
 
     pub fn ended(&mut self, id: ConnId) {
         if let Some(record) = self.records.get_mut(&id) {
             record.ended = true;
+        }
+    }
+
+    /// Its reads and writes may fail for a while.
+    pub fn disturbed(&mut self, id: ConnId) {
+        if let Some(record) = self.records.get_mut(&id) {
+            (record.disturbed, record.fresh) = (true, Vec::new());
         }
     }
 
@@ -444,6 +455,9 @@ impl Book {
         }
         let mut owed = BTreeMap::new();
         for (id, record) in &mut self.records {
+            if matches!(record.stage, Stage::Dialled | Stage::Open) {
+                record.fresh.clear();
+            }
             match record.is_owed_too_much(self.clock, &self.limits) {
                 // What is said of those that the flush ended leaves with the next turn.
                 Some(what) if record.over == 2 => _ = owed.insert(*id, what),

@@ -100,6 +100,7 @@ impl<M: Model> World<M> {
         let mut watched = Watched::new(service, model, &limits);
         watched.book.budget = budget;
         let mut server = Harness::with_limits(watched, limits).by_hand().catching_panics();
+        server = server.with_events_per_look(choices.one_of(&[usize::MAX, 3, 1]));
         server.set_max_total_output(budget);
         World { server, choices, peers: Vec::new(), crowd, longest, connections: 0, posted: 0 }
     }
