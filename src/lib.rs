@@ -154,7 +154,7 @@ pub use counters::Counters;
 pub use datagram::{DatagramContext, DatagramHandler, DatagramOptions};
 pub use error::Error;
 pub use exit::Exit;
-pub use handle::{Handle, Service};
+pub use handle::{Handle, Service, TryPostError};
 pub use handler::{Farewell, Handler};
 pub use id::ConnId;
 pub use limits::{Limits, Rate};

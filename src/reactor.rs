@@ -60,6 +60,8 @@ pub struct Reactor<'h> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
+    /// Nobody else may come, and what was posted before the shutdown is handled before it.
+    Stopping(Nanos),
     /// Everybody is being closed; what is not gone by then is cut.
     Draining(Nanos),
     Done(Exit),
@@ -263,22 +265,23 @@ impl<'h> Reactor<'h> {
         self.next_moment().map(|when| self.core.instant(when))
     }
 
-    /// Begins a graceful shutdown: no newcomers, `on_shutdown`, everybody closed, and half a
-    /// second for those who do not close their side too. It takes turns to complete;
+    /// Begins a graceful shutdown: no newcomers, `on_shutdown` once the messages posted before are
+    /// handled, everybody closed, and half a second for those who do not close their side too. It takes turns to complete;
     /// [`exit`](Self::exit) says when it has.
     pub fn stop(&mut self) {
-        self.core.stop = true;
+        self.core.stop();
     }
 
     /// How it ended; none while there is something left to do.
     pub fn exit(&self) -> Option<Exit> {
         match self.phase {
             Phase::Done(exit) => Some(exit),
-            Phase::Running | Phase::Draining(_) => None,
+            Phase::Running | Phase::Stopping(_) | Phase::Draining(_) => None,
         }
     }
 
-    /// How long a graceful shutdown may take; whoever has not got its output by then is cut off.
+    /// How long a graceful shutdown may take; whoever has not got its output by then is cut off,
+    /// and messages that are not handled by then are lost.
     /// Default 10 s.
     pub fn set_shutdown_timeout(&mut self, timeout: Duration) {
         self.shutdown_timeout = timeout;
@@ -341,8 +344,7 @@ impl<'h> Reactor<'h> {
     }
 
     fn next_moment(&self) -> Option<Nanos> {
-        let asked = self.core.stop || self.core.shared.stop_asked();
-        let stop = asked && self.phase == Phase::Running;
+        let stop = self.phase == Phase::Running && self.core.is_ending();
         if stop || self.full || self.services.iter().any(|service| service.is_busy(&self.core)) {
             return Some(self.core.now);
         }
@@ -352,7 +354,7 @@ impl<'h> Reactor<'h> {
     /// The earliest timer or deadline.
     fn deadline(&self) -> Option<Nanos> {
         let drained = match self.phase {
-            Phase::Draining(deadline) => Some(deadline),
+            Phase::Stopping(deadline) | Phase::Draining(deadline) => Some(deadline),
             Phase::Running | Phase::Done(_) => None,
         };
         self.services.iter().filter_map(|service| service.next_deadline()).chain(drained).min()
@@ -406,15 +408,19 @@ impl<'h> Reactor<'h> {
 
     /// Begins a shutdown that was asked for, and moves it on.
     fn advance(&mut self) {
-        if self.phase == Phase::Running && (self.core.stop || self.core.shared.stop_asked()) {
+        if self.phase == Phase::Running && self.core.is_ending() {
             log::debug!("shutting down");
             // A long turn must not use up the time that the shutdown has.
             self.core.tick();
             self.core.stopping = true;
-            self.phase = Phase::Draining(self.core.after(self.shutdown_timeout));
-            for service in &mut self.services {
-                service.shut_down(&mut self.core);
-            }
+            self.phase = Phase::Stopping(self.core.after(self.shutdown_timeout));
+            self.services.iter_mut().for_each(|service| service.stop_listening());
+        }
+        if let Phase::Stopping(deadline) = self.phase
+            && (deadline <= self.core.now || !self.services.iter().any(|one| one.holds_up()))
+        {
+            self.phase = Phase::Draining(deadline);
+            self.services.iter_mut().for_each(|service| service.shut_down(&mut self.core));
         }
         if let Phase::Draining(deadline) = self.phase {
             if self.services.iter().all(|service| service.is_empty()) {
@@ -438,6 +444,11 @@ impl<'h> Reactor<'h> {
     fn done(&mut self, exit: Exit) {
         self.phase = Phase::Done(exit);
         self.core.shared.end();
+        let lost: u64 = self.services.iter().map(|service| service.waiting()).sum();
+        if lost > 0 {
+            self.core.counters.messages_lost += lost;
+            log::warn!("the reactor has ended: {lost} messages to handlers were not handled");
+        }
     }
 }
 

@@ -102,7 +102,13 @@ pub(crate) trait Serve {
     fn next_deadline(&self) -> Option<Nanos>;
     /// Messages may be waiting.
     fn mail(&mut self);
-    /// Begins to shut down: no listeners, everybody is closed gracefully.
+    /// A shutdown was asked for: nobody else may come.
+    fn stop_listening(&mut self);
+    /// There are messages that have to be handled before the shutdown.
+    fn holds_up(&self) -> bool;
+    /// Messages that were posted and not handled.
+    fn waiting(&self) -> u64;
+    /// Shuts down: everybody is closed gracefully.
     fn shut_down(&mut self, core: &mut Core);
     /// Ends everybody at once; says how many there were that had not got all their output.
     fn cut(&mut self, core: &mut Core) -> usize;
@@ -273,8 +279,25 @@ impl<H: Handler> Serve for Server<H> {
         self.mail = true;
     }
 
+    fn stop_listening(&mut self) {
+        for mut listener in std::mem::take(&mut self.listeners) {
+            listener.disarm(&mut self.pool.timers);
+        }
+        // Those posted by this very thread have not woken it yet.
+        self.mail = true;
+    }
+
+    fn holds_up(&self) -> bool {
+        self.mailbox.holds_up()
+    }
+
+    fn waiting(&self) -> u64 {
+        self.mailbox.waiting()
+    }
+
     fn shut_down(&mut self, core: &mut Core) {
-        self.stop_listening();
+        self.mailbox.stop();
+        self.mail = true;
         self.call_service(core, H::on_shutdown);
         self.watch.check(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
         self.pool.limits.linger = self.pool.limits.linger.min(LINGER_AT_SHUTDOWN);

@@ -138,12 +138,6 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    pub(crate) fn stop_listening(&mut self) {
-        for mut listener in std::mem::take(&mut self.listeners) {
-            listener.disarm(&mut self.pool.timers);
-        }
-    }
-
     pub(crate) fn adopt(
         &mut self,
         stream: Stream,

@@ -82,6 +82,8 @@ pub struct Harness<H: Handler> {
     by_hand: bool,
     /// Hooks may panic.
     panics: bool,
+    /// The shutdown has begun for those that are here.
+    shut_down: bool,
 }
 
 /// What the harness knows of one client.
@@ -137,6 +139,7 @@ impl<H: Handler> Harness<H> {
             looked_at: None,
             by_hand: false,
             panics: false,
+            shut_down: false,
         };
         let address = Address::Tcp(([127, 0, 0, 1], 0).into());
         harness.server.call_service(&mut harness.core, |handler, cx| {
@@ -177,8 +180,12 @@ impl<H: Handler> Harness<H> {
     /// # Panics
     /// If a hook did, unless they [are caught](Self::catching_panics).
     pub fn turn(&mut self) -> bool {
-        if self.core.stop && !self.core.stopping {
+        if self.core.is_ending() && !self.core.stopping {
             self.core.stopping = true;
+            self.server.stop_listening();
+        }
+        if self.core.stopping && !self.shut_down && !self.server.holds_up() {
+            self.shut_down = true;
             self.server.shut_down(&mut self.core);
         }
         let due = self.server.next_deadline().is_some_and(|next| next <= self.core.now);
@@ -420,7 +427,7 @@ impl<H: Handler> Harness<H> {
 
     /// Begins a graceful shutdown.
     pub fn stop(&mut self) {
-        self.core.stop = true;
+        self.core.stop();
         self.run();
     }
 

@@ -34,6 +34,11 @@ impl<H: DatagramHandler> Datagrams<H> {
         Datagrams { handler, endpoint, mailbox, mail: false, over: false, watch: Watch::default() }
     }
 
+    /// The shutdown has begun.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over
+    }
+
     /// Calls a hook; a panic in it ends nothing.
     pub(crate) fn call(
         &mut self,
@@ -156,6 +161,18 @@ impl<H: DatagramHandler> Serve for Datagrams<H> {
 
     fn mail(&mut self) {
         self.mail = true;
+    }
+
+    fn stop_listening(&mut self) {
+        self.mail = true;
+    }
+
+    fn holds_up(&self) -> bool {
+        self.mailbox.holds_up()
+    }
+
+    fn waiting(&self) -> u64 {
+        self.mailbox.waiting()
     }
 
     fn shut_down(&mut self, core: &mut Core) {

@@ -27,6 +27,8 @@ pub struct Book {
     pub lines: u64,
     /// Messages that were handled.
     pub messages: u64,
+    /// Those that were posted before the shutdown was asked for.
+    pub before_shutdown: u64,
     /// Bytes that all clients got.
     pub received: u64,
     /// Bytes that streams had taken and not sent when their connections were cut.
@@ -62,6 +64,7 @@ impl Book {
             closed: 0,
             lines: 0,
             messages: 0,
+            before_shutdown: 0,
             received: 0,
             held: 0,
             farewells,

@@ -132,7 +132,8 @@ impl<M: Model> World<M> {
     /// As [`live`](Self::live), ended by a shutdown in the middle.
     pub fn die(&mut self, steps: usize) -> Result<(), String> {
         self.begin(steps)?;
-        self.server.handler_mut().book.stopping = true;
+        let book = &mut self.server.handler_mut().book;
+        (book.stopping, book.before_shutdown) = (true, self.posted);
         self.server.stop();
         self.nobody_is_left()
     }
