@@ -179,6 +179,23 @@ impl<'h> Reactor<'h> {
         self.services[service.index].listen(address.to_listen()?, &mut self.core)
     }
 
+    /// Names a service in the log. Until then it goes by its handler's type, which two services may
+    /// have in common; so name it before it is [bound](Self::bind).
+    ///
+    /// # Panics
+    /// If the service is of another reactor with more services than this one.
+    pub fn set_name<M>(&mut self, service: &Service<M>, name: impl Into<String>) {
+        self.services[service.index].set_name(name.into().into_boxed_str());
+    }
+
+    /// What a service goes by in the log.
+    ///
+    /// # Panics
+    /// If the service is of another reactor with more services than this one.
+    pub fn name<M>(&self, service: &Service<M>) -> &str {
+        self.services[service.index].name()
+    }
+
     /// Dials out in the name of a service, with a default session; see
     /// [`ServiceContext::connect`](crate::ServiceContext::connect).
     ///
@@ -444,10 +461,12 @@ impl<'h> Reactor<'h> {
     fn done(&mut self, exit: Exit) {
         self.phase = Phase::Done(exit);
         self.core.shared.end();
-        let lost: u64 = self.services.iter().map(|service| service.waiting()).sum();
-        if lost > 0 {
-            self.core.counters.messages_lost += lost;
-            log::warn!("the reactor has ended: {lost} messages to handlers were not handled");
+        for service in &self.services {
+            let lost = service.waiting();
+            if lost > 0 {
+                self.core.counters.messages_lost += lost;
+                log::warn!("{}: {lost} messages were not handled before the end", service.name());
+            }
         }
     }
 }
@@ -479,7 +498,7 @@ impl fmt::Debug for Reactor<'_> {
     }
 }
 
-/// A handler's name in the log: its type without path and parameters.
+/// A service's name in the log until it gets another: its handler's type without path and parameters.
 pub(crate) fn short_name<H>() -> &'static str {
     let name = std::any::type_name::<H>();
     let name = name.split('<').next().unwrap_or(name);

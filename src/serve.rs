@@ -79,6 +79,9 @@ pub(crate) trait Serve {
         output: BorrowedFd<'_>,
         core: &mut Core,
     ) -> Result<ConnId, Error>;
+    /// What it goes by in the log.
+    fn name(&self) -> &str;
+    fn set_name(&mut self, name: Box<str>);
     /// How many descriptors the selector watches for it, at the most.
     fn sources(&self) -> usize;
     /// Notes an event; nothing is done about it yet.
@@ -137,6 +140,14 @@ impl<H: Handler> Serve for Server<H> {
         core: &mut Core,
     ) -> Result<ConnId, Error> {
         self.pool.adopt(input, output, H::Session::default(), core)
+    }
+
+    fn name(&self) -> &str {
+        &self.pool.name
+    }
+
+    fn set_name(&mut self, name: Box<str>) {
+        self.pool.name = name;
     }
 
     fn sources(&self) -> usize {
@@ -210,7 +221,7 @@ impl<H: Handler> Serve for Server<H> {
                 self.call_service(core, |handler, cx| handler.on_message(cx, message));
             }
         }
-        self.watch.check(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
+        self.watch.check(&mut core.clock, &self.pool.name, self.pool.limits.slow_call);
     }
 
     fn flush(&mut self, core: &mut Core) {
@@ -240,7 +251,7 @@ impl<H: Handler> Serve for Server<H> {
                 self.reap_one(id, core);
             }
         }
-        self.watch.check(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
+        self.watch.check(&mut core.clock, &self.pool.name, self.pool.limits.slow_call);
     }
 
     fn backlog(&self) -> usize {
@@ -299,7 +310,7 @@ impl<H: Handler> Serve for Server<H> {
         self.mailbox.stop();
         self.mail = true;
         self.call_service(core, H::on_shutdown);
-        self.watch.check(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
+        self.watch.check(&mut core.clock, &self.pool.name, self.pool.limits.slow_call);
         self.pool.limits.linger = self.pool.limits.linger.min(LINGER_AT_SHUTDOWN);
         let everybody: Vec<_> = self.pool.connections.iter().map(|(_, found)| found.id).collect();
         for id in everybody {

@@ -95,6 +95,7 @@ pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
     reactor.reload_on_hangup()?;
     let handler = services::Forward::new(args.target.clone());
     let service = reactor.add(handler, args.limits())?;
+    reactor.set_name(&service, "forward");
     let address = reactor.bind(&service, entrance.listen(&args.listen)?)?;
     descriptors::report(&raised);
     args.access.warn_if_open("forward", &address);

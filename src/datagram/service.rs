@@ -47,8 +47,8 @@ impl<H: DatagramHandler> Datagrams<H> {
     ) {
         let mut cx = DatagramContext::new(&mut self.endpoint, core);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
-        self.watch.called(&mut core.clock, self.endpoint.name, self.endpoint.options.slow_call);
-        core.caught(outcome, self.endpoint.name);
+        self.watch.called(&mut core.clock, &self.endpoint.name, self.endpoint.options.slow_call);
+        core.caught(outcome, &self.endpoint.name);
     }
 
     fn receive(&mut self, core: &mut Core, scratch: &mut Scratch) {
@@ -104,6 +104,14 @@ impl<H: DatagramHandler> Serve for Datagrams<H> {
         Err(Error::Datagrams)
     }
 
+    fn name(&self) -> &str {
+        &self.endpoint.name
+    }
+
+    fn set_name(&mut self, name: Box<str>) {
+        self.endpoint.name = name;
+    }
+
     fn sources(&self) -> usize {
         1
     }
@@ -123,7 +131,7 @@ impl<H: DatagramHandler> Serve for Datagrams<H> {
         if self.mail {
             self.take_messages(core);
         }
-        self.watch.check(&mut core.clock, self.endpoint.name, self.endpoint.options.slow_call);
+        self.watch.check(&mut core.clock, &self.endpoint.name, self.endpoint.options.slow_call);
     }
 
     fn flush(&mut self, core: &mut Core) {
@@ -177,7 +185,7 @@ impl<H: DatagramHandler> Serve for Datagrams<H> {
 
     fn shut_down(&mut self, core: &mut Core) {
         self.call(core, H::on_shutdown);
-        self.watch.check(&mut core.clock, self.endpoint.name, self.endpoint.options.slow_call);
+        self.watch.check(&mut core.clock, &self.endpoint.name, self.endpoint.options.slow_call);
         self.over = true;
         self.endpoint.timers = Timers::default();
         self.reap(core);
