@@ -46,8 +46,6 @@ pub(crate) struct Core {
     pub(crate) serials: Serials,
     pub(crate) counters: Counters,
     pub(crate) shared: Arc<Shared>,
-    /// A handler asked for a graceful shutdown.
-    pub(crate) stop: bool,
     /// The shutdown is under way: nothing new begins.
     pub(crate) stopping: bool,
     /// Lines that the connection now served may still have in this turn.
@@ -86,7 +84,6 @@ impl Core {
             serials: Serials::default(),
             counters: Counters::default(),
             shared,
-            stop: false,
             stopping: false,
             lines_left: 0,
             search: Search::default(),
@@ -104,9 +101,17 @@ impl Core {
         }
     }
 
-    /// A shutdown was asked for here or is under way.
+    /// Asks for a graceful shutdown.
+    pub(crate) fn stop(&self) {
+        // Once: who says so again and again would put it off, with all that is posted meanwhile.
+        if !self.shared.stop_asked() {
+            self.shared.stop();
+        }
+    }
+
+    /// A shutdown was asked for or is under way.
     pub(crate) fn is_ending(&self) -> bool {
-        self.stop || self.stopping
+        self.stopping || self.shared.stop_asked()
     }
 
     /// Reads the clock.

@@ -37,6 +37,8 @@ pub struct Counters {
     pub datagrams_lost: u64,
     /// Errors in receiving datagrams, those included that could not be had whole.
     pub datagram_errors: u64,
+    /// Messages that were posted and not handled before the reactor ended.
+    pub messages_lost: u64,
     /// Panics caught in handlers.
     pub panics: u64,
     /// Turns of the loop.

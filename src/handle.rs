@@ -1,7 +1,7 @@
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Address;
 
@@ -14,6 +14,8 @@ pub(crate) struct Shared {
     stop: AtomicBool,
     /// Nothing that is posted will be looked at any more.
     ended: AtomicBool,
+    /// Of all mailboxes. Only a stop and a new service ask for them.
+    counts: Mutex<Vec<Arc<Count>>>,
 }
 
 impl Shared {
@@ -23,26 +25,61 @@ impl Shared {
 
     /// Wakes the loop, with one system call however many ask for it.
     fn wake(&self) {
-        if !self.woken.swap(true, Ordering::SeqCst)
+        if !self.woken.swap(true, SeqCst)
             && let Some(waker) = &self.waker
             && let Err(error) = waker.wake()
         {
-            self.woken.store(false, Ordering::SeqCst);
+            self.woken.store(false, SeqCst);
             log::error!("cannot wake the reactor: {error}");
         }
     }
 
     /// To be called before the mailboxes are looked at: what is posted after this wakes again.
     pub(crate) fn awake(&self) {
-        self.woken.store(false, Ordering::SeqCst);
+        self.woken.store(false, SeqCst);
     }
 
     pub(crate) fn end(&self) {
-        self.ended.store(true, Ordering::SeqCst);
+        self.ended.store(true, SeqCst);
+    }
+
+    /// Asks for a shutdown, which is to come after all that has been posted to any service.
+    pub(crate) fn stop(&self) {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.iter().for_each(|count| count.before_stop.store(count.posted.load(SeqCst), SeqCst));
+        self.stop.store(true, SeqCst);
     }
 
     pub(crate) fn stop_asked(&self) -> bool {
-        self.stop.load(Ordering::SeqCst)
+        self.stop.load(SeqCst)
+    }
+}
+
+/// Counts the messages of one mailbox.
+#[derive(Debug)]
+struct Count {
+    /// Posted so far. A message counts before it is in the queue, so that the loop cannot take one
+    /// that does not.
+    posted: AtomicU64,
+    /// Taken by the loop so far.
+    taken: AtomicU64,
+    /// How many come before the shutdown; no end of them while none was asked for.
+    before_stop: AtomicU64,
+}
+
+impl Count {
+    fn waiting(&self) -> u64 {
+        let taken = self.taken.load(SeqCst);
+        self.posted.load(SeqCst).saturating_sub(taken)
+    }
+
+    /// Counts one more, unless `most` wait already.
+    fn reserve(&self, most: u64) -> bool {
+        let more = |posted: u64| {
+            let waiting = posted.saturating_sub(self.taken.load(SeqCst));
+            (waiting < most).then_some(posted + 1)
+        };
+        self.posted.fetch_update(SeqCst, SeqCst, more).is_ok()
     }
 }
 
@@ -50,37 +87,103 @@ impl Shared {
 ///
 /// This is how blocking work is done without blocking the loop: a thread pool does it and posts
 /// the answer back, to [`Handler::on_message`](crate::Handler::on_message).
+///
+/// What one thread does with the handles of a reactor has one order: a stop comes after the
+/// messages that it has posted before, to whichever services.
 pub struct Handle<M> {
     sender: Sender<M>,
+    count: Arc<Count>,
     shared: Arc<Shared>,
 }
 
 impl<M> Handle<M> {
     /// Queues a message for the handler and wakes the loop. Never blocks; messages of one thread
     /// arrive in their order. The queue has no limit: who posts faster than the handler works
-    /// fills the memory.
+    /// fills the memory; see [`try_post`](Self::try_post).
     ///
     /// # Errors
     /// Gives the message back when the reactor has ended or is gone.
     pub fn post(&self, message: M) -> Result<(), M> {
-        if self.shared.ended.load(Ordering::SeqCst) {
-            return Err(message);
+        self.count.posted.fetch_add(1, SeqCst);
+        self.send(message)
+    }
+
+    /// As [`post`](Self::post), unless `most` messages wait for this handler, whoever has posted
+    /// them. There is no post that waits for room: on the loop's own thread it would wait for
+    /// itself.
+    ///
+    /// # Errors
+    /// [`TryPostError`] gives the message back.
+    pub fn try_post(&self, message: M, most: usize) -> Result<(), TryPostError<M>> {
+        if self.shared.ended.load(SeqCst) {
+            return Err(TryPostError::Gone(message));
         }
-        self.sender.send(message).map_err(|error| error.0)?;
-        self.shared.wake();
-        Ok(())
+        if !self.count.reserve(most as u64) {
+            return Err(TryPostError::Full(message));
+        }
+        self.send(message).map_err(TryPostError::Gone)
+    }
+
+    /// Sends one that is counted.
+    fn send(&self, message: M) -> Result<(), M> {
+        let ended = self.shared.ended.load(SeqCst);
+        let sent = if ended { Err(message) } else { self.sender.send(message).map_err(|e| e.0) };
+        match sent {
+            Ok(()) => self.shared.wake(),
+            Err(_) => _ = self.count.posted.fetch_sub(1, SeqCst),
+        }
+        sent
+    }
+
+    /// How many messages wait for the handler, whoever has posted them: how far it is behind.
+    pub fn len(&self) -> usize {
+        usize::try_from(self.count.waiting()).unwrap_or(usize::MAX)
+    }
+
+    /// Whether no message waits for the handler.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Asks the reactor for a graceful shutdown; nothing happens when it is gone already.
+    ///
+    /// It begins for newcomers, which are let in no more. For the others it does when the messages
+    /// that were posted before, to any of its services, have been handled, or the
+    /// [time for it](crate::Reactor::set_shutdown_timeout) is over; what was posted later may not
+    /// be handled any more. [`Counters::messages_lost`](crate::Counters::messages_lost) tells.
     pub fn stop(&self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.stop();
         self.shared.wake();
+    }
+}
+
+/// Why a message was [not posted](Handle::try_post): it is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TryPostError<M> {
+    /// So many wait that this one has no room now.
+    #[error("the handler is behind: its queue is full")]
+    Full(M),
+    /// The reactor has ended or is gone.
+    #[error("the reactor has ended")]
+    Gone(M),
+}
+
+impl<M> TryPostError<M> {
+    /// The message.
+    pub fn into_message(self) -> M {
+        match self {
+            TryPostError::Full(message) | TryPostError::Gone(message) => message,
+        }
     }
 }
 
 impl<M> Clone for Handle<M> {
     fn clone(&self) -> Self {
-        Handle { sender: self.sender.clone(), shared: Arc::clone(&self.shared) }
+        Handle {
+            sender: self.sender.clone(),
+            count: Arc::clone(&self.count),
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 
@@ -144,16 +247,46 @@ impl<M> fmt::Display for Service<M> {
 
 /// The loop's end of a handle.
 #[derive(Debug)]
-pub(crate) struct Mailbox<M>(Receiver<M>);
+pub(crate) struct Mailbox<M> {
+    receiver: Receiver<M>,
+    count: Arc<Count>,
+    /// The shutdown has begun: there is no order to keep any more.
+    stopped: bool,
+}
 
 impl<M> Mailbox<M> {
     pub(crate) fn new(shared: &Arc<Shared>) -> (Mailbox<M>, Handle<M>) {
         let (sender, receiver) = channel();
-        (Mailbox(receiver), Handle { sender, shared: Arc::clone(shared) })
+        let (posted, taken) = Default::default();
+        let count = Arc::new(Count { posted, taken, before_stop: AtomicU64::new(u64::MAX) });
+        shared.counts.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&count));
+        let handle = Handle { sender, count: Arc::clone(&count), shared: Arc::clone(shared) };
+        (Mailbox { receiver, count, stopped: false }, handle)
     }
 
-    /// Without handles left it is empty for good, which is no error.
+    /// The next message that may come now. Without handles left there are none for good, which is
+    /// no error.
     pub(crate) fn next(&self) -> Option<M> {
-        self.0.try_recv().ok()
+        if !self.stopped && self.count.taken.load(SeqCst) >= self.count.before_stop.load(SeqCst) {
+            return None;
+        }
+        let message = self.receiver.try_recv().ok()?;
+        self.count.taken.fetch_add(1, SeqCst);
+        Some(message)
+    }
+
+    /// A shutdown was asked for, and some that come before it are still to be taken.
+    pub(crate) fn holds_up(&self) -> bool {
+        let before = self.count.before_stop.load(SeqCst);
+        before != u64::MAX && self.count.taken.load(SeqCst) < before
+    }
+
+    /// The shutdown begins: what was posted after it was asked for may come too.
+    pub(crate) fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    pub(crate) fn waiting(&self) -> u64 {
+        self.count.waiting()
     }
 }

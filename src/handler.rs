@@ -197,7 +197,7 @@ pub trait Handler {
         let _ = (cx, message);
     }
 
-    /// The reactor begins to shut down: the last chance to say something to the clients. After
+    /// The reactor begins to shut down, and the messages posted before have been handled: the last chance to say something to the clients. After
     /// it all are closed gracefully, those too that wait, paused, for an answer from elsewhere or
     /// for the next piece of a streamed one.
     fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {

@@ -72,7 +72,7 @@
 //! | run inside somebody else's loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
 //! | say who may connect | [`Listen`], [`Networks`] |
 //! | bound what clients may use | [`Limits`], [`DatagramOptions`], [`CloseReason`] |
-//! | see what the loop does | [`Counters`] |
+//! | see what the loop does | [`Counters`], [`Reactor::set_name`] for the log |
 //! | test a handler without sockets | [`testing`] |
 //! | show one client's text to another, cut commands | [`text`] |
 //! | use a ready-made service | `services` |
@@ -158,7 +158,7 @@ pub use counters::Counters;
 pub use datagram::{DatagramContext, DatagramHandler, DatagramOptions};
 pub use error::Error;
 pub use exit::Exit;
-pub use handle::{Handle, Service};
+pub use handle::{Handle, Service, TryPostError};
 pub use handler::{Farewell, Handler};
 pub use host::Host;
 pub use id::ConnId;

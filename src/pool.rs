@@ -28,7 +28,7 @@ const SLOTS_KEPT: usize = 1024;
 
 pub(crate) struct Pool<S> {
     pub(crate) service: usize,
-    pub(crate) name: &'static str,
+    pub(crate) name: Box<str>,
     pub(crate) limits: Limits,
     pub(crate) connections: Slab<Connection<S>>,
     /// To be served: they may have input. Newly ready ones wait behind the others.
@@ -58,10 +58,10 @@ pub(crate) struct Pool<S> {
 }
 
 impl<S> Pool<S> {
-    pub(crate) fn new(service: usize, name: &'static str, limits: Limits) -> Self {
+    pub(crate) fn new(service: usize, name: &str, limits: Limits) -> Self {
         Pool {
             service,
-            name,
+            name: name.into(),
             limits,
             connections: Slab::new(),
             ready: VecDeque::new(),
@@ -466,6 +466,6 @@ impl<S> Pool<S> {
         }
         // Dropping a session runs the embedder's code too.
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(gone.session)));
-        core.caught(dropped, self.name);
+        core.caught(dropped, &self.name);
     }
 }

@@ -13,7 +13,7 @@ use crate::handle::{Mailbox, Shared};
 use crate::id::{MOST_SERVICES, Token};
 use crate::input::Scratch;
 use crate::pool::Pool;
-use crate::serve::Serve;
+use crate::serve::{Look, Serve, look_at_all};
 use crate::server::Server;
 #[cfg(feature = "signals")]
 use crate::signals::{Caught, Signals};
@@ -25,6 +25,8 @@ use crate::{
 /// Events fetched in one wait to begin with; a wait that fills the buffer doubles it.
 const EVENTS: usize = 1024;
 const MOST_EVENTS: usize = 64 * 1024;
+/// The waker and the signals.
+const OWN_SOURCES: usize = 2;
 
 /// The loop: one thread, one selector, any number of services.
 ///
@@ -58,6 +60,8 @@ pub struct Reactor<'h> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
+    /// Nobody else may come, and what was posted before the shutdown is handled before it.
+    Stopping(Nanos),
     /// Everybody is being closed; what is not gone by then is cut.
     Draining(Nanos),
     Done(Exit),
@@ -177,6 +181,23 @@ impl<'h> Reactor<'h> {
         self.services[service.index].listen(address.to_listen()?, &mut self.core)
     }
 
+    /// Names a service in the log. Until then it goes by its handler's type, which two services may
+    /// have in common; so name it before it is [bound](Self::bind).
+    ///
+    /// # Panics
+    /// If the service is of another reactor with more services than this one.
+    pub fn set_name<M>(&mut self, service: &Service<M>, name: impl Into<String>) {
+        self.services[service.index].set_name(name.into().into_boxed_str());
+    }
+
+    /// What a service goes by in the log.
+    ///
+    /// # Panics
+    /// If the service is of another reactor with more services than this one.
+    pub fn name<M>(&self, service: &Service<M>) -> &str {
+        self.services[service.index].name()
+    }
+
     /// Dials out in the name of a service, with a default session; see
     /// [`ServiceContext::connect`](crate::ServiceContext::connect).
     ///
@@ -242,7 +263,6 @@ impl<'h> Reactor<'h> {
         }
         self.wait(timeout)?;
         let began = self.core.clock;
-        self.dispatch();
         if self.exit().is_some() {
             // A second signal: nobody is to be let in or called any more.
             return Ok(());
@@ -264,22 +284,23 @@ impl<'h> Reactor<'h> {
         self.next_moment().map(|when| self.core.instant(when))
     }
 
-    /// Begins a graceful shutdown: no newcomers, `on_shutdown`, everybody closed, and half a
-    /// second for those who do not close their side too. It takes turns to complete;
+    /// Begins a graceful shutdown: no newcomers, `on_shutdown` once the messages posted before are
+    /// handled, everybody closed, and half a second for those who do not close their side too. It takes turns to complete;
     /// [`exit`](Self::exit) says when it has.
     pub fn stop(&mut self) {
-        self.core.stop = true;
+        self.core.stop();
     }
 
     /// How it ended; none while there is something left to do.
     pub fn exit(&self) -> Option<Exit> {
         match self.phase {
             Phase::Done(exit) => Some(exit),
-            Phase::Running | Phase::Draining(_) => None,
+            Phase::Running | Phase::Stopping(_) | Phase::Draining(_) => None,
         }
     }
 
-    /// How long a graceful shutdown may take; whoever has not got its output by then is cut off.
+    /// How long a graceful shutdown may take; whoever has not got its output by then is cut off,
+    /// and messages that are not handled by then are lost.
     /// Default 10 s.
     pub fn set_shutdown_timeout(&mut self, timeout: Duration) {
         self.shutdown_timeout = timeout;
@@ -301,38 +322,65 @@ impl<'h> Reactor<'h> {
 
     // ---- The steps of a turn ----
 
-    /// Waits for events. A signal that interrupts it does not lengthen the wait.
+    /// Waits for events and tells the services. Where a deadline has come, all that happened
+    /// before is fetched too: time may have passed unnoticed since the wait gave what it had room
+    /// for, and nobody is to be judged by what we have not looked at.
     fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        self.sleep(timeout)?;
+        self.dispatch();
+        if self.deadline().is_none_or(|when| when > self.core.now) {
+            return Ok(());
+        }
+        let sources = self.services.iter().map(|service| service.sources()).sum::<usize>();
+        look_at_all(OWN_SOURCES + sources, || {
+            while !self.poll(Some(Duration::ZERO))? {}
+            Ok(self.dispatch())
+        })
+    }
+
+    /// Waits for events. A signal that interrupts it does not lengthen the wait.
+    fn sleep(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
         self.core.tick();
         let until = timeout.map(|timeout| self.core.after(timeout));
         loop {
             let next = [until, self.next_moment()].into_iter().flatten().min();
             let left = next.map(|when| Duration::from_nanos(when.saturating_sub(self.core.now)));
-            let outcome = self.poll.poll(&mut self.events, left);
+            let done = self.poll(left)?;
             self.core.tick();
-            match outcome {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::io("the selector failed")(error)),
+            if done {
+                return Ok(());
             }
         }
     }
 
+    /// Fetches events. False, and there are none, when a signal interrupted it.
+    fn poll(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+            Err(error) => Err(Error::io("the selector failed")(error)),
+        }
+    }
+
     fn next_moment(&self) -> Option<Nanos> {
-        let asked = self.core.stop || self.core.shared.stop_asked();
-        let stop = asked && self.phase == Phase::Running;
+        let stop = self.phase == Phase::Running && self.core.is_ending();
         if stop || self.full || self.services.iter().any(|service| service.is_busy(&self.core)) {
             return Some(self.core.now);
         }
+        self.deadline()
+    }
+
+    /// The earliest timer or deadline.
+    fn deadline(&self) -> Option<Nanos> {
         let drained = match self.phase {
-            Phase::Draining(deadline) => Some(deadline),
+            Phase::Stopping(deadline) | Phase::Draining(deadline) => Some(deadline),
             Phase::Running | Phase::Done(_) => None,
         };
         self.services.iter().filter_map(|service| service.next_deadline()).chain(drained).min()
     }
 
     /// Tells every service what the selector said; work is done later, in turn.
-    fn dispatch(&mut self) {
+    fn dispatch(&mut self) -> Look {
         let mut count = 0;
         #[cfg(feature = "signals")]
         let mut caught = Caught::default();
@@ -359,6 +407,7 @@ impl<'h> Reactor<'h> {
             // Quiet connections must not wait for the busy ones to leave room.
             self.events = Events::with_capacity(count * 2);
         }
+        Look { events: count, full: self.full }
     }
 
     /// Ends those that are over and flushes, in this order, so that what handlers say of the
@@ -378,15 +427,19 @@ impl<'h> Reactor<'h> {
 
     /// Begins a shutdown that was asked for, and moves it on.
     fn advance(&mut self) {
-        if self.phase == Phase::Running && (self.core.stop || self.core.shared.stop_asked()) {
+        if self.phase == Phase::Running && self.core.is_ending() {
             log::debug!("shutting down");
             // A long turn must not use up the time that the shutdown has.
             self.core.tick();
             self.core.stopping = true;
-            self.phase = Phase::Draining(self.core.after(self.shutdown_timeout));
-            for service in &mut self.services {
-                service.shut_down(&mut self.core);
-            }
+            self.phase = Phase::Stopping(self.core.after(self.shutdown_timeout));
+            self.services.iter_mut().for_each(|service| service.stop_listening());
+        }
+        if let Phase::Stopping(deadline) = self.phase
+            && (deadline <= self.core.now || !self.services.iter().any(|one| one.holds_up()))
+        {
+            self.phase = Phase::Draining(deadline);
+            self.services.iter_mut().for_each(|service| service.shut_down(&mut self.core));
         }
         if let Phase::Draining(deadline) = self.phase {
             if self.services.iter().all(|service| service.is_empty()) {
@@ -410,6 +463,13 @@ impl<'h> Reactor<'h> {
     fn done(&mut self, exit: Exit) {
         self.phase = Phase::Done(exit);
         self.core.shared.end();
+        for service in &self.services {
+            let lost = service.waiting();
+            if lost > 0 {
+                self.core.counters.messages_lost += lost;
+                log::warn!("{}: {lost} messages were not handled before the end", service.name());
+            }
+        }
     }
 }
 
@@ -440,7 +500,7 @@ impl fmt::Debug for Reactor<'_> {
     }
 }
 
-/// A handler's name in the log: its type without path and parameters.
+/// A service's name in the log until it gets another: its handler's type without path and parameters.
 pub(crate) fn short_name<H>() -> &'static str {
     let name = std::any::type_name::<H>();
     let name = name.split('<').next().unwrap_or(name);
@@ -449,17 +509,48 @@ pub(crate) fn short_name<H>() -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::net::TcpStream;
+
     use super::*;
+    use crate::Callbacks;
+
+    /// Away for longer than the timeouts, as after SIGSTOP, while more have sent than one wait
+    /// tells of.
+    #[test]
+    fn nobody_is_judged_before_all_events_from_before_are_fetched() {
+        let away = Duration::from_millis(100);
+        for (limits, sent) in [
+            (Limits { idle_timeout: Some(away), ..Limits::default() }, &b"hello\n"[..]),
+            (Limits { line_timeout: Some(away), ..Limits::default() }, b"lo\n"),
+        ] {
+            let mut reactor = Reactor::new().unwrap();
+            let service = reactor.listen_with("127.0.0.1:0", Callbacks::new(), limits).unwrap();
+            let addr = service.address().and_then(Address::as_socket).unwrap();
+            let mut clients: Vec<_> = (0..20).map(|_| TcpStream::connect(addr).unwrap()).collect();
+            clients.iter_mut().for_each(|client| client.write_all(b"hel").unwrap());
+            while reactor.counters().bytes_in < 20 * 3 {
+                reactor.turn(None).unwrap();
+            }
+            reactor.events = Events::with_capacity(4);
+            clients.iter_mut().rev().for_each(|client| client.write_all(sent).unwrap());
+            std::thread::sleep(2 * away);
+            while reactor.counters().bytes_in < (20 * (3 + sent.len())) as u64 {
+                reactor.turn(Some(Duration::ZERO)).unwrap();
+                assert_eq!(reactor.counters().closed_in_all(), 0);
+            }
+            assert_eq!(reactor.counters().lines_in, 20);
+        }
+    }
 
     #[test]
     fn a_wait_that_fills_the_event_buffer_doubles_it() {
         let mut reactor = Reactor::new().unwrap();
         // Small, so that a test needs few sockets.
         reactor.events = Events::with_capacity(4);
-        let service = reactor.listen("127.0.0.1:0", crate::Callbacks::new()).unwrap();
+        let service = reactor.listen("127.0.0.1:0", Callbacks::new()).unwrap();
         let addr = service.address().and_then(Address::as_socket).unwrap();
-        let clients: Vec<_> =
-            (0..20).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect();
+        let clients: Vec<_> = (0..20).map(|_| TcpStream::connect(addr).unwrap()).collect();
         while reactor.counters().accepted < 20 {
             reactor.turn(None).unwrap();
         }

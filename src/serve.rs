@@ -45,6 +45,30 @@ impl From<&mio::event::Event> for Readiness {
     }
 }
 
+/// What one look at the selector gave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    pub(crate) events: usize,
+    /// It gave as many as it has room for: there may be more.
+    pub(crate) full: bool,
+}
+
+/// Looks until a look finds less than it has room for, or as much as there are sources: those that
+/// become ready meanwhile wait behind the others, so that all that was ready before is known then.
+pub(crate) fn look_at_all<E>(
+    sources: usize,
+    mut look: impl FnMut() -> Result<Look, E>,
+) -> Result<(), E> {
+    let mut events = 0;
+    loop {
+        let found = look()?;
+        events += found.events;
+        if !found.full || events >= sources {
+            return Ok(());
+        }
+    }
+}
+
 /// A service of whatever handler, as the reactor sees it.
 pub(crate) trait Serve {
     fn listen(&mut self, listen: Listen, core: &mut Core) -> Result<Address, Error>;
@@ -55,6 +79,11 @@ pub(crate) trait Serve {
         output: BorrowedFd<'_>,
         core: &mut Core,
     ) -> Result<ConnId, Error>;
+    /// What it goes by in the log.
+    fn name(&self) -> &str;
+    fn set_name(&mut self, name: Box<str>);
+    /// How many descriptors the selector watches for it, at the most.
+    fn sources(&self) -> usize;
     /// Notes an event; nothing is done about it yet.
     fn ready(&mut self, token: Token, what: Readiness);
     /// Accepts, reads, frames, handles, fires timers, takes messages, each within its budget.
@@ -76,7 +105,13 @@ pub(crate) trait Serve {
     fn next_deadline(&self) -> Option<Nanos>;
     /// Messages may be waiting.
     fn mail(&mut self);
-    /// Begins to shut down: no listeners, everybody is closed gracefully.
+    /// A shutdown was asked for: nobody else may come.
+    fn stop_listening(&mut self);
+    /// There are messages that have to be handled before the shutdown.
+    fn holds_up(&self) -> bool;
+    /// Messages that were posted and not handled.
+    fn waiting(&self) -> u64;
+    /// Shuts down: everybody is closed gracefully.
     fn shut_down(&mut self, core: &mut Core);
     /// Ends everybody at once; says how many there were that had not got all their output.
     fn cut(&mut self, core: &mut Core) -> usize;
@@ -108,6 +143,19 @@ impl<H: Handler> Serve for Server<H> {
         core: &mut Core,
     ) -> Result<ConnId, Error> {
         self.pool.adopt(input, output, H::Session::default(), core)
+    }
+
+    fn name(&self) -> &str {
+        &self.pool.name
+    }
+
+    fn set_name(&mut self, name: Box<str>) {
+        self.pool.name = name;
+    }
+
+    fn sources(&self) -> usize {
+        // A connection may be made of two.
+        self.listeners.len() + 2 * self.pool.connections.len()
     }
 
     fn ready(&mut self, token: Token, what: Readiness) {
@@ -177,7 +225,7 @@ impl<H: Handler> Serve for Server<H> {
                 self.call_service(core, |handler, cx| handler.on_message(cx, message));
             }
         }
-        self.watch.check(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
+        self.watch.check(&mut core.clock, &self.pool.name, self.pool.limits.slow_call);
     }
 
     fn flush(&mut self, core: &mut Core) {
@@ -207,7 +255,7 @@ impl<H: Handler> Serve for Server<H> {
                 self.reap_one(id, core);
             }
         }
-        self.watch.check(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
+        self.watch.check(&mut core.clock, &self.pool.name, self.pool.limits.slow_call);
     }
 
     fn backlog(&self) -> usize {
@@ -246,10 +294,27 @@ impl<H: Handler> Serve for Server<H> {
         self.mail = true;
     }
 
+    fn stop_listening(&mut self) {
+        for mut listener in std::mem::take(&mut self.listeners) {
+            listener.disarm(&mut self.pool.timers);
+        }
+        // Those posted by this very thread have not woken it yet.
+        self.mail = true;
+    }
+
+    fn holds_up(&self) -> bool {
+        self.mailbox.holds_up()
+    }
+
+    fn waiting(&self) -> u64 {
+        self.mailbox.waiting()
+    }
+
     fn shut_down(&mut self, core: &mut Core) {
-        self.stop_listening();
+        self.mailbox.stop();
+        self.mail = true;
         self.call_service(core, H::on_shutdown);
-        self.watch.check(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
+        self.watch.check(&mut core.clock, &self.pool.name, self.pool.limits.slow_call);
         self.pool.limits.linger = self.pool.limits.linger.min(LINGER_AT_SHUTDOWN);
         let everybody: Vec<_> = self.pool.connections.iter().map(|(_, found)| found.id).collect();
         for id in everybody {

@@ -73,9 +73,9 @@ impl<H: Handler> Server<H> {
     ) -> Option<R> {
         let mut cx = Context::new(&mut self.pool, core, id, own);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
-        self.watch.called(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
+        self.watch.called(&mut core.clock, &self.pool.name, self.pool.limits.slow_call);
         self.pool.commit(core);
-        let outcome = core.caught(outcome, self.pool.name);
+        let outcome = core.caught(outcome, &self.pool.name);
         if outcome.is_none() {
             self.pool.close(id, CloseReason::Panicked, core);
         }
@@ -90,8 +90,8 @@ impl<H: Handler> Server<H> {
     ) {
         let mut cx = ServiceContext::new(&mut self.pool, core);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
-        self.watch.called(&mut core.clock, self.pool.name, self.pool.limits.slow_call);
-        core.caught(outcome, self.pool.name);
+        self.watch.called(&mut core.clock, &self.pool.name, self.pool.limits.slow_call);
+        core.caught(outcome, &self.pool.name);
     }
 
     pub(crate) fn farewell(
@@ -138,12 +138,6 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    pub(crate) fn stop_listening(&mut self) {
-        for mut listener in std::mem::take(&mut self.listeners) {
-            listener.disarm(&mut self.pool.timers);
-        }
-    }
-
     pub(crate) fn adopt(
         &mut self,
         stream: Stream,
@@ -151,7 +145,7 @@ impl<H: Handler> Server<H> {
         core: &mut Core,
     ) -> Option<ConnId> {
         let session = catch_unwind(AssertUnwindSafe(H::Session::default));
-        let session = core.caught(session, self.pool.name)?;
+        let session = core.caught(session, &self.pool.name)?;
         let (id, watched) = self.pool.insert(stream, session, core);
         if let Err(error) = watched {
             log::warn!("{}: cannot watch a newcomer: {error}", self.pool.name);
@@ -403,7 +397,7 @@ impl<H: Handler> Server<H> {
             }
             core.counters.closed[reason.index()] += 1;
             if log::log_enabled!(reason.level()) {
-                let (who, name) = (self.describe(id), self.pool.name);
+                let (who, name) = (self.describe(id), &self.pool.name);
                 let what = if was_open { "is gone" } else { "cannot be reached" };
                 log::log!(reason.level(), "{name}: {who} {what}: {reason}");
             }

@@ -187,9 +187,10 @@ impl<'a, S> ServiceContext<'a, S> {
         &self.core.counters
     }
 
-    /// Asks for a graceful shutdown of the whole reactor.
+    /// Asks for a graceful shutdown of the whole reactor, which comes after all that has been
+    /// posted to its services; see [`Handle::stop`](crate::Handle::stop).
     pub fn stop(&mut self) {
-        self.core.stop = true;
+        self.core.stop();
     }
 }
 

@@ -82,7 +82,7 @@ impl Reactor<'_> {
             self.signals.seen += 1;
             if self.signals.seen == 1 {
                 log::info!("signal: shutting down; a second one ends at once");
-                self.core.stop = true;
+                self.core.stop();
             } else if self.exit().is_none() {
                 log::warn!("second signal: ending at once");
                 self.cut();

@@ -31,8 +31,10 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::io::ErrorKind;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,7 +50,7 @@ pub use crate::pipe::Fault;
 use crate::pipe::{Pipe, SharedWire, Wire};
 use crate::pool::Pool;
 use crate::reactor::short_name;
-use crate::serve::{Readiness, Serve};
+use crate::serve::{Look, Readiness, Serve, look_at_all};
 use crate::server::Server;
 use crate::{Address, CloseReason, ConnId, Counters, Handler, Limits};
 
@@ -72,10 +74,16 @@ pub struct Harness<H: Handler> {
     dialled: Rc<RefCell<Vec<(Address, SharedWire)>>>,
     adopted: Rc<RefCell<Vec<SharedWire>>>,
     handle: Handle<H::Message>,
+    /// Events that one look at the selector has room for.
+    room: usize,
+    /// Whose event the last look gave last, where that filled it.
+    looked_at: Option<ConnId>,
     /// The loop does not run by itself.
     by_hand: bool,
     /// Hooks may panic.
     panics: bool,
+    /// The shutdown has begun for those that are here.
+    shut_down: bool,
 }
 
 /// What the harness knows of one client.
@@ -119,9 +127,20 @@ impl<H: Handler> Harness<H> {
         let pool = Pool::new(0, short_name::<H>(), limits);
         let server = Server::new(handler, pool, mailbox);
         let (scratch, clients) = (Scratch::default(), BTreeMap::new());
-        let (by_hand, panics) = (false, false);
-        let mut harness =
-            Harness { server, core, scratch, clients, dialled, adopted, handle, by_hand, panics };
+        let mut harness = Harness {
+            server,
+            core,
+            scratch,
+            clients,
+            dialled,
+            adopted,
+            handle,
+            room: usize::MAX,
+            looked_at: None,
+            by_hand: false,
+            panics: false,
+            shut_down: false,
+        };
         let address = Address::Tcp(([127, 0, 0, 1], 0).into());
         harness.server.call_service(&mut harness.core, |handler, cx| {
             handler.on_listening(cx, &address);
@@ -138,6 +157,17 @@ impl<H: Handler> Harness<H> {
         self
     }
 
+    /// From now on one look at the selector gives so many events at most, as where thousands are
+    /// ready at once; the others wait for the next look.
+    ///
+    /// # Panics
+    /// If that is none.
+    pub fn with_events_per_look(mut self, most: usize) -> Self {
+        assert!(most > 0, "a selector without room gives no event at all");
+        self.room = most;
+        self
+    }
+
     /// From now on a panic in a hook is caught, as a reactor does, and counted. Without this it
     /// fails the test: it may well be one of the test's own assertions.
     pub fn catching_panics(mut self) -> Self {
@@ -150,12 +180,24 @@ impl<H: Handler> Harness<H> {
     /// # Panics
     /// If a hook did, unless they [are caught](Self::catching_panics).
     pub fn turn(&mut self) -> bool {
-        if self.core.stop && !self.core.stopping {
+        if self.core.is_ending() && !self.core.stopping {
             self.core.stopping = true;
+            self.server.stop_listening();
+        }
+        if self.core.stopping && !self.shut_down && !self.server.holds_up() {
+            self.shut_down = true;
             self.server.shut_down(&mut self.core);
         }
         let due = self.server.next_deadline().is_some_and(|next| next <= self.core.now);
-        if !self.edges() && !due && !self.server.is_busy(&self.core) {
+        let mut events = self.look().events;
+        if due {
+            let Ok(()) = look_at_all(self.server.sources(), || {
+                let look = self.look();
+                events += look.events;
+                Ok::<_, Infallible>(look)
+            });
+        }
+        if events == 0 && !due && !self.server.is_busy(&self.core) {
             return false;
         }
         // Time that the test itself took is not the handler's.
@@ -385,7 +427,7 @@ impl<H: Handler> Harness<H> {
 
     /// Begins a graceful shutdown.
     pub fn stop(&mut self) {
-        self.core.stop = true;
+        self.core.stop();
         self.run();
     }
 
@@ -445,13 +487,15 @@ impl<H: Handler> Harness<H> {
         panic!("the handler keeps the loop busy for ever");
     }
 
-    /// Delivers the edges that the pipes have raised, as the selector would.
-    fn edges(&mut self) -> bool {
-        let mut any = false;
-        for (id, peer) in &self.clients {
+    /// Delivers the edges that the pipes have raised, as the selector would: as many as it has
+    /// room for, whoever was given one last behind the others.
+    fn look(&mut self) -> Look {
+        let behind = (self.looked_at.map_or(Unbounded, Excluded), Unbounded);
+        let round = self.clients.range(behind).chain(&self.clients);
+        let (mut events, mut last) = (0, None);
+        for (id, peer) in round {
             let mut wire = peer.wire.borrow_mut();
             if wire.readable || wire.writable {
-                any = true;
                 let what = Readiness {
                     readable: std::mem::take(&mut wire.readable),
                     writable: std::mem::take(&mut wire.writable),
@@ -460,9 +504,15 @@ impl<H: Handler> Harness<H> {
                 };
                 drop(wire);
                 self.server.ready(Token::connection(0, *id), what);
+                events += 1;
+                if events == self.room {
+                    last = Some(*id);
+                    break;
+                }
             }
         }
-        any
+        self.looked_at = last;
+        Look { events, full: events == self.room }
     }
 
     fn reap(&mut self) {

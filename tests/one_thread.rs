@@ -4,15 +4,17 @@
 
 mod util;
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use reactor::services::Echo;
 use reactor::{
-    Callbacks, CloseReason, Context, Exit, Handle, Handler, Limits, Reactor, ServiceContext,
-    TimerId,
+    Callbacks, CloseReason, Context, DatagramContext, DatagramHandler, Exit, Handle, Handler,
+    Limits, Reactor, ServiceContext, TimerId, TryPostError,
 };
 use util::{Client, PATIENCE, Server};
 
@@ -175,6 +177,147 @@ fn a_post_and_a_stop_before_the_first_turn_are_not_lost() {
     assert_eq!(told.try_recv(), Ok(7));
 }
 
+/// Counts its messages, and says so when the shutdown begins.
+struct Tally<'a> {
+    messages: &'a Cell<u32>,
+    at_shutdown: &'a Cell<Option<u32>>,
+}
+
+impl<'a> Tally<'a> {
+    fn new(messages: &'a Cell<u32>, at_shutdown: &'a Cell<Option<u32>>) -> Tally<'a> {
+        Tally { messages, at_shutdown }
+    }
+
+    fn shuts_down(&self) {
+        self.at_shutdown.set(Some(self.messages.get()));
+    }
+}
+
+impl Handler for Tally<'_> {
+    type Session = ();
+    type Message = ();
+
+    fn on_message(&mut self, _: &mut ServiceContext<'_, ()>, (): ()) {
+        self.messages.set(self.messages.get() + 1);
+    }
+
+    fn on_shutdown(&mut self, _: &mut ServiceContext<'_, ()>) {
+        self.shuts_down();
+    }
+}
+
+impl DatagramHandler for Tally<'_> {
+    type Message = ();
+
+    fn on_datagram(&mut self, _: &mut DatagramContext<'_>, _: SocketAddr, _: &[u8]) {}
+
+    fn on_message(&mut self, _: &mut DatagramContext<'_>, (): ()) {
+        self.messages.set(self.messages.get() + 1);
+    }
+
+    fn on_shutdown(&mut self, _: &mut DatagramContext<'_>) {
+        self.shuts_down();
+    }
+}
+
+/// A stop overtook what was posted before it: a turn takes 1,024 messages.
+#[test]
+fn a_stop_comes_after_what_its_thread_has_posted_and_before_what_it_posts_then() {
+    const EACH: u32 = 20_000;
+    let (counts, ends) = <([Cell<u32>; 3], [Cell<Option<u32>>; 3])>::default();
+    let tally = |n: usize| Tally::new(&counts[n], &ends[n]);
+    let mut reactor = Reactor::new().unwrap();
+    let handles = [
+        reactor.add(tally(0), Limits::default()).unwrap().handle(),
+        reactor.listen("127.0.0.1:0", tally(1)).unwrap().handle(),
+        reactor.datagrams("127.0.0.1:0", tally(2)).unwrap().handle(),
+    ];
+    let [first, ..] = handles.clone();
+    let poster = thread::spawn(move || {
+        for _ in 0..EACH {
+            handles.iter().for_each(|handle| handle.post(()).unwrap());
+        }
+        // Of a service that got the last one last of all.
+        handles[0].stop();
+        handles.iter().for_each(|handle| handle.post(()).unwrap());
+    });
+    poster.join().unwrap();
+    assert_eq!(reactor.run().unwrap(), Exit::Clean);
+    assert_eq!(ends.each_ref().map(Cell::get), [Some(EACH); 3]);
+    assert_eq!(first.post(()), Err(()));
+    let handled: u32 = counts.iter().map(Cell::get).sum();
+    assert_eq!(handled as u64 + reactor.counters().messages_lost, 3 * (EACH as u64 + 1));
+}
+
+#[test]
+fn a_shutdown_waits_for_messages_no_longer_than_it_may_take() {
+    let (handled, end) = (Cell::new(0), Cell::new(None));
+    let mut reactor = Reactor::new().unwrap();
+    reactor.set_shutdown_timeout(Duration::ZERO);
+    let handle = reactor.add(Tally::new(&handled, &end), Limits::default()).unwrap().handle();
+    (0..3000).for_each(|_| handle.post(()).unwrap());
+    handle.stop();
+    assert_eq!(reactor.run().unwrap(), Exit::Clean);
+    assert!(handled.get() < 3000 && end.get() == Some(handled.get()));
+    assert_eq!(reactor.counters().messages_lost, 3000 - u64::from(handled.get()));
+}
+
+/// A handler stops the reactor, on whose thread something was posted before.
+#[test]
+fn a_handlers_stop_comes_after_what_was_posted_before_it() {
+    let (handled, end) = (Cell::new(0), Cell::new(None));
+    let mut reactor = Reactor::new().unwrap();
+    let handle = reactor.add(Tally::new(&handled, &end), Limits::default()).unwrap().handle();
+    let stops = Callbacks::new().on_line(move |cx, _| {
+        (0..3000).for_each(|_| handle.post(()).unwrap());
+        cx.stop();
+    });
+    let service = reactor.listen("127.0.0.1:0", stops).unwrap();
+    let mut client = Client::connect(service.address().unwrap().as_socket().unwrap());
+    client.send("stop\n");
+    assert_eq!(reactor.run().unwrap(), Exit::Clean);
+    assert_eq!((end.get(), reactor.counters().messages_lost), (Some(3000), 0));
+}
+
+#[test]
+fn a_bounded_post_tells_full_from_gone() {
+    let (tell, told) = mpsc::channel();
+    let mut reactor = Reactor::new().unwrap();
+    let handle = reactor.add(Pong(tell), Limits::default()).unwrap().handle();
+    assert!(handle.is_empty());
+    assert_eq!(handle.try_post(1, 2), Ok(()));
+    assert_eq!(handle.try_post(2, 2), Ok(()));
+    assert_eq!((handle.try_post(3, 2), handle.len()), (Err(TryPostError::Full(3)), 2));
+    assert_eq!(TryPostError::Full(3).into_message(), 3);
+    handle.post(3).unwrap();
+    reactor.turn(Some(Duration::ZERO)).unwrap();
+    assert_eq!((told.try_iter().collect::<Vec<_>>(), handle.len()), (vec![1, 2, 3], 0));
+    assert_eq!(handle.try_post(4, 1), Ok(()));
+    drop(reactor);
+    assert_eq!(handle.try_post(5, 9), Err(TryPostError::Gone(5)));
+}
+
+/// However many post at once, no more than that wait.
+#[test]
+fn many_threads_together_keep_the_bound_of_a_bounded_post() {
+    const BOUND: usize = 100;
+    let (tell, told) = mpsc::channel();
+    let mut reactor = Reactor::new().unwrap();
+    let handle = reactor.add(Pong(tell), Limits::default()).unwrap().handle();
+    let posters: Vec<_> = (0..4)
+        .map(|_| {
+            let handle = handle.clone();
+            thread::spawn(move || {
+                (0..BOUND as u32).filter_map(|n| handle.try_post(n, BOUND).ok()).count()
+            })
+        })
+        .collect();
+    let posted: usize = posters.into_iter().map(|poster| poster.join().unwrap()).sum();
+    assert_eq!((posted, handle.len()), (BOUND, BOUND));
+    reactor.turn(Some(Duration::ZERO)).unwrap();
+    assert_eq!(told.try_iter().count(), BOUND);
+}
+
 #[test]
 fn another_thread_stops_a_loop_that_sleeps() {
     let server = Server::start(Limits::default(), || Echo);
@@ -192,7 +335,7 @@ fn another_thread_stops_a_loop_that_sleeps() {
 fn a_handle_goes_to_other_threads_whatever_the_handler_is() {
     fn check<T: Send + Clone + 'static>(_: &T) {}
     // The handler itself borrows, is not Send and need not be.
-    let count = std::cell::Cell::new(0);
+    let count = Cell::new(0);
     let mut reactor = Reactor::new().unwrap();
     let handler = Callbacks::new().on_line(|_, _| count.set(count.get() + 1));
     let handle: Handle<()> = reactor.listen("127.0.0.1:0", handler).unwrap().handle();

@@ -521,6 +521,19 @@ fn a_thousand_lines_still_to_be_sent_all_arrive_after_sigterm() {
     assert_eq!(code, 0, "{stderr}");
 }
 
+/// Both are of one type.
+#[test]
+fn the_log_names_services_as_the_command_line_does() {
+    let program = Program::serve(&["roulette=0", "roulette2=0", "--log=debug"]);
+    for name in ["roulette", "roulette2"] {
+        let mut client = Client::connect(program.addr(name));
+        client.line();
+        program.wait_for_log(&format!(" {name}: #"));
+    }
+    program.signal("TERM");
+    assert_eq!(program.end().0, 0);
+}
+
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let program = Program::serve(&["presence=0", "--max-output=64M"]);

@@ -1,11 +1,14 @@
-//! A callback that holds the loop is complained of once, by its handler's name; a fast one is not.
+//! A callback that holds the loop is complained of once, by its service's name; a fast one is not.
 
 mod util;
 
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use reactor::{Context, Handler, Limits, ServiceContext};
+use reactor::{
+    Context, DatagramContext, DatagramHandler, Handler, Limits, Reactor, ServiceContext,
+};
 use util::{Client, Server};
 
 static LINES: Mutex<Vec<(log::Level, String)>> = Mutex::new(Vec::new());
@@ -65,13 +68,23 @@ impl Handler for LateSleeper {
     }
 }
 
+impl DatagramHandler for LateSleeper {
+    type Message = ();
+
+    fn on_datagram(&mut self, _: &mut DatagramContext<'_>, _: SocketAddr, _: &[u8]) {}
+
+    fn on_shutdown(&mut self, _: &mut DatagramContext<'_>) {
+        work(b"slow");
+    }
+}
+
 fn ask(client: &mut Client, line: &str) {
     client.send(line);
     client.expect("done\n");
 }
 
 #[test]
-fn is_logged_once_with_the_handlers_name_and_a_fast_one_is_not() {
+fn is_logged_once_with_the_services_name_and_a_fast_one_is_not() {
     log::set_boxed_logger(Box::new(Capture)).unwrap();
     log::set_max_level(log::LevelFilter::Trace);
     // The threshold is far above what a busy machine makes of a fast callback.
@@ -102,4 +115,21 @@ fn is_logged_once_with_the_handlers_name_and_a_fast_one_is_not() {
     let _ = Server::start(Limits::default(), || LateSleeper).stop();
     assert_eq!(complaints().len(), 2, "{:?}", complaints());
     assert!(complaints()[1].1.starts_with("LateSleeper:"));
+
+    let mut reactor = Reactor::new().unwrap();
+    let first = reactor.add(LateSleeper, Limits::default()).unwrap();
+    let second = reactor.add(LateSleeper, Limits::default()).unwrap();
+    let third = reactor.datagrams("127.0.0.1:0", LateSleeper).unwrap();
+    assert_eq!((reactor.name(&first), reactor.name(&third)), ("LateSleeper", "LateSleeper"));
+    reactor.set_name(&second, "second");
+    reactor.set_name(&third, format!("the {}rd", 3));
+    assert_eq!((reactor.name(&second), reactor.name(&third)), ("second", "the 3rd"));
+    reactor.stop();
+    reactor.run().unwrap();
+    let names: Vec<_> = complaints()[2..].iter().map(|(_, line)| line.clone()).collect();
+    let starts = ["LateSleeper: ", "second: ", "the 3rd: "];
+    assert!(
+        names.len() == 3 && names.iter().zip(starts).all(|(name, start)| name.starts_with(start)),
+        "{names:?}"
+    );
 }

@@ -55,7 +55,8 @@ impl Announce {
             )));
         }
         let announcer = Announcer::new(announced);
-        reactor.datagrams_with(self.announce_group, announcer, at(interface))?;
+        let service = reactor.datagrams_with(self.announce_group, announcer, at(interface))?;
+        reactor.set_name(&service, "announce");
         // Not sooner: a failure is to be one line, and alone.
         log::info!("announcing to {} at {interface}", self.announce_group);
         for (name, spot) in services.iter().filter(|(_, at)| reachable(at).is_none()) {

@@ -142,6 +142,7 @@ pub(crate) fn connect(args: &Connect) -> Result<ExitCode, Failure> {
     let client = args.client(server, io::stdin().is_terminal(), &ends);
     let mut reactor = Reactor::new()?;
     let service = reactor.add(client, args.limits(began.elapsed()))?;
+    reactor.set_name(&service, "connect");
     reactor.adopt(&service, io::stdin(), io::stdout())?;
     let _ = reactor.run()?;
     drop(reactor);

@@ -116,7 +116,8 @@ pub(crate) fn discover(args: &Discover) -> Result<ExitCode, Failure> {
     let mut reactor = Reactor::new()?;
     reactor.stop_on_signals()?;
     let directory = Directory::new(|change: Change<'_>| listing.borrow_mut().note(change));
-    reactor.datagrams_with(args.group, directory, at(args.interface))?;
+    let service = reactor.datagrams_with(args.group, directory, at(args.interface))?;
+    reactor.set_name(&service, "discover");
 
     let time = args.time.or(args.once.then_some(ONCE));
     let end = time.map(|time| Instant::now() + time);

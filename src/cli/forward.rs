@@ -107,6 +107,7 @@ pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
     reactor.reload_on_hangup()?;
     let handler = services::Forward::new(target);
     let service = reactor.add(handler, limits)?;
+    reactor.set_name(&service, "forward");
     let address = reactor.bind(&service, entrance.listen(&listen)?)?;
     descriptors::report(&raised, demand);
     let mut ready = String::new();

@@ -47,7 +47,8 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
         let listen = entrance.listen(&spot)?;
         let limits = limits.clone();
         let students = &students;
-        let mut place = Place { reactor: &mut reactor, listen, args, students, limits };
+        let (reactor, name) = (&mut reactor, target.service.name);
+        let mut place = Place { reactor, name, listen, args, students, limits };
         let spot = Spot { address: (target.service.listen)(&mut place)?, ..spot };
         for spot in spot.each() {
             ready.push_str(&format!("{} listening on {spot}\n", target.service.name));

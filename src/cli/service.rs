@@ -61,6 +61,8 @@ impl fmt::Debug for Service {
 /// Where a service is to be started, and with which settings.
 pub(crate) struct Place<'a> {
     pub(crate) reactor: &'a mut Reactor<'static>,
+    /// The service's, for the log.
+    pub(crate) name: &'static str,
     pub(crate) listen: Listen,
     pub(crate) args: &'a Serve,
     /// The names in `--roulette-file`.
@@ -72,6 +74,7 @@ impl Place<'_> {
     /// Starts the handler there; gives the address in force.
     fn listen(&mut self, handler: impl Handler + 'static) -> Result<Address, Failure> {
         let service = self.reactor.add(handler, self.limits.clone())?;
+        self.reactor.set_name(&service, self.name);
         Ok(self.reactor.bind(&service, self.listen.clone())?)
     }
 }

@@ -77,9 +77,10 @@ impl<'a> DatagramContext<'a> {
         &self.core.counters
     }
 
-    /// Asks for a graceful shutdown of the whole reactor.
+    /// Asks for a graceful shutdown of the whole reactor, which comes after all that has been
+    /// posted to its services; see [`Handle::stop`](crate::Handle::stop).
     pub fn stop(&mut self) {
-        self.core.stop = true;
+        self.core.stop();
     }
 }
 

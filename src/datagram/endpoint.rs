@@ -23,7 +23,7 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 
 pub(crate) struct Endpoint {
     pub(crate) service: usize,
-    pub(crate) name: &'static str,
+    pub(crate) name: Box<str>,
     pub(crate) options: DatagramOptions,
     pub(crate) local: SocketAddr,
     pub(crate) timers: Timers,
@@ -44,14 +44,14 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     pub(crate) fn new(
         service: usize,
-        name: &'static str,
+        name: &str,
         socket: Socket,
         local: SocketAddr,
         options: DatagramOptions,
     ) -> Endpoint {
         Endpoint {
             service,
-            name,
+            name: name.into(),
             options,
             local,
             timers: Timers::default(),

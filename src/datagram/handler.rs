@@ -64,7 +64,7 @@ pub trait DatagramHandler {
         let _ = (cx, message);
     }
 
-    /// The reactor begins to shut down: the last hook, and the last chance to send something.
+    /// The reactor begins to shut down, and the messages posted before have been handled: the last hook, and the last chance to send something.
     fn on_shutdown(&mut self, cx: &mut DatagramContext<'_>) {
         let _ = cx;
     }

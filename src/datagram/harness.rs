@@ -140,7 +140,7 @@ impl<H: DatagramHandler> DatagramHarness<H> {
 
     /// Begins a graceful shutdown.
     pub fn stop(&mut self) {
-        self.core.stop = true;
+        self.core.stop();
         self.run();
     }
 
@@ -178,8 +178,8 @@ impl<H: DatagramHandler> DatagramHarness<H> {
             if self.asleep {
                 return;
             }
-            if self.core.stop && !self.core.stopping {
-                self.core.stopping = true;
+            self.core.stopping |= self.core.is_ending();
+            if self.core.stopping && !self.service.is_over() && !self.service.holds_up() {
                 self.service.shut_down(&mut self.core);
             }
             let edge = self.edge();

@@ -34,6 +34,11 @@ impl<H: DatagramHandler> Datagrams<H> {
         Datagrams { handler, endpoint, mailbox, mail: false, over: false, watch: Watch::default() }
     }
 
+    /// The shutdown has begun.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over
+    }
+
     /// Calls a hook; a panic in it ends nothing.
     pub(crate) fn call(
         &mut self,
@@ -42,8 +47,8 @@ impl<H: DatagramHandler> Datagrams<H> {
     ) {
         let mut cx = DatagramContext::new(&mut self.endpoint, core);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
-        self.watch.called(&mut core.clock, self.endpoint.name, self.endpoint.options.slow_call);
-        core.caught(outcome, self.endpoint.name);
+        self.watch.called(&mut core.clock, &self.endpoint.name, self.endpoint.options.slow_call);
+        core.caught(outcome, &self.endpoint.name);
     }
 
     fn receive(&mut self, core: &mut Core, scratch: &mut Scratch) {
@@ -99,6 +104,18 @@ impl<H: DatagramHandler> Serve for Datagrams<H> {
         Err(Error::Datagrams)
     }
 
+    fn name(&self) -> &str {
+        &self.endpoint.name
+    }
+
+    fn set_name(&mut self, name: Box<str>) {
+        self.endpoint.name = name;
+    }
+
+    fn sources(&self) -> usize {
+        1
+    }
+
     fn ready(&mut self, _token: Token, what: Readiness) {
         // An error is told by the next call, whichever that is.
         self.endpoint
@@ -114,7 +131,7 @@ impl<H: DatagramHandler> Serve for Datagrams<H> {
         if self.mail {
             self.take_messages(core);
         }
-        self.watch.check(&mut core.clock, self.endpoint.name, self.endpoint.options.slow_call);
+        self.watch.check(&mut core.clock, &self.endpoint.name, self.endpoint.options.slow_call);
     }
 
     fn flush(&mut self, core: &mut Core) {
@@ -154,9 +171,21 @@ impl<H: DatagramHandler> Serve for Datagrams<H> {
         self.mail = true;
     }
 
+    fn stop_listening(&mut self) {
+        self.mail = true;
+    }
+
+    fn holds_up(&self) -> bool {
+        self.mailbox.holds_up()
+    }
+
+    fn waiting(&self) -> u64 {
+        self.mailbox.waiting()
+    }
+
     fn shut_down(&mut self, core: &mut Core) {
         self.call(core, H::on_shutdown);
-        self.watch.check(&mut core.clock, self.endpoint.name, self.endpoint.options.slow_call);
+        self.watch.check(&mut core.clock, &self.endpoint.name, self.endpoint.options.slow_call);
         self.over = true;
         self.endpoint.timers = Timers::default();
         self.reap(core);

@@ -27,6 +27,8 @@ pub struct Book {
     pub lines: u64,
     /// Messages that were handled.
     pub messages: u64,
+    /// Those that were posted before the shutdown was asked for.
+    pub before_shutdown: u64,
     /// Bytes that all clients got.
     pub received: u64,
     /// Bytes that streams had taken and not sent when their connections were cut.
@@ -62,6 +64,7 @@ impl Book {
             closed: 0,
             lines: 0,
             messages: 0,
+            before_shutdown: 0,
             received: 0,
             held: 0,
             farewells,
@@ -105,18 +108,29 @@ impl Book {
         self.records.insert(id, Record { stage: Stage::Dialled, moved, ..Record::new() });
     }
 
-    pub fn fed(&mut self, id: ConnId, bytes: &[u8]) {
+    /// The loop has it open, or not any more.
+    pub fn fed(&mut self, id: ConnId, bytes: &[u8], open: bool) {
         if let Some(record) = self.records.get_mut(&id) {
             if record.input.rest().is_empty() {
                 record.begun = self.clock;
             }
             record.input.extend(bytes);
+            if open && !record.disturbed && record.due.rest().is_empty() {
+                record.fresh.extend(bytes);
+            }
         }
     }
 
     pub fn ended(&mut self, id: ConnId) {
         if let Some(record) = self.records.get_mut(&id) {
             record.ended = true;
+        }
+    }
+
+    /// Its reads and writes may fail for a while.
+    pub fn disturbed(&mut self, id: ConnId) {
+        if let Some(record) = self.records.get_mut(&id) {
+            (record.disturbed, record.fresh) = (true, Vec::new());
         }
     }
 
@@ -444,6 +458,9 @@ impl Book {
         }
         let mut owed = BTreeMap::new();
         for (id, record) in &mut self.records {
+            if matches!(record.stage, Stage::Dialled | Stage::Open) {
+                record.fresh.clear();
+            }
             match record.is_owed_too_much(self.clock, &self.limits) {
                 // What is said of those that the flush ended leaves with the next turn.
                 Some(what) if record.over == 2 => _ = owed.insert(*id, what),

@@ -58,6 +58,7 @@ impl<M: Model> World<M> {
             }
             16..20 => {
                 let (reads, writes) = (self.faults(), self.faults());
+                self.server.handler_mut().book.disturbed(id);
                 self.server.disturb(client, reads, writes);
             }
             20 => {
@@ -181,7 +182,8 @@ impl<M: Model> World<M> {
             return;
         }
         let piece: Vec<u8> = peer.talk.drain(..peer.talk.len().min(most)).collect();
-        self.server.handler_mut().book.fed(peer.id, &piece);
+        let open = self.server.session(peer.client).is_some();
+        self.server.handler_mut().book.fed(peer.id, &piece, open);
         self.server.feed(peer.client, piece);
     }
 

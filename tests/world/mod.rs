@@ -100,6 +100,7 @@ impl<M: Model> World<M> {
         let mut watched = Watched::new(service, model, &limits);
         watched.book.budget = budget;
         let mut server = Harness::with_limits(watched, limits).by_hand().catching_panics();
+        server = server.with_events_per_look(choices.one_of(&[usize::MAX, 3, 1]));
         server.set_max_total_output(budget);
         World { server, choices, peers: Vec::new(), crowd, longest, connections: 0, posted: 0 }
     }
@@ -131,7 +132,8 @@ impl<M: Model> World<M> {
     /// As [`live`](Self::live), ended by a shutdown in the middle.
     pub fn die(&mut self, steps: usize) -> Result<(), String> {
         self.begin(steps)?;
-        self.server.handler_mut().book.stopping = true;
+        let book = &mut self.server.handler_mut().book;
+        (book.stopping, book.before_shutdown) = (true, self.posted);
         self.server.stop();
         self.nobody_is_left()
     }

@@ -54,6 +54,11 @@ pub struct Record {
     pub drains: bool,
     /// The service has ended its own side.
     pub finished: bool,
+    /// Its reads may fail for a while.
+    pub disturbed: bool,
+    /// What it has sent since the last turn, while it was open and nothing kept us from reading:
+    /// no deadline is to judge it before that is looked at.
+    pub fresh: Vec<u8>,
     /// What may have broken it.
     pub errors: Vec<ErrorKind>,
     /// Said by the service and not received by the client.
@@ -99,6 +104,8 @@ impl Record {
             paused: false,
             drains: false,
             finished: false,
+            disturbed: false,
+            fresh: Vec::new(),
             errors: Vec::new(),
             due: Queue::default(),
             streamed: false,
@@ -163,8 +170,10 @@ impl Record {
             let line = self.input.rest().split(|byte| *byte == b'\n').next().unwrap_or_default();
             line.strip_suffix(b"\r").unwrap_or(line).len() > limits.max_line
         };
-        let idle = || limits.idle_timeout.is_some_and(|most| self.still >= most);
-        let late = || limits.line_timeout.is_some_and(|most| self.unfinished >= most);
+        let still = limits.idle_timeout.is_some_and(|most| self.still >= most);
+        let idle = || still && self.fresh.is_empty();
+        let unfinished = limits.line_timeout.is_some_and(|most| self.unfinished >= most);
+        let late = || unfinished && !self.fresh.contains(&b'\n');
         let (so, else_why) = match reason {
             CloseReason::LineTooLong => (overlong(), "its line is short enough"),
             CloseReason::IdleTimeout => (idle(), "it was not idle"),

@@ -174,6 +174,10 @@ impl<M: Model> Handler for Watched<M> {
     }
 
     fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Session<M>>) {
+        if self.book.messages < self.book.before_shutdown {
+            let (handled, posted) = (self.book.messages, self.book.before_shutdown);
+            self.book.complain(format!("{handled} of {posted} messages came before the shutdown"));
+        }
         self.service.on_shutdown(cx);
     }
 

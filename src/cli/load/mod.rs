@@ -93,6 +93,7 @@ fn play<P: Part>(mut crew: Crew, mut part: P) -> Result<ExitCode, Failure> {
     reactor.stop_on_signals()?;
     reactor.set_shutdown_timeout(SHUTDOWN);
     let service = reactor.add(Stage::new(&mut crew, &mut part), limits)?;
+    reactor.set_name(&service, "load");
     // It cannot fail: the reactor is there.
     let _ = service.handle().post(());
     let _ = reactor.run()?;
