@@ -7,11 +7,12 @@ mod util;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use program::{Folder, Program, REACTOR, fails, wait};
+use program::{Folder, Program, REACTOR, Running, fails, wait};
 use util::{Client, PATIENCE, until};
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\
@@ -399,6 +400,28 @@ fn more_connections_than_descriptors_is_status_1() {
     fails(program, 1, &["1000 for each of 2 services", "2018", "100", "ulimit -n", "41 or less"]);
 }
 
+/// Nobody in particular, with one process: there is no thread beside the first.
+#[test]
+#[cfg(target_os = "linux")]
+fn no_thread_to_be_had_is_status_1() {
+    let folder = Folder::new("no-thread");
+    // The build's own folder may be closed to others.
+    let program = folder.file("reactor");
+    std::fs::copy(REACTOR, &program).unwrap();
+    let limited = |args: &[&str]| {
+        let mut command = Command::new("prlimit");
+        command.args(["--nproc=1", "setpriv", "--reuid=64123", "--clear-groups"]);
+        command.arg(&program).args(args);
+        command
+    };
+    if !limited(&["--version"]).output().is_ok_and(|output| output.status.success()) {
+        return util::skip("not root, or no prlimit and setpriv: cannot be somebody without threads");
+    }
+    for args in [&["serve", "echo=0"][..], &["forward", "0", "9"], &["discover", "--once"]] {
+        fails(Program::spawn(&mut limited(args)), 1, &["no thread", "ulimit -u"]);
+    }
+}
+
 #[test]
 fn the_soft_limit_of_descriptors_is_raised() {
     let program = Program::serve_after("ulimit -S -n 64", &["echo=0", "--max-connections=100"]);
@@ -569,6 +592,35 @@ fn failures_and_help_that_cannot_be_said_keep_their_status() {
         let status = Command::new(REACTOR).args(args).stdout(broken()).stderr(broken()).status();
         assert_eq!(status.unwrap().code(), Some(code), "{args:?}");
     }
+}
+
+/// What stands on a terminal, where other lines may come in between, is whole.
+#[test]
+fn every_line_is_one_write_and_the_log_of_the_start_comes_first() {
+    // Each write is a datagram.
+    let (screen, ours) = UnixDatagram::pair().unwrap();
+    screen.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = Command::new(REACTOR);
+    command.args(["serve", "echo=0", "time=0"]).stdin(Stdio::null());
+    command.stdout(OwnedFd::from(ours.try_clone().unwrap())).stderr(OwnedFd::from(ours));
+    let mut running = Running(command.spawn().unwrap());
+    let written = || {
+        let mut buffer = [0; 1024];
+        let count = screen.recv(&mut buffer).expect("nothing is written");
+        String::from_utf8(buffer[..count].to_vec()).unwrap()
+    };
+    let log = written();
+    assert!(log.contains(" INFO  [reactor::cli::descriptors] ") && log.ends_with('\n'), "{log:?}");
+    let ready = written();
+    assert!(ready.starts_with("echo listening") && ready.ends_with('\n'), "{ready:?}");
+    assert_eq!(ready.lines().count(), 2, "{ready:?}");
+    let pid = running.0.id().to_string();
+    assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
+    for words in ["shutting down", "stopped after 0 connections"] {
+        let line = written();
+        assert!(line.contains(words) && line.ends_with('\n'), "{line:?}");
+    }
+    assert_eq!(wait(&mut running.0).code(), Some(0));
 }
 
 #[test]

@@ -9,9 +9,9 @@ use super::access::Access;
 use super::args::levels;
 use super::failure::Failure;
 use super::quantity::{count, duration};
-use super::serve::{run, say_ready};
+use super::serve::run;
 use super::target::{self, Spot};
-use super::{descriptors, log as stderr_log};
+use super::{descriptors, log as output};
 
 /// Forward a port: each client of LISTEN is connected to TARGET, and bytes go both ways as they
 /// are.
@@ -85,7 +85,7 @@ pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
         let what = "LISTEN and TARGET are the same: it would connect to itself without end";
         return Err(Failure::Usage(what.to_owned()));
     }
-    stderr_log::init(args.log);
+    let stdout = output::init(args.log)?;
     let raised = descriptors::raise();
     if let (Ok(raised), Some(most)) = (&raised, args.max_connections) {
         descriptors::check_pairs(raised.limit, most)?;
@@ -99,7 +99,7 @@ pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
     descriptors::report(&raised);
     args.access.warn_if_open("forward", &address);
     let spot = Spot { address, ..args.listen };
-    say_ready(format!("forward listening on {spot}\n"));
+    stdout.say(format!("forward listening on {spot}\n"));
     run(&mut reactor)
 }
 

@@ -1,4 +1,3 @@
-use std::io::Write;
 use std::process::ExitCode;
 
 use reactor::{Exit, Reactor};
@@ -7,7 +6,7 @@ use super::args::Serve;
 use super::failure::Failure;
 use super::service::Place;
 use super::target::Spot;
-use super::{descriptors, log as stderr_log, roulette};
+use super::{descriptors, log as output, roulette};
 
 /// Listens, says where, and serves until a signal or KILL.
 pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
@@ -15,7 +14,7 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     let targets = args.targets();
     let students = roulette::students(args)?;
     let entrance = args.access.entrance(targets.iter().any(|target| target.tls))?;
-    stderr_log::init(args.log);
+    let stdout = output::init(args.log)?;
     let raised = descriptors::raise();
     // The default is meant for any machine: where descriptors run out before, newcomers wait.
     if let (Ok(raised), Some(most)) = (&raised, args.max_connections) {
@@ -44,17 +43,8 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     // Not sooner: a failure is to be one line, and alone.
     descriptors::report(&raised);
     services.iter().for_each(|(name, at)| args.access.warn_if_open(name, &at.address));
-    say_ready(ready);
+    stdout.say(ready);
     run(&mut reactor)
-}
-
-/// Says that all is ready. Who does not want to hear it is served all the same, and so is everybody
-/// else: a pipe that is full and that nobody reads would hold the loop up, hence the thread.
-pub(super) fn say_ready(ready: String) {
-    std::thread::spawn(move || {
-        let mut stdout = std::io::stdout().lock();
-        let _ = stdout.write_all(ready.as_bytes()).and_then(|()| stdout.flush());
-    });
 }
 
 /// Serves until somebody stops it.
