@@ -186,7 +186,7 @@ fn a_client_whose_target_refuses_is_closed_and_the_log_says_why() {
     client.send("hello?");
     assert_eq!(client.rest(), b"");
     let log = between.program.wait_for_log("cannot be reached");
-    assert!(log.contains(&target.to_string()) && log.contains("connection refused"), "{log}");
+    assert!(log.contains(&target.to_string()) && log.contains("Connection refused"), "{log}");
 }
 
 #[test]

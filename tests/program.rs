@@ -385,7 +385,8 @@ fn a_unix_path_that_is_not_free_is_status_1() {
         ("alive", "another server is listening"),
         ("text", "not a socket"),
         ("none/e.sock", "folder"),
-        (&long, "shorter"),
+        (&long, "bytes is too long for a socket; choose a shorter one"),
+        ("text/e.sock", "its folder is something else"),
     ] {
         fails(Program::serve(&[&target(name)]), 1, &[words, name]);
     }
@@ -415,10 +416,22 @@ fn no_thread_to_be_had_is_status_1() {
         command
     };
     if !limited(&["--version"]).output().is_ok_and(|output| output.status.success()) {
-        return util::skip("not root, or no prlimit and setpriv: cannot be somebody without threads");
+        return util::skip(
+            "not root, or no prlimit and setpriv: cannot be somebody without threads",
+        );
     }
     for args in [&["serve", "echo=0"][..], &["forward", "0", "9"], &["discover", "--once"]] {
         fails(Program::spawn(&mut limited(args)), 1, &["no thread", "ulimit -u"]);
+    }
+}
+
+#[test]
+fn too_few_descriptors_to_start_with_is_status_1() {
+    for command in ["serve echo=0 --announce", "forward 0 9", "discover --once", "load 9"] {
+        for limit in 4..10 {
+            let script = format!("ulimit -n {limit}; exec {REACTOR} {command}");
+            fails(Program::spawn(Command::new("sh").args(["-c", &script])), 1, &["ulimit -n"]);
+        }
     }
 }
 

@@ -1,8 +1,8 @@
-use std::fmt;
 use std::process::ExitCode;
+use std::{fmt, io};
 
 use clap::CommandFactory;
-use reactor::Error;
+use reactor::{Address, CloseReason, Error};
 
 use super::args::Args;
 
@@ -42,6 +42,44 @@ impl From<Error> for Failure {
             Error::Address { .. } => Failure::Usage(error.to_string()),
             _ => Failure::Runtime(error.to_string()),
         }
+    }
+}
+
+/// Why a server cannot be had, with the remedy where there is one.
+pub(crate) fn unreachable(
+    server: &Address,
+    reason: CloseReason,
+    error: Option<io::Error>,
+) -> String {
+    use io::ErrorKind::{ConnectionRefused, InvalidInput, NotFound, PermissionDenied, WouldBlock};
+    let Some(error) = error else {
+        return match reason {
+            CloseReason::ConnectTimeout => "nobody answers there".to_owned(),
+            _ => reason.to_string(),
+        };
+    };
+    match (error.kind(), server) {
+        (ConnectionRefused, _) => "nobody listens there".to_owned(),
+        (NotFound, _) => "there is no such socket".to_owned(),
+        (PermissionDenied, Address::Unix(_)) => "its owner lets only others connect".to_owned(),
+        (InvalidInput, Address::Unix(path)) => {
+            let length = path.as_os_str().len();
+            format!("a path of {length} bytes is too long for a socket")
+        }
+        // Over TCP a newcomer waits.
+        (WouldBlock, Address::Unix(_)) => {
+            "its queue of newcomers is full; come later, or fewer at once (load --ramp)".to_owned()
+        }
+        _ => why(&error),
+    }
+}
+
+/// What the system said, with the remedy where it does not say it.
+pub(crate) fn why(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => format!("{error}; allow more of them (ulimit -n)"),
+        Some(libc::EPROTOTYPE) => format!("{error}; it is a socket, but not of streams"),
+        _ => error.to_string(),
     }
 }
 

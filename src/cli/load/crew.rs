@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use reactor::{CloseReason, ConnId, ServiceContext};
+use reactor::{ConnId, ServiceContext};
 
 use super::fault::Fault;
 use super::launcher::Launcher;
@@ -9,6 +9,13 @@ use super::process::Usage;
 use super::progress::Progress;
 use super::sources::Sources;
 use super::tally::Tally;
+
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) fault: Fault,
+    /// For people, with the remedy where there is one.
+    pub(crate) why: String,
+}
 
 /// One connection: what every mode keeps of it, and what one mode does.
 #[derive(Debug, Default)]
@@ -88,7 +95,7 @@ pub(crate) struct Crew {
     pub(crate) last_line: u64,
     pub(crate) interrupted: bool,
     /// Why the first one could not be connected.
-    pub(crate) refusal: Option<CloseReason>,
+    pub(crate) refusal: Option<Refusal>,
     pub(crate) server: Readings,
     pub(crate) own: Readings,
     pub(crate) progress: Progress,

@@ -103,9 +103,9 @@ fn play<P: Part>(mut crew: Crew, mut part: P) -> Result<ExitCode, Failure> {
 fn report(crew: &Crew) -> Result<ExitCode, Failure> {
     let (plan, tally) = (&crew.plan, &crew.tally);
     if tally.connections == 0
-        && let Some(reason) = crew.refusal
+        && let Some(refusal) = &crew.refusal
     {
-        let (target, why) = (&plan.target, Fault::why(reason));
+        let (target, why) = (&plan.target, &refusal.why);
         return Err(Failure::Runtime(format!("cannot connect to {target}: {why}")));
     }
     let outcome = Outcome::new(crew);
