@@ -287,8 +287,23 @@ fn a_wrong_command_line_is_status_2() {
     for (args, words) in [
         (
             &["serve", "ecko"][..],
-            &["unknown service \"ecko\"", "echo, time, presence, roulette, roulette2"][..],
+            &["'ecko'", "did you mean echo?", "echo, time, presence, roulette, roulette2"][..],
         ),
+        (&["serve", "ECHO"], &["did you mean echo?"]),
+        (&["serve", "ehco=2323"], &["did you mean echo=2323?"]),
+        (&["serve", "2323"], &["write echo=2323"]),
+        (&["serve", "echo", "2323"], &["write echo=2323"]),
+        (&["serve", "127.0.0.1:2323"], &["write echo=127.0.0.1:2323"]),
+        (&["serve", "unix:/tmp/e.sock"], &["write echo=unix:/tmp/e.sock"]),
+        (&["serve", "time:2323"], &["write time=2323"]),
+        (&["serve", "echo:[::1]:2323"], &["write echo=[::1]:2323"]),
+        (&["serve", "echo,time=0"], &["write echo time=0"]),
+        (&["serve", "--port", "2323"], &["'--port'", "write echo=2323"]),
+        (&["serve", "-p", "2323"], &["'-p'", "write echo=2323"]),
+        (&["serve", "--port=99"], &["'--port'", "write echo=2323"]),
+        (&["serve", "--time"], &["write time"]),
+        (&["echo"], &["write reactor serve echo"]),
+        (&["echo=2323"], &["write reactor serve echo=2323"]),
         (&["serve", "echo=99999"], &["0 to 65535"]),
         (&["serve", "echo=localhost"], &["\"localhost\"", "HOST:PORT"]),
         (&["serve", "echo=::1:80"], &["brackets"]),
@@ -344,8 +359,14 @@ fn a_port_in_use_or_not_of_this_machine_is_status_1() {
     let path = folder.file("e.sock");
     let (one, two) = (format!("echo=unix:{}", path.display()), format!("time={port}"));
     // Nothing is printed of the one that could be had, and its path is removed.
-    fails(Program::serve(&[&one, &two]), 1, &[&port, "in use", "choose another"]);
+    let holder = format!("ss -ltnp 'sport = :{port}'");
+    let words = [&port, "in use", "another one with time=PORT", "0 for any free one"];
+    #[cfg(target_os = "linux")]
+    let words = [&words[..], &[&holder]].concat();
+    fails(Program::serve(&[&one, &two]), 1, &words);
     assert!(!path.exists());
+    let forward = Program::spawn(Command::new(REACTOR).args(["forward", &port, "9"]));
+    fails(forward, 1, &[&port, "in use", "another one for LISTEN"]);
     // An address reserved for documentation is nobody's.
     fails(Program::serve(&["echo=192.0.2.1:0"]), 1, &["192.0.2.1", "no such address"]);
 }

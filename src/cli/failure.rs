@@ -2,9 +2,11 @@ use std::process::ExitCode;
 use std::{fmt, io};
 
 use clap::CommandFactory;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use reactor::{Address, CloseReason, Error};
 
 use super::args::Args;
+use super::service;
 
 /// Why the program gives up: one line, with the remedy where there is one.
 #[derive(Debug)]
@@ -28,6 +30,28 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Usage(text) | Failure::Runtime(text) => f.write_str(text),
+        }
+    }
+}
+
+impl Failure {
+    /// It cannot listen there; another port is chosen `how`.
+    pub(crate) fn listen(error: Error, how: &str) -> Failure {
+        match error {
+            Error::Listen { address: address @ Address::Tcp(addr), source, .. }
+                if source.kind() == io::ErrorKind::AddrInUse =>
+            {
+                let port = addr.port();
+                let holder = match cfg!(target_os = "linux") {
+                    true => format!("ss -ltnp 'sport = :{port}'"),
+                    false => format!("lsof -nP -iTCP:{port} -sTCP:LISTEN"),
+                };
+                Failure::Runtime(format!(
+                    "cannot listen on {address}: the port is in use; choose another one {how}, 0 \
+                     for any free one, or see who has it: {holder}"
+                ))
+            }
+            error => error.into(),
         }
     }
 }
@@ -103,10 +127,28 @@ impl Failure {
                 }
             }
         }
+        if let Some(instead) = meant(error, command) {
+            line.push_str(&format!("; {instead}"));
+        }
         let known = Args::command().find_subcommand(command).map(|_| format!("{command} "));
         line.push_str(&format!("; see reactor {}--help", known.unwrap_or_default()));
         Failure::Usage(line)
     }
+}
+
+/// What was probably meant by what clap does not know.
+fn meant(error: &clap::Error, command: &str) -> Option<String> {
+    let word = match error.kind() {
+        ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
+        ErrorKind::UnknownArgument => ContextKind::InvalidArg,
+        _ => return None,
+    };
+    let Some(ContextValue::String(word)) = error.get(word) else { return None };
+    if command == "serve" {
+        return service::instead_of(word);
+    }
+    let name = word.split('=').next().unwrap_or(word);
+    service::named(name).map(|_| format!("write reactor serve {word}"))
 }
 
 #[cfg(test)]

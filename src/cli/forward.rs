@@ -95,7 +95,9 @@ pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
     reactor.reload_on_hangup()?;
     let handler = services::Forward::new(args.target.clone());
     let service = reactor.add(handler, args.limits())?;
-    let address = reactor.bind(&service, entrance.listen(&args.listen)?)?;
+    let address = reactor
+        .bind(&service, entrance.listen(&args.listen)?)
+        .map_err(|error| Failure::listen(error, "for LISTEN"))?;
     descriptors::report(&raised);
     args.access.warn_if_open("forward", &address);
     let spot = Spot { address, ..args.listen };

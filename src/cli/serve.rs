@@ -33,10 +33,11 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
         let listen = entrance.listen(&spot)?;
         let limits = limits.clone();
         let students = &students;
-        let mut place = Place { reactor: &mut reactor, listen, args, students, limits };
+        let name = target.service.name;
+        let mut place = Place { name, reactor: &mut reactor, listen, args, students, limits };
         let spot = Spot { address: (target.service.listen)(&mut place)?, ..spot };
-        ready.push_str(&format!("{} listening on {spot}\n", target.service.name));
-        services.push((target.service.name, spot));
+        ready.push_str(&format!("{name} listening on {spot}\n"));
+        services.push((name, spot));
     }
     drop(students);
     args.announce.start(args.host, &services, &mut reactor)?;

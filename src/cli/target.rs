@@ -35,9 +35,7 @@ impl Target {
             Some((name, place)) => (name, Some(place)),
             None => (text, None),
         };
-        let service = service::named(name).ok_or_else(|| {
-            format!("unknown service {name:?}: the services are {}", service::names())
-        })?;
+        let service = service::named(name).ok_or_else(|| service::unknown(text))?;
         let usual = (false, Place::Port(service.port));
         let (tls, place) = place.map_or(Ok(usual), Place::parse_tls)?;
         Ok(Target { service, tls, place })
@@ -162,9 +160,7 @@ mod tests {
     #[test]
     fn says_what_is_wrong() {
         for (text, words) in [
-            ("", "unknown service \"\": the services are echo, time, presence"),
-            ("Echo", "unknown service"),
-            ("2323", "unknown service"),
+            ("", "unknown service; the services are echo, time, presence"),
             ("echo=", "bad address \"\": write PORT"),
             ("echo=localhost", "write PORT, HOST:PORT"),
             ("echo=/tmp/socket", "unix:PATH"),
