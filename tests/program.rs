@@ -331,6 +331,38 @@ fn a_wrong_command_line_is_status_2() {
     }
 }
 
+/// Who gives an option expects something of it.
+#[test]
+fn an_option_that_nothing_heeds_is_status_2() {
+    let folder = Folder::new("unheeded");
+    let unix = format!("unix:{}", folder.file("s.sock").display());
+    let echo = format!("echo={unix}");
+    for (args, words) in [
+        (&["serve", "echo=0", "--unix-mode=600"][..], "--unix-mode goes with a Unix socket"),
+        (&["forward", "0", "9", "--unix-mode=600"], "--unix-mode goes with a Unix socket"),
+        (&["serve", &echo, "--allow=127.0.0.0/8"], "--allow goes with TCP"),
+        (&["forward", &unix, "9", "--allow=127.0.0.0/8"], "--allow goes with TCP"),
+        (&["serve", &echo, "--keepalive=5m"], "--keepalive goes with TCP"),
+        (&["serve", &echo, "--user-timeout=5m"], "--user-timeout goes with TCP"),
+        (&["serve", &echo, "--max-per-peer=5"], "--max-per-peer goes with TCP"),
+        (&["serve", "echo=0", "--time-count=3"], "--time-count goes with the service time"),
+        // What is the default anyway is asked for all the same.
+        (&["serve", "echo=0", "--time-interval=1s"], "--time-interval goes with"),
+        (&["serve", "echo=0", "--allow-kill"], "--allow-kill goes with the service presence"),
+        (&["serve", "time=0", "--roulette-file=x"], "--roulette-file goes with"),
+        (&["serve", "time=0", "--roulette-memory=1M"], "--roulette-memory goes with"),
+        (&["serve", "echo=127.0.0.1:0", "--host=::1"], "--host goes with a port"),
+        (&["load", "9", "--mode=idle", "--size=64"], "--size goes with"),
+        (&["load", "9", "--mode=time", "--size=32"], "--size goes with"),
+    ] {
+        fails(Program::spawn(Command::new(REACTOR).args(args)), 2, &[words]);
+    }
+    // One that heeds them is enough.
+    let options = ["--unix-mode=600", "--keepalive=5m", "--time-count=1", "--host=127.0.0.1"];
+    let program = Program::serve(&[&["echo=0", "time=0", &*echo][..], &options].concat());
+    Client::connect(program.addr("echo")).expect(GREETING);
+}
+
 #[test]
 fn students_that_cannot_be_had_are_status_1() {
     let folder = Folder::new("no-students");

@@ -8,6 +8,7 @@ use reactor::{Address, Limits, Reactor, services};
 use super::access::Access;
 use super::args::levels;
 use super::failure::Failure;
+use super::given::Given;
 use super::quantity::{count, duration};
 use super::serve::run;
 use super::target::{self, Spot};
@@ -79,7 +80,8 @@ impl Forward {
 }
 
 /// Listens, says where, and forwards until a signal.
-pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
+pub(crate) fn forward(args: &Forward, given: &Given<'_>) -> Result<ExitCode, Failure> {
+    Access::check(given, &[&args.listen.address])?;
     let entrance = args.access.entrance(args.listen.tls)?;
     if is_itself(&args.listen.address, &args.target) {
         let what = "LISTEN and TARGET are the same: it would connect to itself without end";

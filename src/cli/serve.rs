@@ -4,12 +4,14 @@ use reactor::{Exit, Reactor};
 
 use super::args::Serve;
 use super::failure::Failure;
+use super::given::Given;
 use super::service::Place;
 use super::target::Spot;
 use super::{descriptors, log as output, roulette};
 
 /// Listens, says where, and serves until a signal or KILL.
-pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
+pub(crate) fn serve(args: &Serve, given: &Given<'_>) -> Result<ExitCode, Failure> {
+    args.check(given)?;
     let limits = args.limits()?;
     let targets = args.targets();
     let students = roulette::students(args)?;

@@ -41,6 +41,11 @@ impl Target {
         Ok(Target { service, tls, place })
     }
 
+    /// Whether it listens on `--host`.
+    pub(crate) fn goes_by_host(&self) -> bool {
+        matches!(self.place, Place::Port(_))
+    }
+
     /// Where it is to listen.
     pub(crate) fn spot(&self, host: IpAddr) -> Spot {
         let address = match &self.place {

@@ -45,6 +45,7 @@ use self::stage::Stage;
 use self::talk::Talk;
 use super::descriptors;
 use super::failure::Failure;
+use super::given::Given;
 
 /// The goodbyes have been said by then; what is still open is of no interest.
 const SHUTDOWN: Duration = Duration::from_secs(1);
@@ -53,8 +54,10 @@ const SHUTDOWN: Duration = Duration::from_secs(1);
 const AGAIN: u32 = 256;
 
 /// Connects, loads, and prints the result.
-pub(crate) fn load(args: &Load) -> Result<ExitCode, Failure> {
+pub(crate) fn load(args: &Load, given: &Given<'_>) -> Result<ExitCode, Failure> {
     args.check()?;
+    let sends = !matches!(args.mode, Mode::Idle | Mode::Time);
+    given.check(&["size"], sends, "the modes echo, pipeline, churn and presence")?;
     if let Ok(raised) = descriptors::raise() {
         // A client that comes again may do so before its last socket is given back.
         let spare = if args.mode == Mode::Churn { args.clients().min(AGAIN) } else { 0 };
