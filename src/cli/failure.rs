@@ -147,7 +147,7 @@ fn meant(error: &clap::Error, command: &str) -> Option<String> {
     if command == "serve" {
         return service::instead_of(word);
     }
-    let name = word.split('=').next().unwrap_or(word);
+    let name = word.split('=').next().filter(|_| !word.contains(char::is_whitespace))?;
     service::named(name).map(|_| format!("write reactor serve {word}"))
 }
 
@@ -179,6 +179,8 @@ mod tests {
         let serf = said(&["serf"]);
         assert!(serf.starts_with("unrecognized subcommand 'serf'; tip: "), "{serf}");
         assert!(serf.ends_with("; see reactor --help"), "{serf}");
+        let torn = said(&["echo=0\n0"]);
+        assert!(torn.starts_with("unrecognized subcommand 'echo=0 0'; see "), "{torn}");
     }
 
     #[test]
