@@ -1,14 +1,14 @@
-//! A client of the presence service: one loop for what is typed and what is heard.
+//! A client of the presence service: one loop for what is typed and what is heard. A line that
+//! begins with a command, as BYE, is sent as it is, any other one is said; Ctrl-D says BYE too.
 //!
 //! ```text
 //! $ cargo run -- serve presence       (somebody else in the room: nc 127.0.0.1 9907)
 //! $ cargo run --example presence_client
+//! $ cargo run --example presence_client -- 127.0.0.1:9907 zoe     (where, and who)
 //! ```
 
-use std::cell::Cell;
-use std::io::{stdin, stdout};
-
-use reactor::{CloseReason, ConnId, Context, Error, Handler, Limits, Reactor};
+use reactor::{CloseReason, ConnId, Context, Error, Handler, Limits, Reactor, text};
+use std::{cell::Cell, io};
 
 struct Client<'a> {
     name: String,
@@ -18,17 +18,17 @@ struct Client<'a> {
 impl Handler for Client<'_> {
     type Session = Option<ConnId>; // the other one: the server's, or that of what is typed
     type Message = ();
-
     fn on_open(&mut self, cx: &mut Context<'_, Option<ConnId>>) {
         if cx.is_outbound() {
             writeln!(cx, "HELLO {}", self.name);
             let server = cx.id();
-            *cx.session() = cx.adopt(stdin(), stdout(), Some(server)).ok();
+            *cx.session() = cx.adopt(io::stdin(), io::stdout(), Some(server)).ok();
         }
     }
     fn on_line(&mut self, cx: &mut Context<'_, Option<ConnId>>, line: &[u8]) {
         let Some(other) = *cx.session() else { return };
-        let verb = if cx.is_outbound() { "" } else { "SAY " };
+        let known = matches!(text::command(line).0, b"HELLO" | b"SAY" | b"WHO" | b"BYE" | b"KILL");
+        let verb = if known || cx.is_outbound() { "" } else { "SAY " };
         cx.send_to(other, [verb.as_bytes(), line, b"\n"].concat());
     }
     fn on_eof(&mut self, cx: &mut Context<'_, Option<ConnId>>) {

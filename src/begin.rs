@@ -8,7 +8,7 @@ use crate::core::Core;
 use crate::flags::Flag;
 use crate::net::Stream;
 use crate::pool::Pool;
-use crate::{Address, CloseReason, ConnId, Error};
+use crate::{Address, ConnId, Error};
 
 impl<S> Pool<S> {
     /// Begins an outbound connection. Whatever goes wrong is reported by its `on_close`.
@@ -84,7 +84,7 @@ impl<S> Pool<S> {
         self.connections[id.slot()].flags.set(Flag::Failed, true);
         self.open += 1;
         if let Some(error) = error.or(watched.err()) {
-            self.end(id, CloseReason::Error(error.kind()));
+            self.fail(id, &error);
         }
         id
     }

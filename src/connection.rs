@@ -1,6 +1,7 @@
 //! The state of one connection, apart from its socket: what it may do next.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::time::Duration;
 
 use crate::dial::Dialling;
@@ -64,6 +65,8 @@ pub(crate) struct Rare {
     paid: Nanos,
     /// What was left of a closing connection's output when it had last taken enough; 0 before.
     left: usize,
+    /// The system's number of the error that ended it.
+    error: Option<i32>,
 }
 
 /// What the loop's deadline of a connection is for.
@@ -217,6 +220,20 @@ impl<S> Connection<S> {
         pushed > limits.max_output || since >= nanos(limits.soft_output_for)
     }
 
+    /// Notes the error that ended it.
+    pub(crate) fn note(&mut self, error: &io::Error) {
+        if let Some(number) = error.raw_os_error() {
+            self.rare().error = Some(number);
+        }
+    }
+
+    /// What the system said when it ended with an error.
+    pub(crate) fn error(&self) -> Option<io::Error> {
+        let CloseReason::Error(kind) = self.reason else { return None };
+        let number = self.rare.as_ref().and_then(|rare| rare.error);
+        Some(number.map_or(kind.into(), io::Error::from_raw_os_error))
+    }
+
     pub(crate) fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
     }
@@ -225,7 +242,8 @@ impl<S> Connection<S> {
     pub(crate) fn change_rare(&mut self, change: impl FnOnce(&mut Rare)) {
         if let Some(rare) = &mut self.rare {
             change(rare);
-            if rare.timers.is_empty() && rare.over_soft == 0 && rare.paid == 0 && rare.left == 0 {
+            let unset = rare.over_soft == 0 && rare.paid == 0 && rare.left == 0;
+            if unset && rare.timers.is_empty() && rare.error.is_none() {
                 self.rare = None;
             }
         }

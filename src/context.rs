@@ -1,9 +1,10 @@
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
-use crate::connection::State;
+use crate::connection::{Connection, State};
 use crate::core::Core;
 use crate::flags::Flag;
 use crate::id::Token;
@@ -126,6 +127,13 @@ impl<'a, S> Context<'a, S> {
     pub fn abort(&mut self) {
         self.commit();
         self.service.pool.end(self.id, CloseReason::Aborted);
+    }
+
+    /// In [`on_close`](crate::Handler::on_close) with [`CloseReason::Error`]: what the system said,
+    /// for people. The kind says less: the standard library has none for many errors, as when
+    /// there is no file descriptor left.
+    pub fn error(&self) -> Option<io::Error> {
+        self.service.pool.get(self.id).and_then(Connection::error)
     }
 
     /// Stops reading this connection, so that TCP holds the client back. Input already received

@@ -65,7 +65,7 @@ pub enum Error {
     #[error("the reactor is shutting down")]
     ShuttingDown,
     /// The selector failed; the reactor cannot go on.
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", why(source))]
     Io {
         /// What was being done.
         what: &'static str,
@@ -98,7 +98,7 @@ impl Error {
     /// Adds the remedy to what the system said of a listener.
     pub(crate) fn listen(address: &Address, source: io::Error) -> Error {
         use io::ErrorKind::{
-            AddrInUse, AddrNotAvailable, InvalidInput, NotFound, PermissionDenied,
+            AddrInUse, AddrNotAvailable, InvalidInput, NotADirectory, NotFound, PermissionDenied,
         };
         let needs_zone = address.as_socket().and_then(needs_zone);
         let why = match (source.kind(), address) {
@@ -116,8 +116,27 @@ impl Error {
             (PermissionDenied, Address::Unix(_)) => {
                 "not allowed to write there; choose another path".to_owned()
             }
-            _ => source.to_string(),
+            (NotADirectory, Address::Unix(_)) => {
+                "its folder is something else; choose another path".to_owned()
+            }
+            (InvalidInput, Address::Unix(path)) => {
+                let length = path.as_os_str().len();
+                format!("a path of {length} bytes is too long for a socket; choose a shorter one")
+            }
+            _ if source.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+                "this machine has no IPv6; choose an IPv4 address".to_owned()
+            }
+            _ => why(&source),
         };
         Error::Listen { address: address.clone(), why, source }
+    }
+}
+
+/// What the system said, with the remedy where whoever opens something may hear it.
+pub(crate) fn why(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => format!("{error}; allow more of them (ulimit -n)"),
+        Some(libc::ENFILE) => format!("{error}; close some elsewhere, it is all of the machine"),
+        _ => error.to_string(),
     }
 }

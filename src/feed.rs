@@ -107,7 +107,7 @@ impl<H: Handler> Server<H> {
                         found.flags.set(Flag::Eof, true);
                         return self.pool.close(id, CloseReason::Error(error.kind()), core);
                     }
-                    Err(error) => return self.pool.end(id, CloseReason::Error(error.kind())),
+                    Err(error) => return self.pool.fail(id, &error),
                 }
             };
             self.hand_over(id, offer, known, since, core, scratch);
@@ -193,7 +193,7 @@ impl<H: Handler> Server<H> {
                     self.pool.end(id, CloseReason::Closed);
                 }
             }
-            Err(error) => self.pool.end(id, CloseReason::Error(error.kind())),
+            Err(error) => self.pool.fail(id, &error),
         }
     }
 }

@@ -392,6 +392,15 @@ impl<S> Pool<S> {
         self.list_ending(id);
     }
 
+    /// As [`end`](Self::end), for an error.
+    pub(crate) fn fail(&mut self, id: ConnId, error: &io::Error) {
+        let ended = self.get(id).is_none_or(|found| found.state == State::Ended);
+        self.end(id, CloseReason::Error(error.kind()));
+        if let Some(found) = self.get_mut(id).filter(|_| !ended) {
+            found.note(error);
+        }
+    }
+
     pub(crate) fn list_ending(&mut self, id: ConnId) {
         if let Some(found) = self.get_mut(id)
             && !found.flags.has(Flag::Ending)

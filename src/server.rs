@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::accept::Listener;
-use crate::connection::{State, Wait};
+use crate::connection::{Connection, State, Wait};
 use crate::core::Core;
+use crate::error;
 use crate::flags::Flag;
 use crate::handle::Mailbox;
 use crate::net::Stream;
@@ -195,7 +196,7 @@ impl<H: Handler> Server<H> {
         match self.pool.connected(id, core) {
             Ok(false) => {}
             Ok(true) => self.opened(id, core),
-            Err(error) => self.pool.end(id, CloseReason::Error(error.kind())),
+            Err(error) => self.pool.fail(id, &error),
         }
     }
 
@@ -281,8 +282,7 @@ impl<H: Handler> Server<H> {
     pub(crate) fn break_off(&mut self, id: ConnId) {
         if let Some(found) = self.pool.get(id) {
             let error = found.stream.take_error();
-            let kind = error.map_or(ErrorKind::ConnectionReset, |error| error.kind());
-            self.pool.end(id, CloseReason::Error(kind));
+            self.pool.fail(id, &error.unwrap_or(ErrorKind::ConnectionReset.into()));
         }
     }
 
@@ -313,7 +313,7 @@ impl<H: Handler> Server<H> {
                 Ok(Flushed::All) => {}
                 Ok(Flushed::Blocked) => found.flags.set(Flag::Blocked, true),
                 Ok(Flushed::Budget) => again = true,
-                Err(error) => return self.pool.end(id, CloseReason::Error(error.kind())),
+                Err(error) => return self.pool.fail(id, &error),
             }
         }
         let Pool { limits, connections, .. } = &mut self.pool;
@@ -399,7 +399,9 @@ impl<H: Handler> Server<H> {
             if log::log_enabled!(reason.level()) {
                 let (who, name) = (self.describe(id), &self.pool.name);
                 let what = if was_open { "is gone" } else { "cannot be reached" };
-                log::log!(reason.level(), "{name}: {who} {what}: {reason}");
+                let error = self.pool.get(id).and_then(Connection::error);
+                let why = error.map_or_else(|| reason.to_string(), |error| error::why(&error));
+                log::log!(reason.level(), "{name}: {who} {what}: {why}");
             }
             self.call(id, false, core, |handler, cx| handler.on_close(cx, reason));
         }

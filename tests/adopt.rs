@@ -20,6 +20,8 @@ struct Echo {
     close_at_once: bool,
     /// The reactor is not stopped with the connection.
     goes_on: bool,
+    /// What the system said at the end.
+    error: Option<std::io::Error>,
 }
 
 impl Handler for &mut Echo {
@@ -44,6 +46,7 @@ impl Handler for &mut Echo {
 
     fn on_close(&mut self, cx: &mut Context<'_, ()>, reason: CloseReason) {
         self.heard.push(reason.to_string());
+        self.error = cx.error();
         if !self.goes_on {
             cx.stop();
         }
@@ -202,6 +205,29 @@ fn a_slow_reader_of_the_output_holds_the_input_back() {
     });
     reactor.run().unwrap();
     assert!(reader.join().unwrap() == lines);
+}
+
+/// The standard library has no kind for it.
+#[test]
+fn what_the_system_said_can_be_told() {
+    let path = std::env::temp_dir().join(format!("reactor-{}-unread", std::process::id()));
+    let unread = File::create(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let mut echo = Echo::default();
+    let mut reactor = Reactor::new().unwrap();
+    let service = reactor.add(&mut echo, Limits::default()).unwrap();
+    reactor.adopt(&service, &unread, &unread).unwrap();
+    reactor.run().unwrap();
+    drop(reactor);
+    assert_eq!(echo.error.unwrap().raw_os_error(), Some(libc::EBADF));
+
+    let mut echo = Echo::default();
+    let mut harness = Harness::new(&mut echo);
+    let client = harness.connect();
+    harness.feed(client, "close\n");
+    harness.end(client);
+    drop(harness);
+    assert!(echo.error.is_none(), "{:?}", echo.error);
 }
 
 #[test]

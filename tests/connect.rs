@@ -301,12 +301,16 @@ fn memory_stays_flat_when_the_reader_of_the_output_is_slow() {
 #[test]
 fn a_server_that_cannot_be_reached_is_one_line() {
     let addr = util::nobody();
-    let said = format!("reactor: cannot connect to {addr}: connection refused\n");
+    let said = format!("reactor: cannot connect to {addr}: nobody listens there\n");
     // The input is not touched, and no reason to wait.
     let (stdin, _typing) = pipe().unwrap();
     ends(connect(addr, &[], stdin), 1, "", &said);
     let said = "reactor: cannot connect to unix:/nowhere/at/all: there is no such socket\n";
     ends(connect("unix:/nowhere/at/all", &[], Stdio::null()), 1, "", said);
+    let long = format!("unix:/tmp/{}", "x".repeat(120));
+    let said = "a path of 125 bytes is too long for a socket";
+    let said = format!("reactor: cannot connect to {long}: {said}\n");
+    ends(connect(&long, &[], Stdio::null()), 1, "", &said);
 }
 
 #[test]
@@ -331,7 +335,9 @@ fn a_reset_is_one_line_after_what_came_before_it() {
     server.send("hello\n");
     assert_eq!(program.line(), "hello");
     server.reset();
-    ends(program, 1, "", &format!("reactor: {addr}: connection reset\n"));
+    let reset = std::io::Error::from_raw_os_error(libc::ECONNRESET);
+    let said = format!("reactor: the connection to {addr} broke: {reset}\n");
+    ends(program, 1, "", &said);
 }
 
 #[test]
@@ -358,7 +364,10 @@ fn output_that_cannot_be_written_is_an_error_even_if_it_is_the_last() {
     let echo = Server::start(Limits::default(), || Echo);
     let script = format!("printf 'bye\\n' | {REACTOR} connect {} >/dev/full", echo.addr);
     let program = Program::spawn(Command::new("sh").arg("-c").arg(script));
-    ends(program, 1, "", "reactor: standard input or output: no storage space\n");
+    let full = std::io::Error::from_raw_os_error(libc::ENOSPC);
+    let said =
+        format!("reactor: standard output cannot be written: {full}; redirect it with >FILE\n");
+    ends(program, 1, "", &said);
 
     let (mut program, mut server) = {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -369,14 +378,22 @@ fn output_that_cannot_be_written_is_an_error_even_if_it_is_the_last() {
     assert_eq!(server.rest(), b"");
     server.send("at the very end");
     server.end();
-    let said = "reactor: standard input or output: no storage space\n";
-    ends(program.take().unwrap(), 1, "", said);
+    ends(program.take().unwrap(), 1, "", &said);
 }
 
 #[test]
 fn input_that_cannot_be_read_is_an_error() {
-    let (program, _server) = with_server(&[], File::open("/").unwrap());
-    ends(program, 1, "", "reactor: standard input or output: is a directory\n");
+    let folder = Folder::new("unreadable");
+    let written = File::create(folder.file("output")).unwrap();
+    for (stdin, number) in [(File::open("/").unwrap(), libc::EISDIR), (written, libc::EBADF)] {
+        let (program, _server) = with_server(&[], stdin);
+        let said = format!(
+            "reactor: standard input cannot be read: {}; redirect it with <FILE, or </dev/null \
+             for none\n",
+            std::io::Error::from_raw_os_error(number)
+        );
+        ends(program, 1, "", &said);
+    }
 }
 
 #[test]
@@ -389,7 +406,10 @@ fn without_descriptors_it_fails_in_one_line() {
         let (code, stdout, stderr) = program.end();
         match code {
             0 => assert_eq!((stdout.as_str(), stderr.as_str()), (GREETING, "")),
-            _ => assert_eq!((code, stderr.lines().count()), (1, 1), "limit {limit}: {stderr}"),
+            _ => {
+                assert_eq!((code, stderr.lines().count()), (1, 1), "limit {limit}: {stderr}");
+                assert!(stderr.contains("ulimit -n"), "limit {limit}: {stderr}");
+            }
         }
         worked += usize::from(code == 0);
     }

@@ -224,8 +224,8 @@ fn presence_client_says_what_is_typed_and_prints_what_it_hears() {
     let mut server = Client::from(listener.accept().unwrap().0);
     server.expect("HELLO olivier\n");
     server.send("Welcome\nolivier is in the room.\n");
-    typing.write_all("hello, été\n\nlast".as_bytes()).unwrap();
-    server.expect("SAY hello, été\nSAY \n");
+    typing.write_all("hello, été\n\nWHO\nwho is here?\nlast".as_bytes()).unwrap();
+    server.expect("SAY hello, été\nSAY \nWHO\nSAY who is here?\n");
     drop(typing);
     server.expect("SAY last\nBYE\n");
     server.send("olivier is about to leave the room.\n");
@@ -234,6 +234,16 @@ fn presence_client_says_what_is_typed_and_prints_what_it_hears() {
     let heard = "Welcome\nolivier is in the room.\nolivier is about to leave the room.\n";
     assert_eq!(String::from_utf8(output.stdout).unwrap(), heard);
     assert!(output.status.success());
+
+    // What the welcome offers is what one types.
+    let (stdin, mut typing) = pipe().unwrap();
+    let mut command = Command::new(binary("presence_client"));
+    let child = command.args([&addr, "zoe"]).stdin(stdin).spawn().unwrap();
+    let mut server = Client::from(listener.accept().unwrap().0);
+    typing.write_all(b"BYE\n").unwrap();
+    server.expect("HELLO zoe\nBYE\n");
+    server.end();
+    assert!(child.wait_with_output().unwrap().status.success());
 
     drop(listener);
     let output = Command::new(binary("presence_client")).arg(addr).output().unwrap();

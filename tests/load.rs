@@ -217,6 +217,8 @@ fn nobody_listens() {
     let (status, _, stderr) = load("unix:/nowhere/at/all", &[]);
     let said = "reactor: cannot connect to unix:/nowhere/at/all: there is no such socket\n";
     assert_eq!((status, stderr.as_str()), (1, said));
+    let (status, _, stderr) = load(&format!("unix:/{}", "x".repeat(124)), &[]);
+    assert!(status == 1 && stderr.contains("a path of 125 bytes is too long"), "{stderr}");
 }
 
 #[test]

@@ -246,7 +246,10 @@ fn what_cannot_be_served_is_told_in_a_line() {
         let told = error.contains("cannot listen") && error.contains("choose another");
         assert!(status == Some(1) && told && error.lines().count() == 1, "{model}: {error}");
     }
-    for args in [&[][..], &["fork"], &[ONE, &taken, "more"]] {
+    let (status, error) = run(&["fork"]);
+    assert!(status == Some(2) && error.starts_with("models: there is no \"fork\""), "{error}");
+    assert!(error.lines().count() == 1 && models().all(|model| error.contains(model)), "{error}");
+    for args in [&[][..], &[ONE, &taken, "more"]] {
         let (status, error) = run(args);
         assert!(status == Some(2) && error.starts_with("Usage: models MODEL"), "{error}");
         assert!(models().all(|model| error.contains(model)), "{error}");

@@ -9,12 +9,13 @@ mod util;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use namespace::{hosts, inside};
-use program::{Folder, Program, REACTOR, fails, wait};
+use program::{Folder, Program, REACTOR, Running, fails, wait};
 use util::{Client, PATIENCE, until};
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\
@@ -307,8 +308,23 @@ fn a_wrong_command_line_is_status_2() {
     for (args, words) in [
         (
             &["serve", "ecko"][..],
-            &["unknown service \"ecko\"", "echo, time, presence, roulette, roulette2"][..],
+            &["'ecko'", "did you mean echo?", "echo, time, presence, roulette, roulette2"][..],
         ),
+        (&["serve", "ECHO"], &["did you mean echo?"]),
+        (&["serve", "ehco=2323"], &["did you mean echo=2323?"]),
+        (&["serve", "2323"], &["write echo=2323"]),
+        (&["serve", "echo", "2323"], &["write echo=2323"]),
+        (&["serve", "127.0.0.1:2323"], &["write echo=127.0.0.1:2323"]),
+        (&["serve", "unix:/tmp/e.sock"], &["write echo=unix:/tmp/e.sock"]),
+        (&["serve", "time:2323"], &["write time=2323"]),
+        (&["serve", "echo:[::1]:2323"], &["write echo=[::1]:2323"]),
+        (&["serve", "echo,time=0"], &["write echo time=0"]),
+        (&["serve", "--port", "2323"], &["'--port'", "write echo=2323"]),
+        (&["serve", "-p", "2323"], &["'-p'", "write echo=2323"]),
+        (&["serve", "--port=99"], &["'--port'", "write echo=2323"]),
+        (&["serve", "--time"], &["write time"]),
+        (&["echo"], &["write reactor serve echo"]),
+        (&["echo=2323"], &["write reactor serve echo=2323"]),
         (&["serve", "echo=99999"], &["0 to 65535"]),
         (&["serve", "echo=localhost"], &["write localhost:PORT"]),
         (&["serve", "echo=::1:80"], &["write an IPv6 address in brackets: [::1]:80"]),
@@ -336,6 +352,38 @@ fn a_wrong_command_line_is_status_2() {
     ] {
         fails(Program::spawn(Command::new(REACTOR).args(args)), 2, words);
     }
+}
+
+/// Who gives an option expects something of it.
+#[test]
+fn an_option_that_nothing_heeds_is_status_2() {
+    let folder = Folder::new("unheeded");
+    let unix = format!("unix:{}", folder.file("s.sock").display());
+    let echo = format!("echo={unix}");
+    for (args, words) in [
+        (&["serve", "echo=0", "--unix-mode=600"][..], "--unix-mode goes with a Unix socket"),
+        (&["forward", "0", "9", "--unix-mode=600"], "--unix-mode goes with a Unix socket"),
+        (&["serve", &echo, "--allow=127.0.0.0/8"], "--allow goes with TCP"),
+        (&["forward", &unix, "9", "--allow=127.0.0.0/8"], "--allow goes with TCP"),
+        (&["serve", &echo, "--keepalive=5m"], "--keepalive goes with TCP"),
+        (&["serve", &echo, "--user-timeout=5m"], "--user-timeout goes with TCP"),
+        (&["serve", &echo, "--max-per-peer=5"], "--max-per-peer goes with TCP"),
+        (&["serve", "echo=0", "--time-count=3"], "--time-count goes with the service time"),
+        // What is the default anyway is asked for all the same.
+        (&["serve", "echo=0", "--time-interval=1s"], "--time-interval goes with"),
+        (&["serve", "echo=0", "--allow-kill"], "--allow-kill goes with the service presence"),
+        (&["serve", "time=0", "--roulette-file=x"], "--roulette-file goes with"),
+        (&["serve", "time=0", "--roulette-memory=1M"], "--roulette-memory goes with"),
+        (&["serve", "echo=127.0.0.1:0", "--host=::1"], "--host goes with a port"),
+        (&["load", "9", "--mode=idle", "--size=64"], "--size goes with"),
+        (&["load", "9", "--mode=time", "--size=32"], "--size goes with"),
+    ] {
+        fails(Program::spawn(Command::new(REACTOR).args(args)), 2, &[words]);
+    }
+    // One that heeds them is enough.
+    let options = ["--unix-mode=600", "--keepalive=5m", "--time-count=1", "--host=127.0.0.1"];
+    let program = Program::serve(&[&["echo=0", "time=0", &*echo][..], &options].concat());
+    Client::connect(program.addr("echo")).expect(GREETING);
 }
 
 #[test]
@@ -366,8 +414,14 @@ fn a_port_in_use_or_not_of_this_machine_is_status_1() {
     let path = folder.file("e.sock");
     let (one, two) = (format!("echo=unix:{}", path.display()), format!("time={port}"));
     // Nothing is printed of the one that could be had, and its path is removed.
-    fails(Program::serve(&[&one, &two]), 1, &[&port, "in use", "choose another"]);
+    let holder = format!("ss -ltnp 'sport = :{port}'");
+    let words = [&port, "in use", "another one with time=PORT", "0 for any free one"];
+    #[cfg(target_os = "linux")]
+    let words = [&words[..], &[&holder]].concat();
+    fails(Program::serve(&[&one, &two]), 1, &words);
     assert!(!path.exists());
+    let forward = Program::spawn(Command::new(REACTOR).args(["forward", &port, "9"]));
+    fails(forward, 1, &[&port, "in use", "another one for LISTEN"]);
     // An address reserved for documentation is nobody's.
     fails(Program::serve(&["echo=192.0.2.1:0"]), 1, &["192.0.2.1", "no such address"]);
 }
@@ -405,7 +459,8 @@ fn a_unix_path_that_is_not_free_is_status_1() {
         ("alive", "another server is listening"),
         ("text", "not a socket"),
         ("none/e.sock", "folder"),
-        (&long, "shorter"),
+        (&long, "bytes is too long for a socket; choose a shorter one"),
+        ("text/e.sock", "its folder is something else"),
     ] {
         fails(Program::serve(&[&target(name)]), 1, &[words, name]);
     }
@@ -438,6 +493,40 @@ fn more_connections_than_descriptors_is_status_1() {
     let args = ["echo=0", "time=0", "--max-connections=1000"];
     let program = Program::serve_after("ulimit -n 100", &args);
     fails(program, 1, &["1000 for each of 2 services", "2018", "100", "ulimit -n", "41 or less"]);
+}
+
+/// Nobody in particular, with one process: there is no thread beside the first.
+#[test]
+#[cfg(target_os = "linux")]
+fn no_thread_to_be_had_is_status_1() {
+    let folder = Folder::new("no-thread");
+    // The build's own folder may be closed to others.
+    let program = folder.file("reactor");
+    std::fs::copy(REACTOR, &program).unwrap();
+    let limited = |args: &[&str]| {
+        let mut command = Command::new("prlimit");
+        command.args(["--nproc=1", "setpriv", "--reuid=64123", "--clear-groups"]);
+        command.arg(&program).args(args);
+        command
+    };
+    if !limited(&["--version"]).output().is_ok_and(|output| output.status.success()) {
+        return util::skip(
+            "not root, or no prlimit and setpriv: cannot be somebody without threads",
+        );
+    }
+    for args in [&["serve", "echo=0"][..], &["forward", "0", "9"], &["discover", "--once"]] {
+        fails(Program::spawn(&mut limited(args)), 1, &["no thread", "ulimit -u"]);
+    }
+}
+
+#[test]
+fn too_few_descriptors_to_start_with_is_status_1() {
+    for command in ["serve echo=0 --announce", "forward 0 9", "discover --once", "load 9"] {
+        for limit in 4..10 {
+            let script = format!("ulimit -n {limit}; exec {REACTOR} {command}");
+            fails(Program::spawn(Command::new("sh").args(["-c", &script])), 1, &["ulimit -n"]);
+        }
+    }
 }
 
 #[test]
@@ -640,6 +729,35 @@ fn failures_and_help_that_cannot_be_said_keep_their_status() {
         let status = Command::new(REACTOR).args(args).stdout(broken()).stderr(broken()).status();
         assert_eq!(status.unwrap().code(), Some(code), "{args:?}");
     }
+}
+
+/// What stands on a terminal, where other lines may come in between, is whole.
+#[test]
+fn every_line_is_one_write_and_the_log_of_the_start_comes_first() {
+    // Each write is a datagram.
+    let (screen, ours) = UnixDatagram::pair().unwrap();
+    screen.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = Command::new(REACTOR);
+    command.args(["serve", "echo=0", "time=0"]).stdin(Stdio::null());
+    command.stdout(OwnedFd::from(ours.try_clone().unwrap())).stderr(OwnedFd::from(ours));
+    let mut running = Running(command.spawn().unwrap());
+    let written = || {
+        let mut buffer = [0; 1024];
+        let count = screen.recv(&mut buffer).expect("nothing is written");
+        String::from_utf8(buffer[..count].to_vec()).unwrap()
+    };
+    let log = written();
+    assert!(log.contains(" INFO  [reactor::cli::descriptors] ") && log.ends_with('\n'), "{log:?}");
+    let ready = written();
+    assert!(ready.starts_with("echo listening") && ready.ends_with('\n'), "{ready:?}");
+    assert_eq!(ready.lines().count(), 2, "{ready:?}");
+    let pid = running.0.id().to_string();
+    assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
+    for words in ["shutting down", "stopped after 0 connections"] {
+        let line = written();
+        assert!(line.contains(words) && line.ends_with('\n'), "{line:?}");
+    }
+    assert_eq!(wait(&mut running.0).code(), Some(0));
 }
 
 #[test]

@@ -45,6 +45,16 @@ Models:
 input.
 ";
 
+const MODELS: [&str; 7] = [
+    "one-at-a-time",
+    "process-per-client",
+    "thread-per-client",
+    "thread-pool",
+    "readiness",
+    "callbacks",
+    "reactor",
+];
+
 /// The receptionist's socket of those models that have one in sight.
 fn listen(address: &str) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address).map_err(|error| {
@@ -74,8 +84,12 @@ fn main() -> ExitCode {
         "callbacks" => callbacks::serve(address).map_err(Into::into),
         "reactor" => handler::serve(address).map_err(Into::into),
         "session" => process_per_client::session().map_err(Into::into),
-        _ => {
+        "" => {
             eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+        _ => {
+            eprintln!("models: there is no {model:?}; there are {}", MODELS.join(", "));
             return ExitCode::from(2);
         }
     };

@@ -8,6 +8,7 @@ use reactor::{Address, Listen, Networks};
 use reactor::{Error, Tls};
 
 use super::failure::Failure;
+use super::given::Given;
 use super::quantity::mode;
 use super::target::Spot;
 
@@ -37,6 +38,14 @@ pub(crate) struct Access {
 }
 
 impl Access {
+    /// Refuses the options that none of these listeners heeds.
+    pub(crate) fn check(given: &Given<'_>, listeners: &[&Address]) -> Result<(), Failure> {
+        let unix = |address: &&Address| matches!(address, Address::Unix(_));
+        let (some, all) = (listeners.iter().any(unix), listeners.iter().all(unix));
+        given.check(&["unix_mode"], some, "a Unix socket, and none listens; write unix:PATH")?;
+        given.check(&["allow"], !all, "TCP, and only Unix sockets listen; see --unix-mode")
+    }
+
     /// Reads the certificate, where one is needed: `tls` says whether.
     #[cfg_attr(not(feature = "tls"), expect(unused_variables))]
     pub(crate) fn entrance(&self, tls: bool) -> Result<Entrance<'_>, Failure> {

@@ -31,6 +31,11 @@ pub(crate) struct Announce {
 }
 
 impl Announce {
+    /// Whether the interface follows from `--host`.
+    pub(crate) fn goes_by_host(&self) -> bool {
+        self.announce && self.announce_interface.is_none()
+    }
+
     /// Begins to announce those that can be reached there, if that was asked for.
     pub(crate) fn start(
         &self,

@@ -12,6 +12,7 @@ use super::connect::Connect;
 use super::discover::Discover;
 use super::failure::Failure;
 use super::forward::Forward;
+use super::given::Given;
 use super::load::Load;
 use super::quantity::{Patience, bytes, count, duration, output, patience, rate};
 use super::service;
@@ -160,6 +161,35 @@ impl Serve {
             return service::SERVICES.iter().map(Target::usual).collect();
         }
         self.targets.clone()
+    }
+
+    /// Refuses the options that nothing heeds.
+    pub(crate) fn check(&self, given: &Given<'_>) -> Result<(), Failure> {
+        let targets = self.targets();
+        let addresses: Vec<_> =
+            targets.iter().map(|target| target.spot(&self.host).address).collect();
+        let tcp = addresses.iter().any(|address| !matches!(address, Address::Unix(_)));
+        let host = self.announce.goes_by_host() || targets.iter().any(Target::goes_by_host);
+        let serves = |name| targets.iter().any(|target| target.service.name.starts_with(name));
+        Access::check(given, &addresses.iter().collect::<Vec<_>>())?;
+        for (options, heeded, by) in [
+            (&["time_interval", "time_count"][..], serves("time"), "the service time; add it"),
+            (&["allow_kill"], serves("presence"), "the service presence; add it"),
+            (
+                &["roulette_file", "roulette_memory"],
+                serves("roulette"),
+                "the services roulette and roulette2; add one",
+            ),
+            (
+                &["max_per_peer", "keepalive", "user_timeout"],
+                tcp,
+                "TCP, and only Unix sockets listen; leave it out",
+            ),
+            (&["host"], host, "a port, and every service has its whole address; leave it out"),
+        ] {
+            given.check(options, heeded, by)?;
+        }
+        Ok(())
     }
 
     /// The limits of each service.

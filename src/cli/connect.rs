@@ -1,4 +1,4 @@
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io::{self, ErrorKind, IsTerminal};
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use reactor::{Address, CloseReason, Context, Handler, Limits, Reactor, services};
 
 use super::crlf::Crlf;
-use super::failure::Failure;
+use super::failure::{Failure, unreachable, why};
 use super::quantity::duration;
 use super::target::{self, look_up};
 
@@ -46,15 +46,18 @@ fn apart(text: &str) -> Result<Infallible, String> {
     Err(format!("host and port are one word: write HOST:{port}"))
 }
 
+/// How a side ended, and what the system said if it was an error.
+type Ending = (CloseReason, Option<io::Error>);
+
 /// What became of the two sides.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Ends {
     /// Standard input and output were to be had, and so the server was dialled.
     began: bool,
     /// The server was there.
     connected: bool,
-    server: Option<CloseReason>,
-    stdio: Option<CloseReason>,
+    server: Option<Ending>,
+    stdio: Option<Ending>,
 }
 
 /// Forwards between standard input and output, which are its one client, and the server.
@@ -63,7 +66,7 @@ struct Client<'a> {
     crlf: Option<Crlf>,
     /// The input is a terminal.
     typed: bool,
-    ends: &'a Cell<Ends>,
+    ends: &'a RefCell<Ends>,
 }
 
 type Session = <services::Forward as Handler>::Session;
@@ -73,7 +76,9 @@ impl Handler for Client<'_> {
     type Message = ();
 
     fn on_open(&mut self, cx: &mut Context<'_, Session>) {
-        self.ends.update(|ends| Ends { began: true, connected: cx.is_outbound(), ..ends });
+        let mut ends = self.ends.borrow_mut();
+        (ends.began, ends.connected) = (true, cx.is_outbound());
+        drop(ends);
         self.forward.on_open(cx);
     }
 
@@ -101,16 +106,16 @@ impl Handler for Client<'_> {
     }
 
     fn on_close(&mut self, cx: &mut Context<'_, Session>, reason: CloseReason) {
-        let mut ends = self.ends.get();
+        let mut ends = self.ends.borrow_mut();
+        let ending = (reason, cx.error());
         if cx.is_outbound() {
-            ends.server = Some(reason);
+            ends.server = Some(ending);
             // However it ended, what it said before is printed.
             self.forward.on_close(cx, CloseReason::PeerClosed);
         } else {
-            ends.stdio = Some(reason);
+            ends.stdio = Some(ending);
             self.forward.on_close(cx, reason);
         }
-        self.ends.set(ends);
         if ends.stdio.is_some() && (ends.server.is_some() || !ends.began) {
             cx.stop();
         }
@@ -128,7 +133,7 @@ impl Connect {
         }
     }
 
-    fn client<'a>(&self, server: Address, typed: bool, ends: &'a Cell<Ends>) -> Client<'a> {
+    fn client<'a>(&self, server: Address, typed: bool, ends: &'a RefCell<Ends>) -> Client<'a> {
         let forward = services::Forward::new(server);
         Client { forward, crlf: self.crlf.then(Crlf::default), typed, ends }
     }
@@ -136,7 +141,7 @@ impl Connect {
 
 /// Forwards until both sides have ended.
 pub(crate) fn connect(args: &Connect) -> Result<ExitCode, Failure> {
-    let ends = Cell::default();
+    let ends = RefCell::default();
     let began = Instant::now();
     let server = look_up(&args.server, args.timeout)?;
     let client = args.client(server, io::stdin().is_terminal(), &ends);
@@ -146,7 +151,7 @@ pub(crate) fn connect(args: &Connect) -> Result<ExitCode, Failure> {
     reactor.adopt(&service, io::stdin(), io::stdout())?;
     let _ = reactor.run()?;
     drop(reactor);
-    verdict(args, ends.get()).map(|()| ExitCode::SUCCESS).map_err(Failure::Runtime)
+    verdict(args, ends.into_inner()).map(|()| ExitCode::SUCCESS).map_err(Failure::Runtime)
 }
 
 /// Whether it ended as it should.
@@ -154,19 +159,36 @@ fn verdict(args: &Connect, ends: Ends) -> Result<(), String> {
     let Connect { server, timeout, .. } = args;
     match (ends.stdio, ends.server) {
         // Nobody wants to hear more.
-        (Some(CloseReason::Error(ErrorKind::BrokenPipe)), _) => Ok(()),
-        (Some(CloseReason::Error(kind)), _) => Err(format!("standard input or output: {kind}")),
-        (_, Some(CloseReason::ConnectTimeout)) => Err(format!(
+        (Some((CloseReason::Error(ErrorKind::BrokenPipe), _)), _) => Ok(()),
+        (Some((_, Some(error))), _) => Err(unusable(&error)),
+        (_, Some((CloseReason::ConnectTimeout, _))) => Err(format!(
             "cannot connect to {server}: no answer within {timeout:?}; --timeout allows it more"
         )),
-        (_, Some(CloseReason::PeerClosed)) => Ok(()),
-        (_, Some(reason)) if ends.connected => Err(format!("{server}: {reason}")),
-        (_, Some(CloseReason::Error(ErrorKind::NotFound))) => {
-            Err(format!("cannot connect to {server}: there is no such socket"))
+        (_, Some((CloseReason::PeerClosed, _))) => Ok(()),
+        (_, Some((reason, error))) if ends.connected => {
+            let why = error.map_or_else(|| reason.to_string(), |error| why(&error));
+            Err(format!("the connection to {server} broke: {why}"))
         }
-        (_, Some(reason)) => Err(format!("cannot connect to {server}: {reason}")),
+        (_, Some((reason, error))) => {
+            let why = unreachable(server, reason, error);
+            Err(format!("cannot connect to {server}: {why}"))
+        }
         (_, None) => Err("standard input and output cannot be used".to_owned()),
     }
+}
+
+/// Says which of the two standard input and output are, as far as they still tell.
+fn unusable(error: &io::Error) -> String {
+    let (stdin, stdout) = (io::stdin(), io::stdout());
+    // Nothing is taken and nothing given. In the background a terminal would stop us.
+    let (what, remedy) = if !stdin.is_terminal() && rustix::io::read(&stdin, &mut [0; 0]).is_err() {
+        ("input cannot be read", "; redirect it with <FILE, or </dev/null for none")
+    } else if !stdout.is_terminal() && rustix::io::write(&stdout, &[]).is_err() {
+        ("output cannot be written", "; redirect it with >FILE")
+    } else {
+        ("input or output", "")
+    };
+    format!("standard {what}: {}{remedy}", why(error))
 }
 
 #[cfg(test)]
@@ -178,7 +200,7 @@ mod tests {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
     /// Standard input and output, and the server.
-    fn start(ends: &Cell<Ends>) -> (Harness<Client<'_>>, Peer, Peer) {
+    fn start(ends: &RefCell<Ends>) -> (Harness<Client<'_>>, Peer, Peer) {
         let server = "127.0.0.1:9".parse().unwrap();
         let args = Connect { server, port: None, timeout: Duration::from_secs(3), crlf: false };
         let client = args.client(args.server.clone(), false, ends);
@@ -190,7 +212,7 @@ mod tests {
 
     #[test]
     fn the_server_has_as_long_as_it_is_given() {
-        let ends = Cell::default();
+        let ends = RefCell::default();
         let (mut harness, _, server) = start(&ends);
         harness.advance(Duration::from_millis(2999));
         assert_eq!(harness.closed(server), None);
@@ -201,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_pager_may_take_its_time() {
-        let ends = Cell::default();
+        let ends = RefCell::default();
         let (mut harness, stdio, server) = start(&ends);
         harness.answer(server);
         harness.take_only(stdio, Some(0));
@@ -217,7 +239,7 @@ mod tests {
 
     #[test]
     fn so_may_a_server_that_has_nothing_to_say() {
-        let ends = Cell::default();
+        let ends = RefCell::default();
         let (mut harness, stdio, server) = start(&ends);
         harness.answer(server);
         harness.take_only(server, Some(0));
@@ -233,7 +255,7 @@ mod tests {
 
     #[test]
     fn what_came_before_a_reset_is_printed() {
-        let ends = Cell::default();
+        let ends = RefCell::default();
         let (mut harness, stdio, server) = start(&ends);
         harness.answer(server);
         harness.take_only(stdio, Some(0));
@@ -243,6 +265,7 @@ mod tests {
         assert_eq!(harness.sent(stdio), b"a long story");
         harness.end(stdio);
         assert!(harness.is_stopping());
-        assert_eq!(ends.get().server, Some(CloseReason::Error(ErrorKind::ConnectionReset)));
+        let reset = CloseReason::Error(ErrorKind::ConnectionReset);
+        assert_eq!(ends.borrow().server.as_ref().map(|(reason, _)| *reason), Some(reset));
     }
 }

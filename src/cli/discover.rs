@@ -10,7 +10,7 @@ use reactor::services::{Announced, Announcer, Change, Directory};
 
 use super::announce::{at, group, interface};
 use super::failure::Failure;
-use super::log as stderr_log;
+use super::log as output;
 use super::quantity::duration;
 
 /// How long the announcers are listened to for a list of them: each speaks once a second.
@@ -104,7 +104,7 @@ impl Listing<'_> {
 
 /// Listens and prints.
 pub(crate) fn discover(args: &Discover) -> Result<ExitCode, Failure> {
-    stderr_log::init(log::LevelFilter::Warn);
+    output::init(log::LevelFilter::Warn)?;
     let stdout = io::stdout();
     let listing = RefCell::new(Listing {
         args,

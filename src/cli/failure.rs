@@ -1,10 +1,12 @@
-use std::fmt;
 use std::process::ExitCode;
+use std::{fmt, io, thread};
 
 use clap::CommandFactory;
-use reactor::Error;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use reactor::{Address, CloseReason, Error};
 
 use super::args::Args;
+use super::service;
 
 /// Why the program gives up: one line, with the remedy where there is one.
 #[derive(Debug)]
@@ -32,6 +34,46 @@ impl fmt::Display for Failure {
     }
 }
 
+impl Failure {
+    /// It cannot listen there; another port is chosen `how`.
+    pub(crate) fn listen(error: Error, how: &str) -> Failure {
+        match error {
+            Error::Listen {
+                address: address @ (Address::Tcp(_) | Address::Host(_)),
+                source,
+                ..
+            } if source.kind() == io::ErrorKind::AddrInUse => {
+                let port = match &address {
+                    Address::Host(host) => host.port(),
+                    _ => address.as_socket().map_or(0, |addr| addr.port()),
+                };
+                let holder = match cfg!(target_os = "linux") {
+                    true => format!("ss -ltnp 'sport = :{port}'"),
+                    false => format!("lsof -nP -iTCP:{port} -sTCP:LISTEN"),
+                };
+                Failure::Runtime(format!(
+                    "cannot listen on {address}: the port is in use; choose another one {how}, 0 \
+                     for any free one, or see who has it: {holder}"
+                ))
+            }
+            error => error.into(),
+        }
+    }
+}
+
+/// Starts a thread. Where the system has none left, that is a failure and no panic.
+pub(crate) fn start_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<(), Failure> {
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread.map(drop).map_err(|error| {
+        Failure::Runtime(format!(
+            "no thread for the {name} ({error}): end some processes, or allow more (ulimit -u)"
+        ))
+    })
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         match error {
@@ -42,6 +84,44 @@ impl From<Error> for Failure {
             Error::Address { .. } => Failure::Usage(error.to_string()),
             _ => Failure::Runtime(error.to_string()),
         }
+    }
+}
+
+/// Why a server cannot be had, with the remedy where there is one.
+pub(crate) fn unreachable(
+    server: &Address,
+    reason: CloseReason,
+    error: Option<io::Error>,
+) -> String {
+    use io::ErrorKind::{ConnectionRefused, InvalidInput, NotFound, PermissionDenied, WouldBlock};
+    let Some(error) = error else {
+        return match reason {
+            CloseReason::ConnectTimeout => "nobody answers there".to_owned(),
+            _ => reason.to_string(),
+        };
+    };
+    match (error.kind(), server) {
+        (ConnectionRefused, _) => "nobody listens there".to_owned(),
+        (NotFound, _) => "there is no such socket".to_owned(),
+        (PermissionDenied, Address::Unix(_)) => "its owner lets only others connect".to_owned(),
+        (InvalidInput, Address::Unix(path)) => {
+            let length = path.as_os_str().len();
+            format!("a path of {length} bytes is too long for a socket")
+        }
+        // Over TCP a newcomer waits.
+        (WouldBlock, Address::Unix(_)) => {
+            "its queue of newcomers is full; come later, or fewer at once (load --ramp)".to_owned()
+        }
+        _ => why(&error),
+    }
+}
+
+/// What the system said, with the remedy where it does not say it.
+pub(crate) fn why(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => format!("{error}; allow more of them (ulimit -n)"),
+        Some(libc::EPROTOTYPE) => format!("{error}; it is a socket, but not of streams"),
+        _ => error.to_string(),
     }
 }
 
@@ -65,10 +145,28 @@ impl Failure {
                 }
             }
         }
+        if let Some(instead) = meant(error, command) {
+            line.push_str(&format!("; {instead}"));
+        }
         let known = Args::command().find_subcommand(command).map(|_| format!("{command} "));
         line.push_str(&format!("; see reactor {}--help", known.unwrap_or_default()));
         Failure::Usage(line)
     }
+}
+
+/// What was probably meant by what clap does not know.
+fn meant(error: &clap::Error, command: &str) -> Option<String> {
+    let word = match error.kind() {
+        ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
+        ErrorKind::UnknownArgument => ContextKind::InvalidArg,
+        _ => return None,
+    };
+    let Some(ContextValue::String(word)) = error.get(word) else { return None };
+    if command == "serve" {
+        return service::instead_of(word);
+    }
+    let name = word.split('=').next().filter(|_| !word.contains(char::is_whitespace))?;
+    service::named(name).map(|_| format!("write reactor serve {word}"))
 }
 
 #[cfg(test)]
@@ -99,6 +197,8 @@ mod tests {
         let serf = said(&["serf"]);
         assert!(serf.starts_with("unrecognized subcommand 'serf'; tip: "), "{serf}");
         assert!(serf.ends_with("; see reactor --help"), "{serf}");
+        let torn = said(&["echo=0\n0"]);
+        assert!(torn.starts_with("unrecognized subcommand 'echo=0 0'; see "), "{torn}");
     }
 
     #[test]

@@ -9,10 +9,11 @@ use super::access::Access;
 use super::args::levels;
 use super::descriptors::Demand;
 use super::failure::Failure;
+use super::given::Given;
 use super::quantity::{count, duration};
-use super::serve::{LOOKUP, run, say_ready};
+use super::serve::{LOOKUP, run};
 use super::target::{self, Spot, look_up};
-use super::{descriptors, log as stderr_log};
+use super::{descriptors, log as output};
 
 /// Forward a port: each client of LISTEN is connected to TARGET, and bytes go both ways as they
 /// are.
@@ -82,7 +83,8 @@ impl Forward {
 }
 
 /// Listens, says where, and forwards until a signal.
-pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
+pub(crate) fn forward(args: &Forward, given: &Given<'_>) -> Result<ExitCode, Failure> {
+    Access::check(given, &[&args.listen.address])?;
     let entrance = args.access.entrance(args.listen.tls)?;
     let listen = args.listen.clone().look_up(LOOKUP)?;
     let target = look_up(&args.target, args.connect_timeout)?;
@@ -90,7 +92,7 @@ pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
         let what = "LISTEN and TARGET are the same: it would connect to itself without end";
         return Err(Failure::Usage(what.to_owned()));
     }
-    stderr_log::init(args.log);
+    let stdout = output::init(args.log)?;
     let raised = descriptors::raise();
     let limits = args.limits();
     let demand = Demand {
@@ -108,14 +110,16 @@ pub(crate) fn forward(args: &Forward) -> Result<ExitCode, Failure> {
     let handler = services::Forward::new(target);
     let service = reactor.add(handler, limits)?;
     reactor.set_name(&service, "forward");
-    let address = reactor.bind(&service, entrance.listen(&listen)?)?;
+    let address = reactor
+        .bind(&service, entrance.listen(&listen)?)
+        .map_err(|error| Failure::listen(error, "for LISTEN"))?;
     descriptors::report(&raised, demand);
     let mut ready = String::new();
     for spot in (Spot { address, ..listen }).each() {
         args.access.warn_if_open("forward", &spot.address);
         ready.push_str(&format!("forward listening on {spot}\n"));
     }
-    say_ready(ready);
+    stdout.say(ready);
     run(&mut reactor)
 }
 

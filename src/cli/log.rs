@@ -1,31 +1,35 @@
-use std::io::{IsTerminal, Write};
-use std::panic::{self, AssertUnwindSafe};
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use simple_logger::SimpleLogger;
+
+use super::failure::{Failure, start_thread};
 
 /// Lines that may wait to be written; those beyond it are lost, and how many is logged.
 const QUEUE: usize = 1024;
 /// How long the end of the program waits for them.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// The name of the thread that writes.
-const WRITER: &str = "log";
 
 /// Logs on stderr, from a thread of its own: a pipe that nobody reads, or a terminal that is
 /// held with Ctrl-S, would otherwise stop the loop and with it everybody. A log line is worth less
 /// than the clients.
 struct Stderr {
     level: LevelFilter,
+    colors: bool,
     queue: SyncSender<Entry>,
     lost: AtomicU64,
 }
 
+/// Stdout, from the same thread, so that what was logged before stands before it.
+pub(crate) struct Stdout(SyncSender<Entry>);
+
 enum Entry {
-    Line(Level, String, String),
+    Log(String),
+    Say(String),
     /// Say when all before it is written.
     Flush(SyncSender<()>),
 }
@@ -41,9 +45,10 @@ impl Log for Stderr {
         }
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            self.offer(Level::Warn, module_path!(), format!("{lost} lines of this log were lost"));
+            let target = module_path!();
+            self.offer(Level::Warn, target, format_args!("{lost} lines of this log were lost"));
         }
-        self.offer(record.level(), record.target(), record.args().to_string());
+        self.offer(record.level(), record.target(), *record.args());
     }
 
     /// Waits until all is written, though not for ever.
@@ -57,56 +62,61 @@ impl Log for Stderr {
 }
 
 impl Stderr {
-    fn offer(&self, level: Level, target: &str, text: String) {
-        if self.queue.try_send(Entry::Line(level, target.to_owned(), text)).is_err() {
+    fn offer(&self, level: Level, target: &str, text: fmt::Arguments<'_>) {
+        let (color, end) = if self.colors { (color(level), "\x1b[0m") } else { ("", "") };
+        let now = Timestamp::now();
+        let line = format!("{now:.3} {color}{level:<5}{end} [{target}] {text}\n");
+        if self.queue.try_send(Entry::Log(line)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-/// The writer. [`SimpleLogger`] panics where stderr cannot be written to, as when it is a pipe
-/// that nobody holds any longer or a file on a full disk: that line is lost, and the next is
-/// tried again.
-fn write(logger: &SimpleLogger, entries: &Receiver<Entry>) {
+fn color(level: Level) -> &'static str {
+    match level {
+        Level::Error => "\x1b[31m",
+        Level::Warn => "\x1b[33m",
+        Level::Info => "\x1b[36m",
+        Level::Debug => "\x1b[35m",
+        Level::Trace => "",
+    }
+}
+
+impl Stdout {
+    /// Who does not want to hear it is served all the same.
+    pub(crate) fn say(&self, lines: String) {
+        let _ = self.0.send(Entry::Say(lines));
+    }
+}
+
+/// The writer. Each entry and its end are one write, since others may write to the same terminal.
+/// One that fails is lost, as when nobody holds the pipe any longer or the disk is full, and the
+/// next is tried again.
+fn write(entries: &Receiver<Entry>) {
     for entry in entries {
         match entry {
-            Entry::Line(level, target, text) => {
-                // Nothing of it is looked at afterwards that a panic could have left half done.
-                let _ = panic::catch_unwind(AssertUnwindSafe(|| {
-                    let metadata = Metadata::builder().level(level).target(&target).build();
-                    let mut record = Record::builder();
-                    logger.log(&record.metadata(metadata).args(format_args!("{text}")).build());
-                }));
+            Entry::Log(line) => drop(io::stderr().write_all(line.as_bytes())),
+            Entry::Say(lines) => {
+                let mut stdout = io::stdout().lock();
+                let _ = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
             }
-            Entry::Flush(tell) => {
-                let _ = std::io::stderr().flush();
-                let _ = tell.try_send(());
-            }
+            Entry::Flush(tell) => drop(tell.try_send(())),
         }
     }
 }
 
 /// To be called once, before anything is logged.
-pub(crate) fn init(level: LevelFilter) {
-    // The writer's panics are no news, and their report would go to the same stderr. Those of
-    // handlers are still reported.
-    let report = panic::take_hook();
-    panic::set_hook(Box::new(move |panic| {
-        if thread::current().name() != Some(WRITER) {
-            report(panic);
-        }
-    }));
-    let colors = std::io::stderr().is_terminal();
-    let logger = SimpleLogger::new().with_level(level).with_colors(colors).with_utc_timestamps();
+pub(crate) fn init(level: LevelFilter) -> Result<Stdout, Failure> {
     let (queue, entries) = sync_channel(QUEUE);
-    let writer = thread::Builder::new().name(WRITER.to_owned());
-    // Without a thread there is no log, and the services are served all the same.
-    let _ = writer.spawn(move || write(&logger, &entries));
-    let stderr = Stderr { level, queue, lost: AtomicU64::new(0) };
+    start_thread("log", move || write(&entries))?;
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
+    let colors = io::stderr().is_terminal() && !plain;
+    let stderr = Stderr { level, colors, queue: queue.clone(), lost: AtomicU64::new(0) };
     // It fails only when there is a logger already.
     if log::set_boxed_logger(Box::new(stderr)).is_ok() {
         log::set_max_level(level);
     }
+    Ok(Stdout(queue))
 }
 
 /// To be called last.

@@ -10,6 +10,7 @@ mod descriptors;
 mod discover;
 pub(crate) mod failure;
 mod forward;
+mod given;
 mod load;
 mod log;
 mod quantity;
@@ -21,21 +22,20 @@ mod target;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Args, Command};
 use failure::Failure;
+use given::Given;
 
 /// Runs the program. Its exit status is 0 after a graceful end, 1 after a failure, and 2 when the
 /// command line is wrong.
 pub(crate) fn main() -> ExitCode {
-    let outcome = match Args::try_parse() {
-        Ok(Args { command: Some(Command::Serve(args)) }) => serve::serve(&args),
-        Ok(Args { command: Some(Command::Load(args)) }) => load::load(&args),
-        Ok(Args { command: Some(Command::Discover(args)) }) => discover::discover(&args),
-        Ok(Args { command: Some(Command::Forward(args)) }) => forward::forward(&args),
-        Ok(Args { command: Some(Command::Connect(args)) }) => connect::connect(&args),
-        Ok(Args { command: None }) => {
+    let matches = Args::command().try_get_matches();
+    let read = |matches| Ok((Args::from_arg_matches(&matches)?, matches));
+    let outcome = match matches.and_then(read) {
+        Ok((Args { command: Some(command) }, matches)) => run(&command, &Given::new(&matches)),
+        Ok((Args { command: None }, _)) => {
             let _ = Args::command().print_help();
             return ExitCode::SUCCESS;
         }
@@ -56,4 +56,14 @@ pub(crate) fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr(), "reactor: {line}");
         failure.exit_code()
     })
+}
+
+fn run(command: &Command, given: &Given<'_>) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Serve(args) => serve::serve(args, given),
+        Command::Load(args) => load::load(args, given),
+        Command::Discover(args) => discover::discover(args),
+        Command::Forward(args) => forward::forward(args, given),
+        Command::Connect(args) => connect::connect(args),
+    }
 }

@@ -1,4 +1,3 @@
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -7,15 +6,17 @@ use reactor::{Exit, Reactor};
 use super::args::Serve;
 use super::descriptors::Demand;
 use super::failure::Failure;
+use super::given::Given;
 use super::service::Place;
 use super::target::{Spot, look_up};
-use super::{descriptors, log as stderr_log, roulette};
+use super::{descriptors, log as output, roulette};
 
 /// How long the name of a host to listen on may take to be looked up.
 pub(super) const LOOKUP: Duration = Duration::from_secs(10);
 
 /// Listens, says where, and serves until a signal or KILL.
-pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
+pub(crate) fn serve(args: &Serve, given: &Given<'_>) -> Result<ExitCode, Failure> {
+    args.check(given)?;
     let limits = args.limits()?;
     let targets = args.targets();
     let students = roulette::students(args)?;
@@ -24,7 +25,7 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     let host = look_up(&args.host, LOOKUP)?;
     let spots = targets.iter().map(|target| target.spot(&host).look_up(LOOKUP));
     let spots = spots.collect::<Result<Vec<_>, _>>()?;
-    stderr_log::init(args.log);
+    let stdout = output::init(args.log)?;
     let raised = descriptors::raise();
     let demand = Demand {
         services: targets.len(),
@@ -47,12 +48,12 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
         let listen = entrance.listen(&spot)?;
         let limits = limits.clone();
         let students = &students;
-        let (reactor, name) = (&mut reactor, target.service.name);
-        let mut place = Place { reactor, name, listen, args, students, limits };
+        let name = target.service.name;
+        let mut place = Place { name, reactor: &mut reactor, listen, args, students, limits };
         let spot = Spot { address: (target.service.listen)(&mut place)?, ..spot };
         for spot in spot.each() {
-            ready.push_str(&format!("{} listening on {spot}\n", target.service.name));
-            services.push((target.service.name, spot));
+            ready.push_str(&format!("{name} listening on {spot}\n"));
+            services.push((name, spot));
         }
     }
     drop(students);
@@ -60,17 +61,8 @@ pub(crate) fn serve(args: &Serve) -> Result<ExitCode, Failure> {
     // Not sooner: a failure is to be one line, and alone.
     descriptors::report(&raised, demand);
     services.iter().for_each(|(name, at)| args.access.warn_if_open(name, &at.address));
-    say_ready(ready);
+    stdout.say(ready);
     run(&mut reactor)
-}
-
-/// Says that all is ready. Who does not want to hear it is served all the same, and so is everybody
-/// else: a pipe that is full and that nobody reads would hold the loop up, hence the thread.
-pub(super) fn say_ready(ready: String) {
-    std::thread::spawn(move || {
-        let mut stdout = std::io::stdout().lock();
-        let _ = stdout.write_all(ready.as_bytes()).and_then(|()| stdout.flush());
-    });
 }
 
 /// Serves until somebody stops it.

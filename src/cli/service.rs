@@ -60,9 +60,9 @@ impl fmt::Debug for Service {
 
 /// Where a service is to be started, and with which settings.
 pub(crate) struct Place<'a> {
-    pub(crate) reactor: &'a mut Reactor<'static>,
-    /// The service's, for the log.
+    /// The service's name.
     pub(crate) name: &'static str,
+    pub(crate) reactor: &'a mut Reactor<'static>,
     pub(crate) listen: Listen,
     pub(crate) args: &'a Serve,
     /// The names in `--roulette-file`.
@@ -75,7 +75,8 @@ impl Place<'_> {
     fn listen(&mut self, handler: impl Handler + 'static) -> Result<Address, Failure> {
         let service = self.reactor.add(handler, self.limits.clone())?;
         self.reactor.set_name(&service, self.name);
-        Ok(self.reactor.bind(&service, self.listen.clone())?)
+        let bound = self.reactor.bind(&service, self.listen.clone());
+        bound.map_err(|error| Failure::listen(error, &format!("with {}=PORT", self.name)))
     }
 }
 
@@ -83,9 +84,52 @@ pub(crate) fn named(name: &str) -> Option<&'static Service> {
     SERVICES.iter().find(|service| service.name == name)
 }
 
-pub(crate) fn names() -> String {
+/// Why this is no `SERVICE[=ADDR]`, and what was probably meant.
+pub(crate) fn unknown(text: &str) -> String {
+    let (name, place) = match text.split_once(['=', ':', '@']) {
+        Some((name, place)) => (name, format!("={place}")),
+        None => (text, String::new()),
+    };
+    if named(name).is_some() {
+        return format!("write {name}{place}");
+    }
+    if text.split(',').all(|one| one.split('=').next().is_some_and(|name| named(name).is_some())) {
+        return format!("write {}", text.replace(',', " "));
+    }
+    let meant = match nearest(name) {
+        Some(name) => format!(": did you mean {name}{place}?"),
+        None if is_address(text) => {
+            return format!("that is where, and not what: write {}={text}", SERVICES[0].name);
+        }
+        None => ";".to_owned(),
+    };
     let names: Vec<_> = SERVICES.iter().map(|service| service.name).collect();
-    names.join(", ")
+    format!("unknown service{meant} the services are {}", names.join(", "))
+}
+
+/// Whether it looks like what stands after `SERVICE=`.
+fn is_address(text: &str) -> bool {
+    let port = text.rsplit_once(':').map_or(text, |(_, port)| port);
+    text.starts_with("unix:") || port.parse::<u16>().is_ok()
+}
+
+/// The service whose name is written almost like that.
+fn nearest(name: &str) -> Option<&'static str> {
+    let name = name.to_lowercase();
+    let distance = |service: &Service| strsim::osa_distance(service.name, &name);
+    let nearest = SERVICES.iter().min_by_key(|service| distance(service))?;
+    // Of a short name more than half would be different.
+    (distance(nearest) <= 2 && name.len() > 2).then_some(nearest.name)
+}
+
+/// What was probably meant by an option that there is not.
+pub(crate) fn instead_of(option: &str) -> Option<String> {
+    match option.trim_start_matches('-') {
+        "port" | "p" | "listen" | "bind" | "address" => {
+            Some(format!("write {}={}", SERVICES[0].name, SERVICES[0].port))
+        }
+        name => named(name).map(|service| format!("write {} without dashes", service.name)),
+    }
 }
 
 /// The services as the help lists them.

@@ -1,12 +1,11 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc::channel;
-use std::thread;
 use std::time::Duration;
 
 use reactor::{Address, Host};
 
-use super::failure::Failure;
+use super::failure::{Failure, start_thread};
 use super::service::{self, Service};
 
 /// In front of an address to listen on.
@@ -39,12 +38,15 @@ impl Target {
             Some((name, place)) => (name, Some(place)),
             None => (text, None),
         };
-        let service = service::named(name).ok_or_else(|| {
-            format!("unknown service {name:?}: the services are {}", service::names())
-        })?;
+        let service = service::named(name).ok_or_else(|| service::unknown(text))?;
         let usual = (false, Place::Port(service.port));
         let (tls, place) = place.map_or(Ok(usual), Place::parse_tls)?;
         Ok(Target { service, tls, place })
+    }
+
+    /// Whether it listens on `--host`.
+    pub(crate) fn goes_by_host(&self) -> bool {
+        matches!(self.place, Place::Port(_))
     }
 
     /// Where it is to listen.
@@ -146,7 +148,7 @@ pub(crate) fn look_up(address: &Address, within: Duration) -> Result<Address, Fa
     let (tell, told) = channel();
     let wanted = address.clone();
     // It cannot be stopped, and ends by itself or with the program.
-    thread::spawn(move || tell.send(wanted.resolve()));
+    start_thread("lookup", move || tell.send(wanted.resolve()))?;
     let silent =
         |_| Failure::Runtime(format!("cannot look up {host}: no answer within {within:?}"));
     Ok(told.recv_timeout(within).map_err(silent)??)
@@ -272,9 +274,7 @@ mod tests {
     #[test]
     fn says_what_is_wrong() {
         for (text, words) in [
-            ("", "unknown service \"\": the services are echo, time, presence"),
-            ("Echo", "unknown service"),
-            ("2323", "unknown service"),
+            ("", "unknown service; the services are echo, time, presence"),
             ("echo=", "the address is missing: write PORT"),
             ("echo=localhost", "write localhost:PORT"),
             ("echo=/tmp/socket", "unix:/tmp/socket"),

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use reactor::{CloseReason, ConnId, ServiceContext};
+use reactor::{ConnId, ServiceContext};
 
 use super::fault::Fault;
 use super::launcher::Launcher;
@@ -12,6 +12,13 @@ use super::tally::Tally;
 
 /// How long a server may take for what it owes: a greeting, the last replies, the goodbye.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) fault: Fault,
+    /// For people, with the remedy where there is one.
+    pub(crate) why: String,
+}
 
 /// One connection: what every mode keeps of it, and what one mode does.
 #[derive(Debug, Default)]
@@ -91,7 +98,7 @@ pub(crate) struct Crew {
     pub(crate) last_line: u64,
     pub(crate) interrupted: bool,
     /// Why the first one could not be connected.
-    pub(crate) refusal: Option<CloseReason>,
+    pub(crate) refusal: Option<Refusal>,
     pub(crate) server: Readings,
     pub(crate) own: Readings,
     pub(crate) progress: Progress,

@@ -76,20 +76,6 @@ impl Fault {
         }
     }
 
-    /// The same for people, with the remedy where there is one.
-    pub(crate) fn why(reason: CloseReason) -> String {
-        match reason {
-            CloseReason::ConnectTimeout => "nobody answers there".to_owned(),
-            CloseReason::Error(ErrorKind::ConnectionRefused) => "nobody listens there".to_owned(),
-            CloseReason::Error(ErrorKind::NotFound) => "there is no such socket".to_owned(),
-            // A Unix socket's; over TCP a newcomer waits.
-            CloseReason::Error(ErrorKind::WouldBlock) => {
-                "its queue of newcomers is full, give --ramp".to_owned()
-            }
-            _ => reason.to_string(),
-        }
-    }
-
     /// Why a connection was lost; none where we ended it ourselves.
     pub(crate) fn of_close(reason: CloseReason) -> Option<Fault> {
         match reason {

@@ -45,6 +45,7 @@ use self::stage::Stage;
 use self::talk::Talk;
 use super::descriptors;
 use super::failure::Failure;
+use super::given::Given;
 use super::target::look_up;
 
 /// The goodbyes have been said by then; what is still open is of no interest.
@@ -54,8 +55,10 @@ const SHUTDOWN: Duration = Duration::from_secs(1);
 const AGAIN: u32 = 256;
 
 /// Connects, loads, and prints the result.
-pub(crate) fn load(args: &Load) -> Result<ExitCode, Failure> {
+pub(crate) fn load(args: &Load, given: &Given<'_>) -> Result<ExitCode, Failure> {
     args.check()?;
+    let sends = !matches!(args.mode, Mode::Idle | Mode::Time);
+    given.check(&["size"], sends, "the modes echo, pipeline, churn and presence")?;
     if let Ok(raised) = descriptors::raise() {
         // A client that comes again may do so before its last socket is given back.
         let spare = if args.mode == Mode::Churn { args.clients().min(AGAIN) } else { 0 };
@@ -107,9 +110,9 @@ fn play<P: Part>(mut crew: Crew, mut part: P) -> Result<ExitCode, Failure> {
 fn report(crew: &Crew) -> Result<ExitCode, Failure> {
     let (plan, tally) = (&crew.plan, &crew.tally);
     if tally.connections == 0
-        && let Some(reason) = crew.refusal
+        && let Some(refusal) = &crew.refusal
     {
-        let (target, why) = (&plan.target, Fault::why(reason));
+        let (target, why) = (&plan.target, &refusal.why);
         return Err(Failure::Runtime(format!("cannot connect to {target}: {why}")));
     }
     let outcome = Outcome::new(crew);

@@ -3,9 +3,10 @@ use std::time::Duration;
 
 use reactor::{CloseReason, ConnId, Context, Farewell, Handler, Limits, ServiceContext, TimerId};
 
-use super::crew::{Act, Client, Crew, PATIENCE, State, nanos};
+use super::crew::{Act, Client, Crew, PATIENCE, Refusal, State, nanos};
 use super::fault::Fault;
 use super::part::Part;
+use crate::cli::failure::unreachable;
 
 /// How often connections and lines that have their own pace are looked after; it is the timers'
 /// resolution.
@@ -250,13 +251,15 @@ impl<P: Part> Handler for Stage<'_, P> {
         if self.crew.act == Act::Over {
             return;
         }
+        let error = cx.error();
         let client = cx.session();
         match client.state {
             State::Dialled => {
                 let (number, source) = (client.number, client.source);
                 let fault = Fault::of_connect(reason);
                 if fault != Fault::NoPorts {
-                    self.crew.refusal.get_or_insert(reason);
+                    let why = || unreachable(&self.crew.plan.target, reason, error);
+                    self.crew.refusal.get_or_insert_with(|| Refusal { fault, why: why() });
                 }
                 self.crew.not_connected(number, source, fault);
             }

@@ -3,9 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use reactor::CloseReason;
-
-use super::crew::Crew;
+use super::crew::{Crew, Refusal};
 use super::fault::Fault;
 use super::options::Mode;
 use super::outcome::Outcome;
@@ -90,10 +88,8 @@ pub(crate) fn text(crew: &Crew, outcome: &Outcome) -> String {
     for (index, (fault, count)) in tally.faults().enumerate() {
         let name = if index == 0 { "errors" } else { "" };
         // The others say it all.
-        let untold = |why: &CloseReason| {
-            fault == Fault::Connect && Fault::of_connect(*why) == Fault::Connect
-        };
-        let why = crew.refusal.filter(untold).map(|why| format!(": {}", Fault::why(why)));
+        let untold = |refusal: &&Refusal| fault == Fault::Connect && refusal.fault == fault;
+        let why = crew.refusal.as_ref().filter(untold).map(|refusal| format!(": {}", refusal.why));
         let kind = fault.name().replace('_', " ");
         row!(text, name, "{} {kind}{}", grouped(count), why.unwrap_or_default());
     }
