@@ -14,6 +14,7 @@ use std::time::Duration;
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry};
+use rustix::io::ioctl_fionread;
 
 use crate::duplex::Duplex;
 use crate::id::Token;
@@ -112,7 +113,7 @@ impl Stream {
             #[cfg(feature = "tls")]
             Stream::Tls(tls) => tls.inner().take_error(),
             Stream::Duplex(duplex) => duplex.take_error(),
-            Stream::Pipe(pipe) => pipe.connected().err(),
+            Stream::Pipe(pipe) => pipe.take_error(),
             Stream::Failed => None,
         }
     }
@@ -182,6 +183,19 @@ impl Stream {
     /// A read that gives less than was asked for may leave some behind.
     pub(crate) fn may_read_short(&self) -> bool {
         matches!(self, Stream::Unix(_) | Stream::Duplex(_)) || self.shakes_hands()
+    }
+
+    /// Input has come that no read has given yet.
+    pub(crate) fn has_unread(&mut self) -> bool {
+        let some = |count: rustix::io::Result<u64>| count.is_ok_and(|count| count > 0);
+        match self {
+            Stream::Tcp(stream) => some(ioctl_fionread(stream)),
+            Stream::Unix(stream) => some(ioctl_fionread(stream)),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.has_unread(),
+            Stream::Pipe(pipe) => pipe.has_unread(),
+            Stream::Duplex(_) | Stream::Failed => false,
+        }
     }
 
     /// There may be more to read although the last read said `WouldBlock`.

@@ -29,7 +29,8 @@ pub enum CloseReason {
     /// An outbound connection was not there within
     /// [`connect_timeout`](crate::Limits::connect_timeout).
     ConnectTimeout,
-    /// The operating system reported an error: a reset, a refused connect, a broken pipe.
+    /// The operating system reported an error: a reset, a refused connect, a broken pipe. What the
+    /// peer had sent before was handled, but for a last line without its end.
     Error(ErrorKind),
     /// One of the handler's hooks panicked while it served this connection.
     Panicked,

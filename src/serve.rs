@@ -123,15 +123,17 @@ impl<H: Handler> Serve for Server<H> {
         // Where only the output of two descriptors is gone, there may be input yet.
         let broken = what.error && found.stream.is_socket();
         flags.set(Flag::Broken, broken || flags.has(Flag::Broken));
-        if what.error && flags.has(Flag::Eof) || found.is_broken_unread() {
-            return self.break_off(id);
+        let unread = found.is_broken_unread();
+        if (unread || what.error && found.flags.has(Flag::Eof)) && !found.is_unheard() {
+            let error = found.error();
+            return self.pool.end(id, CloseReason::Error(error));
         }
         let flags = &mut found.flags;
         if flags.has(Flag::Blocked) && (what.writable || what.error) {
             flags.set(Flag::Blocked, false);
             self.pool.mark_dirty(id.slot());
         }
-        if connecting {
+        if connecting || unread {
             self.pool.visit(id);
         } else {
             self.pool.queue(id);

@@ -785,7 +785,8 @@ impl Handler for Thinker {
 }
 
 /// A reset that was told of while there was input left to handle was forgotten where a hook then
-/// paused the connection: nobody read on to find it, and no second event came.
+/// paused the connection: nobody read on to find it, and no second event came. What is left is for
+/// the handler, if it goes on in time.
 #[test]
 fn a_reset_just_before_a_pause_is_noticed() {
     let limits = Limits { lines_per_turn: 1, ..Limits::default() };
@@ -794,6 +795,11 @@ fn a_reset_just_before_a_pause_is_noticed() {
     server.feed(client, "1\n2\n3\n");
     assert!(server.turn());
     server.reset(client);
+    while server.turn() {}
+    server.jump(Limits::default().flush_timeout - SECOND);
+    while server.turn() {}
+    assert_eq!(server.closed(client), None);
+    server.jump(SECOND);
     while server.turn() {}
     let reset = CloseReason::Error(ErrorKind::ConnectionReset);
     assert_eq!(server.closed(client), Some(reset));
@@ -815,4 +821,103 @@ fn what_waits_for_its_turn_does_not_make_a_client_idle() {
     server.jump(SECOND);
     while server.turn() {}
     assert_eq!(server.closed(client), Some(CloseReason::IdleTimeout));
+}
+
+/// Notes its lines and whether the answer was taken; pauses at `rest` until a message comes.
+#[derive(Default)]
+struct Noted(Vec<String>);
+
+impl Handler for Noted {
+    type Session = ();
+    type Message = ();
+
+    fn on_open(&mut self, cx: &mut Context<'_, ()>) {
+        cx.send("hello\n");
+    }
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        let line = String::from_utf8(line.to_vec()).unwrap();
+        if line == "rest" {
+            cx.pause();
+        }
+        let sent = cx.send(&line);
+        self.0.push(format!("{line} {sent}"));
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, (): ()) {
+        let all: Vec<_> = cx.connections().map(|(id, _)| id).collect();
+        all.into_iter().for_each(|id| cx.connection(id).unwrap().resume());
+    }
+}
+
+/// A client whose greeting fails with this error, after it has sent these bytes and ended.
+fn unheard(
+    error: ErrorKind,
+    limits: Limits,
+    bytes: &str,
+) -> (Harness<Noted>, reactor::testing::Client) {
+    let mut server = Harness::with_limits(Noted::default(), limits).by_hand();
+    let client = server.connect();
+    server.disturb(client, [], [Fault::Error(error)]);
+    server.feed(client, bytes);
+    server.end(client);
+    while server.turn() {}
+    (server, client)
+}
+
+/// A write that failed, of the greeting for instance, hid what the client had sent before it left.
+#[test]
+fn what_came_before_a_failed_write_is_handled() {
+    for (error, last) in
+        [(ErrorKind::ConnectionReset, None), (ErrorKind::BrokenPipe, Some("4 false"))]
+    {
+        // In many turns, so that the error comes first.
+        let limits = Limits { lines_per_turn: 1, ..Limits::default() };
+        let (server, client) = unheard(error, limits, "1\n2\n3\n4");
+        // A socket that breaks after the other side's end says so: then it is one.
+        let all: Vec<_> = ["1 true", "2 false", "3 false"].into_iter().chain(last).collect();
+        assert_eq!(server.handler().0, all);
+        assert_eq!(server.closed(client), Some(CloseReason::Error(error)));
+        assert_eq!(server.left_over(), (0, 0));
+    }
+}
+
+/// The same, where the handler or a rate makes it wait.
+#[test]
+fn what_came_before_a_failed_write_waits_for_its_turn() {
+    let reset = ErrorKind::ConnectionReset;
+    for in_time in [true, false] {
+        let (mut server, client) = unheard(reset, Limits::default(), "rest\n2\n");
+        server.advance(Limits::default().flush_timeout - SECOND);
+        assert_eq!(server.closed(client), None);
+        if in_time {
+            server.post(());
+            while server.turn() {}
+        }
+        server.advance(SECOND);
+        assert_eq!(server.closed(client), Some(CloseReason::Error(reset)));
+        assert_eq!(server.handler().0.len(), if in_time { 2 } else { 1 });
+        assert_eq!(server.left_over(), (0, 0));
+    }
+    let rate = Some(reactor::Rate { per_second: 1, burst: 1 });
+    let (mut server, client) = unheard(reset, Limits { rate, ..Limits::default() }, "1\n2\n3\n");
+    server.advance(3 * SECOND);
+    assert_eq!(server.handler().0.len(), 3);
+    assert_eq!(server.closed(client), Some(CloseReason::Error(reset)));
+}
+
+/// As the last, with a reset that the selector tells of.
+#[test]
+fn what_came_before_a_reset_is_handled_at_its_rate() {
+    let rate = Some(reactor::Rate { per_second: 1, burst: 1 });
+    let mut server =
+        Harness::with_limits(Noted::default(), Limits { rate, ..Limits::default() }).by_hand();
+    let client = server.connect();
+    server.feed(client, "1\n2\n3\n");
+    while server.turn() {}
+    server.reset(client);
+    server.advance(3 * SECOND);
+    assert_eq!(server.handler().0.len(), 3);
+    assert_eq!(server.closed(client), Some(CloseReason::Error(ErrorKind::ConnectionReset)));
+    assert_eq!(server.left_over(), (0, 0));
 }

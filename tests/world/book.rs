@@ -19,6 +19,8 @@ pub struct Book {
     /// Of the output of all together.
     pub budget: usize,
     pub stopping: bool,
+    /// The service pauses whom it likes, without telling.
+    pub pauses: bool,
     /// Panics that were thrown on purpose.
     pub panics: u64,
     /// Connections that were told of, and of their end.
@@ -57,6 +59,7 @@ impl Book {
             limits,
             budget: usize::MAX,
             stopping: false,
+            pauses: false,
             panics: 0,
             opened: 0,
             closed: 0,
@@ -131,6 +134,21 @@ impl Book {
     pub fn breaks(&mut self, id: ConnId, error: ErrorKind) {
         if let Some(record) = self.records.get_mut(&id) {
             record.errors.push(error);
+        }
+    }
+
+    /// It has done so.
+    pub fn broke(&mut self, id: ConnId) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.broke |= record.stage == Stage::Open;
+        }
+    }
+
+    /// As [`breaks`](Self::breaks), at a read: then what it has sent is lost with it.
+    pub fn loses(&mut self, id: ConnId, error: ErrorKind) {
+        self.breaks(id, error);
+        if let Some(record) = self.records.get_mut(&id) {
+            record.lossy = true;
         }
     }
 
@@ -243,17 +261,22 @@ impl Book {
         }
     }
 
-    pub fn closed(&mut self, id: ConnId, reason: CloseReason) {
+    /// `keeps` tells which input the service may leave.
+    pub fn closed(&mut self, id: ConnId, reason: CloseReason, keeps: impl Fn(&[u8]) -> bool) {
         self.note("closed", id, reason);
         self.closed += 1;
         let (clock, stopping) = (self.clock, self.stopping);
         let words = self.farewells.iter().map(|(_, words)| words.len()).max().unwrap_or_default();
         let too_much = self.most_unsent + self.records.len() * words > self.budget;
-        let Book { limits, records, .. } = self;
+        let Book { limits, records, pauses, .. } = self;
+        let pauses = *pauses;
         let Some(record) = records.get_mut(&id) else {
             // It was dialled and given up within one turn.
             return;
         };
+        if record.stage == Stage::Open {
+            record.rests(clock, pauses);
+        }
         record.moves(clock);
         let (stage, patience) = (record.stage, clock - record.ending);
         let why = match (stage, reason) {
@@ -265,13 +288,24 @@ impl Book {
             }
             (Stage::Ending(Some(given)), _) if given == reason => Ok(()),
             (_, CloseReason::TotalOutput) if too_much => Ok(()),
+            // It had broken before, which nobody else could know.
+            (Stage::Ending(Some(_)), CloseReason::Error(_)) if record.broke => {
+                record.was_ended_for(reason, stopping, limits)
+            }
             // The loop was faster, by a moment.
             (Stage::Ending(Some(_)), _) if !patience.is_zero() => Err("another reason was given"),
             (_, reason) => record.was_ended_for(reason, stopping, limits),
         };
         self.open -= usize::from(stage == Stage::Open);
         (record.stage, record.closed) = (Stage::Closed(reason), clock);
-        if let Err(why) = why {
+        let broke = matches!(stage, Stage::Open | Stage::Ending(None))
+            && matches!(reason, CloseReason::Error(_));
+        let input = record.input.rest();
+        if broke && !stopping && !record.may_be_unheard(limits) && !keeps(input) {
+            let unheard =
+                format!("{id} closed with {reason:?} and was never heard: {}", shown(input));
+            self.complain(unheard);
+        } else if let Err(why) = why {
             let errors = &record.errors;
             let all = format!("{id} closed with {reason:?}: {why}; {stage:?}, {errors:?}");
             self.complain(all);
@@ -326,6 +360,15 @@ impl Book {
         self.is_open(id) && self.records.get(&id).is_some_and(|record| record.errors.is_empty())
     }
 
+    /// Whether nobody need have found out that it is broken: it is paused, or too fast.
+    pub fn may_wait(&self, id: ConnId) -> bool {
+        let waits = |record: &Record| {
+            let rests = self.clock - record.moved < self.limits.flush_timeout;
+            (record.paused || self.pauses) && rests || self.limits.rate.is_some()
+        };
+        self.records.get(&id).is_some_and(waits)
+    }
+
     /// All that are open, in the order of their arrival.
     pub fn open(&self) -> Vec<ConnId> {
         let open = self.records.iter().filter(|(_, record)| record.stage == Stage::Open);
@@ -377,7 +420,7 @@ impl Book {
             && matches!(record.stage, Stage::Open | Stage::Dialled)
         {
             self.open -= usize::from(record.stage == Stage::Open);
-            record.ends(Some(reason), self.clock);
+            record.ends(Some(reason), self.clock, self.pauses);
         }
     }
 
@@ -423,7 +466,7 @@ impl Book {
         self.open = open.len();
         for (id, record) in &mut self.records {
             match (record.stage, open.contains(id)) {
-                (Stage::Open, false) => record.ends(None, self.clock),
+                (Stage::Open, false) => record.ends(None, self.clock, self.pauses),
                 (Stage::Ending(_) | Stage::Closed(_), true) => {
                     self.complaint.get_or_insert(format!("{id} is open after its end"));
                 }

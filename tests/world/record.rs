@@ -56,6 +56,12 @@ pub struct Record {
     pub finished: bool,
     /// What may have broken it.
     pub errors: Vec<ErrorKind>,
+    /// One of them has, while it was open.
+    pub broke: bool,
+    /// Its stream itself may lose what it sends.
+    pub lossy: bool,
+    /// It was paused when it ended, for so long.
+    pub rested: Option<Duration>,
     /// Said by the service and not received by the client.
     pub due: Queue,
     /// The service says it in pieces, of which a panic or a shutdown may lose the last.
@@ -100,6 +106,9 @@ impl Record {
             drains: false,
             finished: false,
             errors: Vec::new(),
+            broke: false,
+            lossy: false,
+            rested: None,
             due: Queue::default(),
             streamed: false,
             holds: 0,
@@ -118,9 +127,15 @@ impl Record {
         }
     }
 
-    pub fn ends(&mut self, reason: Option<CloseReason>, now: Duration) {
+    pub fn ends(&mut self, reason: Option<CloseReason>, now: Duration, pauses: bool) {
+        self.rests(now, pauses);
         self.moves(now);
         (self.stage, self.paused, self.ending) = (Stage::Ending(reason), false, now);
+    }
+
+    /// It is about to end, and may be paused; `pauses` where nobody tells of that.
+    pub fn rests(&mut self, now: Duration, pauses: bool) {
+        self.rested = (self.paused || pauses).then(|| now - self.moved);
     }
 
     pub fn moves(&mut self, now: Duration) {
@@ -152,6 +167,26 @@ impl Record {
         (late || over).then(|| format!("is owed {own} bytes, and {others} that others caused"))
     }
 
+    fn is_overlong(&self, limits: &Limits) -> bool {
+        let line = self.input.rest().split(|byte| *byte == b'\n').next().unwrap_or_default();
+        line.strip_suffix(b"\r").unwrap_or(line).len() > limits.max_line
+    }
+
+    fn was_idle(&self, limits: &Limits) -> bool {
+        limits.idle_timeout.is_some_and(|most| self.still >= most)
+    }
+
+    fn was_late(&self, limits: &Limits) -> bool {
+        limits.line_timeout.is_some_and(|most| self.unfinished >= most)
+    }
+
+    /// Whether what it sent before it broke need not have been handled.
+    pub fn may_be_unheard(&self, limits: &Limits) -> bool {
+        let rested = self.rested.is_some_and(|rested| rested >= limits.flush_timeout);
+        let limited = self.is_overlong(limits) || self.was_idle(limits) || self.was_late(limits);
+        self.lossy || rested || limited
+    }
+
     /// Whether the loop had this reason to end it.
     pub fn was_ended_for(
         &self,
@@ -159,12 +194,8 @@ impl Record {
         stopping: bool,
         limits: &Limits,
     ) -> Result<(), &'static str> {
-        let overlong = || {
-            let line = self.input.rest().split(|byte| *byte == b'\n').next().unwrap_or_default();
-            line.strip_suffix(b"\r").unwrap_or(line).len() > limits.max_line
-        };
-        let idle = || limits.idle_timeout.is_some_and(|most| self.still >= most);
-        let late = || limits.line_timeout.is_some_and(|most| self.unfinished >= most);
+        let (overlong, idle) = (|| self.is_overlong(limits), || self.was_idle(limits));
+        let late = || self.was_late(limits);
         let (so, else_why) = match reason {
             CloseReason::LineTooLong => (overlong(), "its line is short enough"),
             CloseReason::IdleTimeout => (idle(), "it was not idle"),
