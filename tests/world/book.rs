@@ -140,7 +140,9 @@ impl Book {
     /// It has done so.
     pub fn broke(&mut self, id: ConnId) {
         if let Some(record) = self.records.get_mut(&id) {
-            record.broke |= record.stage == Stage::Open;
+            if record.stage == Stage::Open {
+                record.broke.get_or_insert(self.clock);
+            }
         }
     }
 
@@ -289,7 +291,7 @@ impl Book {
             (Stage::Ending(Some(given)), _) if given == reason => Ok(()),
             (_, CloseReason::TotalOutput) if too_much => Ok(()),
             // It had broken before, which nobody else could know.
-            (Stage::Ending(Some(_)), CloseReason::Error(_)) if record.broke => {
+            (Stage::Ending(Some(_)), CloseReason::Error(_)) if record.broke.is_some() => {
                 record.was_ended_for(reason, stopping, limits)
             }
             // The loop was faster, by a moment.
@@ -363,7 +365,8 @@ impl Book {
     /// Whether nobody need have found out that it is broken: it is paused, or too fast.
     pub fn may_wait(&self, id: ConnId) -> bool {
         let waits = |record: &Record| {
-            let rests = self.clock - record.moved < self.limits.flush_timeout;
+            let since = record.broke.map_or(record.moved, |broke| broke.max(record.moved));
+            let rests = self.clock - since < self.limits.flush_timeout;
             (record.paused || self.pauses) && rests || self.limits.rate.is_some()
         };
         self.records.get(&id).is_some_and(waits)

@@ -56,8 +56,8 @@ pub struct Record {
     pub finished: bool,
     /// What may have broken it.
     pub errors: Vec<ErrorKind>,
-    /// One of them has, while it was open.
-    pub broke: bool,
+    /// When one of them had, while it was open.
+    pub broke: Option<Duration>,
     /// Its stream itself may lose what it sends.
     pub lossy: bool,
     /// It was paused when it ended, for so long.
@@ -106,7 +106,7 @@ impl Record {
             drains: false,
             finished: false,
             errors: Vec::new(),
-            broke: false,
+            broke: None,
             lossy: false,
             rested: None,
             due: Queue::default(),
