@@ -64,6 +64,8 @@ pub(crate) struct Rare {
     paid: Nanos,
     /// What was left of a closing connection's output when it had last taken enough; 0 before.
     left: usize,
+    /// When a write to it failed; 0 while none has.
+    pub(crate) lost: Nanos,
 }
 
 /// What the loop's deadline of a connection is for.
@@ -248,7 +250,8 @@ impl<S> Connection<S> {
     pub(crate) fn change_rare(&mut self, change: impl FnOnce(&mut Rare)) {
         if let Some(rare) = &mut self.rare {
             change(rare);
-            if rare.timers.is_empty() && rare.over_soft == 0 && rare.paid == 0 && rare.left == 0 {
+            let Rare { timers, over_soft, paid, left, lost } = &**rare;
+            if timers.is_empty() && (*over_soft, *paid, *left, *lost) == (0, 0, 0, 0) {
                 self.rare = None;
             }
         }
@@ -301,8 +304,8 @@ impl<S> Connection<S> {
         let line = line.map(|(wait, since)| (later(since, wait), Wait::Line));
         let slow = Some(self.over_soft()).filter(|since| *since != 0);
         let slow = slow.map(|since| (later(since, limits.soft_output_for), Wait::SoftLimit));
-        let gone = self.flags.has(Flag::Gone) && !throttled;
-        let gone = gone.then(|| (later(self.active, limits.flush_timeout), Wait::Gone));
+        let lost = self.rare.as_ref().map(|rare| rare.lost).filter(|lost| *lost != 0);
+        let gone = lost.map(|lost| (later(lost, limits.flush_timeout), Wait::Gone));
         [rate, idle, line, slow, gone].into_iter().flatten().min_by_key(|(when, _)| *when)
     }
 }

@@ -301,7 +301,7 @@ impl<S> Pool<S> {
         let backlog = found.output.backlog();
         found.output.discard();
         found.reason = CloseReason::Error(error);
-        found.active = now;
+        found.rare().lost = now;
         found.flags.set(Flag::Blocked, false);
         // No event need come any more: it is read until there is nothing.
         for flag in [Flag::Gone, Flag::Finished, Flag::Readable, Flag::ReadOn] {

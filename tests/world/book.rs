@@ -139,10 +139,10 @@ impl Book {
 
     /// It has done so.
     pub fn broke(&mut self, id: ConnId) {
-        if let Some(record) = self.records.get_mut(&id) {
-            if record.stage == Stage::Open {
-                record.broke.get_or_insert(self.clock);
-            }
+        if let Some(record) = self.records.get_mut(&id)
+            && record.stage == Stage::Open
+        {
+            record.broke.get_or_insert(self.clock);
         }
     }
 
@@ -270,15 +270,11 @@ impl Book {
         let (clock, stopping) = (self.clock, self.stopping);
         let words = self.farewells.iter().map(|(_, words)| words.len()).max().unwrap_or_default();
         let too_much = self.most_unsent + self.records.len() * words > self.budget;
-        let Book { limits, records, pauses, .. } = self;
-        let pauses = *pauses;
+        let Book { limits, records, .. } = self;
         let Some(record) = records.get_mut(&id) else {
             // It was dialled and given up within one turn.
             return;
         };
-        if record.stage == Stage::Open {
-            record.rests(clock, pauses);
-        }
         record.moves(clock);
         let (stage, patience) = (record.stage, clock - record.ending);
         let why = match (stage, reason) {
@@ -303,7 +299,7 @@ impl Book {
         let broke = matches!(stage, Stage::Open | Stage::Ending(None))
             && matches!(reason, CloseReason::Error(_));
         let input = record.input.rest();
-        if broke && !stopping && !record.may_be_unheard(limits) && !keeps(input) {
+        if broke && !stopping && !record.may_be_unheard(limits, clock) && !keeps(input) {
             let unheard =
                 format!("{id} closed with {reason:?} and was never heard: {}", shown(input));
             self.complain(unheard);
@@ -365,9 +361,8 @@ impl Book {
     /// Whether nobody need have found out that it is broken: it is paused, or too fast.
     pub fn may_wait(&self, id: ConnId) -> bool {
         let waits = |record: &Record| {
-            let since = record.broke.map_or(record.moved, |broke| broke.max(record.moved));
-            let rests = self.clock - since < self.limits.flush_timeout;
-            (record.paused || self.pauses) && rests || self.limits.rate.is_some()
+            let rests = record.paused || self.pauses || self.limits.rate.is_some();
+            rests && !record.broke_for(self.limits.flush_timeout, self.clock)
         };
         self.records.get(&id).is_some_and(waits)
     }
@@ -423,7 +418,7 @@ impl Book {
             && matches!(record.stage, Stage::Open | Stage::Dialled)
         {
             self.open -= usize::from(record.stage == Stage::Open);
-            record.ends(Some(reason), self.clock, self.pauses);
+            record.ends(Some(reason), self.clock);
         }
     }
 
@@ -469,7 +464,7 @@ impl Book {
         self.open = open.len();
         for (id, record) in &mut self.records {
             match (record.stage, open.contains(id)) {
-                (Stage::Open, false) => record.ends(None, self.clock, self.pauses),
+                (Stage::Open, false) => record.ends(None, self.clock),
                 (Stage::Ending(_) | Stage::Closed(_), true) => {
                     self.complaint.get_or_insert(format!("{id} is open after its end"));
                 }

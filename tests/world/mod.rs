@@ -198,10 +198,10 @@ impl<M: Model> World<M> {
             book.complain(format!("{} of {posted} messages were handled", book.messages));
         }
         for peer in peers {
-            let broken = server.is_broken(peer.client);
+            let broken = peer.broken || server.is_broken(peer.client);
             let what = match owed.get(&peer.id) {
                 _ if server.session(peer.client).is_none() => continue,
-                Some(what) if !broken => what,
+                Some(what) if server.handler().book.is_healthy(peer.id) => what,
                 // Once the loop sleeps, nothing else tells it.
                 _ if worked => continue,
                 _ if broken && server.handler().may_wait(peer.id) => continue,

@@ -60,8 +60,6 @@ pub struct Record {
     pub broke: Option<Duration>,
     /// Its stream itself may lose what it sends.
     pub lossy: bool,
-    /// It was paused when it ended, for so long.
-    pub rested: Option<Duration>,
     /// Said by the service and not received by the client.
     pub due: Queue,
     /// The service says it in pieces, of which a panic or a shutdown may lose the last.
@@ -108,7 +106,6 @@ impl Record {
             errors: Vec::new(),
             broke: None,
             lossy: false,
-            rested: None,
             due: Queue::default(),
             streamed: false,
             holds: 0,
@@ -127,15 +124,14 @@ impl Record {
         }
     }
 
-    pub fn ends(&mut self, reason: Option<CloseReason>, now: Duration, pauses: bool) {
-        self.rests(now, pauses);
+    pub fn ends(&mut self, reason: Option<CloseReason>, now: Duration) {
         self.moves(now);
         (self.stage, self.paused, self.ending) = (Stage::Ending(reason), false, now);
     }
 
-    /// It is about to end, and may be paused; `pauses` where nobody tells of that.
-    pub fn rests(&mut self, now: Duration, pauses: bool) {
-        self.rested = (self.paused || pauses).then(|| now - self.moved);
+    /// Whether it broke so long ago.
+    pub fn broke_for(&self, time: Duration, now: Duration) -> bool {
+        self.broke.is_some_and(|broke| now - broke >= time)
     }
 
     pub fn moves(&mut self, now: Duration) {
@@ -181,8 +177,8 @@ impl Record {
     }
 
     /// Whether what it sent before it broke need not have been handled.
-    pub fn may_be_unheard(&self, limits: &Limits) -> bool {
-        let rested = self.rested.is_some_and(|rested| rested >= limits.flush_timeout);
+    pub fn may_be_unheard(&self, limits: &Limits, now: Duration) -> bool {
+        let rested = self.broke_for(limits.flush_timeout, now);
         let limited = self.is_overlong(limits) || self.was_idle(limits) || self.was_late(limits);
         self.lossy || rested || limited
     }
