@@ -1,7 +1,7 @@
 //! The state of one connection, apart from its socket: what it may do next.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use crate::dial::Dialling;
@@ -67,6 +67,8 @@ pub(crate) struct Rare {
     left: usize,
     /// The system's number of the error that ended it.
     error: Option<i32>,
+    /// When a write to it failed; 0 while none has.
+    pub(crate) lost: Nanos,
 }
 
 /// What the loop's deadline of a connection is for.
@@ -81,6 +83,8 @@ pub(crate) enum Wait {
     Rate,
     Flush,
     Linger,
+    /// For the handler to take what a peer has sent that is gone.
+    Gone,
 }
 
 impl<S> Connection<S> {
@@ -138,10 +142,33 @@ impl<S> Connection<S> {
         }
     }
 
-    /// Its socket has an error that nobody finds out by reading, since nobody reads.
-    pub(crate) fn is_broken_unread(&self) -> bool {
+    /// Nobody reads it now, or there is nothing more to read.
+    pub(crate) fn is_unread(&self) -> bool {
         let waits = self.flags.has(Flag::Paused) || self.flags.has(Flag::Throttled);
-        self.flags.has(Flag::Broken) && (waits || self.flags.has(Flag::Eof))
+        waits || self.flags.has(Flag::Eof)
+    }
+
+    /// Its socket has an error that nobody finds out by reading.
+    pub(crate) fn is_broken_unread(&self) -> bool {
+        self.flags.has(Flag::Broken) && !self.flags.has(Flag::Gone) && self.is_unread()
+    }
+
+    /// Input has come that the handler has not been offered.
+    pub(crate) fn is_unheard(&mut self) -> bool {
+        let unread = !self.flags.has(Flag::Eof) && self.stream.has_unread();
+        self.state == State::Open && (self.input.has_work() || unread)
+    }
+
+    /// The end of input that a read gave is not the peer's: once a socket has told of its error it
+    /// gives that instead. It tells of a broken pipe where the peer had ended before.
+    pub(crate) fn is_cut(&self) -> bool {
+        let ended = self.reason == CloseReason::Error(ErrorKind::BrokenPipe);
+        self.flags.has(Flag::Gone) && !ended && !self.stream.shakes_hands()
+    }
+
+    /// The error that its socket has.
+    pub(crate) fn take_error(&self) -> io::Error {
+        self.stream.take_error().unwrap_or(ErrorKind::ConnectionReset.into())
     }
 
     /// Nothing of its output is left, here or encrypted in its stream.
@@ -242,8 +269,9 @@ impl<S> Connection<S> {
     pub(crate) fn change_rare(&mut self, change: impl FnOnce(&mut Rare)) {
         if let Some(rare) = &mut self.rare {
             change(rare);
-            let unset = rare.over_soft == 0 && rare.paid == 0 && rare.left == 0;
-            if unset && rare.timers.is_empty() && rare.error.is_none() {
+            let Rare { timers, over_soft, paid, left, lost, error } = &**rare;
+            let unset = (*over_soft, *paid, *left, *lost) == (0, 0, 0, 0);
+            if unset && timers.is_empty() && error.is_none() {
                 self.rare = None;
             }
         }
@@ -300,7 +328,9 @@ impl<S> Connection<S> {
         let line = line.map(|(wait, since)| (later(since, wait), Wait::Line));
         let slow = Some(self.over_soft()).filter(|since| *since != 0);
         let slow = slow.map(|since| (later(since, limits.soft_output_for), Wait::SoftLimit));
-        [rate, idle, line, slow].into_iter().flatten().min_by_key(|(when, _)| *when)
+        let lost = self.rare.as_ref().map(|rare| rare.lost).filter(|lost| *lost != 0);
+        let gone = lost.map(|lost| (later(lost, limits.flush_timeout), Wait::Gone));
+        [rate, idle, line, slow, gone].into_iter().flatten().min_by_key(|(when, _)| *when)
     }
 }
 

@@ -41,8 +41,9 @@ impl<'a, S> Context<'a, S> {
 
     /// Appends to this connection's output; all of a turn's output leaves in one write. Past
     /// [`high_water`](crate::Limits::high_water) the connection is not read until the client has
-    /// taken most of it. After `close` or `half_close` nothing more is sent, and this says false;
-    /// a `match` whose arms send and close wants a semicolon after it.
+    /// taken most of it. After `close` or `half_close`, or once a write to it has failed, nothing
+    /// more is sent, and this says false; a `match` whose arms send and close wants a semicolon
+    /// after it.
     ///
     /// Who caused it matters: what a connection is sent in `on_open`, `on_line`, `on_bytes`,
     /// `on_drain` and `on_eof` of its own, or by

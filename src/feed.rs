@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use crate::connection::{Connection, State};
+use crate::connection::State;
 use crate::core::Core;
 use crate::flags::Flag;
 use crate::input::{self, Offer, Scratch};
@@ -29,9 +29,10 @@ impl<H: Handler> Server<H> {
             // What was read made the stream answer by itself.
             self.pool.mark_dirty(id.slot());
         }
-        if self.pool.get(id).is_some_and(Connection::is_broken_unread) {
-            // It was not paused yet when the event came, and none will follow.
-            self.break_off(id);
+        if let Some(found) = self.pool.get_mut(id).filter(|found| found.is_broken_unread()) {
+            // No other event will follow.
+            let error = found.take_error();
+            self.pool.lose(id, &error, core.now);
         }
         self.pool.queue(id);
     }
@@ -80,6 +81,9 @@ impl<H: Handler> Server<H> {
                 return;
             } else {
                 match found.input.read(&mut found.stream, scratch, budget) {
+                    Ok((_, None)) if found.is_cut() => {
+                        return self.part(id, ErrorKind::UnexpectedEof, core);
+                    }
                     Ok((_, None)) => {
                         found.flags.set(Flag::Eof, true);
                         found.input.offer_again();
@@ -98,20 +102,31 @@ impl<H: Handler> Server<H> {
                         offer
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        found.flags.set(Flag::Readable, found.stream.has_more());
+                        let more = found.stream.has_more();
+                        found.flags.set(Flag::Readable, more);
+                        if found.flags.has(Flag::Gone) && !more {
+                            self.part(id, error.kind(), core);
+                        }
                         return;
                     }
-                    Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                    Err(error) => {
                         // Somebody may have cut it: the last line is not to be trusted, but those
                         // before it have their answers.
-                        found.flags.set(Flag::Eof, true);
-                        return self.pool.close(id, CloseReason::Error(error.kind()), core);
+                        if error.kind() != ErrorKind::UnexpectedEof {
+                            self.pool.lose(id, &error, core.now);
+                        }
+                        return self.part(id, error.kind(), core);
                     }
-                    Err(error) => return self.pool.fail(id, &error),
                 }
             };
             self.hand_over(id, offer, known, since, core, scratch);
         }
+    }
+
+    /// All that came before the error has been handled. What it caused goes out first.
+    fn part(&mut self, id: ConnId, error: ErrorKind, core: &Core) {
+        self.pool.connections[id.slot()].flags.set(Flag::Eof, true);
+        self.pool.close(id, CloseReason::Error(error), core);
     }
 
     /// Offers bytes to the handler for as long as it takes some; keeps the rest. The first

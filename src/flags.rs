@@ -45,6 +45,9 @@ pub(crate) enum Flag {
     Broken,
     /// The handler asked to be told when there is room for more output.
     Drain,
+    /// Nothing more reaches the peer, since a write has failed. What has come from it is still
+    /// handled; then the connection ends, for the reason that it has by now.
+    Gone,
 }
 
 /// Those that hold now.

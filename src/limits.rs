@@ -89,7 +89,9 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// A closing connection whose peer takes less than 16 KiB of the remaining output for this
     /// long, and not all of it, is reset with
-    /// [`CloseReason::Stalled`](crate::CloseReason::Stalled). Default 30 s.
+    /// [`CloseReason::Stalled`](crate::CloseReason::Stalled). So long, too, what has come
+    /// from one to which a write has failed waits for a handler that has
+    /// [paused](crate::Context::pause) it, or for its `rate`. Default 30 s.
     pub flush_timeout: Duration,
     /// After the last byte went out, how long input is still read and thrown away until the
     /// peer closes too, so that no reset destroys the last reply. Default 5 s; half a second at

@@ -14,6 +14,7 @@ use std::time::Duration;
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry};
+use rustix::io::ioctl_fionread;
 
 use crate::dial::Dialling;
 use crate::duplex::Duplex;
@@ -99,6 +100,11 @@ impl Stream {
     /// under way.
     pub(crate) fn connected(&mut self) -> io::Result<bool> {
         let (error, peer) = match self {
+            Stream::Tcp(stream) if is_itself(stream) => {
+                // Its port is the one that somebody is to listen at: no remains of it may stay.
+                self.reset();
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
             Stream::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
             Stream::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
             #[cfg(feature = "tls")]
@@ -124,7 +130,7 @@ impl Stream {
             #[cfg(feature = "tls")]
             Stream::Tls(tls) => tls.inner().take_error(),
             Stream::Duplex(duplex) => duplex.take_error(),
-            Stream::Pipe(pipe) => pipe.connected().err(),
+            Stream::Pipe(pipe) => pipe.take_error(),
             Stream::Dialling(_) | Stream::Failed => None,
         }
     }
@@ -206,6 +212,19 @@ impl Stream {
     /// A read that gives less than was asked for may leave some behind.
     pub(crate) fn may_read_short(&self) -> bool {
         matches!(self, Stream::Unix(_) | Stream::Duplex(_)) || self.shakes_hands()
+    }
+
+    /// Input has come that no read has given yet.
+    pub(crate) fn has_unread(&mut self) -> bool {
+        let some = |count: rustix::io::Result<u64>| count.is_ok_and(|count| count > 0);
+        match self {
+            Stream::Tcp(stream) => some(ioctl_fionread(stream)),
+            Stream::Unix(stream) => some(ioctl_fionread(stream)),
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => tls.has_unread(),
+            Stream::Pipe(pipe) => pipe.has_unread(),
+            Stream::Duplex(_) | Stream::Dialling(_) | Stream::Failed => false,
+        }
     }
 
     /// There may be more to read although the last read said `WouldBlock`.
@@ -317,6 +336,14 @@ impl Write for Stream {
     }
 }
 
+/// Whether the system gave it, as its own port, the very one that it was to connect to. Where
+/// nobody listens there, TCP connects such a socket to itself.
+fn is_itself(stream: &TcpStream) -> bool {
+    let place = |addr: SocketAddr| (addr.ip(), addr.port());
+    let peer = stream.peer_addr().map(place);
+    peer.is_ok_and(|peer| stream.local_addr().is_ok_and(|local| place(local) == peer))
+}
+
 fn connect_tcp(source: IpAddr, addr: SocketAddr) -> io::Result<TcpStream> {
     use socket2::{Domain, Protocol, Type};
     let socket =
@@ -393,9 +420,11 @@ impl Socket {
     }
 }
 
-/// Output leaves at once rather than waiting for more; dead peers are found out.
+/// Output leaves at once rather than waiting for more; dead peers are found out; a byte that is
+/// urgent keeps its place among the others, since nobody else asks for it.
 fn set_options(socket: &socket2::Socket, limits: &Limits) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
+    socket.set_out_of_band_inline(true)?;
     if let Some(idle) = limits.keepalive {
         // In whole seconds, at least one.
         let again = (idle / 3).max(Duration::from_secs(1));
@@ -504,7 +533,7 @@ mod tests {
         for stream in [accepted, dialled] {
             let Stream::Tcp(stream) = stream else { panic!("not TCP") };
             let socket = socket2::SockRef::from(&stream);
-            assert!(socket.tcp_nodelay().unwrap());
+            assert!(socket.tcp_nodelay().unwrap() && socket.out_of_band_inline().unwrap());
             assert!(socket.keepalive().unwrap());
             assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
             assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(25));

@@ -36,6 +36,8 @@ pub(crate) struct Wire {
     pub(crate) end: bool,
     pub(crate) shut: bool,
     pub(crate) error: Option<ErrorKind>,
+    /// It has been told of the error, which a socket tells once.
+    pub(crate) told: bool,
     /// Edges to be delivered.
     pub(crate) readable: bool,
     pub(crate) writable: bool,
@@ -59,7 +61,10 @@ impl Wire {
             Some(Fault::Short(most)) => Ok(count.min(most.max(1))),
             Some(Fault::WouldBlock) => Err(ErrorKind::WouldBlock.into()),
             Some(Fault::Interrupted) => Err(ErrorKind::Interrupted.into()),
-            Some(Fault::Error(kind)) => Err((*self.error.insert(kind)).into()),
+            Some(Fault::Error(kind)) => {
+                self.told = true;
+                Err((*self.error.insert(kind)).into())
+            }
         }
     }
 }
@@ -68,7 +73,11 @@ impl Wire {
     /// Takes output as a socket does.
     fn take(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.writes += 1;
-        if self.error.is_some() || self.shut {
+        if let Some(error) = self.error {
+            let told = std::mem::replace(&mut self.told, true);
+            return Err(if told { ErrorKind::BrokenPipe } else { error }.into());
+        }
+        if self.shut {
             return Err(ErrorKind::BrokenPipe.into());
         }
         let fits = buf.len().min(self.room.unwrap_or(usize::MAX));
@@ -86,6 +95,13 @@ impl Wire {
             *room -= count;
         }
         Ok(count)
+    }
+
+    /// Leaves an error to be told of later.
+    fn ignore(&mut self, outcome: &io::Result<()>) {
+        if outcome.is_err() && self.error.is_some() {
+            (self.told, self.readable) = (false, true);
+        }
     }
 
     /// Sends what the pipe holds.
@@ -109,10 +125,17 @@ impl Read for Pipe {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let wire = &mut *self.0.borrow_mut();
         wire.reads += 1;
-        if let Some(error) = wire.error {
-            return Err(error.into());
+        let fault = match wire.error {
+            None => wire.read_faults.pop_front(),
+            // What came before the error is still there.
+            Some(_) if !wire.inbound.is_empty() => None,
+            Some(error) if !std::mem::replace(&mut wire.told, true) => return Err(error.into()),
+            Some(ErrorKind::BrokenPipe) if !wire.end => return Err(ErrorKind::WouldBlock.into()),
+            Some(_) => return Ok(0),
+        };
+        if let Some(Fault::Error(_)) = fault {
+            wire.inbound.clear();
         }
-        let fault = wire.read_faults.pop_front();
         let count = wire.suffer(fault, buf.len().min(wire.inbound.len()));
         let left = *count.as_ref().unwrap_or(&0) < wire.inbound.len();
         match count {
@@ -144,7 +167,10 @@ impl Write for Pipe {
                 wire.held.truncate(wire.held.len() - count);
                 Err(error)
             }
-            _ => Ok(count),
+            outcome => {
+                wire.ignore(&outcome);
+                Ok(count)
+            }
         }
     }
 
@@ -167,12 +193,23 @@ impl Pipe {
         wire.error.map_or(Ok(wire.connected), |error| Err(error.into()))
     }
 
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
+        let wire = &mut *self.0.borrow_mut();
+        wire.error.filter(|_| !std::mem::replace(&mut wire.told, true)).map(io::Error::from)
+    }
+
+    pub(crate) fn has_unread(&self) -> bool {
+        !self.0.borrow().inbound.is_empty()
+    }
+
     /// As over TLS, once all that is held has gone.
     pub(crate) fn shut(&self) -> io::Result<()> {
         let wire = &mut *self.0.borrow_mut();
-        wire.push()?;
-        wire.shut = true;
-        Ok(())
+        let pushed = wire.push();
+        wire.shut = pushed.is_ok();
+        // A loop that shuts its side leaves errors to the next read.
+        wire.ignore(&pushed);
+        pushed
     }
 
     pub(crate) fn unsent(&self) -> bool {

@@ -277,13 +277,42 @@ impl<S> Pool<S> {
             State::Closing | State::Lingering | State::Ended => return,
         }
         found.state = State::Closing;
-        found.reason = reason;
+        if !found.flags.has(Flag::Gone) {
+            found.reason = reason;
+        }
         found.active = core.now;
         found.input.discard();
         self.live -= 1;
         self.arm(id);
         self.mark_dirty(id.slot());
         self.queue(id);
+    }
+
+    /// A write has failed: the output is thrown away and no more is taken, but what the peer sent
+    /// before is still here. The error is the reason of the end, whatever brings that about.
+    pub(crate) fn lose(&mut self, id: ConnId, error: &io::Error, now: Nanos) {
+        let Some(found) = self.get_mut(id) else { return };
+        if found.flags.has(Flag::Gone) {
+            return;
+        }
+        if found.state != State::Open || found.is_unread() && !found.is_unheard() {
+            return self.fail(id, error);
+        }
+        let backlog = found.output.backlog();
+        found.output.discard();
+        found.reason = CloseReason::Error(error.kind());
+        found.note(error);
+        found.rare().lost = now;
+        found.flags.set(Flag::Blocked, false);
+        // No event need come any more: it is read until there is nothing.
+        for flag in [Flag::Gone, Flag::Finished, Flag::Readable, Flag::ReadOn] {
+            found.flags.set(flag, true);
+        }
+        self.backlog -= backlog;
+        // Whoever waits for it to take its output need not.
+        self.mark_dirty(id.slot());
+        self.queue(id);
+        self.arm(id);
     }
 
     /// One step of the turn begins: accepting, serving, timers, messages, reaping. Each has a
@@ -370,7 +399,8 @@ impl<S> Pool<S> {
         // Once the end has begun, what goes wrong with it does not change why it began: a peer
         // may leave early. But nobody else says that a file or a pipe has not got its output.
         let graver = matches!(reason, CloseReason::Stalled | CloseReason::TotalOutput);
-        if was != State::Closing || graver || !found.stream.is_socket() {
+        let begun = was == State::Closing && !graver && found.stream.is_socket();
+        if !begun && !found.flags.has(Flag::Gone) {
             found.reason = reason;
         }
         let backlog = found.output.backlog();
@@ -394,9 +424,11 @@ impl<S> Pool<S> {
 
     /// As [`end`](Self::end), for an error.
     pub(crate) fn fail(&mut self, id: ConnId, error: &io::Error) {
+        let reason = CloseReason::Error(error.kind());
         let ended = self.get(id).is_none_or(|found| found.state == State::Ended);
-        self.end(id, CloseReason::Error(error.kind()));
-        if let Some(found) = self.get_mut(id).filter(|_| !ended) {
+        self.end(id, reason);
+        // Another one may have been the first.
+        if let Some(found) = self.get_mut(id).filter(|found| !ended && found.reason == reason) {
             found.note(error);
         }
     }

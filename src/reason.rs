@@ -29,8 +29,9 @@ pub enum CloseReason {
     /// An outbound connection was not there within
     /// [`connect_timeout`](crate::Limits::connect_timeout).
     ConnectTimeout,
-    /// The operating system reported an error: a reset, a refused connect, a broken pipe. For
-    /// people, [`Context::error`](crate::Context::error) says more.
+    /// The operating system reported an error: a reset, a refused connect, a broken pipe. What the
+    /// peer had sent before was handled, but for a last line without its end.
+    /// For people, [`Context::error`](crate::Context::error) says more.
     Error(ErrorKind),
     /// One of the handler's hooks panicked while it served this connection.
     Panicked,

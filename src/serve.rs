@@ -175,15 +175,17 @@ impl<H: Handler> Serve for Server<H> {
         // One of a host's addresses that fails leaves the others.
         let broken = what.error && found.stream.is_socket() && found.stream.dialling().is_none();
         flags.set(Flag::Broken, broken || flags.has(Flag::Broken));
-        if what.error && flags.has(Flag::Eof) || found.is_broken_unread() {
-            return self.break_off(id);
+        let unread = found.is_broken_unread();
+        if (unread || what.error && found.flags.has(Flag::Eof)) && !found.is_unheard() {
+            let error = found.take_error();
+            return self.pool.fail(id, &error);
         }
         let flags = &mut found.flags;
         if flags.has(Flag::Blocked) && (what.writable || what.error) {
             flags.set(Flag::Blocked, false);
             self.pool.mark_dirty(id.slot());
         }
-        if connecting {
+        if connecting || unread {
             self.pool.visit(id);
         } else {
             self.pool.queue(id);

@@ -248,7 +248,9 @@ impl<H: Handler> Server<H> {
             _ if due > core.now => self.pool.arm(id),
             // What has come for it is still to be worked off, in this turn or the next ones:
             // nobody is to be judged by how long that takes us.
-            Wait::Connect | Wait::Idle | Wait::Line if queued => self.pool.look_again(id, core.now),
+            Wait::Connect | Wait::Idle | Wait::Line | Wait::Gone if queued => {
+                self.pool.look_again(id, core.now);
+            }
             Wait::Idle | Wait::Line | Wait::SoftLimit | Wait::Flush if dirty => {
                 self.pool.look_again(id, core.now);
             }
@@ -271,20 +273,12 @@ impl<H: Handler> Server<H> {
                 self.pool.arm(id);
                 self.pool.queue(id);
             }
-            Wait::Flush => self.pool.end(id, CloseReason::Stalled),
+            Wait::Flush | Wait::Gone => self.pool.end(id, CloseReason::Stalled),
             Wait::Linger => self.pool.end(id, CloseReason::Closed),
         }
     }
 
     // ---- Writing and ending ----
-
-    /// Ends a connection for the error that its socket has.
-    pub(crate) fn break_off(&mut self, id: ConnId) {
-        if let Some(found) = self.pool.get(id) {
-            let error = found.stream.take_error();
-            self.pool.fail(id, &error.unwrap_or(ErrorKind::ConnectionReset.into()));
-        }
-    }
 
     pub(crate) fn flush_one(&mut self, id: ConnId, core: &mut Core) {
         let Pool { connections, backlog, .. } = &mut self.pool;
@@ -301,7 +295,7 @@ impl<H: Handler> Server<H> {
             // It may own nothing, where only the stream has something left.
             found.output.keep(&core.arena);
             *backlog = *backlog + found.output.backlog() - before;
-        } else {
+        } else if !found.flags.has(Flag::Gone) {
             let mut written = 0;
             let outcome = found.output.flush(&mut found.stream, &core.arena, &mut written);
             *backlog = *backlog + found.output.backlog() - before;
@@ -313,6 +307,10 @@ impl<H: Handler> Server<H> {
                 Ok(Flushed::All) => {}
                 Ok(Flushed::Blocked) => found.flags.set(Flag::Blocked, true),
                 Ok(Flushed::Budget) => again = true,
+                // Two descriptors are two things: the input of one does not end with the other.
+                Err(error) if found.state == State::Open && found.stream.is_socket() => {
+                    return self.pool.lose(id, &error, core.now);
+                }
                 Err(error) => return self.pool.fail(id, &error),
             }
         }

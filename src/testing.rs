@@ -298,6 +298,12 @@ impl<H: Handler> Harness<H> {
         self.peer(client).wire.borrow().shut
     }
 
+    /// The connection has broken, and the loop has been told: nothing more reaches the client, and
+    /// what it sent before is all there is.
+    pub fn is_broken(&self, client: Client) -> bool {
+        self.peer(client).wire.borrow().told
+    }
+
     /// Why the connection ended, once the handler has been told.
     pub fn closed(&self, client: Client) -> Option<CloseReason> {
         self.peer(client).closed

@@ -1,6 +1,8 @@
 //! `reactor connect`: whatever standard input and output are, one loop watches them and the
 //! socket.
 
+#[path = "util/namespace.rs"]
+mod namespace;
 #[path = "util/program.rs"]
 mod program;
 mod util;
@@ -12,6 +14,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use namespace::inside;
 use program::{Folder, Program, REACTOR, Running};
 use reactor::Limits;
 use reactor::services::Echo;
@@ -311,6 +314,27 @@ fn a_server_that_cannot_be_reached_is_one_line() {
     let said = "a path of 125 bytes is too long for a socket";
     let said = format!("reactor: cannot connect to {long}: {said}\n");
     ends(connect(&long, &[], Stdio::null()), 1, "", &said);
+}
+
+/// TCP connects a socket to itself whose own port is the one where nobody listens.
+#[test]
+#[cfg(target_os = "linux")]
+fn nobody_is_not_itself() {
+    // One port for all who connect.
+    if !inside("echo 40000 40000 > /proc/sys/net/ipv4/ip_local_port_range") {
+        return;
+    }
+    let said = "reactor: cannot connect to 127.0.0.1:40000: connection refused\n";
+    let (stdin, mut typing) = pipe().unwrap();
+    typing.write_all(b"who is there?\n").unwrap();
+    ends(connect("127.0.0.1:40000", &[], stdin), 1, "", said);
+    let load = ["load", "40000", "--clients=1", "--duration=1s"];
+    let (code, _, stderr) = Program::run(&load);
+    let said = "reactor: cannot connect to 127.0.0.1:40000: nobody listens there\n";
+    assert_eq!((code, stderr.as_str()), (1, said));
+    // It has left nothing behind in the server's place.
+    let server = Program::serve(&["echo=40000"]);
+    assert_eq!(server.addr("echo").port(), 40000);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use program::{Folder, Program, REACTOR};
 use reactor::services::{Echo, Forward};
-use reactor::testing::{Client as Fake, Harness};
+use reactor::testing::{Client as Fake, Fault, Harness};
 use reactor::{CloseReason, Limits};
 use util::{Client, DOOMED, PATIENCE, Server, again};
 
@@ -413,5 +413,28 @@ fn idle_and_shutdown_end_both_sides_in_order() {
     server.stop();
     for side in [client, target] {
         assert_eq!(server.closed(side), Some(CloseReason::Shutdown));
+    }
+}
+
+#[test]
+fn the_last_words_of_a_target_that_takes_no_more_arrive() {
+    for ends in [true, false] {
+        let handler = Forward::new("127.0.0.1:9".parse().unwrap());
+        let mut server = Harness::new(handler).by_hand();
+        let client = server.connect();
+        server.turn();
+        let (_, target) = server.dialled().remove(0);
+        server.answer(target);
+        while server.turn() {}
+        let error = if ends { ErrorKind::BrokenPipe } else { ErrorKind::ConnectionReset };
+        server.feed(client, "a long story");
+        server.disturb(target, [], [Fault::Error(error)]);
+        server.turn();
+        server.feed(target, "too long");
+        server.end(target);
+        while server.turn() {}
+        assert_eq!(server.sent(client), b"too long");
+        let reason = if ends { CloseReason::Closed } else { CloseReason::Aborted };
+        assert_eq!(server.closed(client), Some(reason));
     }
 }

@@ -122,11 +122,17 @@ fn who_is_held_to_the_rate_is_not_idle() {
 
 #[test]
 fn a_reset_frees_one_that_is_held_to_the_rate() {
-    let (mut server, client) = parrot(ten_a_second());
-    server.feed(client, numbers(0, 30));
-    server.reset(client);
-    assert!(matches!(server.closed(client), Some(CloseReason::Error(_))));
-    assert_eq!(server.left_over(), (0, 0));
+    // What it sent before is handled as fast as it may be, but not for longer than that.
+    for (lines, time) in [(30, 3 * SECOND), (1000, Limits::default().flush_timeout)] {
+        let (mut server, client) = parrot(ten_a_second());
+        server.feed(client, numbers(0, lines));
+        server.reset(client);
+        assert_eq!(server.closed(client), None);
+        server.advance(time);
+        assert!(matches!(server.closed(client), Some(CloseReason::Error(_))));
+        assert_eq!(server.counters().lines_in, (lines as u64).min(305));
+        assert_eq!(server.left_over(), (0, 0));
+    }
 }
 
 /// Frames of three bytes.

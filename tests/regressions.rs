@@ -645,25 +645,35 @@ fn nobody_has_stalled_who_made_room_while_we_were_away() {
 }
 
 /// The kernel stops a read at urgent data (telnet's interrupt sends some). The read was short and
-/// taken for all there was; what followed on the same edge waited for ever.
+/// taken for all there was; what followed on the same edge waited for ever. Later the urgent byte
+/// itself was missing, which the kernel keeps apart unless it is told not to.
 #[test]
 #[cfg(target_os = "linux")]
-fn what_follows_urgent_data_is_read() {
+fn urgent_data_and_what_follows_it_are_read() {
     const MSG_OOB: i32 = 1;
+    let lines: RefCell<Vec<Vec<u8>>> = RefCell::default();
+    let note = |line: &[u8]| lines.borrow_mut().push(line.to_vec());
+    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut reactor = Reactor::new().unwrap();
-    let service = reactor.listen("127.0.0.1:0", Callbacks::new()).unwrap();
+    let handler = Callbacks::new().on_line(|_, line| note(line));
+    let service = reactor.listen("127.0.0.1:0", handler).unwrap();
+    // One that is accepted, and one that is dialled.
+    reactor.connect(&service, peer.local_addr().unwrap()).unwrap();
     let client = TcpStream::connect(service.address().unwrap().as_socket().unwrap()).unwrap();
-    while reactor.counters().accepted < 1 {
+    while reactor.counters().open < 2 {
         reactor.turn(Some(SECOND / 20)).unwrap();
     }
-    let socket = socket2::SockRef::from(&client);
-    socket.send(b"hello\n").unwrap();
-    socket.send_with_flags(b"!", MSG_OOB).unwrap();
-    socket.send(b"world\n").unwrap();
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while reactor.counters().lines_in < 2 {
-        reactor.turn(Some(SECOND / 20)).unwrap();
-        assert!(std::time::Instant::now() < deadline, "the second line was not read");
+    for stream in [client, peer.accept().unwrap().0] {
+        let socket = socket2::SockRef::from(&stream);
+        socket.send(b"hello\nab").unwrap();
+        socket.send_with_flags(b"\xf2", MSG_OOB).unwrap();
+        socket.send(b"cd\n").unwrap();
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while lines.borrow().len() < 2 {
+            reactor.turn(Some(SECOND / 20)).unwrap();
+            assert!(std::time::Instant::now() < deadline, "the second line was not read");
+        }
+        assert_eq!(lines.take(), [&b"hello"[..], b"ab\xf2cd"]);
     }
 }
 
@@ -785,7 +795,8 @@ impl Handler for Thinker {
 }
 
 /// A reset that was told of while there was input left to handle was forgotten where a hook then
-/// paused the connection: nobody read on to find it, and no second event came.
+/// paused the connection: nobody read on to find it, and no second event came. What is left is for
+/// the handler, if it goes on in time.
 #[test]
 fn a_reset_just_before_a_pause_is_noticed() {
     let limits = Limits { lines_per_turn: 1, ..Limits::default() };
@@ -794,6 +805,11 @@ fn a_reset_just_before_a_pause_is_noticed() {
     server.feed(client, "1\n2\n3\n");
     assert!(server.turn());
     server.reset(client);
+    while server.turn() {}
+    server.jump(Limits::default().flush_timeout - SECOND);
+    while server.turn() {}
+    assert_eq!(server.closed(client), None);
+    server.jump(SECOND);
     while server.turn() {}
     let reset = CloseReason::Error(ErrorKind::ConnectionReset);
     assert_eq!(server.closed(client), Some(reset));
@@ -860,4 +876,103 @@ fn a_host_is_listened_on_at_all_its_addresses_or_at_none() {
     let nowhere = reactor.listen(host(0, &["203.0.113.1", "203.0.113.2"]), places()).unwrap_err();
     let nowhere = nowhere.to_string();
     assert!(nowhere.starts_with("cannot listen on several.test:0: this machine has"), "{nowhere}");
+}
+
+/// Notes its lines and whether the answer was taken; pauses at `rest` until a message comes.
+#[derive(Default)]
+struct Noted(Vec<String>);
+
+impl Handler for Noted {
+    type Session = ();
+    type Message = ();
+
+    fn on_open(&mut self, cx: &mut Context<'_, ()>) {
+        cx.send("hello\n");
+    }
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        let line = String::from_utf8(line.to_vec()).unwrap();
+        if line == "rest" {
+            cx.pause();
+        }
+        let sent = cx.send(&line);
+        self.0.push(format!("{line} {sent}"));
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, (): ()) {
+        let all: Vec<_> = cx.connections().map(|(id, _)| id).collect();
+        all.into_iter().for_each(|id| cx.connection(id).unwrap().resume());
+    }
+}
+
+/// A client whose greeting fails with this error, after it has sent these bytes and ended.
+fn unheard(
+    error: ErrorKind,
+    limits: Limits,
+    bytes: &str,
+) -> (Harness<Noted>, reactor::testing::Client) {
+    let mut server = Harness::with_limits(Noted::default(), limits).by_hand();
+    let client = server.connect();
+    server.disturb(client, [], [Fault::Error(error)]);
+    server.feed(client, bytes);
+    server.end(client);
+    while server.turn() {}
+    (server, client)
+}
+
+/// A write that failed, of the greeting for instance, hid what the client had sent before it left.
+#[test]
+fn what_came_before_a_failed_write_is_handled() {
+    for (error, last) in
+        [(ErrorKind::ConnectionReset, None), (ErrorKind::BrokenPipe, Some("4 false"))]
+    {
+        // In many turns, so that the error comes first.
+        let limits = Limits { lines_per_turn: 1, ..Limits::default() };
+        let (server, client) = unheard(error, limits, "1\n2\n3\n4");
+        // A socket that breaks after the other side's end says so: then it is one.
+        let all: Vec<_> = ["1 true", "2 false", "3 false"].into_iter().chain(last).collect();
+        assert_eq!(server.handler().0, all);
+        assert_eq!(server.closed(client), Some(CloseReason::Error(error)));
+        assert_eq!(server.left_over(), (0, 0));
+    }
+}
+
+/// The same, where the handler or a rate makes it wait.
+#[test]
+fn what_came_before_a_failed_write_waits_for_its_turn() {
+    let reset = ErrorKind::ConnectionReset;
+    for in_time in [true, false] {
+        let (mut server, client) = unheard(reset, Limits::default(), "rest\n2\n");
+        server.advance(Limits::default().flush_timeout - SECOND);
+        assert_eq!(server.closed(client), None);
+        if in_time {
+            server.post(());
+            while server.turn() {}
+        }
+        server.advance(SECOND);
+        assert_eq!(server.closed(client), Some(CloseReason::Error(reset)));
+        assert_eq!(server.handler().0.len(), if in_time { 2 } else { 1 });
+        assert_eq!(server.left_over(), (0, 0));
+    }
+    let rate = Some(reactor::Rate { per_second: 1, burst: 1 });
+    let (mut server, client) = unheard(reset, Limits { rate, ..Limits::default() }, "1\n2\n3\n");
+    server.advance(3 * SECOND);
+    assert_eq!(server.handler().0.len(), 3);
+    assert_eq!(server.closed(client), Some(CloseReason::Error(reset)));
+}
+
+/// As the last, with a reset that the selector tells of.
+#[test]
+fn what_came_before_a_reset_is_handled_at_its_rate() {
+    let rate = Some(reactor::Rate { per_second: 1, burst: 1 });
+    let mut server =
+        Harness::with_limits(Noted::default(), Limits { rate, ..Limits::default() }).by_hand();
+    let client = server.connect();
+    server.feed(client, "1\n2\n3\n");
+    while server.turn() {}
+    server.reset(client);
+    server.advance(3 * SECOND);
+    assert_eq!(server.handler().0.len(), 3);
+    assert_eq!(server.closed(client), Some(CloseReason::Error(ErrorKind::ConnectionReset)));
+    assert_eq!(server.left_over(), (0, 0));
 }

@@ -4,13 +4,15 @@
 mod tls;
 mod util;
 
-use std::cell::Cell;
-use std::io::Write;
-use std::net::SocketAddr;
+use std::cell::{Cell, RefCell};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use reactor::{Context, Exit, Handler, Limits, Listen, Reactor, Tls};
+use reactor::services::Forward;
+use reactor::{CloseReason, Context, Exit, Handler, Limits, Listen, Reactor, Tls};
+use rustls::version::TLS13;
 use tls::{Pem, TlsClient};
 use util::PATIENCE;
 
@@ -172,5 +174,103 @@ fn tiny_records_do_not_buy_a_longer_turn() {
         let handled = count.get() - before;
         // The last read may go past it.
         assert!(handled * record <= share + 8192, "{handled} records in a turn");
+    }
+}
+
+/// Notes what it is told, and greets if it is to.
+struct Note(bool, Rc<RefCell<Vec<String>>>);
+
+impl Handler for Note {
+    type Session = ();
+    type Message = ();
+
+    fn on_open(&mut self, cx: &mut Context<'_, ()>) {
+        if self.0 {
+            cx.send("hello\n");
+        }
+    }
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        self.1.borrow_mut().push(String::from_utf8(line.to_vec()).unwrap());
+        cx.send(line);
+    }
+
+    fn on_close(&mut self, _: &mut Context<'_, ()>, _: CloseReason) {
+        self.1.borrow_mut().push("closed".to_owned());
+    }
+}
+
+/// How a client leaves that does not read: with `close_notify` or not, and by a reset or not, which
+/// it is at the latest when the tickets come that end its handshake.
+const WAYS: [(bool, bool); 4] = [(true, true), (true, false), (false, true), (false, false)];
+
+/// The rest of the handshake, a line, the beginning of another and the client's end, at once.
+fn speak_and_leave(pem: &Pem, reactor: &mut Reactor<'_>, addr: SocketAddr, way: (bool, bool)) {
+    let mut client = pem.begin_with(addr, &[&TLS13]);
+    let deadline = Instant::now() + PATIENCE;
+    while client.tls.is_handshaking() {
+        assert!(Instant::now() < deadline, "no handshake");
+        client.step(true);
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+    }
+    client.tls.writer().write_all(b"line\nend").unwrap();
+    if way.0 {
+        client.tls.send_close_notify();
+    }
+    client.step(false);
+    if way.1 {
+        socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+#[test]
+fn who_leaves_without_reading_the_tickets_has_been_heard() {
+    let pem = Pem::new("tickets");
+    for (greets, way) in WAYS.into_iter().flat_map(|way| [(true, way), (false, way)]) {
+        let told = Rc::default();
+        let handler = Note(greets, Rc::clone(&told));
+        let (mut reactor, addr) = here(&pem, Limits::default(), handler);
+        speak_and_leave(&pem, &mut reactor, addr, way);
+        let deadline = Instant::now() + PATIENCE;
+        while told.borrow().last().is_none_or(|last| last != "closed") {
+            assert!(Instant::now() < deadline, "greets: {greets}, {way:?}: {told:?}");
+            reactor.turn(Some(Duration::ZERO)).unwrap();
+        }
+        // What is not finished counts only where the client itself says that it is all.
+        let whole: &[&str] = if way.0 { &["line", "end", "closed"] } else { &["line", "closed"] };
+        assert_eq!(*told.borrow(), whole, "greets: {greets}, {way:?}");
+    }
+}
+
+#[test]
+fn what_it_said_is_forwarded_too() {
+    let pem = Pem::new("forwarded");
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = target.local_addr().unwrap().into();
+    let (mut reactor, addr) = here(&pem, Limits::default(), Forward::new(address));
+    for way in WAYS {
+        speak_and_leave(&pem, &mut reactor, addr, way);
+        target.set_nonblocking(true).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let mut accepted = None;
+        let (mut got, mut buf) = (Vec::new(), [0; 64]);
+        let end = loop {
+            assert!(Instant::now() < deadline, "{way:?}: only {got:?}");
+            reactor.turn(Some(Duration::ZERO)).unwrap();
+            let Some(stream) = &mut accepted else {
+                accepted = target.accept().ok().map(|(stream, _)| stream);
+                accepted.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
+                continue;
+            };
+            match stream.read(&mut buf) {
+                Ok(0) => break None,
+                Ok(count) => got.extend(&buf[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => break Some(error.kind()),
+            }
+        };
+        // A client that somebody may have cut off has not ended.
+        let cut = (!way.0).then_some(ErrorKind::ConnectionReset);
+        assert_eq!((got.as_slice(), end), (&b"line\nend"[..], cut), "{way:?}");
     }
 }

@@ -19,7 +19,8 @@ const FULL_EVERY: Duration = Duration::from_secs(10);
 /// [`low_water`](Limits::low_water) unsent bytes its partner is paused, so that a pair never holds
 /// more than that and one read each way. The end of one direction is passed on, and the other goes
 /// on; a reset is passed on as a reset, and so is a TLS client's end without `close_notify`, since
-/// somebody may have cut it off. While the target is being dialled the client waits, unread;
+/// somebody may have cut it off. One that comes after the end of its own direction, since the
+/// peer did not want to hear the rest, is passed on as an end. While the target is being dialled the client waits, unread;
 /// if it cannot be had, the client is closed.
 ///
 /// Each client takes two connections of [`max_connections`](Limits::max_connections); one for whom
@@ -72,6 +73,8 @@ pub struct Session {
     partner: Option<ConnId>,
     /// It was there: false for a target that could not be had.
     opened: bool,
+    /// All that it had to say has been passed on.
+    ended: bool,
 }
 
 /// The other side, unless it is gone or closing.
@@ -103,7 +106,7 @@ impl Handler for Forward {
         }
         // TCP keeps what the client sends until there is somebody to send it to.
         cx.pause();
-        let client = Session { partner: Some(cx.id()), opened: false };
+        let client = Session { partner: Some(cx.id()), ..Session::default() };
         match cx.connect(&self.target, client) {
             Ok(target) => {
                 cx.session().partner = Some(target);
@@ -133,6 +136,7 @@ impl Handler for Forward {
     }
 
     fn on_eof(&mut self, cx: &mut Context<'_, Session>) {
+        cx.session().ended = true;
         if let Some(mut partner) = partner(cx) {
             partner.half_close();
         }
@@ -145,6 +149,8 @@ impl Handler for Forward {
         let orderly = match reason {
             CloseReason::PeerClosed | CloseReason::Closed => true,
             CloseReason::IdleTimeout | CloseReason::Shutdown => true,
+            // It only did not want to hear the rest.
+            CloseReason::Error(_) if cx.session().ended => true,
             // A target that resets at once was there, though we may not have been told of it.
             CloseReason::Error(ErrorKind::ConnectionReset) => false,
             CloseReason::Error(_) | CloseReason::ConnectTimeout if unreached => {

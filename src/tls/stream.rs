@@ -1,4 +1,4 @@
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -26,12 +26,15 @@ pub(crate) struct TlsStream {
     pulled: usize,
     /// What came is no TLS. The plaintext before it is still to be read.
     broken: bool,
+    /// Why the socket takes nothing any more. What came before that is still to be read.
+    refused: Option<ErrorKind>,
 }
 
 impl TlsStream {
     pub(crate) fn new(inner: Stream, config: Arc<ServerConfig>) -> io::Result<TlsStream> {
         let tls = ServerConnection::new(config).map_err(io::Error::other)?;
-        Ok(TlsStream { inner, tls, more: false, moved: false, pulled: 0, broken: false })
+        let (more, moved, broken) = (false, false, false);
+        Ok(TlsStream { inner, tls, more, moved, pulled: 0, broken, refused: None })
     }
 
     pub(crate) fn inner(&self) -> &Stream {
@@ -50,18 +53,19 @@ impl TlsStream {
     /// has, so this ends.
     pub(crate) fn shake_hands(&mut self) -> io::Result<bool> {
         loop {
-            match self.push() {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                outcome => outcome?,
-            }
+            // Where it fails, what has come may be the rest of the handshake and lines after it;
+            // the tickets that the client did not wait for are not worth them.
+            let _ = self.push();
             if !self.tls.is_handshaking() {
                 return Ok(true);
             }
             match self.pull() {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(0) => return Err(self.refused.unwrap_or(ErrorKind::UnexpectedEof).into()),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return self.refused.map_or(Ok(false), |kind| Err(kind.into()));
+                }
                 // What is wrong came after it; the reads will find that out.
                 Err(_) if self.broken && !self.tls.is_handshaking() => {}
                 Err(error) => return Err(error),
@@ -71,7 +75,12 @@ impl TlsStream {
 
     /// Something waits to go out.
     pub(crate) fn unsent(&self) -> bool {
-        self.tls.wants_write()
+        self.tls.wants_write() && self.refused.is_none()
+    }
+
+    /// Something came that no read has given yet, be it plaintext or not.
+    pub(crate) fn has_unread(&mut self) -> bool {
+        self.tls.reader().fill_buf().is_ok_and(|bytes| !bytes.is_empty()) || self.inner.has_unread()
     }
 
     /// That the last read gave nothing does not mean that there is nothing.
@@ -117,11 +126,21 @@ impl TlsStream {
     /// Writes what waits.
     fn push(&mut self) -> io::Result<()> {
         while self.tls.wants_write() {
-            match self.tls.write_tls(&mut self.inner) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(_) => self.moved = true,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+            let failed = match self.refused {
+                Some(kind) => return Err(kind.into()),
+                None => match self.tls.write_tls(&mut self.inner) {
+                    Ok(0) => ErrorKind::WriteZero,
+                    Ok(_) => {
+                        self.moved = true;
+                        continue;
+                    }
+                    Err(error) => error.kind(),
+                },
+            };
+            match failed {
+                ErrorKind::Interrupted => {}
+                ErrorKind::WouldBlock => return Err(failed.into()),
+                _ => self.refused = Some(failed),
             }
         }
         Ok(())

@@ -19,6 +19,8 @@ pub struct Book {
     /// Of the output of all together.
     pub budget: usize,
     pub stopping: bool,
+    /// The service pauses whom it likes, without telling.
+    pub pauses: bool,
     /// Panics that were thrown on purpose.
     pub panics: u64,
     /// Connections that were told of, and of their end.
@@ -59,6 +61,7 @@ impl Book {
             limits,
             budget: usize::MAX,
             stopping: false,
+            pauses: false,
             panics: 0,
             opened: 0,
             closed: 0,
@@ -145,6 +148,23 @@ impl Book {
     pub fn breaks(&mut self, id: ConnId, error: ErrorKind) {
         if let Some(record) = self.records.get_mut(&id) {
             record.errors.push(error);
+        }
+    }
+
+    /// It has done so.
+    pub fn broke(&mut self, id: ConnId) {
+        if let Some(record) = self.records.get_mut(&id)
+            && record.stage == Stage::Open
+        {
+            record.broke.get_or_insert(self.clock);
+        }
+    }
+
+    /// As [`breaks`](Self::breaks), at a read: then what it has sent is lost with it.
+    pub fn loses(&mut self, id: ConnId, error: ErrorKind) {
+        self.breaks(id, error);
+        if let Some(record) = self.records.get_mut(&id) {
+            record.lossy = true;
         }
     }
 
@@ -257,7 +277,8 @@ impl Book {
         }
     }
 
-    pub fn closed(&mut self, id: ConnId, reason: CloseReason) {
+    /// `keeps` tells which input the service may leave.
+    pub fn closed(&mut self, id: ConnId, reason: CloseReason, keeps: impl Fn(&[u8]) -> bool) {
         self.note("closed", id, reason);
         self.closed += 1;
         let (clock, stopping) = (self.clock, self.stopping);
@@ -279,13 +300,24 @@ impl Book {
             }
             (Stage::Ending(Some(given)), _) if given == reason => Ok(()),
             (_, CloseReason::TotalOutput) if too_much => Ok(()),
+            // It had broken before, which nobody else could know.
+            (Stage::Ending(Some(_)), CloseReason::Error(_)) if record.broke.is_some() => {
+                record.was_ended_for(reason, stopping, limits)
+            }
             // The loop was faster, by a moment.
             (Stage::Ending(Some(_)), _) if !patience.is_zero() => Err("another reason was given"),
             (_, reason) => record.was_ended_for(reason, stopping, limits),
         };
         self.open -= usize::from(stage == Stage::Open);
         (record.stage, record.closed) = (Stage::Closed(reason), clock);
-        if let Err(why) = why {
+        let broke = matches!(stage, Stage::Open | Stage::Ending(None))
+            && matches!(reason, CloseReason::Error(_));
+        let input = record.input.rest();
+        if broke && !stopping && !record.may_be_unheard(limits, clock) && !keeps(input) {
+            let unheard =
+                format!("{id} closed with {reason:?} and was never heard: {}", shown(input));
+            self.complain(unheard);
+        } else if let Err(why) = why {
             let errors = &record.errors;
             let all = format!("{id} closed with {reason:?}: {why}; {stage:?}, {errors:?}");
             self.complain(all);
@@ -338,6 +370,15 @@ impl Book {
     /// Whether it is open, and nothing has disturbed it.
     pub fn is_healthy(&self, id: ConnId) -> bool {
         self.is_open(id) && self.records.get(&id).is_some_and(|record| record.errors.is_empty())
+    }
+
+    /// Whether nobody need have found out that it is broken: it is paused, or too fast.
+    pub fn may_wait(&self, id: ConnId) -> bool {
+        let waits = |record: &Record| {
+            let rests = record.paused || self.pauses || self.limits.rate.is_some();
+            rests && !record.broke_for(self.limits.flush_timeout, self.clock)
+        };
+        self.records.get(&id).is_some_and(waits)
     }
 
     /// All that are open, in the order of their arrival.

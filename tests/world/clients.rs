@@ -63,8 +63,14 @@ impl<M: Model> World<M> {
             }
             20 => {
                 let error = self.choices.one_of(ERRORS);
-                self.server.handler_mut().book.breaks(id, error);
-                match self.choices.below(4) {
+                let way = self.choices.below(4);
+                let book = &mut self.server.handler_mut().book;
+                if matches!(way, 1 | 2) {
+                    book.loses(id, error)
+                } else {
+                    book.breaks(id, error)
+                }
+                match way {
                     0 => {
                         self.peers[number].broken = true;
                         self.server.refuse(client, error);

@@ -164,7 +164,11 @@ impl<M: Model> World<M> {
         self.meet_dialled();
         for peer in &self.peers {
             let mut got = self.server.sent(peer.client);
+            let broken = self.server.is_broken(peer.client);
             let Watched { model, book, .. } = self.server.handler_mut();
+            if broken {
+                book.broke(peer.id);
+            }
             model.plain(&mut got);
             book.received(peer.id, &got);
         }
@@ -196,14 +200,16 @@ impl<M: Model> World<M> {
             book.complain(format!("{} of {posted} messages were handled", book.messages));
         }
         for peer in peers {
+            let broken = peer.broken || server.is_broken(peer.client);
             let what = match owed.get(&peer.id) {
                 _ if server.session(peer.client).is_none() => continue,
-                Some(what) => what,
+                Some(what) if server.handler().book.is_healthy(peer.id) => what,
                 // Once the loop sleeps, nothing else tells it.
-                None if worked => continue,
-                None if peer.broken => "is broken, and nobody has noticed",
-                None if peer.limited || !server.handler().is_owed(peer.id) => continue,
-                None => "has not got everything",
+                _ if worked => continue,
+                _ if broken && server.handler().may_wait(peer.id) => continue,
+                _ if broken => "is broken, and nobody has noticed",
+                _ if peer.limited || !server.handler().is_owed(peer.id) => continue,
+                _ => "has not got everything",
             };
             server.handler_mut().book.complain(format!("{} {what}", peer.id));
         }

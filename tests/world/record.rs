@@ -61,6 +61,10 @@ pub struct Record {
     pub fresh: Vec<u8>,
     /// What may have broken it.
     pub errors: Vec<ErrorKind>,
+    /// When one of them had, while it was open.
+    pub broke: Option<Duration>,
+    /// Its stream itself may lose what it sends.
+    pub lossy: bool,
     /// Said by the service and not received by the client.
     pub due: Queue,
     /// The service says it in pieces, of which a panic or a shutdown may lose the last.
@@ -107,6 +111,8 @@ impl Record {
             disturbed: false,
             fresh: Vec::new(),
             errors: Vec::new(),
+            broke: None,
+            lossy: false,
             due: Queue::default(),
             streamed: false,
             holds: 0,
@@ -128,6 +134,11 @@ impl Record {
     pub fn ends(&mut self, reason: Option<CloseReason>, now: Duration) {
         self.moves(now);
         (self.stage, self.paused, self.ending) = (Stage::Ending(reason), false, now);
+    }
+
+    /// Whether it broke so long ago.
+    pub fn broke_for(&self, time: Duration, now: Duration) -> bool {
+        self.broke.is_some_and(|broke| now - broke >= time)
     }
 
     pub fn moves(&mut self, now: Duration) {
@@ -159,6 +170,27 @@ impl Record {
         (late || over).then(|| format!("is owed {own} bytes, and {others} that others caused"))
     }
 
+    fn is_overlong(&self, limits: &Limits) -> bool {
+        let line = self.input.rest().split(|byte| *byte == b'\n').next().unwrap_or_default();
+        line.strip_suffix(b"\r").unwrap_or(line).len() > limits.max_line
+    }
+
+    fn was_idle(&self, limits: &Limits) -> bool {
+        limits.idle_timeout.is_some_and(|most| self.still >= most) && self.fresh.is_empty()
+    }
+
+    fn was_late(&self, limits: &Limits) -> bool {
+        limits.line_timeout.is_some_and(|most| self.unfinished >= most)
+            && !self.fresh.contains(&b'\n')
+    }
+
+    /// Whether what it sent before it broke need not have been handled.
+    pub fn may_be_unheard(&self, limits: &Limits, now: Duration) -> bool {
+        let rested = self.broke_for(limits.flush_timeout, now);
+        let limited = self.is_overlong(limits) || self.was_idle(limits) || self.was_late(limits);
+        self.lossy || rested || limited
+    }
+
     /// Whether the loop had this reason to end it.
     pub fn was_ended_for(
         &self,
@@ -166,14 +198,8 @@ impl Record {
         stopping: bool,
         limits: &Limits,
     ) -> Result<(), &'static str> {
-        let overlong = || {
-            let line = self.input.rest().split(|byte| *byte == b'\n').next().unwrap_or_default();
-            line.strip_suffix(b"\r").unwrap_or(line).len() > limits.max_line
-        };
-        let still = limits.idle_timeout.is_some_and(|most| self.still >= most);
-        let idle = || still && self.fresh.is_empty();
-        let unfinished = limits.line_timeout.is_some_and(|most| self.unfinished >= most);
-        let late = || unfinished && !self.fresh.contains(&b'\n');
+        let (overlong, idle) = (|| self.is_overlong(limits), || self.was_idle(limits));
+        let late = || self.was_late(limits);
         let (so, else_why) = match reason {
             CloseReason::LineTooLong => (overlong(), "its line is short enough"),
             CloseReason::IdleTimeout => (idle(), "it was not idle"),

@@ -35,13 +35,19 @@ impl<M: Model> Watched<M> {
             (CloseReason::LineTimeout, words(Farewell::LineTimeout)),
             (CloseReason::IdleTimeout, words(Farewell::IdleTimeout)),
         ];
-        let book = Book::new(limits.clone(), farewells);
+        let mut book = Book::new(limits.clone(), farewells);
+        book.pauses = M::PAUSES;
         Watched { service, model, book, panics: None }
     }
 
     /// Whether more is due to it, or will be said, and nothing has disturbed it.
     pub fn is_owed(&self, id: ConnId) -> bool {
         self.book.is_healthy(id) && (self.book.due(id) > 0 || self.model.has_more(id))
+    }
+
+    /// Whether what it sent before it broke may be left for later.
+    pub fn may_wait(&self, id: ConnId) -> bool {
+        self.book.may_wait(id)
     }
 
     /// A hook begins, about a request of its connection's own.
@@ -139,7 +145,7 @@ impl<M: Model> Handler for Watched<M> {
 
     fn on_close(&mut self, cx: &mut Context<'_, Session<M>>, reason: CloseReason) {
         let id = cx.id();
-        self.book.closed(id, reason);
+        self.book.closed(id, reason, M::keeps);
         self.sync(cx);
         self.model.closed(&mut self.book, id, reason);
         self.service.on_close(cx, reason);

@@ -31,6 +31,7 @@ impl Model for Forward {
 
     const NAME: &'static str = "forward";
     const CUTS_LINES: bool = false;
+    const PAUSES: bool = true;
 
     fn start(_choices: &mut Choices) -> (services::Forward, Forward) {
         let target = Address::Tcp(([127, 0, 0, 1], 1).into());
@@ -61,7 +62,7 @@ impl Model for Forward {
 
     fn took(&mut self, book: &mut Book, id: ConnId, bytes: &[u8]) {
         let Some(partner) = self.partner(book, id) else { return };
-        if book.backlog(partner) > book.limits.low_water {
+        if book.is_healthy(partner) && book.backlog(partner) > book.limits.low_water {
             book.complain(format!("{id} is read although {partner} does not read"));
         }
         book.answer(partner, bytes);
@@ -89,6 +90,7 @@ impl Model for Forward {
             | CloseReason::Closed
             | CloseReason::IdleTimeout
             | CloseReason::Shutdown => true,
+            CloseReason::Error(_) if book.heard_all(id) => true,
             CloseReason::Error(ErrorKind::ConnectionReset) => false,
             _ => !was_there,
         };

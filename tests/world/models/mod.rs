@@ -28,6 +28,8 @@ pub trait Model: Sized {
     /// It is tried with little room for the output of all together. Not where its answers tell who
     /// is open, which that changes in the middle of a hook.
     const BUDGET: bool = true;
+    /// It pauses its clients as their partners read, which its model does not know.
+    const PAUSES: bool = false;
     /// Other threads may post to it.
     const POSTS: bool = false;
     /// What brings the service back to its beginning.

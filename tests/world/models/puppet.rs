@@ -112,8 +112,10 @@ impl Handler for Service {
                 writeln!(cx, "{open}");
             }
             "answer" => {
+                // One that has broken may be open and not take it.
+                let open = cx.connection(other).is_some();
                 let sent = cx.reply_to(other, line);
-                writeln!(cx, "{sent}");
+                writeln!(cx, "{}", sent <= open);
             }
             "later" => {
                 let timer = cx.set_timer(after);
@@ -280,9 +282,8 @@ impl Model for Puppet {
                 book.say(id, format!("{open}\n"));
             }
             "answer" => {
-                let open = book.takes_output(other);
                 book.answer(other, line);
-                book.say(id, format!("{open}\n"));
+                book.say(id, "true\n");
             }
             "later" => mine.timers.push((due, Some(line))),
             "rest" => {
