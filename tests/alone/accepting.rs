@@ -1,6 +1,7 @@
 //! Out of file descriptors: a test binary of its own with one test, because the limit is one of
 //! the whole process.
 
+#[path = "../util/mod.rs"]
 mod util;
 
 use std::fs::File;

@@ -3,10 +3,11 @@
 
 #![cfg(feature = "services")]
 
+#[path = "../util/mod.rs"]
 mod util;
 
 use std::io::{ErrorKind, Read, Write};
-use std::sync::{Mutex, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use reactor::services::Presence;
@@ -45,14 +46,11 @@ fn text(from: usize, most: usize) -> Vec<u8> {
     bytes[from % 100..from % 100 + most].to_vec()
 }
 
-/// One at a time: memory is measured, and what another test uses would count.
-static MEMORY: Mutex<()> = Mutex::new(());
-
 const MIB: usize = 1024 * 1024;
 
 #[test]
 fn a_client_that_sends_and_never_reads_is_held_back_by_tcp() {
-    let _alone = MEMORY.lock();
+    let _quiet = util::quiet();
     let server = Server::start(Limits::default(), || Echo);
     let mut other = server.connect();
     let before = resident();
@@ -95,7 +93,7 @@ fn a_client_that_sends_and_never_reads_is_held_back_by_tcp() {
 
 #[test]
 fn a_listener_that_never_reads_is_closed_while_the_others_get_every_line() {
-    let _alone = MEMORY.lock();
+    let _quiet = util::quiet();
     let server = Server::start(Limits::default(), Presence::default);
     let mut sloth = server.connect();
     sloth.line();

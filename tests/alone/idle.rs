@@ -5,6 +5,7 @@
 //! allocate and nothing else. Only the ten thousand connections are measured in resident memory as
 //! well, in a process of their own, because that is what the figure is promised in.
 
+#[path = "../util/mod.rs"]
 mod util;
 
 use std::cell::Cell;

@@ -3,6 +3,7 @@
 
 #![cfg(feature = "signals")]
 
+#[path = "../util/mod.rs"]
 mod util;
 
 use std::cell::Cell;

@@ -1,5 +1,6 @@
 //! A callback that holds the loop is complained of once, by its handler's name; a fast one is not.
 
+#[path = "../util/mod.rs"]
 mod util;
 
 use std::sync::Mutex;

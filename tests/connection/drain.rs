@@ -1,7 +1,7 @@
 //! Streaming: `on_drain` comes once for each time it was asked for, when there is room, so that a
 //! reply of any length costs bounded memory and nobody else's turn.
 
-mod util;
+use crate::util;
 
 use std::io::Read;
 use std::sync::mpsc;

@@ -1,7 +1,7 @@
 //! Endings: the last reply arrives, `on_close` comes exactly once and with the right reason, and
 //! nothing is left behind.
 
-mod util;
+use crate::util;
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};

@@ -1,6 +1,6 @@
 //! `half_close`: our side ends, once all is sent, and the peer's goes on.
 
-mod util;
+use crate::util;
 
 use std::sync::mpsc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Promise 3: an identity is an incarnation. What belongs to a closed connection never touches
 //! the one that took its slot.
 
-mod util;
+use crate::util;
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};

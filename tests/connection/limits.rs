@@ -1,6 +1,6 @@
 //! The limits against clients that mean harm, each with the bound it keeps.
 
-mod util;
+use crate::util;
 
 use std::cell::Cell;
 use std::net::TcpStream;

@@ -1,6 +1,6 @@
 //! Lines, over real sockets and byte for byte.
 
-mod util;
+use crate::util;
 
 use reactor::{Callbacks, CloseReason, Limits};
 use util::Server;

@@ -1,6 +1,6 @@
 //! Protocols that are not lines, or not always: `on_bytes` beneath the framing.
 
-mod util;
+use crate::util;
 
 use reactor::testing::Harness;
 use reactor::{CloseReason, Context, Handler, Limits, ServiceContext};

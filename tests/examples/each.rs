@@ -1,10 +1,6 @@
 //! The examples, each started as a program and talked to over real sockets.
 
-#[path = "util/example.rs"]
-mod example;
-#[path = "util/namespace.rs"]
-mod namespace;
-mod util;
+use crate::util::{self, example, namespace};
 
 use std::io::{Read as _, Write as _, pipe};
 use std::net::{TcpListener, UdpSocket};

@@ -1,9 +1,7 @@
 //! The concurrency models of `examples/models`: each speaks the whole echo protocol, and each does
 //! it with the processes and threads that it is about.
 
-#[path = "util/example.rs"]
-mod example;
-mod util;
+use crate::util::{self, example};
 
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};

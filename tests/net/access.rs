@@ -1,6 +1,6 @@
 //! Who may connect: networks for TCP, permissions for Unix sockets.
 
-mod util;
+use crate::util;
 
 use std::fs;
 use std::io::{ErrorKind, Read};

@@ -1,7 +1,7 @@
 //! Descriptors as a connection: pipes, files and devices, watched where they can be, shared with
 //! others and left as they were.
 
-mod util;
+use crate::util;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write, pipe};

@@ -1,7 +1,7 @@
 //! Datagram sockets in the loop: unicast over loopback, and what a socket cannot be made to do,
 //! in memory.
 
-mod util;
+use crate::util;
 
 use std::cell::RefCell;
 use std::io::ErrorKind;

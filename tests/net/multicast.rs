@@ -1,8 +1,6 @@
 //! Multicast and broadcast, each test in a network namespace of its own.
 
-#[path = "util/namespace.rs"]
-mod namespace;
-mod util;
+use crate::util::{self, namespace};
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};

@@ -1,6 +1,6 @@
 //! Dialling out from an address of one's own choice.
 
-mod util;
+use crate::util;
 
 use std::cell::RefCell;
 use std::io::ErrorKind;

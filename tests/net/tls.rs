@@ -1,8 +1,6 @@
 //! The same promises over TLS, with rustls as the client.
 
-#[path = "util/tls.rs"]
-mod tls;
-mod util;
+use crate::util::{self, tls};
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

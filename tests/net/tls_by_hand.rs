@@ -1,8 +1,6 @@
 //! TLS in one thread, turned by hand: what its records hold that nobody else counts.
 
-#[path = "util/tls.rs"]
-mod tls;
-mod util;
+use crate::util::{self, tls};
 
 use std::cell::Cell;
 use std::io::Write;

@@ -2,7 +2,7 @@
 
 #![cfg(feature = "services")]
 
-mod util;
+use crate::util;
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,9 +1,7 @@
 //! `reactor connect`: whatever standard input and output are, one loop watches them and the
 //! socket.
 
-#[path = "util/program.rs"]
-mod program;
-mod util;
+use crate::util::{self, program};
 
 use std::fs::File;
 use std::io::{ErrorKind, PipeWriter, Read, Write, pipe};

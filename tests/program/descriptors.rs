@@ -1,9 +1,7 @@
 //! Promise 10 in the program: out of file descriptors it neither spins nor forgets anybody.
 #![cfg(target_os = "linux")]
 
-#[path = "util/program.rs"]
-mod program;
-mod util;
+use crate::util::{self, program};
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -47,6 +45,7 @@ fn cpu(pid: u32) -> Duration {
 
 #[test]
 fn with_forty_descriptors_and_eighty_clients() {
+    let _quiet = util::quiet();
     let program = Program::serve_after("ulimit -n 40", &["echo=0"]);
     let addr = program.addr("echo");
     let mut waiting: Vec<_> = (0..80).map(|_| Client::connect(addr)).collect();

@@ -1,11 +1,7 @@
 //! Announcing services and hearing of them: the two handlers in memory, byte for byte, and then
 //! the program over multicast, in network namespaces.
 
-#[path = "util/namespace.rs"]
-mod namespace;
-#[path = "util/program.rs"]
-mod program;
-mod util;
+use crate::util::{self, namespace, program};
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

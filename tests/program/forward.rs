@@ -1,9 +1,7 @@
 //! The forwarder: bytes both ways as they are, with the ends, the resets and the pace of either
 //! side passed on to the other.
 
-#[path = "util/program.rs"]
-mod program;
-mod util;
+use crate::util::{self, program};
 
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

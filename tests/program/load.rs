@@ -1,12 +1,6 @@
 //! `reactor load` against `reactor serve`, and what cannot be done.
 
-#[path = "util/load.rs"]
-mod load;
-#[path = "util/namespace.rs"]
-mod namespace;
-#[path = "util/program.rs"]
-mod program;
-mod util;
+use crate::util::{self, load, namespace, program};
 
 use std::io::ErrorKind;
 use std::net::TcpStream;

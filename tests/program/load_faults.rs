@@ -1,11 +1,7 @@
 //! `reactor load` against servers that do not do as they should: what is wrong is counted by kind,
 //! and it ends by itself.
 
-#[path = "util/load.rs"]
-mod load;
-#[path = "util/program.rs"]
-mod program;
-mod util;
+use crate::util::{self, load, program};
 
 use std::io::{Read, Write};
 use std::process::Command;

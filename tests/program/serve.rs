@@ -1,8 +1,6 @@
 //! The program: what it prints, how it fails, how it ends.
 
-#[path = "util/program.rs"]
-mod program;
-mod util;
+use crate::util::{self, program};
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};

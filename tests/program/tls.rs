@@ -1,10 +1,6 @@
 //! The program and its certificate: what it says when one cannot be used, and what SIGHUP does.
 
-#[path = "util/program.rs"]
-mod program;
-#[path = "util/tls.rs"]
-mod tls;
-mod util;
+use crate::util::{self, program, tls};
 
 use std::net::SocketAddr;
 

@@ -1,6 +1,6 @@
 //! The counters: exact, for a scene of which every byte is known.
 
-mod util;
+use crate::util;
 
 use std::sync::mpsc;
 use std::time::Duration;

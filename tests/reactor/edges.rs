@@ -2,7 +2,7 @@
 
 #![cfg(feature = "services")]
 
-mod util;
+use crate::util;
 
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader, Read};
@@ -164,6 +164,7 @@ fn what_came_during_a_pause_is_read_after_it() {
 
 #[test]
 fn far_more_active_at_once_than_one_wait_can_tell() {
+    let _quiet = util::quiet();
     let most = rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let count = (most / 2).saturating_sub(200).min(1_500) as usize;
     let mut reactor = Reactor::new().unwrap();
@@ -198,6 +199,7 @@ fn an_interrupted_wait_goes_on_with_the_time_that_is_left() {
         let outcome = reactor.turn(Some(Duration::from_secs(2)));
         return println!("{outcome:?} {}", start.elapsed().as_millis());
     }
+    let _quiet = util::quiet();
     // Were the whole time waited for anew, it would be 3.25 s at the least, every time; what else
     // the machine does may make one of them longer, and none of them shorter.
     let mut took = 0;
@@ -214,7 +216,7 @@ fn an_interrupted_wait_goes_on_with_the_time_that_is_left() {
 /// The milliseconds that a wait of 2 s takes in a process that is stopped and continued meanwhile.
 #[cfg(target_os = "linux")]
 fn interrupted_wait(variable: &str) -> u128 {
-    let name = "an_interrupted_wait_goes_on_with_the_time_that_is_left";
+    let name = "edges::an_interrupted_wait_goes_on_with_the_time_that_is_left";
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture"])
         .env(variable, "1")

@@ -2,7 +2,7 @@
 
 #![cfg(feature = "services")]
 
-mod util;
+use crate::util;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::mpsc::{self, Sender};
@@ -145,6 +145,7 @@ impl Handler for Pong {
 /// sleep. One lost wakeup would be waited for in vain: nothing else wakes this loop.
 #[test]
 fn no_post_is_slept_through() {
+    let _quiet = util::quiet();
     let (tell, told) = mpsc::channel();
     let server = Server::start(Limits::default(), || Pong(tell));
     for number in 0..30_000 {

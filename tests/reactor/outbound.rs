@@ -1,6 +1,6 @@
 //! Outbound connections: dialled, not accepted, and then like the others.
 
-mod util;
+use crate::util;
 
 use std::io::ErrorKind;
 use std::io::{Read, Write};

@@ -1,6 +1,6 @@
 //! A panic in a hook ends the connection it was called for and nobody else.
 
-mod util;
+use crate::util;
 
 use std::borrow::Cow;
 use std::sync::mpsc;

@@ -7,7 +7,7 @@
 
 #![cfg(feature = "services")]
 
-mod util;
+use crate::util;
 
 use std::net::TcpStream;
 use std::sync::mpsc::{self, Sender};
@@ -31,6 +31,7 @@ impl Handler for Turns {
 
 #[test]
 fn the_silent_cause_no_turns() {
+    let _quiet = util::quiet();
     let (tell, told) = mpsc::channel();
     let server = Server::start(Limits::default(), || Turns(tell));
     let clients: Vec<_> = (0..300).map(|_| server.connect()).collect();
@@ -70,6 +71,7 @@ fn round_trip(reactor: &mut Reactor<'_>, client: &mut Client) -> Duration {
 
 #[test]
 fn the_silent_make_no_turn_longer() {
+    let _quiet = util::quiet();
     let most = rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let silent = (most / 2).saturating_sub(200).min(8_000) as usize;
     let mut reactor = Reactor::new().unwrap();

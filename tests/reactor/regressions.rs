@@ -1,6 +1,6 @@
 //! One test for each bug that was found, seen to fail before it was mended. Add at the end.
 
-mod util;
+use crate::util;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -609,6 +609,7 @@ fn looking_at_a_turns_share_of_lines_without_taking_any_does_not_spin() {
 /// clients whose lines were waiting in the sockets were closed for being idle.
 #[test]
 fn nobody_is_idle_whose_input_waits_for_us() {
+    let _quiet = util::quiet();
     let limits = Limits { idle_timeout: Some(2 * SECOND), ..Limits::default() };
     let mut reactor = Reactor::new().unwrap();
     let service = reactor.listen_with("127.0.0.1:0", Callbacks::new(), limits).unwrap();

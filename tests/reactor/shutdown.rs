@@ -1,6 +1,6 @@
 //! A graceful shutdown: nobody new, everybody gets what is due to them, and it ends by a deadline.
 
-mod util;
+use crate::util;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -2,7 +2,7 @@
 
 #![cfg(feature = "services")]
 
-mod util;
+use crate::util;
 
 use reactor::services::Echo;
 use reactor::{CloseReason, Exit, Limits};

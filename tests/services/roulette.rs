@@ -3,7 +3,7 @@
 
 #![cfg(feature = "services")]
 
-mod util;
+use crate::util;
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;

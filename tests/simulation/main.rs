@@ -12,6 +12,7 @@
 //! After each turn an oracle looks at every byte (`world/book.rs`), which knows from a model of
 //! each protocol (`world/models`) what had to come.
 
+#[path = "../world/mod.rs"]
 mod world;
 
 use std::env;
