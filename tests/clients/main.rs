@@ -3,13 +3,6 @@
 //!
 //! Where one of them is not installed its tests say so and are [skipped](util::skip).
 
-#[path = "../util/example.rs"]
-mod example;
-#[path = "../util/program.rs"]
-mod program;
-#[cfg(feature = "tls")]
-#[path = "../util/tls.rs"]
-mod tls;
 #[path = "../util/mod.rs"]
 mod util;
 
@@ -18,8 +11,10 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
-use program::{Program, lines_of, wait};
-use util::PATIENCE;
+use util::program::{Program, lines_of, wait};
+#[cfg(feature = "tls")]
+use util::tls;
+use util::{PATIENCE, example};
 
 const GREETING: [&str; 2] =
     ["Welcome to the Reactor Server.", "Send me text lines and conclude with the BYE command."];
@@ -276,6 +271,7 @@ fn nc_without_input_reads_the_time_to_its_end() {
 
 #[test]
 fn five_hundred_nc_at_once_each_get_their_own_answers() {
+    let _quiet = util::quiet();
     if !nc() {
         return;
     }

@@ -3,9 +3,9 @@
 
 use std::process::Command;
 
-use crate::program::{Program, REACTOR};
 use crate::swarm::size;
 use crate::util::Client;
+use crate::util::program::{Program, REACTOR};
 use crate::victim::Victim;
 
 /// A process between us and the server, and our end of it.

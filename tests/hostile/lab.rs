@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use reactor::{Counters, Exit, Handler, Limits, Reactor};
 
-use crate::swarm::{Turn, turn};
-use crate::util::{Client, PATIENCE, until};
+use crate::util::{Client, PATIENCE, Quiet, quiet, until};
 
 /// How often the loop looks up to see whether it is asked something.
 const LOOK_UP: Duration = Duration::from_millis(5);
@@ -20,7 +19,7 @@ pub struct Lab {
     pub addr: SocketAddr,
     ask: Option<Sender<Sender<Answer>>>,
     thread: JoinHandle<(Exit, Counters)>,
-    _turn: Turn,
+    _quiet: Quiet,
 }
 
 impl Lab {
@@ -28,7 +27,7 @@ impl Lab {
         limits: Limits,
         make: impl FnOnce() -> H + Send + 'static,
     ) -> Lab {
-        let _turn = turn();
+        let _quiet = quiet();
         let (tell, told) = channel();
         let (ask, asked) = channel::<Sender<Answer>>();
         let thread = std::thread::spawn(move || {
@@ -51,7 +50,7 @@ impl Lab {
             }
         });
         let addr = told.recv_timeout(PATIENCE).expect("the reactor did not start");
-        Lab { addr, ask: Some(ask), thread, _turn }
+        Lab { addr, ask: Some(ask), thread, _quiet }
     }
 
     pub fn connect(&self) -> Client {

@@ -10,8 +10,6 @@
 #![cfg(target_os = "linux")]
 #![allow(unreachable_pub, reason = "what the attacks share is theirs alone")]
 
-#[path = "../util/program.rs"]
-mod program;
 #[path = "../util/mod.rs"]
 mod util;
 

@@ -4,8 +4,9 @@ use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 
 use crate::churn::storm;
-use crate::program::Program;
-use crate::swarm::{size, turn};
+use crate::swarm::size;
+use crate::util::program::Program;
+use crate::util::quiet;
 use crate::victim::Victim;
 
 #[test]
@@ -23,7 +24,7 @@ fn a_forwarder_in_a_storm() {
 /// What a server may do to the tester: each is an error in its result, and none takes its memory.
 #[test]
 fn a_tester_of_servers_that_are_none() {
-    let _turn = turn();
+    let _quiet = quiet();
     let endless = |what: &'static [u8]| {
         move |mut stream: TcpStream| {
             let block = what.repeat(65_536 / what.len());
@@ -36,7 +37,7 @@ fn a_tester_of_servers_that_are_none() {
             // Half a gigabyte of addresses is room enough for what it is, and for nothing else.
             let script = "ulimit -v 600000 && exec \"$0\" load \"$@\"";
             let mut command = std::process::Command::new("sh");
-            command.args(["-c", script, crate::program::REACTOR, place, "--clients=3"]);
+            command.args(["-c", script, crate::util::program::REACTOR, place, "--clients=3"]);
             command.args(["--duration=200ms", "--mode", mode]);
             let (code, _, said) = Program::spawn(&mut command).end();
             assert_eq!(code, 1, "{mode}: {said}");

@@ -1,7 +1,6 @@
 //! Many clients at once.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -12,14 +11,6 @@ use crate::util::PATIENCE;
 const PER_SOURCE: usize = 4000;
 /// Descriptors that a test has for other things than its swarm.
 const SPARE: usize = 600;
-
-/// Held by an attack: they go one at a time, since each fills the machine and measures.
-pub type Turn = MutexGuard<'static, ()>;
-
-pub fn turn() -> Turn {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The size of an attack: the first one, or the other where `HOSTILE=full`.
 pub fn size(short: usize, full: usize) -> usize {

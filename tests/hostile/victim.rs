@@ -3,9 +3,8 @@
 use std::net::SocketAddr;
 use std::process::Command;
 
-use crate::program::{Program, REACTOR};
-use crate::swarm::{Turn, turn};
-use crate::util::{Client, until};
+use crate::util::program::{Program, REACTOR};
+use crate::util::{Client, Quiet, quiet, until};
 
 const ECHO: &str = "Welcome to the Reactor Server.\n\
                     Send me text lines and conclude with the BYE command.\n";
@@ -25,7 +24,7 @@ pub struct Victim {
     services: Vec<(String, SocketAddr)>,
     /// Descriptors and resident bytes before the attack.
     before: (usize, usize),
-    _turn: Option<Turn>,
+    _quiet: Option<Quiet>,
 }
 
 impl Victim {
@@ -36,7 +35,7 @@ impl Victim {
 
     /// The same, after a line of shell.
     pub fn start_after(shell: &str, services: &[&str], options: &[&str]) -> Victim {
-        let turn = turn();
+        let quiet = quiet();
         let targets: Vec<String> = services.iter().map(|name| format!("{name}=0")).collect();
         let args: Vec<&str> =
             targets.iter().map(String::as_str).chain(options.iter().copied()).collect();
@@ -44,7 +43,7 @@ impl Victim {
         let program = Program::serve_after(&format!("export {settings} && {shell}"), &args);
         let addrs = services.iter().map(|name| ((*name).to_owned(), program.addr(name)));
         let addrs = addrs.collect();
-        Victim::new(program, addrs, Some(turn))
+        Victim::new(program, addrs, Some(quiet))
     }
 
     /// `reactor forward` to the first service of this one.
@@ -57,8 +56,8 @@ impl Victim {
         Victim::new(program, vec![(service.clone(), addr)], None)
     }
 
-    fn new(program: Program, services: Vec<(String, SocketAddr)>, turn: Option<Turn>) -> Victim {
-        let mut victim = Victim { program, services, before: (0, 0), _turn: turn };
+    fn new(program: Program, services: Vec<(String, SocketAddr)>, quiet: Option<Quiet>) -> Victim {
+        let mut victim = Victim { program, services, before: (0, 0), _quiet: quiet };
         // The first clients make it allocate what it keeps.
         victim.serves_the_polite();
         victim.before = (victim.descriptors(), victim.resident());

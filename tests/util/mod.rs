@@ -3,9 +3,18 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+pub mod example;
+#[cfg(feature = "cli")]
+pub mod load;
+pub mod namespace;
+#[cfg(feature = "cli")]
+pub mod program;
+#[cfg(feature = "tls")]
+pub mod tls;
+
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,6 +26,16 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Where listeners are that are to go while the test runs: an address apart, so that nobody else
 /// gets their port meanwhile, neither another test nor a client of one.
 pub const DOOMED: &str = "127.0.0.4:0";
+
+/// Held by a test that needs the machine to itself.
+pub type Quiet = MutexGuard<'static, ()>;
+
+/// Tests that measure a time or the memory, and those that take thousands of sockets, go one at a
+/// time. What neither disturbs nor is disturbed does not ask.
+pub fn quiet() -> Quiet {
+    static MACHINE: Mutex<()> = Mutex::new(());
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// An address at which nobody listens.
 pub fn nobody() -> SocketAddr {

@@ -1,0 +1,369 @@
+//! The limits against clients that mean harm, each with the bound it keeps.
+
+use crate::util;
+
+use std::cell::Cell;
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use reactor::testing::{Client, Harness};
+use reactor::{CloseReason, Context, Counters, Handler, Limits, Rate, Reactor};
+use reactor::{ServiceContext, TimerId};
+
+use util::{Server, until};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Answers each line with itself; posted a sender, it says what the loop has counted.
+struct Parrot;
+
+impl Handler for Parrot {
+    type Session = ();
+    type Message = mpsc::Sender<Counters>;
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        match line {
+            b"pause" => {
+                cx.pause();
+                cx.set_timer(100 * SECOND);
+            }
+            _ => {
+                cx.send([line, b"\n"].concat());
+            }
+        }
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, ()>, _: TimerId) {
+        cx.resume();
+    }
+
+    fn on_eof(&mut self, cx: &mut Context<'_, ()>) {
+        cx.send("the end\n");
+        cx.close();
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, tell: mpsc::Sender<Counters>) {
+        let _ = tell.send(cx.counters().clone());
+    }
+}
+
+fn parrot(limits: Limits) -> (Harness<Parrot>, Client) {
+    let mut server = Harness::with_limits(Parrot, limits);
+    let client = server.connect();
+    (server, client)
+}
+
+fn numbers(from: usize, to: usize) -> String {
+    (from..to).map(|number| format!("{number}\n")).collect()
+}
+
+// ---- The rate ----
+
+fn ten_a_second() -> Limits {
+    Limits { rate: Some(Rate { per_second: 10, burst: 5 }), ..Limits::default() }
+}
+
+#[test]
+fn a_flood_is_handled_at_the_rate_and_loses_nothing() {
+    let (mut server, client) = parrot(ten_a_second());
+    server.feed(client, numbers(0, 30));
+    assert_eq!(server.sent(client), numbers(0, 5).as_bytes(), "the burst");
+    server.advance(SECOND / 10);
+    assert_eq!(server.sent(client), numbers(5, 6).as_bytes());
+    server.advance(SECOND);
+    assert_eq!(server.sent(client), numbers(6, 16).as_bytes());
+    server.feed(client, "last");
+    server.end(client);
+    server.advance(2 * SECOND);
+    assert_eq!(server.sent(client), (numbers(16, 30) + "last\nthe end\n").as_bytes());
+    assert_eq!(server.closed(client), Some(CloseReason::PeerClosed));
+}
+
+#[test]
+fn a_flood_is_not_even_read() {
+    let limits = Limits { bytes_per_turn: 100, ..ten_a_second() };
+    let (mut server, client) = parrot(limits);
+    server.feed(client, "0123456\n".repeat(1_000));
+    let reads = server.reads(client);
+    assert!(reads <= 2, "{reads}");
+    server.advance(SECOND / 10);
+    assert!(server.reads(client) <= reads + 1);
+}
+
+#[test]
+fn a_polite_client_never_notices_the_rate() {
+    let (mut server, client) = parrot(ten_a_second());
+    for round in 0..50 {
+        server.feed(client, format!("{round}\n"));
+        assert_eq!(server.sent(client), format!("{round}\n").as_bytes());
+        server.advance(SECOND / 10);
+    }
+    // What it saved up is a burst and no more.
+    server.advance(100 * SECOND);
+    server.feed(client, numbers(0, 10));
+    assert_eq!(server.sent(client), numbers(0, 5).as_bytes());
+}
+
+#[test]
+fn who_is_held_to_the_rate_is_not_idle() {
+    let rate = Some(Rate { per_second: 1, burst: 1 });
+    let limits = Limits { rate, idle_timeout: Some(SECOND / 2), ..Limits::default() };
+    let (mut server, client) = parrot(limits);
+    server.feed(client, numbers(0, 3));
+    server.advance(SECOND);
+    server.advance(SECOND);
+    assert_eq!(server.sent(client), numbers(0, 3).as_bytes());
+    assert_eq!(server.closed(client), None);
+    server.advance(2 * SECOND);
+    assert_eq!(server.closed(client), Some(CloseReason::IdleTimeout));
+}
+
+#[test]
+fn a_reset_frees_one_that_is_held_to_the_rate() {
+    // What it sent before is handled as fast as it may be, but not for longer than that.
+    for (lines, time) in [(30, 3 * SECOND), (1000, Limits::default().flush_timeout)] {
+        let (mut server, client) = parrot(ten_a_second());
+        server.feed(client, numbers(0, lines));
+        server.reset(client);
+        assert_eq!(server.closed(client), None);
+        server.advance(time);
+        assert!(matches!(server.closed(client), Some(CloseReason::Error(_))));
+        assert_eq!(server.counters().lines_in, (lines as u64).min(305));
+        assert_eq!(server.left_over(), (0, 0));
+    }
+}
+
+/// Frames of three bytes.
+struct Triples(Rc<Cell<usize>>);
+
+impl Handler for Triples {
+    type Session = ();
+    type Message = ();
+
+    fn on_bytes(&mut self, _: &mut Context<'_, ()>, bytes: &[u8]) -> usize {
+        let whole = bytes.len() >= 3;
+        self.0.set(self.0.get() + usize::from(whole));
+        if whole { 3 } else { 0 }
+    }
+}
+
+#[test]
+fn the_rate_counts_frames_where_there_are_no_lines() {
+    let seen = Rc::new(Cell::new(0));
+    let mut server = Harness::with_limits(Triples(Rc::clone(&seen)), ten_a_second());
+    let client = server.connect();
+    server.feed(client, "abc".repeat(30));
+    assert_eq!(seen.get(), 5);
+    server.advance(SECOND);
+    assert_eq!(seen.get(), 15);
+}
+
+// ---- The unfinished line ----
+
+#[test]
+fn a_line_that_drips_in_is_cut_off() {
+    let (mut server, client) = parrot(Limits::default());
+    server.feed(client, "whole\n");
+    server.advance(1_000 * SECOND);
+    assert_eq!(server.closed(client), None, "to say nothing is no unfinished line");
+    for _ in 0..60 {
+        server.feed(client, "x");
+        server.advance(SECOND);
+    }
+    assert_eq!(server.closed(client), Some(CloseReason::LineTimeout));
+    let sent = server.sent(client);
+    assert_eq!(sent, b"whole\nLine not finished in time (limit 60 s)\n");
+}
+
+#[test]
+fn each_line_has_its_own_time() {
+    let (mut server, client) = parrot(Limits::default());
+    for _ in 0..10 {
+        server.feed(client, "be");
+        server.advance(40 * SECOND);
+        server.feed(client, "gun\nan");
+        server.advance(40 * SECOND);
+        server.feed(client, "other\n");
+    }
+    assert_eq!(server.closed(client), None);
+    assert_eq!(server.sent(client), "begun\nanother\n".repeat(10).as_bytes());
+}
+
+#[test]
+fn while_the_handler_pauses_the_time_stands_still() {
+    let (mut server, client) = parrot(Limits::default());
+    server.feed(client, "pause\nbegun");
+    server.advance(100 * SECOND);
+    server.advance(50 * SECOND);
+    assert_eq!(server.closed(client), None);
+    server.feed(client, "\n");
+    assert_eq!(server.sent(client), b"begun\n");
+}
+
+#[test]
+fn without_the_limit_a_line_may_take_for_ever() {
+    let (mut server, client) = parrot(Limits { line_timeout: None, ..Limits::default() });
+    server.feed(client, "x");
+    server.advance(1_000_000 * SECOND);
+    assert_eq!(server.closed(client), None);
+    assert_eq!(server.left_over(), (1, 0), "and costs no timer");
+}
+
+/// Dials out once and then waits.
+struct Dialler;
+
+impl Handler for Dialler {
+    type Session = ();
+    type Message = ();
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, (): ()) {
+        cx.connect("127.0.0.1:1", ()).unwrap();
+    }
+}
+
+#[test]
+fn a_servers_prompt_is_no_unfinished_line() {
+    let mut client = Harness::new(Dialler);
+    client.post(());
+    let (_, server) = client.dialled()[0];
+    client.answer(server);
+    client.feed(server, "login: ");
+    client.advance(1_000 * SECOND);
+    assert_eq!(client.closed(server), None);
+}
+
+// ---- The peer's address ----
+
+fn from(source: &str, server: &Server<mpsc::Sender<Counters>>) -> util::Client {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let source = std::net::SocketAddr::new(source.parse().unwrap(), 0);
+    socket.bind(&source.into()).unwrap();
+    socket.connect(&server.addr.into()).unwrap();
+    util::Client::from(TcpStream::from(socket))
+}
+
+#[test]
+fn one_address_cannot_take_all_the_places() {
+    let server = Server::start(Limits { max_per_peer: Some(2), ..Limits::default() }, || Parrot);
+    let ping = |client: &mut util::Client| {
+        client.send("ping\n");
+        client.expect("ping\n");
+    };
+    let mut first = from("127.0.0.2", &server);
+    let mut second = from("127.0.0.2", &server);
+    ping(&mut first);
+    ping(&mut second);
+    for _ in 0..3 {
+        let words = from("127.0.0.2", &server).rest();
+        assert_eq!(words, b"Too many connections from your address, close one first\n");
+    }
+    ping(&mut from("127.0.0.3", &server));
+    assert_eq!(server.counters().refused, 3);
+    second.end();
+    assert_eq!(second.rest(), b"the end\n");
+    // Its place is free once the handler has been told of its end, which the client cannot see.
+    util::until("its place is free", || server.counters().open <= 1);
+    ping(&mut from("127.0.0.2", &server));
+    ping(&mut first);
+}
+
+// ---- The output of all together ----
+
+/// Whatever is said is a number of kilobytes that everybody gets.
+struct Flood;
+
+impl Handler for Flood {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        let (who, size) = std::str::from_utf8(line).unwrap().split_once(' ').unwrap();
+        let text = vec![b'x'; size.parse::<usize>().unwrap() * 1024];
+        match who {
+            "all" => cx.broadcast_to_others(text),
+            _ => {
+                cx.send(text);
+            }
+        }
+    }
+}
+
+/// A client for which the kernel keeps little.
+fn reading_little(addr: std::net::SocketAddr) -> TcpStream {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&addr.into()).unwrap();
+    socket.into()
+}
+
+#[test]
+fn past_the_budget_of_all_the_largest_backlog_goes_first() {
+    let mut reactor = Reactor::new().unwrap();
+    let limits = Limits {
+        max_output: 256 << 20,
+        soft_output: 256 << 20,
+        high_water: 256 << 20,
+        ..Limits::default()
+    };
+    let service = reactor.listen_with("127.0.0.1:0", Flood, limits).unwrap();
+    let addr = service.address().unwrap().as_socket().unwrap();
+    reactor.set_max_total_output(64 << 20);
+    let mut streams: Vec<TcpStream> = (0..6).map(|_| reading_little(addr)).collect();
+    let turn_until = |reactor: &mut Reactor<'_>, lines, gone| {
+        until("the largest are closed", || {
+            reactor.turn(Some(Duration::from_millis(5))).unwrap();
+            let counters = reactor.counters();
+            counters.lines_in == lines && counters.closed(CloseReason::TotalOutput) >= gone
+        });
+    };
+    use std::io::Write;
+    // Much more than the sockets' buffers take; the last one's the most.
+    for (number, stream) in streams.iter_mut().enumerate() {
+        let size = if number == 5 { 64 } else { 8 } * 1024;
+        writeln!(stream, "me {size}").unwrap();
+    }
+    turn_until(&mut reactor, 6, 1);
+    assert_eq!(reactor.counters().closed(CloseReason::TotalOutput), 1);
+    assert_eq!(reactor.counters().open, 5);
+    writeln!(streams[0], "all 24576").unwrap();
+    // 96 megabytes more.
+    turn_until(&mut reactor, 7, 2);
+    let counters = reactor.counters();
+    let gone = counters.closed(CloseReason::TotalOutput);
+    assert_eq!(counters.open, 6 - gone);
+    assert_eq!(counters.closed_in_all(), gone, "for no other reason");
+}
+
+#[test]
+fn limits_that_make_no_sense_are_named() {
+    let usual = Limits::default;
+    let wrong = [
+        ("rate", Limits { rate: Some(Rate { per_second: 0, burst: 1 }), ..usual() }),
+        ("rate.burst", Limits { rate: Some(Rate { per_second: 1, burst: 0 }), ..usual() }),
+        ("max_per_peer", Limits { max_per_peer: Some(0), ..usual() }),
+        ("line_timeout", Limits { line_timeout: Some(Duration::ZERO), ..usual() }),
+        ("keepalive", Limits { keepalive: Some(SECOND / 2), ..usual() }),
+        ("keepalive", Limits { keepalive: Some(SECOND * 32_768), ..usual() }),
+        ("user_timeout", Limits { user_timeout: Some(SECOND * 2_147_484), ..usual() }),
+        ("user_timeout", Limits { user_timeout: Some(Duration::from_nanos(1)), ..usual() }),
+    ];
+    for (name, limits) in wrong {
+        let error = limits.check().unwrap_err().to_string();
+        assert!(error.contains(name), "{name}: {error}");
+    }
+}
+
+#[test]
+fn the_longest_times_that_are_no_mistake_are_what_tcp_takes() {
+    let limits = Limits {
+        keepalive: Some(SECOND * 32_767),
+        user_timeout: Some(Duration::from_millis(i32::MAX as u64)),
+        ..Limits::default()
+    };
+    let mut reactor = Reactor::new().unwrap();
+    reactor.listen_with("127.0.0.1:0", reactor::services::Echo, limits).unwrap();
+}

@@ -1,0 +1,202 @@
+//! Protocols that are not lines, or not always: `on_bytes` beneath the framing.
+
+use crate::util;
+
+use reactor::testing::Harness;
+use reactor::{CloseReason, Context, Handler, Limits, ServiceContext};
+use util::Server;
+
+/// A length in two bytes, then as many bytes; each frame is sent back in brackets.
+struct Frames;
+
+impl Handler for Frames {
+    type Session = ();
+    type Message = ();
+
+    fn on_bytes(&mut self, cx: &mut Context<'_, ()>, bytes: &[u8]) -> usize {
+        let Some((head, rest)) = bytes.split_first_chunk::<2>() else { return 0 };
+        let length = usize::from(u16::from_be_bytes(*head));
+        let Some(body) = rest.get(..length) else { return 0 };
+        cx.send([b"[", body, b"]"].concat());
+        2 + length
+    }
+}
+
+fn frame(body: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(body.len()).unwrap();
+    [&length.to_be_bytes(), body].concat()
+}
+
+#[test]
+fn length_prefixes_in_any_split() {
+    let bodies = ["", "a", "two\nlines\r\n", "\0\u{1}", &"long ".repeat(300), "", "end"];
+    let input: Vec<u8> = bodies.iter().flat_map(|body| frame(body.as_bytes())).collect();
+    let wanted: String = bodies.iter().map(|body| format!("[{body}]")).collect();
+    for piece in (1..20).chain([100, 1_000, 1_504, 1_505, 1_506, 10_000]) {
+        let mut server = Harness::new(Frames);
+        let client = server.connect();
+        input.chunks(piece).for_each(|piece| server.feed(client, piece));
+        assert_eq!(String::from_utf8(server.sent(client)).unwrap(), wanted, "pieces of {piece}");
+        server.end(client);
+        assert_eq!(server.closed(client), Some(CloseReason::PeerClosed));
+    }
+}
+
+#[test]
+fn length_prefixes_over_a_socket() {
+    let server = Server::start(Limits::default(), || Frames);
+    let mut client = server.connect();
+    let body = vec![b'x'; 60_000];
+    for _ in 0..20 {
+        client.send(frame(&body));
+        client.send(frame(b""));
+    }
+    client.end();
+    let reply = [b"[", &body[..], b"][]"].concat();
+    assert!(client.rest() == reply.repeat(20));
+}
+
+#[test]
+fn more_left_untaken_than_a_line_may_be_long_is_the_end() {
+    let limits = Limits { max_line: 100, ..Limits::default() };
+    let mut server = Harness::with_limits(Frames, limits.clone());
+    let client = server.connect();
+    server.feed(client, frame(&[b'x'; 98]));
+    assert_eq!(server.sent(client), [b"[", &[b'x'; 98][..], b"]"].concat());
+    server.feed(client, &frame(&[b'x'; 200])[..100]);
+    assert_eq!(server.closed(client), None);
+    server.feed(client, "x");
+    assert_eq!(server.closed(client), Some(CloseReason::LineTooLong));
+    assert_eq!(server.sent(client), b"Line too long (limit 100 bytes)\n");
+    assert_eq!(server.left_over().0, 1, "it lingers");
+
+    // A rest that is taken as it comes is no rest, however much comes at once.
+    let mut server = Harness::with_limits(Frames, limits);
+    let client = server.connect();
+    server.feed(client, frame(b"short").repeat(1_000));
+    assert_eq!(server.sent(client), b"[short]".repeat(1_000));
+}
+
+/// Lines; `BODY n` says that n raw bytes follow, then lines again: as in HTTP.
+struct Post;
+
+#[derive(Default)]
+struct Session {
+    missing: usize,
+    body: Vec<u8>,
+}
+
+impl Handler for Post {
+    type Session = Session;
+    type Message = usize;
+
+    /// The next so many bytes of everybody are raw, whatever has come already.
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, Session>, missing: usize) {
+        let all: Vec<_> = cx.connections().map(|(id, _)| id).collect();
+        all.into_iter().for_each(|id| cx.connection(id).unwrap().session().missing = missing);
+    }
+
+    fn on_bytes(&mut self, cx: &mut Context<'_, Session>, bytes: &[u8]) -> usize {
+        let session = cx.session();
+        if session.missing > 0 {
+            let count = session.missing.min(bytes.len());
+            session.body.extend(&bytes[..count]);
+            session.missing -= count;
+            if session.missing == 0 {
+                let body = std::mem::take(&mut session.body);
+                cx.send([b"<", &body[..], b">\n"].concat());
+            }
+            return count;
+        }
+        let mut lines = cx.lines(bytes);
+        while let Some(line) = lines.next(cx) {
+            self.on_line(cx, line);
+            if cx.session().missing > 0 {
+                break;
+            }
+        }
+        lines.taken()
+    }
+
+    fn on_line(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
+        match line.strip_prefix(b"BODY ") {
+            Some(count) => {
+                cx.session().missing = str::from_utf8(count).unwrap().parse().unwrap();
+            }
+            None => drop(cx.send([b"[", line, b"]\n"].concat())),
+        }
+    }
+}
+
+#[test]
+fn lines_then_raw_bytes_then_lines_in_any_split() {
+    let input = "one\r\nBODY 12\nraw\nBODY 3\n\0two\nBODY 1\n\nBODY 5000\n";
+    let body = "0123456\r\n\n".repeat(500);
+    let input = format!("{input}{body}last");
+    let wanted = format!("[one]\n<raw\nBODY 3\n\0>\n[two]\n<\n>\n<{body}>\n[last]\n");
+    for small in [true, false] {
+        for piece in (1..60).chain([4_095, 4_096, 4_097, 10_000]) {
+            let limits = match small {
+                true => Limits { lines_per_turn: 1, bytes_per_turn: 7, ..Limits::default() },
+                false => Limits::default(),
+            };
+            let mut server = Harness::with_limits(Post, limits);
+            let client = server.connect();
+            input.as_bytes().chunks(piece).for_each(|piece| server.feed(client, piece));
+            server.end(client);
+            assert_eq!(String::from_utf8(server.sent(client)).unwrap(), wanted, "{piece}");
+        }
+    }
+}
+
+/// A line has been looked for in vain in the bytes that are then taken raw: that says nothing of
+/// those after them.
+#[test]
+fn a_search_for_lines_is_forgotten_with_the_bytes_it_was_in() {
+    let mut server = Harness::new(Post);
+    let client = server.connect();
+    server.feed(client, "0123456789");
+    server.post(12);
+    server.feed(client, "ab\ncd\n");
+    assert_eq!(String::from_utf8(server.sent(client)).unwrap(), "<0123456789ab>\n[]\n[cd]\n");
+}
+
+/// Takes nothing until it is paused and resumed: what was left is offered again.
+struct Later;
+
+impl Handler for Later {
+    type Session = bool;
+    type Message = bool;
+
+    fn on_bytes(&mut self, cx: &mut Context<'_, bool>, bytes: &[u8]) -> usize {
+        if !*cx.session() {
+            cx.pause();
+            return 0;
+        }
+        cx.send(bytes);
+        bytes.len()
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, bool>, ready: bool) {
+        let all: Vec<_> = cx.connections().map(|(id, _)| id).collect();
+        for id in all {
+            let mut connection = cx.connection(id).unwrap();
+            *connection.session() = ready;
+            connection.resume();
+        }
+    }
+}
+
+#[test]
+fn what_is_left_in_a_pause_is_offered_again_after_it() {
+    let mut server = Harness::new(Later);
+    let client = server.connect();
+    server.feed(client, "first ");
+    server.feed(client, "second");
+    server.post(false);
+    assert_eq!(server.sent(client), b"");
+    server.post(true);
+    assert_eq!(server.sent(client), b"first second");
+    server.end(client);
+    assert_eq!(server.left_over(), (0, 0));
+}

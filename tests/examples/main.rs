@@ -1,0 +1,7 @@
+//! The examples, as child processes.
+
+#[path = "../util/mod.rs"]
+mod util;
+
+mod each;
+mod models;

@@ -1,0 +1,556 @@
+//! The same promises over TLS, with rustls as the client.
+
+use crate::util::{self, tls};
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use reactor::services::Echo;
+use reactor::{CloseReason, Context, Counters, Handle, Handler, Limits, Listen, Reactor, Tls};
+use rustls::version::{TLS12, TLS13};
+use tls::{End, Pem};
+use util::PATIENCE;
+
+const GREETING: &str = "Welcome to the Reactor Server.\n\
+                        Send me text lines and conclude with the BYE command.\n";
+
+/// A service over TLS, run by a thread.
+struct Secure<M> {
+    addr: SocketAddr,
+    handle: Handle<M>,
+    thread: JoinHandle<Counters>,
+    pem: Pem,
+}
+
+fn secure<H>(
+    name: &str,
+    limits: Limits,
+    make: impl FnOnce() -> H + Send + 'static,
+) -> Secure<H::Message>
+where
+    H: Handler + 'static,
+    H::Message: Send,
+{
+    let pem = Pem::new(name);
+    let (cert, key) = (pem.cert(), pem.key());
+    let (tell, told) = channel();
+    let thread = std::thread::spawn(move || {
+        let mut reactor = Reactor::new().unwrap();
+        let tls = Tls::from_files(cert, key).unwrap();
+        let listen = Listen::at("127.0.0.1:0").unwrap().tls(&tls);
+        let service = reactor.listen_with(listen, make(), limits).unwrap();
+        let addr = service.address().unwrap().as_socket().unwrap();
+        tell.send((addr, service.handle())).unwrap();
+        reactor.run().unwrap();
+        reactor.counters().clone()
+    });
+    let (addr, handle) = told.recv_timeout(PATIENCE).expect("the reactor did not start");
+    Secure { addr, handle, thread, pem }
+}
+
+fn echo(name: &str) -> Secure<()> {
+    secure(name, Limits::default(), || Echo)
+}
+
+impl<M> Secure<M> {
+    fn stop(self) -> Counters {
+        self.handle.stop();
+        self.thread.join().unwrap()
+    }
+}
+
+/// Says what it is told of: `open`, each line, `eof`, and the end with its reason.
+struct Witness(std::sync::mpsc::Sender<String>);
+
+impl Handler for Witness {
+    type Session = ();
+    type Message = ();
+
+    fn on_open(&mut self, _: &mut Context<'_, ()>) {
+        self.0.send("open".to_owned()).unwrap();
+    }
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        self.0.send(String::from_utf8_lossy(line).into_owned()).unwrap();
+        cx.send([line, b"\n"].concat());
+    }
+
+    fn on_close(&mut self, _: &mut Context<'_, ()>, reason: CloseReason) {
+        let _ = self.0.send(format!("closed: {reason}"));
+    }
+}
+
+fn witness(name: &str, limits: Limits) -> (Secure<()>, Receiver<String>) {
+    let (tell, told) = channel();
+    (secure(name, limits, move || Witness(tell)), told)
+}
+
+#[track_caller]
+fn saw(told: &Receiver<String>, what: &[&str]) {
+    for what in what {
+        assert_eq!(told.recv_timeout(PATIENCE).as_deref(), Ok(*what));
+    }
+}
+
+// ---- Lines ----
+
+#[test]
+fn the_echo_transcript_with_both_versions() {
+    let server = echo("transcript");
+    for version in [&TLS13, &TLS12] {
+        let mut client = server.pem.connect_with(server.addr, &[version]);
+        client.expect(GREETING);
+        client.send("hello, été\r\n");
+        client.expect("> HELLO, ÉTÉ\n");
+        client.send("\nbye\n");
+        assert_eq!(client.rest(), (b"> \n> BYE\n".to_vec(), End::Clean));
+    }
+    let counters = server.stop();
+    assert_eq!((counters.accepted, counters.handshakes_failed, counters.open), (2, 0, 0));
+}
+
+#[test]
+fn a_megabyte_goes_both_ways_at_once() {
+    let server = echo("megabyte");
+    let line = "0123456789abcde\n";
+    let mut client = server.pem.connect(server.addr);
+    client.expect(GREETING);
+    client.send(line.repeat(64 * 1024));
+    client.expect("> 0123456789ABCDE\n".repeat(64 * 1024));
+    client.send("bye\n");
+    assert_eq!(client.rest(), (b"> BYE\n".to_vec(), End::Clean));
+    server.stop();
+}
+
+#[test]
+fn a_thousand_lines_in_one_record_and_one_byte_in_each() {
+    let server = echo("records");
+    let mut client = server.pem.connect(server.addr);
+    client.expect(GREETING);
+    // A record holds 16 KiB.
+    client.send("0123456789\n".repeat(1000));
+    client.expect("> 0123456789\n".repeat(1000));
+    for _ in 0..100 {
+        for byte in b"0123456789\n" {
+            client.send([*byte]);
+        }
+    }
+    client.expect("> 0123456789\n".repeat(100));
+    server.stop();
+}
+
+#[test]
+fn new_keys_in_the_middle_change_nothing() {
+    let server = echo("keys");
+    let mut client = server.pem.connect_with(server.addr, &[&TLS13]);
+    client.expect(GREETING);
+    for _ in 0..100 {
+        client.tls.refresh_traffic_keys().unwrap();
+        client.send("on\n");
+        client.expect("> ON\n");
+    }
+    server.stop();
+}
+
+#[test]
+fn lines_that_come_along_with_the_handshake_are_handled() {
+    let server = echo("along");
+    for version in [&TLS13, &TLS12] {
+        let mut client = server.pem.begin_with(server.addr, &[version]);
+        // It leaves with the handshake's last message.
+        client.send("first\nbye\n");
+        let all = (GREETING.to_owned() + "> FIRST\n> BYE\n").into_bytes();
+        assert_eq!(client.rest(), (all, End::Clean));
+    }
+    server.stop();
+}
+
+// ---- Endings ----
+
+#[test]
+fn after_a_half_close_all_replies_come_and_a_clean_end() {
+    let server = echo("half");
+    let mut client = server.pem.connect(server.addr);
+    client.send("x\n".repeat(100_000) + "last");
+    client.close_notify();
+    let replies = GREETING.to_owned() + &"> X\n".repeat(100_000) + "> LAST\n";
+    let (all, end) = client.rest();
+    assert!(all == replies.as_bytes() && end == End::Clean);
+    server.stop();
+}
+
+#[test]
+fn bye_is_answered_whatever_follows_it() {
+    let server = echo("bye");
+    for _ in 0..10 {
+        let mut client = server.pem.connect(server.addr);
+        client.send("hello\nbye\n".to_owned() + &"junk\n".repeat(500_000));
+        let (all, end) = client.rest();
+        assert_eq!(all, (GREETING.to_owned() + "> HELLO\n> BYE\n").as_bytes());
+        assert_eq!(end, End::Clean);
+    }
+    server.stop();
+}
+
+#[test]
+fn a_cut_connection_is_an_error_and_its_last_line_is_not_handled() {
+    let (server, told) = witness("cut", Limits::default());
+    let mut client = server.pem.connect(server.addr);
+    client.send("whole\nsend 1000 to Al");
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    // What was whole is answered all the same.
+    assert_eq!(client.rest(), (b"whole\n".to_vec(), End::Clean));
+    saw(&told, &["open", "whole", "closed: unexpected end of file"]);
+    server.stop();
+}
+
+#[test]
+fn a_reset_is_told_of_once() {
+    let (server, told) = witness("reset", Limits::default());
+    let mut client = server.pem.connect(server.addr);
+    client.send("whole\n");
+    client.expect("whole\n");
+    socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    saw(&told, &["open", "whole", "closed: connection reset"]);
+    assert_eq!(server.stop().open, 0);
+}
+
+/// Sends 16 megabytes for each line, more than the sockets' buffers take; closes after `close`.
+struct Megabytes;
+
+impl Handler for Megabytes {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        cx.send(vec![b'x'; 16 << 20]);
+        if line == b"close" {
+            cx.close();
+        }
+    }
+}
+
+#[test]
+fn a_reply_that_has_to_wait_arrives_whole_before_the_end() {
+    let server = secure("whole", Limits::default(), || Megabytes);
+    for _ in 0..5 {
+        let mut client = server.pem.connect(server.addr);
+        client.send("go\n");
+        client.until("all of it", |client| client.received.len() == 16 << 20);
+        client.received.clear();
+        client.send("close\n");
+        let (all, end) = client.rest();
+        assert_eq!((all.len(), end), (16 << 20, End::Clean));
+    }
+    assert_eq!(server.stop().closed(CloseReason::Closed), 5);
+}
+
+#[test]
+fn shutdown_says_goodbye() {
+    let server = echo("shutdown");
+    let mut client = server.pem.connect(server.addr);
+    client.expect(GREETING);
+    server.handle.stop();
+    assert_eq!(client.rest(), (Vec::new(), End::Clean));
+    drop(client);
+    server.thread.join().unwrap();
+}
+
+/// A record that nobody who has the keys has made.
+fn forged() -> Vec<u8> {
+    [&b"\x17\x03\x03\x00\x20"[..], &[7; 32]].concat()
+}
+
+#[test]
+fn whole_lines_before_a_forged_record_are_handled() {
+    let (server, told) = witness("forged", Limits::default());
+    // In one read, and together with the handshake's last message.
+    for step in [true, false] {
+        let mut client = server.pem.connect(server.addr);
+        let mut wire = Vec::new();
+        if step {
+            client.step(false);
+            saw(&told, &["open"]);
+        }
+        client.tls.writer().write_all(b"one\ntwo\nthr").unwrap();
+        while client.tls.wants_write() {
+            client.tls.write_tls(&mut wire).unwrap();
+        }
+        client.stream.write_all(&[wire, forged()].concat()).unwrap();
+        if !step {
+            saw(&told, &["open"]);
+        }
+        saw(&told, &["one", "two", "closed: invalid data"]);
+    }
+    server.stop();
+}
+
+/// Ends its own side after the first line.
+struct Terse(std::sync::mpsc::Sender<CloseReason>);
+
+impl Handler for Terse {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, _: &[u8]) {
+        cx.half_close();
+    }
+
+    fn on_close(&mut self, _: &mut Context<'_, ()>, reason: CloseReason) {
+        self.0.send(reason).unwrap();
+    }
+}
+
+#[test]
+fn what_is_forged_after_our_goodbye_hurts_nobody_else() {
+    // Lingering, and half-closed: rustls asserts that it has not said goodbye when something is
+    // wrong.
+    let server = echo("after");
+    let mut other = server.pem.connect(server.addr);
+    let mut client = server.pem.connect(server.addr);
+    client.send("bye\n");
+    client.rest();
+    client.stream.write_all(&forged()).unwrap();
+    other.expect(GREETING);
+    other.send("still there\n");
+    other.expect("> STILL THERE\n");
+    assert_eq!(server.stop().panics, 0);
+
+    let (tell, told) = channel();
+    let server = secure("terse", Limits::default(), || Terse(tell));
+    let mut client = server.pem.connect(server.addr);
+    client.send("well?\n");
+    client.rest();
+    client.stream.write_all(&forged()).unwrap();
+    let reason = CloseReason::Error(std::io::ErrorKind::InvalidData);
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(reason));
+    server.stop();
+}
+
+// ---- Backpressure ----
+
+#[test]
+fn who_does_not_read_is_not_read_and_loses_nothing() {
+    let server = echo("slow");
+    let mut client = server.pem.connect(server.addr);
+    client.expect(GREETING);
+    let (line, count) = ("0123456789ABCDEF".repeat(64), 32 * 1024);
+    client.send(format!("{line}\n").repeat(count));
+    // Until nothing has moved for a while: whatever the sockets hold, it is not all of it.
+    let mut still = Instant::now();
+    while still.elapsed() < Duration::from_millis(300) {
+        if client.step(false) {
+            still = Instant::now();
+        }
+        std::thread::yield_now();
+    }
+    assert!(client.tls.wants_write(), "32 megabytes were taken without reading a reply");
+    client.expect(format!("> {line}\n").repeat(count));
+    server.stop();
+}
+
+// ---- Handshakes ----
+
+#[test]
+fn what_is_no_tls_is_closed_and_the_handler_hears_nothing() {
+    let (server, told) = witness("garbage", Limits::default());
+    let mut random = vec![0; 10_000];
+    fastrand::Rng::with_seed(5).fill(&mut random);
+    let huge = [&b"\x16\x03\x01\xff\xff"[..], &[0; 70_000]].concat();
+    let garbage: [&[u8]; 6] =
+        [b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"hello\nbye\n", &random, &huge, b"\n", b""];
+    for bytes in garbage {
+        let mut stream = TcpStream::connect(server.addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // The server may be gone before it is all out, and its end be a reset.
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut said = Vec::new();
+        let _ = stream.read_to_end(&mut said);
+        assert!(said.len() <= 7, "an alert at the most: {said:?}");
+    }
+    let mut client = server.pem.connect(server.addr);
+    client.send("still there\n");
+    client.expect("still there\n");
+    saw(&told, &["open", "still there"]);
+    client.close_notify();
+    client.rest();
+    let counters = server.stop();
+    assert_eq!((counters.accepted, counters.handshakes_failed, counters.open), (7, 6, 0));
+}
+
+#[test]
+fn a_handshake_that_takes_too_long_is_given_up() {
+    let limits = Limits { handshake_timeout: Duration::from_millis(200), ..Limits::default() };
+    let (server, told) = witness("stall", limits);
+    // Nothing at all, and the beginning of a ClientHello that drips in.
+    let mut silent = TcpStream::connect(server.addr).unwrap();
+    let mut slow = TcpStream::connect(server.addr).unwrap();
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    slow.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+    let began = Instant::now();
+    for byte in b"\x16\x03\x01\x02\x00\x01".iter().chain(std::iter::repeat(&0)) {
+        assert!(began.elapsed() < PATIENCE, "it is not given up");
+        if slow.write_all(&[*byte]).is_err() || matches!(slow.read(&mut [0]), Ok(0)) {
+            break;
+        }
+    }
+    let _ = silent.read_to_end(&mut Vec::new());
+    assert!(told.try_recv().is_err(), "no handler is told");
+    let counters = server.stop();
+    assert_eq!((counters.handshakes_failed, counters.open), (2, 0));
+}
+
+#[test]
+fn a_handshake_takes_a_place() {
+    let limits = Limits {
+        max_connections: 2,
+        max_per_peer: Some(2),
+        handshake_timeout: PATIENCE,
+        ..Limits::default()
+    };
+    let (server, _told) = witness("places", limits);
+    let stalled = TcpStream::connect(server.addr).unwrap();
+    let mut served = server.pem.connect(server.addr);
+    served.send("served\n");
+    served.expect("served\n");
+    let mut refused = TcpStream::connect(server.addr).unwrap();
+    refused.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut said = Vec::new();
+    refused.read_to_end(&mut said).unwrap();
+    assert_eq!(said, b"", "no plain words on a TLS port");
+    // Once it has failed, the place is free.
+    drop(stalled);
+    let again = Instant::now();
+    loop {
+        assert!(again.elapsed() < PATIENCE, "the place stays taken");
+        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        let config = server.pem.trust(rustls::ALL_VERSIONS).into();
+        let mut tls = rustls::ClientConnection::new(config, name).unwrap();
+        let mut stream = TcpStream::connect(server.addr).unwrap();
+        if tls.complete_io(&mut stream).is_ok() {
+            break;
+        }
+    }
+    served.send("still\n");
+    served.expect("still\n");
+    let counters = server.stop();
+    assert_eq!(counters.handshakes_failed, 1);
+}
+
+#[test]
+fn many_handshakes_at_once_are_all_done_and_hold_up_nobody() {
+    let limits = Limits { handshake_timeout: PATIENCE, ..Limits::default() };
+    let server = secure("many", limits, || Echo);
+    let mut first = server.pem.connect(server.addr);
+    first.expect(GREETING);
+    // In the queue all at once; the handshakes come as the clients are stepped.
+    let mut clients: Vec<_> = (0..100).map(|_| server.pem.begin(server.addr)).collect();
+    for client in &mut clients {
+        client.step(true);
+    }
+    first.send("in between\n");
+    first.expect("> IN BETWEEN\n");
+    for client in &mut clients {
+        client.expect(GREETING);
+        client.send("bye\n");
+    }
+    for client in &mut clients {
+        assert_eq!(client.rest(), (b"> BYE\n".to_vec(), End::Clean));
+    }
+    let counters = server.stop();
+    assert_eq!((counters.accepted, counters.handshakes_failed), (101, 0));
+}
+
+#[test]
+fn a_stop_in_the_middle_of_a_handshake_ends_it_too() {
+    let limits = Limits { handshake_timeout: PATIENCE, ..Limits::default() };
+    let (server, told) = witness("stop", limits);
+    let mut silent = TcpStream::connect(server.addr).unwrap();
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Both are accepted once this one has its answer.
+    let mut client = server.pem.connect(server.addr);
+    client.send("here\n");
+    client.expect("here\n");
+    client.close_notify();
+    client.rest();
+    server.handle.stop();
+    let _ = silent.read_to_end(&mut Vec::new());
+    assert_eq!(server.thread.join().unwrap().handshakes_failed, 1);
+    saw(&told, &["open", "here", "closed: closed by the peer"]);
+    assert!(told.recv().is_err(), "nobody else was there");
+}
+
+// ---- The files ----
+
+#[test]
+fn the_longest_chain_that_is_taken_fits_into_a_handshake() {
+    let pem = Pem::new("chain");
+    let text = std::fs::read_to_string(pem.cert()).unwrap();
+    let (mut fits, mut too_many) = (1, 1000);
+    while fits + 1 < too_many {
+        let count = usize::midpoint(fits, too_many);
+        std::fs::write(pem.cert(), text.repeat(count)).unwrap();
+        match Tls::from_files(pem.cert(), pem.key()) {
+            Ok(_) => fits = count,
+            Err(_) => too_many = count,
+        }
+    }
+    std::fs::write(pem.cert(), text.repeat(fits)).unwrap();
+    let tls = Tls::from_files(pem.cert(), pem.key()).unwrap();
+    let mut reactor = Reactor::new().unwrap();
+    let listen = Listen::at("127.0.0.1:0").unwrap().tls(&tls);
+    let service = reactor.listen(listen, Echo).unwrap();
+    let addr = service.address().unwrap().as_socket().unwrap();
+    for versions in [[&TLS12], [&TLS13]] {
+        let mut client = pem.begin_with(addr, &versions);
+        let deadline = Instant::now() + PATIENCE;
+        while client.received.len() < GREETING.len() {
+            assert!(Instant::now() < deadline, "no greeting after {fits} certificates");
+            client.step(true);
+            reactor.turn(Some(Duration::from_millis(1))).unwrap();
+        }
+        assert_eq!(client.received, GREETING.as_bytes());
+    }
+}
+
+#[test]
+fn a_reload_waits_for_nobody_who_writes_to_a_pipe() {
+    let pem = Pem::new("pipe");
+    let (cert, key) = (pem.cert(), pem.key());
+    let name = |name: &str| cert.with_file_name(name);
+    // Nothing to parse, so that it is opened all the more often.
+    std::fs::write(name("file"), "").unwrap();
+    let made = std::process::Command::new("mkfifo").arg(name("pipe")).status().unwrap();
+    assert!(made.success());
+    let (tell, told) = channel();
+    std::thread::spawn({
+        let cert = cert.clone();
+        move || {
+            let tls = Tls::from_files(&cert, key).unwrap();
+            tell.send(()).unwrap();
+            let (mut files, mut pipes) = (0, 0);
+            // Until the path has been either many a time, and many a time become the other.
+            while files < 20_000 || pipes < 20_000 {
+                let error = tls.reload().unwrap_err().to_string();
+                let pipe = error.contains("no longer a file");
+                assert!(pipe || error.contains("no certificate in it"), "{error}");
+                *if pipe { &mut pipes } else { &mut files } += 1;
+            }
+            tell.send(()).unwrap();
+        }
+    });
+    told.recv_timeout(PATIENCE).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while told.try_recv().is_err() {
+        assert!(Instant::now() < deadline, "it waits");
+        for kind in ["pipe", "file"] {
+            std::fs::hard_link(name(kind), name("next")).unwrap();
+            std::fs::rename(name("next"), &cert).unwrap();
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The program, as a child process: a file for each subcommand, and some for what they share.
+
+#[path = "../util/mod.rs"]
+mod util;
+
+mod connect;
+mod descriptors;
+mod discovery;
+mod forward;
+mod load;
+mod load_faults;
+mod serve;
+#[cfg(feature = "tls")]
+mod tls;

@@ -1,0 +1,16 @@
+//! The loop: what it waits for, whose turn it is, and that whatever one client, hook or thread does is
+//! nothing to the others.
+
+#[path = "../util/mod.rs"]
+mod util;
+
+mod counters;
+mod edges;
+mod fairness;
+mod one_thread;
+mod outbound;
+mod panics;
+mod ready;
+mod regressions;
+mod shutdown;
+mod timers;

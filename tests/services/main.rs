@@ -1,0 +1,9 @@
+//! The ready-made services, byte for byte.
+
+#[path = "../util/mod.rs"]
+mod util;
+
+mod echo;
+mod presence;
+mod roulette;
+mod time;

@@ -1,0 +1,233 @@
+//! The presence service over real sockets, byte for byte as its protocol says.
+
+#![cfg(feature = "services")]
+
+use crate::util;
+
+use reactor::services::Presence;
+use reactor::{CloseReason, Exit, Limits};
+use util::{Client, Server};
+
+const WELCOME: &str = "Welcome to the Presence Server\n  \
+                       Tell me who you are with 'HELLO name'\n  \
+                       Say something to other users with 'SAY message'\n  \
+                       Ask me who is connected with 'WHO'\n  \
+                       Leave with 'BYE'\n  \
+                       Shutdown server with 'KILL'\n";
+
+fn server() -> Server<()> {
+    Server::start(Limits::default(), Presence::default)
+}
+
+/// A newcomer, welcomed, whom the others have been told of.
+fn join(server: &Server<()>, others: &mut [&mut Client]) -> Client {
+    let mut client = server.connect();
+    client.expect(WELCOME);
+    expect_all(others, "Someone has arrived...\n");
+    client
+}
+
+#[track_caller]
+fn expect_all(clients: &mut [&mut Client], text: &str) {
+    for client in clients {
+        client.expect(text);
+    }
+}
+
+#[test]
+fn the_newcomer_is_welcomed_and_the_others_are_told() {
+    let server = server();
+    let mut alice = join(&server, &mut []);
+    let mut bob = join(&server, &mut [&mut alice]);
+    let carol = join(&server, &mut [&mut alice, &mut bob]);
+    drop(carol);
+    expect_all(&mut [&mut alice, &mut bob], "An anonymous user has left the room.\n");
+}
+
+#[test]
+fn hello_and_say_reach_everyone_the_sender_too() {
+    let server = server();
+    let mut alice = join(&server, &mut []);
+    let mut bob = join(&server, &mut [&mut alice]);
+    for (sent, heard) in [
+        ("SAY hi\n", "An anonymous user says: hi\n"),
+        ("HELLO alice\n", "alice is in the room.\n"),
+        ("hello  Alice Liddell\r\n", "Alice is in the room.\n"),
+        ("SAY hi there\n", "Alice says: hi there\n"),
+        ("say   Two  Blanks \r\n", "Alice says:   Two  Blanks \n"),
+        ("SAY\n", "Alice says: nothing...\n"),
+        ("Say \n", "Alice says: nothing...\n"),
+        ("SAY été\n", "Alice says: été\n"),
+        ("HELLO\n", "An anonymous user is in the room.\n"),
+        ("HELLO  \n", "An anonymous user is in the room.\n"),
+    ] {
+        alice.send(sent);
+        expect_all(&mut [&mut alice, &mut bob], heard);
+    }
+}
+
+#[test]
+fn who_lists_by_arrival_after_slots_were_used_again() {
+    let server = server();
+    let mut alice = join(&server, &mut []);
+    let mut bob = join(&server, &mut [&mut alice]);
+    alice.send("HELLO alice\n");
+    expect_all(&mut [&mut alice, &mut bob], "alice is in the room.\n");
+    bob.send("HELLO bob\n");
+    expect_all(&mut [&mut alice, &mut bob], "bob is in the room.\n");
+    // The first slot becomes free, and the next newcomers get it.
+    alice.send("BYE\n");
+    assert_eq!(alice.rest(), b"alice is about to leave the room.\n");
+    drop(alice);
+    bob.expect("alice is about to leave the room.\nalice has left the room.\n");
+    let mut carol = join(&server, &mut [&mut bob]);
+    let mut dave = join(&server, &mut [&mut bob, &mut carol]);
+    dave.send("HELLO dave\n");
+    expect_all(&mut [&mut bob, &mut carol, &mut dave], "dave is in the room.\n");
+    let list = "Currently connected users:\n - bob\n - An anonymous user\n - dave\n";
+    for client in [&mut bob, &mut carol, &mut dave] {
+        client.send("who\n");
+        client.expect(list);
+    }
+    bob.send("SAY nobody else heard of it\n");
+    let heard = "bob says: nobody else heard of it\n";
+    expect_all(&mut [&mut bob, &mut carol, &mut dave], heard);
+}
+
+#[test]
+fn bye_is_told_to_everyone_and_its_sender_closed() {
+    let server = server();
+    let mut alice = join(&server, &mut []);
+    let mut bob = join(&server, &mut [&mut alice]);
+    alice.send("HELLO alice\nBye\nSAY never\n");
+    assert_eq!(alice.rest(), b"alice is in the room.\nalice is about to leave the room.\n");
+    bob.expect(
+        "alice is in the room.\nalice is about to leave the room.\nalice has left the room.\n",
+    );
+}
+
+#[test]
+fn those_who_remain_hear_of_an_end_however_it_came() {
+    let server = Server::start(Limits { max_line: 200, ..Limits::default() }, Presence::default);
+    let mut bob = join(&server, &mut []);
+    for n in 0..4 {
+        let mut client = join(&server, &mut [&mut bob]);
+        client.send(format!("HELLO c{n}\n"));
+        expect_all(&mut [&mut bob, &mut client], &format!("c{n} is in the room.\n"));
+        match n {
+            0 => drop(client),
+            1 => client.reset(),
+            2 => {
+                client.send([b'x'; 300]);
+                assert_eq!(client.rest(), b"Line too long (limit 200 bytes)\n");
+            }
+            _ => {
+                client.send("SAY last words without an end");
+                client.end();
+                client.expect("c3 says: last words without an end\n");
+                bob.expect("c3 says: last words without an end\n");
+            }
+        }
+        bob.expect(format!("c{n} has left the room.\n"));
+    }
+}
+
+#[test]
+fn kill_is_refused_unless_allowed() {
+    let refusing = server();
+    let mut alice = join(&refusing, &mut []);
+    alice.send("KILL\nkill -9\n");
+    alice.expect("KILL is disabled on this server.\nKILL is disabled on this server.\n");
+    alice.send("SAY still here\n");
+    alice.expect("An anonymous user says: still here\n");
+
+    let killable = Server::start(Limits::default(), || Presence::new(true));
+    let mut alice = join(&killable, &mut []);
+    let mut bob = join(&killable, &mut [&mut alice]);
+    bob.send("kill\n");
+    assert_eq!(bob.rest(), b"KILL command received. Bringing server down...\n");
+    assert_eq!(alice.rest(), b"");
+    drop((alice, bob));
+    let (exit, counters) = killable.stop();
+    assert_eq!((exit, counters.closed(CloseReason::Shutdown)), (Exit::Clean, 2));
+}
+
+#[test]
+fn anything_else_gets_a_hint_for_the_sender_only() {
+    let server = server();
+    let mut alice = join(&server, &mut []);
+    let mut bob = join(&server, &mut [&mut alice]);
+    let hint = "What? I only understand HELLO, SAY, WHO, BYE and KILL commands\n";
+    for line in ["\n", "HELLOO x\n", " SAY x\n", "été\n", "quit\r\n"] {
+        alice.send(line);
+        alice.expect(hint);
+    }
+    alice.send(b"\xff\xfe\n");
+    alice.expect(hint);
+    alice.send("SAY x\n");
+    expect_all(&mut [&mut alice, &mut bob], "An anonymous user says: x\n");
+}
+
+#[test]
+fn names_are_cut_and_control_characters_replaced() {
+    let server = server();
+    let mut alice = join(&server, &mut []);
+    let mut bob = join(&server, &mut [&mut alice]);
+    let long = "é".repeat(64);
+    let cases: [(&[u8], &str); 5] = [
+        (b"HELLO a\x1b[2Jb\x07\x7f\xc2\x9b\n", "a?[2Jb??? is in the room.\n"),
+        (
+            b"SAY \x1b]0;owned\x07 \x00tab\there \xc2\x80\n",
+            "a?[2Jb??? says: ?]0;owned? ?tab?here ?\n",
+        ),
+        (b"HELLO caf\xe9\n", "caf\u{fffd} is in the room.\n"),
+        (b"SAY caf\xe9\r\r\n", "caf\u{fffd} says: caf\u{fffd}?\n"),
+        (b"SAY x\n", "caf\u{fffd} says: x\n"),
+    ];
+    for (sent, heard) in cases {
+        alice.send(sent);
+        expect_all(&mut [&mut alice, &mut bob], heard);
+    }
+    alice.send(format!("HELLO {long}é\n"));
+    expect_all(&mut [&mut alice, &mut bob], &format!("{long} is in the room.\n"));
+    alice.send(format!("HELLO {long}\nWHO\n"));
+    bob.expect(format!("{long} is in the room.\n"));
+    alice.expect(format!(
+        "{long} is in the room.\nCurrently connected users:\n - {long}\n - An anonymous user\n"
+    ));
+}
+
+/// The program of the course: five users come one after the other, one of them leaves meanwhile,
+/// and each says HELLO when it comes.
+#[test]
+fn presence_script_five_users_come_and_one_leaves() {
+    let server = server();
+    let mut sacha = join(&server, &mut []);
+    sacha.send("HELLO Sacha\n");
+    sacha.expect("Sacha is in the room.\n");
+    let mut fabienne = join(&server, &mut [&mut sacha]);
+    fabienne.send("HELLO Fabienne\n");
+    expect_all(&mut [&mut sacha, &mut fabienne], "Fabienne is in the room.\n");
+    let mut olivier = join(&server, &mut [&mut sacha, &mut fabienne]);
+    olivier.send("HELLO Olivier\n");
+    expect_all(&mut [&mut sacha, &mut fabienne, &mut olivier], "Olivier is in the room.\n");
+    sacha.send("BYE\n");
+    assert_eq!(sacha.rest(), b"Sacha is about to leave the room.\n");
+    drop(sacha);
+    let farewell = "Sacha is about to leave the room.\nSacha has left the room.\n";
+    expect_all(&mut [&mut fabienne, &mut olivier], farewell);
+    let mut jean = join(&server, &mut [&mut fabienne, &mut olivier]);
+    jean.send("HELLO Jean\n");
+    expect_all(&mut [&mut fabienne, &mut olivier, &mut jean], "Jean is in the room.\n");
+    let mut nicole = join(&server, &mut [&mut fabienne, &mut olivier, &mut jean]);
+    nicole.send("HELLO Nicole\nWHO\n");
+    let mut others = [&mut fabienne, &mut olivier, &mut jean];
+    expect_all(&mut others, "Nicole is in the room.\n");
+    nicole.expect("Nicole is in the room.\nCurrently connected users:\n");
+    nicole.expect(" - Fabienne\n - Olivier\n - Jean\n - Nicole\n");
+    // Nobody has heard anything else, up to the end.
+    server.handle.stop();
+    for client in [&mut fabienne, &mut olivier, &mut jean, &mut nicole] {
+        assert_eq!(client.rest(), b"");
+    }
+}

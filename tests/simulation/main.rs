@@ -1,0 +1,144 @@
+//! The loop and the ready-made services in a hostile world, which a seed decides: hundreds of
+//! clients that send and read in pieces of any size, are interrupted, broken, half-closed, idle,
+//! silent or gone at any byte, while the clock leaps and hooks panic. Real is all but the sockets
+//! and the clock.
+//!
+//! ```sh
+//! cargo test --test simulation                            # a few seconds
+//! SEEDS=10000 cargo test --release --test simulation      # as long as one likes
+//! SEED=17 cargo test --test simulation echo -- --nocapture    # one of them, event by event
+//! ```
+//!
+//! After each turn an oracle looks at every byte (`world/book.rs`), which knows from a model of
+//! each protocol (`world/models`) what had to come.
+
+#[path = "../world/mod.rs"]
+mod world;
+
+use std::env;
+
+use allocation_counter::measure;
+
+use world::models::{Echo, Forward, Model, Presence, Puppet, Roulette, Time};
+use world::{Choices, History, World};
+
+/// How many seeds each service is tried with when nobody says it.
+const SEEDS: u64 = 8;
+const STEPS: usize = 100;
+/// One seed of so many lives again and again, with the same choices.
+const SEEDS_PER_REPEAT: u64 = 4;
+
+fn fresh<M: Model>(seed: u64, trace: bool) -> World<M> {
+    let mut world = World::new(Choices::of_seed(seed));
+    world.trace(trace);
+    world
+}
+
+/// Tells which promise was broken. The world it happened in must still be there: a session may panic
+/// when it is dropped, and would be heard instead.
+fn must_hold<M: Model>(seed: u64, outcome: Result<(), String>) {
+    if let Err(complaint) = outcome {
+        let name = M::NAME;
+        panic!(
+            "{name}, seed {seed}: {complaint}\nevent by event: \
+             SEED={seed} cargo test --test simulation {name} -- --nocapture"
+        );
+    }
+}
+
+/// One world from its beginning to its end.
+fn simulate<M: Model>(seed: u64, trace: bool) -> History {
+    let must_hold = |outcome| must_hold::<M>(seed, outcome);
+    let mut world = fresh::<M>(seed, trace);
+    must_hold(world.live(STEPS));
+    let first = world.history();
+    if seed.is_multiple_of(SEEDS_PER_REPEAT) {
+        let mut repeat = |lives| {
+            let heap = measure(|| {
+                for _ in 0..lives {
+                    world.choose(Choices::of_seed(seed));
+                    must_hold(world.live(STEPS));
+                }
+            });
+            heap.bytes_current
+        };
+        // In the first lives the capacity of what all clients share may double now and then. What
+        // is left over at each end grows however often one looks.
+        repeat(1);
+        if (0..12).all(|_| repeat(4) > 0) {
+            must_hold(Err("each life leaves something on the heap".to_owned()));
+        }
+    }
+    must_hold(world.die(STEPS / 3));
+    let mut again = fresh::<M>(seed, false);
+    must_hold(again.live(STEPS));
+    let second = again.history();
+    if first != second {
+        must_hold(Err(format!("the same seed gave {first:?} and {second:?}")));
+    }
+    world.history()
+}
+
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}: write a whole number")))
+}
+
+fn nothing_is_lost_repeated_reordered_or_left_over<M: Model>() {
+    let one = number("SEED");
+    let seeds = match one {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(SEEDS),
+    };
+    let count = seeds.end - seeds.start;
+    // What a process loads once and keeps, such as the time zones, is loaded now.
+    drop(fresh::<M>(0, false));
+    let (mut connections, mut lines, mut panics) = (0, 0, 0);
+    for seed in seeds {
+        let mut history = None;
+        let heap = measure(|| history = Some(simulate::<M>(seed, one.is_some())));
+        if heap.bytes_current != 0 {
+            let left_over = format!("{} bytes are left over", heap.bytes_current);
+            must_hold::<M>(seed, Err(left_over));
+        }
+        let history = history.unwrap();
+        connections += history.connections;
+        lines += history.lines;
+        panics += history.panics;
+    }
+    println!(
+        "{}, {count} seeds: {connections} connections, {lines} lines, {panics} panics",
+        M::NAME
+    );
+}
+
+#[test]
+fn echo() {
+    nothing_is_lost_repeated_reordered_or_left_over::<Echo>();
+}
+
+#[test]
+fn time() {
+    nothing_is_lost_repeated_reordered_or_left_over::<Time>();
+}
+
+#[test]
+fn presence() {
+    nothing_is_lost_repeated_reordered_or_left_over::<Presence>();
+}
+
+#[test]
+fn roulette() {
+    nothing_is_lost_repeated_reordered_or_left_over::<Roulette>();
+}
+
+#[test]
+fn forward() {
+    nothing_is_lost_repeated_reordered_or_left_over::<Forward>();
+}
+
+#[test]
+fn puppet() {
+    nothing_is_lost_repeated_reordered_or_left_over::<Puppet>();
+}
