@@ -133,6 +133,7 @@ impl<'a, S> Context<'a, S> {
     /// when the answer is. While it is paused, [`idle_timeout`](crate::Limits::idle_timeout) does
     /// not apply, since the client is not to blame; but see [`request_drain`](Self::request_drain).
     pub fn pause(&mut self) {
+        self.commit();
         self.service.pool.connections[self.id.slot()].flags.set(Flag::Paused, true);
     }
 
@@ -233,11 +234,20 @@ impl<'a, S> Context<'a, S> {
     /// Whether the loop still wants input handled: false once this connection is paused, held
     /// back or closing, or has had its share of the turn.
     #[inline]
-    pub(crate) fn may_go_on(&self) -> bool {
-        let ServiceContext { pool, core } = &self.service;
-        core.lines_left > 0
-            && core.arena.len() <= core.reply.most
-            && pool.connections[self.id.slot()].takes_input()
+    pub(crate) fn may_go_on(&mut self) -> bool {
+        let core = &self.service.core;
+        core.lines < core.most_lines && (core.arena.len() < core.reply.end || self.takes_input())
+    }
+
+    /// Looks at the connection itself, once: from then on its reply tells.
+    #[cold]
+    fn takes_input(&mut self) -> bool {
+        let ServiceContext { pool, core } = &mut self.service;
+        let takes = core.reply.of.is_none() && pool.connections[self.id.slot()].takes_input();
+        if takes && self.own {
+            pool.begin_reply(self.id, core);
+        }
+        takes
     }
 
     fn commit(&mut self) {
@@ -246,8 +256,7 @@ impl<'a, S> Context<'a, S> {
 
     #[inline]
     pub(crate) fn count_line(&mut self) {
-        self.service.core.lines_left = self.service.core.lines_left.saturating_sub(1);
-        self.service.core.counters.lines_in += 1;
+        self.service.core.lines += 1;
     }
 
     pub(crate) fn search(&mut self) -> &mut Search {
@@ -256,6 +265,7 @@ impl<'a, S> Context<'a, S> {
 
     /// Takes no more input; the loop adds the last words and closes it.
     pub(crate) fn line_too_long(&mut self) {
+        self.service.core.most_lines = 0;
         self.service.pool.connections[self.id.slot()].flags.set(Flag::Overlong, true);
     }
 }

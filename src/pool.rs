@@ -203,7 +203,7 @@ impl<S> Pool<S> {
         }
         let start = core.arena.len();
         let room = self.limits.high_water.saturating_sub(found.owed());
-        core.reply = Reply { of: Some(id), start, most: start.saturating_add(room) };
+        core.reply = Reply { of: Some(id), start, end: start.saturating_add(room + 1) };
         true
     }
 
@@ -230,7 +230,7 @@ impl<S> Pool<S> {
         }
         self.commit(core);
         // It costs as much as so many lines, which whoever asked for it has to share.
-        core.lines_left = core.lines_left.saturating_sub(self.live / RECEIVERS_PER_LINE);
+        core.most_lines = core.most_lines.saturating_sub(self.live / RECEIVERS_PER_LINE);
         self.delivered += self.live;
         let segment = core.arena.add(bytes);
         let mut slow = Vec::new();
