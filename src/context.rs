@@ -66,8 +66,7 @@ impl<'a, S> Context<'a, S> {
     #[inline]
     pub fn writer(&mut self) -> Writer<'_, 'a, S> {
         let ServiceContext { pool, core } = &mut self.service;
-        let joined =
-            self.own && (core.reply.of == Some(self.id) || pool.begin_reply(self.id, core));
+        let joined = self.own && (core.reply.of.is_some() || pool.begin_reply(self.id, core));
         Writer { start: core.arena.len(), joined, cx: self }
     }
 
@@ -139,6 +138,7 @@ impl<'a, S> Context<'a, S> {
 
     /// Reads again after [`pause`](Self::pause); what waited comes first.
     pub fn resume(&mut self) {
+        self.commit();
         let ServiceContext { pool, core } = &mut self.service;
         let found = &mut pool.connections[self.id.slot()];
         if found.flags.take(Flag::Paused) && found.state == State::Open {
@@ -297,9 +297,8 @@ impl<S> fmt::Debug for Context<'_, S> {
 /// # fn shout(cx: &mut Context<'_, ()>, line: &[u8]) {
 /// let mut reply = cx.writer();
 /// reply.put(b"> ");
-/// reply.put(line);
+/// reply.put_ascii_uppercase(line);
 /// reply.put(b"\n");
-/// reply.written().make_ascii_uppercase();
 /// # }
 /// ```
 pub struct Writer<'w, 'a, S> {
@@ -313,12 +312,18 @@ impl<S> Writer<'_, '_, S> {
     /// Appends bytes.
     #[inline]
     pub fn put(&mut self, bytes: impl AsRef<[u8]>) {
-        self.cx.service.core.arena.tail().extend_from_slice(bytes.as_ref());
+        self.cx.service.core.arena.put(bytes.as_ref());
+    }
+
+    /// Appends bytes with their ASCII letters in upper case, in one pass.
+    #[inline]
+    pub fn put_ascii_uppercase(&mut self, bytes: impl AsRef<[u8]>) {
+        self.cx.service.core.arena.put_ascii_uppercase(bytes.as_ref());
     }
 
     /// What was put so far, to be changed in place.
     pub fn written(&mut self) -> &mut [u8] {
-        &mut self.cx.service.core.arena.tail()[self.start..]
+        self.cx.service.core.arena.from_mut(self.start)
     }
 
     /// As [`Lines::next`], while one reply to several lines is being written.
@@ -335,9 +340,11 @@ impl<S> Writer<'_, '_, S> {
     /// Says whether the connection is open.
     #[inline]
     fn send(&mut self) -> bool {
-        if self.joined {
-            return true;
-        }
+        self.joined || self.send_alone()
+    }
+
+    #[cold]
+    fn send_alone(&mut self) -> bool {
         self.joined = true;
         let ServiceContext { pool, core } = &mut self.cx.service;
         pool.send_since(self.cx.id.slot(), self.start, self.cx.own, core)

@@ -221,7 +221,8 @@ impl Core {
 pub(crate) struct Reply {
     pub(crate) of: Option<ConnId>,
     pub(crate) start: usize,
-    /// Length of the arena from which the connection is held back; 0 without a reply.
+    /// Length of the arena from which the connection is held back; 0 where it takes no input, and
+    /// without a reply.
     pub(crate) end: usize,
 }
 
