@@ -114,6 +114,7 @@ mod core;
 mod counters;
 mod datagram;
 mod duplex;
+mod ends;
 mod error;
 mod exit;
 mod feed;
