@@ -323,7 +323,7 @@ impl<S> Writer<'_, '_, S> {
 
     /// What was put so far, to be changed in place.
     pub fn written(&mut self) -> &mut [u8] {
-        self.cx.service.core.arena.from_mut(self.start)
+        self.cx.service.core.arena.tail_mut(self.start)
     }
 
     /// As [`Lines::next`], while one reply to several lines is being written.

@@ -92,7 +92,7 @@ mod tests {
                 }
                 bytes[place] = b'x';
             }
-            assert_eq!(all(&bytes, len), []);
+            assert!(all(&bytes, len).is_empty());
         }
     }
 

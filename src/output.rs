@@ -101,7 +101,7 @@ impl Arena {
         &self.buffer[start..self.len]
     }
 
-    pub(crate) fn from_mut(&mut self, start: usize) -> &mut [u8] {
+    pub(crate) fn tail_mut(&mut self, start: usize) -> &mut [u8] {
         &mut self.buffer[start..self.len]
     }
 
