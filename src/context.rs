@@ -68,8 +68,7 @@ impl<'a, S> Context<'a, S> {
     #[inline]
     pub fn writer(&mut self) -> Writer<'_, 'a, S> {
         let ServiceContext { pool, core } = &mut self.service;
-        let joined =
-            self.own && (core.reply.of == Some(self.id) || pool.begin_reply(self.id, core));
+        let joined = self.own && (core.reply.of.is_some() || pool.begin_reply(self.id, core));
         Writer { start: core.arena.len(), joined, cx: self }
     }
 
@@ -142,11 +141,13 @@ impl<'a, S> Context<'a, S> {
     /// when the answer is. While it is paused, [`idle_timeout`](crate::Limits::idle_timeout) does
     /// not apply, since the client is not to blame; but see [`request_drain`](Self::request_drain).
     pub fn pause(&mut self) {
+        self.commit();
         self.service.pool.connections[self.id.slot()].flags.set(Flag::Paused, true);
     }
 
     /// Reads again after [`pause`](Self::pause); what waited comes first.
     pub fn resume(&mut self) {
+        self.commit();
         let ServiceContext { pool, core } = &mut self.service;
         let found = &mut pool.connections[self.id.slot()];
         if found.flags.take(Flag::Paused) && found.state == State::Open {
@@ -243,11 +244,20 @@ impl<'a, S> Context<'a, S> {
     /// Whether the loop still wants input handled: false once this connection is paused, held
     /// back or closing, or has had its share of the turn.
     #[inline]
-    pub(crate) fn may_go_on(&self) -> bool {
-        let ServiceContext { pool, core } = &self.service;
-        core.lines_left > 0
-            && core.arena.len() <= core.reply.most
-            && pool.connections[self.id.slot()].takes_input()
+    pub(crate) fn may_go_on(&mut self) -> bool {
+        let core = &self.service.core;
+        core.lines < core.most_lines && (core.arena.len() < core.reply.end || self.takes_input())
+    }
+
+    /// Looks at the connection itself, once: from then on its reply tells.
+    #[cold]
+    fn takes_input(&mut self) -> bool {
+        let ServiceContext { pool, core } = &mut self.service;
+        let takes = core.reply.of.is_none() && pool.connections[self.id.slot()].takes_input();
+        if takes && self.own {
+            pool.begin_reply(self.id, core);
+        }
+        takes
     }
 
     fn commit(&mut self) {
@@ -256,8 +266,7 @@ impl<'a, S> Context<'a, S> {
 
     #[inline]
     pub(crate) fn count_line(&mut self) {
-        self.service.core.lines_left = self.service.core.lines_left.saturating_sub(1);
-        self.service.core.counters.lines_in += 1;
+        self.service.core.lines += 1;
     }
 
     pub(crate) fn search(&mut self) -> &mut Search {
@@ -266,6 +275,7 @@ impl<'a, S> Context<'a, S> {
 
     /// Takes no more input; the loop adds the last words and closes it.
     pub(crate) fn line_too_long(&mut self) {
+        self.service.core.most_lines = 0;
         self.service.pool.connections[self.id.slot()].flags.set(Flag::Overlong, true);
     }
 }
@@ -297,9 +307,8 @@ impl<S> fmt::Debug for Context<'_, S> {
 /// # fn shout(cx: &mut Context<'_, ()>, line: &[u8]) {
 /// let mut reply = cx.writer();
 /// reply.put(b"> ");
-/// reply.put(line);
+/// reply.put_ascii_uppercase(line);
 /// reply.put(b"\n");
-/// reply.written().make_ascii_uppercase();
 /// # }
 /// ```
 pub struct Writer<'w, 'a, S> {
@@ -313,12 +322,18 @@ impl<S> Writer<'_, '_, S> {
     /// Appends bytes.
     #[inline]
     pub fn put(&mut self, bytes: impl AsRef<[u8]>) {
-        self.cx.service.core.arena.tail().extend_from_slice(bytes.as_ref());
+        self.cx.service.core.arena.put(bytes.as_ref());
+    }
+
+    /// Appends bytes with their ASCII letters in upper case, in one pass.
+    #[inline]
+    pub fn put_ascii_uppercase(&mut self, bytes: impl AsRef<[u8]>) {
+        self.cx.service.core.arena.put_ascii_uppercase(bytes.as_ref());
     }
 
     /// What was put so far, to be changed in place.
     pub fn written(&mut self) -> &mut [u8] {
-        &mut self.cx.service.core.arena.tail()[self.start..]
+        self.cx.service.core.arena.tail_mut(self.start)
     }
 
     /// As [`Lines::next`], while one reply to several lines is being written.
@@ -335,9 +350,11 @@ impl<S> Writer<'_, '_, S> {
     /// Says whether the connection is open.
     #[inline]
     fn send(&mut self) -> bool {
-        if self.joined {
-            return true;
-        }
+        self.joined || self.send_alone()
+    }
+
+    #[cold]
+    fn send_alone(&mut self) -> bool {
         self.joined = true;
         let ServiceContext { pool, core } = &mut self.cx.service;
         pool.send_since(self.cx.id.slot(), self.start, self.cx.own, core)

@@ -48,8 +48,10 @@ pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     /// The shutdown is under way: nothing new begins.
     pub(crate) stopping: bool,
-    /// Lines that the connection now served may still have in this turn.
-    pub(crate) lines_left: usize,
+    /// Lines that the connection now served has had in this turn.
+    pub(crate) lines: usize,
+    /// How many it may have; broadcasts take from it.
+    pub(crate) most_lines: usize,
     /// How far the line framing has looked.
     pub(crate) search: Search,
     /// Counts descriptors given back, so that listeners which ran out know when to try again.
@@ -85,7 +87,8 @@ impl Core {
             counters: Counters::default(),
             shared,
             stopping: false,
-            lines_left: 0,
+            lines: 0,
+            most_lines: 0,
             search: Search::default(),
             freed: 0,
             reserve: File::open("/dev/null").ok(),
@@ -232,18 +235,16 @@ impl Core {
 
 /// What the connection now served has written into the arena and not been given yet: to give it
 /// line by line would cost as much as the lines.
-#[derive(Debug)]
+///
+/// While there is one, nothing has changed the connection's state since it was begun: whatever
+/// would is preceded by a commit.
+#[derive(Debug, Default)]
 pub(crate) struct Reply {
     pub(crate) of: Option<ConnId>,
     pub(crate) start: usize,
-    /// Length of the arena past which the connection is held back.
-    pub(crate) most: usize,
-}
-
-impl Default for Reply {
-    fn default() -> Reply {
-        Reply { of: None, start: 0, most: usize::MAX }
-    }
+    /// Length of the arena from which the connection is held back; 0 where it takes no input, and
+    /// without a reply.
+    pub(crate) end: usize,
 }
 
 /// Whether something last done at `last` may be done again now; then it counts as done.

@@ -52,12 +52,13 @@ impl<H: Handler> Server<H> {
         let mut budget = self.pool.limits.bytes_per_turn;
         let Pool { limits, connections, .. } = &mut self.pool;
         let allowed = connections[id.slot()].allowance(limits, core.now);
-        core.lines_left = limits.lines_per_turn.min(allowed);
+        core.lines = 0;
+        core.most_lines = limits.lines_per_turn.min(allowed);
         if allowed == 0 {
             connections[id.slot()].flags.set(Flag::Throttled, true);
             return self.pool.arm(id);
         }
-        while core.lines_left > 0 {
+        while core.lines < core.most_lines {
             let found = &mut self.pool.connections[id.slot()];
             if !found.takes_input() {
                 return;
@@ -145,7 +146,7 @@ impl<H: Handler> Server<H> {
         let hungry = loop {
             let rest = &bytes[taken..];
             core.search = Search::new(rest.len(), known.saturating_sub(taken));
-            let (lines_left, lines) = (core.lines_left, core.counters.lines_in);
+            let before = core.lines;
             let took = self.call(id, true, core, |handler, cx| {
                 let took = handler.on_bytes(cx, rest);
                 assert!(took <= rest.len(), "on_bytes took {took} of {} bytes", rest.len());
@@ -153,11 +154,11 @@ impl<H: Handler> Server<H> {
             });
             let took = took.unwrap_or(rest.len());
             taken += took;
-            if took > 0 && core.lines_left == lines_left {
-                // Without lines, what is taken in one call counts as one.
-                core.lines_left -= 1;
-            }
-            let lines = (core.counters.lines_in - lines).max(u64::from(took > 0));
+            let lines = (core.lines - before) as u64;
+            core.counters.lines_in += lines;
+            // Without lines, what is taken in one call counts as one.
+            let lines = lines.max(u64::from(took > 0));
+            core.lines = before + lines as usize;
             let Pool { limits, connections, .. } = &mut self.pool;
             connections[id.slot()].spend(limits, lines, core.now);
             let left = rest.len() - took;
@@ -169,7 +170,7 @@ impl<H: Handler> Server<H> {
                 // with nothing new to see it would look at the same ones for ever.
                 break true;
             }
-            if core.lines_left == 0 {
+            if core.lines >= core.most_lines {
                 break false;
             }
         };

@@ -116,6 +116,7 @@ mod counters;
 mod datagram;
 mod dial;
 mod duplex;
+mod ends;
 mod error;
 mod exit;
 mod feed;

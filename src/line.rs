@@ -3,22 +3,16 @@
 //! A line ends with LF; one CR before it is not part of the line. Each byte is searched once,
 //! however the input was cut into pieces: see [`Search`].
 
-use memchr::memchr;
-
 use crate::Context;
-
-/// One complete line at the front of `bytes` and how many bytes it took, its end included. The
-/// first `known` bytes are known to hold no LF.
-#[inline]
-pub(crate) fn split(bytes: &[u8], known: usize) -> Option<(&[u8], usize)> {
-    let end = known + memchr(b'\n', &bytes[known..])?;
-    Some((without_cr(&bytes[..end]), end + 1))
-}
+use crate::ends::Ends;
 
 /// The line without the CR of a CRLF.
 #[inline]
 pub(crate) fn without_cr(line: &[u8]) -> &[u8] {
-    line.strip_suffix(b"\r").unwrap_or(line)
+    match line {
+        [line @ .., b'\r'] => line,
+        line => line,
+    }
 }
 
 /// Whether an unfinished line is too long already. A CR at its end may still turn out to belong
@@ -79,13 +73,13 @@ impl Search {
 pub struct Lines<'b> {
     bytes: &'b [u8],
     taken: usize,
-    known: usize,
+    ends: Ends,
 }
 
 impl<'b> Lines<'b> {
     #[inline]
     pub(crate) fn new(bytes: &'b [u8], search: Search) -> Lines<'b> {
-        Lines { bytes, taken: 0, known: search.known_of(bytes) }
+        Lines { bytes, taken: 0, ends: Ends::after(search.known_of(bytes)) }
     }
 
     /// The next line without its end. None when there is no complete one, when the turn's
@@ -99,23 +93,29 @@ impl<'b> Lines<'b> {
         if !cx.may_go_on() {
             return None;
         }
-        let rest = &self.bytes[self.taken..];
-        let (line, took) = match split(rest, self.known) {
-            Some(found) => found,
-            None if cx.at_eof() && !rest.is_empty() => (without_cr(rest), rest.len()),
-            None => {
-                cx.search().found = rest.len();
-                return None;
-            }
+        let (end, taken) = match self.ends.next(self.bytes) {
+            Some(end) => (end, end + 1),
+            None => self.rest(cx)?,
         };
+        let line = without_cr(&self.bytes[self.taken..end]);
         if line.len() > cx.limits().max_line {
             cx.line_too_long();
             return None;
         }
-        self.taken += took;
-        self.known = 0;
+        self.taken = taken;
         cx.count_line();
         Some(line)
+    }
+
+    /// What has no end is a line at the end of the input; else it was searched in vain.
+    #[cold]
+    fn rest<S>(&self, cx: &mut Context<'_, S>) -> Option<(usize, usize)> {
+        let all = self.bytes.len();
+        if cx.at_eof() && self.taken < all {
+            return Some((all, all));
+        }
+        cx.search().found = all - self.taken;
+        None
     }
 
     /// How many bytes the lines took so far, their ends included.
@@ -129,19 +129,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lf_and_crlf_end_a_line_and_only_one_cr_goes() {
-        assert_eq!(split(b"ab\ncd", 0), Some((&b"ab"[..], 3)));
-        assert_eq!(split(b"ab\r\ncd", 0), Some((&b"ab"[..], 4)));
-        assert_eq!(split(b"ab\r\r\n", 0), Some((&b"ab\r"[..], 5)));
-        assert_eq!(split(b"\r\n", 0), Some((&b""[..], 2)));
-        assert_eq!(split(b"a\rb\n", 0), Some((&b"a\rb"[..], 4)));
-        assert_eq!(split(b"abcd", 0), None);
-    }
-
-    #[test]
-    fn the_search_starts_after_what_is_known() {
-        // A wrong promise is seen to be believed: the first LF is not looked at.
-        assert_eq!(split(b"a\nb\n", 2), Some((&b"a\nb"[..], 4)));
+    fn only_one_cr_goes() {
+        assert_eq!(without_cr(b"ab"), b"ab");
+        assert_eq!(without_cr(b"ab\r"), b"ab");
+        assert_eq!(without_cr(b"ab\r\r"), b"ab\r");
+        assert_eq!(without_cr(b"\r"), b"");
+        assert_eq!(without_cr(b"a\rb"), b"a\rb");
     }
 
     #[test]

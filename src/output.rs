@@ -15,9 +15,19 @@ const ARENA_KEPT: usize = 4 * 1024 * 1024;
 /// A backlog's capacity below this is not worth shrinking.
 const BACKLOG_KEPT: usize = 64 * 1024;
 
+/// What the buffer of the arena begins with.
+const ARENA_FIRST: usize = 4 * 1024;
+/// Bytes that change their case at once.
+const BLOCK: usize = 16;
+
 /// The output of one turn. Cleared when all that is due has been flushed.
 #[derive(Debug, Default)]
-pub(crate) struct Arena(Vec<u8>);
+pub(crate) struct Arena {
+    /// Longer than what is in use: what earlier turns have left is written over, so that room
+    /// costs no more than a comparison.
+    buffer: Vec<u8>,
+    len: usize,
+}
 
 /// A run of bytes in the arena.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,42 +46,105 @@ impl Arena {
     /// Puts the bytes in and says where, or none where an offset would no longer fit.
     #[inline]
     pub(crate) fn add(&mut self, bytes: &[u8]) -> Option<Segment> {
-        let start = self.0.len();
-        self.0.extend_from_slice(bytes);
+        let start = self.len;
+        self.put(bytes);
         self.since(start)
+    }
+
+    /// Appends.
+    #[inline]
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        self.put_by(<[u8]>::copy_from_slice, bytes);
+    }
+
+    /// Appends with the ASCII letters in upper case.
+    #[inline]
+    pub(crate) fn put_ascii_uppercase(&mut self, bytes: &[u8]) {
+        self.put_by(copy_ascii_uppercase, bytes);
+    }
+
+    /// `copy` must fill all the room that it is given: it holds what somebody else was sent.
+    #[inline]
+    fn put_by(&mut self, copy: impl Fn(&mut [u8], &[u8]), bytes: &[u8]) {
+        match self.buffer[self.len..].get_mut(..bytes.len()) {
+            Some(room) => {
+                copy(room, bytes);
+                self.len += bytes.len();
+            }
+            None => self.grow_and_put(copy, bytes),
+        }
+    }
+
+    #[cold]
+    fn grow_and_put(&mut self, copy: impl Fn(&mut [u8], &[u8]), bytes: &[u8]) {
+        let start = self.len;
+        self.len += bytes.len();
+        let twice = 2 * self.buffer.len();
+        self.buffer.resize(self.len.max(twice).max(ARENA_FIRST), 0);
+        copy(&mut self.buffer[start..self.len], bytes);
     }
 
     /// What was added since it was `start` bytes long, as a segment.
     #[inline]
     pub(crate) fn since(&self, start: usize) -> Option<Segment> {
-        let end = u32::try_from(self.0.len()).ok()?;
+        let end = u32::try_from(self.len).ok()?;
         Some(Segment { start: start as u32, end })
     }
 
-    /// For writing into it; only ever add at the end.
+    /// Takes back what was added since it was `len` bytes long.
     #[inline]
-    pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
-        &mut self.0
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
     }
 
     pub(crate) fn from(&self, start: usize) -> &[u8] {
-        &self.0[start..]
+        &self.buffer[start..self.len]
     }
 
+    pub(crate) fn tail_mut(&mut self, start: usize) -> &mut [u8] {
+        &mut self.buffer[start..self.len]
+    }
+
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.len
     }
 
     fn bytes(&self, segment: Segment) -> &[u8] {
-        &self.0[segment.start as usize..segment.end as usize]
+        &self.buffer[segment.start as usize..segment.end as usize]
     }
 
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
-        if self.0.capacity() > ARENA_KEPT {
-            self.0 = Vec::new();
+        self.len = 0;
+        if self.buffer.len() > ARENA_KEPT {
+            self.buffer = Vec::new();
         }
     }
+}
+
+/// Copies by blocks, which the compiler keeps in one register; for loops of any length it writes
+/// code that costs a short line more than the copy. Both have the same length.
+#[inline]
+fn copy_ascii_uppercase(to: &mut [u8], from: &[u8]) {
+    let Some(last) = from.last_chunk::<BLOCK>() else {
+        to.copy_from_slice(from);
+        return to.make_ascii_uppercase();
+    };
+    let (blocks, rest) = from.as_chunks();
+    for (to, block) in to.as_chunks_mut().0.iter_mut().zip(blocks) {
+        *to = ascii_uppercase(block);
+    }
+    // The end is a block too, which overlaps the one before it.
+    if !rest.is_empty()
+        && let Some(to) = to.last_chunk_mut()
+    {
+        *to = ascii_uppercase(last);
+    }
+}
+
+#[inline]
+fn ascii_uppercase(block: &[u8; BLOCK]) -> [u8; BLOCK] {
+    block.map(|byte| byte.to_ascii_uppercase())
 }
 
 /// What flushing one connection came to.
@@ -262,6 +335,30 @@ mod tests {
     fn send(output: &mut Output, arena: &mut Arena, bytes: &[u8]) {
         let segment = arena.add(bytes);
         output.push(arena, bytes, segment);
+    }
+
+    #[test]
+    fn upper_case_is_that_of_the_standard_library_at_any_length() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(600).collect();
+        for (start, len) in (0..256).flat_map(|start| (0..70).map(move |len| (start, len))) {
+            let mut arena = Arena::default();
+            arena.put(b"> ");
+            arena.put_ascii_uppercase(&bytes[start..start + len]);
+            let wanted = bytes[start..start + len].to_ascii_uppercase();
+            assert_eq!(arena.from(0), [b"> ", &wanted[..]].concat());
+        }
+    }
+
+    #[test]
+    fn an_arena_that_was_cleared_holds_nothing_of_before() {
+        let mut arena = Arena::default();
+        arena.put(&[b'x'; 3 * ARENA_FIRST]);
+        arena.truncate(3);
+        assert_eq!(arena.from(0), b"xxx");
+        arena.clear();
+        assert_eq!((arena.len(), arena.from(0)), (0, &b""[..]));
+        arena.put(b"y");
+        assert_eq!(arena.from(0), b"y");
     }
 
     #[test]

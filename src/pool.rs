@@ -155,7 +155,7 @@ impl<S> Pool<S> {
     #[inline]
     pub(crate) fn send(&mut self, slot: usize, bytes: &[u8], own: bool, core: &mut Core) -> bool {
         let start = core.arena.len();
-        core.arena.tail().extend_from_slice(bytes);
+        core.arena.put(bytes);
         self.send_since(slot, start, own, core)
     }
 
@@ -172,14 +172,14 @@ impl<S> Pool<S> {
         let count = core.arena.len() - start;
         let open = found.takes_output();
         if !open || count == 0 {
-            core.arena.tail().truncate(start);
+            core.arena.truncate(start);
             return open;
         }
         let copied = found.output.push_since(&core.arena, start);
         if copied > 0 {
             // Nobody else was given these bytes.
             self.backlog += copied;
-            core.arena.tail().truncate(start);
+            core.arena.truncate(start);
         }
         if own {
             found.hold_above(self.limits.high_water);
@@ -195,6 +195,7 @@ impl<S> Pool<S> {
 
     /// From here on the arena's bytes are a reply of this connection to its own request, until
     /// [`commit`](Self::commit). False if it is not open.
+    #[inline(never)]
     pub(crate) fn begin_reply(&mut self, id: ConnId, core: &mut Core) -> bool {
         debug_assert!(core.reply.of.is_none(), "one hook at a time");
         let found = &self.connections[id.slot()];
@@ -203,7 +204,8 @@ impl<S> Pool<S> {
         }
         let start = core.arena.len();
         let room = self.limits.high_water.saturating_sub(found.owed());
-        core.reply = Reply { of: Some(id), start, most: start.saturating_add(room) };
+        let end = if found.takes_input() { start.saturating_add(room + 1) } else { 0 };
+        core.reply = Reply { of: Some(id), start, end };
         true
     }
 
@@ -230,7 +232,7 @@ impl<S> Pool<S> {
         }
         self.commit(core);
         // It costs as much as so many lines, which whoever asked for it has to share.
-        core.lines_left = core.lines_left.saturating_sub(self.live / RECEIVERS_PER_LINE);
+        core.most_lines = core.most_lines.saturating_sub(self.live / RECEIVERS_PER_LINE);
         self.delivered += self.live;
         let segment = core.arena.add(bytes);
         let mut slow = Vec::new();

@@ -2,7 +2,8 @@
 
 use crate::util;
 
-use reactor::{Callbacks, CloseReason, Limits};
+use reactor::testing::Harness;
+use reactor::{Callbacks, CloseReason, Context, Handler, Limits};
 use util::Server;
 
 /// Says what it got, unmistakably.
@@ -127,4 +128,85 @@ fn what_follows_an_overlong_line_later_is_not_interpreted_either() {
     assert_eq!(client.rest(), b"");
     drop(client);
     assert_eq!(server.stop().1.lines_in, 1);
+}
+
+/// What a hook does to its own connection, and whether the next line of the same read is handled.
+type Deed = (&'static str, fn(&mut Context<'_, ()>), bool);
+
+const DEEDS: &[Deed] = &[
+    ("nothing", |_| {}, true),
+    ("pause", |cx| cx.pause(), false),
+    ("pause and resume", pause_and_resume, true),
+    ("pause, send and resume", pause_send_and_resume, true),
+    ("pause by id", |cx| by_id(cx).pause(), false),
+    ("pause by id and resume", pause_by_id_and_resume, true),
+    ("close", |cx| cx.close(), false),
+    ("close by id", |cx| by_id(cx).close(), false),
+    ("abort", |cx| cx.abort(), false),
+    ("half-close", |cx| cx.half_close(), true),
+    ("too much to send", |cx| _ = cx.send(vec![b'x'; 256 * 1024 + 1]), false),
+    ("too much to broadcast", |cx| cx.broadcast(vec![b'x'; 256 * 1024 + 1]), false),
+    ("a broadcast", |cx| cx.broadcast("x"), true),
+];
+
+fn by_id<'c>(cx: &'c mut Context<'_, ()>) -> Context<'c, ()> {
+    let id = cx.id();
+    cx.connection(id).unwrap()
+}
+
+fn pause_and_resume(cx: &mut Context<'_, ()>) {
+    cx.pause();
+    cx.resume();
+}
+
+fn pause_send_and_resume(cx: &mut Context<'_, ()>) {
+    cx.pause();
+    cx.send("between\n");
+    cx.resume();
+}
+
+fn pause_by_id_and_resume(cx: &mut Context<'_, ()>) {
+    by_id(cx).pause();
+    cx.resume();
+}
+
+/// Does a deed at the line `now`, before or after a reply to it.
+struct Doer {
+    deed: fn(&mut Context<'_, ()>),
+    replies: (bool, bool),
+    lines: Vec<String>,
+}
+
+impl Handler for Doer {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        self.lines.push(String::from_utf8_lossy(line).into_owned());
+        if self.replies.0 {
+            cx.send("before\n");
+        }
+        if line == b"now" {
+            (self.deed)(cx);
+        }
+        if self.replies.1 {
+            cx.writer().put("after\n");
+        }
+    }
+}
+
+#[test]
+fn a_hook_stops_the_lines_that_came_in_the_same_read() {
+    for (name, deed, goes_on) in DEEDS {
+        for replies in [(false, false), (true, false), (false, true), (true, true)] {
+            let mut server = Harness::new(Doer { deed: *deed, replies, lines: Vec::new() });
+            let client = server.connect();
+            // Else what is held back by its output would not be for long.
+            server.take_only(client, Some(0));
+            server.feed(client, "one\nnow\ntwo\n");
+            let lines = &server.handler().lines;
+            let wanted: &[&str] = if *goes_on { &["one", "now", "two"] } else { &["one", "now"] };
+            assert_eq!(lines, wanted, "{name}, {replies:?}");
+        }
+    }
 }
