@@ -1,7 +1,7 @@
 use std::{fmt, io};
 
-use crate::Address;
-use crate::address::needs_zone;
+use crate::net::Address;
+use crate::net::address::needs_zone;
 
 /// What can go wrong in setting up or running a reactor. Each one names the thing and, where
 /// there is one, the remedy. Errors of single connections are no errors of the reactor: they

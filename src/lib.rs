@@ -104,72 +104,23 @@
 
 #![forbid(unsafe_code)]
 
-mod accept;
-mod address;
-mod begin;
-mod budget;
-mod callbacks;
 mod connection;
-mod context;
-mod core;
-mod counters;
 mod datagram;
-mod dial;
-mod duplex;
-mod ends;
 mod error;
-mod exit;
-mod feed;
-mod flags;
-mod handle;
 mod handler;
-mod host;
-mod id;
-mod input;
 mod limits;
-mod line;
-mod listen;
 mod net;
-mod networks;
-mod output;
-mod peer;
-mod pipe;
-mod pool;
 mod reactor;
-mod reason;
-mod serve;
-mod server;
-mod service_context;
 #[cfg(feature = "services")]
 pub mod services;
-#[cfg(feature = "signals")]
-mod signals;
 pub mod testing;
-pub mod text;
-mod timer;
-#[cfg(feature = "tls")]
-mod tls;
-mod unix_path;
-mod watch;
 
-pub use address::{Address, ToAddress};
-pub use callbacks::Callbacks;
-pub use context::{Context, Writer};
-pub use counters::Counters;
+pub use connection::{CloseReason, ConnId, TimerId};
 pub use datagram::{DatagramContext, DatagramHandler, DatagramOptions};
 pub use error::Error;
-pub use exit::Exit;
-pub use handle::{Handle, Service, TryPostError};
-pub use handler::{Farewell, Handler};
-pub use host::Host;
-pub use id::ConnId;
+pub use handler::{Callbacks, Context, Farewell, Handler, Lines, ServiceContext, Writer, text};
 pub use limits::{Limits, Rate};
-pub use line::Lines;
-pub use listen::{Listen, ToListen};
-pub use networks::Networks;
-pub use reactor::Reactor;
-pub use reason::CloseReason;
-pub use service_context::ServiceContext;
-pub use timer::TimerId;
 #[cfg(feature = "tls")]
-pub use tls::Tls;
+pub use net::tls::Tls;
+pub use net::{Address, Host, Listen, Networks, ToAddress, ToListen};
+pub use reactor::{Counters, Exit, Handle, Reactor, Service, TryPostError};

@@ -1,7 +1,6 @@
 use std::time::Duration;
 
-use crate::Error;
-use crate::timer::Nanos;
+use crate::error::Error;
 
 /// What one service's connections may use: the settings of a listener.
 ///
@@ -158,7 +157,7 @@ impl Limits {
             _ if value > most => Err(Error::limit(name, &format!("must not be above {most}"))),
             _ => Ok(()),
         };
-        within("max_connections", self.max_connections, crate::id::MOST_SLOTS)?;
+        within("max_connections", self.max_connections, crate::connection::id::MOST_SLOTS)?;
         within("max_line", self.max_line, MOST_BYTES)?;
         within("max_output", self.max_output, MOST_BYTES)?;
         within("soft_output", self.soft_output, usize::MAX)?;
@@ -206,27 +205,4 @@ pub struct Rate {
     pub per_second: u32,
     /// Lines that may come at once; at least 1.
     pub burst: u32,
-}
-
-impl Rate {
-    /// The time of one line.
-    fn interval(self) -> Nanos {
-        (1_000_000_000 / Nanos::from(self.per_second)).max(1)
-    }
-
-    /// Lines allowed now, where those before are paid for until `paid`.
-    pub(crate) fn allows(self, paid: Nanos, now: Nanos) -> usize {
-        let full = now.saturating_add(self.interval().saturating_mul(self.burst.into()));
-        (full.saturating_sub(paid.max(now)) / self.interval()) as usize
-    }
-
-    /// Until when they are paid for after `lines` more.
-    pub(crate) fn spend(self, paid: Nanos, now: Nanos, lines: u64) -> Nanos {
-        paid.max(now).saturating_add(self.interval().saturating_mul(lines))
-    }
-
-    /// When one more is allowed.
-    pub(crate) fn next(self, paid: Nanos) -> Nanos {
-        paid.saturating_sub(self.interval().saturating_mul(Nanos::from(self.burst) - 1))
-    }
 }

@@ -1,6 +1,25 @@
 use std::fmt;
 use std::io::ErrorKind;
 
+pub(crate) const REASONS: usize = 13;
+
+/// Each at its [`index`](CloseReason::index).
+pub(crate) const ALL: [CloseReason; REASONS] = [
+    CloseReason::PeerClosed,
+    CloseReason::Closed,
+    CloseReason::Aborted,
+    CloseReason::LineTooLong,
+    CloseReason::LineTimeout,
+    CloseReason::IdleTimeout,
+    CloseReason::SlowConsumer,
+    CloseReason::TotalOutput,
+    CloseReason::Stalled,
+    CloseReason::ConnectTimeout,
+    CloseReason::Error(ErrorKind::Other),
+    CloseReason::Panicked,
+    CloseReason::Shutdown,
+];
+
 /// Why a connection ended; [`Handler::on_close`](crate::Handler::on_close) is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -38,25 +57,6 @@ pub enum CloseReason {
     /// The reactor shuts down.
     Shutdown,
 }
-
-pub(crate) const REASONS: usize = 13;
-
-/// Each at its [`index`](CloseReason::index).
-pub(crate) const ALL: [CloseReason; REASONS] = [
-    CloseReason::PeerClosed,
-    CloseReason::Closed,
-    CloseReason::Aborted,
-    CloseReason::LineTooLong,
-    CloseReason::LineTimeout,
-    CloseReason::IdleTimeout,
-    CloseReason::SlowConsumer,
-    CloseReason::TotalOutput,
-    CloseReason::Stalled,
-    CloseReason::ConnectTimeout,
-    CloseReason::Error(ErrorKind::Other),
-    CloseReason::Panicked,
-    CloseReason::Shutdown,
-];
 
 impl CloseReason {
     pub(crate) fn index(self) -> usize {

@@ -40,11 +40,14 @@ pub(crate) enum Flag {
     /// Its end is to be reported though it never opened: an outbound connection that failed.
     Failed,
     /// It was accepted and has not done its handshake: it counts, but the handler does not know.
-    Shaking,
+    Handshaking,
     /// The selector has told of an error of its socket, which a read would give.
     Broken,
     /// The handler asked to be told when there is room for more output.
     Drain,
+    /// It runs over two descriptors, not over a socket: what is unread in them is for whoever reads
+    /// them next.
+    Descriptors,
     /// Nothing more reaches the peer, since a write has failed. What has come from it is still
     /// handled; then the connection ends, for the reason that it has by now.
     Gone,

@@ -3,12 +3,12 @@
 use std::fmt;
 
 /// Bits of a slot in a slab; the rest of an id is the serial number.
-const SLOT_BITS: u32 = 24;
-const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
+pub(crate) const SLOT_BITS: u32 = 24;
+
+pub(crate) const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
+
 /// Connections that one service can hold at the most, whatever its limits say.
 pub(crate) const MOST_SLOTS: usize = 1 << SLOT_BITS;
-/// Services that one reactor can hold; the last numbers are for the loop's own tokens.
-pub(crate) const MOST_SERVICES: usize = 250;
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("a token holds a slot, a service and a generation: that takes 64-bit pointers");
@@ -30,7 +30,7 @@ impl ConnId {
         (self.0 & SLOT_MASK) as usize
     }
 
-    fn serial(self) -> u64 {
+    pub(crate) fn serial(self) -> u64 {
         self.0 >> SLOT_BITS
     }
 }
@@ -44,101 +44,5 @@ impl fmt::Display for ConnId {
 impl fmt::Debug for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ConnId({self})")
-    }
-}
-
-/// What the selector and the timers carry: service, slot, and the generation (the low half of
-/// the serial number), so that what belongs to a closed connection cannot reach the next one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Token(u64);
-
-/// Serial numbers start above it, so generation 0 is free for listeners and services.
-const NOT_A_CONNECTION: u64 = 0;
-
-impl Token {
-    pub(crate) const WAKER: Token = Token(u64::MAX);
-    #[cfg(feature = "signals")]
-    pub(crate) const SIGNALS: Token = Token(u64::MAX - 1);
-
-    pub(crate) fn connection(service: usize, id: ConnId) -> Token {
-        Token::pack(service, id.slot(), id.serial())
-    }
-
-    pub(crate) fn listener(service: usize, number: usize) -> Token {
-        Token::pack(service, number, NOT_A_CONNECTION)
-    }
-
-    fn pack(service: usize, slot: usize, generation: u64) -> Token {
-        Token(generation << 32 | (service as u64) << SLOT_BITS | slot as u64)
-    }
-
-    pub(crate) fn service(self) -> usize {
-        (self.0 >> SLOT_BITS & 0xff) as usize
-    }
-
-    pub(crate) fn slot(self) -> usize {
-        (self.0 & SLOT_MASK) as usize
-    }
-
-    pub(crate) fn is_connection(self) -> bool {
-        self.0 >> 32 != NOT_A_CONNECTION
-    }
-
-    pub(crate) fn names(self, id: ConnId) -> bool {
-        self.0 >> 32 == id.serial() & 0xffff_ffff && self.slot() == id.slot()
-    }
-}
-
-impl From<Token> for mio::Token {
-    fn from(token: Token) -> mio::Token {
-        mio::Token(token.0 as usize)
-    }
-}
-
-impl From<mio::Token> for Token {
-    fn from(token: mio::Token) -> Token {
-        Token(token.0 as u64)
-    }
-}
-
-/// Hands out serial numbers, one for the whole reactor.
-#[derive(Debug, Default)]
-pub(crate) struct Serials(u64);
-
-impl Serials {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 += 1;
-        if self.0 & 0xffff_ffff == NOT_A_CONNECTION {
-            self.0 += 1;
-        }
-        self.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_names_one_incarnation_only() {
-        let first = ConnId::new(7, 3);
-        let token = Token::connection(5, first);
-        assert_eq!((token.service(), token.slot()), (5, 3));
-        assert!(token.is_connection() && token.names(first));
-        assert!(!token.names(ConnId::new(8, 3)));
-        assert!(!token.names(ConnId::new(7, 4)));
-        assert!(!Token::listener(5, 3).is_connection());
-    }
-
-    #[test]
-    fn serials_never_look_like_a_listener() {
-        let mut serials = Serials(0xffff_fffe);
-        assert_eq!(serials.next(), 0xffff_ffff);
-        assert_eq!(serials.next(), 0x1_0000_0001);
-    }
-
-    #[test]
-    fn ids_order_by_arrival_whatever_the_slot() {
-        assert!(ConnId::new(1, 900) < ConnId::new(2, 0));
     }
 }

@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
 
-use crate::timer::Nanos;
+use super::clock::Nanos;
 
 /// A kept rest up to this size is copied in front of the next read, so that the handler sees one
 /// run of bytes; a longer one grows in its own buffer instead.

@@ -3,7 +3,7 @@
 
 use wide::{CmpEq, i8x16};
 
-const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = 64;
 
 /// The LFs in some bytes, one after the other.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,7 @@ impl Ends {
 
 /// Where the first block with an LF begins, from `start` on, and its LFs; none at the end.
 #[inline(never)]
-fn search(bytes: &[u8], start: usize) -> (usize, u64) {
+pub(crate) fn search(bytes: &[u8], start: usize) -> (usize, u64) {
     let (blocks, rest) = bytes.get(start..).unwrap_or_default().as_chunks();
     let mut place = start;
     for block in blocks {

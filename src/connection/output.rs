@@ -10,15 +10,18 @@ use std::io::{self, ErrorKind, Write};
 /// The most that one turn writes for one connection, so that a fast reader with a long backlog
 /// does not hold up the others.
 const WRITE_BUDGET: usize = 1024 * 1024;
+
 /// An arena that a burst has grown past this is given back.
 const ARENA_KEPT: usize = 4 * 1024 * 1024;
+
 /// A backlog's capacity below this is not worth shrinking.
 const BACKLOG_KEPT: usize = 64 * 1024;
 
 /// What the buffer of the arena begins with.
 const ARENA_FIRST: usize = 4 * 1024;
+
 /// Bytes that change their case at once.
-const BLOCK: usize = 16;
+pub(super) const BLOCK: usize = 16;
 
 /// The output of one turn. Cleared when all that is due has been flushed.
 #[derive(Debug, Default)]

@@ -2,20 +2,22 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::DatagramOptions;
 use super::endpoint::Endpoint;
-use crate::core::Core;
-use crate::{Counters, DatagramOptions, TimerId};
+use crate::connection::TimerId;
+use crate::reactor::Counters;
+use crate::reactor::loop_state::LoopState;
 
 /// What a [`DatagramHandler`](crate::DatagramHandler) can do with its socket and with the loop.
 /// Made by the loop, one for each call.
 pub struct DatagramContext<'a> {
     endpoint: &'a mut Endpoint,
-    core: &'a mut Core,
+    state: &'a mut LoopState,
 }
 
 impl<'a> DatagramContext<'a> {
-    pub(crate) fn new(endpoint: &'a mut Endpoint, core: &'a mut Core) -> Self {
-        DatagramContext { endpoint, core }
+    pub(crate) fn new(endpoint: &'a mut Endpoint, state: &'a mut LoopState) -> Self {
+        DatagramContext { endpoint, state }
     }
 
     /// Sends one datagram, with a system call of its own. When the kernel takes no more it waits
@@ -26,7 +28,7 @@ impl<'a> DatagramContext<'a> {
     /// [`datagrams_lost`](Counters::datagrams_lost) then, and the reason logged every ten seconds
     /// at the most. That it arrives is said by nothing but an answer.
     pub fn send_to(&mut self, to: SocketAddr, bytes: impl AsRef<[u8]>) -> bool {
-        self.endpoint.send(to, bytes.as_ref(), self.core)
+        self.endpoint.send(to, bytes.as_ref(), self.state)
     }
 
     /// The address that the socket is bound to, with the real port; for one bound to a multicast
@@ -43,13 +45,13 @@ impl<'a> DatagramContext<'a> {
     /// Calls [`on_timer`](crate::DatagramHandler::on_timer) once, `after` from
     /// [`now`](Self::now). A turn's timers fire in order; resolution is a millisecond.
     pub fn set_timer(&mut self, after: Duration) -> TimerId {
-        self.endpoint.timers.set(self.core.after(after), self.endpoint.token())
+        self.endpoint.timers.set(self.state.after(after), self.endpoint.token())
     }
 
     /// As [`set_timer`](Self::set_timer), at a moment: for a rhythm that does not drift. One that
     /// has passed is due at once.
     pub fn set_timer_at(&mut self, when: Instant) -> TimerId {
-        self.endpoint.timers.set(self.core.nanos(when), self.endpoint.token())
+        self.endpoint.timers.set(self.state.nanos(when), self.endpoint.token())
     }
 
     /// Cancels a timer. False when it has fired already.
@@ -59,12 +61,12 @@ impl<'a> DatagramContext<'a> {
 
     /// The moment this turn began; reading it costs nothing.
     pub fn now(&self) -> Instant {
-        self.core.instant(self.core.now)
+        self.state.instant(self.state.turn.now)
     }
 
     /// The moment a timer is due: for setting the next one without drift.
     pub fn due(&self, timer: TimerId) -> Instant {
-        self.core.instant(timer.when())
+        self.state.instant(timer.when())
     }
 
     /// How this socket was set up.
@@ -74,13 +76,13 @@ impl<'a> DatagramContext<'a> {
 
     /// What the loop has done so far.
     pub fn counters(&self) -> &Counters {
-        &self.core.counters
+        &self.state.counters
     }
 
     /// Asks for a graceful shutdown of the whole reactor, which comes after all that has been
     /// posted to its services; see [`Handle::stop`](crate::Handle::stop).
     pub fn stop(&mut self) {
-        self.core.stop();
+        self.state.stop();
     }
 }
 

@@ -5,19 +5,23 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::DatagramOptions;
 use super::outbox::Outbox;
 use super::socket::{LARGEST, Socket};
-use crate::DatagramOptions;
-use crate::core::{Core, lapsed};
-use crate::id::Token;
-use crate::timer::{Nanos, Timers};
+use crate::connection::clock::Nanos;
+use crate::reactor::loop_state::{LoopState, lapsed};
+use crate::reactor::timers::Timers;
+use crate::reactor::token::Token;
 
 /// Room for one datagram and a byte more: one that fills it has been cut.
 pub(crate) const ROOM: usize = LARGEST + 1;
+
 /// Errors in a row after which the socket is left alone for a while.
 const MOST_ERRORS: u32 = 16;
+
 /// For how long.
-const RETRY: Duration = Duration::from_secs(1);
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
+
 /// How often lost datagrams are logged.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
@@ -70,9 +74,9 @@ impl Endpoint {
         Token::listener(self.service, 0)
     }
 
-    pub(crate) fn register(&mut self, core: &Core) -> io::Result<()> {
+    pub(crate) fn register(&mut self, state: &LoopState) -> io::Result<()> {
         let token = self.token();
-        match (&core.registry, &mut self.socket) {
+        match (&state.registry, &mut self.socket) {
             (Some(registry), Some(socket)) => socket.register(registry, token),
             _ => Ok(()),
         }
@@ -97,31 +101,31 @@ impl Endpoint {
     pub(crate) fn receive(
         &mut self,
         buffer: &mut [u8],
-        core: &mut Core,
+        state: &mut LoopState,
     ) -> Option<(usize, SocketAddr)> {
         match self.socket.as_ref()?.receive(buffer) {
             Ok((count, from)) => {
                 self.errors = 0;
-                core.counters.bytes_in += count as u64;
+                state.counters.bytes_in += count as u64;
                 if count < buffer.len() {
-                    core.counters.datagrams_in += 1;
+                    state.counters.datagrams_in += 1;
                     return Some((count, from));
                 }
-                core.counters.datagram_errors += 1;
+                state.counters.datagram_errors += 1;
                 log::debug!("{}: a datagram from {from} is too large to be had whole", self.name);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => {
                 log::debug!("{}: receiving: {error}", self.name);
-                core.counters.datagram_errors += 1;
+                state.counters.datagram_errors += 1;
                 self.errors += 1;
                 if self.errors >= MOST_ERRORS {
                     // Asking on and on would keep the loop busy with nothing else.
                     self.errors = 0;
                     self.resting = true;
                     let token = self.token();
-                    self.timers.arm(core.after(RETRY), token);
+                    self.timers.arm(state.after(RETRY), token);
                 }
             }
         }
@@ -129,32 +133,32 @@ impl Endpoint {
     }
 
     /// Says whether the kernel or the queue took it.
-    pub(crate) fn send(&mut self, to: SocketAddr, bytes: &[u8], core: &mut Core) -> bool {
+    pub(crate) fn send(&mut self, to: SocketAddr, bytes: &[u8], state: &mut LoopState) -> bool {
         if self.outbox.is_empty() && !self.blocked {
-            match self.offer(to, bytes, core) {
+            match self.offer(to, bytes, state) {
                 Ok(()) => return true,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.blocked = true,
-                Err(error) => return self.lose(to, &error.to_string(), core),
+                Err(error) => return self.lose(to, &error.to_string(), state),
             }
         }
         if self.outbox.push(to, bytes, self.options.max_unsent) {
             return true;
         }
-        self.lose(to, "the kernel takes no more, and the queue is full (max_unsent)", core)
+        self.lose(to, "the kernel takes no more, and the queue is full (max_unsent)", state)
     }
 
     /// Sends what waits, until there is nothing left or the kernel takes no more.
-    pub(crate) fn flush(&mut self, core: &mut Core) {
+    pub(crate) fn flush(&mut self, state: &mut LoopState) {
         let mut outbox = std::mem::take(&mut self.outbox);
         while let Some((to, bytes)) = outbox.first() {
-            match self.offer(to, bytes, core) {
+            match self.offer(to, bytes, state) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.blocked = true;
                     break;
                 }
                 Err(error) => {
-                    self.lose(to, &error.to_string(), core);
+                    self.lose(to, &error.to_string(), state);
                 }
             }
             outbox.pop();
@@ -163,23 +167,23 @@ impl Endpoint {
     }
 
     /// Gives the socket back; what waits is lost.
-    pub(crate) fn close(&mut self, core: &mut Core) {
-        core.counters.datagrams_lost += self.outbox.len() as u64;
+    pub(crate) fn close(&mut self, state: &mut LoopState) {
+        state.counters.datagrams_lost += self.outbox.len() as u64;
         self.outbox = Outbox::default();
         if self.socket.take().is_some() {
-            core.freed += 1;
+            state.freed += 1;
         }
     }
 
-    fn offer(&self, to: SocketAddr, bytes: &[u8], core: &mut Core) -> io::Result<()> {
+    fn offer(&self, to: SocketAddr, bytes: &[u8], state: &mut LoopState) -> io::Result<()> {
         let socket = self.socket.as_ref().ok_or(ErrorKind::NotConnected)?;
         loop {
             match socket.send_to(to, bytes) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 outcome => {
                     if outcome.is_ok() {
-                        core.counters.datagrams_out += 1;
-                        core.counters.bytes_out += bytes.len() as u64;
+                        state.counters.datagrams_out += 1;
+                        state.counters.bytes_out += bytes.len() as u64;
                     }
                     return outcome;
                 }
@@ -187,9 +191,9 @@ impl Endpoint {
         }
     }
 
-    fn lose(&mut self, to: SocketAddr, why: &str, core: &mut Core) -> bool {
-        core.counters.datagrams_lost += 1;
-        if lapsed(&mut self.warned, core.now, WARN_EVERY) {
+    fn lose(&mut self, to: SocketAddr, why: &str, state: &mut LoopState) -> bool {
+        state.counters.datagrams_lost += 1;
+        if lapsed(&mut self.warned, state.turn.now, WARN_EVERY) {
             log::warn!("{}: a datagram to {to} is lost: {why}", self.name);
         }
         false

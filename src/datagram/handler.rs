@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 
-use crate::{DatagramContext, TimerId};
+use super::DatagramContext;
+use crate::connection::TimerId;
 
 /// A protocol of datagrams: what to do when one comes. The sibling of [`Handler`](crate::Handler)
 /// for UDP, where there is nobody to connect and nothing to close: each datagram stands for

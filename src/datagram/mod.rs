@@ -1,13 +1,12 @@
 //! Datagram sockets in the same loop: one socket with its handler is a service like any other.
 
 mod context;
-mod endpoint;
+pub(crate) mod endpoint;
 mod handler;
-pub(crate) mod harness;
 mod options;
 mod outbox;
-mod service;
-mod socket;
+pub(crate) mod service;
+pub(crate) mod socket;
 
 pub use context::DatagramContext;
 pub use handler::DatagramHandler;
@@ -17,9 +16,11 @@ use endpoint::Endpoint;
 use service::Datagrams;
 use socket::Socket;
 
-use crate::handle::Mailbox;
-use crate::reactor::short_name;
-use crate::{Address, Error, Reactor, Service, ToAddress};
+use crate::error::Error;
+use crate::net::{Address, ToAddress};
+use crate::reactor::handle::Mailbox;
+use crate::reactor::service::type_name_of;
+use crate::reactor::{Reactor, Service};
 
 impl<'h> Reactor<'h> {
     /// Serves a protocol of datagrams (UDP) at an address, with the default [`DatagramOptions`].
@@ -68,11 +69,11 @@ impl<'h> Reactor<'h> {
             }
         }
         let (socket, local) = bound?;
-        let mut endpoint = Endpoint::new(index, short_name::<H>(), socket, local, options);
-        endpoint.register(&self.core).map_err(|error| Error::listen(&address, error))?;
-        let (mailbox, handle) = Mailbox::new(&self.core.shared);
+        let mut endpoint = Endpoint::new(index, type_name_of::<H>(), socket, local, options);
+        endpoint.register(&self.state).map_err(|error| Error::listen(&address, error))?;
+        let (mailbox, handle) = Mailbox::new(&self.state.shared);
         let mut service = Datagrams::new(handler, endpoint, mailbox);
-        service.call(&mut self.core, H::on_bound);
+        service.call(&mut self.state, H::on_bound);
         self.services.push(Box::new(service));
         Ok(Service { index, address: Some(Address::Tcp(local)), handle })
     }

@@ -1,7 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::Error;
+use crate::error::Error;
 
 /// How a datagram socket is set up, and what it may use.
 ///

@@ -4,15 +4,20 @@ use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::endpoint::{Endpoint, ROOM};
-use crate::core::Core;
-use crate::handle::Mailbox;
-use crate::id::Token;
-use crate::input::Scratch;
-use crate::serve::{MESSAGES_PER_TURN, Readiness, Serve};
-use crate::server::TIMERS_PER_TURN;
-use crate::timer::{Due, Nanos, Timers};
-use crate::watch::Watch;
-use crate::{Address, ConnId, DatagramContext, DatagramHandler, Error, Listen};
+use super::{DatagramContext, DatagramHandler};
+use crate::connection::ConnId;
+use crate::connection::clock::Nanos;
+use crate::connection::input::Scratch;
+use crate::error::Error;
+use crate::net::{Address, Listen};
+use crate::reactor::fairness::{MESSAGES_PER_TURN, TIMERS_PER_TURN};
+use crate::reactor::handle::Mailbox;
+use crate::reactor::loop_state::LoopState;
+use crate::reactor::readiness::Readiness;
+use crate::reactor::service::AnyService;
+use crate::reactor::slow_hooks::SlowHooks;
+use crate::reactor::timers::{Due, Timers};
+use crate::reactor::token::Token;
 
 pub(crate) struct Datagrams<H: DatagramHandler> {
     pub(crate) handler: H,
@@ -22,7 +27,7 @@ pub(crate) struct Datagrams<H: DatagramHandler> {
     mail: bool,
     /// The handler has been called for the last time; only what waits is still sent.
     over: bool,
-    watch: Watch,
+    watch: SlowHooks,
 }
 
 impl<H: DatagramHandler> Datagrams<H> {
@@ -31,7 +36,14 @@ impl<H: DatagramHandler> Datagrams<H> {
         endpoint: Endpoint,
         mailbox: Mailbox<H::Message>,
     ) -> Datagrams<H> {
-        Datagrams { handler, endpoint, mailbox, mail: false, over: false, watch: Watch::default() }
+        Datagrams {
+            handler,
+            endpoint,
+            mailbox,
+            mail: false,
+            over: false,
+            watch: SlowHooks::default(),
+        }
     }
 
     /// The shutdown has begun.
@@ -42,56 +54,60 @@ impl<H: DatagramHandler> Datagrams<H> {
     /// Calls a hook; a panic in it ends nothing.
     pub(crate) fn call(
         &mut self,
-        core: &mut Core,
+        state: &mut LoopState,
         hook: impl FnOnce(&mut H, &mut DatagramContext<'_>),
     ) {
-        let mut cx = DatagramContext::new(&mut self.endpoint, core);
+        let mut cx = DatagramContext::new(&mut self.endpoint, state);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
-        self.watch.called(&mut core.clock, &self.endpoint.name, self.endpoint.options.slow_call);
-        core.caught(outcome, &self.endpoint.name);
+        self.watch.called(
+            &mut state.turn.clock,
+            &self.endpoint.name,
+            self.endpoint.options.slow_call,
+        );
+        state.caught(outcome, &self.endpoint.name);
     }
 
-    fn receive(&mut self, core: &mut Core, scratch: &mut Scratch) {
+    fn receive(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
         let buffer = scratch.room(ROOM);
         for _ in 0..self.endpoint.options.datagrams_per_turn {
             if !self.endpoint.may_receive() {
                 return;
             }
-            if let Some((count, from)) = self.endpoint.receive(buffer, core) {
-                self.call(core, |handler, cx| handler.on_datagram(cx, from, &buffer[..count]));
+            if let Some((count, from)) = self.endpoint.receive(buffer, state) {
+                self.call(state, |handler, cx| handler.on_datagram(cx, from, &buffer[..count]));
             }
         }
     }
 
-    fn fire(&mut self, core: &mut Core) {
+    fn fire(&mut self, state: &mut LoopState) {
         for _ in 0..TIMERS_PER_TURN {
-            match self.endpoint.timers.pop(core.now) {
+            match self.endpoint.timers.pop(state.turn.now) {
                 None => return,
                 Some(Due::Deadline(_)) => self.endpoint.resting = false,
                 Some(Due::Timer(timer, _)) => {
-                    self.call(core, |handler, cx| handler.on_timer(cx, timer));
+                    self.call(state, |handler, cx| handler.on_timer(cx, timer));
                 }
             }
         }
     }
 
-    fn take_messages(&mut self, core: &mut Core) {
+    fn take_messages(&mut self, state: &mut LoopState) {
         for _ in 0..MESSAGES_PER_TURN {
             let Some(message) = self.mailbox.next() else {
                 self.mail = false;
                 return;
             };
-            self.call(core, |handler, cx| handler.on_message(cx, message));
+            self.call(state, |handler, cx| handler.on_message(cx, message));
         }
     }
 }
 
-impl<H: DatagramHandler> Serve for Datagrams<H> {
-    fn listen(&mut self, _listen: Listen, _core: &mut Core) -> Result<Address, Error> {
+impl<H: DatagramHandler> AnyService for Datagrams<H> {
+    fn listen(&mut self, _listen: Listen, _core: &mut LoopState) -> Result<Address, Error> {
         Err(Error::Datagrams)
     }
 
-    fn dial(&mut self, _address: &Address, _core: &mut Core) -> Result<ConnId, Error> {
+    fn dial(&mut self, _address: &Address, _core: &mut LoopState) -> Result<ConnId, Error> {
         Err(Error::Datagrams)
     }
 
@@ -99,7 +115,7 @@ impl<H: DatagramHandler> Serve for Datagrams<H> {
         &mut self,
         _input: BorrowedFd<'_>,
         _output: BorrowedFd<'_>,
-        _core: &mut Core,
+        _core: &mut LoopState,
     ) -> Result<ConnId, Error> {
         Err(Error::Datagrams)
     }
@@ -122,27 +138,31 @@ impl<H: DatagramHandler> Serve for Datagrams<H> {
             .ready(what.readable || what.read_on || what.error, what.writable || what.error);
     }
 
-    fn work(&mut self, core: &mut Core, scratch: &mut Scratch) {
+    fn work(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
         if self.over {
             return;
         }
-        self.receive(core, scratch);
-        self.fire(core);
+        self.receive(state, scratch);
+        self.fire(state);
         if self.mail {
-            self.take_messages(core);
+            self.take_messages(state);
         }
-        self.watch.check(&mut core.clock, &self.endpoint.name, self.endpoint.options.slow_call);
+        self.watch.check(
+            &mut state.turn.clock,
+            &self.endpoint.name,
+            self.endpoint.options.slow_call,
+        );
     }
 
-    fn flush(&mut self, core: &mut Core) {
+    fn flush(&mut self, state: &mut LoopState) {
         if self.endpoint.may_flush() {
-            self.endpoint.flush(core);
+            self.endpoint.flush(state);
         }
     }
 
-    fn reap(&mut self, core: &mut Core) {
+    fn reap(&mut self, state: &mut LoopState) {
         if self.over && self.endpoint.outbox.is_empty() {
-            self.endpoint.close(core);
+            self.endpoint.close(state);
         }
     }
 
@@ -159,7 +179,7 @@ impl<H: DatagramHandler> Serve for Datagrams<H> {
         false
     }
 
-    fn is_busy(&self, _core: &Core) -> bool {
+    fn is_busy(&self, _core: &LoopState) -> bool {
         self.endpoint.may_flush() || !self.over && (self.mail || self.endpoint.may_receive())
     }
 
@@ -183,18 +203,22 @@ impl<H: DatagramHandler> Serve for Datagrams<H> {
         self.mailbox.waiting()
     }
 
-    fn shut_down(&mut self, core: &mut Core) {
-        self.call(core, H::on_shutdown);
-        self.watch.check(&mut core.clock, &self.endpoint.name, self.endpoint.options.slow_call);
+    fn shut_down(&mut self, state: &mut LoopState) {
+        self.call(state, H::on_shutdown);
+        self.watch.check(
+            &mut state.turn.clock,
+            &self.endpoint.name,
+            self.endpoint.options.slow_call,
+        );
         self.over = true;
         self.endpoint.timers = Timers::default();
-        self.reap(core);
+        self.reap(state);
     }
 
-    fn cut(&mut self, core: &mut Core) -> usize {
+    fn cut(&mut self, state: &mut LoopState) -> usize {
         self.over = true;
         self.endpoint.timers = Timers::default();
-        self.endpoint.close(core);
+        self.endpoint.close(state);
         // Nobody was promised anything.
         0
     }

@@ -9,8 +9,10 @@ use std::rc::Rc;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry};
 
-use crate::id::Token;
-use crate::{Address, DatagramOptions, Error};
+use super::DatagramOptions;
+use crate::error::Error;
+use crate::net::Address;
+use crate::reactor::token::Token;
 
 /// The largest payload there is, that of IPv6; that of IPv4 is 65,507.
 pub(crate) const LARGEST: usize = 65_527;
@@ -82,7 +84,7 @@ impl Socket {
     }
 }
 
-fn open(address: SocketAddr, options: &DatagramOptions) -> io::Result<socket2::Socket> {
+pub(crate) fn open(address: SocketAddr, options: &DatagramOptions) -> io::Result<socket2::Socket> {
     use socket2::{Domain, Protocol, Type};
     let socket =
         socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;

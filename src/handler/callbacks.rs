@@ -1,6 +1,8 @@
 use std::fmt;
 
-use crate::{Address, CloseReason, Context, Handler, ServiceContext};
+use super::{Context, Handler, ServiceContext};
+use crate::connection::CloseReason;
+use crate::net::Address;
 
 /// A handler out of closures, the way Node.js teaches it: no type to declare.
 ///
@@ -36,7 +38,9 @@ pub struct Callbacks<'f, S = ()> {
 }
 
 type Connection<'f, S> = dyn FnMut(&mut Context<'_, S>) + 'f;
+
 type Line<'f, S> = dyn FnMut(&mut Context<'_, S>, &[u8]) + 'f;
+
 type Close<'f, S> = dyn FnMut(&mut Context<'_, S>, CloseReason) + 'f;
 
 impl<'f> Callbacks<'f> {

@@ -1,31 +1,35 @@
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
-use crate::connection::{Connection, State};
-use crate::core::Core;
-use crate::flags::Flag;
-use crate::id::Token;
-use crate::line::{Lines, Search};
-use crate::pool::Pool;
-use crate::timer::TimerId;
-use crate::{CloseReason, ConnId, ServiceContext};
+use super::{Lines, ServiceContext, Writer};
+use crate::connection::connection::Stage;
+use crate::connection::flags::Flag;
+use crate::connection::framing::Search;
+use crate::connection::{CloseReason, ConnId, TimerId};
+use crate::reactor::loop_state::LoopState;
+use crate::reactor::table::Table;
+use crate::reactor::token::Token;
 
 /// What a handler can do with the connection that a hook is about. Made by the loop, one for
 /// each call; everything of [`ServiceContext`] works on it too.
 pub struct Context<'a, S> {
-    service: ServiceContext<'a, S>,
-    id: ConnId,
+    pub(super) service: ServiceContext<'a, S>,
+    pub(super) id: ConnId,
     /// The connection's own request is being handled: its output holds it back rather than
     /// making it a slow consumer.
-    own: bool,
+    pub(super) own: bool,
 }
 
 impl<'a, S> Context<'a, S> {
-    pub(crate) fn new(pool: &'a mut Pool<S>, core: &'a mut Core, id: ConnId, own: bool) -> Self {
-        Context { service: ServiceContext::new(pool, core), id, own }
+    pub(crate) fn new(
+        table: &'a mut Table<S>,
+        state: &'a mut LoopState,
+        id: ConnId,
+        own: bool,
+    ) -> Self {
+        Context { service: ServiceContext::new(table, state), id, own }
     }
 
     /// The connection's identity, to send to it later.
@@ -36,7 +40,7 @@ impl<'a, S> Context<'a, S> {
     /// The handler's own state of this connection. It borrows all of the context, so what is to
     /// be said about it is made first: `let line = format!("{}\n", cx.session()); cx.send(line)`.
     pub fn session(&mut self) -> &mut S {
-        &mut self.service.pool.connections[self.id.slot()].session
+        &mut self.service.table.connections[self.id.slot()].session
     }
 
     /// Appends to this connection's output; all of a turn's output leaves in one write. Past
@@ -67,9 +71,10 @@ impl<'a, S> Context<'a, S> {
     /// [`send`](Self::send) each.
     #[inline]
     pub fn writer(&mut self) -> Writer<'_, 'a, S> {
-        let ServiceContext { pool, core } = &mut self.service;
-        let joined = self.own && (core.reply.of.is_some() || pool.begin_reply(self.id, core));
-        Writer { start: core.arena.len(), joined, cx: self }
+        let ServiceContext { table, state } = &mut self.service;
+        let joined =
+            self.own && (state.turn.reply.of.is_some() || table.begin_reply(self.id, state));
+        Writer { start: state.turn.arena.len(), joined, cx: self }
     }
 
     /// Appends to the output of every open connection of this handler, this one included.
@@ -91,8 +96,8 @@ impl<'a, S> Context<'a, S> {
         bytes: impl AsRef<[u8]>,
         wanted: impl FnMut(ConnId, &S) -> bool,
     ) {
-        let ServiceContext { pool, core } = &mut self.service;
-        pool.broadcast(bytes.as_ref(), self.own.then_some(self.id), core, wanted);
+        let ServiceContext { table, state } = &mut self.service;
+        table.broadcast(bytes.as_ref(), self.own.then_some(self.id), state, wanted);
     }
 
     /// Ends the connection gracefully: no more input is handled, what was sent goes out, then the
@@ -101,7 +106,7 @@ impl<'a, S> Context<'a, S> {
     pub fn close(&mut self) {
         self.commit();
         let reason = if self.at_eof() { CloseReason::PeerClosed } else { CloseReason::Closed };
-        self.service.pool.close(self.id, reason, self.service.core);
+        self.service.table.close(self.id, reason, self.service.state);
     }
 
     /// Ends our side alone: no more output is taken, what was sent goes out, then the write side
@@ -113,27 +118,27 @@ impl<'a, S> Context<'a, S> {
     /// no other deadline applies before a close. [`broadcast`](Self::broadcast)s pass it by.
     pub fn half_close(&mut self) {
         self.commit();
-        let pool = &mut self.service.pool;
-        let flags = &mut pool.connections[self.id.slot()].flags;
+        let table = &mut self.service.table;
+        let flags = &mut table.connections[self.id.slot()].conn.flags;
         if flags.has(Flag::EofTold) {
             return self.close();
         }
         flags.set(Flag::Finished, true);
         // The flush shuts the write side once all is sent.
-        pool.mark_dirty(self.id.slot());
+        table.mark_dirty(self.id.slot());
     }
 
     /// Ends the connection at once with a reset; unsent output is lost.
     pub fn abort(&mut self) {
         self.commit();
-        self.service.pool.end(self.id, CloseReason::Aborted);
+        self.service.table.end(self.id, CloseReason::Aborted);
     }
 
     /// In [`on_close`](crate::Handler::on_close) with [`CloseReason::Error`]: what the system said,
     /// for people. The kind says less: the standard library has none for many errors, as when
     /// there is no file descriptor left.
     pub fn error(&self) -> Option<io::Error> {
-        self.service.pool.get(self.id).and_then(Connection::error)
+        self.service.table.get(self.id).and_then(|slot| slot.conn.error())
     }
 
     /// Stops reading this connection, so that TCP holds the client back. Input already received
@@ -142,20 +147,20 @@ impl<'a, S> Context<'a, S> {
     /// not apply, since the client is not to blame; but see [`request_drain`](Self::request_drain).
     pub fn pause(&mut self) {
         self.commit();
-        self.service.pool.connections[self.id.slot()].flags.set(Flag::Paused, true);
+        self.service.table.connections[self.id.slot()].conn.flags.set(Flag::Paused, true);
     }
 
     /// Reads again after [`pause`](Self::pause); what waited comes first.
     pub fn resume(&mut self) {
         self.commit();
-        let ServiceContext { pool, core } = &mut self.service;
-        let found = &mut pool.connections[self.id.slot()];
-        if found.flags.take(Flag::Paused) && found.state == State::Open {
-            found.active = core.now;
-            found.input.wait_from(core.now);
-            pool.arm(self.id);
+        let ServiceContext { table, state } = &mut self.service;
+        let slot = &mut table.connections[self.id.slot()];
+        if slot.conn.flags.take(Flag::Paused) && slot.conn.stage == Stage::Open {
+            slot.conn.active = state.turn.now;
+            slot.conn.input.wait_from(state.turn.now);
+            table.arm(self.id);
             // What has arrived meanwhile was told by an edge that does not repeat.
-            pool.queue(self.id);
+            table.queue(self.id);
         }
     }
 
@@ -165,53 +170,53 @@ impl<'a, S> Context<'a, S> {
     /// caused by others: a stream to a client that does not read it ends at
     /// [`max_output`](crate::Limits::max_output).
     pub fn set_timer(&mut self, after: Duration) -> TimerId {
-        let when = self.service.core.after(after);
-        self.service.pool.set_timer(self.id, when)
+        let when = self.service.state.after(after);
+        self.service.table.set_timer(self.id, when)
     }
 
     /// As [`set_timer`](Self::set_timer), at a moment: for a rhythm that does not drift.
     pub fn set_timer_at(&mut self, when: Instant) -> TimerId {
-        let when = self.service.core.nanos(when);
-        self.service.pool.set_timer(self.id, when)
+        let when = self.service.state.nanos(when);
+        self.service.table.set_timer(self.id, when)
     }
 
     /// Cancels a timer of this connection. False when it has fired already.
     pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
-        let pool = &mut self.service.pool;
-        pool.drop_timer(self.id, timer);
-        pool.timers.cancel(timer, Token::connection(pool.service, self.id))
+        let table = &mut self.service.table;
+        table.drop_timer(self.id, timer);
+        table.timers.cancel(timer, Token::connection(table.service, self.id))
     }
 
     /// The client's address as it connected, also after it is gone; for an outbound connection
     /// the address dialled, which of those of a [host](crate::Host) shows once it is there. None
     /// over a Unix socket and for descriptors.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.service.pool.connections[self.id.slot()].peer.get()
+        self.service.table.connections[self.id.slot()].conn.peer.get()
     }
 
     /// Our own address of this connection (a system call). None over a Unix socket and for
     /// descriptors.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.service.pool.connections[self.id.slot()].stream.local_addr()
+        self.service.table.connections[self.id.slot()].stream.local_addr()
     }
 
     /// Whether it was dialled with `connect` rather than accepted or adopted.
     pub fn is_outbound(&self) -> bool {
-        self.service.pool.connections[self.id.slot()].flags.has(Flag::Outbound)
+        self.service.table.connections[self.id.slot()].conn.flags.has(Flag::Outbound)
     }
 
     /// Whether the client has ended its side: what [`on_bytes`](crate::Handler::on_bytes) is
     /// given then is all that will ever come.
     pub fn at_eof(&self) -> bool {
-        self.service.pool.connections[self.id.slot()].flags.has(Flag::Eof)
+        self.service.table.connections[self.id.slot()].conn.flags.has(Flag::Eof)
     }
 
     /// Bytes sent and not yet taken by the kernel.
     pub fn unsent(&self) -> usize {
-        let ServiceContext { pool, core } = &self.service;
-        let reply = core.reply.of == Some(self.id);
-        let writing = if reply { core.arena.len() - core.reply.start } else { 0 };
-        pool.connections[self.id.slot()].output.len() + writing
+        let ServiceContext { table, state } = &self.service;
+        let reply = state.turn.reply.of == Some(self.id);
+        let writing = if reply { state.turn.arena.len() - state.turn.reply.start } else { 0 };
+        table.connections[self.id.slot()].conn.output.len() + writing
     }
 
     /// Asks for one call of [`on_drain`](crate::Handler::on_drain), in a later turn, once no more
@@ -223,60 +228,62 @@ impl<'a, S> Context<'a, S> {
     /// the call it is the client that is waited for, so
     /// [`idle_timeout`](crate::Limits::idle_timeout) applies even while the connection is paused.
     pub fn request_drain(&mut self) {
-        let ServiceContext { pool, core } = &mut self.service;
-        let found = &mut pool.connections[self.id.slot()];
-        found.flags.set(Flag::Drain, true);
-        if found.state == State::Open {
-            found.active = core.now;
-            pool.arm(self.id);
+        let ServiceContext { table, state } = &mut self.service;
+        let slot = &mut table.connections[self.id.slot()];
+        slot.conn.flags.set(Flag::Drain, true);
+        if slot.conn.stage == Stage::Open {
+            slot.conn.active = state.turn.now;
+            table.arm(self.id);
         }
         // The flush looks whether it is so already.
-        pool.mark_dirty(self.id.slot());
+        table.mark_dirty(self.id.slot());
     }
 
     /// The lines in `bytes`, which must be what [`on_bytes`](crate::Handler::on_bytes) was given
     /// or its rest.
     #[inline]
     pub fn lines<'b>(&self, bytes: &'b [u8]) -> Lines<'b> {
-        Lines::new(bytes, self.service.core.search)
+        Lines::new(bytes, self.service.state.turn.search)
     }
 
     /// Whether the loop still wants input handled: false once this connection is paused, held
     /// back or closing, or has had its share of the turn.
     #[inline]
     pub(crate) fn may_go_on(&mut self) -> bool {
-        let core = &self.service.core;
-        core.lines < core.most_lines && (core.arena.len() < core.reply.end || self.takes_input())
+        let state = &self.service.state;
+        state.turn.lines < state.turn.most_lines
+            && (state.turn.arena.len() < state.turn.reply.end || self.takes_input())
     }
 
     /// Looks at the connection itself, once: from then on its reply tells.
     #[cold]
-    fn takes_input(&mut self) -> bool {
-        let ServiceContext { pool, core } = &mut self.service;
-        let takes = core.reply.of.is_none() && pool.connections[self.id.slot()].takes_input();
+    pub(super) fn takes_input(&mut self) -> bool {
+        let ServiceContext { table, state } = &mut self.service;
+        let takes =
+            state.turn.reply.of.is_none() && table.connections[self.id.slot()].conn.takes_input();
         if takes && self.own {
-            pool.begin_reply(self.id, core);
+            table.begin_reply(self.id, state);
         }
         takes
     }
 
-    fn commit(&mut self) {
-        self.service.pool.commit(self.service.core);
+    pub(super) fn commit(&mut self) {
+        self.service.table.commit(self.service.state);
     }
 
     #[inline]
     pub(crate) fn count_line(&mut self) {
-        self.service.core.lines += 1;
+        self.service.state.turn.lines += 1;
     }
 
     pub(crate) fn search(&mut self) -> &mut Search {
-        &mut self.service.core.search
+        &mut self.service.state.turn.search
     }
 
     /// Takes no more input; the loop adds the last words and closes it.
     pub(crate) fn line_too_long(&mut self) {
-        self.service.core.most_lines = 0;
-        self.service.pool.connections[self.id.slot()].flags.set(Flag::Overlong, true);
+        self.service.state.turn.most_lines = 0;
+        self.service.table.connections[self.id.slot()].conn.flags.set(Flag::Overlong, true);
     }
 }
 
@@ -297,94 +304,5 @@ impl<S> DerefMut for Context<'_, S> {
 impl<S> fmt::Debug for Context<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-/// A reply being written: see [`Context::writer`]. What was written is sent when it is dropped.
-///
-/// ```
-/// # use reactor::Context;
-/// # fn shout(cx: &mut Context<'_, ()>, line: &[u8]) {
-/// let mut reply = cx.writer();
-/// reply.put(b"> ");
-/// reply.put_ascii_uppercase(line);
-/// reply.put(b"\n");
-/// # }
-/// ```
-pub struct Writer<'w, 'a, S> {
-    cx: &'w mut Context<'a, S>,
-    start: usize,
-    /// It is part of the reply that the loop gives to the connection after the hook.
-    joined: bool,
-}
-
-impl<S> Writer<'_, '_, S> {
-    /// Appends bytes.
-    #[inline]
-    pub fn put(&mut self, bytes: impl AsRef<[u8]>) {
-        self.cx.service.core.arena.put(bytes.as_ref());
-    }
-
-    /// Appends bytes with their ASCII letters in upper case, in one pass.
-    #[inline]
-    pub fn put_ascii_uppercase(&mut self, bytes: impl AsRef<[u8]>) {
-        self.cx.service.core.arena.put_ascii_uppercase(bytes.as_ref());
-    }
-
-    /// What was put so far, to be changed in place.
-    pub fn written(&mut self) -> &mut [u8] {
-        self.cx.service.core.arena.tail_mut(self.start)
-    }
-
-    /// As [`Lines::next`], while one reply to several lines is being written.
-    #[inline]
-    pub fn next_line<'b>(&mut self, lines: &mut Lines<'b>) -> Option<&'b [u8]> {
-        lines.next(self.cx)
-    }
-
-    #[inline]
-    fn finish(mut self) -> bool {
-        self.send()
-    }
-
-    /// Says whether the connection is open.
-    #[inline]
-    fn send(&mut self) -> bool {
-        self.joined || self.send_alone()
-    }
-
-    #[cold]
-    fn send_alone(&mut self) -> bool {
-        self.joined = true;
-        let ServiceContext { pool, core } = &mut self.cx.service;
-        pool.send_since(self.cx.id.slot(), self.start, self.cx.own, core)
-    }
-}
-
-impl<S> Writer<'_, '_, S> {
-    /// What `write!(writer, "…")` calls: formats into the reply.
-    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
-        // Writing into memory does not fail; a `Display` that says it does is not our concern.
-        let _ = fmt::Write::write_fmt(self, text);
-    }
-}
-
-impl<S> fmt::Write for Writer<'_, '_, S> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.put(text);
-        Ok(())
-    }
-}
-
-impl<S> Drop for Writer<'_, '_, S> {
-    #[inline]
-    fn drop(&mut self) {
-        self.send();
-    }
-}
-
-impl<S> fmt::Debug for Writer<'_, '_, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Writer").finish_non_exhaustive()
     }
 }

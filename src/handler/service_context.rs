@@ -3,24 +3,29 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use crate::connection::State;
-use crate::core::Core;
-use crate::id::Token;
-use crate::pool::Pool;
-use crate::{ConnId, Context, Counters, Error, Limits, TimerId, ToAddress};
+use super::Context;
+use crate::connection::connection::Stage;
+use crate::connection::{ConnId, TimerId};
+use crate::error::Error;
+use crate::limits::Limits;
+use crate::net::ToAddress;
+use crate::reactor::Counters;
+use crate::reactor::loop_state::LoopState;
+use crate::reactor::table::Table;
+use crate::reactor::token::Token;
 
 /// What a handler can do with its service as a whole: all its connections, and the loop. Hooks
 /// that are about no connection get it alone.
 ///
 /// The id of a connection that is gone does no harm: the call says so and changes nothing.
 pub struct ServiceContext<'a, S> {
-    pub(crate) pool: &'a mut Pool<S>,
-    pub(crate) core: &'a mut Core,
+    pub(crate) table: &'a mut Table<S>,
+    pub(crate) state: &'a mut LoopState,
 }
 
 impl<'a, S> ServiceContext<'a, S> {
-    pub(crate) fn new(pool: &'a mut Pool<S>, core: &'a mut Core) -> Self {
-        ServiceContext { pool, core }
+    pub(crate) fn new(table: &'a mut Table<S>, state: &'a mut LoopState) -> Self {
+        ServiceContext { table, state }
     }
 
     /// Any connection of this handler, to be used as in its own hooks: to resume or close it, to
@@ -28,9 +33,9 @@ impl<'a, S> ServiceContext<'a, S> {
     /// through it counts as caused by others, as with [`send_to`](Self::send_to). One that was
     /// dialled is there before its `on_open`, but takes no output yet.
     pub fn connection(&mut self, id: ConnId) -> Option<Context<'_, S>> {
-        self.pool.commit(self.core);
-        self.pool.get(id).filter(|found| found.state <= State::Open)?;
-        Some(Context::new(self.pool, self.core, id, false))
+        self.table.commit(self.state);
+        self.table.get(id).filter(|slot| slot.conn.stage <= Stage::Open)?;
+        Some(Context::new(self.table, self.state, id, false))
     }
 
     /// Appends to the output of any connection of this handler. False when it is gone, closing,
@@ -48,8 +53,8 @@ impl<'a, S> ServiceContext<'a, S> {
     }
 
     fn send_bytes(&mut self, id: ConnId, bytes: &[u8], own: bool) -> bool {
-        self.pool.commit(self.core);
-        self.pool.get(id).is_some() && self.pool.send(id.slot(), bytes, own, self.core)
+        self.table.commit(self.state);
+        self.table.get(id).is_some() && self.table.send(id.slot(), bytes, own, self.state)
     }
 
     /// Appends to the output of every open connection of this handler.
@@ -63,7 +68,7 @@ impl<'a, S> ServiceContext<'a, S> {
         bytes: impl AsRef<[u8]>,
         wanted: impl FnMut(ConnId, &S) -> bool,
     ) {
-        self.pool.broadcast(bytes.as_ref(), None, self.core, wanted);
+        self.table.broadcast(bytes.as_ref(), None, self.state, wanted);
     }
 
     /// All open connections of this handler and their sessions, in no particular order; ids
@@ -71,12 +76,12 @@ impl<'a, S> ServiceContext<'a, S> {
     /// the context: to send to some of them, collect their ids first, or
     /// [`broadcast_if`](Self::broadcast_if).
     pub fn connections(&self) -> impl Iterator<Item = (ConnId, &S)> {
-        self.pool.everyone().map(|(id, found)| (id, &found.session))
+        self.table.everyone().map(|(id, slot)| (id, &slot.session))
     }
 
     /// How many connections of this handler are open.
     pub fn connection_count(&self) -> usize {
-        self.pool.live
+        self.table.live
     }
 
     /// Dials out. The new connection belongs to this handler like an accepted one:
@@ -91,7 +96,7 @@ impl<'a, S> ServiceContext<'a, S> {
     /// # Errors
     /// [`Error::Address`] where text is no address, [`Error::ShuttingDown`].
     pub fn connect(&mut self, address: impl ToAddress, session: S) -> Result<ConnId, Error> {
-        self.pool.dial(None, &address.to_address()?, session, self.core)
+        self.table.dial(None, &address.to_address()?, session, self.state)
     }
 
     /// As [`connect`](Self::connect), from a source address of this machine's; the system chooses
@@ -110,7 +115,7 @@ impl<'a, S> ServiceContext<'a, S> {
         address: impl ToAddress,
         session: S,
     ) -> Result<ConnId, Error> {
-        self.pool.dial(Some(source), &address.to_address()?, session, self.core)
+        self.table.dial(Some(source), &address.to_address()?, session, self.state)
     }
 
     /// Makes a connection of two descriptors, such as standard input and output, a child's pipes
@@ -145,57 +150,57 @@ impl<'a, S> ServiceContext<'a, S> {
         output: impl AsFd,
         session: S,
     ) -> Result<ConnId, Error> {
-        self.pool.adopt(input.as_fd(), output.as_fd(), session, self.core)
+        self.table.adopt(input.as_fd(), output.as_fd(), session, self.state)
     }
 
     /// Calls [`on_service_timer`](crate::Handler::on_service_timer) once, `after` from
     /// [`now`](Self::now).
     pub fn set_service_timer(&mut self, after: Duration) -> TimerId {
-        let when = self.core.after(after);
-        self.pool.timers.set(when, Token::listener(self.pool.service, 0))
+        let when = self.state.after(after);
+        self.table.timers.set(when, Token::listener(self.table.service, 0))
     }
 
     /// As [`set_service_timer`](Self::set_service_timer), at a moment: for a rhythm that does
     /// not drift.
     pub fn set_service_timer_at(&mut self, when: Instant) -> TimerId {
-        let when = self.core.nanos(when);
-        self.pool.timers.set(when, Token::listener(self.pool.service, 0))
+        let when = self.state.nanos(when);
+        self.table.timers.set(when, Token::listener(self.table.service, 0))
     }
 
     /// Cancels a timer of the service. False when it has fired already.
     pub fn cancel_service_timer(&mut self, timer: TimerId) -> bool {
-        self.pool.timers.cancel(timer, Token::listener(self.pool.service, 0))
+        self.table.timers.cancel(timer, Token::listener(self.table.service, 0))
     }
 
     /// The moment this turn began; reading it costs nothing.
     pub fn now(&self) -> Instant {
-        self.core.instant(self.core.now)
+        self.state.instant(self.state.turn.now)
     }
 
     /// The moment a timer is due: for setting the next one without drift.
     pub fn due(&self, timer: TimerId) -> Instant {
-        self.core.instant(timer.when())
+        self.state.instant(timer.when())
     }
 
     /// The limits of this service.
     pub fn limits(&self) -> &Limits {
-        &self.pool.limits
+        &self.table.limits
     }
 
     /// What the loop has done so far.
     pub fn counters(&self) -> &Counters {
-        &self.core.counters
+        &self.state.counters
     }
 
     /// Asks for a graceful shutdown of the whole reactor, which comes after all that has been
     /// posted to its services; see [`Handle::stop`](crate::Handle::stop).
     pub fn stop(&mut self) {
-        self.core.stop();
+        self.state.stop();
     }
 }
 
 impl<S> fmt::Debug for ServiceContext<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServiceContext").field("service", &self.pool.name).finish_non_exhaustive()
+        f.debug_struct("ServiceContext").field("service", &self.table.name).finish_non_exhaustive()
     }
 }

@@ -3,7 +3,8 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::{Error, Host};
+use super::Host;
+use crate::error::Error;
 
 /// Where to listen or to connect to: an IP address or a host's name, and a port, or the path of a
 /// Unix socket.
@@ -69,7 +70,7 @@ impl FromStr for Address {
 }
 
 /// Reads an address, or says why it is none and how it is written.
-fn read(text: &str) -> Result<Address, String> {
+pub(crate) fn read(text: &str) -> Result<Address, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return match path {
             "" => Err("the path after `unix:` is missing".to_owned()),

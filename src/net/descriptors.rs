@@ -10,12 +10,10 @@ use mio::{Interest, Registry};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::PIPE_BUF;
 
-use crate::id::Token;
-
 /// Duplicates of what somebody else owns and goes on to use. Whether a descriptor blocks is a
 /// property of all its duplicates, those of the shell too, and must not be changed; so each read
 /// and write is preceded by the question whether it would block.
-pub(crate) struct Duplex {
+pub(crate) struct Descriptors {
     input: File,
     /// None once our side has ended.
     output: Option<File>,
@@ -24,14 +22,18 @@ pub(crate) struct Duplex {
     registry: Option<Rc<Registry>>,
 }
 
-impl Duplex {
-    pub(crate) fn new(input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> io::Result<Duplex> {
+impl Descriptors {
+    pub(crate) fn new(input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> io::Result<Descriptors> {
         let input = input.try_clone_to_owned()?.into();
         let output = output.try_clone_to_owned()?.into();
-        Ok(Duplex { input, output: Some(output), registry: None })
+        Ok(Descriptors { input, output: Some(output), registry: None })
     }
 
-    pub(crate) fn register(&mut self, registry: &Rc<Registry>, token: Token) -> io::Result<()> {
+    pub(crate) fn register(
+        &mut self,
+        registry: &Rc<Registry>,
+        token: mio::Token,
+    ) -> io::Result<()> {
         self.registry = Some(Rc::clone(registry));
         watch(registry, &self.input, token, Interest::READABLE)?;
         self.output.iter().try_for_each(|file| watch(registry, file, token, Interest::WRITABLE))
@@ -59,8 +61,13 @@ impl Duplex {
 }
 
 /// Regular files and some devices cannot be watched, being always ready.
-fn watch(registry: &Registry, file: &File, token: Token, interest: Interest) -> io::Result<()> {
-    match registry.register(&mut SourceFd(&file.as_raw_fd()), token.into(), interest) {
+pub(crate) fn watch(
+    registry: &Registry,
+    file: &File,
+    token: mio::Token,
+    interest: Interest,
+) -> io::Result<()> {
+    match registry.register(&mut SourceFd(&file.as_raw_fd()), token, interest) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
         outcome => outcome,
     }
@@ -72,7 +79,7 @@ fn is_ready(file: &File, what: PollFlags) -> io::Result<bool> {
     Ok(found > 0)
 }
 
-impl Read for Duplex {
+impl Read for Descriptors {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match is_ready(&self.input, PollFlags::IN)? {
             true => self.input.read(buf),
@@ -81,7 +88,7 @@ impl Read for Duplex {
     }
 }
 
-impl Write for Duplex {
+impl Write for Descriptors {
     /// So much goes into a pipe that has any room at all; terminals and sockets have more.
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let Some(output) = &mut self.output else { return Err(ErrorKind::BrokenPipe.into()) };
@@ -96,7 +103,7 @@ impl Write for Duplex {
     }
 }
 
-impl Drop for Duplex {
+impl Drop for Descriptors {
     fn drop(&mut self) {
         self.forget(&self.input);
         self.shut();

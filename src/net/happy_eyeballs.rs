@@ -12,10 +12,10 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
-use crate::id::Token;
-use crate::net::Stream;
-use crate::timer::{Nanos, nanos};
-use crate::{Address, Error, Host};
+use super::stream::Stream;
+use super::{Address, Host};
+use crate::connection::clock::{Nanos, nanos};
+use crate::error::Error;
 
 /// How long the others wait for one that neither answers nor fails; what RFC 8305 recommends.
 const NEXT_AFTER: Duration = Duration::from_millis(250);
@@ -25,7 +25,7 @@ pub(crate) struct Dialling {
     host: Host,
     source: Option<IpAddr>,
     /// Where everything is watched, under the connection's own token.
-    watch: Option<(Rc<Registry>, Token)>,
+    watch: Option<(Rc<Registry>, mio::Token)>,
     lookup: Option<Lookup>,
     /// How many addresses have been tried.
     tried: usize,
@@ -52,7 +52,7 @@ impl Dialling {
         }
     }
 
-    pub(crate) fn register(&mut self, registry: &Rc<Registry>, token: Token) {
+    pub(crate) fn register(&mut self, registry: &Rc<Registry>, token: mio::Token) {
         self.watch = Some((Rc::clone(registry), token));
     }
 
@@ -151,7 +151,7 @@ struct Lookup {
 }
 
 impl Lookup {
-    fn start(host: &Host, watch: Option<&(Rc<Registry>, Token)>) -> io::Result<Lookup> {
+    fn start(host: &Host, watch: Option<&(Rc<Registry>, mio::Token)>) -> io::Result<Lookup> {
         let (bell, ringer) = io::pipe()?;
         if let Some((registry, token)) = watch {
             let token = (*token).into();

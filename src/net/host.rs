@@ -1,9 +1,8 @@
-use std::fmt;
-use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::{fmt, io};
 
-use crate::Error;
+use crate::error::Error;
 
 /// A host by its name, and a port. A name may have several addresses, as `localhost` has one of
 /// IPv4 and one of IPv6 on most machines.

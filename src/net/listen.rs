@@ -1,4 +1,5 @@
-use crate::{Address, Error, Networks, ToAddress};
+use super::{Address, Networks, ToAddress};
+use crate::error::Error;
 
 /// Where to listen, and who may come: for [`Reactor::listen`](crate::Reactor::listen) where an
 /// address alone does not say enough.
@@ -26,7 +27,7 @@ pub struct Listen {
     pub(crate) unix_mode: Option<u32>,
     pub(crate) allow: Option<Networks>,
     #[cfg(feature = "tls")]
-    pub(crate) tls: Option<crate::Tls>,
+    pub(crate) tls: Option<crate::net::tls::Tls>,
 }
 
 impl Listen {
@@ -77,7 +78,7 @@ impl Listen {
     /// * A connection takes some 8 KiB more memory, and up to 64 KiB of what it is sent lie
     ///   encrypted beyond the reach of its limits.
     #[cfg(feature = "tls")]
-    pub fn tls(self, tls: &crate::Tls) -> Listen {
+    pub fn tls(self, tls: &crate::net::tls::Tls) -> Listen {
         Listen { tls: Some(tls.clone()), ..self }
     }
 }

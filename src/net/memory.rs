@@ -67,9 +67,7 @@ impl Wire {
             }
         }
     }
-}
 
-impl Wire {
     /// Takes output as a socket does.
     fn take(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.writes += 1;

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::Error;
+use crate::error::Error;
 
 /// A list of IP networks, as `127.0.0.0/8,::1/128`: from where [a listener](crate::Listen::allow)
 /// is to be reached.

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::{Address, Error};
+use crate::error::Error;
+use crate::net::Address;
 
 /// Files named PATH.lock that may have gone while they were being locked: each was of a server that
 /// came and went meanwhile.

@@ -3,27 +3,31 @@
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use crate::core::Core;
-use crate::id::Token;
-use crate::net::{Socket, Stream};
-use crate::timer::{Nanos, Timers};
-use crate::{Address, Error, Host, Limits, Listen, Networks};
+use super::closing::farewell_text;
+use super::fairness::{PASSED_OVER, RETRY};
+use super::loop_state::LoopState;
+use super::service::ActiveService;
+use super::table::Table;
+use super::timers::Timers;
+use super::token::Token;
+use crate::connection::clock::Nanos;
+use crate::error::Error;
+use crate::handler::{Farewell, Handler};
+use crate::limits::Limits;
+use crate::net::listener::ListeningSocket;
+use crate::net::stream::Stream;
+use crate::net::{Address, Host, Listen, Networks};
 
-/// Newcomers that are passed over in one go: gone before they could be accepted, or not allowed.
-const PASSED_OVER: usize = 64;
 /// Free ports of one family that are tried with the other one.
 const PORTS_TRIED: usize = 16;
-/// Without descriptors, how long until the next try if no connection closes before.
-const RETRY: Duration = Duration::from_secs(1);
 
 pub(crate) struct Listener {
-    socket: Socket,
+    socket: ListeningSocket,
     address: Address,
     allow: Option<Networks>,
     #[cfg(feature = "tls")]
-    tls: Option<crate::Tls>,
+    tls: Option<crate::net::tls::Tls>,
     token: Token,
     /// Somebody may be waiting: set by an event, cleared by WouldBlock only.
     ready: bool,
@@ -37,17 +41,17 @@ impl Listener {
         listen: Listen,
         token: impl Fn(usize) -> Token,
         limits: &Limits,
-        core: &mut Core,
+        state: &mut LoopState,
     ) -> Result<(Address, Vec<Listener>), Error> {
         let listen = Listen { address: listen.address.resolve()?, ..listen };
         let Address::Host(host) = &listen.address else {
-            let listener = Listener::bind_one(listen, token(0), limits, core)?;
+            let listener = Listener::bind_one(listen, token(0), limits, state)?;
             return Ok((listener.address.clone(), vec![listener]));
         };
         let mut tries = if host.port() == 0 { PORTS_TRIED } else { 1 };
         loop {
             tries -= 1;
-            match Listener::bind_each(&listen, host, &token, limits, core) {
+            match Listener::bind_each(&listen, host, &token, limits, state) {
                 // Free for one family and not for the other.
                 Err(Error::Listen { source, .. })
                     if source.kind() == ErrorKind::AddrInUse && tries > 0 => {}
@@ -62,14 +66,14 @@ impl Listener {
         host: &Host,
         token: impl Fn(usize) -> Token,
         limits: &Limits,
-        core: &mut Core,
+        state: &mut LoopState,
     ) -> Result<(Address, Vec<Listener>), Error> {
         let (mut listeners, mut bound, mut lacking) = (Vec::new(), Vec::new(), Vec::new());
         for addr in host.addresses() {
             let mut addr = *addr;
             addr.set_port(bound.first().map_or(addr.port(), SocketAddr::port));
             let one = Listen { address: Address::Tcp(addr), ..listen.clone() };
-            match Listener::bind_one(one, token(listeners.len()), limits, core) {
+            match Listener::bind_one(one, token(listeners.len()), limits, state) {
                 Ok(listener) => {
                     bound.extend(listener.address.as_socket());
                     listeners.push(listener);
@@ -98,17 +102,17 @@ impl Listener {
         listen: Listen,
         token: Token,
         limits: &Limits,
-        core: &mut Core,
+        state: &mut LoopState,
     ) -> Result<Listener, Error> {
         let address = listen.address;
-        let mut socket = Socket::bind(&address, listen.unix_mode, limits)?;
+        let mut socket = ListeningSocket::bind(&address, listen.unix_mode, limits)?;
         let local = socket.local_addr().map_err(|error| Error::listen(&address, error))?;
-        if let Some(registry) = &core.registry {
-            let registered = socket.register(registry, token);
+        if let Some(registry) = &state.registry {
+            let registered = socket.register(registry, token.into());
             registered.map_err(|error| Error::listen(&address, error))?;
         }
         #[cfg(feature = "tls")]
-        core.add_certificate(listen.tls.as_ref());
+        state.add_certificate(listen.tls.as_ref());
         Ok(Listener {
             socket,
             address: local,
@@ -130,8 +134,8 @@ impl Listener {
     }
 
     /// Somebody may be waiting, and there may be a descriptor.
-    pub(crate) fn wants(&self, core: &Core) -> bool {
-        self.ready && self.stuck.is_none_or(|(_, freed)| freed != core.freed)
+    pub(crate) fn wants(&self, state: &LoopState) -> bool {
+        self.ready && self.stuck.is_none_or(|(_, freed)| freed != state.freed)
     }
 
     /// The moment for another try has come.
@@ -168,14 +172,14 @@ impl Listener {
     pub(crate) fn accept(
         &mut self,
         timers: &mut Timers,
-        core: &mut Core,
-        no: impl FnOnce(&mut Core) -> Cow<'static, [u8]>,
+        state: &mut LoopState,
+        no: impl FnOnce(&mut LoopState) -> Cow<'static, [u8]>,
     ) -> Option<(Stream, Option<SocketAddr>)> {
         self.disarm(timers);
         for _ in 0..PASSED_OVER {
             let error = match self.next() {
                 Ok((_, Some(peer))) if self.bars(peer) => {
-                    core.count_barred(&self.address, peer);
+                    state.count_barred(&self.address, peer);
                     continue;
                 }
                 Ok(newcomer) => return Some(newcomer),
@@ -189,14 +193,14 @@ impl Listener {
                 AcceptError::Gone => {}
                 AcceptError::Stuck => {
                     log::debug!("{}: accept: {error}", self.address);
-                    let nobody = core.with_reserve(|core| match self.next() {
+                    let nobody = state.with_reserve(|state| match self.next() {
                         Ok((_, Some(peer))) if self.bars(peer) => {
-                            core.count_barred(&self.address, peer);
+                            state.count_barred(&self.address, peer);
                             false
                         }
                         Ok((stream, _)) => {
-                            core.counters.refused += 1;
-                            stream.turn_away(&no(core));
+                            state.counters.refused += 1;
+                            stream.turn_away(&no(state));
                             false
                         }
                         Err(error) => error.kind() == ErrorKind::WouldBlock,
@@ -205,10 +209,10 @@ impl Listener {
                         self.ready = false;
                         return None;
                     }
-                    core.starving = true;
-                    let when = core.after(RETRY);
+                    state.starving = true;
+                    let when = state.after(RETRY);
                     timers.arm(when, self.token);
-                    self.stuck = Some((when, core.freed));
+                    self.stuck = Some((when, state.freed));
                     return None;
                 }
             }
@@ -251,6 +255,37 @@ impl AcceptError {
                 | libc::ENOPROTOOPT,
             ) => AcceptError::Gone,
             _ => AcceptError::Stuck,
+        }
+    }
+}
+
+impl<H: Handler> ActiveService<H> {
+    pub(crate) fn accept(&mut self, number: usize, state: &mut LoopState) {
+        for _ in 0..self.table.limits.accepts_per_turn {
+            if self.table.step_is_spent(state) {
+                return;
+            }
+            let Table { limits, timers, open, name, .. } = &mut self.table;
+            let no = |state: &mut LoopState| {
+                farewell_text(&self.handler, Farewell::TooManyConnections, limits, name, state)
+            };
+            match self.listeners[number].accept(timers, state, no) {
+                None => return,
+                Some((stream, _)) if *open >= limits.max_connections => {
+                    state.count_full(name, limits.max_connections);
+                    stream.turn_away(&no(state));
+                }
+                Some((stream, peer)) if self.table.peer_is_full(peer) => {
+                    let Table { limits, name, .. } = &self.table;
+                    state.count_crowded(name, peer, limits.max_per_peer.unwrap_or_default());
+                    let why = Farewell::TooManyFromPeer;
+                    stream.turn_away(&farewell_text(&self.handler, why, limits, name, state));
+                }
+                Some((stream, peer)) => {
+                    self.table.make_room();
+                    self.adopt(stream, peer, state);
+                }
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use crate::CloseReason;
-use crate::reason::{ALL, REASONS};
+use crate::connection::CloseReason;
+use crate::connection::close_reason::{ALL, REASONS};
 
 /// What the loop has done since it was made: plain integers, kept as it goes.
 ///

@@ -1,32 +1,31 @@
-use std::fmt;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use mio::{Events, Poll, Waker};
 
-use crate::budget;
-use crate::core::Core;
-use crate::handle::{Mailbox, Shared};
-use crate::id::{MOST_SERVICES, Token};
-use crate::input::Scratch;
-use crate::pool::Pool;
-use crate::serve::{Look, Serve, look_at_all};
-use crate::server::Server;
+use super::fairness::EVENTS;
+use super::handle::{Mailbox, Shared};
+use super::loop_state::LoopState;
+use super::service::{ActiveService, AnyService, type_name_of};
+use super::shutdown::Phase;
 #[cfg(feature = "signals")]
-use crate::signals::{Caught, Signals};
-use crate::timer::Nanos;
-use crate::{
-    Address, ConnId, Counters, Error, Exit, Handler, Limits, Service, ToAddress, ToListen,
-};
+use super::signals::Signals;
+use super::table::Table;
+use super::token::{MOST_SERVICES, Token};
+use super::{Counters, Exit, Service};
+use crate::connection::ConnId;
+use crate::connection::clock::Nanos;
+use crate::connection::input::Scratch;
+use crate::error::Error;
+use crate::handler::Handler;
+use crate::limits::Limits;
+use crate::net::{Address, ToAddress, ToListen};
 
-/// Events fetched in one wait to begin with; a wait that fills the buffer doubles it.
-const EVENTS: usize = 1024;
-const MOST_EVENTS: usize = 64 * 1024;
 /// The waker and the signals.
-const OWN_SOURCES: usize = 2;
+pub(super) const OWN_SOURCES: usize = 2;
 
 /// The loop: one thread, one selector, any number of services.
 ///
@@ -44,27 +43,17 @@ const OWN_SOURCES: usize = 2;
 /// `log`; without a logger, the warning about callbacks that block goes unseen.
 pub struct Reactor<'h> {
     pub(crate) poll: Poll,
-    events: Events,
+    pub(super) events: Events,
     /// The last wait filled the buffer: there may be more, of which a foreign loop that watches
     /// our descriptor under edge triggers would not hear.
-    full: bool,
-    pub(crate) services: Vec<Box<dyn Serve + 'h>>,
-    pub(crate) core: Core,
-    scratch: Scratch,
-    shutdown_timeout: Duration,
-    phase: Phase,
+    pub(super) full: bool,
+    pub(crate) services: Vec<Box<dyn AnyService + 'h>>,
+    pub(crate) state: LoopState,
+    pub(super) scratch: Scratch,
+    pub(super) shutdown_timeout: Duration,
+    pub(super) phase: Phase,
     #[cfg(feature = "signals")]
     pub(crate) signals: Signals,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Running,
-    /// Nobody else may come, and what was posted before the shutdown is handled before it.
-    Stopping(Nanos),
-    /// Everybody is being closed; what is not gone by then is cut.
-    Draining(Nanos),
-    Done(Exit),
 }
 
 impl<'h> Reactor<'h> {
@@ -82,7 +71,7 @@ impl<'h> Reactor<'h> {
             events: Events::with_capacity(EVENTS),
             full: false,
             services: Vec::new(),
-            core: Core::new(Some(Rc::new(registry)), Arc::new(Shared::new(waker))),
+            state: LoopState::new(Some(Rc::new(registry)), Arc::new(Shared::new(waker))),
             scratch: Scratch::default(),
             shutdown_timeout: Duration::from_secs(10),
             phase: Phase::Running,
@@ -125,7 +114,7 @@ impl<'h> Reactor<'h> {
     {
         let listen = address.to_listen()?;
         let mut service = self.add(handler, limits)?;
-        match self.services[service.index].listen(listen, &mut self.core) {
+        match self.services[service.index].listen(listen, &mut self.state) {
             Ok(local) => service.address = Some(local),
             Err(error) => {
                 self.services.pop();
@@ -146,16 +135,16 @@ impl<'h> Reactor<'h> {
     {
         limits.check()?;
         let index = self.vacancy()?;
-        let pool = Pool::new(index, short_name::<H>(), limits);
-        let (mailbox, handle) = Mailbox::new(&self.core.shared);
-        self.services.push(Box::new(Server::new(handler, pool, mailbox)));
+        let table = Table::new(index, type_name_of::<H>(), limits);
+        let (mailbox, handle) = Mailbox::new(&self.state.shared);
+        self.services.push(Box::new(ActiveService::new(handler, table, mailbox)));
         Ok(Service { index, address: None, handle })
     }
 
     /// The number of the next service.
     pub(crate) fn vacancy(&self) -> Result<usize, Error> {
         match self.services.len() {
-            _ if self.core.is_ending() => Err(Error::ShuttingDown),
+            _ if self.state.is_ending() => Err(Error::ShuttingDown),
             MOST_SERVICES.. => Err(Error::TooManyServices),
             index => Ok(index),
         }
@@ -175,10 +164,10 @@ impl<'h> Reactor<'h> {
         service: &Service<M>,
         address: impl ToListen,
     ) -> Result<Address, Error> {
-        if self.core.is_ending() {
+        if self.state.is_ending() {
             return Err(Error::ShuttingDown);
         }
-        self.services[service.index].listen(address.to_listen()?, &mut self.core)
+        self.services[service.index].listen(address.to_listen()?, &mut self.state)
     }
 
     /// Names a service in the log. Until then it goes by its handler's type, which two services may
@@ -212,7 +201,7 @@ impl<'h> Reactor<'h> {
         service: &Service<M>,
         address: impl ToAddress,
     ) -> Result<ConnId, Error> {
-        self.services[service.index].dial(&address.to_address()?, &mut self.core)
+        self.services[service.index].dial(&address.to_address()?, &mut self.state)
     }
 
     /// Makes a connection of two descriptors in the name of a service, with a default session; see
@@ -229,7 +218,7 @@ impl<'h> Reactor<'h> {
         input: impl AsFd,
         output: impl AsFd,
     ) -> Result<ConnId, Error> {
-        self.services[service.index].adopt(input.as_fd(), output.as_fd(), &mut self.core)
+        self.services[service.index].adopt(input.as_fd(), output.as_fd(), &mut self.state)
     }
 
     /// Runs until a handler, a [`Handle`](crate::Handle) or a signal stops it.
@@ -262,17 +251,17 @@ impl<'h> Reactor<'h> {
             return Ok(());
         }
         self.wait(timeout)?;
-        let began = self.core.clock;
+        let began = self.state.turn.clock;
         if self.exit().is_some() {
             // A second signal: nobody is to be let in or called any more.
             return Ok(());
         }
         for service in &mut self.services {
-            service.work(&mut self.core, &mut self.scratch);
+            service.work(&mut self.state, &mut self.scratch);
         }
         self.settle();
         self.advance();
-        let counters = &mut self.core.counters;
+        let counters = &mut self.state.counters;
         counters.turns += 1;
         counters.longest_turn = counters.longest_turn.max(began.elapsed());
         Ok(())
@@ -281,14 +270,14 @@ impl<'h> Reactor<'h> {
     /// When [`turn`](Self::turn) must be called next even if the descriptor stays silent: the
     /// earliest timer, or a moment that has passed when there is work left over. None for never.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.next_moment().map(|when| self.core.instant(when))
+        self.next_moment().map(|when| self.state.instant(when))
     }
 
     /// Begins a graceful shutdown: no newcomers, `on_shutdown` once the messages posted before are
     /// handled, everybody closed, and half a second for those who do not close their side too. It takes turns to complete;
     /// [`exit`](Self::exit) says when it has.
     pub fn stop(&mut self) {
-        self.core.stop();
+        self.state.stop();
     }
 
     /// How it ended; none while there is something left to do.
@@ -312,41 +301,24 @@ impl<'h> Reactor<'h> {
     /// free again: each may be within its own limits and all together too much. It holds at any
     /// moment for each service, and for all of them at the end of a turn. Default 1 GiB.
     pub fn set_max_total_output(&mut self, bytes: usize) {
-        self.core.max_total_output = bytes;
+        self.state.max_total_output = bytes;
     }
 
     /// What the loop has done so far.
     pub fn counters(&self) -> &Counters {
-        &self.core.counters
-    }
-
-    // ---- The steps of a turn ----
-
-    /// Waits for events and tells the services. Where a deadline has come, all that happened
-    /// before is fetched too: time may have passed unnoticed since the wait gave what it had room
-    /// for, and nobody is to be judged by what we have not looked at.
-    fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
-        self.sleep(timeout)?;
-        self.dispatch();
-        if self.deadline().is_none_or(|when| when > self.core.now) {
-            return Ok(());
-        }
-        let sources = self.services.iter().map(|service| service.sources()).sum::<usize>();
-        look_at_all(OWN_SOURCES + sources, || {
-            while !self.poll(Some(Duration::ZERO))? {}
-            Ok(self.dispatch())
-        })
+        &self.state.counters
     }
 
     /// Waits for events. A signal that interrupts it does not lengthen the wait.
-    fn sleep(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
-        self.core.tick();
-        let until = timeout.map(|timeout| self.core.after(timeout));
+    pub(super) fn sleep(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        self.state.tick();
+        let until = timeout.map(|timeout| self.state.after(timeout));
         loop {
             let next = [until, self.next_moment()].into_iter().flatten().min();
-            let left = next.map(|when| Duration::from_nanos(when.saturating_sub(self.core.now)));
+            let left =
+                next.map(|when| Duration::from_nanos(when.saturating_sub(self.state.turn.now)));
             let done = self.poll(left)?;
-            self.core.tick();
+            self.state.tick();
             if done {
                 return Ok(());
             }
@@ -354,7 +326,7 @@ impl<'h> Reactor<'h> {
     }
 
     /// Fetches events. False, and there are none, when a signal interrupted it.
-    fn poll(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
+    pub(super) fn poll(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
@@ -362,114 +334,13 @@ impl<'h> Reactor<'h> {
         }
     }
 
-    fn next_moment(&self) -> Option<Nanos> {
-        let stop = self.phase == Phase::Running && self.core.is_ending();
-        if stop || self.full || self.services.iter().any(|service| service.is_busy(&self.core)) {
-            return Some(self.core.now);
-        }
-        self.deadline()
-    }
-
     /// The earliest timer or deadline.
-    fn deadline(&self) -> Option<Nanos> {
+    pub(super) fn deadline(&self) -> Option<Nanos> {
         let drained = match self.phase {
             Phase::Stopping(deadline) | Phase::Draining(deadline) => Some(deadline),
             Phase::Running | Phase::Done(_) => None,
         };
         self.services.iter().filter_map(|service| service.next_deadline()).chain(drained).min()
-    }
-
-    /// Tells every service what the selector said; work is done later, in turn.
-    fn dispatch(&mut self) -> Look {
-        let mut count = 0;
-        #[cfg(feature = "signals")]
-        let mut caught = Caught::default();
-        for event in &self.events {
-            count += 1;
-            match Token::from(event.token()) {
-                Token::WAKER => {
-                    self.core.shared.awake();
-                    self.services.iter_mut().for_each(|service| service.mail());
-                }
-                #[cfg(feature = "signals")]
-                Token::SIGNALS => caught = self.signals.take(),
-                token => {
-                    if let Some(service) = self.services.get_mut(token.service()) {
-                        service.ready(token, event.into());
-                    }
-                }
-            }
-        }
-        #[cfg(feature = "signals")]
-        self.signalled(&caught);
-        self.full = count == self.events.capacity();
-        if self.full && count < MOST_EVENTS {
-            // Quiet connections must not wait for the busy ones to leave room.
-            self.events = Events::with_capacity(count * 2);
-        }
-        Look { events: count, full: self.full }
-    }
-
-    /// Ends those that are over and flushes, in this order, so that what handlers say of the
-    /// one goes out with the other. What the flush itself ended is reported last; what is said
-    /// of that leaves in the next turn.
-    fn settle(&mut self) {
-        let Reactor { services, core, .. } = self;
-        if std::mem::take(&mut core.starving) {
-            services.iter_mut().any(|service| service.cut_lingering());
-        }
-        services.iter_mut().for_each(|service| service.reap(core));
-        services.iter_mut().for_each(|service| service.flush(core));
-        core.arena.clear();
-        budget::relieve(services, core);
-        services.iter_mut().for_each(|service| service.reap(core));
-    }
-
-    /// Begins a shutdown that was asked for, and moves it on.
-    fn advance(&mut self) {
-        if self.phase == Phase::Running && self.core.is_ending() {
-            log::debug!("shutting down");
-            // A long turn must not use up the time that the shutdown has.
-            self.core.tick();
-            self.core.stopping = true;
-            self.phase = Phase::Stopping(self.core.after(self.shutdown_timeout));
-            self.services.iter_mut().for_each(|service| service.stop_listening());
-        }
-        if let Phase::Stopping(deadline) = self.phase
-            && (deadline <= self.core.now || !self.services.iter().any(|one| one.holds_up()))
-        {
-            self.phase = Phase::Draining(deadline);
-            self.services.iter_mut().for_each(|service| service.shut_down(&mut self.core));
-        }
-        if let Phase::Draining(deadline) = self.phase {
-            if self.services.iter().all(|service| service.is_empty()) {
-                self.done(Exit::Clean);
-            } else if deadline <= self.core.now {
-                log::warn!("shutdown timeout: cutting off those that do not take their output");
-                self.cut();
-            }
-        }
-    }
-
-    pub(crate) fn cut(&mut self) {
-        self.core.stopping = true;
-        let connections = self.services.iter_mut().map(|service| service.cut(&mut self.core)).sum();
-        self.done(match connections {
-            0 => Exit::Clean,
-            _ => Exit::Cut { connections },
-        });
-    }
-
-    fn done(&mut self, exit: Exit) {
-        self.phase = Phase::Done(exit);
-        self.core.shared.end();
-        for service in &self.services {
-            let lost = service.waiting();
-            if lost > 0 {
-                self.core.counters.messages_lost += lost;
-                log::warn!("{}: {lost} messages were not handled before the end", service.name());
-            }
-        }
     }
 }
 
@@ -497,70 +368,5 @@ impl fmt::Debug for Reactor<'_> {
             .field("services", &self.services.len())
             .field("phase", &self.phase)
             .finish_non_exhaustive()
-    }
-}
-
-/// A service's name in the log until it gets another: its handler's type without path and parameters.
-pub(crate) fn short_name<H>() -> &'static str {
-    let name = std::any::type_name::<H>();
-    let name = name.split('<').next().unwrap_or(name);
-    name.rsplit("::").next().unwrap_or(name)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write;
-    use std::net::TcpStream;
-
-    use super::*;
-    use crate::Callbacks;
-
-    /// Away for longer than the timeouts, as after SIGSTOP, while more have sent than one wait
-    /// tells of.
-    #[test]
-    fn nobody_is_judged_before_all_events_from_before_are_fetched() {
-        let away = Duration::from_millis(100);
-        for (limits, sent) in [
-            (Limits { idle_timeout: Some(away), ..Limits::default() }, &b"hello\n"[..]),
-            (Limits { line_timeout: Some(away), ..Limits::default() }, b"lo\n"),
-        ] {
-            let mut reactor = Reactor::new().unwrap();
-            let service = reactor.listen_with("127.0.0.1:0", Callbacks::new(), limits).unwrap();
-            let addr = service.address().and_then(Address::as_socket).unwrap();
-            let mut clients: Vec<_> = (0..20).map(|_| TcpStream::connect(addr).unwrap()).collect();
-            clients.iter_mut().for_each(|client| client.write_all(b"hel").unwrap());
-            while reactor.counters().bytes_in < 20 * 3 {
-                reactor.turn(None).unwrap();
-            }
-            reactor.events = Events::with_capacity(4);
-            clients.iter_mut().rev().for_each(|client| client.write_all(sent).unwrap());
-            std::thread::sleep(2 * away);
-            while reactor.counters().bytes_in < (20 * (3 + sent.len())) as u64 {
-                reactor.turn(Some(Duration::ZERO)).unwrap();
-                assert_eq!(reactor.counters().closed_in_all(), 0);
-            }
-            assert_eq!(reactor.counters().lines_in, 20);
-        }
-    }
-
-    #[test]
-    fn a_wait_that_fills_the_event_buffer_doubles_it() {
-        let mut reactor = Reactor::new().unwrap();
-        // Small, so that a test needs few sockets.
-        reactor.events = Events::with_capacity(4);
-        let service = reactor.listen("127.0.0.1:0", Callbacks::new()).unwrap();
-        let addr = service.address().and_then(Address::as_socket).unwrap();
-        let clients: Vec<_> = (0..20).map(|_| TcpStream::connect(addr).unwrap()).collect();
-        while reactor.counters().accepted < 20 {
-            reactor.turn(None).unwrap();
-        }
-        for _ in 0..10 {
-            reactor.turn(Some(Duration::ZERO)).unwrap();
-        }
-        drop(clients);
-        reactor.turn(None).unwrap();
-        reactor.turn(Some(Duration::ZERO)).unwrap();
-        reactor.turn(Some(Duration::ZERO)).unwrap();
-        assert!(reactor.events.capacity() >= 16, "{}", reactor.events.capacity());
     }
 }

@@ -3,11 +3,13 @@
 use mio::{Interest, Registry};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::id::Token;
-use crate::{Error, Reactor};
+use super::Reactor;
+use super::token::Token;
+use crate::error::Error;
 
 /// Those that end the loop.
 const ENDING: [i32; 2] = [SIGINT, SIGTERM];
+
 /// The one that asks to read again what may have changed.
 const HANGUP: [i32; 1] = [SIGHUP];
 
@@ -82,14 +84,14 @@ impl Reactor<'_> {
             self.signals.seen += 1;
             if self.signals.seen == 1 {
                 log::info!("signal: shutting down; a second one ends at once");
-                self.core.stop();
+                self.state.stop();
             } else if self.exit().is_none() {
                 log::warn!("second signal: ending at once");
                 self.cut();
             }
         }
         if caught.hangup {
-            self.core.reload();
+            self.state.reload();
         }
     }
 }

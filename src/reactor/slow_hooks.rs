@@ -4,16 +4,17 @@ use std::time::{Duration, Instant};
 
 /// Calls between two readings of the clock: so many together must not hold the loop either.
 const CALLS: u32 = 16;
+
 /// A service that is slow all the time is logged no more often than this.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct SlowHooks {
     calls: u32,
     logged: Option<Instant>,
 }
 
-impl Watch {
+impl SlowHooks {
     /// A hook has returned. `clock` is the last reading, and is renewed when it is read again.
     pub(crate) fn called(&mut self, clock: &mut Instant, name: &str, limit: Duration) {
         self.calls += 1;

@@ -1,29 +1,18 @@
+//! What is due when: the timers of handlers and the loop's own deadlines.
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-use crate::id::Token;
-
-/// Nanoseconds on the reactor's own clock, which starts at 1: 0 stands for "never armed".
-pub(crate) type Nanos = u64;
-
-/// A duration on that clock; the longest there is for one that does not fit.
-pub(crate) fn nanos(duration: Duration) -> Nanos {
-    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
-}
-
-/// A timer that a handler has set; pass it to `cancel_timer`, compare it in `on_timer`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TimerId {
-    when: Nanos,
-    serial: u64,
-}
-
-impl TimerId {
-    /// When it is due, on the reactor's clock.
-    pub(crate) fn when(self) -> Nanos {
-        self.when
-    }
-}
+use super::fairness::TIMERS_PER_TURN;
+use super::loop_state::LoopState;
+use super::service::ActiveService;
+use super::table::Table;
+use super::token::Token;
+use crate::connection::clock::Nanos;
+use crate::connection::connection::Stage;
+use crate::connection::deadlines::Wait;
+use crate::connection::flags::Flag;
+use crate::connection::{CloseReason, ConnId, TimerId};
+use crate::handler::{Farewell, Handler};
 
 /// What is due next: one ordered map for what handlers ask for and one ordered set for the
 /// loop's own deadlines, at most one a connection. Set, cancel and fire cost O(log n).
@@ -32,9 +21,9 @@ impl TimerId {
 /// connection when the deadline comes and arms it again. So an active connection pays nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    timers: BTreeMap<TimerId, Token>,
-    deadlines: BTreeSet<(Nanos, Token)>,
-    serial: u64,
+    pub(super) timers: BTreeMap<TimerId, Token>,
+    pub(super) deadlines: BTreeSet<(Nanos, Token)>,
+    pub(super) serial: u64,
 }
 
 /// One thing that has come due.
@@ -54,11 +43,11 @@ impl Timers {
 
     /// Says whether it was still to come and belonged to `owner`.
     pub(crate) fn cancel(&mut self, id: TimerId, owner: Token) -> bool {
-        let found = self.timers.get(&id) == Some(&owner);
-        if found {
+        let slot = self.timers.get(&id) == Some(&owner);
+        if slot {
             self.timers.remove(&id);
         }
-        found
+        slot
     }
 
     pub(crate) fn arm(&mut self, when: Nanos, owner: Token) {
@@ -93,10 +82,137 @@ impl Timers {
     }
 }
 
+impl<H: Handler> ActiveService<H> {
+    pub(crate) fn fire(&mut self, state: &mut LoopState) {
+        self.table.begin_step(state);
+        for _ in 0..TIMERS_PER_TURN {
+            if self.table.step_is_spent(state) {
+                return;
+            }
+            match self.table.timers.pop(state.turn.now) {
+                None => return,
+                Some(Due::Deadline(token)) if token.is_connection() => {
+                    if let Some(slot) = self.table.named(token) {
+                        slot.conn.deadline = 0;
+                        let id = slot.conn.id;
+                        self.check_deadline(id, state);
+                    }
+                }
+                Some(Due::Deadline(token)) => {
+                    if let Some(listener) = self.listeners.get_mut(token.slot()) {
+                        listener.retry();
+                    }
+                }
+                Some(Due::Timer(timer, token)) if token.is_connection() => {
+                    let Some(slot) = self.table.named(token) else { continue };
+                    let (id, open) = (slot.conn.id, slot.conn.stage <= Stage::Open);
+                    self.table.drop_timer(id, timer);
+                    if open {
+                        self.call(id, false, state, |handler, cx| handler.on_timer(cx, timer));
+                    }
+                }
+                Some(Due::Timer(timer, _)) => {
+                    self.call_service(state, |handler, cx| handler.on_service_timer(cx, timer));
+                }
+            }
+        }
+    }
+
+    /// The loop's own deadline of a connection has come, which was set for when it was last
+    /// looked at: it may have been active since.
+    pub(super) fn check_deadline(&mut self, id: ConnId, state: &mut LoopState) {
+        let Table { limits, connections, .. } = &mut self.table;
+        let slot = &mut connections[id.slot()];
+        let Some((due, wait)) = slot.due(limits) else { return };
+        let (queued, dirty) = (slot.conn.flags.has(Flag::Queued), slot.conn.flags.has(Flag::Dirty));
+        match wait {
+            _ if due > state.turn.now => self.table.arm(id),
+            // What has come for it is still to be worked off, in this turn or the next ones:
+            // nobody is to be judged by how long that takes us.
+            Wait::Connect | Wait::Idle | Wait::Line | Wait::Gone if queued => {
+                self.table.look_again(id, state.turn.now);
+            }
+            Wait::Idle | Wait::Line | Wait::SoftLimit | Wait::Flush if dirty => {
+                self.table.look_again(id, state.turn.now);
+            }
+            Wait::Connect => self.table.end(id, CloseReason::ConnectTimeout),
+            Wait::Attempt => self.table.visit(id),
+            Wait::Idle => {
+                self.farewell(id, Farewell::IdleTimeout, CloseReason::IdleTimeout, state);
+            }
+            Wait::Line => {
+                self.farewell(id, Farewell::LineTimeout, CloseReason::LineTimeout, state);
+            }
+            Wait::SoftLimit if slot.conn.too_slow(limits, state.turn.now) => {
+                self.table.end(id, CloseReason::SlowConsumer);
+            }
+            Wait::SoftLimit => self.table.arm(id),
+            Wait::Rate => {
+                slot.conn.flags.set(Flag::Throttled, false);
+                slot.conn.active = state.turn.now;
+                slot.conn.input.wait_from(state.turn.now);
+                self.table.arm(id);
+                self.table.queue(id);
+            }
+            Wait::Flush | Wait::Gone => self.table.end(id, CloseReason::Stalled),
+            Wait::Linger => self.table.end(id, CloseReason::Closed),
+        }
+    }
+}
+
+impl<S> Table<S> {
+    /// Sets the loop's own deadline for it, if its state has one and none comes sooner.
+    pub(crate) fn arm(&mut self, id: ConnId) {
+        let service = self.service;
+        let Some(slot) = self.connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id)
+        else {
+            return;
+        };
+        let Some((due, _)) = slot.due(&self.limits) else { return };
+        let token = Token::connection(service, id);
+        if slot.conn.deadline != 0 {
+            if slot.conn.deadline <= due {
+                return;
+            }
+            self.timers.disarm(slot.conn.deadline, token);
+        }
+        slot.conn.deadline = due;
+        self.timers.arm(due, token);
+    }
+
+    /// Looks at it again in the next turn.
+    pub(crate) fn look_again(&mut self, id: ConnId, now: Nanos) {
+        let token = Token::connection(self.service, id);
+        if let Some(slot) = self.get_mut(id) {
+            slot.conn.deadline = now + 1;
+            self.timers.arm(now + 1, token);
+        }
+    }
+
+    /// Sets a handler's timer for one connection.
+    pub(crate) fn set_timer(&mut self, id: ConnId, when: Nanos) -> TimerId {
+        let timer = self.timers.set(when, Token::connection(self.service, id));
+        if let Some(slot) = self.get_mut(id) {
+            slot.conn.extras().timers.insert(timer);
+        }
+        timer
+    }
+
+    /// Forgets a handler's timer for one connection, fired or cancelled.
+    pub(crate) fn drop_timer(&mut self, id: ConnId, timer: TimerId) {
+        if let Some(slot) = self.get_mut(id) {
+            slot.conn.change_extras(|extras| {
+                extras.timers.remove(&timer);
+            });
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{ConnId, Token};
+    use crate::connection::ConnId;
+    use crate::reactor::token::Token;
 
     fn owner(serial: u64) -> Token {
         Token::connection(0, ConnId::new(serial, 0))

@@ -6,17 +6,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::endpoint::Endpoint;
-use super::service::Datagrams;
-use super::socket::{SharedWire, Socket, Wire};
-use crate::core::Core;
-use crate::handle::{Handle, Mailbox, Shared};
-use crate::id::Token;
-use crate::input::Scratch;
-use crate::reactor::short_name;
-use crate::serve::{Readiness, Serve};
-use crate::testing::MOST_TURNS;
-use crate::{Counters, DatagramHandler, DatagramOptions};
+use super::harness::MOST_TURNS;
+use crate::connection::input::Scratch;
+use crate::datagram::endpoint::Endpoint;
+use crate::datagram::service::Datagrams;
+use crate::datagram::socket::{SharedWire, Socket, Wire};
+use crate::datagram::{DatagramHandler, DatagramOptions};
+use crate::reactor::handle::{Mailbox, Shared};
+use crate::reactor::loop_state::LoopState;
+use crate::reactor::readiness::Readiness;
+use crate::reactor::service::{AnyService, type_name_of};
+use crate::reactor::token::Token;
+use crate::reactor::{Counters, Handle};
 
 /// A [`DatagramHandler`] with its socket, in memory: what [`Harness`](crate::testing::Harness) is
 /// for connections. Every call runs the loop until nothing is left to do.
@@ -42,7 +43,7 @@ use crate::{Counters, DatagramHandler, DatagramOptions};
 /// ```
 pub struct DatagramHarness<H: DatagramHandler> {
     service: Datagrams<H>,
-    core: Core,
+    state: LoopState,
     scratch: Scratch,
     wire: SharedWire,
     handle: Handle<H::Message>,
@@ -68,14 +69,14 @@ impl<H: DatagramHandler> DatagramHarness<H> {
         }
         let shared = Arc::new(Shared::default());
         let (mailbox, handle) = Mailbox::new(&shared);
-        let core = Core::new(None, shared);
+        let state = LoopState::new(None, shared);
         let wire = Rc::new(RefCell::new(Wire::default()));
         let socket = Socket::Wire(Rc::clone(&wire));
-        let endpoint = Endpoint::new(0, short_name::<H>(), socket, local, options);
+        let endpoint = Endpoint::new(0, type_name_of::<H>(), socket, local, options);
         let service = Datagrams::new(handler, endpoint, mailbox);
         let scratch = Scratch::default();
-        let mut harness = DatagramHarness { service, core, scratch, wire, handle, asleep: false };
-        harness.service.call(&mut harness.core, H::on_bound);
+        let mut harness = DatagramHarness { service, state, scratch, wire, handle, asleep: false };
+        harness.service.call(&mut harness.state, H::on_bound);
         harness.run();
         harness
     }
@@ -111,12 +112,12 @@ impl<H: DatagramHandler> DatagramHarness<H> {
 
     /// Lets time pass. Timers fire in order, each at its own moment.
     pub fn advance(&mut self, time: Duration) {
-        let until = self.core.after(time);
+        let until = self.state.after(time);
         while let Some(next) = self.service.next_deadline().filter(|next| *next <= until) {
-            self.core.now = self.core.now.max(next);
+            self.state.turn.now = self.state.turn.now.max(next);
             self.run();
         }
-        self.core.now = until;
+        self.state.turn.now = until;
         self.run();
     }
 
@@ -126,7 +127,7 @@ impl<H: DatagramHandler> DatagramHarness<H> {
         self.asleep = true;
         meanwhile(self);
         self.asleep = false;
-        self.core.now = self.core.after(time);
+        self.state.turn.now = self.state.after(time);
         self.run();
     }
 
@@ -140,13 +141,13 @@ impl<H: DatagramHandler> DatagramHarness<H> {
 
     /// Begins a graceful shutdown.
     pub fn stop(&mut self) {
-        self.core.stop();
+        self.state.stop();
         self.run();
     }
 
     /// Whether a shutdown is under way, by whomever.
     pub fn is_stopping(&self) -> bool {
-        self.core.stopping
+        self.state.stopping
     }
 
     /// The handler.
@@ -161,7 +162,7 @@ impl<H: DatagramHandler> DatagramHarness<H> {
 
     /// What the loop has done so far.
     pub fn counters(&self) -> &Counters {
-        &self.core.counters
+        &self.state.counters
     }
 
     fn arrive(&mut self, what: Result<(SocketAddr, Vec<u8>), ErrorKind>) {
@@ -178,24 +179,24 @@ impl<H: DatagramHandler> DatagramHarness<H> {
             if self.asleep {
                 return;
             }
-            self.core.stopping |= self.core.is_ending();
-            if self.core.stopping && !self.service.is_over() && !self.service.holds_up() {
-                self.service.shut_down(&mut self.core);
+            self.state.stopping |= self.state.is_ending();
+            if self.state.stopping && !self.service.is_over() && !self.service.holds_up() {
+                self.service.shut_down(&mut self.state);
             }
             let edge = self.edge();
             if let Some(what) = edge {
                 self.service.ready(Token::listener(0, 0), what);
             }
-            let due = self.service.next_deadline().is_some_and(|next| next <= self.core.now);
-            if edge.is_none() && !due && !self.service.is_busy(&self.core) {
+            let due = self.service.next_deadline().is_some_and(|next| next <= self.state.turn.now);
+            if edge.is_none() && !due && !self.service.is_busy(&self.state) {
                 return;
             }
             // Time that the test itself took is not the handler's.
-            self.core.clock = Instant::now();
-            self.service.work(&mut self.core, &mut self.scratch);
-            self.service.flush(&mut self.core);
-            self.service.reap(&mut self.core);
-            self.core.counters.turns += 1;
+            self.state.turn.clock = Instant::now();
+            self.service.work(&mut self.state, &mut self.scratch);
+            self.service.flush(&mut self.state);
+            self.service.reap(&mut self.state);
+            self.state.counters.turns += 1;
         }
         panic!("the handler keeps the loop busy for ever");
     }
@@ -241,14 +242,14 @@ mod tests {
             let mut harness = DatagramHarness::new(Polite(peer));
             harness.take_only(Some(0));
             harness.stop();
-            assert!(!harness.service.is_empty() && !harness.service.is_busy(&harness.core));
+            assert!(!harness.service.is_empty() && !harness.service.is_busy(&harness.state));
             if cut {
-                assert_eq!(harness.service.cut(&mut harness.core), 0);
+                assert_eq!(harness.service.cut(&mut harness.state), 0);
             } else {
                 harness.take_only(None);
             }
             assert!(harness.service.is_empty());
-            assert_eq!(harness.core.counters.datagrams_lost, u64::from(cut));
+            assert_eq!(harness.state.counters.datagrams_lost, u64::from(cut));
         }
     }
 }

@@ -1,34 +1,3 @@
-//! Drives a handler without sockets and without real time: the loop's own code, on pipes in
-//! memory and a clock that stands still until it is moved. [`Harness`] does so for connections,
-//! [`DatagramHarness`] for datagrams.
-//!
-//! ```
-//! use std::time::{Duration, Instant};
-//! use reactor::{CloseReason, Context, Handler, Limits, testing::Harness};
-//!
-//! struct Shout;
-//!
-//! impl Handler for Shout {
-//!     type Session = ();
-//!     type Message = ();
-//!
-//!     fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
-//!         cx.send(line.to_ascii_uppercase());
-//!         cx.send("!\n");
-//!     }
-//! }
-//!
-//! let limits = Limits { idle_timeout: Some(Duration::from_secs(60)), ..Limits::default() };
-//! let mut server = Harness::with_limits(Shout, limits);
-//! let client = server.connect();
-//! server.feed(client, b"hel");
-//! assert_eq!(server.sent(client), b"");
-//! server.feed(client, b"lo\r\nyou");
-//! server.end(client);
-//! assert_eq!(server.sent(client), b"HELLO!\nYOU!\n");
-//! assert_eq!(server.closed(client), Some(CloseReason::PeerClosed));
-//! ```
-
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -39,20 +8,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::connection::State;
-use crate::core::Core;
-pub use crate::datagram::harness::DatagramHarness;
-use crate::handle::{Handle, Mailbox, Shared};
-use crate::id::Token;
-use crate::input::Scratch;
-use crate::net::Stream;
-pub use crate::pipe::Fault;
-use crate::pipe::{Pipe, SharedWire, Wire};
-use crate::pool::Pool;
-use crate::reactor::short_name;
-use crate::serve::{Look, Readiness, Serve, look_at_all};
-use crate::server::Server;
-use crate::{Address, CloseReason, ConnId, Counters, Handler, Limits};
+use crate::connection::connection::Stage;
+use crate::connection::input::Scratch;
+use crate::connection::{CloseReason, ConnId};
+use crate::handler::Handler;
+use crate::limits::Limits;
+use crate::net::memory::{Pipe, SharedWire, Wire};
+use crate::net::stream::Stream;
+use crate::net::{Address, Fault};
+use crate::reactor::handle::{Mailbox, Shared};
+use crate::reactor::loop_state::LoopState;
+use crate::reactor::readiness::Readiness;
+use crate::reactor::service::{ActiveService, AnyService, type_name_of};
+use crate::reactor::table::Table;
+use crate::reactor::token::Token;
+use crate::reactor::turn::{Look, look_at_all};
+use crate::reactor::{Counters, Handle};
 
 /// Turns that one call may take before the handler is taken to run for ever.
 pub(crate) const MOST_TURNS: usize = 10_000;
@@ -66,11 +37,11 @@ pub struct Client(ConnId);
 ///
 /// To ask for a client that was [forgotten](Harness::forget) panics.
 pub struct Harness<H: Handler> {
-    server: Server<H>,
-    core: Core,
+    service: ActiveService<H>,
+    state: LoopState,
     scratch: Scratch,
     /// In the order of their arrival.
-    clients: BTreeMap<ConnId, Peer>,
+    clients: BTreeMap<ConnId, PeerAddress>,
     dialled: Rc<RefCell<Vec<(Address, SharedWire)>>>,
     adopted: Rc<RefCell<Vec<SharedWire>>>,
     handle: Handle<H::Message>,
@@ -87,7 +58,7 @@ pub struct Harness<H: Handler> {
 }
 
 /// What the harness knows of one client.
-struct Peer {
+pub(crate) struct PeerAddress {
     wire: SharedWire,
     closed: Option<CloseReason>,
 }
@@ -109,27 +80,27 @@ impl<H: Handler> Harness<H> {
         }
         let shared = Arc::new(Shared::default());
         let (mailbox, handle) = Mailbox::new(&shared);
-        let mut core = Core::new(None, shared);
+        let mut state = LoopState::new(None, shared);
         let dialled = Rc::new(RefCell::new(Vec::new()));
         let wires = Rc::clone(&dialled);
-        core.dial = Box::new(move |_, address| {
+        state.dial = Box::new(move |_, address| {
             let wire = Rc::new(RefCell::new(Wire::default()));
             wires.borrow_mut().push((address.clone(), Rc::clone(&wire)));
             Ok(Stream::Pipe(Pipe::new(wire)))
         });
         let adopted = Rc::new(RefCell::new(Vec::new()));
         let wires = Rc::clone(&adopted);
-        core.adopt = Box::new(move |_, _| {
+        state.adopt = Box::new(move |_, _| {
             let wire = Rc::new(RefCell::new(Wire { connected: true, ..Wire::default() }));
             wires.borrow_mut().push(Rc::clone(&wire));
             Ok(Stream::Pipe(Pipe::new(wire)))
         });
-        let pool = Pool::new(0, short_name::<H>(), limits);
-        let server = Server::new(handler, pool, mailbox);
+        let table = Table::new(0, type_name_of::<H>(), limits);
+        let service = ActiveService::new(handler, table, mailbox);
         let (scratch, clients) = (Scratch::default(), BTreeMap::new());
         let mut harness = Harness {
-            server,
-            core,
+            service,
+            state,
             scratch,
             clients,
             dialled,
@@ -142,7 +113,7 @@ impl<H: Handler> Harness<H> {
             shut_down: false,
         };
         let address = Address::Tcp(([127, 0, 0, 1], 0).into());
-        harness.server.call_service(&mut harness.core, |handler, cx| {
+        harness.service.call_service(&mut harness.state, |handler, cx| {
             handler.on_listening(cx, &address);
         });
         harness.run();
@@ -180,35 +151,35 @@ impl<H: Handler> Harness<H> {
     /// # Panics
     /// If a hook did, unless they [are caught](Self::catching_panics).
     pub fn turn(&mut self) -> bool {
-        if self.core.is_ending() && !self.core.stopping {
-            self.core.stopping = true;
-            self.server.stop_listening();
+        if self.state.is_ending() && !self.state.stopping {
+            self.state.stopping = true;
+            self.service.stop_listening();
         }
-        if self.core.stopping && !self.shut_down && !self.server.holds_up() {
+        if self.state.stopping && !self.shut_down && !self.service.holds_up() {
             self.shut_down = true;
-            self.server.shut_down(&mut self.core);
+            self.service.shut_down(&mut self.state);
         }
-        let due = self.server.next_deadline().is_some_and(|next| next <= self.core.now);
+        let due = self.service.next_deadline().is_some_and(|next| next <= self.state.turn.now);
         let mut events = self.look().events;
         if due {
-            let Ok(()) = look_at_all(self.server.sources(), || {
+            let Ok(()) = look_at_all(self.service.sources(), || {
                 let look = self.look();
                 events += look.events;
                 Ok::<_, Infallible>(look)
             });
         }
-        if events == 0 && !due && !self.server.is_busy(&self.core) {
+        if events == 0 && !due && !self.service.is_busy(&self.state) {
             return false;
         }
         // Time that the test itself took is not the handler's.
-        self.core.clock = Instant::now();
-        self.server.work(&mut self.core, &mut self.scratch);
+        self.state.turn.clock = Instant::now();
+        self.service.work(&mut self.state, &mut self.scratch);
         self.reap();
-        self.server.flush(&mut self.core);
-        self.core.arena.clear();
+        self.service.flush(&mut self.state);
+        self.state.turn.arena.clear();
         self.reap();
-        self.core.counters.turns += 1;
-        assert!(self.panics || self.core.counters.panics == 0, "a hook of the handler panicked");
+        self.state.counters.turns += 1;
+        assert!(self.panics || self.state.counters.panics == 0, "a hook of the handler panicked");
         true
     }
 
@@ -217,7 +188,7 @@ impl<H: Handler> Harness<H> {
     pub fn connect(&mut self) -> Client {
         let wire = Rc::new(RefCell::new(Wire { connected: true, ..Wire::default() }));
         let stream = Stream::Pipe(Pipe::new(Rc::clone(&wire)));
-        let id = self.server.adopt(stream, None, &mut self.core);
+        let id = self.service.adopt(stream, None, &mut self.state);
         let id = id.expect("making the session panicked");
         self.know(id, wire);
         self.run();
@@ -312,7 +283,7 @@ impl<H: Handler> Harness<H> {
     /// Gives back what is kept here of a client whose connection is gone. False, and nothing
     /// happens, while the loop still has it.
     pub fn forget(&mut self, client: Client) -> bool {
-        let gone = self.server.pool.get(client.0).is_none();
+        let gone = self.service.table.get(client.0).is_none();
         if gone {
             self.clients.remove(&client.0);
         }
@@ -326,28 +297,28 @@ impl<H: Handler> Harness<H> {
 
     /// The handler's session of this client, while it is open.
     pub fn session(&self, client: Client) -> Option<&H::Session> {
-        let found = self.server.pool.get(self.id(client));
-        found.filter(|found| found.state == State::Open).map(|found| &found.session)
+        let found = self.service.table.get(self.id(client));
+        found.filter(|slot| slot.conn.stage == Stage::Open).map(|slot| &slot.session)
     }
 
     /// The handler.
     pub fn handler(&self) -> &H {
-        &self.server.handler
+        &self.service.handler
     }
 
     /// The handler, to be changed.
     pub fn handler_mut(&mut self) -> &mut H {
-        &mut self.server.handler
+        &mut self.service.handler
     }
 
     /// Lets time pass. Timers fire in order, each at its own moment.
     pub fn advance(&mut self, time: Duration) {
-        let until = self.core.after(time);
-        while let Some(next) = self.server.next_deadline().filter(|next| *next <= until) {
-            self.core.now = self.core.now.max(next);
+        let until = self.state.after(time);
+        while let Some(next) = self.service.next_deadline().filter(|next| *next <= until) {
+            self.state.turn.now = self.state.turn.now.max(next);
             self.settle();
         }
-        self.core.now = until;
+        self.state.turn.now = until;
         self.settle();
     }
 
@@ -363,7 +334,7 @@ impl<H: Handler> Harness<H> {
         let by_hand = std::mem::replace(&mut self.by_hand, true);
         meanwhile(self);
         self.by_hand = by_hand;
-        self.core.now = self.core.after(time);
+        self.state.turn.now = self.state.after(time);
         self.run();
     }
 
@@ -371,7 +342,7 @@ impl<H: Handler> Harness<H> {
     pub fn post(&mut self, message: H::Message) {
         // The mailbox lives as long as this harness, so it cannot be gone.
         let _ = self.handle.post(message);
-        self.server.mail();
+        self.service.mail();
         self.run();
     }
 
@@ -382,7 +353,7 @@ impl<H: Handler> Harness<H> {
     /// If a shutdown is under way.
     pub fn dial(&mut self) -> Client {
         let address = Address::Tcp(([127, 0, 0, 1], 0).into());
-        let id = self.server.dial(&address, &mut self.core);
+        let id = self.service.dial(&address, &mut self.state);
         let id = id.expect("nothing is dialled during a shutdown");
         let (_, wire) = self.dialled.borrow_mut().pop().expect("dialling makes a wire");
         self.know(id, wire);
@@ -408,9 +379,9 @@ impl<H: Handler> Harness<H> {
 
     /// Makes the other side of a connection a client; one that has ended already is nobody's.
     fn holder(&mut self, wire: SharedWire) -> Option<Client> {
-        let mut connections = self.server.pool.connections.iter().map(|(_, found)| found);
+        let mut connections = self.service.table.connections.iter().map(|(_, slot)| slot);
         let this = |stream: &Stream| matches!(stream, Stream::Pipe(pipe) if pipe.is(&wire));
-        let id = connections.find(|found| this(&found.stream))?.id;
+        let id = connections.find(|slot| this(&slot.stream))?.conn.id;
         self.know(id, wire);
         Some(Client(id))
     }
@@ -433,42 +404,42 @@ impl<H: Handler> Harness<H> {
 
     /// Begins a graceful shutdown.
     pub fn stop(&mut self) {
-        self.core.stop();
+        self.state.stop();
         self.run();
     }
 
     /// Whether a shutdown is under way, by whomever.
     pub fn is_stopping(&self) -> bool {
-        self.core.stopping
+        self.state.stopping
     }
 
     /// What the loop has done so far.
     pub fn counters(&self) -> &Counters {
-        &self.core.counters
+        &self.state.counters
     }
 
     /// Connections that the loop still knows, lingering ones too; timers that are still to come,
     /// its own deadlines too. Both are 0 when everybody is gone.
     pub fn left_over(&self) -> (usize, usize) {
-        (self.server.pool.connections.len(), self.server.pool.timers.len())
+        (self.service.table.connections.len(), self.service.table.timers.len())
     }
 
     /// Bytes of output that the loop keeps, of all connections together, because the clients have
     /// not taken them: after a turn that is all the output there is.
     pub fn unsent(&self) -> usize {
-        self.server.pool.backlog
+        self.service.table.backlog
     }
 
     /// As [`Reactor::set_max_total_output`](crate::Reactor::set_max_total_output).
     pub fn set_max_total_output(&mut self, bytes: usize) {
-        self.core.max_total_output = bytes;
+        self.state.max_total_output = bytes;
     }
 
     fn know(&mut self, id: ConnId, wire: SharedWire) {
-        self.clients.insert(id, Peer { wire, closed: None });
+        self.clients.insert(id, PeerAddress { wire, closed: None });
     }
 
-    fn peer(&self, client: Client) -> &Peer {
+    fn peer(&self, client: Client) -> &PeerAddress {
         self.clients.get(&client.0).expect("this client was forgotten")
     }
 
@@ -509,7 +480,7 @@ impl<H: Handler> Harness<H> {
                     error: wire.error.is_some(),
                 };
                 drop(wire);
-                self.server.ready(Token::connection(0, *id), what);
+                self.service.ready(Token::connection(0, *id), what);
                 events += 1;
                 if events == self.room {
                     last = Some(*id);
@@ -522,13 +493,13 @@ impl<H: Handler> Harness<H> {
     }
 
     fn reap(&mut self) {
-        for id in &self.server.pool.ending {
+        for id in &self.service.table.ending {
             let known = self.clients.get_mut(id);
-            if let (Some(known), Some(found)) = (known, self.server.pool.get(*id)) {
-                known.closed.get_or_insert(found.reason);
+            if let (Some(known), Some(slot)) = (known, self.service.table.get(*id)) {
+                known.closed.get_or_insert(slot.conn.reason);
             }
         }
-        self.server.reap(&mut self.core);
+        self.service.reap(&mut self.state);
     }
 }
 

@@ -16,7 +16,7 @@ use x509_cert::der::asn1::{ObjectIdentifier, UintRef};
 use x509_cert::der::{self, Decode, Reader, SliceReader};
 use x509_cert::{Certificate, Version};
 
-use crate::Error;
+use crate::error::Error;
 
 /// Bytes of the longest file of certificates that is one; what never ends is none.
 const LONGEST: u64 = 1024 * 1024;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
-use crate::Error;
+use crate::error::Error;
 
 pub(crate) use stream::TlsStream;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::{ServerConfig, ServerConnection};
 
-use crate::net::Stream;
+use crate::net::stream::Stream;
 
 /// Reads of the socket, of 4 KiB, that may give no plaintext before the others have their turn. The
 /// largest records take one more.
@@ -195,7 +195,7 @@ mod tests {
     use rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::ring};
 
     use super::*;
-    use crate::pipe::{Pipe, SharedWire, Wire};
+    use crate::net::memory::{Pipe, SharedWire, Wire};
 
     /// What the wire has for the client, and back.
     fn carry(client: &mut ClientConnection, wire: &SharedWire) {

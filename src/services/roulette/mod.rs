@@ -4,7 +4,7 @@ mod names;
 mod reply;
 
 use super::FOREIGN;
-use crate::line::without_cr;
+use crate::connection::framing::without_cr;
 use crate::text::{is_foreign, printable};
 use crate::{CloseReason, Context, Handler};
 

@@ -1,0 +1,73 @@
+//! A socket that listens, whatever its kind.
+
+use std::io;
+use std::net::SocketAddr;
+
+use mio::net::{TcpListener, UnixListener};
+use mio::{Interest, Registry};
+
+use super::Address;
+use super::stream::Stream;
+use super::tcp::bind_tcp;
+use super::unix::{bind_unix, check_unix_mode, clear_unix_path};
+use super::unix_path::UnixPath;
+use crate::error::Error;
+use crate::limits::Limits;
+
+/// A listening socket. Dropping a Unix one removes its path.
+pub(crate) enum ListeningSocket {
+    Tcp(TcpListener),
+    Unix(UnixListener, UnixPath),
+}
+
+impl ListeningSocket {
+    pub(crate) fn bind(
+        address: &Address,
+        unix_mode: Option<u32>,
+        limits: &Limits,
+    ) -> Result<ListeningSocket, Error> {
+        let failed = |error| Error::listen(address, error);
+        match address {
+            Address::Tcp(addr) => bind_tcp(*addr, limits).map_err(failed),
+            // Each of its addresses has a listener of its own.
+            Address::Host(_) => Err(failed(io::ErrorKind::InvalidInput.into())),
+            Address::Unix(path) => {
+                check_unix_mode(address, unix_mode)?;
+                // Before anything is made: one that is too long is none.
+                let name = socket2::SockAddr::unix(path).map_err(failed)?;
+                let path = UnixPath::lock(address, path)?;
+                clear_unix_path(address, path.path())?;
+                bind_unix(&name, path, unix_mode).map_err(failed)
+            }
+        }
+    }
+
+    /// The address in force: the real port where 0 was asked for.
+    pub(crate) fn local_addr(&self) -> io::Result<Address> {
+        match self {
+            ListeningSocket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
+            ListeningSocket::Unix(_, path) => Ok(Address::Unix(path.path().to_owned())),
+        }
+    }
+
+    pub(crate) fn register(&mut self, registry: &Registry, token: mio::Token) -> io::Result<()> {
+        let interest = Interest::READABLE;
+        match self {
+            ListeningSocket::Tcp(listener) => registry.register(listener, token, interest),
+            ListeningSocket::Unix(listener, _) => registry.register(listener, token, interest),
+        }
+    }
+
+    /// One newcomer and its address, none where it has no IP address. The address is kept from
+    /// here on: asking later fails once the peer is gone.
+    pub(crate) fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        match self {
+            ListeningSocket::Tcp(listener) => {
+                listener.accept().map(|(stream, peer)| (Stream::Tcp(stream), Some(peer)))
+            }
+            ListeningSocket::Unix(listener, _) => {
+                listener.accept().map(|(stream, _)| (Stream::Unix(stream), None))
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Unix sockets: who may take a path, and whose it is.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::{fs, io};
+
+use mio::net::{UnixListener, UnixStream};
+
+use super::Address;
+use super::listener::ListeningSocket;
+use super::tcp::BACKLOG;
+use super::unix_path::{self, UnixPath};
+use crate::error::Error;
+
+/// The mode is kept from the first moment on: nobody can connect to what does not listen yet.
+pub(super) fn bind_unix(
+    name: &socket2::SockAddr,
+    mut path: UnixPath,
+    mode: Option<u32>,
+) -> io::Result<ListeningSocket> {
+    use socket2::{Domain, Type};
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    if let Some(mode) = mode {
+        // Linux then makes the file with this mode less the umask; others refuse.
+        let file = fs::File::from(OwnedFd::from(socket.try_clone()?));
+        let _ = file.set_permissions(fs::Permissions::from_mode(mode));
+    }
+    socket.bind(name)?;
+    path.bound(mode)?;
+    socket.listen(BACKLOG)?;
+    Ok(ListeningSocket::Unix(UnixListener::from_std(OwnedFd::from(socket).into()), path))
+}
+
+/// Removes what a server of ours that is gone has left at a path that is locked, and says what else
+/// stands in the way: bind's own "address in use" does not.
+///
+/// A server of another kind, which takes no lock, is seen once it listens; between its bind and its
+/// listen it looks as one that is gone.
+pub(super) fn clear_unix_path(address: &Address, path: &Path) -> Result<(), Error> {
+    let failed = |error| Error::listen(address, error);
+    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !found.file_type().is_socket() {
+        let why = "something that is not a socket is there; choose another path";
+        return Err(unix_path::taken(address, why));
+    }
+    let why = match UnixStream::connect(path) {
+        Err(error) => match (error.kind(), error.raw_os_error()) {
+            (io::ErrorKind::NotFound, _) => return Ok(()),
+            (io::ErrorKind::ConnectionRefused, _) if unix_path::is_ours(&found) => {
+                return fs::remove_file(path).map_err(failed);
+            }
+            (io::ErrorKind::ConnectionRefused | io::ErrorKind::PermissionDenied, _) => {
+                "another user's socket is there; choose another path"
+            }
+            // It has no room for one more just now, or is one of datagrams.
+            (io::ErrorKind::WouldBlock, _) | (_, Some(libc::EPROTOTYPE)) => {
+                "another server is listening there; choose another path"
+            }
+            _ => return Err(failed(error)),
+        },
+        Ok(_) => "another server is listening there; choose another path",
+    };
+    Err(unix_path::taken(address, why))
+}
+
+pub(super) fn check_unix_mode(address: &Address, mode: Option<u32>) -> Result<(), Error> {
+    let Some(mode) = mode.filter(|mode| *mode > 0o777) else { return Ok(()) };
+    let why = format!("the mode {mode:#o} has more than permissions; write one up to 0o777");
+    let source = io::ErrorKind::InvalidInput.into();
+    Err(Error::Listen { address: address.clone(), why, source })
+}

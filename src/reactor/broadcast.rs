@@ -1,0 +1,59 @@
+//! One message to many connections: the same bytes of the arena for all of them.
+
+use super::fairness::RECEIVERS_PER_LINE;
+use super::loop_state::LoopState;
+use super::table::Table;
+use crate::connection::flags::Flag;
+use crate::connection::{CloseReason, ConnId};
+
+impl<S> Table<S> {
+    /// Appends the same output for every open connection that `wanted` picks; `sender`'s own
+    /// request caused its own copy.
+    pub(crate) fn broadcast(
+        &mut self,
+        bytes: &[u8],
+        sender: Option<ConnId>,
+        state: &mut LoopState,
+        mut wanted: impl FnMut(ConnId, &S) -> bool,
+    ) {
+        if self.live == 0 || bytes.is_empty() {
+            return;
+        }
+        self.commit(state);
+        // It costs as much as so many lines, which whoever asked for it has to share.
+        state.turn.most_lines =
+            state.turn.most_lines.saturating_sub(self.live / RECEIVERS_PER_LINE);
+        self.delivered += self.live;
+        let segment = state.turn.arena.add(bytes);
+        let mut slow = Vec::new();
+        let mut done = 0;
+        while done < self.connections.len() {
+            for (_, slot) in self.connections.iter_mut().skip(done) {
+                done += 1;
+                if !slot.conn.takes_output() || !wanted(slot.conn.id, &slot.session) {
+                    continue;
+                }
+                let copied = slot.conn.output.push(&state.turn.arena, bytes, segment);
+                if sender == Some(slot.conn.id) {
+                    slot.conn.hold_above(self.limits.high_water);
+                } else if slot.conn.overrun(bytes.len(), &self.limits, state.turn.now) {
+                    slow.push(slot.conn.id);
+                }
+                if !slot.conn.flags.has(Flag::Dirty) {
+                    slot.conn.flags.set(Flag::Dirty, true);
+                    self.dirty.push(slot.conn.id);
+                }
+                if copied > 0 {
+                    self.backlog += copied;
+                    if self.backlog > state.max_total_output {
+                        break;
+                    }
+                }
+            }
+            self.keep_total_output(state);
+        }
+        for id in slow {
+            self.end(id, CloseReason::SlowConsumer);
+        }
+    }
+}

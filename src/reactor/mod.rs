@@ -1,0 +1,41 @@
+//! The loop: one thread, one selector, any number of services, one turn at a time.
+//!
+//! Read `reactor` first (the public methods), then `turn` (wait, mark, work, settle) and `service` (what
+//! one service is). A connection's life in order: `accepting`, `dialling` or `adopting`, `opening`,
+//! `readiness`, `reading`, `writing`, `broadcast`, `timers`, `closing`. What bounds it: `fairness`,
+//! `total_output`, `peers`. Around it: `shutdown`, `signals`, `reload`, `handle`, `counters`, `slow_hooks`.
+//! What it all lies in: `table`, `queues`, `token`, `loop_state`.
+
+pub(crate) mod accepting;
+pub(crate) mod adopting;
+pub(crate) mod broadcast;
+pub(crate) mod closing;
+pub(crate) mod counters;
+pub(crate) mod dialling;
+pub(crate) mod fairness;
+pub(crate) mod handle;
+pub(crate) mod loop_state;
+pub(crate) mod opening;
+pub(crate) mod peers;
+pub(crate) mod queues;
+#[expect(clippy::module_inception, reason = "the wing is named after what it is about")]
+pub(crate) mod reactor;
+pub(crate) mod readiness;
+pub(crate) mod reading;
+pub(crate) mod reload;
+pub(crate) mod service;
+pub(crate) mod shutdown;
+#[cfg(feature = "signals")]
+pub(crate) mod signals;
+pub(crate) mod slow_hooks;
+pub(crate) mod table;
+pub(crate) mod timers;
+pub(crate) mod token;
+pub(crate) mod total_output;
+pub(crate) mod turn;
+pub(crate) mod writing;
+
+pub use counters::Counters;
+pub use handle::{Handle, Service, TryPostError};
+pub use reactor::Reactor;
+pub use shutdown::Exit;

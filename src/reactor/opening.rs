@@ -1,0 +1,84 @@
+//! From a socket that is there to a connection that the handler knows.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::loop_state::LoopState;
+use super::service::ActiveService;
+use crate::connection::ConnId;
+use crate::connection::connection::Stage;
+use crate::connection::flags::Flag;
+use crate::handler::Handler;
+use crate::net::stream::Stream;
+
+impl<H: Handler> ActiveService<H> {
+    pub(crate) fn adopt(
+        &mut self,
+        stream: Stream,
+        peer: Option<SocketAddr>,
+        state: &mut LoopState,
+    ) -> Option<ConnId> {
+        let session = catch_unwind(AssertUnwindSafe(H::Session::default));
+        let session = state.caught(session, &self.table.name)?;
+        let (id, watched) = self.table.insert(stream, session, state);
+        if let Err(error) = watched {
+            log::warn!("{}: cannot watch a newcomer: {error}", self.table.name);
+            self.table.remove(id, state);
+            return None;
+        }
+        state.counters.accepted += 1;
+        let slot = &mut self.table.connections[id.slot()];
+        slot.conn.peer = peer.into();
+        if slot.conn.flags.has(Flag::Handshaking) {
+            self.table.open += 1;
+            self.table.count_peer(id);
+            self.table.arm(id);
+        } else {
+            self.opened(id, state);
+        }
+        Some(id)
+    }
+
+    /// A connection is there: the handler's from now on.
+    pub(crate) fn opened(&mut self, id: ConnId, state: &mut LoopState) {
+        let slot = &mut self.table.connections[id.slot()];
+        slot.conn.stage = Stage::Open;
+        slot.conn.active = state.turn.now;
+        slot.conn.flags.set(Flag::Open, true);
+        // One that was dialled, or had a handshake to do, has counted since then.
+        let shaken = slot.conn.flags.take(Flag::Handshaking);
+        self.table.open += usize::from(!slot.conn.flags.take(Flag::Failed) && !shaken);
+        let asked = slot.conn.flags.has(Flag::Drain) || slot.conn.flags.has(Flag::Finished);
+        self.table.live += 1;
+        state.counters.open += 1;
+        if !shaken {
+            self.table.count_peer(id);
+        }
+        if asked {
+            // While it was being dialled.
+            self.table.mark_dirty(id.slot());
+        }
+        if log::log_enabled!(log::Level::Debug) {
+            log::debug!("{}: {} is here", self.table.name, self.describe(id));
+        }
+        self.call(id, true, state, H::on_open);
+        self.table.arm(id);
+    }
+
+    pub(crate) fn finish_connect(&mut self, id: ConnId, state: &mut LoopState) {
+        match self.table.connected(id, state) {
+            Ok(false) => {}
+            Ok(true) => self.opened(id, state),
+            Err(error) => self.table.fail(id, &error),
+        }
+    }
+
+    pub(super) fn describe(&self, id: ConnId) -> String {
+        let Some(slot) = self.table.get(id) else { return id.to_string() };
+        match (slot.conn.peer.get(), slot.stream.dialling()) {
+            (_, Some(dialling)) => format!("{id} ({})", dialling.host()),
+            (Some(peer), None) => format!("{id} ({peer})"),
+            (None, None) => id.to_string(),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Drives a handler without sockets and without real time: the loop's own code, on pipes in
+//! memory and a clock that stands still until it is moved. [`Harness`] does so for connections,
+//! [`DatagramHarness`] for datagrams.
+//!
+//! ```
+//! use std::time::{Duration, Instant};
+//! use reactor::{CloseReason, Context, Handler, Limits, testing::Harness};
+//!
+//! struct Shout;
+//!
+//! impl Handler for Shout {
+//!     type Session = ();
+//!     type Message = ();
+//!
+//!     fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+//!         cx.send(line.to_ascii_uppercase());
+//!         cx.send("!\n");
+//!     }
+//! }
+//!
+//! let limits = Limits { idle_timeout: Some(Duration::from_secs(60)), ..Limits::default() };
+//! let mut server = Harness::with_limits(Shout, limits);
+//! let client = server.connect();
+//! server.feed(client, b"hel");
+//! assert_eq!(server.sent(client), b"");
+//! server.feed(client, b"lo\r\nyou");
+//! server.end(client);
+//! assert_eq!(server.sent(client), b"HELLO!\nYOU!\n");
+//! assert_eq!(server.closed(client), Some(CloseReason::PeerClosed));
+//! ```
+
+pub(crate) mod datagram_harness;
+pub(crate) mod harness;
+
+pub use datagram_harness::DatagramHarness;
+pub use harness::{Client, Harness};
+
+pub use crate::net::Fault;
