@@ -1,5 +1,5 @@
-//! The walls between the wings of `src`: what each may name of the others, and how large a file may
-//! grow. CONTRIBUTING.md says why.
+//! The walls between the wings of `src`: what each may name of the others, and how long a file may
+//! grow. docs/architecture.md says what the wings are.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,95 +7,203 @@ use std::path::{Path, PathBuf};
 /// Lines of code of the longest file, without comments and unit tests.
 const LONGEST_FILE: usize = 400;
 
-/// Each wing, and the wings that it must not name.
-const WALLS: [(&str, &[&str]); 3] = [
-    ("connection", &["net", "handler", "reactor", "datagram", "testing", "services", "mio"]),
-    ("net", &["handler", "reactor", "datagram", "testing", "services"]),
-    ("services", &["connection", "net", "handler", "reactor", "datagram", "limits", "error"]),
+/// The wings from the ground up; none names one that stands above it.
+const FLOORS: [&[&str]; 6] = [
+    &["connection"],
+    &["net"],
+    &["handler", "reactor"],
+    &["datagram"],
+    &["testing"],
+    &["services"],
 ];
 
-/// What `reactor` may name of `handler`.
-const HANDLER_NAMES: [&str; 4] = ["Handler", "Farewell", "Context", "ServiceContext"];
+/// What touches sockets, which `connection` must not know.
+const SOCKETS: [&str; 3] = ["mio", "socket2", "rustix"];
 
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => files(&path, found),
-            false => found.push(path),
-        }
+/// What `reactor` may name of `handler`.
+const OF_HANDLER: [&str; 4] = ["Handler", "Farewell", "Context", "ServiceContext"];
+
+/// What the services may name of `crate` beside the front page: the public modules.
+const PUBLIC: [&str; 2] = ["services", "testing"];
+
+/// Something that a file names in its code.
+struct Named {
+    /// As `src/net/tcp.rs:10`.
+    place: String,
+    /// From the root of the crate, as `crate::net::stream`, or from another crate's. A longer path
+    /// is there piece by piece: `crate`, `crate::net`, `crate::net::stream`.
+    path: String,
+}
+
+/// All files below a path, those of unit tests left out.
+fn files(path: &Path, found: &mut Vec<PathBuf>) {
+    if path.is_dir() {
+        let entries = fs::read_dir(path).unwrap();
+        entries.for_each(|entry| files(&entry.unwrap().path(), found));
+    } else if !path.ends_with("tests.rs") {
+        found.push(path.to_owned());
     }
 }
 
-/// The code of every file below `src/WING`, without comments and unit tests: its path, then each
-/// line with its number.
-fn code(wing: &str) -> Vec<(PathBuf, Vec<(usize, String)>)> {
+/// The code of each file of a wing, line by line, without comments and unit tests.
+fn code(wing: &str) -> Vec<(PathBuf, Vec<String>)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
-    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(wing), &mut found);
+    files(&root.join("src").join(wing), &mut found);
     assert!(!found.is_empty(), "no file in {wing}");
-    found.sort();
-    let lines = |path: &PathBuf| {
+    let read = |path: &PathBuf| {
         let text = fs::read_to_string(path).unwrap();
-        let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
-        let lines = text.lines().zip(1..).map(|(line, number)| {
-            let line = line.split("//").next().unwrap_or("").trim().to_owned();
-            (number, line)
-        });
-        lines.filter(|(_, line)| !line.is_empty()).collect()
+        let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
+        let lines =
+            text.lines().map(|line| line.split("//").next().unwrap_or("").trim().to_owned());
+        (path.strip_prefix(root).unwrap().to_owned(), lines.collect())
     };
-    found.iter().map(|path| (path.clone(), lines(path))).collect()
+    found.iter().map(read).collect()
 }
 
-/// Whether a line of code names `crate::wing`, alone or in a group; for a crate, its name.
-fn names(line: &str, wing: &str) -> bool {
-    let path = if wing == "mio" { "mio::".to_owned() } else { format!("crate::{wing}::") };
-    let grouped = line.strip_prefix("use crate::{").is_some_and(|group| {
-        group.split([',', '{', '}', ' ']).any(|name| name.split("::").next() == Some(wing))
-    });
-    line.contains(&path) || grouped
+/// Cuts a line of code into names, `::`, and every other character by itself.
+fn tokens(mut line: &str) -> Vec<&str> {
+    let part_of_name = |c: char| c.is_alphanumeric() || c == '_';
+    let mut found = Vec::new();
+    while let Some(first) = line.chars().next() {
+        let length = match first {
+            ':' if line.starts_with("::") => 2,
+            _ if part_of_name(first) => line.find(|c| !part_of_name(c)).unwrap_or(line.len()),
+            _ => first.len_utf8(),
+        };
+        found.push(&line[..length]);
+        line = line[length..].trim_start();
+    }
+    found
+}
+
+/// The path as seen from the root: in `src/net/tls/stream.rs`, `super::Tls` is `crate::net::tls::Tls`.
+fn from_root(file: &Path, path: &[&str]) -> String {
+    let module = file.with_extension("");
+    let mut place = Vec::new();
+    if path[0] == "super" || path[0] == "self" {
+        let below_src = module.iter().skip(1).map(|name| name.to_str().unwrap());
+        place.push("crate");
+        place.extend(below_src.filter(|name| *name != "mod"));
+    }
+    for name in path {
+        match *name {
+            "super" => drop(place.pop()),
+            "self" => {}
+            name => place.push(name),
+        }
+    }
+    place.join("::")
+}
+
+/// What the files of a wing name; `a::{b, c::d}` is `a::b` and `a::c::d`, over any number of lines.
+fn named(wing: &str) -> Vec<Named> {
+    let mut found = Vec::new();
+    for (file, lines) in code(wing) {
+        let mut path = Vec::new();
+        // For each open brace, the path that goes in front of the names in it.
+        let mut groups = Vec::new();
+        let mut joined = false;
+        for (line, number) in lines.iter().zip(1..) {
+            for token in tokens(line) {
+                let is_name = token.starts_with(|c: char| c.is_alphabetic() || c == '_');
+                if is_name || joined && token == "*" {
+                    if !joined {
+                        path = groups.last().cloned().unwrap_or_default();
+                    }
+                    path.push(token);
+                    if token != "self" {
+                        let place = format!("{}:{number}", file.display());
+                        found.push(Named { place, path: from_root(&file, &path) });
+                    }
+                } else if token == "{" {
+                    groups.push(if joined { path.clone() } else { Vec::new() });
+                } else if token == "}" {
+                    groups.pop();
+                }
+                joined = token == "::";
+            }
+        }
+    }
+    found
+}
+
+/// Fails with every name that breaks the wall, and where it is.
+fn must_hold(wall: &str, names: Vec<Named>, broken: impl Fn(&str) -> bool) {
+    let broken = names.iter().filter(|named| broken(&named.path));
+    let broken: Vec<_> =
+        broken.map(|named| format!("{} names {}", named.place, named.path)).collect();
+    assert!(broken.is_empty(), "{wall}:\n{}", broken.join("\n"));
+}
+
+/// Whether that is a wing, or a file at the top of `src`.
+fn is_top(name: &str) -> bool {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    src.join(name).is_dir() || src.join(name).with_extension("rs").is_file()
+}
+
+/// `b` of `crate::b`; none for what is shorter or longer.
+fn below<'p>(root: &str, path: &'p str) -> Option<&'p str> {
+    let name = path.strip_prefix(root)?.strip_prefix("::")?;
+    (!name.contains("::")).then_some(name)
 }
 
 #[test]
 fn no_wing_reaches_above_itself() {
-    for (wing, above) in WALLS {
-        for (path, lines) in code(wing) {
-            for (number, line) in lines {
-                let broken = above.iter().find(|above| names(&line, above));
-                assert_eq!(broken, None, "{}:{number} breaks a wall: {line}", path.display());
-            }
+    for (floor, wings) in FLOORS.iter().enumerate() {
+        let above = FLOORS[floor + 1..].concat();
+        for wing in *wings {
+            must_hold(&format!("{wing} must not know {above:?}"), named(wing), |path| {
+                below("crate", path).is_some_and(|name| above.contains(&name))
+            });
         }
     }
+}
+
+#[test]
+fn a_connection_knows_no_socket() {
+    must_hold("connection must not touch sockets", named("connection"), |path| {
+        SOCKETS.contains(&path)
+    });
+}
+
+#[test]
+fn inside_the_library_things_go_by_their_paths() {
+    // Through `lib.rs` a forbidden name would not show its wing.
+    let wings = FLOORS[..5].concat().into_iter().chain(["error.rs", "limits.rs"]);
+    must_hold("only services may use lib.rs", wings.flat_map(named).collect(), |path| {
+        below("crate", path).is_some_and(|name| !is_top(name))
+    });
+}
+
+#[test]
+fn a_service_knows_what_any_embedder_knows() {
+    must_hold("services must do with the names of lib.rs", named("services"), |path| {
+        below("crate", path).is_some_and(|name| is_top(name) && !PUBLIC.contains(&name))
+    });
 }
 
 #[test]
 fn the_loop_knows_four_names_of_what_an_embedder_writes() {
-    for (path, lines) in code("reactor") {
-        for (number, line) in lines.iter().filter(|(_, line)| line.contains("crate::handler::")) {
-            let (_, named) = line.split_once("crate::handler::").unwrap();
-            let named = named.split(|c: char| !c.is_alphanumeric()).filter(|name| !name.is_empty());
-            for name in named {
-                let known = HANDLER_NAMES.contains(&name);
-                assert!(known, "{}:{number} names {name}: {line}", path.display());
-            }
-        }
-    }
+    let wall = format!("reactor must know no more of handler than {OF_HANDLER:?}");
+    must_hold(&wall, named("reactor"), |path| {
+        below("crate::handler", path).is_some_and(|name| !OF_HANDLER.contains(&name))
+    });
 }
 
 #[test]
 fn no_subcommand_knows_the_list_of_subcommands() {
-    for (path, lines) in code("cli") {
-        let list = path.ends_with("cli/mod.rs") || path.ends_with("cli/args.rs");
-        for (number, line) in lines.iter().filter(|_| !list) {
-            let knows = line.contains("args::");
-            assert!(!knows, "{}:{number} knows the list: {line}", path.display());
-        }
-    }
+    let mut names = named("cli");
+    names.retain(|named| !named.place.starts_with("src/cli/mod.rs:"));
+    let wall = "in cli, only mod.rs must know args.rs";
+    must_hold(wall, names, |path| path == "crate::cli::args");
 }
 
 #[test]
 fn no_file_is_longer_than_one_sitting() {
     for (path, lines) in code("") {
-        let long = lines.len();
-        assert!(long <= LONGEST_FILE, "{}: {long} lines of code", path.display());
+        let count = lines.iter().filter(|line| !line.is_empty()).count();
+        let path = path.display();
+        assert!(count <= LONGEST_FILE, "{path}: {count} lines of code, at most {LONGEST_FILE}");
     }
 }
