@@ -1,5 +1,5 @@
 //! The walls between the wings of `src`: what each may name of the others, and how long a file may
-//! grow. docs/architecture.md says what the wings are.
+//! grow. docs/architecture.md says what the wings are, and names functions that must be there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -205,5 +205,18 @@ fn no_file_is_longer_than_one_sitting() {
         let count = lines.iter().filter(|line| !line.is_empty()).count();
         let path = path.display();
         assert!(count <= LONGEST_FILE, "{path}: {count} lines of code, at most {LONGEST_FILE}");
+    }
+}
+
+#[test]
+fn the_map_names_functions_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let map = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    // Every second piece is in backquotes.
+    for name in map.split('`').skip(1).step_by(2) {
+        let Some((file, function)) = name.split_once(".rs::") else { continue };
+        let code = fs::read_to_string(root.join(format!("src/{file}.rs"))).unwrap_or_default();
+        let there = ["(", "<"].iter().any(|next| code.contains(&format!("fn {function}{next}")));
+        assert!(there, "docs/architecture.md: there is no {name}");
     }
 }
