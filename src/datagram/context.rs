@@ -66,7 +66,7 @@ impl<'a> DatagramContext<'a> {
 
     /// The moment a timer is due: for setting the next one without drift.
     pub fn due(&self, timer: TimerId) -> Instant {
-        self.state.instant(timer.when())
+        self.state.instant(timer.when)
     }
 
     /// How this socket was set up.
