@@ -1,4 +1,5 @@
-//! A datagram socket at work: the steps of a turn, as the reactor asks every service for them.
+//! The service of a datagram socket: a handler with its endpoint, and the steps of a turn that the
+//! reactor asks of every service.
 
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,14 +20,16 @@ use crate::reactor::slow_hooks::SlowHooks;
 use crate::reactor::timers::{Due, Timers};
 use crate::reactor::token::Token;
 
+/// One datagram socket with its handler.
 pub(crate) struct Datagrams<H: DatagramHandler> {
     pub(crate) handler: H,
     endpoint: Endpoint,
     mailbox: Mailbox<H::Message>,
     /// The mailbox may have something.
     mail: bool,
-    /// The handler has been called for the last time; only what waits is still sent.
+    /// The handler has been called for the last time; only what waits in the outbox is still sent.
     over: bool,
+    /// Notices hooks that block the loop.
     watch: SlowHooks,
 }
 
@@ -46,12 +49,12 @@ impl<H: DatagramHandler> Datagrams<H> {
         }
     }
 
-    /// The shutdown has begun.
+    /// Whether the handler has been called for the last time.
     pub(crate) fn is_over(&self) -> bool {
         self.over
     }
 
-    /// Calls a hook; a panic in it ends nothing.
+    /// Calls a hook. A panic in it is counted and ends nothing.
     pub(crate) fn call(
         &mut self,
         state: &mut LoopState,
@@ -59,12 +62,15 @@ impl<H: DatagramHandler> Datagrams<H> {
     ) {
         let mut cx = DatagramContext::new(&mut self.endpoint, state);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
-        self.watch.called(
-            &mut state.turn.clock,
-            &self.endpoint.name,
-            self.endpoint.options.slow_call,
-        );
+        let Endpoint { name, options, .. } = &self.endpoint;
+        self.watch.called(&mut state.turn.clock, name, options.slow_call);
         state.caught(outcome, &self.endpoint.name);
+    }
+
+    /// Warns if the hooks of this step held the loop for too long.
+    fn check_slow(&mut self, state: &mut LoopState) {
+        let Endpoint { name, options, .. } = &self.endpoint;
+        self.watch.check(&mut state.turn.clock, name, options.slow_call);
     }
 
     fn receive(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
@@ -103,11 +109,11 @@ impl<H: DatagramHandler> Datagrams<H> {
 }
 
 impl<H: DatagramHandler> AnyService for Datagrams<H> {
-    fn listen(&mut self, _listen: Listen, _core: &mut LoopState) -> Result<Address, Error> {
+    fn listen(&mut self, _listen: Listen, _state: &mut LoopState) -> Result<Address, Error> {
         Err(Error::Datagrams)
     }
 
-    fn dial(&mut self, _address: &Address, _core: &mut LoopState) -> Result<ConnId, Error> {
+    fn dial(&mut self, _address: &Address, _state: &mut LoopState) -> Result<ConnId, Error> {
         Err(Error::Datagrams)
     }
 
@@ -115,7 +121,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         &mut self,
         _input: BorrowedFd<'_>,
         _output: BorrowedFd<'_>,
-        _core: &mut LoopState,
+        _state: &mut LoopState,
     ) -> Result<ConnId, Error> {
         Err(Error::Datagrams)
     }
@@ -133,7 +139,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
     }
 
     fn ready(&mut self, _token: Token, what: Readiness) {
-        // An error is told by the next call, whichever that is.
+        // The next call on the socket gives the error, whether it receives or sends.
         self.endpoint
             .ready(what.readable || what.read_on || what.error, what.writable || what.error);
     }
@@ -147,11 +153,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         if self.mail {
             self.take_messages(state);
         }
-        self.watch.check(
-            &mut state.turn.clock,
-            &self.endpoint.name,
-            self.endpoint.options.slow_call,
-        );
+        self.check_slow(state);
     }
 
     fn flush(&mut self, state: &mut LoopState) {
@@ -166,7 +168,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         }
     }
 
-    /// What waits has a small bound of its own, and there is nobody to end for it.
+    /// None: what waits in the outbox has a small bound of its own, and there is no connection to end.
     fn backlog(&self) -> usize {
         0
     }
@@ -179,7 +181,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         false
     }
 
-    fn is_busy(&self, _core: &LoopState) -> bool {
+    fn is_busy(&self, _state: &LoopState) -> bool {
         self.endpoint.may_flush() || !self.over && (self.mail || self.endpoint.may_receive())
     }
 
@@ -192,6 +194,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
     }
 
     fn stop_listening(&mut self) {
+        // What was posted by this very thread has not woken it yet.
         self.mail = true;
     }
 
@@ -205,11 +208,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
 
     fn shut_down(&mut self, state: &mut LoopState) {
         self.call(state, H::on_shutdown);
-        self.watch.check(
-            &mut state.turn.clock,
-            &self.endpoint.name,
-            self.endpoint.options.slow_call,
-        );
+        self.check_slow(state);
         self.over = true;
         self.endpoint.timers = Timers::default();
         self.reap(state);
@@ -219,7 +218,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         self.over = true;
         self.endpoint.timers = Timers::default();
         self.endpoint.close(state);
-        // Nobody was promised anything.
+        // Only connections are counted.
         0
     }
 

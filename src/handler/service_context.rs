@@ -171,19 +171,24 @@ impl<'a, S> ServiceContext<'a, S> {
     /// [`now`](Self::now), the beginning of the turn; resolution is a millisecond.
     pub fn set_service_timer(&mut self, after: Duration) -> TimerId {
         let when = self.state.after(after);
-        self.table.timers.set(when, Token::listener(self.table.service, 0))
+        self.table.timers.set(when, self.token())
     }
 
     /// As [`set_service_timer`](Self::set_service_timer), at a given moment: for a rhythm that does
     /// not drift. A moment that has passed is due at once.
     pub fn set_service_timer_at(&mut self, when: Instant) -> TimerId {
         let when = self.state.nanos(when);
-        self.table.timers.set(when, Token::listener(self.table.service, 0))
+        self.table.timers.set(when, self.token())
     }
 
     /// Cancels a timer of the service. False if it has fired already, or belongs to a connection.
     pub fn cancel_service_timer(&mut self, timer: TimerId) -> bool {
-        self.table.timers.cancel(timer, Token::listener(self.table.service, 0))
+        self.table.timers.cancel(timer, self.token())
+    }
+
+    /// The token of the service's own timers.
+    fn token(&self) -> Token {
+        Token::listener(self.table.service, 0)
     }
 
     /// The moment at which this turn began. To read it costs no system call.
