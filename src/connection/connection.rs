@@ -140,6 +140,7 @@ impl Connection {
     /// Ends one of the reasons not to read it: `Paused`, `Throttled` or `Held`. An unfinished line
     /// is timed from now on, since until now it was the loop that did not read. Says whether it
     /// did wait for that reason.
+    #[inline]
     pub(crate) fn stop_waiting(&mut self, reason: Flag, now: Nanos) -> bool {
         let waited = self.flags.take(reason);
         if waited {

@@ -7,11 +7,11 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 
-/// The most bytes that one turn writes for one connection, so that a fast reader with a long backlog
+/// The most that one turn writes for one connection, so that a fast reader with a long backlog
 /// does not hold up the others.
 const WRITE_BUDGET: usize = 1024 * 1024;
 
-/// The memory of an arena that a burst has grown past this is given back.
+/// An arena that a burst has grown past this is given back.
 const ARENA_KEPT: usize = 4 * 1024 * 1024;
 
 /// A backlog of less capacity than this is not worth shrinking.
@@ -247,7 +247,7 @@ impl Output {
         backlog
     }
 
-    /// Writes as much as the other side takes, and adds how much that was to `written`.
+    /// Writes as much as the other side takes. Adds what it took to `written`.
     ///
     /// A short write is followed by another: only after WouldBlock is an event sure to come.
     pub(crate) fn flush(

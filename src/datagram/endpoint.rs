@@ -16,13 +16,13 @@ use crate::reactor::token::Token;
 /// Room for the largest datagram and one byte more: a datagram that fills it has been cut.
 pub(crate) const ROOM: usize = LARGEST + 1;
 
-/// After so many errors in a row the socket rests.
+/// Errors in a row after which the socket is left alone for a while.
 const MOST_ERRORS: u32 = 16;
 
-/// How long a socket rests before it is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+/// For how long.
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
 
-/// The least time between two warnings of lost datagrams.
+/// How often lost datagrams are logged.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// A datagram socket, what waits for it, and the handler's timers.
@@ -47,7 +47,6 @@ pub(crate) struct Endpoint {
     errors: u32,
     /// Receiving only fails. It is tried again when a deadline comes.
     pub(super) resting: bool,
-    /// When a lost datagram was last logged.
     warned: Nanos,
 }
 
@@ -131,7 +130,7 @@ impl Endpoint {
                 state.counters.datagram_errors += 1;
                 self.errors += 1;
                 if self.errors >= MOST_ERRORS {
-                    // To ask on and on would keep the loop busy for nothing.
+                    // Asking on and on would keep the loop busy with nothing else.
                     self.errors = 0;
                     self.resting = true;
                     let token = self.token();

@@ -27,9 +27,8 @@ pub(crate) struct Datagrams<H: DatagramHandler> {
     mailbox: Mailbox<H::Message>,
     /// The mailbox may have something.
     mail: bool,
-    /// The handler has been called for the last time; only what waits in the outbox is still sent.
+    /// The handler has been called for the last time; only what waits is still sent.
     over: bool,
-    /// Notices hooks that block the loop.
     watch: SlowHooks,
 }
 
@@ -62,15 +61,12 @@ impl<H: DatagramHandler> Datagrams<H> {
     ) {
         let mut cx = DatagramContext::new(&mut self.endpoint, state);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
-        let Endpoint { name, options, .. } = &self.endpoint;
-        self.watch.called(&mut state.turn.clock, name, options.slow_call);
+        self.watch.called(
+            &mut state.turn.clock,
+            &self.endpoint.name,
+            self.endpoint.options.slow_call,
+        );
         state.caught(outcome, &self.endpoint.name);
-    }
-
-    /// Warns if the hooks of this step held the loop for too long.
-    fn check_slow(&mut self, state: &mut LoopState) {
-        let Endpoint { name, options, .. } = &self.endpoint;
-        self.watch.check(&mut state.turn.clock, name, options.slow_call);
     }
 
     fn receive(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
@@ -153,7 +149,11 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         if self.mail {
             self.take_messages(state);
         }
-        self.check_slow(state);
+        self.watch.check(
+            &mut state.turn.clock,
+            &self.endpoint.name,
+            self.endpoint.options.slow_call,
+        );
     }
 
     fn flush(&mut self, state: &mut LoopState) {
@@ -208,7 +208,11 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
 
     fn shut_down(&mut self, state: &mut LoopState) {
         self.call(state, H::on_shutdown);
-        self.check_slow(state);
+        self.watch.check(
+            &mut state.turn.clock,
+            &self.endpoint.name,
+            self.endpoint.options.slow_call,
+        );
         self.over = true;
         self.endpoint.timers = Timers::default();
         self.reap(state);

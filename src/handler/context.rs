@@ -171,7 +171,7 @@ impl<'a, S> Context<'a, S> {
         if slot.conn.stop_waiting(Flag::Paused, state.turn.now) && slot.conn.stage == Stage::Open {
             slot.conn.active = state.turn.now;
             table.arm(self.id);
-            // The event for what has arrived meanwhile came already, and does not come again.
+            // What has arrived meanwhile was told by an edge that does not repeat.
             table.queue(self.id);
         }
     }
