@@ -37,6 +37,13 @@ impl Connection {
         }
     }
 
+    /// Whether so little is unsent that input which was held back is read again, and that the handler
+    /// may be asked for more output.
+    #[inline]
+    pub(crate) fn is_drained(&self, low_water: usize) -> bool {
+        self.output.len() <= low_water
+    }
+
     /// Others appended `count` bytes. Says whether that is too much already. If the connection is
     /// not blocked, only the flush at the end of the turn can show whether its client keeps up.
     #[inline]

@@ -154,7 +154,7 @@ impl<H: Handler> ActiveService<H> {
                     let later = would_block(&slot.stream.shutdown_write());
                     slot.conn.flags.set(Flag::Blocked, later);
                 }
-                if slot.conn.output.len() <= limits.low_water {
+                if slot.conn.is_drained(limits.low_water) {
                     let held = slot.conn.stop_waiting(Flag::Held, state.turn.now);
                     arm |= held;
                     if slot.conn.flags.has(Flag::Drain) {
