@@ -1,4 +1,5 @@
-//! A datagram socket at work: the steps of a turn, as the reactor asks every service for them.
+//! The service of a datagram socket: a handler with its endpoint, and the steps of a turn that the
+//! reactor asks of every service.
 
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,6 +20,7 @@ use crate::reactor::slow_hooks::SlowHooks;
 use crate::reactor::timers::{Due, Timers};
 use crate::reactor::token::Token;
 
+/// One datagram socket with its handler.
 pub(crate) struct Datagrams<H: DatagramHandler> {
     pub(crate) handler: H,
     endpoint: Endpoint,
@@ -46,12 +48,12 @@ impl<H: DatagramHandler> Datagrams<H> {
         }
     }
 
-    /// The shutdown has begun.
+    /// Whether the handler has been called for the last time.
     pub(crate) fn is_over(&self) -> bool {
         self.over
     }
 
-    /// Calls a hook; a panic in it ends nothing.
+    /// Calls a hook. A panic in it is counted and ends nothing.
     pub(crate) fn call(
         &mut self,
         state: &mut LoopState,
@@ -103,11 +105,11 @@ impl<H: DatagramHandler> Datagrams<H> {
 }
 
 impl<H: DatagramHandler> AnyService for Datagrams<H> {
-    fn listen(&mut self, _listen: Listen, _core: &mut LoopState) -> Result<Address, Error> {
+    fn listen(&mut self, _listen: Listen, _state: &mut LoopState) -> Result<Address, Error> {
         Err(Error::Datagrams)
     }
 
-    fn dial(&mut self, _address: &Address, _core: &mut LoopState) -> Result<ConnId, Error> {
+    fn dial(&mut self, _address: &Address, _state: &mut LoopState) -> Result<ConnId, Error> {
         Err(Error::Datagrams)
     }
 
@@ -115,7 +117,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         &mut self,
         _input: BorrowedFd<'_>,
         _output: BorrowedFd<'_>,
-        _core: &mut LoopState,
+        _state: &mut LoopState,
     ) -> Result<ConnId, Error> {
         Err(Error::Datagrams)
     }
@@ -133,7 +135,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
     }
 
     fn ready(&mut self, _token: Token, what: Readiness) {
-        // An error is told by the next call, whichever that is.
+        // The next call on the socket gives the error, whether it receives or sends.
         self.endpoint
             .ready(what.readable || what.read_on || what.error, what.writable || what.error);
     }
@@ -166,7 +168,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         }
     }
 
-    /// What waits has a small bound of its own, and there is nobody to end for it.
+    /// None: what waits in the outbox has a small bound of its own, and there is no connection to end.
     fn backlog(&self) -> usize {
         0
     }
@@ -179,7 +181,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         false
     }
 
-    fn is_busy(&self, _core: &LoopState) -> bool {
+    fn is_busy(&self, _state: &LoopState) -> bool {
         self.endpoint.may_flush() || !self.over && (self.mail || self.endpoint.may_receive())
     }
 
@@ -192,6 +194,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
     }
 
     fn stop_listening(&mut self) {
+        // What was posted by this very thread has not woken it yet.
         self.mail = true;
     }
 
@@ -219,7 +222,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         self.over = true;
         self.endpoint.timers = Timers::default();
         self.endpoint.close(state);
-        // Nobody was promised anything.
+        // Only connections are counted.
         0
     }
 

@@ -42,7 +42,7 @@ impl<H: Handler> ActiveService<H> {
     fn drain(&mut self, id: ConnId, state: &mut LoopState) {
         let Table { limits, connections, .. } = &mut self.table;
         let slot = &mut connections[id.slot()];
-        if slot.conn.flags.has(Flag::Drain) && slot.conn.output.len() <= limits.low_water {
+        if slot.conn.flags.has(Flag::Drain) && slot.conn.is_drained(limits.low_water) {
             slot.conn.flags.set(Flag::Drain, false);
             self.call(id, true, state, H::on_drain);
         }

@@ -166,3 +166,16 @@ impl<S> Slot<S> {
         self.conn.due(limits, self.stream.dialling().and_then(Dialling::due))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_stays_small_with_its_stream() {
+        // In debug builds mio adds 8 bytes to a socket, to see that it is registered with one
+        // selector only.
+        let size = size_of::<Slot<()>>() - 8 * usize::from(cfg!(debug_assertions));
+        assert!(size <= 112, "{size} bytes");
+    }
+}

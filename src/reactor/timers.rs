@@ -148,9 +148,8 @@ impl<H: Handler> ActiveService<H> {
             }
             Wait::SoftLimit => self.table.arm(id),
             Wait::Rate => {
-                slot.conn.flags.set(Flag::Throttled, false);
+                slot.conn.stop_waiting(Flag::Throttled, state.turn.now);
                 slot.conn.active = state.turn.now;
-                slot.conn.input.wait_from(state.turn.now);
                 self.table.arm(id);
                 self.table.queue(id);
             }

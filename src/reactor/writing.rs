@@ -154,12 +154,9 @@ impl<H: Handler> ActiveService<H> {
                     let later = would_block(&slot.stream.shutdown_write());
                     slot.conn.flags.set(Flag::Blocked, later);
                 }
-                if slot.conn.output.len() <= limits.low_water {
-                    let held = slot.conn.flags.take(Flag::Held);
-                    if held {
-                        slot.conn.input.wait_from(state.turn.now);
-                        arm = true;
-                    }
+                if slot.conn.is_drained(limits.low_water) {
+                    let held = slot.conn.stop_waiting(Flag::Held, state.turn.now);
+                    arm |= held;
                     if slot.conn.flags.has(Flag::Drain) {
                         // Not here: what the hook sends needs an arena that is not about to be
                         // cleared, and has to wait its turn behind the others.
