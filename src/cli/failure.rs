@@ -40,8 +40,8 @@ impl Failure {
         match error {
             Error::Listen {
                 address: address @ (Address::Tcp(_) | Address::Host(_)),
+                why,
                 source,
-                ..
             } if source.kind() == io::ErrorKind::AddrInUse => {
                 let port = match &address {
                     Address::Host(host) => host.port(),
@@ -51,9 +51,11 @@ impl Failure {
                     true => format!("ss -ltnp 'sport = :{port}'"),
                     false => format!("lsof -nP -iTCP:{port} -sTCP:LISTEN"),
                 };
+                // Of a host, it begins with the one address that is taken.
+                let why = why.split(';').next().unwrap_or_default();
                 Failure::Runtime(format!(
-                    "cannot listen on {address}: the port is in use; choose another one {how}, 0 \
-                     for any free one, or see who has it: {holder}"
+                    "cannot listen on {address}: {why}; choose another one {how}, 0 for any free \
+                     one, or see who has it: {holder}"
                 ))
             }
             error => error.into(),
