@@ -812,7 +812,7 @@ fn localhost_is_two_addresses_to_those_who_connect() {
     let forward =
         Program::spawn(Command::new(REACTOR).args(["forward", "0", &format!("localhost:{port}")]));
     let _client = Client::connect(forward.addr("forward"));
-    forward.wait_for_log(&format!("(localhost:{port}) cannot be reached: connection refused"));
+    forward.wait_for_log(&format!("(localhost:{port}) cannot be reached: Connection refused"));
 }
 
 #[test]
