@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use crate::{Address, CloseReason, ConnId, Context, Farewell, Handler, Limits};
@@ -56,12 +56,11 @@ impl Forward {
 
     /// Warns of a target that can no longer be reached, once: that each client is closed for it is
     /// in the log besides, a thousand times for a thousand clients.
-    fn failed(&mut self, reason: CloseReason) {
+    fn failed(&mut self, reason: CloseReason, error: Option<io::Error>) {
         if !std::mem::replace(&mut self.gone, true) {
             let target = &self.target;
-            log::warn!(
-                "forward: the target {target} cannot be reached ({reason}): closing clients"
-            );
+            let why = error.map_or_else(|| reason.to_string(), |error| error.to_string());
+            log::warn!("forward: the target {target} cannot be reached: {why}; closing clients");
         }
     }
 }
@@ -154,7 +153,7 @@ impl Handler for Forward {
             // A target that resets at once was there, though we may not have been told of it.
             CloseReason::Error(ErrorKind::ConnectionReset) => false,
             CloseReason::Error(_) | CloseReason::ConnectTimeout if unreached => {
-                self.failed(reason);
+                self.failed(reason, cx.error());
                 true
             }
             // Nothing was said through a target that could not be had.

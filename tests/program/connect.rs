@@ -310,6 +310,9 @@ fn a_server_that_cannot_be_reached_is_one_line() {
     let said = "a path of 125 bytes is too long for a socket";
     let said = format!("reactor: cannot connect to {long}: {said}\n");
     ends(connect(&long, &[], Stdio::null()), 1, "", &said);
+    // No client need come first.
+    let (code, _, stderr) = Program::run(&["forward", "0", &long]);
+    assert_eq!((code, stderr), (1, said));
 }
 
 /// TCP connects a socket to itself whose own port is the one where nobody listens.
@@ -439,7 +442,10 @@ fn without_descriptors_it_fails_in_one_line() {
 fn a_wrong_command_line_is_one_line_with_the_remedy() {
     for (args, words) in [
         (&["connect"][..], "<ADDR>"),
-        (&["connect", "127.0.0.1", "2323"], "write 127.0.0.1:PORT"),
+        (&["connect", "127.0.0.1"], "write 127.0.0.1:PORT"),
+        (&["connect", "127.0.0.1", "2323"], "one word: write HOST:2323"),
+        (&["load", "127.0.0.1", "2323"], "one word: write HOST:2323"),
+        (&["forward", "0", "127.0.0.1", "2323"], "one word: write HOST:2323"),
         (&["connect", "localhost:1", "2323"], "one word: write HOST:2323"),
         (&["connect", ":2323"], "write 127.0.0.1:2323"),
         (&["connect", "tcp://127.0.0.1:2323"], "write 127.0.0.1:2323"),

@@ -874,6 +874,7 @@ fn an_interface_goes_by_its_name_and_by_its_number() {
         let said = format!("cannot connect to {address}: nobody listens there");
         fails(Program::spawn(Command::new(REACTOR).args(["connect", &address])), 1, &[&said]);
     }
+    fails(Program::serve(&["echo=[fe80::1%7]:0"]), 1, &["[fe80::1%7]:0: this machine has no such"]);
     let nowhere = Program::spawn(Command::new(REACTOR).args(["connect", "[fe80::1%eth7]:80"]));
     fails(nowhere, 1, &["[fe80::1%eth7]:80: this machine has no interface eth7"]);
 }
