@@ -126,6 +126,9 @@ impl Error {
                 let length = path.as_os_str().len();
                 format!("a path of {length} bytes is too long for a socket; choose a shorter one")
             }
+            _ if source.raw_os_error() == Some(libc::ENODEV) => {
+                "this machine has no such interface; see ip link".to_owned()
+            }
             _ if source.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
                 "this machine has no IPv6; choose an IPv4 address".to_owned()
             }

@@ -40,8 +40,8 @@ impl Failure {
         match error {
             Error::Listen {
                 address: address @ (Address::Tcp(_) | Address::Host(_)),
+                why,
                 source,
-                ..
             } if source.kind() == io::ErrorKind::AddrInUse => {
                 let port = match &address {
                     Address::Host(host) => host.port(),
@@ -51,9 +51,11 @@ impl Failure {
                     true => format!("ss -ltnp 'sport = :{port}'"),
                     false => format!("lsof -nP -iTCP:{port} -sTCP:LISTEN"),
                 };
+                // Of a host, it begins with the one address that is taken.
+                let why = why.split(';').next().unwrap_or_default();
                 Failure::Runtime(format!(
-                    "cannot listen on {address}: the port is in use; choose another one {how}, 0 \
-                     for any free one, or see who has it: {holder}"
+                    "cannot listen on {address}: {why}; choose another one {how}, 0 for any free \
+                     one, or see who has it: {holder}"
                 ))
             }
             error => error.into(),
@@ -93,7 +95,7 @@ pub(crate) fn unreachable(
     reason: CloseReason,
     error: Option<io::Error>,
 ) -> String {
-    use io::ErrorKind::{ConnectionRefused, InvalidInput, NotFound, PermissionDenied, WouldBlock};
+    use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied, WouldBlock};
     let Some(error) = error else {
         return match reason {
             CloseReason::ConnectTimeout => "nobody answers there".to_owned(),
@@ -104,10 +106,6 @@ pub(crate) fn unreachable(
         (ConnectionRefused, _) => "nobody listens there".to_owned(),
         (NotFound, _) => "there is no such socket".to_owned(),
         (PermissionDenied, Address::Unix(_)) => "its owner lets only others connect".to_owned(),
-        (InvalidInput, Address::Unix(path)) => {
-            let length = path.as_os_str().len();
-            format!("a path of {length} bytes is too long for a socket")
-        }
         // Over TCP a newcomer waits.
         (WouldBlock, Address::Unix(_)) => {
             "its queue of newcomers is full; come later, or fewer at once (load --ramp)".to_owned()
@@ -164,6 +162,10 @@ fn meant(error: &clap::Error, command: &str) -> Option<String> {
     let Some(ContextValue::String(word)) = error.get(word) else { return None };
     if command == "serve" {
         return service::instead_of(word);
+    }
+    // As nc has it.
+    if matches!(command, "connect" | "load" | "forward") && word.parse::<u16>().is_ok() {
+        return Some(format!("host and port are one word: write HOST:{word}"));
     }
     let name = word.split('=').next().filter(|_| !word.contains(char::is_whitespace))?;
     service::named(name).map(|_| format!("write reactor serve {word}"))

@@ -24,7 +24,10 @@ impl LoopState {
         #[cfg(feature = "tls")]
         for tls in &self.certificates {
             match tls.reload() {
-                Ok(()) => log::info!("hangup signal: {tls:?} reloaded, for those who come now"),
+                Ok(()) => {
+                    let file = tls.certificate().display();
+                    log::info!("hangup signal: {file} reloaded, for those who come now");
+                }
                 Err(error) => log::error!("hangup signal: the old certificate stays: {error}"),
             }
         }

@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use crate::{Address, CloseReason, ConnId, Context, Farewell, Handler, Limits};
@@ -61,12 +61,12 @@ impl Forward {
     }
 
     /// Warns once of a target that can no longer be reached, rather than for each client.
-    fn failed(&mut self, reason: CloseReason) {
+    /// The log has a line for each of them besides.
+    fn failed(&mut self, reason: CloseReason, error: Option<io::Error>) {
         if !std::mem::replace(&mut self.gone, true) {
             let target = &self.target;
-            log::warn!(
-                "forward: the target {target} cannot be reached ({reason}): closing clients"
-            );
+            let why = error.map_or_else(|| reason.to_string(), |error| error.to_string());
+            log::warn!("forward: the target {target} cannot be reached: {why}; closing clients");
         }
     }
 }
@@ -160,7 +160,7 @@ impl Handler for Forward {
             // A target that resets at once was there, even if `on_open` was not called.
             CloseReason::Error(ErrorKind::ConnectionReset) => false,
             CloseReason::Error(_) | CloseReason::ConnectTimeout if unreached => {
-                self.failed(reason);
+                self.failed(reason, cx.error());
                 true
             }
             // Nothing was passed on through a target that could not be reached.
