@@ -3,27 +3,18 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use super::DatagramOptions;
 use super::outbox::Outbox;
 use super::socket::{LARGEST, Socket};
-use crate::connection::clock::Nanos;
-use crate::reactor::loop_state::{LoopState, lapsed};
+use crate::reactor::fairness::{DATAGRAM_ERRORS, DATAGRAM_REST, LOG_EVERY};
+use crate::reactor::log_limits::LogLimit;
+use crate::reactor::loop_state::LoopState;
 use crate::reactor::timers::Timers;
 use crate::reactor::token::Token;
 
 /// Room for one datagram and a byte more: one that fills it has been cut.
 pub(crate) const ROOM: usize = LARGEST + 1;
-
-/// Errors in a row after which the socket is left alone for a while.
-const MOST_ERRORS: u32 = 16;
-
-/// For how long.
-pub(crate) const RETRY: Duration = Duration::from_secs(1);
-
-/// How often lost datagrams are logged.
-const WARN_EVERY: Duration = Duration::from_secs(10);
 
 pub(crate) struct Endpoint {
     pub(crate) service: usize,
@@ -42,7 +33,7 @@ pub(crate) struct Endpoint {
     errors: u32,
     /// The socket only fails; it is tried again when a deadline comes.
     pub(crate) resting: bool,
-    warned: Nanos,
+    loss_logged: LogLimit,
 }
 
 impl Endpoint {
@@ -65,7 +56,7 @@ impl Endpoint {
             blocked: false,
             errors: 0,
             resting: false,
-            warned: 0,
+            loss_logged: LogLimit::default(),
         }
     }
 
@@ -120,12 +111,11 @@ impl Endpoint {
                 log::debug!("{}: receiving: {error}", self.name);
                 state.counters.datagram_errors += 1;
                 self.errors += 1;
-                if self.errors >= MOST_ERRORS {
-                    // Asking on and on would keep the loop busy with nothing else.
+                if self.errors >= DATAGRAM_ERRORS {
                     self.errors = 0;
                     self.resting = true;
                     let token = self.token();
-                    self.timers.arm(state.after(RETRY), token);
+                    self.timers.arm(state.after(DATAGRAM_REST), token);
                 }
             }
         }
@@ -193,7 +183,7 @@ impl Endpoint {
 
     fn lose(&mut self, to: SocketAddr, why: &str, state: &mut LoopState) -> bool {
         state.counters.datagrams_lost += 1;
-        if lapsed(&mut self.warned, state.turn.now, WARN_EVERY) {
+        if self.loss_logged.allows(state.turn.now, LOG_EVERY) {
             log::warn!("{}: a datagram to {to} is lost: {why}", self.name);
         }
         false

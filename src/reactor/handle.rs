@@ -99,8 +99,8 @@ pub struct Handle<M> {
 
 impl<M> Handle<M> {
     /// Queues a message for the handler and wakes the loop. Never blocks; messages of one thread
-    /// arrive in their order. The queue has no limit: who posts faster than the handler works
-    /// fills the memory; see [`try_post`](Self::try_post).
+    /// arrive in their order. The queue has no limit: a thread that posts faster than the handler
+    /// works fills the memory; see [`try_post`](Self::try_post).
     ///
     /// # Errors
     /// Gives the message back when the reactor has ended or is gone.
@@ -194,8 +194,8 @@ impl<M> fmt::Debug for Handle<M> {
     }
 }
 
-/// One handler in a reactor: the key that [`Reactor::listen`](crate::Reactor::listen) and
-/// [`Reactor::datagrams`](crate::Reactor::datagrams) give, to learn the address, to post to the
+/// The key to one handler in a reactor, which [`Reactor::listen`](crate::Reactor::listen) and
+/// [`Reactor::datagrams`](crate::Reactor::datagrams) give: to learn the address, to post to the
 /// handler and to dial out in its name.
 pub struct Service<M> {
     pub(crate) index: usize,
@@ -276,13 +276,13 @@ impl<M> Mailbox<M> {
         Some(message)
     }
 
-    /// A shutdown was asked for, and some that come before it are still to be taken.
-    pub(crate) fn holds_up(&self) -> bool {
+    /// A shutdown was asked for, and some messages that come before it are still to be taken.
+    pub(crate) fn delays_shutdown(&self) -> bool {
         let before = self.count.before_stop.load(SeqCst);
         before != u64::MAX && self.count.taken.load(SeqCst) < before
     }
 
-    /// The shutdown begins: what was posted after it was asked for may come too.
+    /// The shutdown begins: what was posted after it was asked for may be taken too.
     pub(crate) fn stop(&mut self) {
         self.stopped = true;
     }

@@ -1,10 +1,13 @@
-//! The loop: one thread, one selector, any number of services, one turn at a time.
+//! The loop: one thread, one selector, any number of services, one turn at a time. What a connection is
+//! lives in `connection`, what it runs over in `net`, and what the hooks are given in `handler`.
 //!
-//! Read `reactor` first (the public methods), then `turn` (wait, mark, work, settle) and `service` (what
-//! one service is). A connection's life in order: `accepting`, `dialling` or `adopting`, `opening`,
-//! `readiness`, `reading`, `writing`, `broadcast`, `timers`, `closing`. What bounds it: `fairness`,
-//! `total_output`, `peers`. Around it: `shutdown`, `signals`, `reload`, `handle`, `counters`, `slow_hooks`.
-//! What it all lies in: `table`, `queues`, `token`, `loop_state`.
+//! Read `reactor` first (the public methods), then `turn` (the whole turn, top to bottom), `service`
+//! (what one service is) and `table` with `queues` (its connections, and which of them something is due
+//! for). A connection's life in order: `accepting`, `dialling` or `adopting`, `opening`, `readiness`,
+//! `reading`, `writing`, `broadcast`, `timers`, `closing`. What bounds it: `fairness`, `total_output`,
+//! `peers`. What keeps the loop alive: `panics`, `slow_hooks`, `spare_descriptor`, `log_limits`. Around
+//! it: `handle`, `shutdown`, `signals`, `reload`, `counters`. What the services share is in `loop_state`,
+//! what the selector and the timers carry in `token`.
 
 pub(crate) mod accepting;
 pub(crate) mod adopting;
@@ -14,8 +17,10 @@ pub(crate) mod counters;
 pub(crate) mod dialling;
 pub(crate) mod fairness;
 pub(crate) mod handle;
+pub(crate) mod log_limits;
 pub(crate) mod loop_state;
 pub(crate) mod opening;
+pub(crate) mod panics;
 pub(crate) mod peers;
 pub(crate) mod queues;
 #[expect(clippy::module_inception, reason = "the wing is named after what it is about")]
@@ -28,6 +33,7 @@ pub(crate) mod shutdown;
 #[cfg(feature = "signals")]
 pub(crate) mod signals;
 pub(crate) mod slow_hooks;
+pub(crate) mod spare_descriptor;
 pub(crate) mod table;
 pub(crate) mod timers;
 pub(crate) mod token;

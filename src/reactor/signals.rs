@@ -79,7 +79,7 @@ impl Reactor<'_> {
     }
 
     /// Does what the signals ask for.
-    pub(crate) fn signalled(&mut self, caught: &Caught) {
+    pub(crate) fn handle_signals(&mut self, caught: &Caught) {
         for _ in 0..caught.ending {
             self.signals.seen += 1;
             if self.signals.seen == 1 {
@@ -87,7 +87,7 @@ impl Reactor<'_> {
                 self.state.stop();
             } else if self.exit().is_none() {
                 log::warn!("second signal: ending at once");
-                self.cut();
+                self.cut_off();
             }
         }
         if caught.hangup {
