@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
 use super::closing::farewell_text;
-use super::fairness::{ACCEPT_RETRY, PASSED_OVER};
+use super::fairness::{ACCEPT_RETRY, LOG_EVERY, PASSED_OVER};
 use super::loop_state::LoopState;
 use super::service::ActiveService;
 use super::table::Table;
@@ -166,7 +166,10 @@ impl Listener {
     /// Counts a newcomer that is not allowed, and hears nothing.
     fn turn_away_unheard(&self, peer: SocketAddr, state: &mut LoopState) {
         state.counters.refused += 1;
-        state.log_limits.barred(state.turn.now, &self.address, peer);
+        if state.log_limits.barred.allows(state.turn.now, LOG_EVERY) {
+            let (listener, ip) = (&self.address, peer.ip());
+            log::warn!("{listener}: {ip} is in none of the allowed networks: turning away");
+        }
     }
 
     /// The socket's next newcomer.
@@ -280,21 +283,31 @@ impl<H: Handler> ActiveService<H> {
             if state.turn.step_is_spent() {
                 return;
             }
-            let Table { limits, timers, open, name, peers, .. } = &mut self.table;
+            let Table { limits, timers, counted, name, peers, .. } = &mut self.table;
             let farewell = |state: &mut LoopState| {
                 farewell_text(&self.handler, Farewell::TooManyConnections, limits, name, state)
             };
             match self.listeners[number].accept(timers, state, farewell) {
                 None => return,
-                Some((stream, _)) if *open >= limits.max_connections => {
+                Some((stream, _)) if *counted >= limits.max_connections => {
                     state.counters.refused += 1;
-                    state.log_limits.full(state.turn.now, name, limits.max_connections);
+                    if state.log_limits.full.allows(state.turn.now, LOG_EVERY) {
+                        let most = limits.max_connections;
+                        log::warn!(
+                            "{name}: full with {most} connections (max_connections): turning away"
+                        );
+                    }
                     stream.turn_away(&farewell(state));
                 }
                 Some((stream, peer)) => match peer.zip(peers.limit_reached(peer)) {
                     Some((peer, most)) => {
                         state.counters.refused += 1;
-                        state.log_limits.crowded(state.turn.now, name, peer, most);
+                        if state.log_limits.crowded.allows(state.turn.now, LOG_EVERY) {
+                            let ip = peer.ip();
+                            log::warn!(
+                                "{name}: {ip} has {most} connections (max_per_peer): turning away"
+                            );
+                        }
                         let why = Farewell::TooManyFromPeer;
                         stream.turn_away(&farewell_text(&self.handler, why, limits, name, state));
                     }

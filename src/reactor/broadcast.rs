@@ -15,14 +15,14 @@ impl<S> Table<S> {
         state: &mut LoopState,
         mut wanted: impl FnMut(ConnId, &S) -> bool,
     ) {
-        if self.live == 0 || bytes.is_empty() {
+        if self.open == 0 || bytes.is_empty() {
             return;
         }
         self.commit(state);
         // A broadcast costs as much as so many lines, and the sender pays with its share of the turn.
         state.turn.most_lines =
-            state.turn.most_lines.saturating_sub(self.live / RECEIVERS_PER_LINE);
-        state.turn.step.count_copies(self.live);
+            state.turn.most_lines.saturating_sub(self.open / RECEIVERS_PER_LINE);
+        state.turn.step.count_copies(self.open);
         let segment = state.turn.arena.add(bytes);
         let mut slow = Vec::new();
         let mut done = 0;

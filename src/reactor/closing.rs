@@ -66,7 +66,7 @@ impl<S> Table<S> {
         }
         slot.conn.active = state.turn.now;
         slot.conn.input.discard();
-        self.live -= 1;
+        self.open -= 1;
         self.arm(id);
         self.mark_dirty(id.slot());
         self.enqueue_if_work(id);
@@ -94,7 +94,7 @@ impl<S> Table<S> {
             slot.conn.flags.set(flag, true);
         }
         self.backlog -= backlog;
-        // The flush tells whoever waits for room in the output.
+        // A handler that waits for room in the output is told by way of the flush.
         self.mark_dirty(id.slot());
         self.enqueue_if_work(id);
         self.arm(id);
@@ -145,7 +145,7 @@ impl<S> Table<S> {
         }
         self.backlog -= backlog;
         if was == Stage::Open {
-            self.live -= 1;
+            self.open -= 1;
         }
         self.enqueue_ending(id);
     }
@@ -198,7 +198,7 @@ impl<S> Table<S> {
         }
     }
 
-    /// Ends the connection that has lingered longest; says whether there is one.
+    /// Ends the connection that has lingered longest; says whether there was one.
     pub(super) fn cut_lingering(&mut self) -> bool {
         while let Some(oldest) = self.queues.lingering.pop_front() {
             if self.get(oldest).is_some_and(|slot| slot.conn.stage == Stage::Lingering) {
@@ -218,8 +218,8 @@ impl<H: Handler> ActiveService<H> {
         }
         state.turn.clock = Instant::now();
         state.turn.begin_step();
-        // Thousands that leave a room at once are thousands of broadcasts: not all in one turn.
-        // Those that end meanwhile are reported in the next round.
+        // Thousands of clients that leave a room at once cause thousands of broadcasts: not all of them
+        // in one turn. Connections that end meanwhile are reported in the next round.
         for _ in 0..self.table.queues.ending.len() {
             if state.turn.step_is_spent() {
                 break;
@@ -241,7 +241,7 @@ impl<H: Handler> ActiveService<H> {
         slot.conn.flags.set(Flag::Ending, false);
         let reason = slot.conn.reason;
         if slot.conn.flags.take(Flag::Handshaking) {
-            self.table.open -= 1;
+            self.table.counted -= 1;
             self.table.peers.remove(&slot.conn);
             state.counters.handshakes_failed += 1;
             log::debug!("{}: {}: no handshake: {reason}", self.table.name, self.describe(id));
@@ -250,7 +250,7 @@ impl<H: Handler> ActiveService<H> {
         let was_open = slot.conn.flags.take(Flag::Open);
         if was_open || slot.conn.flags.take(Flag::Failed) {
             state.counters.open -= u64::from(was_open);
-            self.table.open -= 1;
+            self.table.counted -= 1;
             if was_open {
                 self.table.peers.remove(&slot.conn);
             }

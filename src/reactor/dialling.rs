@@ -70,7 +70,7 @@ impl<S> Table<S> {
         };
         let (id, watched) = self.insert(stream, session, state);
         self.connections[id.slot()].conn.flags.set(Flag::Failed, true);
-        self.open += 1;
+        self.counted += 1;
         if let Some(error) = error.or(watched.err()) {
             self.fail(id, &error);
         }

@@ -9,37 +9,37 @@
 //! it: `handle`, `shutdown`, `signals`, `reload`, `counters`. What the services share is in `loop_state`,
 //! what the selector and the timers carry in `token`.
 
-pub(crate) mod accepting;
-pub(crate) mod adopting;
-pub(crate) mod broadcast;
-pub(crate) mod closing;
-pub(crate) mod counters;
-pub(crate) mod dialling;
+mod accepting;
+mod adopting;
+mod broadcast;
+mod closing;
+mod counters;
+mod dialling;
 pub(crate) mod fairness;
 pub(crate) mod handle;
 pub(crate) mod log_limits;
 pub(crate) mod loop_state;
-pub(crate) mod opening;
-pub(crate) mod panics;
-pub(crate) mod peers;
-pub(crate) mod queues;
+mod opening;
+mod panics;
+mod peers;
+mod queues;
 #[expect(clippy::module_inception, reason = "the wing is named after what it is about")]
-pub(crate) mod reactor;
+mod reactor;
 pub(crate) mod readiness;
-pub(crate) mod reading;
-pub(crate) mod reload;
+mod reading;
+mod reload;
 pub(crate) mod service;
-pub(crate) mod shutdown;
+mod shutdown;
 #[cfg(feature = "signals")]
-pub(crate) mod signals;
+mod signals;
 pub(crate) mod slow_hooks;
-pub(crate) mod spare_descriptor;
+mod spare_descriptor;
 pub(crate) mod table;
 pub(crate) mod timers;
 pub(crate) mod token;
-pub(crate) mod total_output;
+mod total_output;
 pub(crate) mod turn;
-pub(crate) mod writing;
+mod writing;
 
 pub use counters::Counters;
 pub use handle::{Handle, Service, TryPostError};

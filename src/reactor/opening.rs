@@ -29,7 +29,7 @@ impl<H: Handler> ActiveService<H> {
         let slot = &mut self.table.connections[id.slot()];
         slot.conn.peer = peer.into();
         if slot.conn.flags.has(Flag::Handshaking) {
-            self.table.open += 1;
+            self.table.counted += 1;
             self.table.peers.add(&slot.conn);
             self.table.arm(id);
         } else {
@@ -46,9 +46,9 @@ impl<H: Handler> ActiveService<H> {
         slot.conn.flags.set(Flag::Open, true);
         // A connection that was dialled, or had a handshake to do, has counted since then.
         let shaken = slot.conn.flags.take(Flag::Handshaking);
-        self.table.open += usize::from(!slot.conn.flags.take(Flag::Failed) && !shaken);
+        self.table.counted += usize::from(!slot.conn.flags.take(Flag::Failed) && !shaken);
         let asked = slot.conn.flags.has(Flag::Drain) || slot.conn.flags.has(Flag::Finished);
-        self.table.live += 1;
+        self.table.open += 1;
         state.counters.open += 1;
         if !shaken {
             self.table.peers.add(&slot.conn);

@@ -72,15 +72,7 @@ impl<H: Handler> ActiveService<H> {
             let offer = if let Some(kept) = kept {
                 kept
             } else if slot.conn.flags.has(Flag::Eof) {
-                if !slot.conn.flags.has(Flag::EofTold) {
-                    slot.conn.flags.set(Flag::EofTold, true);
-                    slot.conn.input.discard();
-                    self.call(id, true, state, H::on_eof);
-                    if self.table.connections[id.slot()].conn.flags.has(Flag::Finished) {
-                        self.table.close(id, CloseReason::PeerClosed, state);
-                    }
-                }
-                return;
+                return self.call_on_eof(id, state);
             } else if !slot.conn.flags.has(Flag::Readable) || budget == 0 {
                 return;
             } else {
@@ -107,7 +99,7 @@ impl<H: Handler> ActiveService<H> {
                         return;
                     }
                     Err(error) => {
-                        // Somebody may have cut the stream: its last line is not to be trusted, but
+                        // An attacker may have cut the stream: its last line is not to be trusted, but
                         // the lines before it have their answers.
                         if error.kind() != ErrorKind::UnexpectedEof {
                             self.table.lose_peer(id, &error, state.turn.now);
@@ -117,6 +109,20 @@ impl<H: Handler> ActiveService<H> {
                 }
             };
             self.offer(id, offer, known, since, state, scratch);
+        }
+    }
+
+    /// Tells the handler once that the peer has ended its side and all input was handled. Where our side
+    /// has ended too, the connection closes.
+    fn call_on_eof(&mut self, id: ConnId, state: &mut LoopState) {
+        let slot = &mut self.table.connections[id.slot()];
+        if !slot.conn.flags.has(Flag::EofTold) {
+            slot.conn.flags.set(Flag::EofTold, true);
+            slot.conn.input.discard();
+            self.call(id, true, state, H::on_eof);
+            if self.table.connections[id.slot()].conn.flags.has(Flag::Finished) {
+                self.table.close(id, CloseReason::PeerClosed, state);
+            }
         }
     }
 

@@ -39,11 +39,11 @@ pub(crate) struct Table<S> {
     pub(crate) timers: Timers,
     /// Connections per address.
     pub(super) peers: Peers,
-    /// How many are in stage `Open`: those that a broadcast reaches.
-    pub(crate) live: usize,
+    /// How many are in stage `Open`.
+    pub(crate) open: usize,
     /// How many count for `max_connections`: the handler was told of them, dialled them or adopted
     /// them, or they are in their handshake; and it has not been told of their end.
-    pub(super) open: usize,
+    pub(super) counted: usize,
     /// Bytes in the backlogs of all of them.
     pub(crate) backlog: usize,
 }
@@ -57,8 +57,8 @@ impl<S> Table<S> {
             queues: Queues::default(),
             timers: Timers::default(),
             peers: Peers::new(limits.max_per_peer),
-            live: 0,
             open: 0,
+            counted: 0,
             backlog: 0,
             limits,
         }

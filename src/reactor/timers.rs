@@ -46,7 +46,7 @@ impl Timers {
         id
     }
 
-    /// Says whether it was still to come and belonged to `owner`.
+    /// Says whether the timer was still to come and belonged to `owner`.
     pub(crate) fn cancel(&mut self, id: TimerId, owner: Token) -> bool {
         let pending = self.timers.get(&id) == Some(&owner);
         if pending {
@@ -66,10 +66,7 @@ impl Timers {
     pub(crate) fn next(&self) -> Option<Nanos> {
         let timer = self.timers.first_key_value().map(|(id, _)| id.when);
         let deadline = self.deadlines.first().map(|(when, _)| *when);
-        match (timer, deadline) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        timer.into_iter().chain(deadline).min()
     }
 
     /// Takes out the earliest thing that is due at `now`.

@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 
+use super::fairness::LOG_EVERY;
 use super::loop_state::LoopState;
 use super::service::AnyService;
 use super::table::Table;
@@ -12,9 +13,17 @@ use crate::connection::CloseReason;
 /// The default of the bound.
 pub(super) const MAX_TOTAL_OUTPUT: usize = 1 << 30;
 
-/// Which connections to reset so that an eighth of the bound is free again, and not every line after
-/// that ends another one: those with the largest backlogs.
-fn largest(mut all: Vec<(usize, Token)>, most: usize) -> impl Iterator<Item = Token> {
+/// Complains, and chooses which connections to reset: those with the largest backlogs, so many that an
+/// eighth of the bound is free again and not every line after that ends another connection.
+fn to_reset(
+    mut all: Vec<(usize, Token)>,
+    state: &mut LoopState,
+) -> impl Iterator<Item = Token> + use<> {
+    let most = state.max_total_output;
+    if state.log_limits.total_output.allows(state.turn.now, LOG_EVERY) {
+        // Each connection that is reset is logged by itself as well.
+        log::warn!("too much unsent output in all (max_total_output, {most} bytes): resetting");
+    }
     let mut total: usize = all.iter().map(|(backlog, _)| backlog).sum();
     all.sort_unstable_by_key(|(backlog, _)| Reverse(*backlog));
     let too_much = move |(backlog, _): &(usize, Token)| {
@@ -39,10 +48,9 @@ impl<S> Table<S> {
     fn reset_largest(&mut self, state: &mut LoopState) {
         let mut all = Vec::new();
         self.list_backlogs(&mut all);
-        for token in largest(all, state.max_total_output) {
+        for token in to_reset(all, state) {
             self.end_for_total_output(token);
         }
-        state.log_limits.total_output(state.turn.now, state.max_total_output);
     }
 
     /// Adds which connection has how many unsent bytes of its own.
@@ -70,8 +78,7 @@ pub(super) fn enforce(services: &mut [Box<dyn AnyService + '_>], state: &mut Loo
     }
     let mut all = Vec::new();
     services.iter().for_each(|service| service.list_backlogs(&mut all));
-    for token in largest(all, state.max_total_output) {
+    for token in to_reset(all, state) {
         services[token.service()].end_for_total_output(token);
     }
-    state.log_limits.total_output(state.turn.now, state.max_total_output);
 }
