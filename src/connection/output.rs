@@ -7,10 +7,6 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 
-/// The most that one turn writes for one connection, so that a fast reader with a long backlog
-/// does not hold up the others.
-const WRITE_BUDGET: usize = 1024 * 1024;
-
 /// An arena that a burst has grown past this is given back.
 const ARENA_KEPT: usize = 4 * 1024 * 1024;
 
@@ -247,13 +243,14 @@ impl Output {
         backlog
     }
 
-    /// Writes as much as the other side takes. Adds what it took to `written`.
+    /// Writes as much as the other side takes, at most `budget` bytes. Adds what it took to `written`.
     ///
     /// A short write is followed by another: only after WouldBlock is an event sure to come.
     pub(crate) fn flush(
         &mut self,
         to: &mut impl Write,
         arena: &Arena,
+        budget: usize,
         written: &mut usize,
     ) -> io::Result<Flushed> {
         loop {
@@ -269,8 +266,8 @@ impl Output {
                     Err(error) if error.kind() == ErrorKind::WouldBlock => Some(Flushed::Blocked),
                     Err(error) => return Err(error),
                 },
-                _ if *written >= WRITE_BUDGET => Some(Flushed::Budget),
-                _ => match to.write(&unsent[..unsent.len().min(WRITE_BUDGET - *written)]) {
+                _ if *written >= budget => Some(Flushed::Budget),
+                _ => match to.write(&unsent[..unsent.len().min(budget - *written)]) {
                     Ok(0) => return Err(ErrorKind::WriteZero.into()),
                     Ok(count) => {
                         *written += count;
@@ -318,6 +315,8 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const BUDGET: usize = 256 * 1024;
 
     /// Takes `room` bytes at the most, in pieces of `piece`; counts the calls.
     struct Pipe {
@@ -379,7 +378,7 @@ mod tests {
         send(&mut output, &mut arena, b"one ");
         send(&mut output, &mut arena, b"two");
         assert_eq!((output.len(), output.backlog.is_none()), (7, true));
-        assert_eq!(output.flush(&mut to, &arena, &mut 0).unwrap(), Flushed::All);
+        assert_eq!(output.flush(&mut to, &arena, BUDGET, &mut 0).unwrap(), Flushed::All);
         assert_eq!((to.taken.as_slice(), to.calls), (&b"one two"[..], 1));
         assert!(output.is_empty() && output.backlog.is_none());
     }
@@ -391,7 +390,7 @@ mod tests {
         send(&mut alice, &mut arena, b"a1 ");
         send(&mut bob, &mut arena, b"b1 ");
         send(&mut alice, &mut arena, b"a2");
-        assert_eq!(alice.flush(&mut to, &arena, &mut 0).unwrap(), Flushed::All);
+        assert_eq!(alice.flush(&mut to, &arena, BUDGET, &mut 0).unwrap(), Flushed::All);
         assert_eq!(to.taken, b"a1 a2");
     }
 
@@ -399,12 +398,12 @@ mod tests {
     fn what_the_kernel_refuses_survives_the_arena_and_is_given_back_once_sent() {
         let (mut arena, mut output, mut to) = (Arena::default(), Output::default(), pipe(3, 2));
         send(&mut output, &mut arena, b"abcdef");
-        assert_eq!(output.flush(&mut to, &arena, &mut 0).unwrap(), Flushed::Blocked);
+        assert_eq!(output.flush(&mut to, &arena, BUDGET, &mut 0).unwrap(), Flushed::Blocked);
         arena.clear();
         send(&mut output, &mut arena, b"gh");
         assert_eq!(output.len(), 5);
         to.room = 99;
-        assert_eq!(output.flush(&mut to, &arena, &mut 0).unwrap(), Flushed::All);
+        assert_eq!(output.flush(&mut to, &arena, BUDGET, &mut 0).unwrap(), Flushed::All);
         assert_eq!(to.taken, b"abcdefgh");
         assert!(output.backlog.is_none());
     }
@@ -426,7 +425,10 @@ mod tests {
     fn what_was_taken_and_is_not_out_waits_for_an_event_and_owns_no_memory() {
         let (mut arena, mut output, mut written) = (Arena::default(), Output::default(), 0);
         send(&mut output, &mut arena, b"abc");
-        assert_eq!(output.flush(&mut Holding, &arena, &mut written).unwrap(), Flushed::Blocked);
+        assert_eq!(
+            output.flush(&mut Holding, &arena, BUDGET, &mut written).unwrap(),
+            Flushed::Blocked
+        );
         assert_eq!((written, output.backlog.is_none()), (3, true));
     }
 
@@ -434,9 +436,9 @@ mod tests {
     fn one_turn_writes_no_more_than_its_budget() {
         let (mut arena, mut output) = (Arena::default(), Output::default());
         let mut to = pipe(usize::MAX, 64 * 1024);
-        send(&mut output, &mut arena, &vec![b'x'; 2 * WRITE_BUDGET]);
+        send(&mut output, &mut arena, &vec![b'x'; 2 * BUDGET]);
         let mut written = 0;
-        assert_eq!(output.flush(&mut to, &arena, &mut written).unwrap(), Flushed::Budget);
-        assert_eq!((written, output.len()), (WRITE_BUDGET, WRITE_BUDGET));
+        assert_eq!(output.flush(&mut to, &arena, BUDGET, &mut written).unwrap(), Flushed::Budget);
+        assert_eq!((written, output.len()), (BUDGET, BUDGET));
     }
 }

@@ -3,27 +3,18 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use super::DatagramOptions;
 use super::outbox::Outbox;
 use super::socket::{LARGEST, Socket};
-use crate::connection::clock::Nanos;
-use crate::reactor::loop_state::{LoopState, lapsed};
+use crate::reactor::fairness::{DATAGRAM_ERRORS, DATAGRAM_REST, LOG_EVERY};
+use crate::reactor::log_limits::LogLimit;
+use crate::reactor::loop_state::LoopState;
 use crate::reactor::timers::Timers;
 use crate::reactor::token::Token;
 
 /// Room for the largest datagram and one byte more: a datagram that fills it has been cut.
 pub(crate) const ROOM: usize = LARGEST + 1;
-
-/// Errors in a row after which the socket is left alone for a while.
-const MOST_ERRORS: u32 = 16;
-
-/// For how long.
-pub(crate) const RETRY: Duration = Duration::from_secs(1);
-
-/// How often lost datagrams are logged.
-const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// A datagram socket, what waits for it, and the handler's timers.
 pub(crate) struct Endpoint {
@@ -47,7 +38,7 @@ pub(crate) struct Endpoint {
     errors: u32,
     /// Receiving only fails. It is tried again when a deadline comes.
     pub(super) resting: bool,
-    warned: Nanos,
+    loss_logged: LogLimit,
 }
 
 impl Endpoint {
@@ -70,7 +61,7 @@ impl Endpoint {
             blocked: false,
             errors: 0,
             resting: false,
-            warned: 0,
+            loss_logged: LogLimit::default(),
         }
     }
 
@@ -129,12 +120,11 @@ impl Endpoint {
                 log::debug!("{}: receiving: {error}", self.name);
                 state.counters.datagram_errors += 1;
                 self.errors += 1;
-                if self.errors >= MOST_ERRORS {
-                    // Asking on and on would keep the loop busy with nothing else.
+                if self.errors >= DATAGRAM_ERRORS {
                     self.errors = 0;
                     self.resting = true;
                     let token = self.token();
-                    self.timers.arm(state.after(RETRY), token);
+                    self.timers.arm(state.after(DATAGRAM_REST), token);
                 }
             }
         }
@@ -204,7 +194,7 @@ impl Endpoint {
     /// Counts and logs a datagram that is lost; gives false.
     fn lose(&mut self, to: SocketAddr, why: &str, state: &mut LoopState) -> bool {
         state.counters.datagrams_lost += 1;
-        if lapsed(&mut self.warned, state.turn.now, WARN_EVERY) {
+        if self.loss_logged.allows(state.turn.now, LOG_EVERY) {
             log::warn!("{}: a datagram to {to} is lost: {why}", self.name);
         }
         false

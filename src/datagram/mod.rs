@@ -65,7 +65,7 @@ impl<'h> Reactor<'h> {
         H: DatagramHandler + 'h,
     {
         let address = address.to_address()?.resolve()?;
-        let index = self.vacancy()?;
+        let index = self.next_index()?;
         let mut bound = Err(Error::Address {
             text: address.to_string(),
             why: "datagrams go between IP addresses: write HOST:PORT".to_owned(),

@@ -26,10 +26,10 @@ pub(crate) struct Datagrams<H: DatagramHandler> {
     endpoint: Endpoint,
     mailbox: Mailbox<H::Message>,
     /// The mailbox may have something.
-    mail: bool,
+    mailbox_marked: bool,
     /// The handler has been called for the last time; only what waits is still sent.
     over: bool,
-    watch: SlowHooks,
+    slow_hooks: SlowHooks,
 }
 
 impl<H: DatagramHandler> Datagrams<H> {
@@ -42,9 +42,9 @@ impl<H: DatagramHandler> Datagrams<H> {
             handler,
             endpoint,
             mailbox,
-            mail: false,
+            mailbox_marked: false,
             over: false,
-            watch: SlowHooks::default(),
+            slow_hooks: SlowHooks::default(),
         }
     }
 
@@ -61,12 +61,8 @@ impl<H: DatagramHandler> Datagrams<H> {
     ) {
         let mut cx = DatagramContext::new(&mut self.endpoint, state);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
-        self.watch.called(
-            &mut state.turn.clock,
-            &self.endpoint.name,
-            self.endpoint.options.slow_call,
-        );
-        state.caught(outcome, &self.endpoint.name);
+        self.slow_hooks.called(state, &self.endpoint.name, self.endpoint.options.slow_call);
+        state.unless_panicked(outcome, &self.endpoint.name);
     }
 
     fn receive(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
@@ -96,7 +92,7 @@ impl<H: DatagramHandler> Datagrams<H> {
     fn take_messages(&mut self, state: &mut LoopState) {
         for _ in 0..MESSAGES_PER_TURN {
             let Some(message) = self.mailbox.next() else {
-                self.mail = false;
+                self.mailbox_marked = false;
                 return;
             };
             self.call(state, |handler, cx| handler.on_message(cx, message));
@@ -146,14 +142,10 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         }
         self.receive(state, scratch);
         self.fire(state);
-        if self.mail {
+        if self.mailbox_marked {
             self.take_messages(state);
         }
-        self.watch.check(
-            &mut state.turn.clock,
-            &self.endpoint.name,
-            self.endpoint.options.slow_call,
-        );
+        self.slow_hooks.check(state, &self.endpoint.name, self.endpoint.options.slow_call);
     }
 
     fn flush(&mut self, state: &mut LoopState) {
@@ -173,52 +165,49 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         0
     }
 
-    fn backlogs(&self, _all: &mut Vec<(usize, Token)>) {}
+    fn list_backlogs(&self, _all: &mut Vec<(usize, Token)>) {}
 
-    fn relieve(&mut self, _token: Token) {}
+    fn end_for_total_output(&mut self, _token: Token) {}
 
     fn cut_lingering(&mut self) -> bool {
         false
     }
 
     fn is_busy(&self, _state: &LoopState) -> bool {
-        self.endpoint.may_flush() || !self.over && (self.mail || self.endpoint.may_receive())
+        self.endpoint.may_flush()
+            || !self.over && (self.mailbox_marked || self.endpoint.may_receive())
     }
 
     fn next_deadline(&self) -> Option<Nanos> {
         self.endpoint.timers.next()
     }
 
-    fn mail(&mut self) {
-        self.mail = true;
+    fn mark_mailbox(&mut self) {
+        self.mailbox_marked = true;
     }
 
     fn stop_listening(&mut self) {
         // What was posted by this very thread has not woken it yet.
-        self.mail = true;
+        self.mailbox_marked = true;
     }
 
-    fn holds_up(&self) -> bool {
-        self.mailbox.holds_up()
+    fn delays_shutdown(&self) -> bool {
+        self.mailbox.delays_shutdown()
     }
 
-    fn waiting(&self) -> u64 {
+    fn messages_waiting(&self) -> u64 {
         self.mailbox.waiting()
     }
 
     fn shut_down(&mut self, state: &mut LoopState) {
         self.call(state, H::on_shutdown);
-        self.watch.check(
-            &mut state.turn.clock,
-            &self.endpoint.name,
-            self.endpoint.options.slow_call,
-        );
+        self.slow_hooks.check(state, &self.endpoint.name, self.endpoint.options.slow_call);
         self.over = true;
         self.endpoint.timers = Timers::default();
         self.reap(state);
     }
 
-    fn cut(&mut self, state: &mut LoopState) -> usize {
+    fn cut_off(&mut self, state: &mut LoopState) -> usize {
         self.over = true;
         self.endpoint.timers = Timers::default();
         self.endpoint.close(state);

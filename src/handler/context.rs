@@ -172,7 +172,7 @@ impl<'a, S> Context<'a, S> {
             slot.conn.active = state.turn.now;
             table.arm(self.id);
             // What has arrived meanwhile was told by an edge that does not repeat.
-            table.queue(self.id);
+            table.enqueue_if_work(self.id);
         }
     }
 

@@ -88,7 +88,7 @@ impl<'a, S> ServiceContext<'a, S> {
 
     /// How many connections of this handler are open.
     pub fn connection_count(&self) -> usize {
-        self.table.live
+        self.table.open
     }
 
     /// Dials out. The new connection belongs to this handler like an accepted one.

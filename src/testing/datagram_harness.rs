@@ -135,7 +135,7 @@ impl<H: DatagramHandler> DatagramHarness<H> {
     pub fn post(&mut self, message: H::Message) {
         // The mailbox lives as long as this harness, so it cannot be gone.
         let _ = self.handle.post(message);
-        self.service.mail();
+        self.service.mark_mailbox();
         self.run();
     }
 
@@ -180,7 +180,7 @@ impl<H: DatagramHandler> DatagramHarness<H> {
                 return;
             }
             self.state.stopping |= self.state.is_ending();
-            if self.state.stopping && !self.service.is_over() && !self.service.holds_up() {
+            if self.state.stopping && !self.service.is_over() && !self.service.delays_shutdown() {
                 self.service.shut_down(&mut self.state);
             }
             let edge = self.edge();
@@ -244,7 +244,7 @@ mod tests {
             harness.stop();
             assert!(!harness.service.is_empty() && !harness.service.is_busy(&harness.state));
             if cut {
-                assert_eq!(harness.service.cut(&mut harness.state), 0);
+                assert_eq!(harness.service.cut_off(&mut harness.state), 0);
             } else {
                 harness.take_only(None);
             }

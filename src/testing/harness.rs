@@ -22,7 +22,7 @@ use crate::reactor::readiness::Readiness;
 use crate::reactor::service::{ActiveService, AnyService, type_name_of};
 use crate::reactor::table::Table;
 use crate::reactor::token::Token;
-use crate::reactor::turn::{Look, look_at_all};
+use crate::reactor::turn::{Fetched, fetch_all};
 use crate::reactor::{Counters, Handle};
 
 /// After so many turns in one call the handler is taken to keep the loop busy for ever.
@@ -160,14 +160,14 @@ impl<H: Handler> Harness<H> {
             self.state.stopping = true;
             self.service.stop_listening();
         }
-        if self.state.stopping && !self.shut_down && !self.service.holds_up() {
+        if self.state.stopping && !self.shut_down && !self.service.delays_shutdown() {
             self.shut_down = true;
             self.service.shut_down(&mut self.state);
         }
         let due = self.service.next_deadline().is_some_and(|next| next <= self.state.turn.now);
         let mut events = self.look().events;
         if due {
-            let Ok(()) = look_at_all(self.service.sources(), || {
+            let Ok(()) = fetch_all(self.service.sources(), || {
                 let look = self.look();
                 events += look.events;
                 Ok::<_, Infallible>(look)
@@ -193,7 +193,7 @@ impl<H: Handler> Harness<H> {
     pub fn connect(&mut self) -> Client {
         let wire = Rc::new(RefCell::new(Wire { connected: true, ..Wire::default() }));
         let stream = Stream::Pipe(Pipe::new(Rc::clone(&wire)));
-        let id = self.service.adopt(stream, None, &mut self.state);
+        let id = self.service.admit(stream, None, &mut self.state);
         let id = id.expect("making the session panicked");
         self.know(id, wire);
         self.run();
@@ -347,7 +347,7 @@ impl<H: Handler> Harness<H> {
     pub fn post(&mut self, message: H::Message) {
         // The mailbox lives as long as this harness, so it cannot be gone.
         let _ = self.handle.post(message);
-        self.service.mail();
+        self.service.mark_mailbox();
         self.run();
     }
 
@@ -474,7 +474,7 @@ impl<H: Handler> Harness<H> {
 
     /// Delivers the events that the pipes have raised, as the selector would: as many as it has room
     /// for, beginning behind the client that had the last one.
-    fn look(&mut self) -> Look {
+    fn look(&mut self) -> Fetched {
         let behind = (self.looked_at.map_or(Unbounded, Excluded), Unbounded);
         let round = self.clients.range(behind).chain(&self.clients);
         let (mut events, mut last) = (0, None);
@@ -497,12 +497,12 @@ impl<H: Handler> Harness<H> {
             }
         }
         self.looked_at = last;
-        Look { events, full: events == self.room }
+        Fetched { events, full: events == self.room }
     }
 
     /// Reaps, and notes why connections ended, since their slots are freed.
     fn reap(&mut self) {
-        for id in &self.service.table.ending {
+        for id in &self.service.table.queues.ending {
             let known = self.clients.get_mut(id);
             if let (Some(known), Some(slot)) = (known, self.service.table.get(*id)) {
                 known.closed.get_or_insert(slot.conn.reason);
