@@ -64,11 +64,7 @@ pub(crate) struct Extras {
 
 impl Connection {
     pub(crate) fn new(id: ConnId, stream: Traits, now: Nanos) -> Self {
-        let mut flags = Flags::default();
-        flags.set(Flag::ReadOn, stream.read_on);
-        flags.set(Flag::Handshaking, stream.handshake);
-        flags.set(Flag::Descriptors, stream.descriptors);
-        Connection {
+        let mut conn = Connection {
             id,
             peer: PeerAddress::default(),
             input: Input::default(),
@@ -79,8 +75,16 @@ impl Connection {
             extras: None,
             stage: Stage::Connecting,
             reason: CloseReason::Closed,
-            flags,
-        }
+            flags: Flags::default(),
+        };
+        conn.runs_over(stream);
+        conn
+    }
+
+    /// Notes what it runs over, which a handshake may change.
+    pub(crate) fn runs_over(&mut self, stream: Traits) {
+        self.flags.set(Flag::ReadOn, stream.read_on || self.flags.has(Flag::ReadOn));
+        self.flags.set(Flag::Descriptors, stream.descriptors);
     }
 
     /// Input may be handed to the handler.
@@ -168,8 +172,6 @@ impl Connection {
 pub(crate) struct Traits {
     /// See [`Flag::ReadOn`].
     pub(crate) read_on: bool,
-    /// See [`Flag::Handshaking`].
-    pub(crate) handshake: bool,
     /// See [`Flag::Descriptors`].
     pub(crate) descriptors: bool,
 }

@@ -197,7 +197,7 @@ impl<'a, S> Context<'a, S> {
     /// Our own address of this connection (a system call). None over a Unix socket and for
     /// descriptors.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.service.table.connections[self.id.slot()].stream.local_addr()
+        self.service.table.connections[self.id.slot()].stream.local_end()
     }
 
     /// Whether it was dialled with `connect` rather than accepted or adopted.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use super::closing::farewell_text;
 use super::fairness::{PASSED_OVER, RETRY};
@@ -15,6 +16,7 @@ use crate::connection::clock::Nanos;
 use crate::error::Error;
 use crate::handler::{Farewell, Handler};
 use crate::limits::Limits;
+use crate::net::layer::Acceptor;
 use crate::net::listener::ListeningSocket;
 use crate::net::stream::Stream;
 use crate::net::{Address, Host, Listen, Networks};
@@ -26,8 +28,7 @@ pub(crate) struct Listener {
     socket: ListeningSocket,
     address: Address,
     allow: Option<Networks>,
-    #[cfg(feature = "tls")]
-    tls: Option<crate::net::tls::Tls>,
+    layers: Vec<Rc<dyn Acceptor>>,
     token: Token,
     /// Somebody may be waiting: set by an event, cleared by WouldBlock only.
     ready: bool,
@@ -111,14 +112,12 @@ impl Listener {
             let registered = socket.register(registry, token.into());
             registered.map_err(|error| Error::listen(&address, error))?;
         }
-        #[cfg(feature = "tls")]
-        state.add_certificate(listen.tls.as_ref());
+        state.add_layers(&listen.layers);
         Ok(Listener {
             socket,
             address: local,
             allow: listen.allow,
-            #[cfg(feature = "tls")]
-            tls: listen.tls,
+            layers: listen.layers,
             token,
             ready: true,
             stuck: None,
@@ -155,15 +154,13 @@ impl Listener {
         self.allow.as_ref().is_some_and(|allowed| !allowed.contain(peer.ip()))
     }
 
-    /// The socket's next newcomer.
+    /// The socket's next newcomer, under all layers.
     fn next(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
-        let newcomer = self.socket.accept()?;
-        #[cfg(feature = "tls")]
-        if let Some(tls) = &self.tls {
-            let (stream, peer) = newcomer;
-            return Ok((stream.over_tls(tls.config())?, peer));
+        let (mut stream, peer) = self.socket.accept()?;
+        for layer in &self.layers {
+            stream = layer.accept(stream)?;
         }
-        Ok(newcomer)
+        Ok((stream, peer))
     }
 
     /// One newcomer; none when nobody is left or nobody can be had. Those that were gone before
@@ -198,7 +195,7 @@ impl Listener {
                             state.count_barred(&self.address, peer);
                             false
                         }
-                        Ok((stream, _)) => {
+                        Ok((mut stream, _)) => {
                             state.counters.refused += 1;
                             stream.turn_away(&no(state));
                             false
@@ -271,11 +268,11 @@ impl<H: Handler> ActiveService<H> {
             };
             match self.listeners[number].accept(timers, state, no) {
                 None => return,
-                Some((stream, _)) if *open >= limits.max_connections => {
+                Some((mut stream, _)) if *open >= limits.max_connections => {
                     state.count_full(name, limits.max_connections);
                     stream.turn_away(&no(state));
                 }
-                Some((stream, peer)) if self.table.peer_is_full(peer) => {
+                Some((mut stream, peer)) if self.table.peer_is_full(peer) => {
                     let Table { limits, name, .. } = &self.table;
                     state.count_crowded(name, peer, limits.max_per_peer.unwrap_or_default());
                     let why = Farewell::TooManyFromPeer;

@@ -17,6 +17,8 @@ use crate::connection::clock::{Nanos, nanos};
 use crate::connection::framing::Search;
 use crate::connection::output::Arena;
 use crate::net::Address;
+#[cfg(feature = "signals")]
+use crate::net::layer::Acceptor;
 use crate::net::stream::Stream;
 
 /// See [`Reactor::set_max_total_output`](crate::Reactor::set_max_total_output).
@@ -43,8 +45,8 @@ pub(crate) struct LoopState {
     pub(crate) max_total_output: usize,
     pub(super) relieved: Nanos,
     /// Those of all listeners, each once.
-    #[cfg(all(feature = "signals", feature = "tls"))]
-    pub(super) certificates: Vec<crate::net::tls::Tls>,
+    #[cfg(feature = "signals")]
+    pub(super) layers: Vec<Rc<dyn Acceptor>>,
     pub(super) starved: Nanos,
     /// A newcomer found no descriptor: somebody who only lingers should give his up.
     pub(crate) starving: bool,
@@ -78,8 +80,8 @@ impl LoopState {
             reserve: File::open("/dev/null").ok(),
             max_total_output: MAX_TOTAL_OUTPUT,
             relieved: 0,
-            #[cfg(all(feature = "signals", feature = "tls"))]
-            certificates: Vec::new(),
+            #[cfg(feature = "signals")]
+            layers: Vec::new(),
             starved: 0,
             starving: false,
             full: 0,

@@ -29,7 +29,8 @@ impl<H: Handler> ActiveService<H> {
         state.counters.accepted += 1;
         let slot = &mut self.table.connections[id.slot()];
         slot.conn.peer = peer.into();
-        if slot.conn.flags.has(Flag::Handshaking) {
+        if slot.stream.has_handshake() {
+            slot.conn.flags.set(Flag::Handshaking, true);
             self.table.open += 1;
             self.table.count_peer(id);
             self.table.arm(id);
@@ -75,8 +76,8 @@ impl<H: Handler> ActiveService<H> {
 
     pub(super) fn describe(&self, id: ConnId) -> String {
         let Some(slot) = self.table.get(id) else { return id.to_string() };
-        match (slot.conn.peer.get(), slot.stream.dialling()) {
-            (_, Some(dialling)) => format!("{id} ({})", dialling.host()),
+        match (slot.conn.peer.get(), slot.stream.host()) {
+            (_, Some(host)) => format!("{id} ({host})"),
             (Some(peer), None) => format!("{id} ({peer})"),
             (None, None) => id.to_string(),
         }

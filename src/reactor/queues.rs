@@ -3,6 +3,7 @@
 
 use super::table::{Slot, Table};
 use crate::connection::ConnId;
+use crate::connection::connection::Stage;
 use crate::connection::flags::Flag;
 
 impl<S> Table<S> {
@@ -27,7 +28,7 @@ impl<S> Table<S> {
             && so(slot)
         {
             slot.conn.flags.set(Flag::Queued, true);
-            let shaking = slot.conn.flags.has(Flag::Handshaking);
+            let shaking = slot.conn.stage == Stage::Connecting && slot.stream.has_handshake();
             if shaking { &mut self.handshakes } else { &mut self.ready }.push_back(id);
         }
     }

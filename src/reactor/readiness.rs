@@ -41,9 +41,7 @@ impl<H: Handler> ActiveService<H> {
         let read_on = what.read_on || what.error;
         flags.set(Flag::Readable, what.readable || read_on || flags.has(Flag::Readable));
         flags.set(Flag::ReadOn, read_on || flags.has(Flag::ReadOn));
-        // Where only the output of two descriptors is gone, there may be input yet.
-        // One of a host's addresses that fails leaves the others.
-        let broken = what.error && slot.stream.is_socket() && slot.stream.dialling().is_none();
+        let broken = what.error && slot.stream.fails_as_one();
         flags.set(Flag::Broken, broken || flags.has(Flag::Broken));
         let unread = slot.conn.is_broken_unread();
         if (unread || what.error && slot.conn.flags.has(Flag::Eof)) && !slot.is_unheard() {

@@ -201,7 +201,7 @@ impl<H: Handler> ActiveService<H> {
     fn throw_away(&mut self, id: ConnId, state: &mut LoopState, scratch: &mut Scratch) {
         let budget = self.table.limits.bytes_per_turn;
         let slot = &mut self.table.connections[id.slot()];
-        match input::discard(slot.stream.raw(), scratch, budget) {
+        match input::discard(&mut slot.stream.raw(), scratch, budget) {
             Ok((count, eof)) => {
                 state.counters.bytes_in += count as u64;
                 slot.conn.flags.set(Flag::Eof, eof);

@@ -17,7 +17,6 @@ use crate::connection::deadlines::Wait;
 use crate::connection::flags::Flag;
 use crate::connection::{CloseReason, ConnId};
 use crate::limits::Limits;
-use crate::net::happy_eyeballs::Dialling;
 use crate::net::stream::Stream;
 
 /// One slot of the table: the state of a connection, what it runs over, and the handler's session.
@@ -153,16 +152,16 @@ impl<S> Slot<S> {
     /// gives that instead. It tells of a broken pipe where the peer had ended before.
     pub(crate) fn is_cut(&self) -> bool {
         let ended = self.conn.reason == CloseReason::Error(ErrorKind::BrokenPipe);
-        self.conn.flags.has(Flag::Gone) && !ended && !self.stream.has_handshake()
+        self.conn.flags.has(Flag::Gone) && !ended && !self.stream.announces_end()
     }
 
     /// The error that its socket has.
     pub(crate) fn take_error(&self) -> io::Error {
-        self.stream.take_error().unwrap_or(ErrorKind::ConnectionReset.into())
+        self.stream.noted_error().unwrap_or(ErrorKind::ConnectionReset.into())
     }
 
     /// When the loop must look at it again if nothing moves until then, and what for.
     pub(crate) fn due(&self, limits: &Limits) -> Option<(Nanos, Wait)> {
-        self.conn.due(limits, self.stream.dialling().and_then(Dialling::due))
+        self.conn.due(limits, self.stream.due())
     }
 }
