@@ -10,6 +10,7 @@ pub(crate) mod address;
 pub(crate) mod descriptors;
 pub(crate) mod happy_eyeballs;
 pub(crate) mod host;
+pub(crate) mod layer;
 pub(crate) mod listen;
 pub(crate) mod listener;
 pub(crate) mod memory;
