@@ -1,5 +1,6 @@
 //! Every bound of a turn or a queue that is not a setting, with its reason, and the budget of a
-//! step. What a user can set is in [`Limits`](crate::Limits).
+//! step. What a user can set is in [`Limits`](crate::Limits). One bound lies elsewhere, since `net`
+//! does not know the loop: `FRUITLESS_READS` in `net/tls/stream.rs`, the work of one read of TLS.
 
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ pub(crate) const MOST_EVENTS: usize = 64 * 1024;
 /// Connections that one service serves in a turn; the rest wait for the next one.
 pub(crate) const SERVED_PER_TURN: usize = 256;
 
-/// TLS handshakes that one service moves on in a turn: at a millisecond each for the largest usual
+/// Handshakes that one service moves on in a turn: at a millisecond each for the largest usual
 /// keys, the others wait for no more than that.
 pub(crate) const HANDSHAKES_PER_TURN: usize = 8;
 
