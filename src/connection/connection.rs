@@ -60,7 +60,7 @@ pub(crate) struct Extras {
 /// The life of a connection. It only ever moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
-    /// Its connect or its TLS handshake is under way.
+    /// Its connect or the handshake of a layer is under way.
     Connecting,
     /// The handler works with it.
     Open,

@@ -14,8 +14,8 @@ use crate::connection::flags::Flag;
 pub(crate) struct Queues {
     /// To be served: they may have input, or an `on_drain` due. The first one has waited longest.
     pub(super) ready: VecDeque<ConnId>,
-    /// To be moved on in their TLS handshakes, which cost as much as thousands of lines each: apart
-    /// from `ready`, so that the connections there do not wait behind them.
+    /// To be moved on in the handshakes of their layers, of which one of TLS costs as much as
+    /// thousands of lines: apart from `ready`, so that the connections there do not wait behind them.
     pub(super) handshakes: VecDeque<ConnId>,
     /// To be flushed at the end of the turn; in no order.
     pub(super) dirty: Vec<ConnId>,
