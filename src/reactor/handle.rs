@@ -1,3 +1,6 @@
+//! How other threads reach the loop: a mailbox for each service, its handles, and what wakes the loop.
+//! Also [`Service`], the key that has a handle in it.
+
 use std::fmt;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicU64};

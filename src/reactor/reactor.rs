@@ -1,3 +1,5 @@
+//! The reactor and its public methods; what a turn does is in `turn`.
+
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
