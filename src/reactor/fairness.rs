@@ -16,7 +16,7 @@ use super::loop_state::Turn;
 /// Events that the first wait has room for. A wait that fills the buffer doubles it.
 pub(super) const FIRST_EVENTS: usize = 1024;
 
-/// The buffer of events grows no further: 64 Ki events are a megabyte, and more of them make a turn
+/// The buffer of events grows no further: 64 Ki events take about a megabyte, and more of them make a turn
 /// longer without making it cheaper.
 pub(super) const MOST_EVENTS: usize = 64 * 1024;
 
@@ -43,7 +43,7 @@ pub(super) const PASSED_OVER: usize = 64;
 
 // What one step of a service's turn may cost; see `Step`.
 
-/// Bytes of output that a step gathers: the arena should stay in the cache until it is written.
+/// Bytes of output that a step gathers, so that it leaves soon and the arena stays small.
 const OUTPUT_PER_STEP: usize = 256 * 1024;
 
 /// Copies of broadcasts that a step queues: a few bytes to thousands cost time, and hardly any room
