@@ -9,8 +9,8 @@ pub(crate) const MOST_SERVICES: usize = 250;
 /// The generation of listeners and services; serial numbers never have it in their low half.
 const NOT_A_CONNECTION: u64 = 0;
 
-/// A service's number, a slot, and a generation: the low half of the connection's serial number, so that
-/// what belongs to a closed connection cannot reach the next one in its slot.
+/// A service's number, a slot, and a generation: the low half of the connection's serial number, so
+/// that what belongs to a closed connection cannot reach the next one in its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Token(u64);
 
