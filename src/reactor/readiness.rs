@@ -1,8 +1,8 @@
 //! When a socket counts as readable and when as drained.
 //!
 //! Under edge triggers the selector says once that something has come. So a flag remembers it:
-//! [`Flag::Readable`] is set by an event and cleared only by a read that shows that nothing is left.
-//! An event does no more than mark; the turn works.
+//! [`Flag::Readable`] is set by an event and cleared only by a read that shows that nothing is
+//! left. An event does no more than mark; the turn works.
 
 use std::io::{self, ErrorKind};
 
@@ -46,8 +46,8 @@ impl<H: Handler> ActiveService<H> {
         let Some(slot) = self.table.get_by_token(token) else { return };
         let (id, connecting) = (slot.conn.id, slot.conn.stage == Stage::Connecting);
         slot.mark_readable(what);
-        // Where only the output of two descriptors is gone, there may still be input. Where one of a
-        // host's addresses fails, the other attempts go on.
+        // Where only the output of two descriptors is gone, there may still be input. Where one of
+        // a host's addresses fails, the other attempts go on.
         let broken = what.error && slot.stream.is_socket() && slot.stream.dialling().is_none();
         slot.conn.flags.set(Flag::Broken, broken || slot.conn.flags.has(Flag::Broken));
         let broken_unread = slot.conn.is_broken_unread();
@@ -88,8 +88,8 @@ impl<S> Slot<S> {
         }
     }
 
-    /// A read gave WouldBlock: the socket is drained, but the stream over it may hold something that
-    /// it has not given yet. Says whether nothing is left at all.
+    /// A read gave WouldBlock: the socket is drained, but the stream over it may hold something
+    /// that it has not given yet. Says whether nothing is left at all.
     pub(super) fn mark_would_block(&mut self) -> bool {
         let more = self.stream.has_more();
         self.conn.flags.set(Flag::Readable, more);
