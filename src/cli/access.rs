@@ -8,9 +8,9 @@ use reactor::{Address, Listen, Networks};
 use reactor::{Error, Tls};
 
 use super::failure::Failure;
-use super::given::Given;
-use super::quantity::mode;
 use super::target::Spot;
+use super::units::mode;
+use super::unused_options::Given;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Access {

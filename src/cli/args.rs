@@ -12,11 +12,11 @@ use super::connect::Connect;
 use super::discover::Discover;
 use super::failure::Failure;
 use super::forward::Forward;
-use super::given::Given;
 use super::load::Load;
-use super::quantity::{Patience, bytes, count, duration, output, patience, rate};
 use super::service;
 use super::target::{self, Target};
+use super::units::{Patience, bytes, count, duration, output, patience, rate};
+use super::unused_options::Given;
 
 /// One thread that serves thousands of clients of line protocols.
 #[derive(Debug, Parser)]

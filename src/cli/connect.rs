@@ -8,8 +8,8 @@ use reactor::{Address, CloseReason, Context, Handler, Limits, Reactor, services}
 
 use super::crlf::Crlf;
 use super::failure::{Failure, unreachable, why};
-use super::quantity::duration;
 use super::target::{self, look_up};
+use super::units::duration;
 
 /// Connect to a server: what is typed goes there, what it says is printed.
 ///

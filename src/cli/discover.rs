@@ -10,8 +10,8 @@ use reactor::services::{Announced, Announcer, Change, Directory};
 
 use super::announce::{at, group, interface};
 use super::failure::Failure;
-use super::log as output;
-use super::quantity::duration;
+use super::logging;
+use super::units::duration;
 
 /// How long the announcers are listened to for a list of them: each speaks once a second.
 const ONCE: Duration = Duration::from_secs(1);
@@ -104,7 +104,7 @@ impl Listing<'_> {
 
 /// Listens and prints.
 pub(crate) fn discover(args: &Discover) -> Result<ExitCode, Failure> {
-    output::init(log::LevelFilter::Warn)?;
+    logging::init(log::LevelFilter::Warn)?;
     let stdout = io::stdout();
     let listing = RefCell::new(Listing {
         args,

@@ -9,11 +9,11 @@ use super::access::Access;
 use super::args::levels;
 use super::descriptors::Demand;
 use super::failure::Failure;
-use super::given::Given;
-use super::quantity::{count, duration};
 use super::serve::{LOOKUP, run};
 use super::target::{self, Spot, look_up};
-use super::{descriptors, log as output};
+use super::units::{count, duration};
+use super::unused_options::Given;
+use super::{descriptors, logging};
 
 /// Forward a port: each client of LISTEN is connected to TARGET, and bytes go both ways as they
 /// are.
@@ -92,7 +92,7 @@ pub(crate) fn forward(args: &Forward, given: &Given<'_>) -> Result<ExitCode, Fai
         let what = "LISTEN and TARGET are the same: it would connect to itself without end";
         return Err(Failure::Usage(what.to_owned()));
     }
-    let stdout = output::init(args.log)?;
+    let stdout = logging::init(args.log)?;
     let raised = descriptors::raise();
     let limits = args.limits();
     let demand = Demand {

@@ -10,14 +10,14 @@ mod descriptors;
 mod discover;
 pub(crate) mod failure;
 mod forward;
-mod given;
 mod load;
-mod log;
-mod quantity;
-mod roulette;
+mod logging;
+mod roulette_file;
 mod serve;
 mod service;
 mod target;
+mod units;
+mod unused_options;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -26,7 +26,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use args::{Args, Command};
 use failure::Failure;
-use given::Given;
+use unused_options::Given;
 
 /// Runs the program. Its exit status is 0 after a graceful end, 1 after a failure, and 2 when the
 /// command line is wrong.
@@ -49,7 +49,7 @@ pub(crate) fn main() -> ExitCode {
             Err(Failure::usage(&error, &command.to_string_lossy()))
         }
     };
-    log::finish();
+    logging::finish();
     outcome.unwrap_or_else(|failure| {
         // What it quotes may be anything.
         let line = reactor::text::printable(failure.to_string().as_bytes());

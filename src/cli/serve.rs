@@ -6,10 +6,10 @@ use reactor::{Exit, Reactor};
 use super::args::Serve;
 use super::descriptors::Demand;
 use super::failure::Failure;
-use super::given::Given;
 use super::service::Place;
 use super::target::{Spot, look_up};
-use super::{descriptors, log as output, roulette};
+use super::unused_options::Given;
+use super::{descriptors, logging, roulette_file};
 
 /// How long the name of a host to listen on may take to be looked up.
 pub(super) const LOOKUP: Duration = Duration::from_secs(10);
@@ -19,13 +19,13 @@ pub(crate) fn serve(args: &Serve, given: &Given<'_>) -> Result<ExitCode, Failure
     args.check(given)?;
     let limits = args.limits()?;
     let targets = args.targets();
-    let students = roulette::students(args)?;
+    let students = roulette_file::students(args)?;
     let entrance = args.access.entrance(targets.iter().any(|target| target.tls))?;
     // Before signals are caught: it may take its time, and Ctrl-C is to end it.
     let host = look_up(&args.host, LOOKUP)?;
     let spots = targets.iter().map(|target| target.spot(&host).look_up(LOOKUP));
     let spots = spots.collect::<Result<Vec<_>, _>>()?;
-    let stdout = output::init(args.log)?;
+    let stdout = logging::init(args.log)?;
     let raised = descriptors::raise();
     let demand = Demand {
         services: targets.len(),

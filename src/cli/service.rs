@@ -8,7 +8,7 @@ use reactor::{Address, Handler, Limits, Listen, Reactor};
 
 use super::args::Serve;
 use super::failure::Failure;
-use super::roulette::roulette;
+use super::roulette_file::roulette;
 
 /// In the order of the help, and of `serve` without arguments.
 pub(crate) static SERVICES: &[Service] = &[

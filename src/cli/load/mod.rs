@@ -1,28 +1,21 @@
 //! `reactor load`: many clients against one server, in one thread of the library's own loop.
 
-mod chart;
-mod clock;
-mod conversation;
-mod crew;
+mod driver;
 mod fault;
-mod json;
-mod launcher;
+mod format;
+mod metrics;
+mod modes;
 mod options;
-mod outcome;
-mod pace;
-mod part;
 mod payload;
 mod process;
 mod progress;
-mod room;
-mod sources;
-mod stage;
-mod talk;
-mod tally;
+mod ramp;
+mod rate;
+mod report;
+mod run;
+mod source_addresses;
 #[cfg(test)]
 mod tests;
-mod text;
-mod units;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -32,21 +25,21 @@ use std::time::Duration;
 
 use reactor::Reactor;
 
-use self::clock::Clock;
-use self::crew::Crew;
+use self::driver::Stage;
 use self::fault::Fault;
+use self::modes::Part;
+use self::modes::echo::Talk;
+use self::modes::presence::Room;
+use self::modes::time::Clock;
 pub(crate) use self::options::Load;
 use self::options::Mode;
-use self::outcome::Outcome;
-use self::part::Part;
 use self::process::Usage;
-use self::room::Room;
-use self::stage::Stage;
-use self::talk::Talk;
+use self::report::summary::Outcome;
+use self::run::Crew;
 use super::descriptors;
 use super::failure::Failure;
-use super::given::Given;
 use super::target::look_up;
+use super::unused_options::Given;
 
 /// The goodbyes have been said by then; what is still open is of no interest.
 const SHUTDOWN: Duration = Duration::from_secs(1);
@@ -117,14 +110,14 @@ fn report(crew: &Crew) -> Result<ExitCode, Failure> {
     }
     let outcome = Outcome::new(crew);
     let text = match plan.json {
-        true => json::json(crew, &outcome),
-        false => text::text(crew, &outcome),
+        true => report::json::json(crew, &outcome),
+        false => report::text::text(crew, &outcome),
     };
     let mut stdout = std::io::stdout().lock();
     let printed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     drop(stdout);
     if let Some(path) = &plan.svg {
-        let svg = chart::svg(&tally.latencies, &plan.describe(), plan.mode.measured());
+        let svg = report::chart::svg(&tally.latencies, &plan.describe(), plan.mode.measured());
         fs::write(path, svg.as_deref().unwrap_or(NOTHING))
             .map_err(|error| svg_failure(path, &error))?;
     }

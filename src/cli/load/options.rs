@@ -4,11 +4,11 @@ use std::time::Duration;
 use clap::ValueEnum;
 use reactor::{Address, Limits};
 
+use super::format::grouped;
 use super::payload;
-use super::units::grouped;
 use crate::cli::failure::Failure;
-use crate::cli::quantity::{bytes, count, duration, per_second};
 use crate::cli::target;
+use crate::cli::units::{bytes, count, duration, per_second};
 
 /// Load a server and measure it: throughput, latency, and whether every reply is right.
 ///

@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::format::{grouped, time};
+use super::metrics::Tally;
 use super::options::Load;
-use super::tally::Tally;
-use super::units::{grouped, time};
 
 /// What is seen on a terminal while it runs; nothing elsewhere.
 #[derive(Debug)]

@@ -6,14 +6,14 @@ use std::time::Duration;
 use clap::Parser;
 use reactor::testing::{Client, Harness};
 
-use super::clock::Clock;
-use super::crew::Crew;
+use super::driver::Stage;
 use super::fault::Fault;
+use super::modes::Part;
+use super::modes::echo::Talk;
+use super::modes::presence::Room;
+use super::modes::time::Clock;
 use super::options::{Load, Mode};
-use super::part::Part;
-use super::room::Room;
-use super::stage::Stage;
-use super::talk::Talk;
+use super::run::Crew;
 use crate::cli::args::{Args, Command};
 
 const MILLI: Duration = Duration::from_millis(1);

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use plotters::coord::combinators::BindKeyPoints;
 use plotters::prelude::*;
 
-use super::units::time;
+use crate::cli::load::format::time;
 
 const SIZE: (u32, u32) = (900, 500);
 /// More nanoseconds than a latency has, which is an hour at the most: so many powers of ten.

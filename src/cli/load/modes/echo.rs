@@ -1,12 +1,12 @@
 use reactor::{ConnId, Context, ServiceContext};
 
 use super::conversation::Conversation;
-use super::crew::{Client, Crew, State};
-use super::fault::Fault;
-use super::options::Mode;
-use super::pace::Pace;
-use super::part::Part;
-use super::payload::Template;
+use crate::cli::load::fault::Fault;
+use crate::cli::load::modes::Part;
+use crate::cli::load::options::Mode;
+use crate::cli::load::payload::Template;
+use crate::cli::load::rate::Pace;
+use crate::cli::load::run::{Client, Crew, State};
 
 const BYE: &str = "BYE\n";
 const GOODBYE: &[u8] = b"> BYE\n";

@@ -1,6 +1,11 @@
+mod conversation;
+pub(crate) mod echo;
+pub(crate) mod presence;
+pub(crate) mod time;
+
 use reactor::{Context, ServiceContext};
 
-use super::crew::{Client, Crew};
+use crate::cli::load::run::{Client, Crew};
 
 /// What one mode does, apart from connecting and from the order of the acts.
 pub(crate) trait Part {

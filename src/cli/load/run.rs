@@ -3,12 +3,12 @@ use std::time::{Duration, Instant};
 use reactor::{ConnId, ServiceContext};
 
 use super::fault::Fault;
-use super::launcher::Launcher;
+use super::metrics::Tally;
 use super::options::Load;
 use super::process::Usage;
 use super::progress::Progress;
-use super::sources::Sources;
-use super::tally::Tally;
+use super::ramp::Launcher;
+use super::source_addresses::Sources;
 
 /// How long a server may take for what it owes: a greeting, the last replies, the goodbye.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use super::crew::{Crew, Readings};
-use super::process::Usage;
+use crate::cli::load::process::Usage;
+use crate::cli::load::run::{Crew, Readings};
 
 /// Above this share of a core the tester may be what is measured.
 const BUSY: f64 = 90.0;

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::crew::{Crew, Refusal};
-use super::fault::Fault;
-use super::options::Mode;
-use super::outcome::Outcome;
-use super::units::{bytes, grouped, rate, time};
+use super::summary::Outcome;
+use crate::cli::load::fault::Fault;
+use crate::cli::load::format::{bytes, grouped, rate, time};
+use crate::cli::load::options::Mode;
+use crate::cli::load::run::{Crew, Refusal};
 
 /// The quantiles that are shown, and their names.
 pub(crate) const QUANTILES: [(f64, &str); 4] =

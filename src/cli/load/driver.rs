@@ -3,9 +3,9 @@ use std::time::Duration;
 
 use reactor::{CloseReason, ConnId, Context, Farewell, Handler, Limits, ServiceContext, TimerId};
 
-use super::crew::{Act, Client, Crew, PATIENCE, Refusal, State, nanos};
 use super::fault::Fault;
-use super::part::Part;
+use super::modes::Part;
+use super::run::{Act, Client, Crew, PATIENCE, Refusal, State, nanos};
 use crate::cli::failure::unreachable;
 
 /// How often connections and lines that have their own pace are looked after; it is the timers'

@@ -1,10 +1,10 @@
 use reactor::{ConnId, Context, ServiceContext};
 
-use super::crew::{Client, Crew};
-use super::fault::Fault;
-use super::pace::Pace;
-use super::part::Part;
-use super::payload::{SAY, Template};
+use crate::cli::load::fault::Fault;
+use crate::cli::load::modes::Part;
+use crate::cli::load::payload::{SAY, Template};
+use crate::cli::load::rate::Pace;
+use crate::cli::load::run::{Client, Crew};
 
 const ARRIVED: &[u8] = b"Someone has arrived...\n";
 const GONE: &[u8] = b"An anonymous user has left the room.\n";

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::crew::Crew;
-use super::options::Mode;
-use super::outcome::Outcome;
+use super::summary::Outcome;
 use super::text::QUANTILES;
+use crate::cli::load::options::Mode;
+use crate::cli::load::run::Crew;
 
 /// One line.
 pub(crate) fn json(crew: &Crew, outcome: &Outcome) -> String {

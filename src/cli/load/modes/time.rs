@@ -1,10 +1,10 @@
 use jiff::civil::DateTime;
 use reactor::{Context, ServiceContext};
 
-use super::crew::{Client, Crew};
-use super::fault::Fault;
-use super::part::Part;
-use super::tally::Tally;
+use crate::cli::load::fault::Fault;
+use crate::cli::load::metrics::Tally;
+use crate::cli::load::modes::Part;
+use crate::cli::load::run::{Client, Crew};
 
 /// Times from line to line that the rhythm is taken from.
 const SAMPLES: usize = 100_000;
