@@ -7,10 +7,10 @@ use reactor::{Address, Listen, Networks};
 #[cfg(feature = "tls")]
 use reactor::{Error, Tls};
 
+use super::address::Endpoint;
 use super::failure::Failure;
-use super::target::Spot;
 use super::units::mode;
-use super::unused_options::Given;
+use super::unused_options::GivenOptions;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Access {
@@ -39,11 +39,15 @@ pub(crate) struct Access {
 
 impl Access {
     /// Refuses the options that none of these listeners heeds.
-    pub(crate) fn check(given: &Given<'_>, listeners: &[&Address]) -> Result<(), Failure> {
+    pub(crate) fn check(given: &GivenOptions<'_>, listeners: &[&Address]) -> Result<(), Failure> {
         let unix = |address: &&Address| matches!(address, Address::Unix(_));
         let (some, all) = (listeners.iter().any(unix), listeners.iter().all(unix));
-        given.check(&["unix_mode"], some, "a Unix socket, and none listens; write unix:PATH")?;
-        given.check(&["allow"], !all, "TCP, and only Unix sockets listen; see --unix-mode")
+        given.refuse_unless(
+            some,
+            &["unix_mode"],
+            "a Unix socket, and none listens; write unix:PATH",
+        )?;
+        given.refuse_unless(!all, &["allow"], "TCP, and only Unix sockets listen; see --unix-mode")
     }
 
     /// Reads the certificate, where one is needed: `tls` says whether.
@@ -97,8 +101,8 @@ pub(crate) struct Entrance<'a> {
 
 impl Entrance<'_> {
     /// How to listen there.
-    pub(crate) fn listen(&self, spot: &Spot) -> Result<Listen, Failure> {
-        let mut listen = Listen::at(&spot.address)?;
+    pub(crate) fn listen(&self, endpoint: &Endpoint) -> Result<Listen, Failure> {
+        let mut listen = Listen::at(&endpoint.address)?;
         if let Some(networks) = &self.access.allow {
             listen = listen.allow(networks.clone());
         }
@@ -106,7 +110,7 @@ impl Entrance<'_> {
             listen = listen.unix_mode(mode);
         }
         #[cfg(feature = "tls")]
-        if let Some(tls) = self.tls.as_ref().filter(|_| spot.tls) {
+        if let Some(tls) = self.tls.as_ref().filter(|_| endpoint.tls) {
             listen = listen.tls(tls);
         }
         Ok(listen)

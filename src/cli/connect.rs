@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use reactor::{Address, CloseReason, Context, Handler, Limits, Reactor, services};
 
+use super::address::{self, look_up};
 use super::crlf::Crlf;
 use super::failure::{Failure, unreachable, why};
-use super::target::{self, look_up};
+
 use super::units::duration;
 
 /// Connect to a server: what is typed goes there, what it says is printed.
@@ -24,7 +25,7 @@ use super::units::duration;
 pub(crate) struct Connect {
     /// The server: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; or the name of a
     /// service of ours, at its default port on 127.0.0.1.
-    #[arg(value_name = "ADDR", value_parser = target::server)]
+    #[arg(value_name = "ADDR", value_parser = address::server)]
     server: Address,
 
     /// As nc has it.

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use reactor::Reactor;
 use reactor::services::{Announced, Announcer, Change, Directory};
 
-use super::announce::{at, group, interface};
 use super::failure::Failure;
 use super::logging;
+use super::multicast::{at, group, interface};
 use super::units::duration;
 
 /// How long the announcers are listened to for a list of them: each speaks once a second.

@@ -6,13 +6,13 @@ use log::LevelFilter;
 use reactor::{Address, Limits, Reactor, services};
 
 use super::access::Access;
-use super::args::levels;
+use super::address::{self, Endpoint, LISTENER_LOOKUP, look_up};
 use super::descriptors::Demand;
+use super::event_loop::run_until_stopped;
 use super::failure::Failure;
-use super::serve::{LOOKUP, run};
-use super::target::{self, Spot, look_up};
+use super::logging::levels;
 use super::units::{count, duration};
-use super::unused_options::Given;
+use super::unused_options::GivenOptions;
 use super::{descriptors, logging};
 
 /// Forward a port: each client of LISTEN is connected to TARGET, and bytes go both ways as they
@@ -32,13 +32,13 @@ use super::{descriptors, logging};
 pub(crate) struct Forward {
     /// Where to listen: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a
     /// free one. With tls: in front it speaks TLS there, and passes on the plaintext.
-    #[arg(value_parser = target::listener)]
-    listen: Spot,
+    #[arg(value_parser = address::listener)]
+    listen: Endpoint,
 
     /// Where to connect to: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; or the name
     /// of a service of ours, at its default port on 127.0.0.1. A host is looked up once, at the
     /// start; of its addresses each client gets the first that answers.
-    #[arg(value_parser = target::server)]
+    #[arg(value_parser = address::server)]
     target: Address,
 
     #[command(flatten)]
@@ -83,10 +83,10 @@ impl Forward {
 }
 
 /// Listens, says where, and forwards until a signal.
-pub(crate) fn forward(args: &Forward, given: &Given<'_>) -> Result<ExitCode, Failure> {
+pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCode, Failure> {
     Access::check(given, &[&args.listen.address])?;
     let entrance = args.access.entrance(args.listen.tls)?;
-    let listen = args.listen.clone().look_up(LOOKUP)?;
+    let listen = args.listen.clone().look_up(LISTENER_LOOKUP)?;
     let target = look_up(&args.target, args.connect_timeout)?;
     if is_itself(&listen.address, &target) {
         let what = "LISTEN and TARGET are the same: it would connect to itself without end";
@@ -115,12 +115,12 @@ pub(crate) fn forward(args: &Forward, given: &Given<'_>) -> Result<ExitCode, Fai
         .map_err(|error| Failure::listen(error, "for LISTEN"))?;
     descriptors::report(&raised, demand);
     let mut ready = String::new();
-    for spot in (Spot { address, ..listen }).each() {
-        args.access.warn_if_open("forward", &spot.address);
-        ready.push_str(&format!("forward listening on {spot}\n"));
+    for endpoint in (Endpoint { address, ..listen }).each() {
+        args.access.warn_if_open("forward", &endpoint.address);
+        ready.push_str(&format!("forward listening on {endpoint}\n"));
     }
     stdout.say(ready);
-    run(&mut reactor)
+    run_until_stopped(&mut reactor)
 }
 
 /// Whether who connects to the target comes to the listener.

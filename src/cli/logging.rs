@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use jiff::Timestamp;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -122,4 +123,10 @@ pub(crate) fn init(level: LevelFilter) -> Result<Stdout, Failure> {
 /// To be called last.
 pub(crate) fn finish() {
     log::logger().flush();
+}
+
+/// The levels of the log, as an option takes them.
+pub(crate) fn levels() -> impl TypedValueParser<Value = LevelFilter> {
+    PossibleValuesParser::new(["off", "error", "warn", "info", "debug", "trace"])
+        .try_map(|name| name.parse::<LevelFilter>())
 }

@@ -9,7 +9,7 @@ const SAMPLE: usize = 80;
 
 /// What has been counted so far.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct Metrics {
     /// Connections that were greeted.
     pub(crate) connections: u64,
     /// Right lines received.
@@ -31,10 +31,10 @@ pub(crate) struct Tally {
     pub(crate) first_wrong: Option<(String, String)>,
 }
 
-impl Tally {
-    pub(crate) fn new() -> Tally {
+impl Metrics {
+    pub(crate) fn new() -> Metrics {
         let latencies = Histogram::new_with_bounds(1, LONGEST, 3);
-        Tally {
+        Metrics {
             connections: 0,
             lines: 0,
             messages: 0,
@@ -93,16 +93,16 @@ mod tests {
 
     #[test]
     fn counts_by_kind() {
-        let mut tally = Tally::new();
-        assert_eq!((tally.errors(), tally.faults().count()), (0, 0));
-        tally.fault(Fault::MissingReply, 3);
-        tally.wrong(Fault::WrongReply, b"\x1b[2J\n", b"> X\n");
-        tally.wrong(Fault::WrongReply, b"second", b"");
-        assert_eq!(tally.errors(), 5);
-        let kinds: Vec<_> = tally.faults().collect();
+        let mut metrics = Metrics::new();
+        assert_eq!((metrics.errors(), metrics.faults().count()), (0, 0));
+        metrics.fault(Fault::MissingReply, 3);
+        metrics.wrong(Fault::WrongReply, b"\x1b[2J\n", b"> X\n");
+        metrics.wrong(Fault::WrongReply, b"second", b"");
+        assert_eq!(metrics.errors(), 5);
+        let kinds: Vec<_> = metrics.faults().collect();
         assert_eq!(kinds, [(Fault::WrongReply, 2), (Fault::MissingReply, 3)]);
         let first = Some(("\\x1b[2J\\n".to_owned(), "> X\\n".to_owned()));
-        assert_eq!(tally.first_wrong, first);
+        assert_eq!(metrics.first_wrong, first);
     }
 
     #[test]
@@ -114,11 +114,11 @@ mod tests {
 
     #[test]
     fn a_latency_beyond_all_bounds_is_still_one() {
-        let mut tally = Tally::new();
-        tally.latency(0, 1);
-        tally.latency(u64::MAX, 2);
-        assert_eq!(tally.latencies.len(), 3);
-        assert!(tally.latencies.max() >= LONGEST);
+        let mut metrics = Metrics::new();
+        metrics.latency(0, 1);
+        metrics.latency(u64::MAX, 2);
+        assert_eq!(metrics.latencies.len(), 3);
+        assert!(metrics.latencies.max() >= LONGEST);
     }
 
     #[test]

@@ -4,10 +4,9 @@ use std::time::Duration;
 use clap::ValueEnum;
 use reactor::{Address, Limits};
 
-use super::format::grouped;
 use super::payload;
+use crate::cli::address;
 use crate::cli::failure::Failure;
-use crate::cli::target;
 use crate::cli::units::{bytes, count, duration, per_second};
 
 /// Load a server and measure it: throughput, latency, and whether every reply is right.
@@ -27,7 +26,7 @@ use crate::cli::units::{bytes, count, duration, per_second};
 pub(crate) struct Load {
     /// The server: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; or the name of a
     /// service of ours, at its default port on 127.0.0.1.
-    #[arg(value_name = "ADDR", value_parser = target::server)]
+    #[arg(value_name = "ADDR", value_parser = address::server)]
     pub(crate) target: Address,
 
     /// What the clients do.
@@ -238,28 +237,6 @@ impl Load {
             ..Limits::default()
         }
     }
-
-    /// The first line of the result.
-    pub(crate) fn describe(&self) -> String {
-        let Load { target, mode, clients, size, .. } = self;
-        let lines = match self.depth() {
-            1 => format!("1 line of {size} bytes in flight"),
-            depth => format!("{} lines of {size} bytes in flight", grouped(depth as u64)),
-        };
-        let what = match mode {
-            Mode::Echo | Mode::Pipeline => format!("{lines} each"),
-            Mode::Presence => lines,
-            Mode::Idle => "silent".to_owned(),
-            Mode::Churn => format!("one line of {size} bytes each time"),
-            Mode::Time => "listening".to_owned(),
-        };
-        let clients = match clients {
-            1 => "1 client".to_owned(),
-            _ => format!("{} clients", grouped(u64::from(self.clients()))),
-        };
-        let rate = self.rate.map(|rate| format!(", {} lines/s asked", grouped(rate as u64)));
-        format!("{} to {target}: {clients}, {what}{}", mode.name(), rate.unwrap_or_default())
-    }
 }
 
 #[cfg(test)]
@@ -267,12 +244,16 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::args::{Args, Command};
+
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        load: Load,
+    }
 
     fn parse(args: &[&str]) -> Result<Load, String> {
-        let args = [&["reactor", "load"], args].concat();
-        let args = Args::try_parse_from(args).map_err(|error| error.to_string())?;
-        let Some(Command::Load(load)) = args.command else { panic!("not load") };
+        let args = [&["load"], args].concat();
+        let Alone { load } = Alone::try_parse_from(args).map_err(|error| error.to_string())?;
         load.check().map_err(|failure| failure.to_string())?;
         Ok(load)
     }

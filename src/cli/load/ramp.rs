@@ -7,7 +7,7 @@ const SECOND: f64 = 1e9;
 
 /// Whose turn it is to be connected, and when. Moments are nanoseconds.
 #[derive(Debug)]
-pub(crate) struct Launcher {
+pub(crate) struct Ramp {
     clients: u32,
     /// Those that have had their first turn.
     fresh: u32,
@@ -22,9 +22,9 @@ pub(crate) struct Launcher {
     stopped: bool,
 }
 
-impl Launcher {
-    pub(crate) fn new(clients: u32, ramp: Option<f64>) -> Launcher {
-        Launcher {
+impl Ramp {
+    pub(crate) fn new(clients: u32, ramp: Option<f64>) -> Ramp {
+        Ramp {
             clients,
             fresh: 0,
             again: VecDeque::new(),
@@ -95,45 +95,42 @@ mod tests {
 
     #[test]
     fn each_client_once_and_then_those_that_come_back() {
-        let mut launcher = Launcher::new(3, None);
-        assert_eq!((launcher.next(0), launcher.next(0)), (Some(0), Some(1)));
-        launcher.again(0);
-        assert_eq!(
-            (launcher.next(0), launcher.next(0), launcher.next(0)),
-            (Some(2), Some(0), None)
-        );
-        assert!(!launcher.is_waiting() && !launcher.is_done());
-        launcher.in_flight = 0;
-        assert!(launcher.is_done());
+        let mut ramp = Ramp::new(3, None);
+        assert_eq!((ramp.next(0), ramp.next(0)), (Some(0), Some(1)));
+        ramp.again(0);
+        assert_eq!((ramp.next(0), ramp.next(0), ramp.next(0)), (Some(2), Some(0), None));
+        assert!(!ramp.is_waiting() && !ramp.is_done());
+        ramp.in_flight = 0;
+        assert!(ramp.is_done());
     }
 
     #[test]
     fn a_few_hundred_at_once() {
-        let mut launcher = Launcher::new(10_000, None);
-        assert_eq!((0..1000).filter_map(|_| launcher.next(0)).count(), 256);
-        launcher.in_flight -= 1;
-        assert_eq!((launcher.next(0), launcher.next(0)), (Some(256), None));
+        let mut ramp = Ramp::new(10_000, None);
+        assert_eq!((0..1000).filter_map(|_| ramp.next(0)).count(), 256);
+        ramp.in_flight -= 1;
+        assert_eq!((ramp.next(0), ramp.next(0)), (Some(256), None));
     }
 
     #[test]
     fn a_ramp_is_even() {
-        let mut launcher = Launcher::new(10_000, Some(1000.0));
+        let mut ramp = Ramp::new(10_000, Some(1000.0));
         let millis: Vec<_> = (0..10)
-            .map(|milli| (0..9).filter_map(|_| launcher.next(milli * 1_000_000)).count())
+            .map(|milli| (0..9).filter_map(|_| ramp.next(milli * 1_000_000)).count())
             .collect();
         assert_eq!(millis, [1; 10]);
         // After a pause there are a few more, not all that were missed.
-        let after = (0..100).filter_map(|_| launcher.next(1_000_000_000)).count();
+        let after = (0..100).filter_map(|_| ramp.next(1_000_000_000)).count();
         assert!((2..10).contains(&after), "{after}");
     }
 
     #[test]
     fn after_a_stop_nobody() {
-        let mut launcher = Launcher::new(2, None);
-        launcher.next(0);
-        launcher.stop();
-        launcher.again(0);
-        assert_eq!(launcher.next(0), None);
-        assert!(!launcher.is_waiting());
+        let mut ramp = Ramp::new(2, None);
+        ramp.next(0);
+        ramp.stop();
+        ramp.again(0);
+        assert_eq!(ramp.next(0), None);
+        assert!(!ramp.is_waiting());
     }
 }

@@ -6,7 +6,7 @@ const ONE_BY_ONE: u64 = 1_000_000;
 
 /// Even intervals: when which line is to be sent. Moments are nanoseconds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct FixedRate {
     start: u64,
     /// From one line to the next.
     every: f64,
@@ -14,9 +14,9 @@ pub(crate) struct Pace {
     pub(crate) come: u64,
 }
 
-impl Pace {
-    pub(crate) fn new(start: u64, per_second: f64) -> Pace {
-        Pace { start, every: 1e9 / per_second, come: 0 }
+impl FixedRate {
+    pub(crate) fn new(start: u64, per_second: f64) -> FixedRate {
+        FixedRate { start, every: 1e9 / per_second, come: 0 }
     }
 
     /// When this line is due, counted from 0.
@@ -52,27 +52,27 @@ mod tests {
 
     #[test]
     fn lines_are_due_at_even_intervals_without_drift() {
-        let pace = Pace::new(1000, 3.0);
-        assert_eq!((pace.due(0), pace.due(1)), (1000, 333_334_333));
-        assert_eq!(pace.due(3_000_000), 1000 + 1_000_000_000_000_000);
+        let rate = FixedRate::new(1000, 3.0);
+        assert_eq!((rate.due(0), rate.due(1)), (1000, 333_334_333));
+        assert_eq!(rate.due(3_000_000), 1000 + 1_000_000_000_000_000);
     }
 
     #[test]
     fn each_line_comes_once() {
-        let mut pace = Pace::new(1000, 1e6);
-        assert_eq!(pace.look(1000), 0..1);
-        assert_eq!(pace.look(1999), 1..1);
-        assert_eq!(pace.look(5000), 1..5);
-        assert_eq!(pace.look(4000), 5..5);
+        let mut rate = FixedRate::new(1000, 1e6);
+        assert_eq!(rate.look(1000), 0..1);
+        assert_eq!(rate.look(1999), 1..1);
+        assert_eq!(rate.look(5000), 1..5);
+        assert_eq!(rate.look(4000), 5..5);
     }
 
     #[test]
     fn what_was_not_sent_is_told_of_line_by_line_or_in_groups() {
-        let mut pace = Pace::new(1000, 1e9);
-        pace.look(1009);
+        let mut rate = FixedRate::new(1000, 1e9);
+        rate.look(1009);
         let rest = |first, step, all| {
             let mut told = Vec::new();
-            pace.rest(first, step, all, |due, count| told.push((due, count)));
+            rate.rest(first, step, all, |due, count| told.push((due, count)));
             told
         };
         assert_eq!(rest(2, 3, 8), [(1002, 1), (1005, 1), (1008, 1)]);

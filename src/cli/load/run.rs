@@ -3,12 +3,12 @@ use std::time::{Duration, Instant};
 use reactor::{ConnId, ServiceContext};
 
 use super::fault::Fault;
-use super::metrics::Tally;
+use super::metrics::Metrics;
 use super::options::Load;
 use super::process::Usage;
 use super::progress::Progress;
-use super::ramp::Launcher;
-use super::source_addresses::Sources;
+use super::ramp::Ramp;
+use super::source_addresses::SourceAddresses;
 
 /// How long a server may take for what it owes: a greeting, the last replies, the goodbye.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
@@ -25,11 +25,11 @@ pub(crate) struct Refusal {
 pub(crate) struct Client<S> {
     pub(crate) number: u32,
     pub(crate) state: State,
-    /// Which of the [`Sources`] it comes from.
+    /// Which of the [`SourceAddresses`] it comes from.
     pub(crate) source: u8,
     /// When it was dialled.
     pub(crate) since: u64,
-    pub(crate) part: S,
+    pub(crate) own: S,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,11 +45,11 @@ pub(crate) enum State {
 
 /// The acts of the play. Moments are nanoseconds since its beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Act {
+pub(crate) enum Phase {
     /// Everybody is connected.
-    Opening,
+    Connecting,
     /// What the mode is about.
-    Playing,
+    Loading,
     /// Nothing new is sent; the last replies come until then at the latest. Then those that still
     /// wait are given up, and a moment later it ends whatever happens.
     Settling {
@@ -74,12 +74,12 @@ pub(crate) struct Readings {
 
 /// What all modes share: who is to be connected and who is, what was counted, the time.
 #[derive(Debug)]
-pub(crate) struct Crew {
+pub(crate) struct Run {
     pub(crate) plan: Load,
-    pub(crate) tally: Tally,
-    pub(crate) act: Act,
-    pub(crate) launcher: Launcher,
-    sources: Sources,
+    pub(crate) metrics: Metrics,
+    pub(crate) phase: Phase,
+    pub(crate) ramp: Ramp,
+    sources: SourceAddresses,
     /// Who is here, by number.
     pub(crate) ids: Vec<Option<ConnId>>,
     /// How many are here.
@@ -104,14 +104,14 @@ pub(crate) struct Crew {
     pub(crate) progress: Progress,
 }
 
-impl Crew {
-    pub(crate) fn new(plan: Load) -> Crew {
+impl Run {
+    pub(crate) fn new(plan: Load) -> Run {
         let clients = plan.clients() as usize;
-        let mut crew = Crew {
-            tally: Tally::new(),
-            act: Act::Opening,
-            launcher: Launcher::new(plan.clients(), plan.ramp),
-            sources: Sources::new(&plan.target, plan.clients()),
+        let mut run = Run {
+            metrics: Metrics::new(),
+            phase: Phase::Connecting,
+            ramp: Ramp::new(plan.clients(), plan.ramp),
+            sources: SourceAddresses::new(&plan.target, plan.clients()),
             ids: vec![None; clients],
             here: 0,
             connected: 0,
@@ -129,9 +129,9 @@ impl Crew {
             progress: Progress::new(&plan),
             plan,
         };
-        crew.server.before = crew.plan.server_pid.and_then(Usage::of);
-        crew.own.before = Usage::own();
-        crew
+        run.server.before = run.plan.server_pid.and_then(Usage::of);
+        run.own.before = Usage::own();
+        run
     }
 
     /// The moment this turn began. It is read once a turn, so a latency is counted from the turn
@@ -142,23 +142,23 @@ impl Crew {
         cx.now().saturating_duration_since(self.origin).as_nanos() as u64
     }
 
-    pub(crate) fn is_playing(&self) -> bool {
-        self.act == Act::Playing
+    pub(crate) fn is_loading(&self) -> bool {
+        self.phase == Phase::Loading
     }
 
     /// What comes now was counted as missing, or is of no interest.
     pub(crate) fn has_given_up(&self) -> bool {
-        use Act::{Leaving, Over, Settling};
-        matches!(self.act, Settling { gave_up: true, .. } | Leaving { gave_up: true, .. } | Over)
+        use Phase::{Leaving, Over, Settling};
+        matches!(self.phase, Settling { gave_up: true, .. } | Leaving { gave_up: true, .. } | Over)
     }
 
     pub(crate) fn is_settling(&self) -> bool {
-        matches!(self.act, Act::Settling { .. })
+        matches!(self.phase, Phase::Settling { .. })
     }
 
     /// New connections and lines may still be begun.
     pub(crate) fn start(&mut self, now: u64) {
-        self.act = Act::Playing;
+        self.phase = Phase::Loading;
         self.started = now;
         self.server.start = self.plan.server_pid.and_then(Usage::of);
         self.own.start = Usage::own();
@@ -166,7 +166,7 @@ impl Crew {
 
     pub(crate) fn end(&mut self, now: u64) {
         self.ended = now;
-        self.launcher.stop();
+        self.ramp.stop();
     }
 
     /// The last reading: before the goodbyes, which are no load.
@@ -189,11 +189,11 @@ impl Crew {
 
     /// Opens as many connections as may be opened now.
     pub(crate) fn fill<S: Default>(&mut self, cx: &mut ServiceContext<'_, Client<S>>) {
-        if self.act == Act::Over {
+        if self.phase == Phase::Over {
             return;
         }
         let now = self.now(cx);
-        while let Some(number) = self.launcher.next(now) {
+        while let Some(number) = self.ramp.next(now) {
             let (source, address) = self.sources.next();
             let client = Client { number, source, since: now, ..Client::default() };
             let target = &self.plan.target;
@@ -203,7 +203,7 @@ impl Crew {
             };
             if dialled.is_err() {
                 // The reactor shuts down already.
-                self.launcher.in_flight -= 1;
+                self.ramp.in_flight -= 1;
                 return;
             }
             self.moved = now;
@@ -213,11 +213,11 @@ impl Crew {
     /// A client could not be connected. Where it was for want of a port it is tried from
     /// elsewhere.
     pub(crate) fn not_connected(&mut self, number: u32, source: u8, fault: Fault) {
-        self.launcher.in_flight -= 1;
+        self.ramp.in_flight -= 1;
         if fault == Fault::NoPorts && self.sources.used_up(source) {
-            self.launcher.again(number);
-        } else if self.act != Act::Over {
-            self.tally.fault(fault, 1);
+            self.ramp.again(number);
+        } else if self.phase != Phase::Over {
+            self.metrics.fault(fault, 1);
         }
     }
 
@@ -227,11 +227,11 @@ impl Crew {
 
     /// A client was greeted.
     pub(crate) fn arrived(&mut self, number: u32, id: ConnId, now: u64) {
-        self.launcher.in_flight -= 1;
+        self.ramp.in_flight -= 1;
         self.moved = now;
         self.here += 1;
         self.ids[number as usize] = Some(id);
-        self.tally.connections += 1;
+        self.metrics.connections += 1;
         if !std::mem::replace(&mut self.ever[number as usize], true) {
             self.connected += 1;
             self.all_here = now;
@@ -246,17 +246,17 @@ impl Crew {
     /// So many right lines came now.
     #[inline]
     pub(crate) fn right(&mut self, lines: u64, now: u64) {
-        self.tally.lines += lines;
+        self.metrics.lines += lines;
         self.last_line = now;
     }
 
     pub(crate) fn show(&mut self, now: u64) {
-        let Crew { progress, plan, tally, act, here, started, .. } = self;
-        match act {
-            Act::Opening => progress.opening(*here),
-            Act::Playing => progress.playing(plan, tally, *started, now),
-            Act::Settling { .. } | Act::Leaving { .. } => progress.settling(),
-            Act::Over => {}
+        let Run { progress, plan, metrics, phase, here, started, .. } = self;
+        match phase {
+            Phase::Connecting => progress.connecting(*here),
+            Phase::Loading => progress.loading(plan, metrics, *started, now),
+            Phase::Settling { .. } | Phase::Leaving { .. } => progress.settling(),
+            Phase::Over => {}
         }
     }
 

@@ -12,7 +12,7 @@ const USUAL_PORTS: u32 = 28_232;
 /// the same machine can be reached from many addresses. None but the usual one is used as long as
 /// its ports suffice.
 #[derive(Debug)]
-pub(crate) struct Sources {
+pub(crate) struct SourceAddresses {
     /// How many there are.
     all: u8,
     /// How many are used by turns.
@@ -24,20 +24,20 @@ pub(crate) struct Sources {
     used_up: u8,
 }
 
-impl Sources {
-    pub(crate) fn new(target: &Address, clients: u32) -> Sources {
+impl SourceAddresses {
+    pub(crate) fn new(target: &Address, clients: u32) -> SourceAddresses {
         let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
         let ports = range.ok().and_then(|text| ports(&text)).unwrap_or(USUAL_PORTS);
-        Sources::with_ports(target, clients, ports)
+        SourceAddresses::with_ports(target, clients, ports)
     }
 
-    fn with_ports(target: &Address, clients: u32, ports: u32) -> Sources {
+    fn with_ports(target: &Address, clients: u32, ports: u32) -> SourceAddresses {
         let loopback = |addr: &SocketAddr| addr.is_ipv4() && addr.ip().is_loopback();
         let loopback = target.as_sockets().iter().any(loopback);
         let all = if loopback { MOST } else { 1 };
         // Others use ports too.
         let window = clients.div_ceil((ports - ports / 8).max(1)).min(u32::from(all)) as u8;
-        Sources { all, window: window.max(1), first: 0, turn: 0, used_up: 0 }
+        SourceAddresses { all, window: window.max(1), first: 0, turn: 0, used_up: 0 }
     }
 
     /// The next one: its number, and its address where that is not the system's own choice.
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn one_is_enough_as_long_as_it_has_ports() {
-        let mut sources = Sources::with_ports(&local(), 20_000, 28_232);
+        let mut sources = SourceAddresses::with_ports(&local(), 20_000, 28_232);
         assert_eq!(sources.next(), (0, None));
         assert_eq!(sources.next(), (0, None));
         assert!(sources.used_up(0));
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn many_clients_take_turns() {
-        let mut sources = Sources::with_ports(&local(), 60_000, 28_232);
+        let mut sources = SourceAddresses::with_ports(&local(), 60_000, 28_232);
         let numbers: Vec<_> = (0..6).map(|_| sources.next().0).collect();
         assert_eq!(numbers, [1, 2, 0, 1, 2, 0]);
     }
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn elsewhere_there_is_but_one() {
         for target in ["10.0.0.1:80", "[::1]:80", "unix:/tmp/a"] {
-            let mut sources = Sources::with_ports(&target.parse().unwrap(), 60_000, 28_232);
+            let mut sources = SourceAddresses::with_ports(&target.parse().unwrap(), 60_000, 28_232);
             assert_eq!(sources.next(), (0, None), "{target}");
             assert!(!sources.used_up(0), "{target}");
         }
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn it_gives_up_once_all_are_used_up_and_starts_over_if_one_is_not() {
-        let mut sources = Sources::with_ports(&local(), 10, 10);
+        let mut sources = SourceAddresses::with_ports(&local(), 10, 10);
         let mut tries = 0;
         while sources.used_up(sources.first) {
             tries += 1;

@@ -1,18 +1,63 @@
+use std::collections::VecDeque;
+
 use reactor::{ConnId, Context, ServiceContext};
 
-use super::conversation::Conversation;
+use super::Workload;
 use crate::cli::load::fault::Fault;
-use crate::cli::load::modes::Part;
 use crate::cli::load::options::Mode;
 use crate::cli::load::payload::Template;
-use crate::cli::load::rate::Pace;
-use crate::cli::load::run::{Client, Crew, State};
+use crate::cli::load::rate::FixedRate;
+use crate::cli::load::run::{Client, Run, State};
 
 const BYE: &str = "BYE\n";
 const GOODBYE: &[u8] = b"> BYE\n";
 
-type Cast<'a> = ServiceContext<'a, Client<Conversation>>;
-type Cx<'a> = Context<'a, Client<Conversation>>;
+type ServiceCx<'a> = ServiceContext<'a, Client<Session>>;
+type Cx<'a> = Context<'a, Client<Session>>;
+
+/// What one client of the echo service has said and heard.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    /// The number of the next line to send, and of the next reply.
+    pub(crate) sent: u32,
+    pub(crate) heard: u32,
+    /// When the lines without a reply were sent, and how many at that moment.
+    flight: VecDeque<(u64, u32)>,
+    /// With a rate: its number among those who take turns.
+    pub(crate) place: usize,
+    /// BYE was sent, and was answered.
+    pub(crate) leaving: bool,
+    pub(crate) left: bool,
+}
+
+impl Session {
+    pub(crate) fn waiting(&self) -> u32 {
+        self.sent.wrapping_sub(self.heard)
+    }
+
+    pub(crate) fn note(&mut self, lines: u32, when: u64) {
+        self.sent = self.sent.wrapping_add(lines);
+        match self.flight.back_mut() {
+            Some((last, count)) if *last == when => *count += lines,
+            _ => self.flight.push_back((when, lines)),
+        }
+    }
+
+    /// So many of the oldest lines are no longer in flight; tells when they were sent.
+    pub(crate) fn landed(&mut self, mut lines: u32, mut tell: impl FnMut(u64, u32)) {
+        while lines > 0
+            && let Some((when, count)) = self.flight.front_mut()
+        {
+            let these = lines.min(*count);
+            tell(*when, these);
+            *count -= these;
+            lines -= these;
+            if *count == 0 {
+                self.flight.pop_front();
+            }
+        }
+    }
+}
 
 /// With a rate: one of those who take turns, also when it is gone.
 #[derive(Debug)]
@@ -26,12 +71,12 @@ struct Turn {
 
 /// The modes that speak to the echo service: echo, pipeline, idle and churn.
 #[derive(Debug)]
-pub(crate) struct Talk {
+pub(crate) struct Echo {
     mode: Mode,
     line: Template,
     reply: Template,
     depth: u32,
-    pace: Option<Pace>,
+    rate: Option<FixedRate>,
     turns: Vec<Turn>,
     /// Lines of all clients so far, and those of them without a reply.
     sent: u64,
@@ -40,15 +85,15 @@ pub(crate) struct Talk {
     visits: u32,
 }
 
-impl Talk {
-    pub(crate) fn new(crew: &Crew) -> Talk {
-        let line = Template::new("", crew.plan.size);
-        Talk {
-            mode: crew.plan.mode,
+impl Echo {
+    pub(crate) fn new(run: &Run) -> Echo {
+        let line = Template::new("", run.plan.size);
+        Echo {
+            mode: run.plan.mode,
             reply: line.echoed(),
             line,
-            depth: crew.plan.depth() as u32,
-            pace: None,
+            depth: run.plan.depth() as u32,
+            rate: None,
             turns: Vec::new(),
             sent: 0,
             waiting: 0,
@@ -61,11 +106,11 @@ impl Talk {
     }
 
     /// Sends a client's next lines.
-    fn say(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, lines: u32, when: u64) {
+    fn say(&mut self, run: &mut Run, cx: &mut Cx<'_>, lines: u32, when: u64) {
         let client = cx.session();
         self.line.set_client(client.number);
-        let mut sequence = client.part.sent;
-        client.part.note(lines, when);
+        let mut sequence = client.own.sent;
+        client.own.note(lines, when);
         let mut out = cx.writer();
         for _ in 0..lines {
             self.line.set_sequence(sequence);
@@ -75,19 +120,19 @@ impl Talk {
         drop(out);
         self.sent += u64::from(lines);
         self.waiting += u64::from(lines);
-        crew.tally.bytes_sent += u64::from(lines) * self.line.len() as u64;
+        run.metrics.bytes_sent += u64::from(lines) * self.line.len() as u64;
     }
 
     /// Replies have come: sends what may be sent now.
-    fn go_on(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, replies: u32, now: u64) {
+    fn go_on(&mut self, run: &mut Run, cx: &mut Cx<'_>, replies: u32, now: u64) {
         if self.is_churn() {
-            cx.session().part.leaving = true;
+            cx.session().own.leaving = true;
             cx.send(BYE);
-            crew.tally.bytes_sent += BYE.len() as u64;
-        } else if crew.is_playing() {
-            match self.pace {
-                Some(_) => self.catch_up(crew, cx),
-                None => self.say(crew, cx, replies, now),
+            run.metrics.bytes_sent += BYE.len() as u64;
+        } else if run.is_loading() {
+            match self.rate {
+                Some(_) => self.catch_up(run, cx),
+                None => self.say(run, cx, replies, now),
             }
         }
     }
@@ -95,66 +140,66 @@ impl Talk {
     /// Sends the lines whose turn has come, as far as the client has room for them. A line that
     /// had to wait for that counts from when it was due: the server has held it up. That our own
     /// timer is late is not the server's fault.
-    fn catch_up(&mut self, crew: &mut Crew, cx: &mut Cx<'_>) {
-        let Some(pace) = self.pace else { return };
+    fn catch_up(&mut self, run: &mut Run, cx: &mut Cx<'_>) {
+        let Some(rate) = self.rate else { return };
         let many = self.turns.len() as u64;
         loop {
-            let session = &cx.session().part;
+            let session = &cx.session().own;
             let turn = &mut self.turns[session.place];
-            if turn.next >= pace.come || session.waiting() >= self.depth {
+            if turn.next >= rate.come || session.waiting() >= self.depth {
                 return;
             }
-            let when = pace.due(turn.next).max(turn.noticed);
+            let when = rate.due(turn.next).max(turn.noticed);
             turn.next += many;
-            self.say(crew, cx, 1, when);
+            self.say(run, cx, 1, when);
         }
     }
 }
 
-impl Part for Talk {
-    type Session = Conversation;
+impl Workload for Echo {
+    type Session = Session;
 
     const GREETING: &str = "\
 Welcome to the Reactor Server.
 Send me text lines and conclude with the BYE command.
 ";
 
-    fn start(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
+    fn on_start(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>) {
         if self.mode == Mode::Idle {
             return;
         }
-        let now = crew.now(cx);
-        let all: Vec<ConnId> = crew.ids.iter().copied().flatten().collect();
+        let now = run.now(cx);
+        let all: Vec<ConnId> = run.ids.iter().copied().flatten().collect();
         for (place, id) in all.iter().enumerate() {
             let Some(mut cx) = cx.connection(*id) else { continue };
-            match crew.plan.rate {
-                Some(_) => cx.session().part.place = place,
-                None => self.say(crew, &mut cx, self.depth, now),
+            match run.plan.rate {
+                Some(_) => cx.session().own.place = place,
+                None => self.say(run, &mut cx, self.depth, now),
             }
         }
-        if let Some(rate) = crew.plan.rate {
+        if let Some(rate) = run.plan.rate {
             let turn = |(next, id)| Turn { id, next, noticed: now };
             self.turns = (0..).zip(all).map(turn).collect();
-            self.pace = Some(Pace::new(now, rate));
-            self.beat(crew, cx);
+            self.rate = Some(FixedRate::new(now, rate));
+            self.on_tick(run, cx);
         }
     }
 
-    fn arrived(&mut self, crew: &mut Crew, cx: &mut Cx<'_>) {
+    fn on_greeted(&mut self, run: &mut Run, cx: &mut Cx<'_>) {
         if self.is_churn() {
             let now = cx.session().since;
-            let session = &mut cx.session().part;
+            let session = &mut cx.session().own;
             session.sent = self.visits;
             session.heard = self.visits;
             self.visits = self.visits.wrapping_add(1);
-            self.say(crew, cx, 1, now);
+            self.say(run, cx, 1, now);
         }
     }
 
-    fn take(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, bytes: &[u8]) -> usize {
+    fn on_bytes(&mut self, run: &mut Run, cx: &mut Cx<'_>, bytes: &[u8]) -> usize {
         let client = cx.session();
         self.reply.set_client(client.number);
-        let (sent, mut heard) = (client.part.sent, client.part.heard);
+        let (sent, mut heard) = (client.own.sent, client.own.heard);
         let length = self.reply.len();
         let (mut taken, mut right, mut wrong) = (0, 0, 0);
         while heard != sent {
@@ -164,7 +209,7 @@ Send me text lines and conclude with the BYE command.
                 taken += length;
                 right += 1;
             } else if let Some(end) = memchr::memchr(b'\n', rest) {
-                crew.tally.wrong(Fault::WrongReply, &rest[..=end], self.reply.bytes());
+                run.metrics.wrong(Fault::WrongReply, &rest[..=end], self.reply.bytes());
                 taken += end + 1;
                 wrong += 1;
             } else {
@@ -172,8 +217,8 @@ Send me text lines and conclude with the BYE command.
             }
             heard = heard.wrapping_add(1);
         }
-        let now = crew.now(cx);
-        let session = &mut cx.session().part;
+        let now = run.now(cx);
+        let session = &mut cx.session().own;
         session.heard = heard;
         if heard == sent && taken < bytes.len() {
             let rest = &bytes[taken..];
@@ -183,7 +228,7 @@ Send me text lines and conclude with the BYE command.
                 taken = bytes.len();
             } else if !(goodbye && GOODBYE.starts_with(rest)) {
                 let wanted = if goodbye { GOODBYE } else { b"" };
-                crew.tally.wrong(Fault::Unexpected, rest, wanted);
+                run.metrics.wrong(Fault::Unexpected, rest, wanted);
                 taken = bytes.len();
             }
         }
@@ -192,27 +237,27 @@ Send me text lines and conclude with the BYE command.
             let churn = self.is_churn();
             session.landed(right, |when, count| {
                 if !churn {
-                    crew.tally.latency(now.saturating_sub(when), u64::from(count));
+                    run.metrics.latency(now.saturating_sub(when), u64::from(count));
                 }
             });
             session.landed(wrong, |_, _| {});
             if right > 0 {
-                crew.right(u64::from(right), now);
+                run.right(u64::from(right), now);
             }
-            self.go_on(crew, cx, right + wrong, now);
+            self.go_on(run, cx, right + wrong, now);
         }
         taken
     }
 
     fn is_paced(&self) -> bool {
-        self.pace.is_some()
+        self.rate.is_some()
     }
 
     /// Each client at most once, however many lines have come due since the last time.
-    fn beat(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
-        let now = crew.now(cx);
-        let Some(pace) = self.pace.as_mut().filter(|_| crew.is_playing()) else { return };
-        let come = pace.look(now);
+    fn on_tick(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>) {
+        let now = run.now(cx);
+        let Some(rate) = self.rate.as_mut().filter(|_| run.is_loading()) else { return };
+        let come = rate.look(now);
         let many = self.turns.len() as u64;
         for line in come.start..come.end.min(come.start + many) {
             let turn = &mut self.turns[(line % many) as usize];
@@ -220,79 +265,98 @@ Send me text lines and conclude with the BYE command.
                 turn.noticed = now;
             }
             let Some(mut cx) = cx.connection(turn.id) else { continue };
-            self.catch_up(crew, &mut cx);
+            self.catch_up(run, &mut cx);
         }
     }
 
-    fn is_settled(&self, crew: &Crew) -> bool {
-        if self.is_churn() { crew.here == 0 } else { self.waiting == 0 }
+    fn is_settled(&self, run: &Run) -> bool {
+        if self.is_churn() { run.here == 0 } else { self.waiting == 0 }
     }
 
-    fn owed(&mut self, crew: &mut Crew, cx: &mut Cx<'_>) {
-        let now = crew.now(cx);
+    fn count_owed(&mut self, run: &mut Run, cx: &mut Cx<'_>) {
+        let now = run.now(cx);
         let (churn, client) = (self.is_churn(), cx.session());
         if client.state == State::Done {
             // It owes nothing any more, or was counted.
         } else if churn {
-            crew.tally.latency(now.saturating_sub(client.since), 1);
+            run.metrics.latency(now.saturating_sub(client.since), 1);
         } else {
-            let tell = |when, count| crew.tally.latency(now.saturating_sub(when), u64::from(count));
-            client.part.landed(u32::MAX, tell);
+            let tell =
+                |when, count| run.metrics.latency(now.saturating_sub(when), u64::from(count));
+            client.own.landed(u32::MAX, tell);
         }
     }
 
-    fn give_up(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
+    fn give_up(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>) {
         let churn = self.is_churn();
-        let late = cx.connections().filter(|(_, client)| churn || client.part.waiting() > 0);
+        let late = cx.connections().filter(|(_, client)| churn || client.own.waiting() > 0);
         let late: Vec<_> = late.map(|(id, _)| id).collect();
         for id in late {
             if let Some(mut cx) = cx.connection(id) {
-                self.owed(crew, &mut cx);
+                self.count_owed(run, &mut cx);
                 cx.abort();
             }
         }
     }
 
-    fn leave(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) -> bool {
-        for id in crew.ids.iter().copied().flatten() {
+    fn say_goodbye(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>) -> bool {
+        for id in run.ids.iter().copied().flatten() {
             if let Some(mut cx) = cx.connection(id) {
-                cx.session().part.leaving = true;
+                cx.session().own.leaving = true;
                 cx.send(BYE);
             }
         }
         true
     }
 
-    fn ended(&mut self, _crew: &mut Crew, cx: &mut Cx<'_>) -> bool {
-        cx.session().part.left
+    fn on_eof(&mut self, _run: &mut Run, cx: &mut Cx<'_>) -> bool {
+        cx.session().own.left
     }
 
-    fn left(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, right: bool) {
-        let now = crew.now(cx);
+    fn on_gone(&mut self, run: &mut Run, cx: &mut Cx<'_>, right: bool) {
+        let now = run.now(cx);
         let client = cx.session();
         let (number, since) = (client.number, client.since);
-        let waiting = u64::from(client.part.waiting());
-        let goodbye = u64::from(client.part.leaving && !client.part.left);
+        let waiting = u64::from(client.own.waiting());
+        let goodbye = u64::from(client.own.leaving && !client.own.left);
         self.waiting -= waiting;
-        crew.tally.fault(Fault::MissingReply, waiting + goodbye);
+        run.metrics.fault(Fault::MissingReply, waiting + goodbye);
         if self.is_churn() {
             if right {
-                crew.tally.latency(now.saturating_sub(since), 1);
+                run.metrics.latency(now.saturating_sub(since), 1);
             }
-            crew.launcher.again(number);
+            run.ramp.again(number);
         }
     }
 
-    fn conclude(&mut self, crew: &mut Crew) {
-        let Some(pace) = self.pace else { return };
-        let unsent = pace.come.saturating_sub(self.sent);
-        crew.tally.unsent = Some(unsent);
+    fn conclude(&mut self, run: &mut Run) {
+        let Some(rate) = self.rate else { return };
+        let unsent = rate.come.saturating_sub(self.sent);
+        run.metrics.unsent = Some(unsent);
         let many = self.turns.len() as u64;
         for turn in &self.turns {
-            pace.rest(turn.next, many, unsent, |due, lines| {
-                let waited = crew.ended.saturating_sub(due.max(turn.noticed));
-                crew.tally.latency(waited, lines);
+            rate.rest(turn.next, many, unsent, |due, lines| {
+                let waited = run.ended.saturating_sub(due.max(turn.noticed));
+                run.metrics.latency(waited, lines);
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_land_in_the_order_they_were_sent() {
+        let mut session = Session::default();
+        session.note(2, 10);
+        session.note(1, 10);
+        session.note(4, 20);
+        let mut told = Vec::new();
+        session.landed(4, |when, count| told.push((when, count)));
+        session.landed(2, |when, count| told.push((when, count)));
+        assert_eq!(told, [(10, 3), (20, 1), (20, 2)]);
+        assert_eq!((session.waiting(), session.flight.len()), (7, 1));
     }
 }

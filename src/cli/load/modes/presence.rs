@@ -1,10 +1,10 @@
 use reactor::{ConnId, Context, ServiceContext};
 
+use super::Workload;
 use crate::cli::load::fault::Fault;
-use crate::cli::load::modes::Part;
 use crate::cli::load::payload::{SAY, Template};
-use crate::cli::load::rate::Pace;
-use crate::cli::load::run::{Client, Crew};
+use crate::cli::load::rate::FixedRate;
+use crate::cli::load::run::{Client, Run};
 
 const ARRIVED: &[u8] = b"Someone has arrived...\n";
 const GONE: &[u8] = b"An anonymous user has left the room.\n";
@@ -24,23 +24,23 @@ struct Saying {
 /// What one listener has heard.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Session {
-    /// A bit for each place in [`Room::sayings`], the other way round each time the place has a
+    /// A bit for each place in [`Presence::sayings`], the other way round each time the place has a
     /// new line: whether that one was heard.
     heard: u64,
 }
 
-type Cast<'a> = ServiceContext<'a, Client<Session>>;
+type ServiceCx<'a> = ServiceContext<'a, Client<Session>>;
 type Cx<'a> = Context<'a, Client<Session>>;
 
 /// The mode presence: one after the other says something, and all must hear it.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct Presence {
     text: Template,
     heard: Template,
     /// As many as may be in flight; line n is at place n modulo their number.
     sayings: Vec<Saying>,
     depth: u64,
-    pace: Option<Pace>,
+    rate: Option<FixedRate>,
     /// With a rate: when it was last seen that a line was due, all before it having been said.
     noticed: u64,
     /// Who speaks, by turns: all who are here.
@@ -50,15 +50,15 @@ pub(crate) struct Room {
     departures: u64,
 }
 
-impl Room {
-    pub(crate) fn new(crew: &Crew) -> Room {
-        let text = Template::new(SAY, crew.plan.size);
-        Room {
+impl Presence {
+    pub(crate) fn new(run: &Run) -> Presence {
+        let text = Template::new(SAY, run.plan.size);
+        Presence {
             heard: Template::new(SAYS, text.len() - SAY.len() + SAYS.len()),
             text,
             sayings: Vec::new(),
-            depth: crew.plan.depth() as u64,
-            pace: None,
+            depth: run.plan.depth() as u64,
+            rate: None,
             noticed: 0,
             speakers: Vec::new(),
             next: 0,
@@ -85,7 +85,7 @@ impl Room {
     }
 
     /// The next one says the next line.
-    fn say(&mut self, crew: &mut Crew, cx: &mut Cast<'_>, when: u64) {
+    fn say(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>, when: u64) {
         let sequence = self.next;
         self.next += 1;
         let speaker = sequence % self.speakers.len() as u64;
@@ -94,7 +94,7 @@ impl Room {
             template.set_sequence(sequence as u32);
         }
         cx.send_to(self.speakers[speaker as usize], self.text.bytes());
-        crew.tally.bytes_sent += self.text.len() as u64;
+        run.metrics.bytes_sent += self.text.len() as u64;
         let place = (sequence % self.depth) as usize;
         if place == self.sayings.len() {
             let line = Vec::with_capacity(self.heard.len());
@@ -104,38 +104,38 @@ impl Room {
         saying.line.clear();
         saying.line.extend_from_slice(self.heard.bytes());
         saying.sequence = sequence;
-        saying.unheard = crew.here;
+        saying.unheard = run.here;
         saying.when = when;
     }
 
     /// Says what is due and has a place. What had to wait for one counts from when it was due;
     /// that our own timer is late is not the server's fault.
-    fn go_on(&mut self, crew: &mut Crew, cx: &mut Cast<'_>, now: u64) {
-        while crew.is_playing() && !self.speakers.is_empty() && self.has_place() {
-            let when = match self.pace {
+    fn go_on(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>, now: u64) {
+        while run.is_loading() && !self.speakers.is_empty() && self.has_place() {
+            let when = match self.rate {
                 None => now,
-                Some(pace) if self.next < pace.come => pace.due(self.next).max(self.noticed),
+                Some(rate) if self.next < rate.come => rate.due(self.next).max(self.noticed),
                 Some(_) => return,
             };
-            self.say(crew, cx, when);
+            self.say(run, cx, when);
         }
     }
 
     /// A listener has heard all of a line.
-    fn hears(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, sequence: u64, now: u64) {
-        cx.session().part.heard ^= 1 << (sequence % self.depth);
-        crew.right(1, now);
+    fn hears(&mut self, run: &mut Run, cx: &mut Cx<'_>, sequence: u64, now: u64) {
+        cx.session().own.heard ^= 1 << (sequence % self.depth);
+        run.right(1, now);
         let saying = &mut self.sayings[(sequence % self.depth) as usize];
         saying.unheard -= 1;
         if saying.unheard == 0 {
-            crew.tally.messages += 1;
-            crew.tally.latency(now.saturating_sub(saying.when), 1);
-            self.go_on(crew, cx, now);
+            run.metrics.messages += 1;
+            run.metrics.latency(now.saturating_sub(saying.when), 1);
+            self.go_on(run, cx, now);
         }
     }
 
     /// A line that is none of those in flight, or was heard already.
-    fn other(&mut self, crew: &mut Crew, line: &[u8]) {
+    fn other(&mut self, run: &mut Run, line: &[u8]) {
         if line == ARRIVED {
             self.arrivals += 1;
         } else if line == GONE && self.departures > 0 {
@@ -143,12 +143,12 @@ impl Room {
         } else {
             let wanted = self.sayings.iter().find(|saying| saying.unheard > 0);
             let wanted = wanted.map_or(&b""[..], |saying| &saying.line);
-            crew.tally.wrong(Fault::WrongReply, line, wanted);
+            run.metrics.wrong(Fault::WrongReply, line, wanted);
         }
     }
 }
 
-impl Part for Room {
+impl Workload for Presence {
     type Session = Session;
 
     const GREETING: &str = "\
@@ -160,15 +160,15 @@ Welcome to the Presence Server
   Shutdown server with 'KILL'
 ";
 
-    fn start(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
-        let now = crew.now(cx);
-        self.speakers = crew.ids.iter().copied().flatten().collect();
-        self.pace = crew.plan.rate.map(|rate| Pace::new(now, rate));
-        self.beat(crew, cx);
+    fn on_start(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>) {
+        let now = run.now(cx);
+        self.speakers = run.ids.iter().copied().flatten().collect();
+        self.rate = run.plan.rate.map(|rate| FixedRate::new(now, rate));
+        self.on_tick(run, cx);
     }
 
-    fn take(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, bytes: &[u8]) -> usize {
-        let now = crew.now(cx);
+    fn on_bytes(&mut self, run: &mut Run, cx: &mut Cx<'_>, bytes: &[u8]) -> usize {
+        let now = run.now(cx);
         let mut taken = 0;
         loop {
             let rest = &bytes[taken..];
@@ -181,12 +181,12 @@ Welcome to the Presence Server
                 })
             });
             if let Some(sequence) = found
-                && self.lacks(cx.session().part, sequence)
+                && self.lacks(cx.session().own, sequence)
             {
                 taken += self.heard.len();
-                self.hears(crew, cx, sequence, now);
+                self.hears(run, cx, sequence, now);
             } else if let Some(end) = memchr::memchr(b'\n', rest) {
-                self.other(crew, &rest[..=end]);
+                self.other(run, &rest[..=end]);
                 taken += end + 1;
             } else {
                 return taken;
@@ -195,71 +195,71 @@ Welcome to the Presence Server
     }
 
     fn is_paced(&self) -> bool {
-        self.pace.is_some()
+        self.rate.is_some()
     }
 
-    fn beat(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
-        let now = crew.now(cx);
-        if let Some(pace) = self.pace.as_mut().filter(|_| crew.is_playing())
-            && pace.look(now).start == self.next
+    fn on_tick(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>) {
+        let now = run.now(cx);
+        if let Some(rate) = self.rate.as_mut().filter(|_| run.is_loading())
+            && rate.look(now).start == self.next
         {
             self.noticed = now;
         }
-        self.go_on(crew, cx, now);
+        self.go_on(run, cx, now);
     }
 
-    fn is_settled(&self, _crew: &Crew) -> bool {
+    fn is_settled(&self, _run: &Run) -> bool {
         self.sayings.iter().all(|saying| saying.unheard == 0)
     }
 
     /// What not all have heard.
-    fn all_owed(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
-        let now = crew.now(cx);
+    fn count_all_owed(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>) {
+        let now = run.now(cx);
         for saying in self.sayings.iter().filter(|saying| saying.unheard > 0) {
-            crew.tally.latency(now.saturating_sub(saying.when), 1);
+            run.metrics.latency(now.saturating_sub(saying.when), 1);
         }
     }
 
-    fn give_up(&mut self, crew: &mut Crew, cx: &mut Cast<'_>) {
-        self.all_owed(crew, cx);
+    fn give_up(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>) {
+        self.count_all_owed(run, cx);
         for saying in &mut self.sayings {
-            crew.tally.fault(Fault::MissingReply, u64::from(saying.unheard));
+            run.metrics.fault(Fault::MissingReply, u64::from(saying.unheard));
             saying.unheard = 0;
         }
     }
 
-    fn left(&mut self, crew: &mut Crew, cx: &mut Cx<'_>, _right: bool) {
+    fn on_gone(&mut self, run: &mut Run, cx: &mut Cx<'_>, _right: bool) {
         self.departures += 1;
-        let session = cx.session().part;
+        let session = cx.session().own;
         for place in 0..self.sayings.len() {
             let sequence = self.sayings[place].sequence;
             if self.sayings[place].unheard > 0 && self.lacks(session, sequence) {
                 self.sayings[place].unheard -= 1;
-                crew.tally.fault(Fault::MissingReply, 1);
+                run.metrics.fault(Fault::MissingReply, 1);
             }
         }
         let gone = cx.id();
         self.speakers.retain(|id| *id != gone);
-        let now = crew.now(cx);
-        self.go_on(crew, cx, now);
+        let now = run.now(cx);
+        self.go_on(run, cx, now);
     }
 
-    fn conclude(&mut self, crew: &mut Crew) {
-        if let Some(pace) = self.pace {
-            let unsent = pace.come.saturating_sub(self.next);
-            crew.tally.unsent = Some(unsent);
-            pace.rest(self.next, 1, unsent, |due, lines| {
-                let waited = crew.ended.saturating_sub(due.max(self.noticed));
-                crew.tally.latency(waited, lines);
+    fn conclude(&mut self, run: &mut Run) {
+        if let Some(rate) = self.rate {
+            let unsent = rate.come.saturating_sub(self.next);
+            run.metrics.unsent = Some(unsent);
+            rate.rest(self.next, 1, unsent, |due, lines| {
+                let waited = run.ended.saturating_sub(due.max(self.noticed));
+                run.metrics.latency(waited, lines);
             });
         }
-        let guests = crew.tally.connections;
+        let guests = run.metrics.connections;
         // Of any two guests the first one has heard the second one come.
         let wanted = guests * guests.saturating_sub(1) / 2;
-        if self.departures > 0 || crew.tally.messages == 0 {
+        if self.departures > 0 || run.metrics.messages == 0 {
             return;
         }
-        crew.tally.fault(Fault::MissingReply, wanted.saturating_sub(self.arrivals));
-        crew.tally.fault(Fault::Unexpected, self.arrivals.saturating_sub(wanted));
+        run.metrics.fault(Fault::MissingReply, wanted.saturating_sub(self.arrivals));
+        run.metrics.fault(Fault::Unexpected, self.arrivals.saturating_sub(wanted));
     }
 }

@@ -1,10 +1,10 @@
 use jiff::civil::DateTime;
 use reactor::{Context, ServiceContext};
 
+use super::Workload;
 use crate::cli::load::fault::Fault;
-use crate::cli::load::metrics::Tally;
-use crate::cli::load::modes::Part;
-use crate::cli::load::run::{Client, Crew};
+use crate::cli::load::metrics::Metrics;
+use crate::cli::load::run::{Client, Run};
 
 /// Times from line to line that the rhythm is taken from.
 const SAMPLES: usize = 100_000;
@@ -20,7 +20,7 @@ pub(crate) struct Session {
 
 /// The mode time: every client listens until the server closes.
 #[derive(Debug, Default)]
-pub(crate) struct Clock {
+pub(crate) struct Time {
     /// The last line that was read, and its time: thousands of clients get the same.
     line: Vec<u8>,
     said: Option<DateTime>,
@@ -30,7 +30,7 @@ pub(crate) struct Clock {
     gaps: Vec<u64>,
 }
 
-impl Clock {
+impl Time {
     /// The time that a line tells; none if it is not as it must be.
     fn read(&mut self, line: &[u8]) -> Option<DateTime> {
         if line != self.line {
@@ -40,28 +40,28 @@ impl Clock {
         self.said
     }
 
-    fn gap(&mut self, tally: &mut Tally, gap: u64) {
-        match tally.interval {
-            Some(interval) => tally.latency(gap.abs_diff(interval), 1),
+    fn gap(&mut self, metrics: &mut Metrics, gap: u64) {
+        match metrics.interval {
+            Some(interval) => metrics.latency(gap.abs_diff(interval), 1),
             None => {
                 self.gaps.push(gap);
                 if self.gaps.len() == SAMPLES {
-                    self.find_rhythm(tally);
+                    self.find_rhythm(metrics);
                 }
             }
         }
     }
 
     /// The server does not tell its interval: it is the median of what was seen.
-    fn find_rhythm(&mut self, tally: &mut Tally) {
+    fn find_rhythm(&mut self, metrics: &mut Metrics) {
         let middle = self.gaps.len() / 2;
-        if tally.interval.is_some() || self.gaps.is_empty() {
+        if metrics.interval.is_some() || self.gaps.is_empty() {
             return;
         }
         let (_, interval, _) = self.gaps.select_nth_unstable(middle);
-        tally.interval = Some(*interval);
+        metrics.interval = Some(*interval);
         for gap in std::mem::take(&mut self.gaps) {
-            self.gap(tally, gap);
+            self.gap(metrics, gap);
         }
     }
 }
@@ -81,28 +81,28 @@ fn read(line: &[u8]) -> Option<DateTime> {
     (said.strftime("%a %b %d %H:%M:%S %Y").to_string() == bare).then_some(said)
 }
 
-impl Part for Clock {
+impl Workload for Time {
     type Session = Session;
 
     const GREETING: &str = "";
 
-    fn arrived(&mut self, _crew: &mut Crew, _cx: &mut Context<'_, Client<Session>>) {
+    fn on_greeted(&mut self, _run: &mut Run, _cx: &mut Context<'_, Client<Session>>) {
         self.waiting += 1;
     }
 
-    fn take(
+    fn on_bytes(
         &mut self,
-        crew: &mut Crew,
+        run: &mut Run,
         cx: &mut Context<'_, Client<Session>>,
         bytes: &[u8],
     ) -> usize {
-        let now = crew.now(cx);
+        let now = run.now(cx);
         let mut taken = 0;
         while let Some(end) = memchr::memchr(b'\n', &bytes[taken..]) {
             let line = &bytes[taken..=taken + end];
             taken += end + 1;
             let said = self.read(line);
-            let session = &mut cx.session().part;
+            let session = &mut cx.session().own;
             self.waiting -= u64::from(session.lines == 0);
             session.lines += 1;
             // The zone may put its clocks back by an hour meanwhile, but not more.
@@ -111,14 +111,14 @@ impl Part for Clock {
             let turned_back =
                 |said: DateTime| before.is_some_and(|it| said.saturating_add(hour) < it);
             if said.is_none_or(turned_back) {
-                crew.tally.wrong(Fault::WrongReply, line, b"{'time' : '...'}\n");
+                run.metrics.wrong(Fault::WrongReply, line, b"{'time' : '...'}\n");
                 // It is no clock, and may never end.
                 cx.close();
                 return bytes.len();
             }
-            crew.right(1, now);
+            run.right(1, now);
             if session.lines > 1 {
-                self.gap(&mut crew.tally, now - session.when);
+                self.gap(&mut run.metrics, now - session.when);
             }
             session.when = now;
         }
@@ -126,45 +126,45 @@ impl Part for Clock {
     }
 
     /// The next line may be overdue.
-    fn owed(&mut self, crew: &mut Crew, cx: &mut Context<'_, Client<Session>>) {
-        let (now, session) = (crew.now(cx), &cx.session().part);
-        self.find_rhythm(&mut crew.tally);
-        let overdue = crew.tally.interval.and_then(|it| (now - session.when).checked_sub(it));
+    fn count_owed(&mut self, run: &mut Run, cx: &mut Context<'_, Client<Session>>) {
+        let (now, session) = (run.now(cx), &cx.session().own);
+        self.find_rhythm(&mut run.metrics);
+        let overdue = run.metrics.interval.and_then(|it| (now - session.when).checked_sub(it));
         if let Some(overdue) = overdue.filter(|_| session.lines > 0) {
-            crew.tally.latency(overdue, 1);
+            run.metrics.latency(overdue, 1);
         }
     }
 
-    fn leave(&mut self, crew: &mut Crew, cx: &mut ServiceContext<'_, Client<Session>>) -> bool {
-        self.all_owed(crew, cx);
+    fn say_goodbye(&mut self, run: &mut Run, cx: &mut ServiceContext<'_, Client<Session>>) -> bool {
+        self.count_all_owed(run, cx);
         false
     }
 
-    fn is_settled(&self, _crew: &Crew) -> bool {
+    fn is_settled(&self, _run: &Run) -> bool {
         self.waiting == 0
     }
 
-    fn give_up(&mut self, crew: &mut Crew, _cx: &mut ServiceContext<'_, Client<Session>>) {
-        crew.tally.fault(Fault::MissingReply, self.waiting);
+    fn give_up(&mut self, run: &mut Run, _cx: &mut ServiceContext<'_, Client<Session>>) {
+        run.metrics.fault(Fault::MissingReply, self.waiting);
     }
 
-    fn ended(&mut self, crew: &mut Crew, cx: &mut Context<'_, Client<Session>>) -> bool {
-        let lines = cx.session().part.lines;
-        if *crew.tally.lines_each.get_or_insert(lines) != lines {
-            crew.tally.fault(Fault::LineCount, 1);
+    fn on_eof(&mut self, run: &mut Run, cx: &mut Context<'_, Client<Session>>) -> bool {
+        let lines = cx.session().own.lines;
+        if *run.metrics.lines_each.get_or_insert(lines) != lines {
+            run.metrics.fault(Fault::LineCount, 1);
         }
         true
     }
 
-    fn left(&mut self, crew: &mut Crew, cx: &mut Context<'_, Client<Session>>, _right: bool) {
-        if cx.session().part.lines == 0 && !crew.has_given_up() {
+    fn on_gone(&mut self, run: &mut Run, cx: &mut Context<'_, Client<Session>>, _right: bool) {
+        if cx.session().own.lines == 0 && !run.has_given_up() {
             self.waiting -= 1;
-            crew.tally.fault(Fault::MissingReply, 1);
+            run.metrics.fault(Fault::MissingReply, 1);
         }
     }
 
-    fn conclude(&mut self, crew: &mut Crew) {
-        self.find_rhythm(&mut crew.tally);
+    fn conclude(&mut self, run: &mut Run) {
+        self.find_rhythm(&mut run.metrics);
     }
 }
 
@@ -194,13 +194,13 @@ mod tests {
 
     #[test]
     fn the_rhythm_is_the_median_and_jitter_what_deviates() {
-        let (mut clock, mut tally) = (Clock::default(), Tally::new());
+        let (mut clock, mut metrics) = (Time::default(), Metrics::new());
         for gap in [1_000_000, 1_000_100, 999_000, 1_000_000, 1_000_000] {
-            clock.gap(&mut tally, gap);
+            clock.gap(&mut metrics, gap);
         }
-        assert_eq!((tally.interval, tally.latencies.len()), (None, 0));
-        clock.find_rhythm(&mut tally);
-        assert_eq!((tally.interval, tally.latencies.len()), (Some(1_000_000), 5));
-        assert_eq!((tally.latencies.min(), tally.latencies.max()), (0, 1000));
+        assert_eq!((metrics.interval, metrics.latencies.len()), (None, 0));
+        clock.find_rhythm(&mut metrics);
+        assert_eq!((metrics.interval, metrics.latencies.len()), (Some(1_000_000), 5));
+        assert_eq!((metrics.latencies.min(), metrics.latencies.max()), (0, 1000));
     }
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use crate::cli::load::process::Usage;
-use crate::cli::load::run::{Crew, Readings};
+use crate::cli::load::run::{Readings, Run};
 
 /// Above this share of a core the tester may be what is measured.
 const BUSY: f64 = 90.0;
@@ -11,7 +11,7 @@ const JUDGED: Duration = Duration::from_millis(100);
 
 /// The result, as far as it has to be computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Outcome {
+pub(crate) struct Summary {
     pub(crate) elapsed: Duration,
     pub(crate) lines_per_s: f64,
     pub(crate) sent_per_s: f64,
@@ -70,17 +70,17 @@ impl Server {
     }
 }
 
-impl Outcome {
-    pub(crate) fn new(crew: &Crew) -> Outcome {
-        let (tally, elapsed) = (&crew.tally, crew.elapsed());
-        let clients = if crew.plan.mode.begins_at_once() { 0 } else { crew.connected };
-        Outcome {
+impl Summary {
+    pub(crate) fn new(run: &Run) -> Summary {
+        let (metrics, elapsed) = (&run.metrics, run.elapsed());
+        let clients = if run.plan.mode.begins_at_once() { 0 } else { run.connected };
+        Summary {
             elapsed,
-            lines_per_s: per(tally.lines as f64, elapsed),
-            sent_per_s: per(tally.bytes_sent as f64, elapsed),
-            received_per_s: per(tally.bytes_received as f64, elapsed),
-            tester: Cpu::between(crew.own.start, crew.own.end, elapsed),
-            server: Server::new(crew.server, tally.lines, clients, elapsed),
+            lines_per_s: per(metrics.lines as f64, elapsed),
+            sent_per_s: per(metrics.bytes_sent as f64, elapsed),
+            received_per_s: per(metrics.bytes_received as f64, elapsed),
+            tester: Cpu::between(run.own.start, run.own.end, elapsed),
+            server: Server::new(run.server, metrics.lines, clients, elapsed),
         }
     }
 }
