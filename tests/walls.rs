@@ -210,14 +210,10 @@ fn no_file_of_the_program_knows_what_stands_above_it() {
         for name in *names {
             let above = PROGRAM[floor..].concat();
             let file = if *name == "load" { "cli/load".into() } else { format!("cli/{name}.rs") };
-            must_hold(
-                &format!("cli/{name} must not know what is beside or above it"),
-                { named(&file) },
-                |path| {
-                    below("crate::cli", path)
-                        .is_some_and(|other| other != *name && above.contains(&other))
-                },
-            );
+            let wall = format!("cli/{name} must not know what stands beside or above it");
+            must_hold(&wall, named(&file), |path| {
+                below("crate::cli", path).is_some_and(|it| it != *name && above.contains(&it))
+            });
         }
     }
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli");
