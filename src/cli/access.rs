@@ -12,11 +12,12 @@ use super::failure::Failure;
 use super::units::mode;
 use super::unused_options::GivenOptions;
 
+/// The options.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Access {
-    /// Serve only who comes from these networks: 127.0.0.0/8,::1/128 [default: any].
+    /// Serve only clients from these networks: 127.0.0.0/8,::1/128 [default: any].
     ///
-    /// The others are closed without a word; the log says so. Unix sockets are not affected.
+    /// Others are closed without a word; the log says so. Unix sockets are not affected.
     #[arg(long, value_name = "NETWORKS", value_parser = networks)]
     allow: Option<Networks>,
 
@@ -25,8 +26,8 @@ pub(crate) struct Access {
     #[arg(long, value_name = "MODE", value_parser = mode)]
     unix_mode: Option<u32>,
 
-    /// The certificate for the addresses with tls: in front, and those between it and the root, as
-    /// PEM. SIGHUP reads it again, for the connections that come then.
+    /// The certificate for the addresses with tls: in front, and the intermediate ones, as PEM.
+    /// SIGHUP reads it again, for the connections that come then.
     #[cfg(feature = "tls")]
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -38,7 +39,7 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// Refuses the options that none of these listeners heeds.
+    /// Refuses the options that none of these listeners uses.
     pub(crate) fn check(given: &GivenOptions<'_>, listeners: &[&Address]) -> Result<(), Failure> {
         let unix = |address: &&Address| matches!(address, Address::Unix(_));
         let (some, all) = (listeners.iter().any(unix), listeners.iter().all(unix));
@@ -50,7 +51,7 @@ impl Access {
         given.refuse_unless(!all, &["allow"], "TCP, and only Unix sockets listen; see --unix-mode")
     }
 
-    /// Reads the certificate, where one is needed: `tls` says whether.
+    /// Reads the certificate if one is needed, which `tls` says.
     #[cfg_attr(not(feature = "tls"), expect(unused_variables))]
     pub(crate) fn entrance(&self, tls: bool) -> Result<Entrance<'_>, Failure> {
         Ok(Entrance {
@@ -77,8 +78,8 @@ impl Access {
         }
     }
 
-    /// Says so where other machines can connect and nobody has said which of them may. What was
-    /// asked for is done all the same.
+    /// Warns if other machines can connect and `--allow` does not say which of them may. The
+    /// program listens all the same.
     pub(crate) fn warn_if_open(&self, name: &str, address: &Address) {
         let beyond = |address: &Address| {
             address.as_socket().is_some_and(|addr| !addr.ip().to_canonical().is_loopback())

@@ -1,3 +1,5 @@
+//! Addresses as they are written on the command line.
+
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc::channel;
@@ -8,7 +10,7 @@ use reactor::Address;
 use super::failure::{Failure, start_thread};
 use super::service;
 
-/// In front of an address to listen on.
+/// Stands in front of an address to listen on with TLS.
 const TLS: &str = "tls:";
 
 /// How long the lookup of a host to listen on may take.
@@ -30,7 +32,7 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Each address of a host that was looked up is one.
+    /// The endpoints of a host that was looked up: one for each of its addresses.
     pub(crate) fn each(&self) -> Vec<Endpoint> {
         match &self.address {
             Address::Host(host) => {
@@ -41,7 +43,7 @@ impl Endpoint {
         }
     }
 
-    /// The same with the host looked up, if it is one.
+    /// The same, with the host looked up if there is one.
     pub(crate) fn look_up(self, within: Duration) -> Result<Endpoint, Failure> {
         Ok(Endpoint { address: look_up(&self.address, within)?, ..self })
     }
@@ -53,7 +55,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Reads where to listen without a port.
+/// Reads a host to listen on, without a port.
 pub(crate) fn host(text: &str) -> Result<Address, String> {
     let address = if text.contains(':') { format!("[{text}]:0") } else { format!("{text}:0") };
     address.parse().map_err(|_| {
@@ -61,10 +63,10 @@ pub(crate) fn host(text: &str) -> Result<Address, String> {
     })
 }
 
-/// Reads where to listen: a bare port is for this machine alone.
+/// Reads where to listen. A bare port is on 127.0.0.1.
 pub(crate) fn listener(text: &str) -> Result<Endpoint, String> {
     let (tls, place) = PortOrAddress::parse_tls(text).map_err(|why| {
-        // As after ssh -L.
+        // As `ssh -L` takes them.
         let colons = text.match_indices(':').map(|(at, _)| (&text[..at], &text[at + 1..]));
         let both = |(listen, target): &(&str, &str)| {
             PortOrAddress::parse_tls(listen).is_ok()
@@ -79,8 +81,8 @@ pub(crate) fn listener(text: &str) -> Result<Endpoint, String> {
     Ok(Endpoint { tls, address: place.local() })
 }
 
-/// Reads the address of a server to connect to: a bare port is on this machine, and so is a service
-/// of ours.
+/// Reads the address of a server to connect to. A bare port is on 127.0.0.1, and so is the default
+/// port of a service, for which its name stands.
 pub(crate) fn server(text: &str) -> Result<Address, String> {
     if text.starts_with(TLS) {
         return Err("TLS is for listening only; see openssl s_client -connect".to_owned());
@@ -100,12 +102,12 @@ pub(crate) fn server(text: &str) -> Result<Address, String> {
     }
 }
 
-/// Looks a host up, before there is a loop that it could hold up.
+/// Looks a host up. This is done before there is a loop that it could block.
 pub(crate) fn look_up(address: &Address, within: Duration) -> Result<Address, Failure> {
     let Address::Host(host) = address else { return Ok(address.clone()) };
     let (tell, told) = channel();
     let wanted = address.clone();
-    // It cannot be stopped, and ends by itself or with the program.
+    // A lookup cannot be stopped; it ends by itself or with the program.
     start_thread("lookup", move || tell.send(wanted.resolve()))?;
     let silent =
         |_| Failure::Runtime(format!("cannot look up {host}: no answer within {within:?}"));
@@ -143,7 +145,7 @@ impl PortOrAddress {
             Err(_) if text.is_empty() => {
                 Err("the address is missing: write PORT, HOST:PORT or unix:PATH".to_owned())
             }
-            // The value itself is named by whoever asks.
+            // The caller names the value.
             Err(reactor::Error::Address { why, .. }) => Err(why),
             outcome => {
                 outcome.map(PortOrAddress::At).map_err(|error: reactor::Error| error.to_string())

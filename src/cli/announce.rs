@@ -1,3 +1,5 @@
+//! `serve --announce`.
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use reactor::services::Announcer;
@@ -7,16 +9,15 @@ use super::address::Endpoint;
 use super::failure::Failure;
 use super::multicast::{at, group, interface};
 
-/// The options of `serve` about announcing.
+/// The options of `serve` about announcements.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Announce {
     /// Announce the services by multicast, for `reactor discover`: every second, and at once when
     /// somebody asks.
     ///
-    /// What is announced goes no further than the local network (its TTL is 1), and with the
-    /// default --host not beyond this machine. Services on Unix sockets are not announced, nor
-    /// those on loopback to another interface, nor those behind TLS, for which the announcements
-    /// have no word.
+    /// Announcements do not leave the local network (their TTL is 1), nor this machine with the
+    /// default --host. Services on Unix sockets are not announced, nor services on loopback to
+    /// another interface, nor services behind TLS, for which the announcements have no word.
     #[arg(long)]
     announce: bool,
 
@@ -37,7 +38,7 @@ impl Announce {
         self.announce && self.announce_interface.is_none()
     }
 
-    /// Begins to announce those that can be reached there, if that was asked for.
+    /// Begins to announce the services that can be reached, if that was asked for.
     pub(crate) fn start(
         &self,
         host: &Address,
@@ -63,7 +64,7 @@ impl Announce {
         let announcer = Announcer::new(announced);
         let service = reactor.datagrams_with(self.announce_group, announcer, at(interface))?;
         reactor.set_name(&service, "announce");
-        // Not sooner: a failure is to be one line, and alone.
+        // Not earlier: a failure must be one line, and alone.
         log::info!("announcing to {} at {interface}", self.announce_group);
         for (name, endpoint) in services.iter().filter(|(_, at)| reachable(at).is_none()) {
             log::warn!(
@@ -74,7 +75,7 @@ impl Announce {
     }
 }
 
-/// Where those are who can reach a service on this host.
+/// The interface at which a service on this host can be reached.
 fn interface_of(host: &Address) -> Ipv4Addr {
     let interface = |addr: &SocketAddr| match addr.ip() {
         IpAddr::V4(ip) => ip,

@@ -6,7 +6,7 @@ use reactor::{Exit, Reactor};
 
 use super::failure::Failure;
 
-/// Serves until somebody stops it.
+/// Serves until a signal or a hook stops the reactor. Clients that are cut off make it a failure.
 pub(crate) fn run_until_stopped(reactor: &mut Reactor<'_>) -> Result<ExitCode, Failure> {
     let exit = reactor.run()?;
     let counters = reactor.counters();

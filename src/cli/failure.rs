@@ -1,3 +1,5 @@
+//! Why the program gives up, and the remedies.
+
 use std::process::ExitCode;
 use std::{fmt, io, thread};
 
@@ -30,7 +32,7 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
-    /// It cannot listen there; another port is chosen `how`.
+    /// Listening failed. `how` says how another port is chosen.
     pub(crate) fn listen(error: Error, how: &str) -> Failure {
         match error {
             Error::Listen {
@@ -56,7 +58,7 @@ impl Failure {
     }
 }
 
-/// Starts a thread. Where the system has none left, that is a failure and no panic.
+/// Starts a thread. If the system has none left, that is a failure and no panic.
 pub(crate) fn start_thread<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -72,7 +74,7 @@ pub(crate) fn start_thread<T: Send + 'static>(
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         match error {
-            // The limits that are no options follow from those that are, and are never wrong.
+            // Limits that are no options follow from those that are, and are never wrong.
             Error::Limit { name, why } => {
                 Failure::Usage(format!("--{}: it {why}", name.replace('_', "-")))
             }
@@ -82,7 +84,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// Why a server cannot be had, with the remedy where there is one.
+/// Why a server cannot be reached, with the remedy where there is one.
 pub(crate) fn unreachable(
     server: &Address,
     reason: CloseReason,
@@ -103,7 +105,7 @@ pub(crate) fn unreachable(
             let length = path.as_os_str().len();
             format!("a path of {length} bytes is too long for a socket")
         }
-        // Over TCP a newcomer waits.
+        // Over TCP, the connection would wait instead.
         (WouldBlock, Address::Unix(_)) => {
             "its queue of newcomers is full; come later, or fewer at once (load --ramp)".to_owned()
         }

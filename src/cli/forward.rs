@@ -18,16 +18,16 @@ use super::{descriptors, logging};
 /// Forward a port: each client of LISTEN is connected to TARGET, and bytes go both ways as they
 /// are.
 ///
-/// A side that does not read slows the other down, and memory stays as it is. The end of one
-/// direction is passed on while the other goes on, and so is a reset. A client whose target cannot
-/// be had is closed; the log says why, and warns once when TARGET goes and when it is back.
+/// A side that does not read slows the other down, and memory does not grow. The end of one
+/// direction is passed on while the other goes on, and so is a reset. If TARGET cannot be reached,
+/// the client is closed; the log says why, and warns once when TARGET goes and when it is back.
 ///
-/// Once it listens it says where in one line on stdout; the log goes to stderr. The first SIGINT
-/// or SIGTERM closes all connections after what has been received is sent on, a second one ends at
+/// Once it listens, one line on stdout says where; the log goes to stderr. The first SIGINT or
+/// SIGTERM closes all connections after what has been received is sent on, a second one ends at
 /// once.
 ///
-/// Exit status: 0 after a graceful end, 1 after a failure or when somebody was cut off before it
-/// had all that was meant for it, 2 when the command line is wrong.
+/// Exit status: 0 after a graceful end, 1 after a failure or if somebody was cut off before all
+/// that was meant for them was sent, 2 if the command line is wrong.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Forward {
     /// Where to listen: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a
@@ -46,8 +46,8 @@ pub(crate) struct Forward {
 
     /// Clients at once; one more is closed, and the log says so [default: 10000].
     ///
-    /// Each takes two file descriptors. If it is given, the descriptors must suffice for it; else a
-    /// warning says for how many they do.
+    /// Each takes two file descriptors. With this option the descriptors must suffice for N;
+    /// without it, a warning says for how many they do.
     #[arg(long, value_name = "N", value_parser = count)]
     max_connections: Option<usize>,
 
@@ -55,12 +55,12 @@ pub(crate) struct Forward {
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     connect_timeout: Duration,
 
-    /// Close both sides when nothing moves on one of them for this long: 500ms, 30s, 5m, 1h
+    /// Close both sides if one of them is idle for this long: 500ms, 30s, 5m, 1h
     /// [default: never].
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     idle_timeout: Option<Duration>,
 
-    /// What to log on stderr, and all that is worse.
+    /// Log this level on stderr, and all more severe ones.
     #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
     #[arg(value_parser = levels())]
     log: LevelFilter,
@@ -123,7 +123,7 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
     run_until_stopped(&mut reactor)
 }
 
-/// Whether who connects to the target comes to the listener.
+/// Whether a connection to the target would arrive at the listener.
 fn is_itself(listen: &Address, target: &Address) -> bool {
     if let (Address::Unix(_), _) | (_, Address::Unix(_)) = (listen, target) {
         return listen == target;

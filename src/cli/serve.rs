@@ -19,28 +19,27 @@ use super::{descriptors, logging};
 
 /// Serve one or more services until SIGINT or SIGTERM.
 ///
-/// Once all of them listen, each says where in one line on stdout, one for each address; the log goes to stderr. The
-/// first SIGINT or SIGTERM lets the clients have what was sent to them, a second one ends at once.
-/// SIGHUP reads the TLS certificate again.
+/// Once all of them listen, stdout says where, one line for each address; the log goes to stderr.
+/// The first SIGINT or SIGTERM ends after the clients have received what was sent to them, a second
+/// one ends at once. SIGHUP reads the TLS certificate again.
 ///
-/// Limits hold for each SERVICE on its own, those per connection for each of its connections.
+/// Limits hold for each SERVICE separately, those per connection for each of its connections.
 ///
-/// Exit status: 0 after a graceful end, 1 after a failure or when clients were cut off before
-/// they had all their output, 2 when the command line is wrong.
+/// Exit status: 0 after a graceful end, 1 after a failure or if clients were cut off before they
+/// had all their output, 2 if the command line is wrong.
 #[derive(Debug, clap::Args)]
 #[command(after_help = service::table(), after_long_help = service::table())]
 pub(crate) struct Serve {
     /// What to serve, and where; without any, every service at its default port.
     ///
-    /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one. Of a
-    /// HOST with several addresses it is all of them. With tls: in front (echo=tls:2323) it speaks
-    /// TLS there; see --tls-cert.
-    /// Without ADDR it is the service's default port on --host. A service that is given twice is
-    /// two, which share nothing.
+    /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one. If a
+    /// HOST has several addresses, the service listens on all of them. With tls: in front
+    /// (echo=tls:2323) it speaks TLS there; see --tls-cert. Without ADDR it listens on its default
+    /// port on --host. A service that is given twice is two, which share nothing.
     #[arg(value_name = "SERVICE[=ADDR]", value_parser = Target::parse)]
     targets: Vec<Target>,
 
-    /// The IP address or host to listen on where only a port is given; 0.0.0.0 or :: for all.
+    /// The IP address or host to listen on if only a port is given; 0.0.0.0 or :: for all.
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1", value_parser = address::host)]
     host: Address,
 
@@ -49,35 +48,35 @@ pub(crate) struct Serve {
 
     /// Connections open at once, per service; one more is told so and closed [default: 10000].
     ///
-    /// Each takes a file descriptor. If it is given, the descriptors must suffice for it; else a
-    /// warning says for how many they do.
+    /// Each takes a file descriptor. With this option the descriptors must suffice for N; without
+    /// it, a warning says for how many they do.
     #[arg(long, value_name = "N", value_parser = count)]
     max_connections: Option<usize>,
 
-    /// Bytes in one line, per connection; who sends a longer one is told so and closed. K, M
-    /// and G stand for 1024, 1024² and 1024³.
+    /// Bytes in one line, per connection; a client that sends a longer one is told so and closed.
+    /// K, M and G stand for 1024, 1024² and 1024³.
     #[arg(long, value_name = "BYTES", default_value = "64K", value_parser = bytes)]
     max_line: usize,
 
-    /// Unsent bytes that others cause, per connection; who lets more pile up is closed.
+    /// Unsent bytes that others cause, per connection; a client that lets more pile up is closed.
     ///
-    /// The bounds below it follow from it: a quarter of it may be passed for 10 s only, and a
-    /// connection whose own requests leave a quarter of it unsent is not read until no more than a
+    /// Two other bounds follow from it. More than a quarter of it may be unsent for 10 s only. A
+    /// connection whose own requests leave a quarter of it unsent is not read until at most a
     /// sixteenth is left.
     #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = output)]
     max_output: usize,
 
-    /// Close a connection on which nothing moves for this long: 500ms, 30s, 5m, 1h [default:
+    /// Close a connection that is idle for this long: 500ms, 30s, 5m, 1h [default:
     /// never].
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     idle_timeout: Option<Duration>,
 
-    /// How long a client may take to finish a line that it has begun; `never` for any time.
+    /// How long a client may take to finish a line that it has begun; `never` for no limit.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = patience)]
     line_timeout: Patience,
 
     /// Lines a second that are handled of one connection; a faster one waits, and loses nothing
-    /// [default: any].
+    /// [default: no limit].
     #[arg(long, value_name = "N/s", value_parser = rate)]
     rate: Option<u32>,
 
@@ -87,21 +86,22 @@ pub(crate) struct Serve {
     burst: Option<u32>,
 
     /// Connections open at once from one address (of IPv6: from one /64), per service; one more is
-    /// told so and closed [default: any].
+    /// told so and closed [default: no limit].
     #[arg(long, value_name = "N", value_parser = count)]
     max_per_peer: Option<usize>,
 
-    /// Unsent bytes of all services together; past it those who let most pile up are closed.
+    /// Unsent bytes of all services together; beyond it, the clients that let most pile up are
+    /// closed.
     #[arg(long, value_name = "BYTES", default_value = "1G", value_parser = output)]
     max_total_output: usize,
 
-    /// After how long without traffic TCP asks whether the peer is still there; `never` for not
+    /// Time without traffic after which TCP asks whether the peer is still there; `never` for not
     /// at all.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = patience)]
     keepalive: Patience,
 
-    /// Close a connection whose peer's machine acknowledges nothing for this long, or takes
-    /// nothing [default: the system's, some 15 minutes].
+    /// Close a connection whose peer's machine acknowledges or accepts nothing for this long
+    /// [default: the system's, some 15 minutes].
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     user_timeout: Option<Duration>,
 
@@ -111,7 +111,7 @@ pub(crate) struct Serve {
     #[command(flatten)]
     announce: Announce,
 
-    /// What to log on stderr, and all that is worse.
+    /// Log this level on stderr, and all more severe ones.
     #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
     #[arg(value_parser = levels())]
     log: LevelFilter,
@@ -125,7 +125,7 @@ impl Serve {
         self.targets.clone()
     }
 
-    /// Refuses the options that nothing heeds.
+    /// Refuses the options that nothing uses.
     fn check(&self, given: &GivenOptions<'_>) -> Result<(), Failure> {
         let targets = self.targets();
         let addresses: Vec<_> =
@@ -187,7 +187,7 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
     let targets = args.targets();
     let students = args.services.roulette.students()?;
     let entrance = args.access.entrance(targets.iter().any(|target| target.tls))?;
-    // Before signals are caught: it may take its time, and Ctrl-C is to end it.
+    // Before signals are caught: a lookup may take long, and Ctrl-C must end it.
     let host = look_up(&args.host, LISTENER_LOOKUP)?;
     let endpoints = targets.iter().map(|target| target.endpoint(&host).look_up(LISTENER_LOOKUP));
     let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
@@ -204,7 +204,7 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
     }
 
     let mut reactor = Reactor::new()?;
-    // Before the first line is out: whoever has read it may send a signal.
+    // Before the first line on stdout: whoever has read it may send a signal.
     reactor.stop_on_signals()?;
     reactor.reload_on_hangup()?;
     reactor.set_max_total_output(args.max_total_output);
@@ -225,7 +225,7 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
     }
     drop(students);
     args.announce.start(&host, &services, &mut reactor)?;
-    // Not sooner: a failure is to be one line, and alone.
+    // Not earlier: a failure must be one line, and alone.
     descriptors::report(&raised, demand);
     services.iter().for_each(|(name, at)| args.access.warn_if_open(name, &at.address));
     stdout.say(ready);

@@ -73,7 +73,7 @@ pub(crate) struct ServiceOptions {
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     time_interval: Duration,
 
-    /// Lines that each client of the time service gets; 0 for as many as it stays for.
+    /// Lines that each client of the time service gets; 0 for no end.
     #[arg(long, value_name = "N", default_value = "15", value_parser = lines)]
     time_count: u64,
 
@@ -81,11 +81,12 @@ pub(crate) struct ServiceOptions {
     pub(crate) roulette: RouletteOptions,
 }
 
+/// Reads `--time-count`.
 fn lines(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "write a whole number, 0 for no end".to_owned())
 }
 
-/// Where a service is to be started, and with which settings.
+/// Where a service is to be started, and with which options.
 pub(crate) struct Setup<'a> {
     /// The service's name.
     pub(crate) name: &'static str,
@@ -134,7 +135,7 @@ pub(crate) fn unknown(text: &str) -> String {
     format!("unknown service{meant} the services are {}", names.join(", "))
 }
 
-/// Whether it looks like what stands after `SERVICE=`.
+/// Whether this looks like what stands after `SERVICE=`.
 fn is_address(text: &str) -> bool {
     let port = text.rsplit_once(':').map_or(text, |(_, port)| port);
     text.starts_with("unix:") || port.parse::<u16>().is_ok()
@@ -145,7 +146,7 @@ fn nearest(name: &str) -> Option<&'static str> {
     let name = name.to_lowercase();
     let distance = |service: &Service| strsim::osa_distance(service.name, &name);
     let nearest = SERVICES.iter().min_by_key(|service| distance(service))?;
-    // Of a short name more than half would be different.
+    // More than half of a short name would be different.
     (distance(nearest) <= 2 && name.len() > 2).then_some(nearest.name)
 }
 

@@ -1,9 +1,11 @@
+//! An argument of `serve`: `SERVICE[=ADDR]`.
+
 use reactor::{Address, Host};
 
 use super::address::{Endpoint, PortOrAddress};
 use super::service::{self, Service};
 
-/// One argument of `serve`: a service and where it listens.
+/// A service and where it listens.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) service: &'static Service,

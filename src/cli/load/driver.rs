@@ -1,3 +1,5 @@
+//! The handler of all connections: leads the clients through the phases of a run.
+
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -8,19 +10,19 @@ use super::modes::Workload;
 use super::run::{Client, PATIENCE, Phase, Refusal, Run, State, nanos};
 use crate::cli::failure::unreachable;
 
-/// How often connections and lines that have their own pace are looked after; it is the timers'
-/// resolution.
+/// From tick to tick while `--ramp` or `--rate` is in force. Timers are no finer.
 const FINE_TICK: Duration = Duration::from_millis(1);
+/// From tick to tick otherwise.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Brings the clients in, lets them play their workload, and sees them out.
+/// Connects the clients, lets the [`Workload`] speak for them, and says goodbye.
 ///
-/// The reactor keeps its handlers for itself; what is to be looked at afterwards is borrowed.
+/// The reactor keeps its handlers for itself. What is looked at afterwards is borrowed.
 #[derive(Debug)]
 pub(crate) struct Driver<'p, P> {
     run: &'p mut Run,
     workload: &'p mut P,
-    /// The next beat.
+    /// The next tick.
     timer: Option<TimerId>,
 }
 
@@ -34,7 +36,7 @@ impl<'p, P: Workload> Driver<'p, P> {
         let now = self.run.now(cx);
         let run = &mut *self.run;
         if run.refusal.is_some() && run.metrics.connections == 0 {
-            // Nobody listens: no need to be told so by each of thousands.
+            // Nobody listens: one connection that says so is enough.
             run.ramp.stop();
         }
         match run.phase {
@@ -83,6 +85,7 @@ impl<'p, P: Workload> Driver<'p, P> {
         }
     }
 
+    /// Ends the load, and begins to wait for the last replies.
     fn wind_up(&mut self, cx: &mut ServiceContext<'_, Client<P::Session>>) {
         let now = self.run.now(cx);
         self.run.end(now);
@@ -90,6 +93,7 @@ impl<'p, P: Workload> Driver<'p, P> {
         self.advance(cx);
     }
 
+    /// Takes the last readings, and begins to say goodbye.
     fn see_out(&mut self, cx: &mut ServiceContext<'_, Client<P::Session>>) {
         let run = &mut *self.run;
         run.read_end();
@@ -107,7 +111,7 @@ impl<'p, P: Workload> Driver<'p, P> {
         cx.stop();
     }
 
-    /// Ends those connections at once.
+    /// Aborts the connections in these states.
     fn hang_up(
         &mut self,
         cx: &mut ServiceContext<'_, Client<P::Session>>,
@@ -123,7 +127,7 @@ impl<'p, P: Workload> Driver<'p, P> {
         }
     }
 
-    /// A client that was here is gone.
+    /// A client that had been greeted is gone.
     fn depart(&mut self, cx: &mut Context<'_, Client<P::Session>>, right: bool) {
         cx.session().state = State::Done;
         let number = cx.session().number;
@@ -133,7 +137,7 @@ impl<'p, P: Workload> Driver<'p, P> {
         self.advance(cx);
     }
 
-    /// Checks the greeting; says how many bytes it took, none while it is incomplete.
+    /// Checks the greeting. Returns how many bytes it has, or nothing if it is incomplete or wrong.
     fn greeted(&mut self, cx: &mut Context<'_, Client<P::Session>>, bytes: &[u8]) -> Option<usize> {
         let wanted = P::GREETING.as_bytes();
         let common = wanted.len().min(bytes.len());
@@ -158,6 +162,7 @@ impl<'p, P: Workload> Driver<'p, P> {
         Some(common)
     }
 
+    /// Sets the timer of the next tick.
     fn set_timer(&mut self, cx: &mut ServiceContext<'_, Client<P::Session>>) {
         if let Some(timer) = self.timer.take() {
             cx.cancel_service_timer(timer);
@@ -182,7 +187,7 @@ impl<P: Workload> Handler for Driver<'_, P> {
     type Session = Client<P::Session>;
     type Message = ();
 
-    /// The beginning: outside of a hook there is neither a timer nor a session to give.
+    /// The beginning. Timers can be set and sessions given in hooks only.
     fn on_message(&mut self, cx: &mut ServiceContext<'_, Self::Session>, (): ()) {
         if self.run.plan.mode.begins_at_once() {
             let now = self.run.now(cx);
@@ -269,7 +274,7 @@ impl<P: Workload> Handler for Driver<'_, P> {
             }
             State::Here => {
                 let fault = match reason {
-                    // It was given up although it has answered everything.
+                    // The client was given up although everything was answered.
                     CloseReason::Aborted if self.workload.on_eof(self.run, cx) => {
                         Some(Fault::NotClosed)
                     }
@@ -293,7 +298,7 @@ impl<P: Workload> Handler for Driver<'_, P> {
         let mute = self.run.ramp.in_flight > 0 && now > self.run.moved + nanos(PATIENCE);
         let late = self.run.phase == Phase::Connecting && now >= self.run.late();
         if mute || late {
-            // Their greeting will not come any more, nor that of others after them.
+            // No greeting will come any more, neither theirs nor that of later clients.
             self.run.moved = now;
             self.run.ramp.stop();
             self.hang_up(cx, |state| state == State::Greeting || late && state == State::Dialled);
@@ -322,7 +327,7 @@ impl<P: Workload> Handler for Driver<'_, P> {
         self.run.phase = Phase::Over;
     }
 
-    /// The servers under load want lines of their protocol or nothing.
+    /// The server under load must see lines of its protocol or nothing.
     fn farewell(&self, _why: Farewell, _limits: &Limits) -> Cow<'static, [u8]> {
         Cow::Borrowed(b"")
     }

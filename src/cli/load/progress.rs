@@ -6,7 +6,7 @@ use super::format::{grouped, time};
 use super::metrics::Metrics;
 use super::options::Load;
 
-/// What is seen on a terminal while it runs; nothing elsewhere.
+/// The bar that shows on a terminal during a run.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,

@@ -1,35 +1,37 @@
+//! Which client is connected next, and when: `--ramp`.
+
 use std::collections::VecDeque;
 
-/// Connections that are being opened at once: more would only wait in the server's backlog, and
-/// past that be tried again by TCP after a second.
+/// Connections that are being opened at once. More would only wait in the server's backlog, or
+/// overflow it, and TCP tries again only after a second.
 const MOST_IN_FLIGHT: u32 = 256;
 const SECOND: f64 = 1e9;
 
-/// Whose turn it is to be connected, and when. Moments are nanoseconds.
+/// The clients that wait to be connected. Moments are nanoseconds.
 #[derive(Debug)]
 pub(crate) struct Ramp {
     clients: u32,
-    /// Those that have had their first turn.
-    fresh: u32,
-    /// Those that are to be connected again.
+    /// Clients that have been dialled at least once.
+    dialled: u32,
+    /// Clients that are to be connected again.
     again: VecDeque<u32>,
-    /// Connects begun and neither greeted nor over.
+    /// Clients that are dialled and neither greeted nor lost.
     pub(crate) in_flight: u32,
-    /// Connections per second.
-    ramp: Option<f64>,
-    /// When there may be another one.
+    /// Connections per second, if they are limited.
+    per_second: Option<f64>,
+    /// When the next one may be dialled.
     next: f64,
     stopped: bool,
 }
 
 impl Ramp {
-    pub(crate) fn new(clients: u32, ramp: Option<f64>) -> Ramp {
+    pub(crate) fn new(clients: u32, per_second: Option<f64>) -> Ramp {
         Ramp {
             clients,
-            fresh: 0,
+            dialled: 0,
             again: VecDeque::new(),
             in_flight: 0,
-            ramp,
+            per_second,
             next: 0.0,
             stopped: false,
         }
@@ -40,20 +42,20 @@ impl Ramp {
         if self.stopped || self.in_flight >= MOST_IN_FLIGHT {
             return None;
         }
-        if let Some(ramp) = self.ramp {
+        if let Some(per_second) = self.per_second {
             let now = now as f64;
             if now < self.next {
                 return None;
             }
-            // What was not used for longer than a tick of the clock is not made up for in a burst.
+            // Unused time beyond 5 ms is not made up for in a burst.
             let base = self.next.max(now - SECOND / 200.0);
-            if self.fresh < self.clients || !self.again.is_empty() {
-                self.next = base + SECOND / ramp;
+            if self.dialled < self.clients || !self.again.is_empty() {
+                self.next = base + SECOND / per_second;
             }
         }
-        let number = if self.fresh < self.clients {
-            self.fresh += 1;
-            self.fresh - 1
+        let number = if self.dialled < self.clients {
+            self.dialled += 1;
+            self.dialled - 1
         } else {
             self.again.pop_front()?
         };
@@ -73,19 +75,19 @@ impl Ramp {
         self.stopped = true;
     }
 
-    /// Somebody waits to be connected.
+    /// Whether a client waits to be connected.
     pub(crate) fn is_waiting(&self) -> bool {
-        !self.stopped && (self.fresh < self.clients || !self.again.is_empty())
+        !self.stopped && (self.dialled < self.clients || !self.again.is_empty())
     }
 
-    /// Nobody waits and none is in flight.
+    /// Whether no client waits and none is in flight.
     pub(crate) fn is_done(&self) -> bool {
         !self.is_waiting() && self.in_flight == 0
     }
 
-    /// Time is what it waits for.
+    /// Whether clients wait for time to pass.
     pub(crate) fn is_paced(&self) -> bool {
-        self.ramp.is_some() && self.is_waiting()
+        self.per_second.is_some() && self.is_waiting()
     }
 }
 

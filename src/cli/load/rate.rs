@@ -1,16 +1,17 @@
+//! When each line is due: `--rate`.
+
 use std::ops::Range;
 
-/// Lines are told of one by one up to so many, and beyond in groups: a rate that nobody can keep
-/// leaves billions.
+/// Beyond so many, unsent lines are told in groups: a rate that nobody can keep leaves billions.
 const ONE_BY_ONE: u64 = 1_000_000;
 
-/// Even intervals: when which line is to be sent. Moments are nanoseconds.
+/// Lines at even intervals, however slow the replies are. Moments are nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FixedRate {
     start: u64,
     /// From one line to the next.
     every: f64,
-    /// Lines whose time had come when the clock was last looked at.
+    /// Lines that were due when the clock was last read.
     pub(crate) come: u64,
 }
 
@@ -24,7 +25,7 @@ impl FixedRate {
         self.start + (line as f64 * self.every) as u64
     }
 
-    /// Looks at the clock: the lines whose time has come since the last look.
+    /// The lines that have come due since the last call.
     pub(crate) fn look(&mut self, now: u64) -> Range<u64> {
         let before = self.come;
         let passed = now.saturating_sub(self.start) as f64 / self.every;
@@ -32,14 +33,14 @@ impl FixedRate {
         before..self.come
     }
 
-    /// Of the lines whose time has come, `all` of which were not sent, these: from `first` on, each
-    /// `step` after the one before. Tells when they were due, and how many.
+    /// Tells of unsent lines when they were due, and how many: of those that are due, every
+    /// `step`th from `first` on. `all` is how many lines were not sent altogether.
     pub(crate) fn rest(&self, first: u64, step: u64, all: u64, mut tell: impl FnMut(u64, u64)) {
         let most = all.div_ceil(ONE_BY_ONE);
         let mut line = first;
         while line < self.come {
             let count = (self.come - line).div_ceil(step).min(most);
-            // The one in the middle stands for the others.
+            // The line in the middle stands for its group.
             tell(self.due(line + count / 2 * step), count);
             line += count * step;
         }

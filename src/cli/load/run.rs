@@ -1,3 +1,5 @@
+//! What all modes share: the clients, the phases, the times.
+
 use std::time::{Duration, Instant};
 
 use reactor::{ConnId, ServiceContext};
@@ -13,6 +15,7 @@ use super::source_addresses::SourceAddresses;
 /// How long a server may take for what it owes: a greeting, the last replies, the goodbye.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Why a client could not be connected.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) fault: Fault,
@@ -20,15 +23,16 @@ pub(crate) struct Refusal {
     pub(crate) why: String,
 }
 
-/// One connection: what every mode keeps of it, and what one mode does.
+/// One connection.
 #[derive(Debug, Default)]
 pub(crate) struct Client<S> {
     pub(crate) number: u32,
     pub(crate) state: State,
-    /// Which of the [`SourceAddresses`] it comes from.
+    /// Which of the [`SourceAddresses`] it connects from.
     pub(crate) source: u8,
     /// When it was dialled.
     pub(crate) since: u64,
+    /// What the mode keeps of it.
     pub(crate) own: S,
 }
 
@@ -36,27 +40,28 @@ pub(crate) struct Client<S> {
 pub(crate) enum State {
     #[default]
     Dialled,
-    /// Connected; the greeting is not complete.
+    /// Connected, but the greeting is not complete.
     Greeting,
+    /// Greeted, and not gone.
     Here,
     /// Whatever happens to it now is expected, or was counted.
     Done,
 }
 
-/// The acts of the play. Moments are nanoseconds since its beginning.
+/// The phases of a run, in this order. Moments are nanoseconds since it began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Everybody is connected.
+    /// The clients are being connected.
     Connecting,
     /// What the mode is about.
     Loading,
-    /// Nothing new is sent; the last replies come until then at the latest. Then those that still
-    /// wait are given up, and a moment later it ends whatever happens.
+    /// Nothing new is sent. The last replies may come until `until`; then the clients that still
+    /// wait are given up, and a moment later the phase ends whatever happens.
     Settling {
         until: u64,
         gave_up: bool,
     },
-    /// They say goodbye; as before.
+    /// The clients say goodbye. `until` as before.
     Leaving {
         until: u64,
         gave_up: bool,
@@ -72,7 +77,7 @@ pub(crate) struct Readings {
     pub(crate) end: Option<Usage>,
 }
 
-/// What all modes share: who is to be connected and who is, what was counted, the time.
+/// The state of a run.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) plan: Load,
@@ -80,24 +85,24 @@ pub(crate) struct Run {
     pub(crate) phase: Phase,
     pub(crate) ramp: Ramp,
     sources: SourceAddresses,
-    /// Who is here, by number.
+    /// The connections of the clients that are here, by number.
     pub(crate) ids: Vec<Option<ConnId>>,
-    /// How many are here.
+    /// How many clients are here.
     pub(crate) here: u32,
-    /// How many ever were, each counted once.
+    /// How many clients were ever here, each counted once.
     pub(crate) connected: u32,
     ever: Vec<bool>,
     origin: Instant,
-    /// When somebody last came, or was dialled: the server is not mute.
+    /// When a client was last dialled or greeted. The server is not mute then.
     pub(crate) moved: u64,
-    /// When the last newcomer came.
+    /// When the last client was greeted for the first time.
     pub(crate) all_here: u64,
     pub(crate) started: u64,
     pub(crate) ended: u64,
     /// When the last right line came.
     pub(crate) last_line: u64,
     pub(crate) interrupted: bool,
-    /// Why the first one could not be connected.
+    /// Why the first client that failed could not be connected.
     pub(crate) refusal: Option<Refusal>,
     pub(crate) server: Readings,
     pub(crate) own: Readings,
@@ -146,7 +151,7 @@ impl Run {
         self.phase == Phase::Loading
     }
 
-    /// What comes now was counted as missing, or is of no interest.
+    /// Whether what comes now is of no interest, or was counted as missing.
     pub(crate) fn has_given_up(&self) -> bool {
         use Phase::{Leaving, Over, Settling};
         matches!(self.phase, Settling { gave_up: true, .. } | Leaving { gave_up: true, .. } | Over)
@@ -156,7 +161,7 @@ impl Run {
         matches!(self.phase, Phase::Settling { .. })
     }
 
-    /// New connections and lines may still be begun.
+    /// Begins the load: lines may be sent from now on.
     pub(crate) fn start(&mut self, now: u64) {
         self.phase = Phase::Loading;
         self.started = now;
@@ -164,12 +169,13 @@ impl Run {
         self.own.start = Usage::own();
     }
 
+    /// Ends the load: nothing new is begun.
     pub(crate) fn end(&mut self, now: u64) {
         self.ended = now;
         self.ramp.stop();
     }
 
-    /// The last reading: before the goodbyes, which are no load.
+    /// Takes the last reading, before the goodbyes, which are no load.
     pub(crate) fn read_end(&mut self) {
         self.server.end = self.plan.server_pid.and_then(Usage::of);
         self.own.end = Usage::own();
@@ -180,8 +186,8 @@ impl Run {
         self.plan.duration().map(|duration| self.started + nanos(duration))
     }
 
-    /// When those who are not here by then are given up: they have as long as the load will last,
-    /// but not less than any greeting may take, and what the ramp takes comes on top.
+    /// When the clients that have not been greeted are given up. They have as long as the load will
+    /// last, at least as long as a greeting may take, and what the ramp takes on top.
     pub(crate) fn late(&self) -> u64 {
         let ramp = self.plan.ramp.map_or(0.0, |ramp| f64::from(self.plan.clients()) / ramp);
         nanos(self.plan.duration().unwrap_or_default().max(PATIENCE)) + (ramp * 1e9) as u64
@@ -210,8 +216,8 @@ impl Run {
         }
     }
 
-    /// A client could not be connected. Where it was for want of a port it is tried from
-    /// elsewhere.
+    /// A client could not be connected. If there was no port left, it is tried from another
+    /// address.
     pub(crate) fn not_connected(&mut self, number: u32, source: u8, fault: Fault) {
         self.ramp.in_flight -= 1;
         if fault == Fault::NoPorts && self.sources.used_up(source) {
@@ -243,7 +249,7 @@ impl Run {
         self.ids[number as usize] = None;
     }
 
-    /// So many right lines came now.
+    /// Counts right lines that came now.
     #[inline]
     pub(crate) fn right(&mut self, lines: u64, now: u64) {
         self.metrics.lines += lines;

@@ -1,26 +1,28 @@
+//! Which local address each client connects from.
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use reactor::Address;
 
-/// All of 127.0.0.0/8 is this machine on Linux; these are enough for 7 million connections.
+/// On Linux, all of 127.0.0.0/8 is this machine. So many addresses are enough for 7 million
+/// connections.
 const MOST: u8 = 254;
 /// Linux's own default, 32768 to 60999.
 const USUAL_PORTS: u32 = 28_232;
 
-/// Where connections come from: one address has so many ports for one target, and a server on
-/// the same machine can be reached from many addresses. None but the usual one is used as long as
-/// its ports suffice.
+/// An address has a limited number of ports for one target, but a server on the same machine can
+/// be reached from many addresses. As long as the ports of the usual one suffice, no other is used.
 #[derive(Debug)]
 pub(crate) struct SourceAddresses {
-    /// How many there are.
+    /// How many addresses there are.
     all: u8,
-    /// How many are used by turns.
+    /// How many of them are used by turns.
     window: u8,
     /// The first one of those.
     first: u8,
     turn: u8,
-    /// Those that were found to have no port left, one after the other.
+    /// How many in a row were found to have no port left.
     used_up: u8,
 }
 
@@ -40,7 +42,7 @@ impl SourceAddresses {
         SourceAddresses { all, window: window.max(1), first: 0, turn: 0, used_up: 0 }
     }
 
-    /// The next one: its number, and its address where that is not the system's own choice.
+    /// The next address and its number. There is none where the system chooses.
     pub(crate) fn next(&mut self) -> (u8, Option<IpAddr>) {
         self.turn = (self.turn + 1) % self.window;
         let number = ((u16::from(self.first) + u16::from(self.turn)) % u16::from(self.all)) as u8;
@@ -48,7 +50,7 @@ impl SourceAddresses {
         (number, (number > 0).then_some(address.into()))
     }
 
-    /// One of them has no port left. Says whether another one may.
+    /// An address has no port left. Returns whether another one may have some.
     pub(crate) fn used_up(&mut self, number: u8) -> bool {
         if number == self.first {
             self.used_up = self.used_up.saturating_add(1);
@@ -57,7 +59,7 @@ impl SourceAddresses {
         self.used_up < self.all
     }
 
-    /// One had a port: those before may have some again later.
+    /// A connection was made, so the other addresses may have ports again later.
     pub(crate) fn worked(&mut self) {
         self.used_up = 0;
     }

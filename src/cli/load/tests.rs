@@ -1,5 +1,4 @@
-//! The whole play with a server that the test plays: without sockets, and time passes when it is
-//! told to.
+//! Whole runs against a server that the test plays, without sockets and without real time.
 
 use std::time::Duration;
 
@@ -188,7 +187,7 @@ fn a_room_that_is_held_up_counts_from_when_it_was_due() {
     assert_eq!((longest(&run), run.metrics.latencies.value_at_quantile(0.5) / 1_000_000), (10, 5));
 }
 
-/// A beat took as many steps as lines had come due.
+/// A tick took as many steps as lines had come due.
 #[test]
 fn a_rate_that_nobody_can_keep_ends_in_time() {
     let run = drive("--clients=2 --rate=4000000000 --duration=1s", Echo::new, |server| {
@@ -311,7 +310,7 @@ fn a_clock_that_stops_deviates_until_the_end() {
 
 // ---- Endings ----
 
-/// One goodbye that did not come ended the play before the others were counted.
+/// One goodbye that did not come ended the run before the others were counted.
 #[test]
 fn each_goodbye_that_does_not_come_counts() {
     let run = drive("--mode=idle --clients=3 --duration=1s", Echo::new, |server| {

@@ -1,3 +1,5 @@
+//! The modes that speak to the echo service: echo, pipeline, idle and churn.
+
 use std::collections::VecDeque;
 
 use reactor::{ConnId, Context, ServiceContext};
@@ -18,23 +20,27 @@ type Cx<'a> = Context<'a, Client<Session>>;
 /// What one client of the echo service has said and heard.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
-    /// The number of the next line to send, and of the next reply.
+    /// The number of the next line to send.
     pub(crate) sent: u32,
+    /// The number of the next reply.
     pub(crate) heard: u32,
     /// When the lines without a reply were sent, and how many at that moment.
     flight: VecDeque<(u64, u32)>,
-    /// With a rate: its number among those who take turns.
+    /// With `--rate`: its index in [`Echo::turns`].
     pub(crate) place: usize,
-    /// BYE was sent, and was answered.
+    /// BYE was sent.
     pub(crate) leaving: bool,
+    /// BYE was answered.
     pub(crate) left: bool,
 }
 
 impl Session {
+    /// Lines without a reply.
     pub(crate) fn waiting(&self) -> u32 {
         self.sent.wrapping_sub(self.heard)
     }
 
+    /// Lines were sent.
     pub(crate) fn note(&mut self, lines: u32, when: u64) {
         self.sent = self.sent.wrapping_add(lines);
         match self.flight.back_mut() {
@@ -43,7 +49,7 @@ impl Session {
         }
     }
 
-    /// So many of the oldest lines are no longer in flight; tells when they were sent.
+    /// Takes so many of the oldest lines out of flight, and tells when they were sent.
     pub(crate) fn landed(&mut self, mut lines: u32, mut tell: impl FnMut(u64, u32)) {
         while lines > 0
             && let Some((when, count)) = self.flight.front_mut()
@@ -59,17 +65,17 @@ impl Session {
     }
 }
 
-/// With a rate: one of those who take turns, also when it is gone.
+/// With `--rate`, the clients send by turns. A client keeps its turn when it is gone.
 #[derive(Debug)]
 struct Turn {
     id: ConnId,
-    /// The next of all lines that is this client's.
+    /// The next line that is this client's, counted over all clients.
     next: u64,
     /// When it was last seen that a line of this client was due, all before it having been sent.
     noticed: u64,
 }
 
-/// The modes that speak to the echo service: echo, pipeline, idle and churn.
+/// What the clients have in common.
 #[derive(Debug)]
 pub(crate) struct Echo {
     mode: Mode,
@@ -78,10 +84,11 @@ pub(crate) struct Echo {
     depth: u32,
     rate: Option<FixedRate>,
     turns: Vec<Turn>,
-    /// Lines of all clients so far, and those of them without a reply.
+    /// Lines of all clients so far.
     sent: u64,
+    /// Those of them without a reply.
     waiting: u64,
-    /// Churn: the number of the next line, so that none is like another.
+    /// Mode churn: the number of the next line, so that each is unlike the others.
     visits: u32,
 }
 
@@ -123,7 +130,7 @@ impl Echo {
         run.metrics.bytes_sent += u64::from(lines) * self.line.len() as u64;
     }
 
-    /// Replies have come: sends what may be sent now.
+    /// Sends what may be sent now that replies have come.
     fn go_on(&mut self, run: &mut Run, cx: &mut Cx<'_>, replies: u32, now: u64) {
         if self.is_churn() {
             cx.session().own.leaving = true;
@@ -137,9 +144,9 @@ impl Echo {
         }
     }
 
-    /// Sends the lines whose turn has come, as far as the client has room for them. A line that
-    /// had to wait for that counts from when it was due: the server has held it up. That our own
-    /// timer is late is not the server's fault.
+    /// Sends the lines that are due, up to `--depth` in flight. The latency of a line that had to
+    /// wait for that counts from when it was due, since the server has held it up. A timer of our
+    /// own that is late is not the server's fault, and does not count.
     fn catch_up(&mut self, run: &mut Run, cx: &mut Cx<'_>) {
         let Some(rate) = self.rate else { return };
         let many = self.turns.len() as u64;
@@ -253,7 +260,7 @@ Send me text lines and conclude with the BYE command.
         self.rate.is_some()
     }
 
-    /// Each client at most once, however many lines have come due since the last time.
+    /// Looks at each client at most once, however many lines have come due.
     fn on_tick(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>) {
         let now = run.now(cx);
         let Some(rate) = self.rate.as_mut().filter(|_| run.is_loading()) else { return };
@@ -277,7 +284,7 @@ Send me text lines and conclude with the BYE command.
         let now = run.now(cx);
         let (churn, client) = (self.is_churn(), cx.session());
         if client.state == State::Done {
-            // It owes nothing any more, or was counted.
+            // Nothing is owed to it, or that was counted.
         } else if churn {
             run.metrics.latency(now.saturating_sub(client.since), 1);
         } else {

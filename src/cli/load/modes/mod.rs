@@ -6,7 +6,8 @@
 //! | presence | `presence.rs` |
 //! | time | `time.rs` |
 //!
-//! A new mode is a variant of `Mode` in `options.rs`, a file here, and an arm in `load/mod.rs::load`.
+//! A new mode is a variant of `Mode` in `options.rs`, a file here, and an arm in
+//! `load/mod.rs::load`.
 
 pub(crate) mod echo;
 pub(crate) mod presence;

@@ -1,3 +1,5 @@
+//! The mode presence: the clients SAY something by turns, and all of them must hear it.
+
 use reactor::{ConnId, Context, ServiceContext};
 
 use super::Workload;
@@ -14,36 +16,36 @@ const SAYS: &str = "An anonymous user says: ";
 #[derive(Debug)]
 struct Saying {
     sequence: u64,
-    /// What everybody is to hear.
+    /// What every client must hear.
     line: Vec<u8>,
-    /// Those who have not yet.
+    /// Clients that have not heard it yet.
     unheard: u32,
     when: u64,
 }
 
-/// What one listener has heard.
+/// What one client has heard.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Session {
-    /// A bit for each place in [`Presence::sayings`], the other way round each time the place has a
-    /// new line: whether that one was heard.
+    /// A bit for each place in [`Presence::sayings`]: whether its line was heard. What the bit
+    /// means is inverted each time that the place gets a new line.
     heard: u64,
 }
 
 type ServiceCx<'a> = ServiceContext<'a, Client<Session>>;
 type Cx<'a> = Context<'a, Client<Session>>;
 
-/// The mode presence: one after the other says something, and all must hear it.
+/// What the clients have in common.
 #[derive(Debug)]
 pub(crate) struct Presence {
     text: Template,
     heard: Template,
-    /// As many as may be in flight; line n is at place n modulo their number.
+    /// The lines in flight, `depth` at most. Line n is at place n modulo `depth`.
     sayings: Vec<Saying>,
     depth: u64,
     rate: Option<FixedRate>,
-    /// With a rate: when it was last seen that a line was due, all before it having been said.
+    /// With `--rate`: when it was last seen that a line was due, all before it having been said.
     noticed: u64,
-    /// Who speaks, by turns: all who are here.
+    /// The clients that are here, which speak by turns.
     speakers: Vec<ConnId>,
     pub(crate) next: u64,
     arrivals: u64,
@@ -67,24 +69,24 @@ impl Presence {
         }
     }
 
-    /// The latest line whose number ends in these 32 bits: a line bears no more of it.
+    /// The latest line whose number ends in these 32 bits. Lines carry no more of it.
     fn latest(&self, number: u32) -> u64 {
         self.next.wrapping_sub((self.next as u32).wrapping_sub(number).into())
     }
 
-    /// Whether a listener that has this bit has yet to hear that line.
+    /// Whether a client has yet to hear that line.
     fn lacks(&self, session: Session, sequence: u64) -> bool {
         let (place, round) = (sequence % self.depth, sequence / self.depth);
         session.heard >> place & 1 == round & 1
     }
 
-    /// Whether the next line has a place: the one before it there was heard by all.
+    /// Whether the next line has a place, the line before it there having been heard by all.
     fn has_place(&self) -> bool {
         let place = (self.next % self.depth) as usize;
         self.sayings.get(place).is_none_or(|saying| saying.unheard == 0)
     }
 
-    /// The next one says the next line.
+    /// Lets the next client say the next line.
     fn say(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>, when: u64) {
         let sequence = self.next;
         self.next += 1;
@@ -108,8 +110,8 @@ impl Presence {
         saying.when = when;
     }
 
-    /// Says what is due and has a place. What had to wait for one counts from when it was due;
-    /// that our own timer is late is not the server's fault.
+    /// Says the lines that are due and have a place. The latency of a line that had to wait for one
+    /// counts from when it was due. A timer of our own that is late does not count.
     fn go_on(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>, now: u64) {
         while run.is_loading() && !self.speakers.is_empty() && self.has_place() {
             let when = match self.rate {
@@ -121,7 +123,7 @@ impl Presence {
         }
     }
 
-    /// A listener has heard all of a line.
+    /// A client has heard a whole line.
     fn hears(&mut self, run: &mut Run, cx: &mut Cx<'_>, sequence: u64, now: u64) {
         cx.session().own.heard ^= 1 << (sequence % self.depth);
         run.right(1, now);
@@ -134,12 +136,12 @@ impl Presence {
         }
     }
 
-    /// A line that is none of those in flight, or was heard already.
+    /// A client has heard a line that is not in flight, or that it has heard already.
     fn other(&mut self, run: &mut Run, line: &[u8]) {
         if line == ARRIVED {
             self.arrivals += 1;
         } else if line == GONE && self.departures > 0 {
-            // That a client was lost is counted already.
+            // The loss of that client is counted already.
         } else {
             let wanted = self.sayings.iter().find(|saying| saying.unheard > 0);
             let wanted = wanted.map_or(&b""[..], |saying| &saying.line);
@@ -212,7 +214,7 @@ Welcome to the Presence Server
         self.sayings.iter().all(|saying| saying.unheard == 0)
     }
 
-    /// What not all have heard.
+    /// Counts the lines that not all have heard.
     fn count_all_owed(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>) {
         let now = run.now(cx);
         for saying in self.sayings.iter().filter(|saying| saying.unheard > 0) {
@@ -254,7 +256,7 @@ Welcome to the Presence Server
             });
         }
         let guests = run.metrics.connections;
-        // Of any two guests the first one has heard the second one come.
+        // Of any two clients, the first must have been told that the second arrived.
         let wanted = guests * guests.saturating_sub(1) / 2;
         if self.departures > 0 || run.metrics.messages == 0 {
             return;

@@ -1,3 +1,5 @@
+//! The mode time: the clients listen to the time service until it closes.
+
 use jiff::civil::DateTime;
 use reactor::{Context, ServiceContext};
 
@@ -6,32 +8,33 @@ use crate::cli::load::fault::Fault;
 use crate::cli::load::metrics::Metrics;
 use crate::cli::load::run::{Client, Run};
 
-/// Times from line to line that the rhythm is taken from.
+/// How many times from line to line the interval is computed from.
 const SAMPLES: usize = 100_000;
 
-/// What one client of the time service has had.
+/// What one client has heard.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     lines: u64,
-    /// When the last line came, and what it said.
+    /// When the last line came.
     when: u64,
+    /// What the last line said.
     said: Option<DateTime>,
 }
 
-/// The mode time: every client listens until the server closes.
+/// What the clients have in common.
 #[derive(Debug, Default)]
 pub(crate) struct Time {
-    /// The last line that was read, and its time: thousands of clients get the same.
+    /// The last line that was parsed, and its time below: thousands of clients get the same.
     line: Vec<u8>,
     said: Option<DateTime>,
-    /// Clients that something has come for, but not a whole line yet.
+    /// Clients that have received something, but not a whole line yet.
     waiting: u64,
-    /// The first times from line to line, as long as the rhythm is not known.
+    /// The first times from line to line, until the interval is known.
     gaps: Vec<u64>,
 }
 
 impl Time {
-    /// The time that a line tells; none if it is not as it must be.
+    /// The time that a line tells, unless the line is malformed.
     fn read(&mut self, line: &[u8]) -> Option<DateTime> {
         if line != self.line {
             self.said = read(line);
@@ -40,20 +43,21 @@ impl Time {
         self.said
     }
 
+    /// Counts a time from line to line.
     fn gap(&mut self, metrics: &mut Metrics, gap: u64) {
         match metrics.interval {
             Some(interval) => metrics.latency(gap.abs_diff(interval), 1),
             None => {
                 self.gaps.push(gap);
                 if self.gaps.len() == SAMPLES {
-                    self.find_rhythm(metrics);
+                    self.find_interval(metrics);
                 }
             }
         }
     }
 
-    /// The server does not tell its interval: it is the median of what was seen.
-    fn find_rhythm(&mut self, metrics: &mut Metrics) {
+    /// The interval is the median of what was seen, since the server does not tell it.
+    fn find_interval(&mut self, metrics: &mut Metrics) {
         let middle = self.gaps.len() / 2;
         if metrics.interval.is_some() || self.gaps.is_empty() {
             return;
@@ -66,7 +70,7 @@ impl Time {
     }
 }
 
-/// Reads `{'time' : 'Sat Nov 21 19:10:00 UTC 2026'}`. The zone may be any word.
+/// Parses `{'time' : 'Sat Nov 21 19:10:00 UTC 2026'}`. The zone may be any word.
 fn read(line: &[u8]) -> Option<DateTime> {
     let line = str::from_utf8(line).ok()?;
     let date = line.strip_prefix("{'time' : '")?.strip_suffix("'}\n")?;
@@ -77,7 +81,7 @@ fn read(line: &[u8]) -> Option<DateTime> {
     }
     let bare = format!("{day} {month} {number} {time} {year}");
     let said = DateTime::strptime("%a %b %d %H:%M:%S %Y", &bare).ok()?;
-    // Reading is more lenient than writing, as to blanks, zeros and case.
+    // strptime is more lenient than strftime about blanks, zeros and case.
     (said.strftime("%a %b %d %H:%M:%S %Y").to_string() == bare).then_some(said)
 }
 
@@ -105,14 +109,14 @@ impl Workload for Time {
             let session = &mut cx.session().own;
             self.waiting -= u64::from(session.lines == 0);
             session.lines += 1;
-            // The zone may put its clocks back by an hour meanwhile, but not more.
+            // The zone may turn its clocks back by an hour meanwhile, but not by more.
             let before = session.said.replace(said.unwrap_or_default());
             let hour = jiff::Span::new().hours(1);
             let turned_back =
                 |said: DateTime| before.is_some_and(|it| said.saturating_add(hour) < it);
             if said.is_none_or(turned_back) {
                 run.metrics.wrong(Fault::WrongReply, line, b"{'time' : '...'}\n");
-                // It is no clock, and may never end.
+                // It is no time service, and may never end.
                 cx.close();
                 return bytes.len();
             }
@@ -128,7 +132,7 @@ impl Workload for Time {
     /// The next line may be overdue.
     fn count_owed(&mut self, run: &mut Run, cx: &mut Context<'_, Client<Session>>) {
         let (now, session) = (run.now(cx), &cx.session().own);
-        self.find_rhythm(&mut run.metrics);
+        self.find_interval(&mut run.metrics);
         let overdue = run.metrics.interval.and_then(|it| (now - session.when).checked_sub(it));
         if let Some(overdue) = overdue.filter(|_| session.lines > 0) {
             run.metrics.latency(overdue, 1);
@@ -164,7 +168,7 @@ impl Workload for Time {
     }
 
     fn conclude(&mut self, run: &mut Run) {
-        self.find_rhythm(&mut run.metrics);
+        self.find_interval(&mut run.metrics);
     }
 }
 
@@ -194,12 +198,12 @@ mod tests {
 
     #[test]
     fn the_rhythm_is_the_median_and_jitter_what_deviates() {
-        let (mut clock, mut metrics) = (Time::default(), Metrics::new());
+        let (mut time, mut metrics) = (Time::default(), Metrics::new());
         for gap in [1_000_000, 1_000_100, 999_000, 1_000_000, 1_000_000] {
-            clock.gap(&mut metrics, gap);
+            time.gap(&mut metrics, gap);
         }
         assert_eq!((metrics.interval, metrics.latencies.len()), (None, 0));
-        clock.find_rhythm(&mut metrics);
+        time.find_interval(&mut metrics);
         assert_eq!((metrics.interval, metrics.latencies.len()), (Some(1_000_000), 5));
         assert_eq!((metrics.latencies.min(), metrics.latencies.max()), (0, 1000));
     }

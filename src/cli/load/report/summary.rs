@@ -1,15 +1,16 @@
+//! What the result says beside the counts: rates, CPU time, memory.
+
 use std::time::Duration;
 
 use crate::cli::load::process::Usage;
 use crate::cli::load::run::{Readings, Run};
 
-/// Above this share of a core the tester may be what is measured.
+/// Above this share of a core, the tester may be what limits the throughput.
 const BUSY: f64 = 90.0;
-/// Less CPU time than this has been measured too coarsely to judge by it: it comes in hundredths
-/// of a second.
+/// Less CPU time than this is too coarse to judge by, since it comes in hundredths of a second.
 const JUDGED: Duration = Duration::from_millis(100);
 
-/// The result, as far as it has to be computed.
+/// The computed part of the result.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Summary {
     pub(crate) elapsed: Duration,
@@ -39,16 +40,16 @@ impl Cpu {
     }
 }
 
-/// What the server's process told.
+/// What the server's process has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Server {
     pub(crate) cpu: Cpu,
-    /// None without lines, or where it was measured too coarsely.
+    /// None without lines, or if the CPU time is too coarse.
     pub(crate) cpu_per_line: Option<Duration>,
     /// Resident bytes before, with all connected, at the end.
     pub(crate) memory: [u64; 3],
-    /// More of them with everybody connected than before, per client; none in modes where the
-    /// clients are not connected before the load.
+    /// How much the clients added, divided by their number. None in modes that do not connect all
+    /// clients before the load.
     pub(crate) memory_per_client: Option<f64>,
 }
 
@@ -85,7 +86,7 @@ impl Summary {
     }
 }
 
-/// So many in a second; 0 where there was no time.
+/// How many in a second, or 0 if no time has passed.
 fn per(count: f64, elapsed: Duration) -> f64 {
     if elapsed.is_zero() { 0.0 } else { count / elapsed.as_secs_f64() }
 }
