@@ -3,31 +3,33 @@ use std::{fmt, io};
 use crate::net::Address;
 use crate::net::address::needs_zone;
 
-/// What can go wrong in setting up or running a reactor. Each one names the thing and, where
-/// there is one, the remedy. Errors of single connections are no errors of the reactor: they
-/// come to the handler as a [`CloseReason`](crate::CloseReason).
+/// What can go wrong in setting up or running a reactor.
+///
+/// It is displayed as one line that names the thing and, if there is one, the remedy. Unless a
+/// variant says otherwise, the reactor is as it was before the call. Errors of single connections are
+/// not among these: the handler is told of them by a [`CloseReason`](crate::CloseReason).
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The text is not an address.
+    /// A text is not an address, or an address cannot be used for this.
     #[error("bad address {text:?}: {why}")]
     Address {
-        /// What was given.
+        /// The text that was given.
         text: String,
         /// What is wrong with it.
         why: String,
     },
-    /// The host's name has no address, or nobody can say which.
+    /// The name of a host has no address, or could not be looked up.
     #[error("cannot look up {host}: {why}")]
     Lookup {
-        /// What was given.
+        /// The name that was given.
         host: String,
         /// The reason and the remedy.
         why: String,
         /// What the system said.
         source: io::Error,
     },
-    /// A limit that cannot be kept.
+    /// A limit has a value that cannot be kept.
     #[error("bad limit {name}: it {why}")]
     Limit {
         /// The field of [`Limits`](crate::Limits) or
@@ -36,17 +38,17 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// The address cannot be listened on; the reactor is as it was.
+    /// The address cannot be listened on, or a datagram socket cannot be bound to it.
     #[error("cannot listen on {address}: {why}")]
     Listen {
-        /// The address asked for.
+        /// The address that was asked for.
         address: Address,
         /// The reason and the remedy.
         why: String,
         /// What the system said.
         source: io::Error,
     },
-    /// A certificate or its key cannot be used; the reactor is as it was.
+    /// A certificate or its key cannot be used. Needs the feature `tls`.
     #[cfg(feature = "tls")]
     #[error("{}: {why}", path.display())]
     Certificate {
@@ -55,16 +57,17 @@ pub enum Error {
         /// The reason and the remedy.
         why: String,
     },
-    /// One reactor holds at most 250 services.
+    /// The reactor has 250 services already, the most that it can hold.
     #[error("too many services in one reactor (the limit is 250): use a second reactor")]
     TooManyServices,
-    /// A datagram socket was asked to listen for connections, to dial, or to adopt descriptors.
+    /// A service of datagrams was asked to listen for connections, to dial, or to adopt descriptors.
     #[error("a service of datagrams has no connections: give them a handler of their own")]
     Datagrams,
     /// The reactor is shutting down and takes nothing new.
     #[error("the reactor is shutting down")]
     ShuttingDown,
-    /// The selector failed; the reactor cannot go on.
+    /// A system call failed that the loop itself needs, such as that of the selector. If the reactor
+    /// was running, it cannot go on.
     #[error("{what}: {}", why(source))]
     Io {
         /// What was being done.
@@ -74,7 +77,7 @@ pub enum Error {
     },
 }
 
-/// The same line as `Display`, since this is what `fn main() -> Result<(), Error>` shows people.
+/// The same line as `Display`, since this is what `fn main() -> Result<(), Error>` prints.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -95,7 +98,7 @@ impl Error {
         move |source| Error::Io { what, source }
     }
 
-    /// Adds the remedy to what the system said of a listener.
+    /// What the system said of an address to listen on, with the remedy.
     pub(crate) fn listen(address: &Address, source: io::Error) -> Error {
         use io::ErrorKind::{
             AddrInUse, AddrNotAvailable, InvalidInput, NotADirectory, NotFound, PermissionDenied,
@@ -123,6 +126,9 @@ impl Error {
                 let length = path.as_os_str().len();
                 format!("a path of {length} bytes is too long for a socket; choose a shorter one")
             }
+            _ if source.raw_os_error() == Some(libc::ENODEV) => {
+                "this machine has no such interface; see ip link".to_owned()
+            }
             _ if source.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
                 "this machine has no IPv6; choose an IPv4 address".to_owned()
             }
@@ -132,7 +138,7 @@ impl Error {
     }
 }
 
-/// What the system said, with the remedy where whoever opens something may hear it.
+/// What the system said, with the remedy if there are no file descriptors left.
 pub(crate) fn why(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EMFILE) => format!("{error}; allow more of them (ulimit -n)"),

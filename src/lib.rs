@@ -1,8 +1,8 @@
 //! One thread that serves thousands of clients at once: an IO-multiplexing reactor for line
 //! protocols, over mio's non-blocking sockets, without an async runtime.
 //!
-//! You write a [`Handler`]: what to do when a client connects, when a line comes, when it leaves.
-//! You hand it to a [`Reactor`] with an address and run the loop:
+//! You write a [`Handler`]: what to do when a client connects, when it sends a line and when it leaves.
+//! You give it to a [`Reactor`] with an address, and run the loop:
 //!
 //! ```
 //! use reactor::{CloseReason, Context, Handler, Reactor};
@@ -52,16 +52,16 @@
 //! ```
 //!
 //! There is nothing to lock and nothing to spawn: all hooks run on the thread that runs the loop,
-//! one after the other. That is also the one rule: **a hook must not block**, since nobody else is
-//! served while it runs.
+//! one after the other. Hence the one rule: **a hook must not block**, since no other client is served
+//! while it runs.
 //!
 //! # Where to find what
 //!
 //! | you want to | look at |
 //! | --- | --- |
 //! | write a protocol of lines | [`Handler`], [`Context`] |
-//! | write one of closures, as in Node.js | [`Callbacks`] |
-//! | speak something else than lines, for a while or always | [`Handler::on_bytes`], [`Lines`] |
+//! | write one out of closures, as in Node.js | [`Callbacks`] |
+//! | speak something other than lines, for a while or always | [`Handler::on_bytes`], [`Lines`] |
 //! | send more than should lie in memory | [`Context::request_drain`], [`Handler::on_drain`] |
 //! | speak in datagrams: UDP, multicast, broadcast | [`DatagramHandler`], [`Reactor::datagrams`] |
 //! | do something later | [`Context::set_timer`], [`ServiceContext::set_service_timer`] |
@@ -69,26 +69,26 @@
 //! | connect outward | [`ServiceContext::connect`], [`ServiceContext::connect_from`], [`Reactor::connect`] |
 //! | use the names of hosts | [`Host`], [`Address::resolve`] |
 //! | talk to a terminal, a file, a child's pipes | [`ServiceContext::adopt`], [`Reactor::adopt`] |
-//! | run inside somebody else's loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
-//! | say who may connect | [`Listen`], [`Networks`] |
+//! | run inside another event loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
+//! | restrict who may connect | [`Listen`], [`Networks`] |
 //! | bound what clients may use | [`Limits`], [`DatagramOptions`], [`CloseReason`] |
 //! | see what the loop does | [`Counters`], [`Reactor::set_name`] for the log |
 //! | test a handler without sockets | [`testing`] |
-//! | show one client's text to another, cut commands | [`text`] |
+//! | show one client's text to another, split commands into words | [`text`] |
 //! | use a ready-made service | `services` |
 //!
 //! # What the loop promises
 //!
 //! * A turn costs in proportion to what is ready, not to how many are connected. An idle
 //!   connection owns no buffer.
-//! * No client is served at another's cost: a turn reads and handles a bounded share of each.
+//! * No client is served at the cost of another: a turn reads and handles a bounded share of each.
 //! * What a turn sends to a connection leaves in one write.
 //! * A client that does not read its own replies is no longer read; one that does not read what
-//!   others send it is closed. So memory stays below `connections x limits`, what a hook makes in
-//!   one call apart: a reply of gigabytes is to be [streamed](Handler::on_drain).
+//!   others send it is closed. So memory stays below `connections x limits`, apart from what a hook
+//!   makes in one call: a reply of gigabytes should be [streamed](Handler::on_drain).
 //! * Closing never destroys the last reply; [`Handler::on_close`] comes exactly once.
-//! * A [`ConnId`] never speaks of another connection than the one it was given to.
-//! * Running out of descriptors, a panic in a hook, a reset at any moment: the others go on.
+//! * A [`ConnId`] never names another connection than the one that it was given to.
+//! * Running out of descriptors, a panic in a hook, a reset at any moment: the other connections go on.
 //!
 //! # Features
 //!
@@ -99,8 +99,8 @@
 //! | `signals` | with `cli` | `Reactor::stop_on_signals`: SIGINT and SIGTERM; `reload_on_hangup` |
 //! | `tls` | yes | `Listen::tls`; takes a C compiler to build |
 //!
-//! A library that embeds it wants `default-features = false`, and perhaps one of them. It runs on
-//! Unix with 64-bit pointers.
+//! A library that embeds this one wants `default-features = false`, and perhaps some of the features.
+//! It runs on Unix with 64-bit pointers.
 
 #![forbid(unsafe_code)]
 

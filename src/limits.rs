@@ -2,10 +2,11 @@ use std::time::Duration;
 
 use crate::error::Error;
 
-/// What one service's connections may use: the settings of a listener.
+/// What the connections of one service may use.
 ///
-/// Every limit holds for one service (one handler with its listeners and connections), so the
-/// memory of a service is bounded by `max_connections` times what one connection may hold.
+/// A service is one handler with its listeners and connections, and each service has limits of its
+/// own. So the memory of a service is bounded by `max_connections` times what one connection may
+/// hold.
 ///
 /// ```
 /// use reactor::Limits;
@@ -13,100 +14,120 @@ use crate::error::Error;
 /// let limits = Limits { max_line: 1024, max_connections: 500, ..Limits::default() };
 /// # assert!(limits.check().is_ok());
 /// ```
+///
+/// Give them to [`Reactor::listen_with`](crate::Reactor::listen_with), which
+/// [checks](Self::check) them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once; dialled and adopted ones count from the beginning. A newcomer past it
-    /// is told so in one line ([`Handler::farewell`](crate::Handler::farewell)) and closed.
-    /// Connections that only [linger](Self::linger) do not count, but when there are as many
-    /// sockets as this in all, a newcomer costs the oldest of them its place, and so does one that
-    /// finds no descriptor. Default 10,000.
+    /// How many connections there may be at once, from 1 to 16,777,216. Dialled and adopted ones
+    /// count too, from the moment they are begun.
+    ///
+    /// A newcomer above it is told so in one line ([`Handler::farewell`](crate::Handler::farewell))
+    /// and closed. Connections that only [linger](Self::linger) do not count. But if there are as
+    /// many sockets as this in all, or no file descriptor is left, then a newcomer takes the place
+    /// of the connection that has lingered longest. Default 10,000.
     pub max_connections: usize,
-    /// Bytes in one line, its end not counted; for a protocol on
-    /// [`on_bytes`](crate::Handler::on_bytes), the bytes it may leave untaken from call to call. Past it the client
-    /// is told so and closed with [`CloseReason::LineTooLong`](crate::CloseReason::LineTooLong).
-    /// Default 64 KiB.
+    /// How many bytes a line may have, without its LF or CRLF; from 1 to 1 GiB. For a protocol on
+    /// [`on_bytes`](crate::Handler::on_bytes), how many bytes it may leave untaken.
+    ///
+    /// A client whose line is longer is told so and closed with
+    /// [`CloseReason::LineTooLong`](crate::CloseReason::LineTooLong). Default 64 KiB.
     pub max_line: usize,
-    /// Unsent bytes that *others* caused (a broadcast, a timer, a message); see
-    /// [`Context::send`](crate::Context::send). Must not be below `soft_output`. Past it the
-    /// connection is reset with [`CloseReason::SlowConsumer`](crate::CloseReason::SlowConsumer).
-    /// Default 1 MiB.
+    /// How many unsent bytes a connection may have that *others* caused (a broadcast, a timer, a
+    /// message: see [`Context::send`](crate::Context::send)); from 1 to 1 GiB.
+    ///
+    /// A connection above it is reset with
+    /// [`CloseReason::SlowConsumer`](crate::CloseReason::SlowConsumer). Default 1 MiB.
     pub max_output: usize,
-    /// A lower bound than `max_output`, which may be passed for a while: a connection above it
-    /// without a break for `soft_output_for` is a slow consumer too. Must not be above
-    /// `max_output`. Default 256 KiB.
+    /// As `max_output`, but this many may be exceeded for up to `soft_output_for` at a time. At
+    /// least 1 and at most `max_output`. Default 256 KiB.
     pub soft_output: usize,
-    /// How long `soft_output` may be passed. Default 10 s.
+    /// How long `soft_output` may be exceeded without a break. Default 10 s.
     pub soft_output_for: Duration,
-    /// Unsent bytes that the connection's *own* requests caused. Past it the connection is no
-    /// longer read, so that TCP holds the client back, until `low_water`, which must be below it.
-    /// So is one that was dialled: a client that sends ahead of the replies must stay below it,
-    /// request by request ([`request_drain`](crate::Context::request_drain) tells when), or raise
-    /// it. Else a server that does the same waits for us to read, and we for it to read, for ever.
+    /// How many unsent bytes a connection may have that its *own* requests caused, up to 1 GiB.
+    ///
+    /// Above it, the connection is not read until no more than `low_water` bytes are unsent, so that
+    /// TCP holds the client back. This holds for outbound connections too. So a client that sends
+    /// requests ahead of the replies must keep its unsent requests below this number
+    /// ([`request_drain`](crate::Context::request_drain) tells when to go on), or raise the number.
+    /// Otherwise, if the server holds back likewise, each side waits for ever for the other to read.
     /// Default 256 KiB.
     pub high_water: usize,
-    /// A connection that was held back at `high_water` is read again once its unsent bytes are
-    /// no more than this. Must be below `high_water`. Default 64 KiB.
+    /// How many unsent bytes there may be for a connection that was held back at `high_water` to be
+    /// read again, and for [`on_drain`](crate::Handler::on_drain) to be called. Must be below
+    /// `high_water`. Default 64 KiB.
     pub low_water: usize,
-    /// A connection on which nothing moved in either direction for this long is told so and
-    /// closed with [`CloseReason::IdleTimeout`](crate::CloseReason::IdleTimeout), unless the
-    /// handler has [paused](crate::Context::pause) it for other reasons than to wait until it
-    /// [takes its output](crate::Context::request_drain). Default none.
+    /// How long nothing may move on a connection, in either direction, before its client is told so
+    /// and closed with [`CloseReason::IdleTimeout`](crate::CloseReason::IdleTimeout).
+    ///
+    /// It does not apply while the handler has [paused](crate::Context::pause) the connection,
+    /// unless the handler waits until the client
+    /// [takes its output](crate::Context::request_drain). Default none, which is for ever.
     pub idle_timeout: Option<Duration>,
-    /// A client that has begun a line must finish it within this time, however it drips bytes in:
-    /// past it the client is told so and closed with
-    /// [`CloseReason::LineTimeout`](crate::CloseReason::LineTimeout). On
-    /// [`on_bytes`](crate::Handler::on_bytes) it counts from the first byte that the handler left
-    /// untaken, wanting more. Outbound connections are exempt: a server's prompt ends in no line
-    /// feed; a timer for each request is the client's means. Default 60 s; none for never.
+    /// How long a client may take to finish a line that it has begun, however it drips bytes in,
+    /// before it is told so and closed with
+    /// [`CloseReason::LineTimeout`](crate::CloseReason::LineTimeout).
+    ///
+    /// For a protocol on [`on_bytes`](crate::Handler::on_bytes) the time counts from the first byte
+    /// that the handler left untaken because it needs more. Outbound connections are exempt, since
+    /// the prompt of a server does not end with an LF; to time a reply, set a timer for each request.
+    /// Default 60 s; none is for ever.
     pub line_timeout: Option<Duration>,
-    /// How fast one connection's lines are handled. One that is faster is not read meanwhile, so
-    /// that TCP holds it back; nothing is lost, and a client that waits for its replies never
-    /// notices. Default none.
+    /// How fast the lines of one connection are handled. A connection that is faster is not read for
+    /// a while, so that TCP holds it back. No line is lost, and a client that waits for each reply
+    /// is just answered later. Default none, which is without a bound.
     pub rate: Option<Rate>,
-    /// Connections open at once from one IP address, which for IPv6 means one network of 64 bits; a
-    /// newcomer past it is told so and closed. Unix sockets and dialled connections do not count.
-    /// Default none.
+    /// How many connections may be open at once from one IP address; for IPv6, from one network of
+    /// 64 bits. At least 1.
+    ///
+    /// A newcomer above it is told so and closed. Unix sockets and dialled connections do not count.
+    /// Default none, which is without a bound.
     pub max_per_peer: Option<usize>,
-    /// After how long without traffic TCP asks a peer whether it is still there; a third of it
-    /// later again, and after three questions without an answer the connection ends with
-    /// [`ErrorKind::TimedOut`](std::io::ErrorKind::TimedOut). Finds peers that lost their power
-    /// or their network; tcp(7), `TCP_KEEPIDLE`. In whole seconds, 32,767 at the most. Default 5 min; none for never.
+    /// How long there may be no traffic before TCP asks the peer whether it is still there; tcp(7),
+    /// `TCP_KEEPIDLE`. In whole seconds, from 1 to 32,767.
+    ///
+    /// TCP asks three times, each a third of this time after the last. Without an answer the
+    /// connection ends with [`ErrorKind::TimedOut`](std::io::ErrorKind::TimedOut). This finds peers
+    /// that lost their power or their network. Default 5 min; none is never.
     pub keepalive: Option<Duration>,
-    /// How long output may stay without the peer's acknowledgement, or its window closed, before
-    /// the connection ends with [`ErrorKind::TimedOut`](std::io::ErrorKind::TimedOut); tcp(7),
-    /// `TCP_USER_TIMEOUT`. Where it is unset, Linux tries for some 15 minutes. A peer that is
-    /// there but does not read for so long is cut off too, which is why the default is none. Only
-    /// Linux, Android and Fuchsia have it; elsewhere it does nothing. In whole milliseconds,
-    /// 2,147,483,647 (24 days) at the most.
+    /// How long output may stay unacknowledged by the peer, or the peer's window closed, before the
+    /// connection ends with [`ErrorKind::TimedOut`](std::io::ErrorKind::TimedOut); tcp(7),
+    /// `TCP_USER_TIMEOUT`. In whole milliseconds, from 1 to 2,147,483,647 (24 days).
+    ///
+    /// If it is none, Linux tries for some 15 minutes. A peer that is there and does not read for so
+    /// long is cut off too, which is why the default is none. Only Linux, Android and Fuchsia have
+    /// it; elsewhere it does nothing.
     pub user_timeout: Option<Duration>,
-    /// An outbound connection that is not there after this long, looking up the
-    /// [host](crate::Host) and trying all its addresses included, ends with
+    /// How long an outbound connection may take to be established, with the look-up of a
+    /// [host](crate::Host) and all its addresses, before it ends with
     /// [`CloseReason::ConnectTimeout`](crate::CloseReason::ConnectTimeout). Default 10 s.
     pub connect_timeout: Duration,
-    /// A TLS handshake that is not done this long after the client was accepted is given up, with
-    /// whatever it drips in. Default 10 s.
+    /// How long a TLS handshake may take, counted from when the client was accepted, however the
+    /// client drips bytes in. After that the connection is closed; the handler is not told of it.
+    /// Default 10 s.
     pub handshake_timeout: Duration,
-    /// A closing connection whose peer takes less than 16 KiB of the remaining output for this
-    /// long, and not all of it, is reset with
-    /// [`CloseReason::Stalled`](crate::CloseReason::Stalled). So long, too, what has come
-    /// from one to which a write has failed waits for a handler that has
-    /// [paused](crate::Context::pause) it, or for its `rate`. Default 30 s.
+    /// In this time the peer of a closing connection must take 16 KiB of the remaining output, or
+    /// all of it, again and again. Otherwise the connection is reset with
+    /// [`CloseReason::Stalled`](crate::CloseReason::Stalled).
+    ///
+    /// It is also how long input may wait after a write to the connection has failed, while the
+    /// handler has [paused](crate::Context::pause) it or its `rate` is used up. Default 30 s.
     pub flush_timeout: Duration,
-    /// After the last byte went out, how long input is still read and thrown away until the
-    /// peer closes too, so that no reset destroys the last reply. Default 5 s; half a second at
-    /// the most while the reactor shuts down.
+    /// How long input is read and discarded after the last byte went out, until the peer closes
+    /// too, so that no reset destroys the last reply. While the reactor shuts down, half a second at
+    /// the most. Default 5 s.
     pub linger: Duration,
-    /// Bytes read from one connection in one turn; what is left waits behind the others.
-    /// Default 64 KiB.
+    /// How many bytes are read from one connection in one turn, from 1 to 1 GiB. What is left waits
+    /// behind the other connections. Default 64 KiB.
     pub bytes_per_turn: usize,
-    /// Lines handled for one connection in one turn; a call of
-    /// [`on_bytes`](crate::Handler::on_bytes) that takes bytes without cutting lines counts as
-    /// one. What is left waits behind the others. Default 1,024.
+    /// How many lines of one connection are handled in one turn; at least 1. What is left waits
+    /// behind the other connections. A call of [`on_bytes`](crate::Handler::on_bytes) that takes
+    /// bytes without cutting lines counts as one. Default 1,024.
     pub lines_per_turn: usize,
-    /// Newcomers accepted in one turn. Default 64.
+    /// How many newcomers are accepted in one turn; at least 1. Default 64.
     pub accepts_per_turn: usize,
-    /// Callbacks that hold the loop for this long are logged as a warning: nobody else is served
-    /// meanwhile. Default 100 ms.
+    /// How long a hook may hold the loop before that is logged as a warning, since nobody else is
+    /// served meanwhile. Default 100 ms.
     pub slow_call: Duration,
 }
 
@@ -142,15 +163,15 @@ impl Default for Limits {
 const MOST_BYTES: usize = 1 << 30;
 /// Linux refuses more: `MAX_TCP_KEEPIDLE` in its include/net/tcp.h.
 const MOST_KEEPALIVE: Duration = Duration::from_secs(32_767);
-/// As that: the option is an int of milliseconds.
+/// Linux refuses more: the option is an int, in milliseconds.
 const MOST_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 impl Limits {
-    /// Says whether the values can be kept together; [`Reactor`](crate::Reactor) asks it too.
+    /// Says whether the limits can be kept. The [`Reactor`](crate::Reactor) checks those that it is
+    /// given, so call this to learn of a mistake sooner.
     ///
     /// # Errors
-    /// [`Error::Limit`] names the first field that is zero where it must not be, above 1 GiB or
-    /// what TCP takes, or at odds with another.
+    /// [`Error::Limit`] names the first field that is out of its range or at odds with another.
     pub fn check(&self) -> Result<(), Error> {
         let within = |name, value: usize, most: usize| match value {
             0 => Err(Error::limit(name, "must not be 0")),
@@ -196,13 +217,13 @@ impl Limits {
     }
 }
 
-/// How many lines a second, and how many at once after a pause: a token bucket of `burst` tokens
-/// that fills with `per_second`. A protocol that is not lines has its calls of
-/// [`on_bytes`](crate::Handler::on_bytes) counted that took something.
+/// How fast lines are handled: a token bucket of `burst` tokens that fills with `per_second` tokens a
+/// second. A line takes one token. In a protocol that is not lines, each call of
+/// [`on_bytes`](crate::Handler::on_bytes) that takes bytes takes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
     /// Lines a second in the long run; at least 1.
     pub per_second: u32,
-    /// Lines that may come at once; at least 1.
+    /// Lines that may come at once after a pause; at least 1.
     pub burst: u32,
 }

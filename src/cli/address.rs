@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::net as unix;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -102,9 +103,19 @@ pub(crate) fn server(text: &str) -> Result<Address, String> {
     }
 }
 
-/// Looks a host up. This is done before there is a loop that it could block.
+/// Looks a host up, before there is a loop that it could block. Refuses a path that no socket can
+/// have.
 pub(crate) fn look_up(address: &Address, within: Duration) -> Result<Address, Failure> {
-    let Address::Host(host) = address else { return Ok(address.clone()) };
+    let host = match address {
+        Address::Host(host) => host,
+        Address::Unix(path) if unix::SocketAddr::from_pathname(path).is_err() => {
+            let length = path.as_os_str().len();
+            return Err(Failure::Runtime(format!(
+                "cannot connect to {address}: a path of {length} bytes is too long for a socket"
+            )));
+        }
+        Address::Tcp(_) | Address::Unix(_) => return Ok(address.clone()),
+    };
     let (tell, told) = channel();
     let wanted = address.clone();
     // A lookup cannot be stopped; it ends by itself or with the program.

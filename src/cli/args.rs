@@ -68,6 +68,10 @@ fn meant(error: &clap::Error, command: &str) -> Option<String> {
     if command == "serve" {
         return service::instead_of(word);
     }
+    // As nc has it.
+    if matches!(command, "connect" | "load" | "forward") && word.parse::<u16>().is_ok() {
+        return Some(format!("host and port are one word: write HOST:{word}"));
+    }
     let name = word.split('=').next().filter(|_| !word.contains(char::is_whitespace))?;
     service::named(name).map(|_| format!("write reactor serve {word}"))
 }

@@ -1,5 +1,4 @@
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::io::{self, ErrorKind, IsTerminal};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -27,10 +26,6 @@ pub(crate) struct Connect {
     #[arg(value_name = "ADDR", value_parser = address::server)]
     server: Address,
 
-    /// The port as a word of its own, as nc takes it.
-    #[arg(hide = true, value_parser = apart)]
-    port: Option<Infallible>,
-
     /// How long the server may take to be looked up and to accept: 500ms, 30s, 5m, 1h.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     timeout: Duration,
@@ -38,12 +33,6 @@ pub(crate) struct Connect {
     /// End lines with CRLF on the way out, for protocols that insist on it.
     #[arg(long)]
     crlf: bool,
-}
-
-/// Says how host and port are written together.
-fn apart(text: &str) -> Result<Infallible, String> {
-    let port = if text.parse::<u16>().is_ok() { text } else { "PORT" };
-    Err(format!("host and port are one word: write HOST:{port}"))
 }
 
 /// How a side ended, and what the system said if it was an error.
@@ -202,7 +191,7 @@ mod tests {
     /// Standard input and output, and the server.
     fn start(ends: &RefCell<Ends>) -> (Harness<Client<'_>>, Peer, Peer) {
         let server = "127.0.0.1:9".parse().unwrap();
-        let args = Connect { server, port: None, timeout: Duration::from_secs(3), crlf: false };
+        let args = Connect { server, timeout: Duration::from_secs(3), crlf: false };
         let client = args.client(args.server.clone(), false, ends);
         let mut harness = Harness::with_limits(client, args.limits(Duration::ZERO));
         let stdio = harness.connect();

@@ -103,10 +103,13 @@ pub(crate) fn check_clients(limit: u64, clients: u32, spare: u32) -> Result<(), 
     if needed <= limit {
         return Ok(());
     }
-    let most = limit.saturating_sub(own);
+    let lower = match limit.saturating_sub(own) {
+        0 => String::new(),
+        most => format!(", or give --clients {most} or less"),
+    };
     Err(Failure::Runtime(format!(
         "--clients {clients} needs {needed} file descriptors, but the limit is {limit}: raise it \
-         first (ulimit -n {needed}), or give --clients {most} or less"
+         first (ulimit -n {needed}){lower}"
     )))
 }
 
@@ -132,6 +135,8 @@ mod tests {
         assert!(said.contains("needs 1025") && said.contains("--clients 1008 or less"), "{said}");
         let said = check_clients(1024, 1000, 256).unwrap_err().to_string();
         assert!(said.contains("needs 1272") && said.contains("--clients 752 or less"), "{said}");
+        let said = check_clients(8, 50, 0).unwrap_err().to_string();
+        assert!(said.ends_with("raise it first (ulimit -n 66)"), "{said}");
     }
 
     #[test]

@@ -37,8 +37,8 @@ impl Failure {
         match error {
             Error::Listen {
                 address: address @ (Address::Tcp(_) | Address::Host(_)),
+                why,
                 source,
-                ..
             } if source.kind() == io::ErrorKind::AddrInUse => {
                 let port = match &address {
                     Address::Host(host) => host.port(),
@@ -48,9 +48,11 @@ impl Failure {
                     true => format!("ss -ltnp 'sport = :{port}'"),
                     false => format!("lsof -nP -iTCP:{port} -sTCP:LISTEN"),
                 };
+                // Of a host, it begins with the one address that is taken.
+                let why = why.split(';').next().unwrap_or_default();
                 Failure::Runtime(format!(
-                    "cannot listen on {address}: the port is in use; choose another one {how}, 0 \
-                     for any free one, or see who has it: {holder}"
+                    "cannot listen on {address}: {why}; choose another one {how}, 0 for any free \
+                     one, or see who has it: {holder}"
                 ))
             }
             error => error.into(),
@@ -90,7 +92,7 @@ pub(crate) fn unreachable(
     reason: CloseReason,
     error: Option<io::Error>,
 ) -> String {
-    use io::ErrorKind::{ConnectionRefused, InvalidInput, NotFound, PermissionDenied, WouldBlock};
+    use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied, WouldBlock};
     let Some(error) = error else {
         return match reason {
             CloseReason::ConnectTimeout => "nobody answers there".to_owned(),
@@ -101,11 +103,6 @@ pub(crate) fn unreachable(
         (ConnectionRefused, _) => "nobody listens there".to_owned(),
         (NotFound, _) => "there is no such socket".to_owned(),
         (PermissionDenied, Address::Unix(_)) => "its owner lets only others connect".to_owned(),
-        (InvalidInput, Address::Unix(path)) => {
-            let length = path.as_os_str().len();
-            format!("a path of {length} bytes is too long for a socket")
-        }
-        // Over TCP, the connection would wait instead.
         (WouldBlock, Address::Unix(_)) => {
             "its queue of newcomers is full; come later, or fewer at once (load --ramp)".to_owned()
         }

@@ -1,10 +1,22 @@
-//! How a slow reader is judged: what its own requests caused holds it back, what others caused
-//! makes it a slow consumer.
+//! How a client is judged that reads slowly or not at all. Three rules:
+//!
+//! * While it does not take the replies to its own requests, it is not read: from `high_water` on,
+//!   until no more than `low_water` is left.
+//! * If it does not take what others send it, it is a slow consumer: above `max_output` at once,
+//!   above `soft_output` after `soft_output_for`.
+//! * If it is closing, it must go on taking what is left, or it has stalled.
+//!
+//! Which bytes of the output are whose is not kept. Those that others caused are taken to go out
+//! last.
 
 use super::clock::{Nanos, nanos};
 use super::connection::{Connection, Stage};
 use super::flags::Flag;
 use crate::limits::Limits;
+
+/// Bytes of its remaining output that a closing connection has to take in each
+/// [`flush_timeout`](Limits::flush_timeout): some 500 a second.
+const LEAST_TAKEN: usize = 16 * 1024;
 
 impl Connection {
     /// Unsent bytes that others caused.
@@ -17,15 +29,7 @@ impl Connection {
         self.output.len() - self.pushed()
     }
 
-    /// Some output went out. What others caused is taken to go last, so it can only shrink.
-    pub(crate) fn sent(&mut self, now: Nanos) {
-        self.others = self.pushed() as u32;
-        if self.stage != Stage::Closing || self.makes_progress() {
-            self.active = now;
-        }
-    }
-
-    /// Output of its own was appended: past the mark it is no longer read.
+    /// A reply was appended to its output: above the mark, its input is held back.
     #[inline]
     pub(crate) fn hold_above(&mut self, high_water: usize) {
         if self.output.len() > high_water && self.owed() > high_water {
@@ -33,15 +37,22 @@ impl Connection {
         }
     }
 
-    /// Others appended `count` bytes. Says whether that is too much already; whether one that is
-    /// not blocked keeps up shows only when the turn flushes it.
+    /// Whether so little is unsent that input which was held back is read again, and that the handler
+    /// may be asked for more output.
+    #[inline]
+    pub(crate) fn is_drained(&self, low_water: usize) -> bool {
+        self.output.len() <= low_water
+    }
+
+    /// Others appended `count` bytes. Says whether that is too much already. If the connection is
+    /// not blocked, only the flush at the end of the turn can show whether its client keeps up.
     #[inline]
     pub(crate) fn overrun(&mut self, count: usize, limits: &Limits, now: Nanos) -> bool {
         self.others = self.others.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
         self.flags.has(Flag::Blocked) && self.too_slow(limits, now)
     }
 
-    /// Others have queued more for it than it reads, at once or for too long.
+    /// Whether others have sent it more than it reads: too much at once, or much for too long.
     #[inline]
     pub(crate) fn too_slow(&mut self, limits: &Limits, now: Nanos) -> bool {
         let pushed = self.pushed();
@@ -55,7 +66,7 @@ impl Connection {
     }
 
     #[cold]
-    pub(super) fn past_soft(&mut self, pushed: usize, limits: &Limits, now: Nanos) -> bool {
+    fn past_soft(&mut self, pushed: usize, limits: &Limits, now: Nanos) -> bool {
         if self.over_soft() == 0 {
             self.extras().over_soft = now;
         }
@@ -63,8 +74,31 @@ impl Connection {
         pushed > limits.max_output || since >= nanos(limits.soft_output_for)
     }
 
-    /// Since when the output has been above the soft limit; 0 while it is not.
+    /// Since when more than `soft_output` of what others caused has been unsent; 0 while it is not.
     pub(crate) fn over_soft(&self) -> Nanos {
         self.extras.as_ref().map_or(0, |extras| extras.over_soft)
+    }
+
+    /// Some output went out.
+    pub(crate) fn sent(&mut self, now: Nanos) {
+        self.others = self.pushed() as u32;
+        if self.stage != Stage::Closing || self.makes_progress() {
+            self.active = now;
+        }
+    }
+
+    /// Whether a closing connection has taken enough since this was last true. Without a least
+    /// amount, one that takes a byte now and then would never end.
+    fn makes_progress(&mut self) -> bool {
+        let left = self.output.len();
+        if left == 0 {
+            return true;
+        }
+        let extras = self.extras();
+        let enough = extras.left == 0 || left + LEAST_TAKEN <= extras.left;
+        if enough {
+            extras.left = left;
+        }
+        enough
     }
 }

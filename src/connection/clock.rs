@@ -1,25 +1,24 @@
-//! The clock of the loop: nanoseconds, and the names of timers on it.
+//! The clock of the loop, in nanoseconds, and the names of the timers that run on it.
 
 use std::time::Duration;
 
-/// Nanoseconds on the reactor's own clock, which starts at 1: 0 stands for "never armed".
+/// Nanoseconds on the reactor's own clock. It starts at 1, so that 0 can stand for "none".
 pub(crate) type Nanos = u64;
 
-/// A duration on that clock; the longest there is for one that does not fit.
+/// A duration in nanoseconds. One that does not fit becomes the longest that does.
 pub(crate) fn nanos(duration: Duration) -> Nanos {
     Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
 }
 
-/// A timer that a handler has set; pass it to `cancel_timer`, compare it in `on_timer`.
+/// A timer that a handler has set.
+///
+/// Pass it to [`cancel_timer`](crate::Context::cancel_timer) of the context that gave it, or compare
+/// it with the one that [`on_timer`](crate::Handler::on_timer) is given. No other timer of the same
+/// service ever gets the same. Timers sort by the moment they are due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TimerId {
+    /// When it is due.
     pub(crate) when: Nanos,
+    /// Tells it from others that are due at the same moment.
     pub(crate) serial: u64,
-}
-
-impl TimerId {
-    /// When it is due, on the reactor's clock.
-    pub(crate) fn when(self) -> Nanos {
-        self.when
-    }
 }

@@ -1,9 +1,10 @@
 use std::fmt;
 use std::io::ErrorKind;
 
+/// How many reasons are counted.
 pub(crate) const REASONS: usize = 13;
 
-/// Each at its [`index`](CloseReason::index).
+/// The reasons, each at its [`index`](CloseReason::index), with some kind of error for all errors.
 pub(crate) const ALL: [CloseReason; REASONS] = [
     CloseReason::PeerClosed,
     CloseReason::Closed,
@@ -20,45 +21,52 @@ pub(crate) const ALL: [CloseReason; REASONS] = [
     CloseReason::Shutdown,
 ];
 
-/// Why a connection ended; [`Handler::on_close`](crate::Handler::on_close) is told.
+/// Why a connection ended, as [`Handler::on_close`](crate::Handler::on_close) is told.
+///
+/// It is displayed as a few words, such as `closed by the peer`.
+/// [`Counters::closed`](crate::Counters::closed) has how many connections ended for each reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The peer ended its side, all it had sent was handled and all the replies went out.
+    /// The peer ended its side. All it had sent was handled, and all replies went out.
     PeerClosed,
     /// The handler called [`close`](crate::Context::close).
     Closed,
     /// The handler called [`abort`](crate::Context::abort).
     Aborted,
-    /// A line above [`max_line`](crate::Limits::max_line).
+    /// The peer sent a line above [`max_line`](crate::Limits::max_line).
     LineTooLong,
-    /// A line begun and not finished within [`line_timeout`](crate::Limits::line_timeout).
+    /// The peer began a line and did not finish it within
+    /// [`line_timeout`](crate::Limits::line_timeout).
     LineTimeout,
-    /// Nothing moved for [`idle_timeout`](crate::Limits::idle_timeout).
+    /// Nothing moved in either direction for [`idle_timeout`](crate::Limits::idle_timeout).
     IdleTimeout,
-    /// It did not read what others had for it: above [`max_output`](crate::Limits::max_output),
-    /// or above [`soft_output`](crate::Limits::soft_output) for too long.
+    /// The peer did not read what others sent it: more than
+    /// [`max_output`](crate::Limits::max_output) bytes, or more than
+    /// [`soft_output`](crate::Limits::soft_output) for too long.
     SlowConsumer,
-    /// All connections together had too much unsent output, and this one's was among the largest:
-    /// [`Reactor::set_max_total_output`](crate::Reactor::set_max_total_output).
+    /// All connections together had too much unsent output, and this one was among those with the
+    /// most. See [`Reactor::set_max_total_output`](crate::Reactor::set_max_total_output).
     TotalOutput,
-    /// It was closing and took next to nothing of the rest for
-    /// [`flush_timeout`](crate::Limits::flush_timeout).
+    /// The connection was closing, and the peer took next to nothing of the remaining output for
+    /// [`flush_timeout`](crate::Limits::flush_timeout). Or a write had failed, and what the peer had
+    /// sent before was not handled within that time.
     Stalled,
-    /// An outbound connection was not there within
+    /// An outbound connection was not established within
     /// [`connect_timeout`](crate::Limits::connect_timeout).
     ConnectTimeout,
     /// The operating system reported an error: a reset, a refused connect, a broken pipe. What the
-    /// peer had sent before was handled, but for a last line without its end.
-    /// For people, [`Context::error`](crate::Context::error) says more.
+    /// peer had sent before was handled, except for a last line without an LF.
+    /// [`Context::error`](crate::Context::error) has the whole error, for a message to people.
     Error(ErrorKind),
-    /// One of the handler's hooks panicked while it served this connection.
+    /// A hook panicked while it served this connection.
     Panicked,
-    /// The reactor shuts down.
+    /// The reactor shut down.
     Shutdown,
 }
 
 impl CloseReason {
+    /// Where it is counted.
     pub(crate) fn index(self) -> usize {
         match self {
             CloseReason::PeerClosed => 0,
@@ -77,7 +85,8 @@ impl CloseReason {
         }
     }
 
-    /// How loudly an ending is logged. A reset is a client's everyday way of leaving.
+    /// At which level the end of a connection is logged. Many clients leave with a reset, so that is
+    /// no news.
     pub(crate) fn level(self) -> log::Level {
         match self {
             CloseReason::PeerClosed

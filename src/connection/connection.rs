@@ -1,4 +1,5 @@
-//! The state of one connection, apart from its socket: what it may do next.
+//! What is kept of one client. What a connection runs over and the handler's session lie beside it,
+//! in the reactor's table.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,51 +11,45 @@ use super::output::Output;
 use super::peer_address::PeerAddress;
 use super::{CloseReason, ConnId, TimerId};
 
-/// The life of a connection; it only ever moves down this list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Stage {
-    /// Dialled, not there yet.
-    Connecting,
-    /// The handler works with it.
-    Open,
-    /// No more input is handled and no more output taken; what is unsent goes out.
-    Closing,
-    /// All is sent and the write side shut; input is thrown away until the peer ends too.
-    Lingering,
-    /// Nothing more happens with the socket; the slot is freed at the end of the turn.
-    Ended,
-}
-
-/// One slot of the slab: the socket, what is known of it, and the handler's session.
+/// The state of one connection. Thousands of them are idle at a time, so what few of them need is
+/// boxed: in [`Extras`], or in the input and the output themselves.
 pub(crate) struct Connection {
+    /// Its identity; no other connection ever has the same.
     pub(crate) id: ConnId,
-    /// What accept gave: asking later fails once the peer is gone.
+    /// The peer's address as accept gave it: to ask the socket later fails once the peer is gone.
     pub(crate) peer: PeerAddress,
+    /// What was received and the handler has not taken.
     pub(crate) input: Input,
+    /// What was sent and the kernel has not taken.
     pub(crate) output: Output,
-    /// Unsent bytes that others caused; an upper bound, since it does not know which bytes of
-    /// the output went first. See [`pushed`](Self::pushed).
+    /// Unsent bytes that others caused, such as a broadcast. An upper bound: which bytes of the
+    /// output went out first is not known. See [`pushed`](Self::pushed).
     pub(super) others: u32,
-    /// When something last moved; what the deadline is counted from.
+    /// When something last moved. The deadlines count from it.
     pub(crate) active: Nanos,
-    /// When the loop looks at it next; 0 for never.
+    /// The deadline that is armed for it in the reactor's timers; 0 while there is none.
     pub(crate) deadline: Nanos,
+    /// None while there is nothing in it.
     pub(crate) extras: Option<Box<Extras>>,
+    /// How far its life has come.
     pub(crate) stage: Stage,
+    /// Why it ended. Means something only once it closes, or after a write has failed.
     pub(crate) reason: CloseReason,
+    /// What else holds, a bit each.
     pub(crate) flags: Flags,
 }
 
-/// What few connections have, kept apart so that the others are small.
+/// What few connections have.
 #[derive(Debug, Default)]
 pub(crate) struct Extras {
-    /// The handler's timers, to end with it.
+    /// The timers that the handler has set for this connection. They are cancelled when it ends.
     pub(crate) timers: BTreeSet<TimerId>,
-    /// Since when the output has been above the soft limit; 0 while it is not.
+    /// Since when more than `soft_output` has been unsent; 0 while it is not.
     pub(super) over_soft: Nanos,
-    /// Until when the rate has been used up.
+    /// Until when the lines that were handled have used up the rate.
     pub(super) paid: Nanos,
-    /// What was left of a closing connection's output when it had last taken enough; 0 before.
+    /// The bytes that a closing connection had unsent when its `flush_timeout` last began anew; 0
+    /// before.
     pub(super) left: usize,
     /// The system's number of the error that ended it.
     pub(super) error: Option<i32>,
@@ -62,8 +57,36 @@ pub(crate) struct Extras {
     pub(crate) lost: Nanos,
 }
 
+/// The life of a connection. It only ever moves down this list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// Its connect or its TLS handshake is under way.
+    Connecting,
+    /// The handler works with it.
+    Open,
+    /// No more input is handled and no more output taken; what is unsent goes out.
+    Closing,
+    /// All is sent and the write side is shut; input is discarded until the peer ends too.
+    Lingering,
+    /// Nothing more happens with the socket; the slot is freed at the end of the turn.
+    Ended,
+}
+
+/// What a connection has to know of the stream that it runs over. Each field is a flag that the
+/// connection begins with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StreamTraits {
+    /// See [`Flag::ReadOn`].
+    pub(crate) read_on: bool,
+    /// See [`Flag::Handshaking`].
+    pub(crate) handshake: bool,
+    /// See [`Flag::Descriptors`].
+    pub(crate) descriptors: bool,
+}
+
 impl Connection {
-    pub(crate) fn new(id: ConnId, stream: Traits, now: Nanos) -> Self {
+    /// A connection that is not open yet.
+    pub(crate) fn new(id: ConnId, stream: StreamTraits, now: Nanos) -> Self {
         let mut flags = Flags::default();
         flags.set(Flag::ReadOn, stream.read_on);
         flags.set(Flag::Handshaking, stream.handshake);
@@ -83,7 +106,7 @@ impl Connection {
         }
     }
 
-    /// Input may be handed to the handler.
+    /// Whether input may be handed to the handler.
     #[inline]
     pub(crate) fn takes_input(&self) -> bool {
         self.stage == Stage::Open
@@ -93,41 +116,51 @@ impl Connection {
                 || self.flags.has(Flag::Overlong))
     }
 
-    /// Output is taken for it.
+    /// Whether output is taken for it.
     #[inline]
     pub(crate) fn takes_output(&self) -> bool {
         self.stage == Stage::Open && !self.flags.has(Flag::Finished)
     }
 
-    /// Serving it now would do something, or find out that there is nothing to do.
+    /// Whether serving it now would do something, or find out that there is nothing to do.
     pub(crate) fn has_work(&self) -> bool {
+        let eof = self.flags.has(Flag::Eof);
+        let unread = self.flags.has(Flag::Readable) && !eof;
         match self.stage {
             Stage::Open => {
-                let unread = self.flags.has(Flag::Readable) && !self.flags.has(Flag::Eof);
-                let untold = self.flags.has(Flag::Eof) && !self.flags.has(Flag::EofTold);
+                let untold = eof && !self.flags.has(Flag::EofTold);
                 self.takes_input() && (unread || untold || self.input.has_work())
             }
-            Stage::Closing | Stage::Lingering => {
-                let unread = self.flags.has(Flag::Readable) && !self.flags.has(Flag::Eof);
-                unread && !self.flags.has(Flag::Descriptors)
-            }
+            Stage::Closing | Stage::Lingering => unread && !self.flags.has(Flag::Descriptors),
             // Only an event brings a connect on.
             Stage::Connecting | Stage::Ended => false,
         }
     }
 
-    /// Nobody reads it now, or there is nothing more to read.
+    /// Ends one of the reasons not to read it: `Paused`, `Throttled` or `Held`. An unfinished line
+    /// is timed from now on, since until now it was the loop that did not read. Says whether it
+    /// did wait for that reason.
+    #[inline]
+    pub(crate) fn stop_waiting(&mut self, reason: Flag, now: Nanos) -> bool {
+        let waited = self.flags.take(reason);
+        if waited {
+            self.input.wait_from(now);
+        }
+        waited
+    }
+
+    /// Whether reading it would find out nothing now: it is not read, or its input has ended.
     pub(crate) fn is_unread(&self) -> bool {
         let waits = self.flags.has(Flag::Paused) || self.flags.has(Flag::Throttled);
         waits || self.flags.has(Flag::Eof)
     }
 
-    /// Its socket has an error that nobody finds out by reading.
+    /// Whether its socket has an error that no read is going to find.
     pub(crate) fn is_broken_unread(&self) -> bool {
         self.flags.has(Flag::Broken) && !self.flags.has(Flag::Gone) && self.is_unread()
     }
 
-    /// Nothing of its output is left, here or encrypted in its stream.
+    /// Whether nothing of its output is left, neither here nor encrypted in its stream.
     pub(crate) fn all_sent(&self) -> bool {
         self.output.is_empty() && !self.flags.has(Flag::Blocked)
     }
@@ -139,18 +172,20 @@ impl Connection {
         }
     }
 
-    /// What the system said when it ended with an error.
+    /// What the system said, if an error ended it.
     pub(crate) fn error(&self) -> Option<io::Error> {
         let CloseReason::Error(kind) = self.reason else { return None };
         let number = self.extras.as_ref().and_then(|extras| extras.error);
         Some(number.map_or(kind.into(), io::Error::from_raw_os_error))
     }
 
+    /// The extras, made if there are none. To clear something in them, use
+    /// [`change_extras`](Self::change_extras).
     pub(crate) fn extras(&mut self) -> &mut Extras {
         self.extras.get_or_insert_default()
     }
 
-    /// Changes what there is of it; gives it back once nothing is left.
+    /// Changes the extras if there are any, and frees them if nothing is left in them.
     pub(crate) fn change_extras(&mut self, change: impl FnOnce(&mut Extras)) {
         if let Some(extras) = &mut self.extras {
             change(extras);
@@ -163,25 +198,13 @@ impl Connection {
     }
 }
 
-/// What a connection has to know of the stream that it runs over.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Traits {
-    /// See [`Flag::ReadOn`].
-    pub(crate) read_on: bool,
-    /// See [`Flag::Handshaking`].
-    pub(crate) handshake: bool,
-    /// See [`Flag::Descriptors`].
-    pub(crate) descriptors: bool,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn an_idle_connection_stays_small() {
-        // What an idle client costs is this and nothing else. In debug builds mio adds 8 bytes
-        // to a socket, to see that it is registered with one selector only.
+        // What an idle client costs is this, its stream and its session: see the table's slot.
         let size = size_of::<Connection>();
         assert!(size <= 96, "{size} bytes");
     }

@@ -1,4 +1,5 @@
-//! What a connection waits for, and until when at most.
+//! What a connection waits for, and until when at most. There is one deadline at a time: the
+//! earliest.
 
 use std::time::Duration;
 
@@ -7,47 +8,36 @@ use super::connection::{Connection, Stage};
 use super::flags::Flag;
 use crate::limits::Limits;
 
-/// Bytes of its remaining output that a closing connection has to take in each
-/// [`flush_timeout`](Limits::flush_timeout): some 500 a second.
-const LEAST_TAKEN: usize = 16 * 1024;
-
-/// What the loop's deadline of a connection is for.
+/// What the deadline of a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Wait {
+    /// To be connected, or to be done with the handshake.
     Connect,
-    /// The next address of a host.
+    /// For one address of a host, before the next is tried as well.
     Attempt,
+    /// For anything to move.
     Idle,
+    /// For the rest of a line.
     Line,
+    /// For the client to take what others sent it.
     SoftLimit,
+    /// For the rate to allow another line.
     Rate,
+    /// For a closing connection to take the rest of its output.
     Flush,
+    /// For the peer to close too.
     Linger,
-    /// For the handler to take what a peer has sent that is gone.
+    /// For the handler to take what has come from a peer that is gone.
     Gone,
 }
 
-pub(crate) fn later(since: Nanos, wait: Duration) -> Nanos {
+fn later(since: Nanos, wait: Duration) -> Nanos {
     since.saturating_add(nanos(wait))
 }
 
 impl Connection {
-    /// Whether a closing connection has taken enough since this was so the last time: one that
-    /// takes a byte now and then would never end.
-    pub(super) fn makes_progress(&mut self) -> bool {
-        let left = self.output.len();
-        if left == 0 {
-            return true;
-        }
-        let extras = self.extras();
-        let enough = extras.left == 0 || left + LEAST_TAKEN <= extras.left;
-        if enough {
-            extras.left = left;
-        }
-        enough
-    }
-
-    /// When the loop must look at it again if nothing moves until then, and what for.
+    /// When the loop must look at the connection again if nothing moves until then, and what for.
+    /// `attempt` says when the next address of a host is due.
     pub(crate) fn due(&self, limits: &Limits, attempt: Option<Nanos>) -> Option<(Nanos, Wait)> {
         let after = |wait: Duration| later(self.active, wait);
         match self.stage {
@@ -65,14 +55,16 @@ impl Connection {
         }
     }
 
-    pub(super) fn due_open(&self, limits: &Limits) -> Option<(Nanos, Wait)> {
+    fn due_open(&self, limits: &Limits) -> Option<(Nanos, Wait)> {
         let throttled = self.flags.has(Flag::Throttled);
         let rate = limits.rate.filter(|_| throttled).zip(self.extras.as_ref());
         let rate = rate.map(|(rate, extras)| (rate.next(extras.paid), Wait::Rate));
-        // A paused one waits for the handler, unless that waits for the client in turn.
+        // A paused connection waits for the handler, unless the handler waits for its client to
+        // take output.
         let waits = self.flags.has(Flag::Paused) && !self.flags.has(Flag::Drain);
         let idle = limits.idle_timeout.filter(|_| !throttled && !waits);
         let idle = idle.map(|wait| (later(self.active, wait), Wait::Idle));
+        // A client that is not read cannot finish its line. A server need not end its prompt.
         let judged = self.takes_input() && !self.flags.has(Flag::Outbound);
         let line = limits.line_timeout.filter(|_| judged).zip(self.input.unfinished_since());
         let line = line.map(|(wait, since)| (later(since, wait), Wait::Line));

@@ -1,68 +1,80 @@
-//! The yes-or-no facts of a connection, a bit each: a byte each would be a tenth of what an idle
-//! connection costs.
+//! The yes-or-no facts of a connection, a bit each. A byte each would make every connection
+//! 16 bytes larger.
 
-/// Each for its own reason to wait or to be visited.
+/// One such fact.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Flag {
+    // What the socket has told.
     /// The socket may have input: set by an event, cleared by WouldBlock or a short read.
     Readable,
-    /// A short read proves nothing here, so reading goes on until WouldBlock: the peer has shut
-    /// its side (data and FIN can share one edge), or has sent urgent data or, over a Unix
-    /// socket, a descriptor (the kernel stops a read there).
+    /// A short read proves nothing, so reading goes on until WouldBlock. The peer has shut its side
+    /// (data and FIN can share one edge), or it has sent urgent data or, over a Unix socket, a
+    /// descriptor, at which the kernel stops a read.
     ReadOn,
     /// A read gave the end of input.
     Eof,
-    /// The handler has been told of the end of input.
-    EofTold,
-    /// A line above the limit came; nothing after it is interpreted.
-    Overlong,
-    /// The handler has ended our side: no more output is taken, and once all is sent the write
-    /// side is shut.
-    Finished,
-    /// The handler paused reading.
+    /// The kernel takes no output until an event says so.
+    Blocked,
+    /// The selector has told of an error of the socket, which a read would give.
+    Broken,
+    /// A write has failed, so nothing more reaches the peer. What has come from it is still
+    /// handled; then the connection ends, for the reason that it has by now.
+    Gone,
+
+    // Why its input is not handled. One of the first three ends by `stop_waiting`.
+    /// The handler has paused it.
     Paused,
     /// It has used up its [`rate`](crate::Limits::rate) for now.
     Throttled,
-    /// Its own unsent replies are past the high-water mark.
+    /// Its unsent replies are past [`high_water`](crate::Limits::high_water).
     Held,
-    /// The kernel takes no output until an event says so.
-    Blocked,
+    /// A line above [`max_line`](crate::Limits::max_line) came; nothing after it is handled.
+    Overlong,
+
+    // What the handler has asked for, and what it has been told.
+    /// The handler has ended our side: no more output is taken, and once all is sent the write
+    /// side is shut.
+    Finished,
+    /// The handler asked to be told when there is room for more output.
+    Drain,
+    /// The handler has been told of the end of input.
+    EofTold,
+    /// `on_open` was called and `on_close` not yet.
+    Open,
+    /// It never opened and its end is to be told all the same: the handler dialled or adopted it.
+    Failed,
+
+    // What it is.
+    /// It was dialled rather than accepted.
+    Outbound,
+    /// It was accepted and has not done its TLS handshake. It counts as a connection, but the
+    /// handler does not know of it.
+    Handshaking,
+    /// It runs over two descriptors, not over a socket. What is unread in them is for whoever
+    /// reads them next.
+    Descriptors,
+
+    // Which of the reactor's lists it stands in.
     /// It stands in the ready list.
     Queued,
     /// It stands in the list of those to flush.
     Dirty,
-    /// It stands in the list of those to end.
+    /// It stands in the list of those that have ended.
     Ending,
-    /// `on_open` was called and `on_close` not yet.
-    Open,
-    /// It was dialled rather than accepted.
-    Outbound,
-    /// Its end is to be reported though it never opened: an outbound connection that failed.
-    Failed,
-    /// It was accepted and has not done its handshake: it counts, but the handler does not know.
-    Handshaking,
-    /// The selector has told of an error of its socket, which a read would give.
-    Broken,
-    /// The handler asked to be told when there is room for more output.
-    Drain,
-    /// It runs over two descriptors, not over a socket: what is unread in them is for whoever reads
-    /// them next.
-    Descriptors,
-    /// Nothing more reaches the peer, since a write has failed. What has come from it is still
-    /// handled; then the connection ends, for the reason that it has by now.
-    Gone,
 }
 
-/// Those that hold now.
+/// The flags that are set.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Flags(u32);
 
 impl Flags {
+    /// Whether this flag is set.
     #[inline]
     pub(crate) fn has(self, flag: Flag) -> bool {
         self.0 & (1 << flag as u32) != 0
     }
 
+    /// Sets the flag, or clears it.
     #[inline]
     pub(crate) fn set(&mut self, flag: Flag, holds: bool) {
         let bit = 1 << flag as u32;
@@ -73,7 +85,7 @@ impl Flags {
         }
     }
 
-    /// Clears it; says whether it held.
+    /// Clears the flag; says whether it was set.
     pub(crate) fn take(&mut self, flag: Flag) -> bool {
         let held = self.has(flag);
         self.set(flag, false);

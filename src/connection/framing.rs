@@ -1,9 +1,9 @@
-//! The framing: bytes in, lines out. It knows nothing of sockets.
+//! What a line is: the bytes up to an LF. One CR before the LF is not part of the line.
 //!
-//! A line ends with LF; one CR before it is not part of the line. Each byte is searched once,
-//! however the input was cut into pieces: see [`Search`].
+//! Each byte is searched for LF once, however the input was cut into pieces: [`Search`] carries what
+//! is known from one call of the handler to the next. The search itself is in `newlines`.
 
-/// The line without the CR of a CRLF.
+/// The line without the CR of its CRLF.
 #[inline]
 pub(crate) fn without_cr(line: &[u8]) -> &[u8] {
     match line {
@@ -12,25 +12,25 @@ pub(crate) fn without_cr(line: &[u8]) -> &[u8] {
     }
 }
 
-/// Whether an unfinished line is too long already. A CR at its end may still turn out to belong
-/// to the line's end, so it does not count.
+/// Whether an unfinished line is above the limit already. A CR at its end does not count, since an
+/// LF may follow.
 pub(crate) fn overlong(unfinished: &[u8], limit: usize) -> bool {
     unfinished.len() > limit && without_cr(unfinished).len() > limit
 }
 
-/// What one call of `on_bytes` is offered and what the search for LF finds out about it, so that
-/// each byte is searched once however the input was cut into pieces.
+/// What one call of `on_bytes` is offered, and how much of it is known to hold no LF.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Search {
     /// Length of the offer.
-    pub(crate) offered: usize,
-    /// How many bytes at its front an earlier search found to hold no LF.
-    pub(crate) known: usize,
-    /// How many at its end this one found to hold none.
-    pub(crate) found: usize,
+    offered: usize,
+    /// How many bytes at its front hold no LF, as an earlier search found.
+    known: usize,
+    /// How many bytes at its end hold no LF, as this search found.
+    found: usize,
 }
 
 impl Search {
+    /// Before the search in an offer, of which the first `known` bytes hold no LF.
     pub(crate) fn new(offered: usize, known: usize) -> Search {
         Search { offered, known, found: 0 }
     }
@@ -42,7 +42,12 @@ impl Search {
         self.known.saturating_sub(skipped).min(bytes.len())
     }
 
-    /// All of what is left holds no LF.
+    /// Notes that the last `left` bytes of the offer hold no LF.
+    pub(crate) fn failed(&mut self, left: usize) {
+        self.found = left;
+    }
+
+    /// Whether the `left` bytes that the handler has not taken are known to hold no LF.
     pub(crate) fn is_done(self, left: usize) -> bool {
         left > 0 && self.found == left
     }

@@ -1,27 +1,26 @@
-//! Who is who: a connection's identity, and the token that the selector carries for it.
+//! A connection's identity: its slot in the table, and a serial number that no other has.
 
 use std::fmt;
 
-/// Bits of a slot in a slab; the rest of an id is the serial number.
+/// The low bits of an id are its slot; the rest is the serial number.
 pub(crate) const SLOT_BITS: u32 = 24;
 
+/// The bits of the slot.
 pub(crate) const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 
-/// Connections that one service can hold at the most, whatever its limits say.
+/// The most connections that one service can hold, whatever its limits say.
 pub(crate) const MOST_SLOTS: usize = 1 << SLOT_BITS;
 
-#[cfg(not(target_pointer_width = "64"))]
-compile_error!("a token holds a slot, a service and a generation: that takes 64-bit pointers");
-
-/// The identity of one connection, never given to another one of the same reactor.
+/// The identity of one connection. No other connection of the same reactor ever gets the same.
 ///
-/// An id outlives its connection without harm: what is sent to it then goes nowhere. It does not
-/// say who follows in the same slot. Ids order by arrival.
+/// An id may be kept after its connection is gone: it never stands for a later connection, and what
+/// is sent to it goes nowhere. Ids sort in the order in which the connections were made. An id is
+/// displayed as `#` and a number, as in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(u64);
 
 impl ConnId {
-    /// `serial` counts the connections of a reactor: 40 bits last for a year of 30,000 a second.
+    /// `serial` counts the connections of a reactor. Its 40 bits last for a year of 30,000 a second.
     pub(crate) fn new(serial: u64, slot: usize) -> ConnId {
         ConnId(serial << SLOT_BITS | slot as u64)
     }

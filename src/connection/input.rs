@@ -1,24 +1,25 @@
-//! Input on its way in: read into one scratch buffer that all connections share; a connection
-//! keeps only what its handler has not taken yet.
+//! Input: read into one scratch buffer that all connections share. A connection keeps only what its
+//! handler has not taken.
 
 use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
 
 use super::clock::Nanos;
 
-/// A kept rest up to this size is copied in front of the next read, so that the handler sees one
-/// run of bytes; a longer one grows in its own buffer instead.
+/// A rest of up to so many bytes is copied in front of the next read, so that the handler sees one
+/// run of bytes. A longer rest grows in a buffer of its own instead.
 const HEADROOM: usize = 4 * 1024;
 
-/// The buffer that all connections of a reactor are read into: room for a short rest, then for
-/// one read.
+/// The buffer that all connections of a reactor are read into: room for a short rest, and behind it
+/// room for one read.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     buffer: Vec<u8>,
 }
 
 impl Scratch {
-    /// The buffer only ever grows to the largest read that some service's limits ask for.
+    /// Room for one read of `want` bytes. The buffer grows to the largest read that the limits of
+    /// some service ask for, and no further.
     pub(crate) fn room(&mut self, want: usize) -> &mut [u8] {
         if self.buffer.len() < HEADROOM + want {
             self.buffer.resize(HEADROOM + want, 0);
@@ -30,26 +31,27 @@ impl Scratch {
 /// What one connection has received and its handler has not taken.
 #[derive(Debug, Default)]
 pub(crate) struct Input {
-    // Boxed, because most connections keep nothing: 8 bytes instead of 40.
+    /// Boxed, because most connections keep nothing: 8 bytes instead of 48.
     kept: Option<Box<Kept>>,
 }
 
-/// The connection's own buffer; lent out while the handler looks at it.
+/// What is kept of one connection's input. It is lent out while the handler looks at it.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     bytes: Vec<u8>,
-    /// The front that has been taken; dropped with the next append, so that taking many small
-    /// pieces does not move the rest each time.
+    /// How many bytes at the front have been taken. They are dropped with the next append, so that
+    /// taking many small pieces does not move the rest each time.
     taken: usize,
-    /// It holds no LF.
+    /// The rest is known to hold no LF.
     searched: bool,
-    /// The handler has seen all of it and needs more.
+    /// The handler has seen all of the rest and needs more.
     hungry: bool,
-    /// When it began.
+    /// When the rest began to wait for more.
     since: Nanos,
 }
 
 impl Kept {
+    /// What the handler has not taken.
     fn rest(&self) -> &[u8] {
         &self.bytes[self.taken..]
     }
@@ -57,13 +59,14 @@ impl Kept {
 
 /// Where the bytes to offer to the handler lie.
 pub(crate) enum Offer {
-    /// In the scratch buffer; what is not taken must be kept.
+    /// In the scratch buffer.
     Scratch(Range<usize>),
-    /// In the connection's own buffer.
+    /// In a buffer of the connection's own.
     Kept(Box<Kept>),
 }
 
 impl Offer {
+    /// The bytes to offer.
     pub(crate) fn bytes<'a>(&'a self, scratch: &'a Scratch) -> &'a [u8] {
         match self {
             Offer::Scratch(range) => &scratch.buffer[range.clone()],
@@ -73,42 +76,42 @@ impl Offer {
 }
 
 impl Input {
-    /// How many bytes at the front of the next offer hold no LF.
+    /// How many bytes at the front of the next offer are known to hold no LF.
     pub(crate) fn known(&self) -> usize {
         self.kept.as_ref().filter(|kept| kept.searched).map_or(0, |kept| kept.rest().len())
     }
 
-    /// Something is kept that the handler has not been offered yet, or not refused.
+    /// Whether something is kept that the handler has not refused.
     pub(crate) fn has_work(&self) -> bool {
         self.kept.as_ref().is_some_and(|kept| !kept.hungry)
     }
 
-    /// Since when the handler has been waiting for the rest of what it has not taken.
+    /// Since when the handler has been waiting for more; none if it does not.
     pub(crate) fn unfinished_since(&self) -> Option<Nanos> {
         self.kept.as_ref().filter(|kept| kept.hungry).map(|kept| kept.since)
     }
 
-    /// It is only from now on that the handler waits.
+    /// Has the handler wait from now on only: until now nothing was read.
     pub(crate) fn wait_from(&mut self, now: Nanos) {
         if let Some(kept) = &mut self.kept {
             kept.since = now;
         }
     }
 
-    /// Offers again what the handler has refused: nothing more will come.
+    /// Has what the handler refused offered once more, since nothing more will come.
     pub(crate) fn offer_again(&mut self) {
         if let Some(kept) = &mut self.kept {
             kept.hungry = false;
         }
     }
 
-    /// Lends out what is kept.
+    /// Lends out what is kept, until [`give_back`](Self::give_back).
     pub(crate) fn lend(&mut self) -> Option<Offer> {
         self.kept.take().map(Offer::Kept)
     }
 
-    /// One read of at most `want` bytes, EINTR retried. Gives how many came, 0 at the end of the
-    /// input, and an offer of them together with what was kept.
+    /// Reads once, at most `want` bytes; EINTR is retried. Gives how many bytes came, and an offer
+    /// of them behind what was kept. At the end of the input there are 0 bytes and no offer.
     pub(crate) fn read(
         &mut self,
         from: &mut impl Read,
@@ -143,8 +146,8 @@ impl Input {
     }
 
     /// Takes an offer back, of which the handler took the first `taken` bytes, and keeps the
-    /// rest: `hungry` if the handler needs more to go on, `searched` if it holds no LF,
-    /// `since` when it began.
+    /// rest. `hungry` says whether the handler needs more to go on, `searched` whether the rest is
+    /// known to hold no LF, and `since` when it began to wait for more.
     pub(crate) fn give_back(
         &mut self,
         offer: Offer,
@@ -162,19 +165,19 @@ impl Input {
                 (kept.searched, kept.hungry, kept.since) = (searched, hungry, since);
                 Some(kept)
             }
-            // A short rest gets a buffer of just its size: an idle connection holds no more.
+            // A short rest gets a buffer of just its size, so that an idle connection holds no more.
             _ => Some(Box::new(Kept { bytes: rest.to_vec(), taken: 0, searched, hungry, since })),
         };
     }
 
-    /// Throws all of it away.
+    /// Throws away what is kept.
     pub(crate) fn discard(&mut self) {
         *self = Input::default();
     }
 }
 
-/// Reads and throws away, at most `budget` bytes, EINTR retried. Gives how many there were, and
-/// whether that was the end.
+/// Reads and throws away, until WouldBlock or until there were `budget` bytes; EINTR is retried.
+/// Gives how many bytes there were, and whether the input ended.
 pub(crate) fn discard(
     from: &mut impl Read,
     scratch: &mut Scratch,

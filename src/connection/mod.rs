@@ -1,10 +1,10 @@
-//! The ground: one connection, fed bytes and asked for bytes. It knows no socket, no selector and no
-//! handler, so all of it can be tested and fuzzed without a network, and nothing here reaches a wing
-//! above.
+//! One connection, fed bytes and asked for bytes. Nothing here knows a socket, a selector or a handler,
+//! so all of it can be tested without a network. Who calls it, and when, is up to `reactor`.
 //!
-//! Read `connection` first (what is kept of one client, and the flags), then the way of a byte in
-//! (`input`, `framing`) and out (`output`), then the rules that judge it: `backpressure`, `deadlines`,
-//! `rate`. The rest are names that all wings share: `id`, `clock`, `peer_address`, `close_reason`.
+//! Read `connection` first (what is kept of one client) with its `flags`. Then follow a byte in (`input`,
+//! `framing`, `newlines`) and out (`output`). Then come the rules that judge a client: `backpressure`,
+//! `deadlines`, `rate`. The rest are small types that all wings share: `id`, `clock`, `peer_address`,
+//! `close_reason`.
 
 pub(crate) mod backpressure;
 pub(crate) mod clock;

@@ -1,29 +1,29 @@
-//! Where lines end: a search for LF by blocks. A search that starts anew for each line costs as
-//! much as all else that is done for a short one.
+//! The search for LF, 64 bytes at a time. To start a search anew for each line would cost as much as
+//! all else that is done for a short line.
 
 use wide::{CmpEq, i8x16};
 
-pub(super) const BLOCK: usize = 64;
+const BLOCK: usize = 64;
 
-/// The LFs in some bytes, one after the other.
+/// Finds the LFs in some bytes, one after the other.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ends {
-    /// Where the block begins that was searched last.
+    /// Where the block that was searched last begins.
     block: usize,
-    /// Its LFs that are still to be given: a bit for each of its bytes, the lowest for the first.
+    /// The LFs in it that are still to be given: a bit for each byte, the lowest for the first.
     found: u64,
     /// Where the next block begins.
     next: usize,
 }
 
 impl Ends {
-    /// The first `known` bytes are known to hold none.
+    /// A search that skips the first `known` bytes, which are known to hold no LF.
     #[inline]
     pub(crate) fn after(known: usize) -> Ends {
         Ends { block: 0, found: 0, next: known }
     }
 
-    /// The next one in `bytes`, which must be the same in each call.
+    /// The place of the next LF in `bytes`, which must be the same in each call.
     #[inline]
     pub(crate) fn next(&mut self, bytes: &[u8]) -> Option<usize> {
         if self.found == 0 {
@@ -39,9 +39,10 @@ impl Ends {
     }
 }
 
-/// Where the first block with an LF begins, from `start` on, and its LFs; none at the end.
+/// Searches from `start` on. Gives where the first block with an LF begins, and the LFs in it; no LFs
+/// if there is no such block.
 #[inline(never)]
-pub(crate) fn search(bytes: &[u8], start: usize) -> (usize, u64) {
+fn search(bytes: &[u8], start: usize) -> (usize, u64) {
     let (blocks, rest) = bytes.get(start..).unwrap_or_default().as_chunks();
     let mut place = start;
     for block in blocks {
@@ -54,6 +55,7 @@ pub(crate) fn search(bytes: &[u8], start: usize) -> (usize, u64) {
     (place, newlines_at_end(rest))
 }
 
+/// As [`newlines`], for what is shorter than a block.
 #[inline(never)]
 fn newlines_at_end(rest: &[u8]) -> u64 {
     let mut block = [0; BLOCK];
@@ -61,6 +63,7 @@ fn newlines_at_end(rest: &[u8]) -> u64 {
     newlines(&block)
 }
 
+/// The LFs in a block: a bit for each byte, the lowest for the first.
 #[inline]
 fn newlines(block: &[u8; BLOCK]) -> u64 {
     let lf = i8x16::splat(b'\n' as i8);
@@ -101,7 +104,7 @@ mod tests {
         let bytes: Vec<u8> = (0..=255).cycle().take(1000).collect();
         assert_eq!(all(&bytes, 0), [10, 266, 522, 778]);
         assert_eq!(all(&[b'\n'; 130], 0), (0..130).collect::<Vec<_>>());
-        // A wrong promise is seen to be believed: the first LF is not looked at.
+        // What is known is not searched again: the first LF is not found.
         assert_eq!(all(b"a\nb\n", 2), [3]);
     }
 }

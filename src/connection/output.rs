@@ -1,34 +1,31 @@
-//! Output on its way: gathered in one arena that all connections share, written straight from
-//! it at the end of the turn, and copied for a connection only when the kernel refuses some.
+//! Output: gathered in one arena that all connections share, and written straight from it at the end
+//! of the turn. What the kernel refuses is copied into a backlog of the connection's own.
 //!
-//! A broadcast lies in the arena once, whoever receives it. Several in a row are one run of
-//! bytes, so each receiver is still served by one write.
+//! A broadcast lies in the arena once, however many receive it. Several broadcasts in a row are one
+//! run of bytes, so each receiver is still served by one write.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 
-/// The most that one turn writes for one connection, so that a fast reader with a long backlog
-/// does not hold up the others.
-const WRITE_BUDGET: usize = 1024 * 1024;
-
 /// An arena that a burst has grown past this is given back.
 const ARENA_KEPT: usize = 4 * 1024 * 1024;
 
-/// A backlog's capacity below this is not worth shrinking.
+/// A backlog of less capacity than this is not worth shrinking.
 const BACKLOG_KEPT: usize = 64 * 1024;
 
-/// What the buffer of the arena begins with.
+/// The capacity that an arena begins with.
 const ARENA_FIRST: usize = 4 * 1024;
 
-/// Bytes that change their case at once.
-pub(super) const BLOCK: usize = 16;
+/// How many bytes change their case at once.
+const BLOCK: usize = 16;
 
-/// The output of one turn. Cleared when all that is due has been flushed.
+/// The output of one turn. It is cleared once all that is due has been flushed.
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
-    /// Longer than what is in use: what earlier turns have left is written over, so that room
-    /// costs no more than a comparison.
+    /// What earlier turns have left in it is written over, so that to make room costs no more than a
+    /// comparison.
     buffer: Vec<u8>,
+    /// How much of the buffer is in use.
     len: usize,
 }
 
@@ -46,7 +43,7 @@ impl Segment {
 }
 
 impl Arena {
-    /// Puts the bytes in and says where, or none where an offset would no longer fit.
+    /// Appends, and says where the bytes are; none if an offset does not fit into a segment.
     #[inline]
     pub(crate) fn add(&mut self, bytes: &[u8]) -> Option<Segment> {
         let start = self.len;
@@ -66,7 +63,8 @@ impl Arena {
         self.put_by(copy_ascii_uppercase, bytes);
     }
 
-    /// `copy` must fill all the room that it is given: it holds what somebody else was sent.
+    /// Appends by `copy`, which must fill all the room that it is given: what was there before is
+    /// what somebody else was sent.
     #[inline]
     fn put_by(&mut self, copy: impl Fn(&mut [u8], &[u8]), bytes: &[u8]) {
         match self.buffer[self.len..].get_mut(..bytes.len()) {
@@ -87,23 +85,26 @@ impl Arena {
         copy(&mut self.buffer[start..self.len], bytes);
     }
 
-    /// What was added since it was `start` bytes long, as a segment.
+    /// What was appended since the arena was `start` bytes long; none if an offset does not fit into
+    /// a segment.
     #[inline]
     pub(crate) fn since(&self, start: usize) -> Option<Segment> {
         let end = u32::try_from(self.len).ok()?;
         Some(Segment { start: start as u32, end })
     }
 
-    /// Takes back what was added since it was `len` bytes long.
+    /// Takes back what was appended since the arena was `len` bytes long.
     #[inline]
     pub(crate) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
+    /// The bytes that were appended since the arena was `start` bytes long.
     pub(crate) fn from(&self, start: usize) -> &[u8] {
         &self.buffer[start..self.len]
     }
 
+    /// As [`from`](Self::from), to be changed in place.
     pub(crate) fn tail_mut(&mut self, start: usize) -> &mut [u8] {
         &mut self.buffer[start..self.len]
     }
@@ -125,8 +126,8 @@ impl Arena {
     }
 }
 
-/// Copies by blocks, which the compiler keeps in one register; for loops of any length it writes
-/// code that costs a short line more than the copy. Both have the same length.
+/// Copies block by block; both slices have the same length. The compiler keeps a block in one
+/// register. For a loop of any length it makes code that costs a short line more than the copy.
 #[inline]
 fn copy_ascii_uppercase(to: &mut [u8], from: &[u8]) {
     let Some(last) = from.last_chunk::<BLOCK>() else {
@@ -150,9 +151,10 @@ fn ascii_uppercase(block: &[u8; BLOCK]) -> [u8; BLOCK] {
     block.map(|byte| byte.to_ascii_uppercase())
 }
 
-/// What flushing one connection came to.
+/// How a flush ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flushed {
+    /// Nothing is left.
     All,
     /// The kernel takes no more for now; an event will tell when it does.
     Blocked,
@@ -160,11 +162,12 @@ pub(crate) enum Flushed {
     Budget,
 }
 
-/// Boxed where it is used, because it would cost every idle connection 32 bytes instead of 8.
+/// Bytes that the kernel refused. It is boxed where it is used, since it would cost every idle
+/// connection 32 bytes instead of 8.
 type Backlog = VecDeque<u8>;
 
-/// The unsent bytes of one connection: either a segment of the arena or a backlog of its own,
-/// never both. Without output it owns no memory.
+/// The unsent bytes of one connection: either a segment of the arena or a backlog, never both. A
+/// connection without output owns no memory here.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     segment: Segment,
@@ -172,11 +175,12 @@ pub(crate) struct Output {
 }
 
 impl Output {
+    /// How many bytes are unsent.
     pub(crate) fn len(&self) -> usize {
         self.segment.len() + self.backlog()
     }
 
-    /// Bytes in memory of its own.
+    /// How many of the unsent bytes are in the backlog.
     #[inline]
     pub(crate) fn backlog(&self) -> usize {
         self.backlog.as_ref().map_or(0, |backlog| backlog.len())
@@ -186,15 +190,15 @@ impl Output {
         self.len() == 0
     }
 
-    /// Adds what the arena has had since it was `start` bytes long. Gives by how much the backlog
-    /// has grown.
+    /// Adds what was appended to the arena since it was `start` bytes long. Gives by how much the
+    /// backlog has grown.
     #[inline]
     pub(crate) fn push_since(&mut self, arena: &Arena, start: usize) -> usize {
         if self.claim(arena.since(start)) { 0 } else { self.copy(arena, arena.from(start)) }
     }
 
-    /// Adds bytes that `segment` says where to find, if they went into the arena at all. Gives by
-    /// how much the backlog has grown.
+    /// Adds these bytes, which lie in the arena at `segment` if there is one. Gives by how much the
+    /// backlog has grown.
     #[inline]
     pub(crate) fn push(&mut self, arena: &Arena, bytes: &[u8], segment: Option<Segment>) -> usize {
         if self.claim(segment) { 0 } else { self.copy(arena, bytes) }
@@ -208,8 +212,8 @@ impl Output {
         backlog.len() - before
     }
 
-    /// Makes its segment longer, if it can be: without a backlog, and with nothing of others in
-    /// between.
+    /// Extends the segment by this one. False if that cannot be: there is a backlog, or something
+    /// for others lies in between.
     #[inline]
     fn claim(&mut self, new: Option<Segment>) -> bool {
         let Some(new) = new.filter(|_| self.backlog.is_none()) else { return false };
@@ -223,14 +227,14 @@ impl Output {
         true
     }
 
-    /// Makes what it has its own: the arena is about to be cleared.
+    /// Moves the segment into the backlog, since the arena is about to be cleared.
     pub(crate) fn keep(&mut self, arena: &Arena) {
         if self.segment.len() > 0 {
             self.spill(arena);
         }
     }
 
-    /// Turns the segment, if there is one, into a backlog.
+    /// Moves the segment, if there is one, into the backlog.
     #[cold]
     fn spill(&mut self, arena: &Arena) -> &mut Backlog {
         let backlog = self.backlog.get_or_insert_default();
@@ -239,13 +243,14 @@ impl Output {
         backlog
     }
 
-    /// Writes as much as the other side takes. Adds what it took to `written`.
+    /// Writes as much as the other side takes, at most `budget` bytes. Adds what it took to `written`.
     ///
-    /// It stops only at WouldBlock, never at a short write: then an event is sure to come.
+    /// A short write is followed by another: only after WouldBlock is an event sure to come.
     pub(crate) fn flush(
         &mut self,
         to: &mut impl Write,
         arena: &Arena,
+        budget: usize,
         written: &mut usize,
     ) -> io::Result<Flushed> {
         loop {
@@ -255,14 +260,14 @@ impl Output {
             };
             let some_left = !unsent.is_empty();
             let outcome = match unsent {
-                // Some may have been taken that is not out yet.
+                // The stream may hold some that it has taken.
                 [] => match to.flush() {
                     Ok(()) => Some(Flushed::All),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => Some(Flushed::Blocked),
                     Err(error) => return Err(error),
                 },
-                _ if *written >= WRITE_BUDGET => Some(Flushed::Budget),
-                _ => match to.write(&unsent[..unsent.len().min(WRITE_BUDGET - *written)]) {
+                _ if *written >= budget => Some(Flushed::Budget),
+                _ => match to.write(&unsent[..unsent.len().min(budget - *written)]) {
                     Ok(0) => return Err(ErrorKind::WriteZero.into()),
                     Ok(count) => {
                         *written += count;
@@ -276,7 +281,7 @@ impl Output {
             };
             if let Some(outcome) = outcome {
                 if some_left {
-                    // The arena is cleared after this: what is left needs a place of its own.
+                    // The arena is about to be cleared.
                     self.spill(arena);
                 }
                 return Ok(outcome);
@@ -284,15 +289,16 @@ impl Output {
         }
     }
 
+    /// Drops the first `count` bytes, which were written.
     fn sent(&mut self, count: usize) {
         match &mut self.backlog {
-            // The arena forgets what is sent, so an offset into it must not outlive its bytes.
+            // An offset into the arena must not outlive the turn.
             None if self.segment.len() == count => self.segment = Segment::default(),
             None => self.segment.start += count as u32,
             Some(backlog) if backlog.len() == count => self.backlog = None,
             Some(backlog) => {
                 backlog.drain(..count);
-                // A burst must not leave its capacity to a connection that is never quite empty.
+                // A connection that is never quite empty must not keep the capacity of a burst.
                 if backlog.capacity() > BACKLOG_KEPT && backlog.len() < backlog.capacity() / 4 {
                     backlog.shrink_to(backlog.len() * 2);
                 }
@@ -300,7 +306,7 @@ impl Output {
         }
     }
 
-    /// Throws all of it away.
+    /// Throws away what is unsent.
     pub(crate) fn discard(&mut self) {
         *self = Output::default();
     }
@@ -309,6 +315,8 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const BUDGET: usize = 256 * 1024;
 
     /// Takes `room` bytes at the most, in pieces of `piece`; counts the calls.
     struct Pipe {
@@ -370,7 +378,7 @@ mod tests {
         send(&mut output, &mut arena, b"one ");
         send(&mut output, &mut arena, b"two");
         assert_eq!((output.len(), output.backlog.is_none()), (7, true));
-        assert_eq!(output.flush(&mut to, &arena, &mut 0).unwrap(), Flushed::All);
+        assert_eq!(output.flush(&mut to, &arena, BUDGET, &mut 0).unwrap(), Flushed::All);
         assert_eq!((to.taken.as_slice(), to.calls), (&b"one two"[..], 1));
         assert!(output.is_empty() && output.backlog.is_none());
     }
@@ -382,7 +390,7 @@ mod tests {
         send(&mut alice, &mut arena, b"a1 ");
         send(&mut bob, &mut arena, b"b1 ");
         send(&mut alice, &mut arena, b"a2");
-        assert_eq!(alice.flush(&mut to, &arena, &mut 0).unwrap(), Flushed::All);
+        assert_eq!(alice.flush(&mut to, &arena, BUDGET, &mut 0).unwrap(), Flushed::All);
         assert_eq!(to.taken, b"a1 a2");
     }
 
@@ -390,12 +398,12 @@ mod tests {
     fn what_the_kernel_refuses_survives_the_arena_and_is_given_back_once_sent() {
         let (mut arena, mut output, mut to) = (Arena::default(), Output::default(), pipe(3, 2));
         send(&mut output, &mut arena, b"abcdef");
-        assert_eq!(output.flush(&mut to, &arena, &mut 0).unwrap(), Flushed::Blocked);
+        assert_eq!(output.flush(&mut to, &arena, BUDGET, &mut 0).unwrap(), Flushed::Blocked);
         arena.clear();
         send(&mut output, &mut arena, b"gh");
         assert_eq!(output.len(), 5);
         to.room = 99;
-        assert_eq!(output.flush(&mut to, &arena, &mut 0).unwrap(), Flushed::All);
+        assert_eq!(output.flush(&mut to, &arena, BUDGET, &mut 0).unwrap(), Flushed::All);
         assert_eq!(to.taken, b"abcdefgh");
         assert!(output.backlog.is_none());
     }
@@ -417,7 +425,10 @@ mod tests {
     fn what_was_taken_and_is_not_out_waits_for_an_event_and_owns_no_memory() {
         let (mut arena, mut output, mut written) = (Arena::default(), Output::default(), 0);
         send(&mut output, &mut arena, b"abc");
-        assert_eq!(output.flush(&mut Holding, &arena, &mut written).unwrap(), Flushed::Blocked);
+        assert_eq!(
+            output.flush(&mut Holding, &arena, BUDGET, &mut written).unwrap(),
+            Flushed::Blocked
+        );
         assert_eq!((written, output.backlog.is_none()), (3, true));
     }
 
@@ -425,9 +436,9 @@ mod tests {
     fn one_turn_writes_no_more_than_its_budget() {
         let (mut arena, mut output) = (Arena::default(), Output::default());
         let mut to = pipe(usize::MAX, 64 * 1024);
-        send(&mut output, &mut arena, &vec![b'x'; 2 * WRITE_BUDGET]);
+        send(&mut output, &mut arena, &vec![b'x'; 2 * BUDGET]);
         let mut written = 0;
-        assert_eq!(output.flush(&mut to, &arena, &mut written).unwrap(), Flushed::Budget);
-        assert_eq!((written, output.len()), (WRITE_BUDGET, WRITE_BUDGET));
+        assert_eq!(output.flush(&mut to, &arena, BUDGET, &mut written).unwrap(), Flushed::Budget);
+        assert_eq!((written, output.len()), (BUDGET, BUDGET));
     }
 }

@@ -1,8 +1,8 @@
-//! A connection's address on the other side, packed.
+//! The address of a connection's peer, packed.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
-/// As `Option<SocketAddr>`, in 27 bytes instead of 32 and without their alignment.
+/// An `Option<SocketAddr>` in 27 bytes instead of 32, and without alignment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PeerAddress {
     kind: Kind,
@@ -38,6 +38,7 @@ impl From<Option<SocketAddr>> for PeerAddress {
 }
 
 impl PeerAddress {
+    /// The address; none over a Unix socket and for descriptors.
     pub(crate) fn get(&self) -> Option<SocketAddr> {
         let (ip, port) = (self.ip.into(), u16::from_ne_bytes(self.port));
         let (flow, scope) = (u32::from_ne_bytes(self.flow), u32::from_ne_bytes(self.scope));

@@ -1,48 +1,44 @@
-//! A datagram socket and all that belongs to it but its handler: what the handler's context
+//! A datagram socket with all that belongs to it except the handler. It is what the handler's context
 //! works on.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use super::DatagramOptions;
 use super::outbox::Outbox;
 use super::socket::{LARGEST, Socket};
-use crate::connection::clock::Nanos;
-use crate::reactor::loop_state::{LoopState, lapsed};
+use crate::reactor::fairness::{DATAGRAM_ERRORS, DATAGRAM_REST, LOG_EVERY};
+use crate::reactor::log_limits::LogLimit;
+use crate::reactor::loop_state::LoopState;
 use crate::reactor::timers::Timers;
 use crate::reactor::token::Token;
 
-/// Room for one datagram and a byte more: one that fills it has been cut.
+/// Room for the largest datagram and one byte more: a datagram that fills it has been cut.
 pub(crate) const ROOM: usize = LARGEST + 1;
 
-/// Errors in a row after which the socket is left alone for a while.
-const MOST_ERRORS: u32 = 16;
-
-/// For how long.
-pub(crate) const RETRY: Duration = Duration::from_secs(1);
-
-/// How often lost datagrams are logged.
-const WARN_EVERY: Duration = Duration::from_secs(10);
-
+/// A datagram socket, what waits for it, and the handler's timers.
 pub(crate) struct Endpoint {
-    pub(crate) service: usize,
-    pub(crate) name: Box<str>,
-    pub(crate) options: DatagramOptions,
-    pub(crate) local: SocketAddr,
-    pub(crate) timers: Timers,
-    pub(crate) outbox: Outbox,
-    /// None once all is over.
+    /// The number of its service in the reactor.
+    service: usize,
+    /// What the service goes by in the log.
+    pub(super) name: Box<str>,
+    pub(super) options: DatagramOptions,
+    /// The address that the socket is bound to.
+    pub(super) local: SocketAddr,
+    pub(super) timers: Timers,
+    /// What the kernel did not take at once.
+    pub(super) outbox: Outbox,
+    /// None once the service is over.
     socket: Option<Socket>,
     /// Something may have come: set by an event, cleared by WouldBlock only.
     readable: bool,
-    /// The kernel took no more: set by WouldBlock, cleared by an event only.
+    /// The kernel takes no more: set by WouldBlock, cleared by an event only.
     blocked: bool,
-    /// Errors in a row.
+    /// Errors of receiving in a row.
     errors: u32,
-    /// The socket only fails; it is tried again when a deadline comes.
-    pub(crate) resting: bool,
-    warned: Nanos,
+    /// Receiving only fails. It is tried again when a deadline comes.
+    pub(super) resting: bool,
+    loss_logged: LogLimit,
 }
 
 impl Endpoint {
@@ -65,15 +61,16 @@ impl Endpoint {
             blocked: false,
             errors: 0,
             resting: false,
-            warned: 0,
+            loss_logged: LogLimit::default(),
         }
     }
 
-    /// What the selector and the timers call it.
+    /// The token of the socket and of its timers.
     pub(crate) fn token(&self) -> Token {
         Token::listener(self.service, 0)
     }
 
+    /// Has the selector watch the socket; in a harness there is no selector.
     pub(crate) fn register(&mut self, state: &LoopState) -> io::Result<()> {
         let token = self.token();
         match (&state.registry, &mut self.socket) {
@@ -82,22 +79,25 @@ impl Endpoint {
         }
     }
 
+    /// Notes an event.
     pub(crate) fn ready(&mut self, readable: bool, writable: bool) {
         self.readable |= readable;
         self.blocked &= !writable;
     }
 
-    /// Something may have come, and it may be had.
+    /// Whether something may have come that can be received now.
     pub(crate) fn may_receive(&self) -> bool {
         self.readable && !self.resting
     }
 
+    /// Whether something waits that the kernel may take now.
     pub(crate) fn may_flush(&self) -> bool {
         !self.outbox.is_empty() && !self.blocked
     }
 
-    /// The next datagram: its length in the buffer, of [`ROOM`] bytes, and its sender. None where
-    /// there was something else, or nothing; [`may_receive`](Self::may_receive) knows.
+    /// Receives the next datagram into a buffer of [`ROOM`] bytes; gives its length and its sender.
+    /// None if there was an error, or nothing: [`may_receive`](Self::may_receive) says whether to go
+    /// on.
     pub(crate) fn receive(
         &mut self,
         buffer: &mut [u8],
@@ -120,19 +120,18 @@ impl Endpoint {
                 log::debug!("{}: receiving: {error}", self.name);
                 state.counters.datagram_errors += 1;
                 self.errors += 1;
-                if self.errors >= MOST_ERRORS {
-                    // Asking on and on would keep the loop busy with nothing else.
+                if self.errors >= DATAGRAM_ERRORS {
                     self.errors = 0;
                     self.resting = true;
                     let token = self.token();
-                    self.timers.arm(state.after(RETRY), token);
+                    self.timers.arm(state.after(DATAGRAM_REST), token);
                 }
             }
         }
         None
     }
 
-    /// Says whether the kernel or the queue took it.
+    /// Sends a datagram, or has it wait in the outbox. False if it is lost.
     pub(crate) fn send(&mut self, to: SocketAddr, bytes: &[u8], state: &mut LoopState) -> bool {
         if self.outbox.is_empty() && !self.blocked {
             match self.offer(to, bytes, state) {
@@ -147,7 +146,7 @@ impl Endpoint {
         self.lose(to, "the kernel takes no more, and the queue is full (max_unsent)", state)
     }
 
-    /// Sends what waits, until there is nothing left or the kernel takes no more.
+    /// Sends what waits in the outbox, until nothing is left or the kernel takes no more.
     pub(crate) fn flush(&mut self, state: &mut LoopState) {
         let mut outbox = std::mem::take(&mut self.outbox);
         while let Some((to, bytes)) = outbox.first() {
@@ -166,7 +165,7 @@ impl Endpoint {
         self.outbox = outbox;
     }
 
-    /// Gives the socket back; what waits is lost.
+    /// Closes the socket. What waits in the outbox is lost.
     pub(crate) fn close(&mut self, state: &mut LoopState) {
         state.counters.datagrams_lost += self.outbox.len() as u64;
         self.outbox = Outbox::default();
@@ -175,6 +174,7 @@ impl Endpoint {
         }
     }
 
+    /// Offers a datagram to the kernel; EINTR is retried.
     fn offer(&self, to: SocketAddr, bytes: &[u8], state: &mut LoopState) -> io::Result<()> {
         let socket = self.socket.as_ref().ok_or(ErrorKind::NotConnected)?;
         loop {
@@ -191,9 +191,10 @@ impl Endpoint {
         }
     }
 
+    /// Counts and logs a datagram that is lost; gives false.
     fn lose(&mut self, to: SocketAddr, why: &str, state: &mut LoopState) -> bool {
         state.counters.datagrams_lost += 1;
-        if lapsed(&mut self.warned, state.turn.now, WARN_EVERY) {
+        if self.loss_logged.allows(state.turn.now, LOG_EVERY) {
             log::warn!("{}: a datagram to {to} is lost: {why}", self.name);
         }
         false

@@ -1,4 +1,10 @@
-//! Datagram sockets in the same loop: one socket with its handler is a service like any other.
+//! UDP in the same loop: a datagram socket with its handler is a service like any other. What is about
+//! connections is not here; the loop is that of `reactor`, whose public methods for datagrams are in this
+//! file.
+//!
+//! Read `handler` first (the hooks and their contract), then `context` (what a hook can do) and `options`.
+//! `service` has the steps of a turn; it works on an `endpoint`, which is a `socket` and what waits in its
+//! `outbox`.
 
 mod context;
 pub(crate) mod endpoint;
@@ -24,13 +30,15 @@ use crate::reactor::{Reactor, Service};
 
 impl<'h> Reactor<'h> {
     /// Serves a protocol of datagrams (UDP) at an address, with the default [`DatagramOptions`].
-    /// Port 0 asks for a free port; a multicast address is joined. The service that it gives
-    /// knows its address and posts to the handler; it neither listens nor dials. Of a
-    /// [host](crate::Host) it is the first address that can be had.
+    ///
+    /// Port 0 asks for a free port. A multicast address is joined. Of a [host](crate::Host), the
+    /// first address is taken that can be bound; its name is looked up at once, which blocks. The
+    /// service that is returned knows its address and can post to the handler. It neither listens
+    /// for connections nor dials.
     ///
     /// # Errors
-    /// [`Error::Address`], [`Error::Lookup`], [`Error::Listen`] (with the remedy),
-    /// [`Error::TooManyServices`], [`Error::ShuttingDown`]. The reactor goes on as if it had not been asked.
+    /// [`Error::Address`], [`Error::Lookup`], [`Error::Listen`], [`Error::TooManyServices`] and
+    /// [`Error::ShuttingDown`]. The reactor is then as it was before.
     pub fn datagrams<H>(
         &mut self,
         address: impl ToAddress,
@@ -45,7 +53,8 @@ impl<'h> Reactor<'h> {
     /// As [`datagrams`](Self::datagrams), with options of your own: multicast, broadcast, limits.
     ///
     /// # Errors
-    /// Those of `datagrams`, [`Error::Limit`], and [`Error::Address`] for a group that is none.
+    /// Those of [`datagrams`](Self::datagrams); [`Error::Limit`] for an option out of its range, and
+    /// [`Error::Address`] for a group that is not a multicast address or of the wrong family.
     pub fn datagrams_with<H>(
         &mut self,
         address: impl ToAddress,
@@ -56,7 +65,7 @@ impl<'h> Reactor<'h> {
         H: DatagramHandler + 'h,
     {
         let address = address.to_address()?.resolve()?;
-        let index = self.vacancy()?;
+        let index = self.next_index()?;
         let mut bound = Err(Error::Address {
             text: address.to_string(),
             why: "datagrams go between IP addresses: write HOST:PORT".to_owned(),

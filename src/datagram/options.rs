@@ -3,9 +3,10 @@ use std::time::Duration;
 
 use crate::error::Error;
 
-/// How a datagram socket is set up, and what it may use.
+/// How a datagram socket is set up, and what it may use. Give it to
+/// [`Reactor::datagrams_with`](crate::Reactor::datagrams_with).
 ///
-/// A socket that is bound to a multicast address joins that group by itself and hears nothing
+/// A socket that is bound to a multicast address joins that group by itself and receives nothing
 /// else:
 ///
 /// ```
@@ -18,35 +19,36 @@ use crate::error::Error;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatagramOptions {
-    /// Groups to join besides the one that the socket is bound to, of the address's own family.
-    /// A socket bound to `0.0.0.0:PORT` hears them and whatever else comes to that port.
-    /// Default none.
+    /// Groups to join besides the one that the socket is bound to, of the same family as the address
+    /// that it is bound to. A socket that is bound to `0.0.0.0:PORT` receives their datagrams and
+    /// whatever else comes to that port. Default none.
     pub groups: Vec<IpAddr>,
-    /// The IPv4 interface, by its address, at which groups are joined and to which multicast is
-    /// sent; none leaves it to the system's routes. In IPv6 it is the scope of the address bound
-    /// to, as in `[ff02::1234%2]:7000`. Default none.
+    /// The address of the IPv4 interface on which groups are joined and multicast is sent; none
+    /// leaves the choice to the system's routes. For IPv6 this is ignored, and the interface is the
+    /// scope of the address that the socket is bound to, as in `[ff02::1234%2]:7000`. Default none.
     pub interface: Option<Ipv4Addr>,
-    /// How far multicast that is sent may go: 0 stays on this machine, 1 in the local network,
-    /// each more passes one router. Default 1.
+    /// How far multicast that is sent may go: 0 is this machine, 1 the local network, and each more
+    /// one router further. Default 1.
     pub multicast_ttl: u8,
-    /// Whether multicast that is sent is also heard on this machine, by this socket too if it has
+    /// Whether multicast that is sent is also received on this machine, by this socket too if it has
     /// joined the group. Default true.
     pub multicast_loop: bool,
-    /// Allows sending to broadcast addresses, which the system otherwise refuses. Receiving them
-    /// takes no permission, but an address bound to that includes them: `0.0.0.0`. Default false.
+    /// Whether datagrams may be sent to broadcast addresses, which the system otherwise refuses. To
+    /// receive broadcasts, bind to `0.0.0.0`; this is not needed for it. Default false.
     pub broadcast: bool,
-    /// Lets other sockets of this machine be bound to the same address, if they say so too: each
-    /// gets every multicast and broadcast, one of them every other datagram. A socket bound to a
-    /// multicast address always does. Default false.
+    /// Whether other sockets of this machine may be bound to the same address, if they allow it too.
+    /// Each of them receives every multicast and broadcast; any other datagram is received by one of
+    /// them. A socket that is bound to a multicast address always allows it. Default false.
     pub shared: bool,
-    /// Datagrams handled in one turn; what is left waits behind the others. Default 256.
+    /// How many datagrams are handled in one turn; at least 1. What is left waits in the kernel,
+    /// behind the other services. Default 256.
     pub datagrams_per_turn: usize,
-    /// Bytes that may wait while the kernel takes no more, 64 for each datagram included. What
-    /// does not fit is lost, and counted in
+    /// How many bytes may wait while the kernel takes no more; each datagram counts 64 bytes more
+    /// than it has. A datagram that does not fit is lost, and counted in
     /// [`datagrams_lost`](crate::Counters::datagrams_lost). Default 256 KiB.
     pub max_unsent: usize,
-    /// Callbacks that hold the loop for this long are logged as a warning: nobody else is served
-    /// meanwhile. Default 100 ms.
+    /// How long a hook may hold the loop before that is logged as a warning, since nobody else is
+    /// served meanwhile. Default 100 ms.
     pub slow_call: Duration,
 }
 
@@ -74,6 +76,7 @@ impl DatagramOptions {
         own.into_iter().chain(others)
     }
 
+    /// Says whether a socket that is bound to this address can have these options.
     pub(crate) fn check(&self, address: SocketAddr) -> Result<(), Error> {
         if self.datagrams_per_turn == 0 {
             return Err(Error::limit("datagrams_per_turn", "must not be 0"));

@@ -1,20 +1,21 @@
-//! What the kernel did not take at once, waiting for room.
+//! Datagrams that the kernel did not take at once and that wait for room.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-/// What a datagram in the queue costs beside its bytes, so that empty ones are bounded too.
+/// What a datagram in the queue costs besides its bytes, so that empty ones are bounded too.
 const OVERHEAD: usize = 64;
 
 /// A queue of datagrams with a bound in bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: VecDeque<(SocketAddr, Box<[u8]>)>,
+    /// What the datagrams in the queue cost.
     bytes: usize,
 }
 
 impl Outbox {
-    /// Appends a datagram, if it fits under the bound.
+    /// Appends a datagram if it fits under a bound of `most` bytes; says whether it did.
     pub(crate) fn push(&mut self, to: SocketAddr, bytes: &[u8], most: usize) -> bool {
         let cost = bytes.len() + OVERHEAD;
         let fits = cost <= most.saturating_sub(self.bytes);
@@ -25,11 +26,12 @@ impl Outbox {
         fits
     }
 
+    /// The datagram that waits longest.
     pub(crate) fn first(&self) -> Option<(SocketAddr, &[u8])> {
         self.queue.front().map(|(to, bytes)| (*to, &**bytes))
     }
 
-    /// Drops the first one.
+    /// Drops the datagram that waits longest.
     pub(crate) fn pop(&mut self) {
         if let Some((_, bytes)) = self.queue.pop_front() {
             self.bytes -= bytes.len() + OVERHEAD;

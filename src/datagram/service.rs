@@ -1,4 +1,5 @@
-//! A datagram socket at work: the steps of a turn, as the reactor asks every service for them.
+//! The service of a datagram socket: a handler with its endpoint, and the steps of a turn that the
+//! reactor asks of every service.
 
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,15 +20,16 @@ use crate::reactor::slow_hooks::SlowHooks;
 use crate::reactor::timers::{Due, Timers};
 use crate::reactor::token::Token;
 
+/// One datagram socket with its handler.
 pub(crate) struct Datagrams<H: DatagramHandler> {
     pub(crate) handler: H,
     endpoint: Endpoint,
     mailbox: Mailbox<H::Message>,
     /// The mailbox may have something.
-    mail: bool,
+    mailbox_marked: bool,
     /// The handler has been called for the last time; only what waits is still sent.
     over: bool,
-    watch: SlowHooks,
+    slow_hooks: SlowHooks,
 }
 
 impl<H: DatagramHandler> Datagrams<H> {
@@ -40,18 +42,18 @@ impl<H: DatagramHandler> Datagrams<H> {
             handler,
             endpoint,
             mailbox,
-            mail: false,
+            mailbox_marked: false,
             over: false,
-            watch: SlowHooks::default(),
+            slow_hooks: SlowHooks::default(),
         }
     }
 
-    /// The shutdown has begun.
+    /// Whether the handler has been called for the last time.
     pub(crate) fn is_over(&self) -> bool {
         self.over
     }
 
-    /// Calls a hook; a panic in it ends nothing.
+    /// Calls a hook. A panic in it is counted and ends nothing.
     pub(crate) fn call(
         &mut self,
         state: &mut LoopState,
@@ -59,12 +61,8 @@ impl<H: DatagramHandler> Datagrams<H> {
     ) {
         let mut cx = DatagramContext::new(&mut self.endpoint, state);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
-        self.watch.called(
-            &mut state.turn.clock,
-            &self.endpoint.name,
-            self.endpoint.options.slow_call,
-        );
-        state.caught(outcome, &self.endpoint.name);
+        self.slow_hooks.called(state, &self.endpoint.name, self.endpoint.options.slow_call);
+        state.unless_panicked(outcome, &self.endpoint.name);
     }
 
     fn receive(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
@@ -94,7 +92,7 @@ impl<H: DatagramHandler> Datagrams<H> {
     fn take_messages(&mut self, state: &mut LoopState) {
         for _ in 0..MESSAGES_PER_TURN {
             let Some(message) = self.mailbox.next() else {
-                self.mail = false;
+                self.mailbox_marked = false;
                 return;
             };
             self.call(state, |handler, cx| handler.on_message(cx, message));
@@ -103,11 +101,11 @@ impl<H: DatagramHandler> Datagrams<H> {
 }
 
 impl<H: DatagramHandler> AnyService for Datagrams<H> {
-    fn listen(&mut self, _listen: Listen, _core: &mut LoopState) -> Result<Address, Error> {
+    fn listen(&mut self, _listen: Listen, _state: &mut LoopState) -> Result<Address, Error> {
         Err(Error::Datagrams)
     }
 
-    fn dial(&mut self, _address: &Address, _core: &mut LoopState) -> Result<ConnId, Error> {
+    fn dial(&mut self, _address: &Address, _state: &mut LoopState) -> Result<ConnId, Error> {
         Err(Error::Datagrams)
     }
 
@@ -115,7 +113,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         &mut self,
         _input: BorrowedFd<'_>,
         _output: BorrowedFd<'_>,
-        _core: &mut LoopState,
+        _state: &mut LoopState,
     ) -> Result<ConnId, Error> {
         Err(Error::Datagrams)
     }
@@ -133,7 +131,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
     }
 
     fn ready(&mut self, _token: Token, what: Readiness) {
-        // An error is told by the next call, whichever that is.
+        // The next call on the socket gives the error, whether it receives or sends.
         self.endpoint
             .ready(what.readable || what.read_on || what.error, what.writable || what.error);
     }
@@ -144,14 +142,10 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         }
         self.receive(state, scratch);
         self.fire(state);
-        if self.mail {
+        if self.mailbox_marked {
             self.take_messages(state);
         }
-        self.watch.check(
-            &mut state.turn.clock,
-            &self.endpoint.name,
-            self.endpoint.options.slow_call,
-        );
+        self.slow_hooks.check(state, &self.endpoint.name, self.endpoint.options.slow_call);
     }
 
     fn flush(&mut self, state: &mut LoopState) {
@@ -166,60 +160,58 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         }
     }
 
-    /// What waits has a small bound of its own, and there is nobody to end for it.
+    /// None: what waits in the outbox has a small bound of its own, and there is no connection to end.
     fn backlog(&self) -> usize {
         0
     }
 
-    fn backlogs(&self, _all: &mut Vec<(usize, Token)>) {}
+    fn list_backlogs(&self, _all: &mut Vec<(usize, Token)>) {}
 
-    fn relieve(&mut self, _token: Token) {}
+    fn end_for_total_output(&mut self, _token: Token) {}
 
     fn cut_lingering(&mut self) -> bool {
         false
     }
 
-    fn is_busy(&self, _core: &LoopState) -> bool {
-        self.endpoint.may_flush() || !self.over && (self.mail || self.endpoint.may_receive())
+    fn is_busy(&self, _state: &LoopState) -> bool {
+        self.endpoint.may_flush()
+            || !self.over && (self.mailbox_marked || self.endpoint.may_receive())
     }
 
     fn next_deadline(&self) -> Option<Nanos> {
         self.endpoint.timers.next()
     }
 
-    fn mail(&mut self) {
-        self.mail = true;
+    fn mark_mailbox(&mut self) {
+        self.mailbox_marked = true;
     }
 
     fn stop_listening(&mut self) {
-        self.mail = true;
+        // What was posted by this very thread has not woken it yet.
+        self.mailbox_marked = true;
     }
 
-    fn holds_up(&self) -> bool {
-        self.mailbox.holds_up()
+    fn delays_shutdown(&self) -> bool {
+        self.mailbox.delays_shutdown()
     }
 
-    fn waiting(&self) -> u64 {
+    fn messages_waiting(&self) -> u64 {
         self.mailbox.waiting()
     }
 
     fn shut_down(&mut self, state: &mut LoopState) {
         self.call(state, H::on_shutdown);
-        self.watch.check(
-            &mut state.turn.clock,
-            &self.endpoint.name,
-            self.endpoint.options.slow_call,
-        );
+        self.slow_hooks.check(state, &self.endpoint.name, self.endpoint.options.slow_call);
         self.over = true;
         self.endpoint.timers = Timers::default();
         self.reap(state);
     }
 
-    fn cut(&mut self, state: &mut LoopState) -> usize {
+    fn cut_off(&mut self, state: &mut LoopState) -> usize {
         self.over = true;
         self.endpoint.timers = Timers::default();
         self.endpoint.close(state);
-        // Nobody was promised anything.
+        // Only connections are counted.
         0
     }
 

@@ -1,4 +1,4 @@
-//! A datagram socket: `net.rs` for UDP. Everything else sees a [`Socket`].
+//! A UDP socket, or what stands for it in a test: the rest of the wing sees a [`Socket`].
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -17,15 +17,15 @@ use crate::reactor::token::Token;
 /// The largest payload there is, that of IPv6; that of IPv4 is 65,507.
 pub(crate) const LARGEST: usize = 65_527;
 
-/// Where datagrams come from and go to, non-blocking.
+/// A non-blocking source and sink of datagrams.
 pub(crate) enum Socket {
     Udp(UdpSocket),
-    /// No socket but a test's.
+    /// A test's, without a socket.
     Wire(SharedWire),
 }
 
 impl Socket {
-    /// Binds, joins the groups, and gives the address in force.
+    /// Binds a socket and has it join its groups. Gives it with its real port.
     pub(crate) fn bind(
         address: SocketAddr,
         options: &DatagramOptions,
@@ -74,8 +74,8 @@ impl Socket {
         }
     }
 
-    /// One datagram; what does not fit into the buffer is cut off by the system, which does not
-    /// say so.
+    /// Receives one datagram; gives its length and its sender. The system cuts off what does not fit
+    /// into the buffer, and does not say so.
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         match self {
             Socket::Udp(socket) => socket.recv_from(buffer),
@@ -84,7 +84,8 @@ impl Socket {
     }
 }
 
-pub(crate) fn open(address: SocketAddr, options: &DatagramOptions) -> io::Result<socket2::Socket> {
+/// A bound socket with these options, which has not joined any group.
+fn open(address: SocketAddr, options: &DatagramOptions) -> io::Result<socket2::Socket> {
     use socket2::{Domain, Protocol, Type};
     let socket =
         socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
@@ -92,7 +93,7 @@ pub(crate) fn open(address: SocketAddr, options: &DatagramOptions) -> io::Result
     socket.set_broadcast(options.broadcast)?;
     if options.shared || address.ip().is_multicast() {
         socket.set_reuse_address(true)?;
-        // Elsewhere the one is not enough; on Linux the other would also spread unicast around.
+        // Other systems need this one too. On Linux it would also spread unicast among the sockets.
         #[cfg(not(target_os = "linux"))]
         socket.set_reuse_port(true)?;
     }
@@ -101,7 +102,7 @@ pub(crate) fn open(address: SocketAddr, options: &DatagramOptions) -> io::Result
         SocketAddr::V4(_) => {
             socket.set_multicast_ttl_v4(ttl)?;
             socket.set_multicast_loop_v4(options.multicast_loop)?;
-            // Otherwise it hears what anybody on this machine has joined, on any interface.
+            // Otherwise it hears every group that any socket on this machine has joined.
             #[cfg(target_os = "linux")]
             socket.set_multicast_all_v4(false)?;
         }
@@ -131,25 +132,26 @@ fn join(
         (IpAddr::V6(group), SocketAddr::V6(address)) => {
             socket.join_multicast_v6(&group, address.scope_id())
         }
-        // The options were checked.
+        // `DatagramOptions::check` has refused such a group.
         _ => Err(ErrorKind::InvalidInput.into()),
     }
 }
 
-/// Both ends hold it: the loop's and the test's.
+/// A wire that both ends hold: the loop and the test.
 pub(crate) type SharedWire = Rc<RefCell<Wire>>;
 
-/// A socket's behaviour without a socket, for the testing module.
+/// Behaves as a socket does, in memory, for the harness.
 #[derive(Default)]
 pub(crate) struct Wire {
-    /// What comes: datagrams, and errors between them.
+    /// What is to be received: datagrams, and errors between them.
     pub(crate) inbound: VecDeque<Result<(SocketAddr, Vec<u8>), ErrorKind>>,
+    /// What was sent, and where to.
     pub(crate) outbound: Vec<(SocketAddr, Vec<u8>)>,
-    /// Datagrams that the kernel still takes; none for any number.
+    /// How many more datagrams can be sent; none for any number.
     pub(crate) room: Option<usize>,
-    /// What sending fails with.
+    /// The error that sending fails with.
     pub(crate) refusal: Option<ErrorKind>,
-    /// Edges to be delivered.
+    /// The events that are to be delivered.
     pub(crate) readable: bool,
     pub(crate) writable: bool,
 }

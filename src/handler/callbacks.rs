@@ -4,11 +4,11 @@ use super::{Context, Handler, ServiceContext};
 use crate::connection::CloseReason;
 use crate::net::Address;
 
-/// A handler out of closures, the way Node.js teaches it: no type to declare.
+/// A [`Handler`] made of closures, as in Node.js, without a type of its own.
 ///
-/// `S` is the session of a connection, `()` unless [`with_session`](Callbacks::with_session)
-/// says otherwise. What the closures share they borrow, for instance a [`Cell`](std::cell::Cell)
-/// of the caller: they run on one thread, one after the other.
+/// `S` is the session of a connection; it is `()` unless the callbacks are made by
+/// [`with_session`](Callbacks::with_session). Closures share state by borrowing it from the caller,
+/// for instance a [`Cell`](std::cell::Cell): they run on one thread, one after the other.
 ///
 /// ```
 /// use reactor::{Callbacks, Reactor};
@@ -57,7 +57,7 @@ impl Default for Callbacks<'_> {
 }
 
 impl<'f, S: Default> Callbacks<'f, S> {
-    /// Callbacks that do nothing yet; every connection gets a session, `cx.session()`.
+    /// Callbacks that do nothing yet. Every connection has a session: `cx.session()`.
     pub fn with_session() -> Self {
         Callbacks {
             listening: Box::new(|_| {}),
@@ -68,32 +68,33 @@ impl<'f, S: Default> Callbacks<'f, S> {
         }
     }
 
-    /// Called when a listener is bound, with the real port.
+    /// Called when a listener is bound, with its address and the real port. See
+    /// [`Handler::on_listening`].
     pub fn on_listening(mut self, callback: impl FnMut(&Address) + 'f) -> Self {
         self.listening = Box::new(callback);
         self
     }
 
-    /// Called when a client has connected.
+    /// Called when a client has connected. See [`Handler::on_open`].
     pub fn on_connection(mut self, callback: impl FnMut(&mut Context<'_, S>) + 'f) -> Self {
         self.connection = Box::new(callback);
         self
     }
 
-    /// Called for each line, its end cut off.
+    /// Called for each line, without its LF or CRLF. See [`Handler::on_line`].
     pub fn on_line(mut self, callback: impl FnMut(&mut Context<'_, S>, &[u8]) + 'f) -> Self {
         self.line = Box::new(callback);
         self
     }
 
-    /// Called once for a [`request_drain`](Context::request_drain), when there is room for more
-    /// output; see [`Handler::on_drain`].
+    /// Called once for each [`request_drain`](Context::request_drain), when there is room for more
+    /// output. See [`Handler::on_drain`].
     pub fn on_drain(mut self, callback: impl FnMut(&mut Context<'_, S>) + 'f) -> Self {
         self.drain = Box::new(callback);
         self
     }
 
-    /// Called when a client is gone, however it left.
+    /// Called when a connection has ended, however that came about. See [`Handler::on_close`].
     pub fn on_close(mut self, callback: impl FnMut(&mut Context<'_, S>, CloseReason) + 'f) -> Self {
         self.close = Box::new(callback);
         self

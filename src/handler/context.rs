@@ -12,13 +12,13 @@ use crate::reactor::loop_state::LoopState;
 use crate::reactor::table::Table;
 use crate::reactor::token::Token;
 
-/// What a handler can do with the connection that a hook is about. Made by the loop, one for
-/// each call; everything of [`ServiceContext`] works on it too.
+/// What a handler can do with one connection: the one that a hook is called for, or one that
+/// [`ServiceContext::connection`] gives. All methods of [`ServiceContext`] can be called on it too.
 pub struct Context<'a, S> {
     pub(super) service: ServiceContext<'a, S>,
     pub(super) id: ConnId,
-    /// The connection's own request is being handled: its output holds it back rather than
-    /// making it a slow consumer.
+    /// The connection's own request is being handled. So what it is sent is a reply: a client that
+    /// does not read it is held back, not closed as a slow consumer.
     pub(super) own: bool,
 }
 
@@ -32,28 +32,32 @@ impl<'a, S> Context<'a, S> {
         Context { service: ServiceContext::new(table, state), id, own }
     }
 
-    /// The connection's identity, to send to it later.
+    /// The connection's identity, for instance to [send to](ServiceContext::send_to) it later.
     pub fn id(&self) -> ConnId {
         self.id
     }
 
-    /// The handler's own state of this connection. It borrows all of the context, so what is to
-    /// be said about it is made first: `let line = format!("{}\n", cx.session()); cx.send(line)`.
+    /// The handler's own state of this connection. It borrows the context, so make what is to be
+    /// sent of it first: `let line = format!("{}\n", cx.session().name); cx.send(line);`
     pub fn session(&mut self) -> &mut S {
         &mut self.service.table.connections[self.id.slot()].session
     }
 
-    /// Appends to this connection's output; all of a turn's output leaves in one write. Past
-    /// [`high_water`](crate::Limits::high_water) the connection is not read until the client has
-    /// taken most of it. After `close` or `half_close`, or once a write to it has failed, nothing
-    /// more is sent, and this says false; a `match` whose arms send and close wants a semicolon
-    /// after it.
+    /// Appends bytes to this connection's output. All that a turn sends to it leaves in one write.
     ///
-    /// Who caused it matters: what a connection is sent in `on_open`, `on_line`, `on_bytes`,
-    /// `on_drain` and `on_eof` of its own, or by
-    /// [`reply_to`](crate::ServiceContext::reply_to), is a reply, which holds it back. What it is
-    /// sent in `on_timer`, in the hooks of other connections and of the service is what others
-    /// have for it: past [`max_output`](crate::Limits::max_output) it is a slow consumer.
+    /// Returns false, and sends nothing, after [`close`](Self::close) or
+    /// [`half_close`](Self::half_close), or once a write to the connection has failed.
+    ///
+    /// What happens to a client that does not read depends on who caused the output:
+    ///
+    /// * What a connection is sent in its own `on_open`, `on_line`, `on_bytes`, `on_drain` and
+    ///   `on_eof`, or by [`reply_to`](ServiceContext::reply_to), is a reply. Above
+    ///   [`high_water`](crate::Limits::high_water) unsent bytes of replies, the connection is not
+    ///   read until its client has taken most of them.
+    /// * What it is sent anywhere else, that is in `on_timer`, in the hooks of other connections and
+    ///   in those of the service, comes from others. Above
+    ///   [`max_output`](crate::Limits::max_output) unsent bytes of it, the connection is closed with
+    ///   [`CloseReason::SlowConsumer`].
     #[inline]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         let mut reply = self.writer();
@@ -61,36 +65,34 @@ impl<'a, S> Context<'a, S> {
         reply.finish()
     }
 
-    /// What `write!(cx, "…")` and `writeln!(cx, "hello {name}")` call: formats into this
-    /// connection's output.
+    /// Appends formatted text to this connection's output: what `write!(cx, "…")` and
+    /// `writeln!(cx, "hello {name}")` call. It cannot fail and returns nothing.
     pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
         self.writer().write_fmt(text);
     }
 
-    /// Writes a reply in pieces straight into the output, for less than the cost of a
-    /// [`send`](Self::send) each.
+    /// A writer that appends to this connection's output piece by piece, at a lower cost than a
+    /// [`send`](Self::send) for each piece.
     #[inline]
     pub fn writer(&mut self) -> Writer<'_, 'a, S> {
-        let ServiceContext { table, state } = &mut self.service;
-        let joined =
-            self.own && (state.turn.reply.of.is_some() || table.begin_reply(self.id, state));
-        Writer { start: state.turn.arena.len(), joined, cx: self }
+        Writer::new(self)
     }
 
-    /// Appends to the output of every open connection of this handler, this one included.
-    /// Others that do not read it become slow consumers past
-    /// [`max_output`](crate::Limits::max_output).
+    /// Appends bytes to the output of every open connection of this handler, this one included.
+    ///
+    /// For this connection they count as a reply, as with [`send`](Self::send). Others that do not
+    /// read them are closed as slow consumers above [`max_output`](crate::Limits::max_output).
     pub fn broadcast(&mut self, bytes: impl AsRef<[u8]>) {
         self.broadcast_if(bytes, |_, _| true);
     }
 
-    /// As [`broadcast`](Self::broadcast), to all but this one.
+    /// As [`broadcast`](Self::broadcast), to all connections but this one.
     pub fn broadcast_to_others(&mut self, bytes: impl AsRef<[u8]>) {
         let me = self.id;
         self.broadcast_if(bytes, |id, _| id != me);
     }
 
-    /// As [`broadcast`](Self::broadcast), to those that `wanted` picks by id and session.
+    /// As [`broadcast`](Self::broadcast), to the connections that `wanted` picks by id and session.
     pub fn broadcast_if(
         &mut self,
         bytes: impl AsRef<[u8]>,
@@ -100,22 +102,28 @@ impl<'a, S> Context<'a, S> {
         table.broadcast(bytes.as_ref(), self.own.then_some(self.id), state, wanted);
     }
 
-    /// Ends the connection gracefully: no more input is handled, what was sent goes out, then the
-    /// write side is shut and input thrown away for [`linger`](crate::Limits::linger) at most, so
-    /// that no reset destroys the last reply.
+    /// Ends the connection gracefully.
+    ///
+    /// No more input is handled. What was sent goes out, then the write side is shut. After that,
+    /// input is read and discarded until the client ends its side too, for at most
+    /// [`linger`](crate::Limits::linger), so that no reset destroys the last reply. The reason is
+    /// [`CloseReason::Closed`], or [`CloseReason::PeerClosed`] if the client had ended its side
+    /// before.
     pub fn close(&mut self) {
         self.commit();
         let reason = if self.at_eof() { CloseReason::PeerClosed } else { CloseReason::Closed };
         self.service.table.close(self.id, reason, self.service.state);
     }
 
-    /// Ends our side alone: no more output is taken, what was sent goes out, then the write side
-    /// is shut. Input is handled as before, to its end, at which the connection closes by itself
-    /// with [`PeerClosed`](CloseReason::PeerClosed) after [`on_eof`](crate::Handler::on_eof);
-    /// called then or later, this is the same as [`close`](Self::close).
+    /// Ends our side alone. No more output is taken, not even a [`broadcast`](Self::broadcast). What
+    /// was sent goes out, then the write side is shut.
     ///
-    /// A peer that never ends its side stays until [`idle_timeout`](crate::Limits::idle_timeout):
-    /// no other deadline applies before a close. [`broadcast`](Self::broadcast)s pass it by.
+    /// Input is handled as before, up to its end. Then, after [`on_eof`](crate::Handler::on_eof),
+    /// the connection closes by itself with [`CloseReason::PeerClosed`]. Called in `on_eof` or
+    /// later, this is the same as [`close`](Self::close).
+    ///
+    /// A peer that never ends its side stays until [`idle_timeout`](crate::Limits::idle_timeout);
+    /// no other deadline applies before a close.
     pub fn half_close(&mut self) {
         self.commit();
         let table = &mut self.service.table;
@@ -128,90 +136,98 @@ impl<'a, S> Context<'a, S> {
         table.mark_dirty(self.id.slot());
     }
 
-    /// Ends the connection at once with a reset; unsent output is lost.
+    /// Ends the connection at once with a reset. Unsent output is lost.
     pub fn abort(&mut self) {
         self.commit();
         self.service.table.end(self.id, CloseReason::Aborted);
     }
 
-    /// In [`on_close`](crate::Handler::on_close) with [`CloseReason::Error`]: what the system said,
-    /// for people. The kind says less: the standard library has none for many errors, as when
-    /// there is no file descriptor left.
+    /// What the system said, if the connection ends with [`CloseReason::Error`]; none otherwise. To
+    /// be called in [`on_close`](crate::Handler::on_close), for a message to people. The kind in the
+    /// reason says less: the standard library has no kind for many errors, such as that no file
+    /// descriptor is left.
     pub fn error(&self) -> Option<io::Error> {
         self.service.table.get(self.id).and_then(|slot| slot.conn.error())
     }
 
-    /// Stops reading this connection, so that TCP holds the client back. Input already received
-    /// waits too, and so does its end: a client that asked and then half-closed is still there
-    /// when the answer is. While it is paused, [`idle_timeout`](crate::Limits::idle_timeout) does
-    /// not apply, since the client is not to blame; but see [`request_drain`](Self::request_drain).
+    /// Stops reading this connection until [`resume`](Self::resume), so that TCP holds the client
+    /// back.
+    ///
+    /// Input that was already received waits too, and so does the end of input: a client that sent a
+    /// request and ended its side is still there when the answer is. While the connection is paused,
+    /// [`idle_timeout`](crate::Limits::idle_timeout) does not apply, since it is the handler that is
+    /// waited for, unless it has [asked for a drain](Self::request_drain).
     pub fn pause(&mut self) {
         self.commit();
         self.service.table.connections[self.id.slot()].conn.flags.set(Flag::Paused, true);
     }
 
-    /// Reads again after [`pause`](Self::pause); what waited comes first.
+    /// Reads again after [`pause`](Self::pause). Input that waited is handled first. Without a pause
+    /// this does nothing.
     pub fn resume(&mut self) {
         self.commit();
         let ServiceContext { table, state } = &mut self.service;
         let slot = &mut table.connections[self.id.slot()];
-        if slot.conn.flags.take(Flag::Paused) && slot.conn.stage == Stage::Open {
+        if slot.conn.stop_waiting(Flag::Paused, state.turn.now) && slot.conn.stage == Stage::Open {
             slot.conn.active = state.turn.now;
-            slot.conn.input.wait_from(state.turn.now);
             table.arm(self.id);
             // What has arrived meanwhile was told by an edge that does not repeat.
-            table.queue(self.id);
+            table.enqueue_if_work(self.id);
         }
     }
 
-    /// Calls [`on_timer`](crate::Handler::on_timer) once, unless the connection is gone by then.
-    /// `after` counts from [`now`](ServiceContext::now), the beginning of the turn. A turn's
-    /// timers fire in order; resolution is a millisecond. What is sent in `on_timer` counts as
-    /// caused by others: a stream to a client that does not read it ends at
-    /// [`max_output`](crate::Limits::max_output).
+    /// Has [`on_timer`](crate::Handler::on_timer) called once, unless the connection is closed by
+    /// then. `after` counts from [`now`](ServiceContext::now), the beginning of the turn.
+    ///
+    /// Timers fire in the order in which they are due, with a resolution of a millisecond. What is
+    /// sent in `on_timer` counts as caused by others, so a client that does not read what timers
+    /// send it is closed above [`max_output`](crate::Limits::max_output).
     pub fn set_timer(&mut self, after: Duration) -> TimerId {
         let when = self.service.state.after(after);
         self.service.table.set_timer(self.id, when)
     }
 
-    /// As [`set_timer`](Self::set_timer), at a moment: for a rhythm that does not drift.
+    /// As [`set_timer`](Self::set_timer), at a given moment: for a rhythm that does not drift. A
+    /// moment that has passed is due at once.
     pub fn set_timer_at(&mut self, when: Instant) -> TimerId {
         let when = self.service.state.nanos(when);
         self.service.table.set_timer(self.id, when)
     }
 
-    /// Cancels a timer of this connection. False when it has fired already.
+    /// Cancels a timer of this connection. False if it has fired already, or belongs to another
+    /// connection or to the service.
     pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
         let table = &mut self.service.table;
         table.drop_timer(self.id, timer);
         table.timers.cancel(timer, Token::connection(table.service, self.id))
     }
 
-    /// The client's address as it connected, also after it is gone; for an outbound connection
-    /// the address dialled, which of those of a [host](crate::Host) shows once it is there. None
-    /// over a Unix socket and for descriptors.
+    /// The peer's address: where the client connected from, or the address that was dialled. It is
+    /// known also after the peer is gone. If a [host](crate::Host) was dialled, it is none until the
+    /// connection is open. None over a Unix socket and for descriptors.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.service.table.connections[self.id.slot()].conn.peer.get()
     }
 
-    /// Our own address of this connection (a system call). None over a Unix socket and for
+    /// Our own address of this connection; this makes a system call. None over a Unix socket and for
     /// descriptors.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.service.table.connections[self.id.slot()].stream.local_addr()
     }
 
-    /// Whether it was dialled with `connect` rather than accepted or adopted.
+    /// Whether this connection was dialled with [`connect`](ServiceContext::connect), rather than
+    /// accepted or adopted.
     pub fn is_outbound(&self) -> bool {
         self.service.table.connections[self.id.slot()].conn.flags.has(Flag::Outbound)
     }
 
-    /// Whether the client has ended its side: what [`on_bytes`](crate::Handler::on_bytes) is
-    /// given then is all that will ever come.
+    /// Whether the client has ended its side. What [`on_bytes`](crate::Handler::on_bytes) is then
+    /// given is all that will ever come.
     pub fn at_eof(&self) -> bool {
         self.service.table.connections[self.id.slot()].conn.flags.has(Flag::Eof)
     }
 
-    /// Bytes sent and not yet taken by the kernel.
+    /// How many bytes of this connection's output the kernel has not taken yet.
     pub fn unsent(&self) -> usize {
         let ServiceContext { table, state } = &self.service;
         let reply = state.turn.reply.of == Some(self.id);
@@ -219,9 +235,9 @@ impl<'a, S> Context<'a, S> {
         table.connections[self.id.slot()].conn.output.len() + writing
     }
 
-    /// Asks for one call of [`on_drain`](crate::Handler::on_drain), in a later turn, once no more
-    /// than [`low_water`](crate::Limits::low_water) bytes of this connection's output are unsent;
-    /// in the next turn if that is so already. Asking twice before the call changes nothing.
+    /// Asks for one call of [`on_drain`](crate::Handler::on_drain), once no more than
+    /// [`low_water`](crate::Limits::low_water) bytes of this connection's output are unsent. If that
+    /// is so already, the call comes in the next turn. To ask twice before the call changes nothing.
     ///
     /// So a reply of any length is sent in bounded memory: send a piece, ask, send the next piece
     /// in `on_drain`, ask again. To ask again and again without sending keeps the loop busy. Until
@@ -235,12 +251,12 @@ impl<'a, S> Context<'a, S> {
             slot.conn.active = state.turn.now;
             table.arm(self.id);
         }
-        // The flush looks whether it is so already.
+        // The flush at the end of the turn looks whether that is so already.
         table.mark_dirty(self.id.slot());
     }
 
-    /// The lines in `bytes`, which must be what [`on_bytes`](crate::Handler::on_bytes) was given
-    /// or its rest.
+    /// The lines in `bytes`, which must be what [`on_bytes`](crate::Handler::on_bytes) was given, or
+    /// what is left of it at the end.
     #[inline]
     pub fn lines<'b>(&self, bytes: &'b [u8]) -> Lines<'b> {
         Lines::new(bytes, self.service.state.turn.search)
@@ -249,15 +265,15 @@ impl<'a, S> Context<'a, S> {
     /// Whether the loop still wants input handled: false once this connection is paused, held
     /// back or closing, or has had its share of the turn.
     #[inline]
-    pub(crate) fn may_go_on(&mut self) -> bool {
+    pub(super) fn may_go_on(&mut self) -> bool {
         let state = &self.service.state;
         state.turn.lines < state.turn.most_lines
             && (state.turn.arena.len() < state.turn.reply.end || self.takes_input())
     }
 
-    /// Looks at the connection itself, once: from then on its reply tells.
+    /// Looks at the connection itself, once in a hook: from then on the length of its reply tells.
     #[cold]
-    pub(super) fn takes_input(&mut self) -> bool {
+    fn takes_input(&mut self) -> bool {
         let ServiceContext { table, state } = &mut self.service;
         let takes =
             state.turn.reply.of.is_none() && table.connections[self.id.slot()].conn.takes_input();
@@ -267,21 +283,31 @@ impl<'a, S> Context<'a, S> {
         takes
     }
 
-    pub(super) fn commit(&mut self) {
+    /// Whether what is written now becomes part of the connection's reply in this hook.
+    #[inline]
+    pub(super) fn joins_reply(&mut self) -> bool {
+        let ServiceContext { table, state } = &mut self.service;
+        self.own && (state.turn.reply.of.is_some() || table.begin_reply(self.id, state))
+    }
+
+    /// Gives the reply so far to the connection. Due before its state changes.
+    fn commit(&mut self) {
         self.service.table.commit(self.service.state);
     }
 
+    /// Counts a line against the connection's share of the turn.
     #[inline]
-    pub(crate) fn count_line(&mut self) {
+    pub(super) fn count_line(&mut self) {
         self.service.state.turn.lines += 1;
     }
 
-    pub(crate) fn search(&mut self) -> &mut Search {
+    /// What the search for LF has found out.
+    pub(super) fn search(&mut self) -> &mut Search {
         &mut self.service.state.turn.search
     }
 
-    /// Takes no more input; the loop adds the last words and closes it.
-    pub(crate) fn line_too_long(&mut self) {
+    /// Takes no more input. After the hook, the loop says farewell and closes the connection.
+    pub(super) fn line_too_long(&mut self) {
         self.service.state.turn.most_lines = 0;
         self.service.table.connections[self.id.slot()].conn.flags.set(Flag::Overlong, true);
     }

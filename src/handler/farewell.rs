@@ -1,4 +1,9 @@
-/// What a [`farewell`](Handler::farewell) is for.
+//! What a client is told when it is turned away or closed for a limit.
+
+use crate::limits::Limits;
+
+/// Why the loop turns a client away or closes it, as [`Handler::farewell`](crate::Handler::farewell)
+/// is told. In all other cases the loop sends nothing of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Farewell {
@@ -7,10 +12,31 @@ pub enum Farewell {
     TooManyConnections,
     /// The newcomer's address has [`max_per_peer`](Limits::max_per_peer) connections already.
     TooManyFromPeer,
-    /// The line is not finished within [`line_timeout`](Limits::line_timeout).
+    /// The client did not finish a line within [`line_timeout`](Limits::line_timeout).
     LineTimeout,
-    /// The line is above [`max_line`](Limits::max_line).
+    /// The client's line is above [`max_line`](Limits::max_line).
     LineTooLong,
     /// Nothing moved for [`idle_timeout`](Limits::idle_timeout).
     IdleTimeout,
+}
+
+impl Farewell {
+    /// The words of the default [`Handler::farewell`](crate::Handler::farewell): one line.
+    pub(super) fn words(self, limits: &Limits) -> String {
+        match self {
+            Farewell::TooManyConnections => "Too many connections, try again later\n".to_owned(),
+            Farewell::TooManyFromPeer => {
+                "Too many connections from your address, close one first\n".to_owned()
+            }
+            Farewell::LineTimeout => {
+                let seconds = limits.line_timeout.unwrap_or_default().as_secs_f64();
+                format!("Line not finished in time (limit {seconds} s)\n")
+            }
+            Farewell::LineTooLong => format!("Line too long (limit {} bytes)\n", limits.max_line),
+            Farewell::IdleTimeout => {
+                let seconds = limits.idle_timeout.unwrap_or_default().as_secs_f64();
+                format!("Idle for too long (limit {seconds} s)\n")
+            }
+        }
+    }
 }

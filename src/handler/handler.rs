@@ -5,68 +5,81 @@ use crate::connection::{CloseReason, TimerId};
 use crate::limits::Limits;
 use crate::net::Address;
 
-/// A protocol: what to do when a client connects, when a line comes, when it leaves.
+/// A protocol: what to do when a client connects, when a line comes, when the client leaves.
 ///
-/// The handler owns the state that its connections share; what belongs to one connection is its
+/// The handler owns the state that its connections share. What belongs to one connection is in its
 /// [`Session`](Handler::Session). All hooks run on the loop's one thread, so nothing has to be
-/// locked, and none may block: while a hook runs, nobody else is served. Work that takes longer
-/// than a few milliseconds belongs on a thread, which [posts](crate::Handle::post) its answer.
+/// locked. No hook may block, since nobody else is served while it runs. Work that takes longer
+/// than a few milliseconds belongs on another thread, which [posts](crate::Handle::post) its answer.
 ///
-/// The contract:
-/// 1. [`on_close`](Self::on_close) comes exactly once for every [`on_open`](Self::on_open), and
-///    once for one that was dialled or adopted and could not be had; nothing comes for a connection
-///    after it.
-/// 2. Lines come in the order they were sent, none twice, none lost before the connection's end.
-/// 3. A hook is never called from inside another: what a call to the context causes in other
+/// All hooks have a default body, so a handler has only those that it needs.
+///
+/// # The contract
+///
+/// 1. [`on_close`](Self::on_close) is called exactly once for every [`on_open`](Self::on_open). For
+///    a connection that was dialled or adopted and failed, it is called once without an `on_open`.
+///    After it no hook is called for that connection.
+/// 2. Lines come in the order in which they were sent. None comes twice, and none is lost before
+///    the end of the connection.
+/// 3. A hook is never called from inside another. What a call to the context causes in other
 ///    connections happens after the hook has returned.
-/// 4. A panic in a hook ends the connection it was called for, with
-///    [`CloseReason::Panicked`]; the others go on, with the handler's shared state as the panic
-///    left it. In a hook that is about no connection it ends nothing; a timer that the hook would
-///    have set again is gone. (Not where the program is built with `panic = "abort"`.)
+/// 4. A panic in a hook ends the connection that it was called for, with
+///    [`CloseReason::Panicked`]. The others go on, with the handler's shared state as the panic
+///    left it. A panic in a hook that is about no connection ends nothing; a timer that the hook
+///    would have set again is gone. A program that is built with `panic = "abort"` ends instead.
 ///
 /// A handler need be neither `Send` nor `'static`: it may hold an `Rc`, or borrow what the
 /// caller keeps, such as a `RefCell` that two services share.
 pub trait Handler {
-    /// The state of one connection, made when it arrives and dropped after `on_close`; `()` if
-    /// there is none. It lies inline in the loop's table: keep it small.
+    /// The state of one connection; `()` if there is none. It is made when the connection arrives
+    /// and dropped after `on_close`. It lies inline in the loop's table, so keep it small.
     type Session: Default;
-    /// What other threads may post; `()` if nothing.
+    /// What other threads may [post](crate::Handle::post); `()` if nothing.
     type Message;
 
-    /// A listener is bound; `address` has the real port. It comes within
-    /// [`listen`](crate::Reactor::listen) or [`bind`](crate::Reactor::bind), once for each
-    /// listener (a [host](crate::Host) has one for each of its addresses), and never for a service without one. A place to set a first service timer or to
-    /// dial out; a service without a listener dials with
-    /// [`Reactor::connect`](crate::Reactor::connect).
+    /// Called when a listener is bound; `address` has the real port.
+    ///
+    /// It is called within [`listen`](crate::Reactor::listen) or [`bind`](crate::Reactor::bind),
+    /// once for each listener: a [host](crate::Host) has one for each of its addresses. This is the
+    /// place to set a first service timer or to dial out. A service without a listener never gets
+    /// this call; it dials with [`Reactor::connect`](crate::Reactor::connect).
     fn on_listening(&mut self, cx: &mut ServiceContext<'_, Self::Session>, address: &Address) {
         let _ = (cx, address);
     }
 
-    /// A client has connected, or an outbound connection is there.
+    /// Called when a client has connected, and its TLS handshake is done if there is one; also when
+    /// an outbound or adopted connection is ready. The place for a greeting.
     fn on_open(&mut self, cx: &mut Context<'_, Self::Session>) {
         let _ = cx;
     }
 
-    /// A line came; its LF or CRLF is cut off. It may hold any bytes, UTF-8 or not.
+    /// Called for each line, without its LF or CRLF. A line may hold any other bytes, UTF-8 or not.
+    /// At the end of the input, bytes without an LF count as a line.
     fn on_line(&mut self, cx: &mut Context<'_, Self::Session>, line: &[u8]) {
         let _ = (cx, line);
     }
 
-    /// Bytes came. Returns how many were taken; the rest is offered again in front of what comes
-    /// next. Called again at once after taking some but not all, until none are taken or the
-    /// connection is paused, held back, closing, or has had its share of the turn: so a protocol
-    /// that takes one frame a call gets pauses and backpressure right by itself. At the end of
-    /// the input the untaken rest is offered once more, with [`at_eof`](Context::at_eof).
+    /// Called when bytes have come. Returns how many of them it took.
     ///
     /// The default cuts lines and calls [`on_line`](Self::on_line). Override it for a protocol
     /// that is not lines, or not always: see [`Lines`](crate::Lines).
     ///
-    /// At most [`max_line`](Limits::max_line) bytes may be left untaken, so it must be as large
-    /// as the largest frame. Check announced lengths all the same: a larger frame passes if no more
-    /// than that of it had to wait. Larger bodies are to be taken piece by piece. Where it is not
+    /// The bytes that were not taken are offered again, in front of those that come next. After
+    /// some were taken but not all, the rest is offered again at once, until none is taken or the
+    /// connection is paused, held back, closing, or has had its share of the turn. So a protocol
+    /// that takes one frame in each call gets pauses and backpressure right by itself. At the end
+    /// of the input the untaken rest is offered once more, with [`at_eof`](Context::at_eof) true.
+    ///
+    /// At most [`max_line`](Limits::max_line) bytes may be left untaken, or the connection is closed
+    /// with [`CloseReason::LineTooLong`]. So `max_line` must be as large as the largest frame. Check
+    /// an announced length all the same: a larger frame passes if it came at once, so that no more
+    /// than `max_line` of it had to wait. Take larger bodies piece by piece. If the protocol is not
     /// text, override [`farewell`](Self::farewell) too.
     ///
-    /// To take more than there is counts as a panic.
+    /// # Panics
+    /// The loop takes a number above `bytes.len()` for a panic of this hook.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use reactor::{Context, Handler};
@@ -109,22 +122,26 @@ pub trait Handler {
         lines.taken()
     }
 
-    /// Called once for a [`request_drain`](Context::request_drain), when no more than
-    /// [`low_water`](Limits::low_water) bytes of the output are unsent: the place to send the next
-    /// piece of a long reply, and to ask again. Each piece leaves before the next is asked for, so
-    /// memory stays at about `low_water` and a piece, however slow the client; and the others have
-    /// their turns in between. A piece of 64 KiB is a good size. It is a reply: a client that does
-    /// not read it is waited for, not taken for a slow consumer.
+    /// Called once for each [`request_drain`](Context::request_drain), when no more than
+    /// [`low_water`](Limits::low_water) bytes of the output are unsent.
     ///
-    /// It is about output alone: it comes as well while the connection is
-    /// [paused](Context::pause), held back, or at the end of its input. After a close it does not
-    /// come any more, not even for what was asked before; a shutdown closes too, so the reply ends
-    /// with the piece that was sent last.
+    /// This is the place to send the next piece of a long reply and to ask again. Each piece leaves
+    /// before the next is made, so memory stays at about `low_water` and one piece, however slow the
+    /// client is. Other connections have their turns in between. A piece of 64 KiB is a good size.
+    /// What is sent here is a reply: a client that does not read it is waited for, not taken for a
+    /// slow consumer.
     ///
-    /// **[Pause](Context::pause) the connection until the last piece.** Else its next commands are
-    /// handled in between, and their replies mix with the pieces; and a client that asks and ends
-    /// its side (`printf ... | nc -N`) gets but the first ones, since the default
-    /// [`on_eof`](Self::on_eof) closes.
+    /// The hook is about output alone, so it is called also while the connection is
+    /// [paused](Context::pause), held back, or at the end of its input. After a close it is not
+    /// called any more, not even if it was asked for before. A shutdown closes too, so the reply
+    /// then ends with the piece that was sent last.
+    ///
+    /// **[Pause](Context::pause) the connection until the last piece is sent.** Otherwise its next
+    /// commands are handled in between, and their replies mix with the pieces. And a client that
+    /// ends its side right after its request (`printf ... | nc -N`) gets only the first pieces,
+    /// since the default [`on_eof`](Self::on_eof) closes the connection.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use reactor::{Context, Handler};
@@ -170,63 +187,54 @@ pub trait Handler {
         let _ = cx;
     }
 
-    /// The client has ended its side (it may still read), and all it sent has been handled. The
-    /// default closes after the replies have gone out; without a close the connection stays open
-    /// for output, until [`half_close`](Context::half_close) ends that too. Where an answer is
-    /// still being worked out elsewhere, or [streamed](Self::on_drain), [pause](Context::pause)
-    /// the connection until it is there: that delays this hook too.
+    /// Called when the client has ended its side and all it sent has been handled. It may still
+    /// read.
+    ///
+    /// The default [closes](Context::close) the connection: the replies still go out. A handler that
+    /// does not close keeps the connection open for output, until
+    /// [`half_close`](Context::half_close) ends that too. While an answer is worked out on another
+    /// thread, or [streamed](Self::on_drain), [pause](Context::pause) the connection: that delays
+    /// this hook too.
     fn on_eof(&mut self, cx: &mut Context<'_, Self::Session>) {
         cx.close();
     }
 
-    /// The connection is over for the handler. What is sent to it here goes nowhere; its
-    /// session is still there.
+    /// Called when the connection is over for the handler, with the reason. Its session is still
+    /// there. What is sent to it here goes nowhere.
     fn on_close(&mut self, cx: &mut Context<'_, Self::Session>, reason: CloseReason) {
         let _ = (cx, reason);
     }
 
-    /// A timer of this connection is due.
+    /// Called when a timer is due that was set with [`Context::set_timer`].
     fn on_timer(&mut self, cx: &mut Context<'_, Self::Session>, timer: TimerId) {
         let _ = (cx, timer);
     }
 
-    /// A timer of the service is due.
+    /// Called when a timer is due that was set with [`ServiceContext::set_service_timer`].
     fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, Self::Session>, timer: TimerId) {
         let _ = (cx, timer);
     }
 
-    /// Another thread has posted a message.
+    /// Called for each message that another thread has [posted](crate::Handle::post), in the order
+    /// in which they were posted.
     fn on_message(&mut self, cx: &mut ServiceContext<'_, Self::Session>, message: Self::Message) {
         let _ = (cx, message);
     }
 
-    /// The reactor begins to shut down, and the messages posted before have been handled: the last chance to say something to the clients. After
-    /// it all are closed gracefully, those too that wait, paused, for an answer from elsewhere or
-    /// for the next piece of a streamed one.
+    /// Called when the reactor begins to shut down, after the messages that were posted before. It
+    /// is the last chance to say something to the clients. After it all connections are closed
+    /// gracefully, also those that are paused until an answer is there, or the next piece of one.
     fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
         let _ = cx;
     }
 
-    /// The last words to a client that the loop closes for a limit. Override it with nothing for
-    /// a protocol that is not text.
+    /// The last words to a client that the loop turns away or closes for a limit. `limits` are those
+    /// of the service. By default one line in English that says why, such as
+    /// `Line too long (limit 65536 bytes)`. A protocol that is not text should override it, if only
+    /// with an empty reply.
+    ///
+    /// If this panics, nothing is said, and the client is closed all the same.
     fn farewell(&self, why: Farewell, limits: &Limits) -> Cow<'static, [u8]> {
-        let text = match why {
-            Farewell::TooManyConnections => "Too many connections, try again later\n".to_owned(),
-            Farewell::TooManyFromPeer => {
-                "Too many connections from your address, close one first\n".to_owned()
-            }
-            Farewell::LineTimeout => {
-                let seconds = limits.line_timeout.unwrap_or_default().as_secs_f64();
-                format!("Line not finished in time (limit {seconds} s)\n")
-            }
-            Farewell::LineTooLong => {
-                format!("Line too long (limit {} bytes)\n", limits.max_line)
-            }
-            Farewell::IdleTimeout => {
-                let seconds = limits.idle_timeout.unwrap_or_default().as_secs_f64();
-                format!("Idle for too long (limit {seconds} s)\n")
-            }
-        };
-        Cow::Owned(text.into_bytes())
+        Cow::Owned(why.words(limits).into_bytes())
     }
 }

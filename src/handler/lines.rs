@@ -2,8 +2,9 @@ use super::Context;
 use crate::connection::framing::{Search, without_cr};
 use crate::connection::newlines::Ends;
 
-/// The lines in what a connection has received: what the default
-/// [`Handler::on_bytes`](crate::Handler::on_bytes) runs on. Made by [`Context::lines`].
+/// Cuts the lines out of the bytes that a connection has received. Made by [`Context::lines`].
+///
+/// The default [`Handler::on_bytes`](crate::Handler::on_bytes) is this:
 ///
 /// ```
 /// # use reactor::{Context, Handler};
@@ -23,22 +24,27 @@ use crate::connection::newlines::Ends;
 #[derive(Debug)]
 pub struct Lines<'b> {
     bytes: &'b [u8],
+    /// How many bytes at the front the lines so far took.
     taken: usize,
+    /// The LFs behind them.
     ends: Ends,
 }
 
 impl<'b> Lines<'b> {
     #[inline]
-    pub(crate) fn new(bytes: &'b [u8], search: Search) -> Lines<'b> {
+    pub(super) fn new(bytes: &'b [u8], search: Search) -> Lines<'b> {
         Lines { bytes, taken: 0, ends: Ends::after(search.known_of(bytes)) }
     }
 
-    /// The next line without its end. None when there is no complete one, when the turn's
-    /// budget of lines is used up, and once the connection is paused, held back or closing: then
-    /// return [`taken`](Lines::taken), and the rest comes again when it is time. At the end of
-    /// the input the last bytes count as a line.
+    /// The next line, without its LF or CRLF. At the end of the input, bytes without an LF count as a
+    /// line.
     ///
-    /// A line above [`max_line`](crate::Limits::max_line) is answered and the connection closed.
+    /// None if no line is complete, if the connection has had its
+    /// [`lines_per_turn`](crate::Limits::lines_per_turn), or once it is paused, held back or closing.
+    /// Then return [`taken`](Lines::taken) from `on_bytes`; the rest is offered again later.
+    ///
+    /// None as well if the line is above [`max_line`](crate::Limits::max_line). The loop then sends
+    /// the client a [`farewell`](crate::Handler::farewell) and closes the connection.
     #[inline]
     pub fn next<S>(&mut self, cx: &mut Context<'_, S>) -> Option<&'b [u8]> {
         if !cx.may_go_on() {
@@ -58,18 +64,18 @@ impl<'b> Lines<'b> {
         Some(line)
     }
 
-    /// What has no end is a line at the end of the input; else it was searched in vain.
+    /// Bytes without an LF: a line at the end of the input, else a line to be continued.
     #[cold]
     fn rest<S>(&self, cx: &mut Context<'_, S>) -> Option<(usize, usize)> {
         let all = self.bytes.len();
         if cx.at_eof() && self.taken < all {
             return Some((all, all));
         }
-        cx.search().found = all - self.taken;
+        cx.search().failed(all - self.taken);
         None
     }
 
-    /// How many bytes the lines took so far, their ends included.
+    /// How many bytes the lines so far took, with their LFs.
     pub fn taken(&self) -> usize {
         self.taken
     }

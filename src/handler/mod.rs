@@ -1,9 +1,10 @@
-//! What an embedder writes, and what it is given for that: the hooks, the contexts that they get, and
-//! the help for lines and text. The loop that calls the hooks is in `reactor`.
+//! What the user of the library writes, and what it is given for that: the hooks, the contexts that
+//! are passed to them, and helpers for lines and text. The loop that calls the hooks is in `reactor`.
 //!
 //! Read `handler` first (the hooks and their contract), then `context` (what a hook can do with its
-//! connection) and `service_context` (with all of them); `lines` and `writer` are the two ends of a
-//! line; `callbacks` is the same in closures.
+//! connection) and `service_context` (what it can do with all of them). `lines` cuts input into lines
+//! and `writer` makes replies; `farewell` is what a client is told when it is closed for a limit. `callbacks`
+//! is a handler made of closures, and `text` has helpers for protocols of commands.
 
 pub(crate) mod callbacks;
 pub(crate) mod context;

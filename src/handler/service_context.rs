@@ -14,13 +14,13 @@ use crate::reactor::loop_state::LoopState;
 use crate::reactor::table::Table;
 use crate::reactor::token::Token;
 
-/// What a handler can do with its service as a whole: all its connections, and the loop. Hooks
-/// that are about no connection get it alone.
+/// What a handler can do with its service as a whole: with all its connections, and with the loop.
+/// Hooks that are about no connection get it in place of a [`Context`].
 ///
-/// The id of a connection that is gone does no harm: the call says so and changes nothing.
+/// An id may be that of a connection that is gone: the call says so and changes nothing.
 pub struct ServiceContext<'a, S> {
-    pub(crate) table: &'a mut Table<S>,
-    pub(crate) state: &'a mut LoopState,
+    pub(super) table: &'a mut Table<S>,
+    pub(super) state: &'a mut LoopState,
 }
 
 impl<'a, S> ServiceContext<'a, S> {
@@ -28,26 +28,30 @@ impl<'a, S> ServiceContext<'a, S> {
         ServiceContext { table, state }
     }
 
-    /// Any connection of this handler, to be used as in its own hooks: to resume or close it, to
-    /// set its timers, to look at its session. None when it is gone or closing. What is sent
-    /// through it counts as caused by others, as with [`send_to`](Self::send_to). One that was
-    /// dialled is there before its `on_open`, but takes no output yet.
+    /// The context of another connection of this handler: to resume or close it, to set its timers,
+    /// to look at its session. None if the connection is gone or closing.
+    ///
+    /// What is sent through it counts as caused by others, as with [`send_to`](Self::send_to). A
+    /// connection that was dialled can be had before its `on_open`, but takes no output until then.
     pub fn connection(&mut self, id: ConnId) -> Option<Context<'_, S>> {
         self.table.commit(self.state);
         self.table.get(id).filter(|slot| slot.conn.stage <= Stage::Open)?;
         Some(Context::new(self.table, self.state, id, false))
     }
 
-    /// Appends to the output of any connection of this handler. False when it is gone, closing,
-    /// or dialled and not there yet. It did not ask for this, so it must keep up: see
-    /// [`max_output`](Limits::max_output).
+    /// Appends bytes to the output of any connection of this handler. False, and nothing is sent, if
+    /// it is gone, closing, half-closed, or not open yet.
+    ///
+    /// The client did not ask for this, so it must keep up: above
+    /// [`max_output`](Limits::max_output) unsent bytes, the connection is closed with
+    /// [`CloseReason::SlowConsumer`](crate::CloseReason::SlowConsumer).
     pub fn send_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
         self.send_bytes(id, bytes.as_ref(), false)
     }
 
-    /// As [`send_to`](Self::send_to), for an answer to the connection's own request that was
-    /// worked out elsewhere, as on another thread: a client that does not read it is held back,
-    /// not closed.
+    /// As [`send_to`](Self::send_to), for the answer to a request of that connection which was worked
+    /// out elsewhere, for instance on another thread. If the client does not read it, the connection
+    /// is not read either, instead of being closed: see [`high_water`](Limits::high_water).
     pub fn reply_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
         self.send_bytes(id, bytes.as_ref(), true)
     }
@@ -57,12 +61,13 @@ impl<'a, S> ServiceContext<'a, S> {
         self.table.get(id).is_some() && self.table.send(id.slot(), bytes, own, self.state)
     }
 
-    /// Appends to the output of every open connection of this handler.
+    /// Appends bytes to the output of every open connection of this handler. For each of them they
+    /// count as caused by others, as with [`send_to`](Self::send_to).
     pub fn broadcast(&mut self, bytes: impl AsRef<[u8]>) {
         self.broadcast_if(bytes, |_, _| true);
     }
 
-    /// As [`broadcast`](Self::broadcast), to those that `wanted` picks by id and session.
+    /// As [`broadcast`](Self::broadcast), to the connections that `wanted` picks by id and session.
     pub fn broadcast_if(
         &mut self,
         bytes: impl AsRef<[u8]>,
@@ -71,9 +76,11 @@ impl<'a, S> ServiceContext<'a, S> {
         self.table.broadcast(bytes.as_ref(), None, self.state, wanted);
     }
 
-    /// All open connections of this handler and their sessions, in no particular order; ids
-    /// sort by arrival. Costs as many steps as there have ever been connections at once. It borrows
-    /// the context: to send to some of them, collect their ids first, or
+    /// All open connections of this handler and their sessions, in no particular order. Ids sort by
+    /// arrival.
+    ///
+    /// To walk over all costs as many steps as there have been connections at once. It borrows the
+    /// context: to send to some of them, collect their ids first, or use
     /// [`broadcast_if`](Self::broadcast_if).
     pub fn connections(&self) -> impl Iterator<Item = (ConnId, &S)> {
         self.table.everyone().map(|(id, slot)| (id, &slot.session))
@@ -81,34 +88,39 @@ impl<'a, S> ServiceContext<'a, S> {
 
     /// How many connections of this handler are open.
     pub fn connection_count(&self) -> usize {
-        self.table.live
+        self.table.open
     }
 
-    /// Dials out. The new connection belongs to this handler like an accepted one:
-    /// [`on_open`](crate::Handler::on_open) comes when it is there, and when it cannot be had
-    /// [`on_close`](crate::Handler::on_close) with the error and without an `on_open`. Nothing is
-    /// called before this hook has returned. The name of a [host](crate::Host) is looked up on a
-    /// thread, and its addresses are tried in turn; what cannot be looked up ends with
+    /// Dials out. The new connection belongs to this handler like an accepted one.
+    ///
+    /// When it is connected, [`on_open`](crate::Handler::on_open) is called. When it cannot be,
+    /// [`on_close`](crate::Handler::on_close) is called with the error, without an `on_open`.
+    /// Neither is called before the current hook has returned.
+    ///
+    /// The name of a [host](crate::Host) is looked up on another thread, and its addresses are tried
+    /// in turn. If it cannot be looked up, the error is
     /// [`NotFound`](std::io::ErrorKind::NotFound). A Unix socket whose queue of newcomers is full
-    /// cannot be waited for, as the system has no event for it (connect(2), `EAGAIN`): `on_close`
-    /// comes with [`WouldBlock`](std::io::ErrorKind::WouldBlock), and a timer may try again.
+    /// cannot be waited for, since the system has no event for that (connect(2), `EAGAIN`). The
+    /// error is then [`WouldBlock`](std::io::ErrorKind::WouldBlock); set a timer to try again.
     ///
     /// # Errors
-    /// [`Error::Address`] where text is no address, [`Error::ShuttingDown`].
+    /// [`Error::Address`] if a text is not an address, and [`Error::ShuttingDown`].
     pub fn connect(&mut self, address: impl ToAddress, session: S) -> Result<ConnId, Error> {
         self.table.dial(None, &address.to_address()?, session, self.state)
     }
 
-    /// As [`connect`](Self::connect), from a source address of this machine's; the system chooses
-    /// the port. One source address has about 28,000 ports for connections to the same target:
-    /// who needs more of them, or dials faster than closed ones are given free, uses several.
-    /// When they are used up, `on_close` comes with
-    /// [`AddrNotAvailable`](std::io::ErrorKind::AddrNotAvailable), as for a host that has no address of
-    /// the source's family; with
-    /// [`InvalidInput`](std::io::ErrorKind::InvalidInput) where the target is a Unix socket.
+    /// As [`connect`](Self::connect), from one of this machine's addresses; the system chooses the
+    /// port.
+    ///
+    /// One source address has about 28,000 ports for connections to the same target. To have more
+    /// connections than that, or to dial faster than the ports of closed ones are released, use
+    /// several source addresses. When the ports are used up, `on_close` is called with
+    /// [`AddrNotAvailable`](std::io::ErrorKind::AddrNotAvailable). So it is if a host has no address
+    /// of the source's family. If the target is a Unix socket, the error is
+    /// [`InvalidInput`](std::io::ErrorKind::InvalidInput).
     ///
     /// # Errors
-    /// Those of `connect`.
+    /// Those of [`connect`](Self::connect).
     pub fn connect_from(
         &mut self,
         source: IpAddr,
@@ -119,10 +131,12 @@ impl<'a, S> ServiceContext<'a, S> {
     }
 
     /// Makes a connection of two descriptors, such as standard input and output, a child's pipes
-    /// or a terminal: what can be read from `input` is its input, what it sends is written to
-    /// `output`. It belongs to this handler like the others;
-    /// [`on_open`](crate::Handler::on_open) comes in the next turn. Where the descriptors cannot be
-    /// had, [`on_close`](crate::Handler::on_close) comes with the error and without an `on_open`.
+    /// or a terminal. What can be read from `input` is its input, and what it is sent is written to
+    /// `output`.
+    ///
+    /// It belongs to this handler like the others. [`on_open`](crate::Handler::on_open) is called in
+    /// the next turn. If the descriptors cannot be used, [`on_close`](crate::Handler::on_close) is
+    /// called with the error, without an `on_open`.
     ///
     /// ```no_run
     /// # fn f(cx: &mut reactor::Context<'_, ()>) -> Result<(), reactor::Error> {
@@ -131,16 +145,16 @@ impl<'a, S> ServiceContext<'a, S> {
     /// # }
     /// ```
     ///
-    /// The loop works on duplicates: the descriptors themselves stay as they are, and open. They
-    /// may block; since others may share them they are not changed, but asked before each read and
-    /// write. So the loop blocks only where another process reads the same input and is faster, or
-    /// on a disk or network file system that is slow. A regular file, which is always ready, has
-    /// its share of each turn like the others.
+    /// The loop works on duplicates. The descriptors themselves stay as they are, and open. They may
+    /// be blocking: others may share them, so the loop does not change them, but asks before each
+    /// read and write whether it would block. So the loop blocks only if another process reads the
+    /// same input and is faster, or on a disk or network file system that is slow. A regular file,
+    /// which is always ready, has its share of each turn like other connections.
     ///
-    /// At a close unread input is left to whoever reads it next, and there is no
-    /// [`linger`](Limits::linger). Who reads the output sees the end once everybody has closed it;
-    /// an output that nobody reads ends the connection at the next write, with
-    /// [`BrokenPipe`](std::io::ErrorKind::BrokenPipe).
+    /// At a close, unread input is left to whoever reads it next, and there is no
+    /// [`linger`](Limits::linger). The reader of the output sees its end once everybody who has the
+    /// descriptor has closed it. If nobody reads the output any more, the connection ends at the
+    /// next write with [`BrokenPipe`](std::io::ErrorKind::BrokenPipe).
     ///
     /// # Errors
     /// [`Error::ShuttingDown`].
@@ -153,33 +167,38 @@ impl<'a, S> ServiceContext<'a, S> {
         self.table.adopt(input.as_fd(), output.as_fd(), session, self.state)
     }
 
-    /// Calls [`on_service_timer`](crate::Handler::on_service_timer) once, `after` from
-    /// [`now`](Self::now).
+    /// Has [`on_service_timer`](crate::Handler::on_service_timer) called once. `after` counts from
+    /// [`now`](Self::now), the beginning of the turn; resolution is a millisecond.
     pub fn set_service_timer(&mut self, after: Duration) -> TimerId {
         let when = self.state.after(after);
-        self.table.timers.set(when, Token::listener(self.table.service, 0))
+        self.table.timers.set(when, self.token())
     }
 
-    /// As [`set_service_timer`](Self::set_service_timer), at a moment: for a rhythm that does
-    /// not drift.
+    /// As [`set_service_timer`](Self::set_service_timer), at a given moment: for a rhythm that does
+    /// not drift. A moment that has passed is due at once.
     pub fn set_service_timer_at(&mut self, when: Instant) -> TimerId {
         let when = self.state.nanos(when);
-        self.table.timers.set(when, Token::listener(self.table.service, 0))
+        self.table.timers.set(when, self.token())
     }
 
-    /// Cancels a timer of the service. False when it has fired already.
+    /// Cancels a timer of the service. False if it has fired already, or belongs to a connection.
     pub fn cancel_service_timer(&mut self, timer: TimerId) -> bool {
-        self.table.timers.cancel(timer, Token::listener(self.table.service, 0))
+        self.table.timers.cancel(timer, self.token())
     }
 
-    /// The moment this turn began; reading it costs nothing.
+    /// The token of the service's own timers.
+    fn token(&self) -> Token {
+        Token::listener(self.table.service, 0)
+    }
+
+    /// The moment at which this turn began. To read it costs no system call.
     pub fn now(&self) -> Instant {
         self.state.instant(self.state.turn.now)
     }
 
-    /// The moment a timer is due: for setting the next one without drift.
+    /// The moment at which a timer is due, or was: for setting the next one without drift.
     pub fn due(&self, timer: TimerId) -> Instant {
-        self.state.instant(timer.when())
+        self.state.instant(timer.when)
     }
 
     /// The limits of this service.
@@ -192,8 +211,8 @@ impl<'a, S> ServiceContext<'a, S> {
         &self.state.counters
     }
 
-    /// Asks for a graceful shutdown of the whole reactor, which comes after all that has been
-    /// posted to its services; see [`Handle::stop`](crate::Handle::stop).
+    /// Asks for a graceful shutdown of the whole reactor. Messages that were posted to its services
+    /// before are handled first. See [`Handle::stop`](crate::Handle::stop).
     pub fn stop(&mut self) {
         self.state.stop();
     }

@@ -1,13 +1,13 @@
-//! Small helpers for protocols of commands and for text that one client shows to another.
+//! Small helpers for protocols of commands, and for text of one client that another is shown.
 
-/// The text with its control characters (C0, DEL, C1, and so the escape sequences that could
-/// rewrite somebody's terminal) replaced by `?`, and what is not UTF-8 by U+FFFD.
+/// Makes text safe to show. Control characters (C0, DEL and C1) become `?`, so that no escape sequence
+/// can rewrite somebody's terminal. What is not UTF-8 becomes U+FFFD.
 pub fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-/// The first word of a line and what follows the one space or tab after it. Nothing else is
+/// Splits a line into its first word and what follows the one space or tab after it. Nothing else is
 /// skipped or changed: a blank at the front makes an empty word, and case is kept.
 ///
 /// ```
@@ -23,12 +23,12 @@ pub fn command(line: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Whether a line is the beginning of HTTP or TLS: a request line, a `Host:` header, the first
+/// Whether a line is the beginning of HTTP or TLS: a request line, a `Host:` header, or the first
 /// record of a handshake.
 ///
-/// A web page can make its visitors' browsers connect to any port of theirs, loopback included,
-/// and send a request whose body is lines of the page's choice. A protocol in which a line changes
-/// something should close whoever begins like that; the body then is never looked at.
+/// A web page can make the browsers of its visitors connect to any port, those of their own machines
+/// included, and send a request whose body is lines of the page's choice. If a line of your protocol
+/// changes anything, close a client that begins like that: the body is then never looked at.
 ///
 /// ```
 /// use reactor::text::is_foreign;
@@ -37,7 +37,7 @@ pub fn command(line: &[u8]) -> (&[u8], &[u8]) {
 /// assert!(!is_foreign(b"SAY what is HTTP/1.1 ?"));
 /// ```
 pub fn is_foreign(line: &[u8]) -> bool {
-    // Whatever the method: a page that has got itself the server's name may choose it.
+    // Any method: a page that has the server's name point to itself may choose it.
     let mut words = line.split(|byte| *byte == b' ');
     let request = words.next().is_some_and(|method| !method.is_empty())
         && words.next().is_some_and(|target| target.starts_with(b"/") || target == b"*")

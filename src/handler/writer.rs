@@ -2,7 +2,8 @@ use std::fmt;
 
 use super::{Context, Lines, ServiceContext};
 
-/// A reply being written: see [`Context::writer`]. What was written is sent when it is dropped.
+/// A reply that is written piece by piece. Made by [`Context::writer`]; what was written is sent when
+/// the writer is dropped.
 ///
 /// ```
 /// # use reactor::Context;
@@ -14,13 +15,21 @@ use super::{Context, Lines, ServiceContext};
 /// # }
 /// ```
 pub struct Writer<'w, 'a, S> {
-    pub(super) cx: &'w mut Context<'a, S>,
-    pub(super) start: usize,
-    /// It is part of the reply that the loop gives to the connection after the hook.
-    pub(super) joined: bool,
+    cx: &'w mut Context<'a, S>,
+    /// Length of the arena when this was begun.
+    start: usize,
+    /// It is part of the reply that the loop gives to the connection after the hook, so there is
+    /// nothing to send.
+    joined: bool,
 }
 
-impl<S> Writer<'_, '_, S> {
+impl<'w, 'a, S> Writer<'w, 'a, S> {
+    #[inline]
+    pub(super) fn new(cx: &'w mut Context<'a, S>) -> Self {
+        let joined = cx.joins_reply();
+        Writer { start: cx.service.state.turn.arena.len(), joined, cx }
+    }
+
     /// Appends bytes.
     #[inline]
     pub fn put(&mut self, bytes: impl AsRef<[u8]>) {
@@ -33,38 +42,39 @@ impl<S> Writer<'_, '_, S> {
         self.cx.service.state.turn.arena.put_ascii_uppercase(bytes.as_ref());
     }
 
-    /// What was put so far, to be changed in place.
+    /// What was appended so far, to be changed in place.
     pub fn written(&mut self) -> &mut [u8] {
         self.cx.service.state.turn.arena.tail_mut(self.start)
     }
 
-    /// As [`Lines::next`], while one reply to several lines is being written.
+    /// As [`Lines::next`], which cannot be called while this borrows the context: so one writer can
+    /// take the replies to many lines.
     #[inline]
     pub fn next_line<'b>(&mut self, lines: &mut Lines<'b>) -> Option<&'b [u8]> {
         lines.next(self.cx)
     }
 
+    /// Sends what was written, as dropping does, and says whether the connection takes output.
     #[inline]
     pub(super) fn finish(mut self) -> bool {
         self.send()
     }
 
-    /// Says whether the connection is open.
     #[inline]
-    pub(super) fn send(&mut self) -> bool {
+    fn send(&mut self) -> bool {
         self.joined || self.send_alone()
     }
 
     #[cold]
-    pub(super) fn send_alone(&mut self) -> bool {
+    fn send_alone(&mut self) -> bool {
         self.joined = true;
         let ServiceContext { table, state } = &mut self.cx.service;
         table.send_since(self.cx.id.slot(), self.start, self.cx.own, state)
     }
 
-    /// What `write!(writer, "…")` calls: formats into the reply.
+    /// Appends formatted text: what `write!(writer, "…")` calls. It cannot fail and returns nothing.
     pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
-        // Writing into memory does not fail; a `Display` that says it does is not our concern.
+        // Writing into memory does not fail. A `Display` that fails is not our concern.
         let _ = fmt::Write::write_fmt(self, text);
     }
 }

@@ -19,7 +19,7 @@ use super::memory::Pipe;
 use super::tcp::{connect_tcp, set_options};
 #[cfg(feature = "tls")]
 use super::tls::TlsStream;
-use crate::connection::connection::Traits;
+use crate::connection::connection::StreamTraits;
 use crate::limits::Limits;
 
 /// The two ends of a connection's bytes, non-blocking.
@@ -41,8 +41,8 @@ pub(crate) enum Stream {
 
 impl Stream {
     /// What a connection over it has to know of it.
-    pub(crate) fn traits(&self) -> Traits {
-        Traits {
+    pub(crate) fn traits(&self) -> StreamTraits {
+        StreamTraits {
             read_on: self.may_read_short(),
             handshake: self.has_handshake(),
             descriptors: !self.is_socket(),

@@ -1,11 +1,12 @@
-//! A listener under edge triggers: accepted until WouldBlock, and not lost when it cannot be.
+//! Newcomers: accepted until WouldBlock, since the selector tells of them only once; and not lost when
+//! they cannot be accepted now.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
 use super::closing::farewell_text;
-use super::fairness::{PASSED_OVER, RETRY};
+use super::fairness::{ACCEPT_RETRY, LOG_EVERY, PASSED_OVER};
 use super::loop_state::LoopState;
 use super::service::ActiveService;
 use super::table::Table;
@@ -19,24 +20,31 @@ use crate::net::listener::ListeningSocket;
 use crate::net::stream::Stream;
 use crate::net::{Address, Host, Listen, Networks};
 
-/// Free ports of one family that are tried with the other one.
+/// Where the system is to choose a port for two families: how many ports that are free for the one
+/// are tried for the other.
 const PORTS_TRIED: usize = 16;
 
 pub(crate) struct Listener {
     socket: ListeningSocket,
+    /// Where it listens; port 0 is the real port here.
     address: Address,
+    /// Where newcomers may come from; none for anywhere.
     allow: Option<Networks>,
+    /// The certificate, if the connections are to be encrypted.
     #[cfg(feature = "tls")]
     tls: Option<crate::net::tls::Tls>,
+    /// What the selector and the timers call it.
     token: Token,
-    /// Somebody may be waiting: set by an event, cleared by WouldBlock only.
+    /// A newcomer may be waiting: set by an event, cleared by WouldBlock only.
     ready: bool,
-    /// Accepting failed for want of descriptors; when to try again, and how many had been freed.
+    /// Accepting failed for want of descriptors: when to try again, and how many descriptors had been
+    /// freed by then.
     stuck: Option<(Nanos, u64)>,
 }
 
 impl Listener {
-    /// One, or one for each address of a host; and the address in force. `token` gives each its own.
+    /// Makes one listener, or one for each address of a host, and gives the address in force. `token`
+    /// makes the token of each.
     pub(crate) fn bind(
         listen: Listen,
         token: impl Fn(usize) -> Token,
@@ -52,7 +60,7 @@ impl Listener {
         loop {
             tries -= 1;
             match Listener::bind_each(&listen, host, &token, limits, state) {
-                // Free for one family and not for the other.
+                // The port was free for one family and not for the other.
                 Err(Error::Listen { source, .. })
                     if source.kind() == ErrorKind::AddrInUse && tries > 0 => {}
                 outcome => return outcome,
@@ -60,7 +68,7 @@ impl Listener {
         }
     }
 
-    /// All addresses of a host that this machine has, at one port.
+    /// Listens on all addresses of a host that this machine has, at one port.
     fn bind_each(
         listen: &Listen,
         host: &Host,
@@ -129,12 +137,12 @@ impl Listener {
         &self.address
     }
 
-    pub(crate) fn ready(&mut self) {
+    pub(super) fn mark_ready(&mut self) {
         self.ready = true;
     }
 
-    /// Somebody may be waiting, and there may be a descriptor.
-    pub(crate) fn wants(&self, state: &LoopState) -> bool {
+    /// A newcomer may be waiting, and there may be a descriptor for it.
+    pub(super) fn may_accept(&self, state: &LoopState) -> bool {
         self.ready && self.stuck.is_none_or(|(_, freed)| freed != state.freed)
     }
 
@@ -150,9 +158,18 @@ impl Listener {
         }
     }
 
-    /// Who comes from there may not.
+    /// The newcomer's address is not allowed.
     fn bars(&self, peer: SocketAddr) -> bool {
         self.allow.as_ref().is_some_and(|allowed| !allowed.contain(peer.ip()))
+    }
+
+    /// Counts a newcomer that is not allowed, and hears nothing.
+    fn turn_away_unheard(&self, peer: SocketAddr, state: &mut LoopState) {
+        state.counters.refused += 1;
+        if state.log_limits.barred.allows(state.turn.now, LOG_EVERY) {
+            let (listener, ip) = (&self.address, peer.ip());
+            log::warn!("{listener}: {ip} is in none of the allowed networks: turning away");
+        }
     }
 
     /// The socket's next newcomer.
@@ -166,20 +183,20 @@ impl Listener {
         Ok(newcomer)
     }
 
-    /// One newcomer; none when nobody is left or nobody can be had. Those that were gone before
-    /// they could be accepted are passed over, and those that may not come. `no` gives what to say
-    /// to one too many.
+    /// The next newcomer; none when no more are waiting or none can be accepted. Newcomers that were
+    /// gone before they could be accepted are passed over, and those that are not allowed. `farewell`
+    /// gives what to say to one too many.
     pub(crate) fn accept(
         &mut self,
         timers: &mut Timers,
         state: &mut LoopState,
-        no: impl FnOnce(&mut LoopState) -> Cow<'static, [u8]>,
+        farewell: impl FnOnce(&mut LoopState) -> Cow<'static, [u8]>,
     ) -> Option<(Stream, Option<SocketAddr>)> {
         self.disarm(timers);
         for _ in 0..PASSED_OVER {
             let error = match self.next() {
                 Ok((_, Some(peer))) if self.bars(peer) => {
-                    state.count_barred(&self.address, peer);
+                    self.turn_away_unheard(peer, state);
                     continue;
                 }
                 Ok(newcomer) => return Some(newcomer),
@@ -193,14 +210,14 @@ impl Listener {
                 AcceptError::Gone => {}
                 AcceptError::Stuck => {
                     log::debug!("{}: accept: {error}", self.address);
-                    let nobody = state.with_reserve(|state| match self.next() {
+                    let nobody = state.with_spare_descriptor(|state| match self.next() {
                         Ok((_, Some(peer))) if self.bars(peer) => {
-                            state.count_barred(&self.address, peer);
+                            self.turn_away_unheard(peer, state);
                             false
                         }
                         Ok((stream, _)) => {
                             state.counters.refused += 1;
-                            stream.turn_away(&no(state));
+                            stream.turn_away(&farewell(state));
                             false
                         }
                         Err(error) => error.kind() == ErrorKind::WouldBlock,
@@ -210,7 +227,7 @@ impl Listener {
                         return None;
                     }
                     state.starving = true;
-                    let when = state.after(RETRY);
+                    let when = state.after(ACCEPT_RETRY);
                     timers.arm(when, self.token);
                     self.stuck = Some((when, state.freed));
                     return None;
@@ -221,18 +238,18 @@ impl Listener {
     }
 }
 
-/// This machine does not have the address, or nothing of its family.
+/// This machine does not have the address, or no address of its family.
 fn is_lacking(error: &io::Error) -> bool {
     error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
 /// What an error of `accept` means for the listener; see accept(2).
 enum AcceptError {
-    /// Nobody is waiting.
+    /// No newcomer is waiting.
     Drained,
-    /// That newcomer is gone; the next one may be fine.
+    /// The newcomer is gone; the next one may be fine.
     Gone,
-    /// Nobody can be accepted until something is freed: no descriptor, no memory, or an error
+    /// No newcomer can be accepted until something is freed: no descriptor, no memory, or an error
     /// that would only repeat.
     Stuck,
 }
@@ -260,31 +277,45 @@ impl AcceptError {
 }
 
 impl<H: Handler> ActiveService<H> {
-    pub(crate) fn accept(&mut self, number: usize, state: &mut LoopState) {
+    /// Accepts what one listener has, up to `accepts_per_turn`.
+    pub(super) fn accept(&mut self, number: usize, state: &mut LoopState) {
         for _ in 0..self.table.limits.accepts_per_turn {
-            if self.table.step_is_spent(state) {
+            if state.turn.step_is_spent() {
                 return;
             }
-            let Table { limits, timers, open, name, .. } = &mut self.table;
-            let no = |state: &mut LoopState| {
+            let Table { limits, timers, counted, name, peers, .. } = &mut self.table;
+            let farewell = |state: &mut LoopState| {
                 farewell_text(&self.handler, Farewell::TooManyConnections, limits, name, state)
             };
-            match self.listeners[number].accept(timers, state, no) {
+            match self.listeners[number].accept(timers, state, farewell) {
                 None => return,
-                Some((stream, _)) if *open >= limits.max_connections => {
-                    state.count_full(name, limits.max_connections);
-                    stream.turn_away(&no(state));
+                Some((stream, _)) if *counted >= limits.max_connections => {
+                    state.counters.refused += 1;
+                    if state.log_limits.full.allows(state.turn.now, LOG_EVERY) {
+                        let most = limits.max_connections;
+                        log::warn!(
+                            "{name}: full with {most} connections (max_connections): turning away"
+                        );
+                    }
+                    stream.turn_away(&farewell(state));
                 }
-                Some((stream, peer)) if self.table.peer_is_full(peer) => {
-                    let Table { limits, name, .. } = &self.table;
-                    state.count_crowded(name, peer, limits.max_per_peer.unwrap_or_default());
-                    let why = Farewell::TooManyFromPeer;
-                    stream.turn_away(&farewell_text(&self.handler, why, limits, name, state));
-                }
-                Some((stream, peer)) => {
-                    self.table.make_room();
-                    self.adopt(stream, peer, state);
-                }
+                Some((stream, peer)) => match peer.zip(peers.limit_reached(peer)) {
+                    Some((peer, most)) => {
+                        state.counters.refused += 1;
+                        if state.log_limits.crowded.allows(state.turn.now, LOG_EVERY) {
+                            let ip = peer.ip();
+                            log::warn!(
+                                "{name}: {ip} has {most} connections (max_per_peer): turning away"
+                            );
+                        }
+                        let why = Farewell::TooManyFromPeer;
+                        stream.turn_away(&farewell_text(&self.handler, why, limits, name, state));
+                    }
+                    None => {
+                        self.table.make_room();
+                        self.admit(stream, peer, state);
+                    }
+                },
             }
         }
     }

@@ -11,7 +11,8 @@ use crate::error::Error;
 use crate::net::stream::Stream;
 
 impl<S> Table<S> {
-    /// Makes a connection of two descriptors. Whatever goes wrong is reported by its `on_close`.
+    /// Makes a connection of two descriptors. Whatever goes wrong, the handler learns from its
+    /// `on_close`.
     pub(crate) fn adopt(
         &mut self,
         input: BorrowedFd<'_>,
@@ -23,13 +24,13 @@ impl<S> Table<S> {
             return Err(Error::ShuttingDown);
         }
         let stream = (state.adopt)(input, output);
-        let id = self.begin(stream, session, state);
-        // For those that cannot be watched no event will say so.
+        let id = self.insert_connecting(stream, session, state);
+        // A descriptor that cannot be watched, such as a file's, has no event to say so.
         self.connections[id.slot()].conn.flags.set(Flag::Readable, true);
-        self.visit(id);
+        self.enqueue(id);
         Ok(id)
     }
 }
 
-/// From an input and an output.
+/// Makes a stream of an input and an output.
 pub(crate) type Adopt = dyn FnMut(BorrowedFd<'_>, BorrowedFd<'_>) -> io::Result<Stream>;

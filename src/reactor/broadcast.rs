@@ -3,12 +3,11 @@
 use super::fairness::RECEIVERS_PER_LINE;
 use super::loop_state::LoopState;
 use super::table::Table;
-use crate::connection::flags::Flag;
 use crate::connection::{CloseReason, ConnId};
 
 impl<S> Table<S> {
-    /// Appends the same output for every open connection that `wanted` picks; `sender`'s own
-    /// request caused its own copy.
+    /// Appends the same output for every open connection that `wanted` picks. The copy of `sender` is
+    /// one that its own request caused.
     pub(crate) fn broadcast(
         &mut self,
         bytes: &[u8],
@@ -16,14 +15,14 @@ impl<S> Table<S> {
         state: &mut LoopState,
         mut wanted: impl FnMut(ConnId, &S) -> bool,
     ) {
-        if self.live == 0 || bytes.is_empty() {
+        if self.open == 0 || bytes.is_empty() {
             return;
         }
         self.commit(state);
-        // It costs as much as so many lines, which whoever asked for it has to share.
+        // A broadcast costs as much as so many lines, and the sender pays with its share of the turn.
         state.turn.most_lines =
-            state.turn.most_lines.saturating_sub(self.live / RECEIVERS_PER_LINE);
-        self.delivered += self.live;
+            state.turn.most_lines.saturating_sub(self.open / RECEIVERS_PER_LINE);
+        state.turn.step.count_copies(self.open);
         let segment = state.turn.arena.add(bytes);
         let mut slow = Vec::new();
         let mut done = 0;
@@ -39,10 +38,7 @@ impl<S> Table<S> {
                 } else if slot.conn.overrun(bytes.len(), &self.limits, state.turn.now) {
                     slow.push(slot.conn.id);
                 }
-                if !slot.conn.flags.has(Flag::Dirty) {
-                    slot.conn.flags.set(Flag::Dirty, true);
-                    self.dirty.push(slot.conn.id);
-                }
+                self.queues.push_dirty(&mut slot.conn);
                 if copied > 0 {
                     self.backlog += copied;
                     if self.backlog > state.max_total_output {
@@ -50,7 +46,7 @@ impl<S> Table<S> {
                     }
                 }
             }
-            self.keep_total_output(state);
+            self.enforce_total_output(state);
         }
         for id in slow {
             self.end(id, CloseReason::SlowConsumer);

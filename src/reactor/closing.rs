@@ -1,8 +1,11 @@
-//! How a connection ends: last words, flush, shut the write side, linger, tell the handler.
+//! How a connection ends, in this order: last words, the graceful close, the flush of what is unsent
+//! (`writing`), lingering, the end, and telling the handler. An error enters that order where it finds
+//! the connection.
+//!
+//! [`Table::close`] is graceful and [`Table::end`] immediate; there is no third way.
 
 use std::borrow::Cow;
-use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io::{self, ErrorKind};
 use std::time::Instant;
 
 use super::loop_state::LoopState;
@@ -17,8 +20,36 @@ use crate::error;
 use crate::handler::{Farewell, Handler};
 use crate::limits::Limits;
 
+/// What the handler says to a client that the loop closes or turns away; nothing, should it panic.
+pub(super) fn farewell_text<H: Handler>(
+    handler: &H,
+    why: Farewell,
+    limits: &Limits,
+    name: &str,
+    state: &mut LoopState,
+) -> Cow<'static, [u8]> {
+    state.guard(name, || handler.farewell(why, limits)).unwrap_or_default()
+}
+
+impl<H: Handler> ActiveService<H> {
+    /// Says the last words and begins the graceful end.
+    pub(super) fn farewell(
+        &mut self,
+        id: ConnId,
+        why: Farewell,
+        reason: CloseReason,
+        state: &mut LoopState,
+    ) {
+        let Table { limits, name, .. } = &self.table;
+        let words = farewell_text(&self.handler, why, limits, name, state);
+        self.table.send(id.slot(), &words, true, state);
+        self.table.close(id, reason, state);
+    }
+}
+
 impl<S> Table<S> {
-    /// Begins a graceful end: no more input, flush, shut the write side, linger.
+    /// Begins the graceful end: no more input is handled, what is unsent is flushed, then the write side
+    /// is shut, and the connection lingers.
     pub(crate) fn close(&mut self, id: ConnId, reason: CloseReason, state: &LoopState) {
         let Some(slot) = self.get_mut(id) else { return };
         match slot.conn.stage {
@@ -35,20 +66,21 @@ impl<S> Table<S> {
         }
         slot.conn.active = state.turn.now;
         slot.conn.input.discard();
-        self.live -= 1;
+        self.open -= 1;
         self.arm(id);
         self.mark_dirty(id.slot());
-        self.queue(id);
+        self.enqueue_if_work(id);
     }
 
-    /// A write has failed: the output is thrown away and no more is taken, but what the peer sent
-    /// before is still here. The error is the reason of the end, whatever brings that about.
-    pub(crate) fn lose(&mut self, id: ConnId, error: &io::Error, now: Nanos) {
+    /// Nothing more reaches the peer, since a read or a write has failed: the output is thrown away
+    /// and no more is taken, but what the peer sent before is still here and is handled. The error is
+    /// the reason of the end, whatever brings that about.
+    pub(super) fn lose_peer(&mut self, id: ConnId, error: &io::Error, now: Nanos) {
         let Some(slot) = self.get_mut(id) else { return };
         if slot.conn.flags.has(Flag::Gone) {
             return;
         }
-        if slot.conn.stage != Stage::Open || slot.conn.is_unread() && !slot.is_unheard() {
+        if slot.conn.stage != Stage::Open || slot.conn.is_unread() && !slot.has_unheard_input() {
             return self.fail(id, error);
         }
         let backlog = slot.conn.output.backlog();
@@ -57,71 +89,43 @@ impl<S> Table<S> {
         slot.conn.note(error);
         slot.conn.extras().lost = now;
         slot.conn.flags.set(Flag::Blocked, false);
-        // No event need come any more: it is read until there is nothing.
+        // No event need come any more: the connection is read until nothing is left.
         for flag in [Flag::Gone, Flag::Finished, Flag::Readable, Flag::ReadOn] {
             slot.conn.flags.set(flag, true);
         }
         self.backlog -= backlog;
-        // Whoever waits for it to take its output need not.
+        // A handler that waits for room in the output is told by way of the flush.
         self.mark_dirty(id.slot());
-        self.queue(id);
+        self.enqueue_if_work(id);
         self.arm(id);
     }
 
-    /// As [`end`](Self::end), for an error.
+    /// All that came before the error has been handled. What it caused goes out first.
+    pub(super) fn close_with_error(&mut self, id: ConnId, kind: ErrorKind, state: &LoopState) {
+        self.connections[id.slot()].conn.flags.set(Flag::Eof, true);
+        self.close(id, CloseReason::Error(kind), state);
+    }
+
+    /// As [`end`](Self::end), for an error, which is kept for the handler.
     pub(crate) fn fail(&mut self, id: ConnId, error: &io::Error) {
         let reason = CloseReason::Error(error.kind());
         let ended = self.get(id).is_none_or(|slot| slot.conn.stage == Stage::Ended);
         self.end(id, reason);
-        // Another one may have been the first.
+        // Another error may have been the first.
         if let Some(slot) = self.get_mut(id).filter(|slot| !ended && slot.conn.reason == reason) {
             slot.conn.note(error);
         }
     }
 
-    /// Notes that it lingers now.
-    pub(crate) fn list_lingering(&mut self, id: ConnId) {
-        let Table { lingering, connections, .. } = self;
-        let there =
-            |id: &ConnId| connections.get(id.slot()).is_some_and(|slot| slot.conn.id == *id);
-        while lingering.front().is_some_and(|oldest| !there(oldest)) {
-            lingering.pop_front();
-        }
-        if lingering.len() > 2 * connections.len() {
-            // The oldest stays for long, and those behind it are gone.
-            lingering.retain(there);
-        }
-        lingering.push_back(id);
-    }
-
-    /// Makes room for a newcomer: lingering connections must not hold more descriptors than the
-    /// limit of connections allows. The oldest has had most of its time.
-    pub(crate) fn make_room(&mut self) {
-        if self.connections.len() >= self.limits.max_connections {
-            self.cut_lingering();
-        }
-    }
-
-    /// Ends the connection that has lingered longest; says whether there is one.
-    pub(crate) fn cut_lingering(&mut self) -> bool {
-        while let Some(oldest) = self.lingering.pop_front() {
-            if self.get(oldest).is_some_and(|slot| slot.conn.stage == Stage::Lingering) {
-                self.end(oldest, CloseReason::Closed);
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Ends it at once; the handler is told at the end of the turn.
+    /// Ends the connection at once; the handler is told at the end of the turn.
     pub(crate) fn end(&mut self, id: ConnId, reason: CloseReason) {
         let Some(slot) = self.get_mut(id) else { return };
         let was = std::mem::replace(&mut slot.conn.stage, Stage::Ended);
         if was == Stage::Ended {
             return;
         }
-        // Once the end has begun, what goes wrong with it does not change why it began: a peer
-        // may leave early. But nobody else says that a file or a pipe has not got its output.
+        // Once the close has begun, what goes wrong with it does not change why it began: a peer may
+        // leave early. But an error is all that tells that a file or a pipe did not get its output.
         let graver = matches!(reason, CloseReason::Stalled | CloseReason::TotalOutput);
         let begun = was == Stage::Closing && !graver && slot.stream.is_socket();
         if !begun && !slot.conn.flags.has(Flag::Gone) {
@@ -141,39 +145,14 @@ impl<S> Table<S> {
         }
         self.backlog -= backlog;
         if was == Stage::Open {
-            self.live -= 1;
+            self.open -= 1;
         }
-        self.list_ending(id);
+        self.enqueue_ending(id);
     }
-}
-
-/// What the handler says to one that the loop closes; nothing, should it panic.
-pub(super) fn farewell_text<H: Handler>(
-    handler: &H,
-    why: Farewell,
-    limits: &Limits,
-    name: &str,
-    state: &mut LoopState,
-) -> Cow<'static, [u8]> {
-    let words = catch_unwind(AssertUnwindSafe(|| handler.farewell(why, limits)));
-    state.caught(words, name).unwrap_or_default()
 }
 
 impl<H: Handler> ActiveService<H> {
-    pub(crate) fn farewell(
-        &mut self,
-        id: ConnId,
-        why: Farewell,
-        reason: CloseReason,
-        state: &mut LoopState,
-    ) {
-        let Table { limits, name, .. } = &self.table;
-        let words = farewell_text(&self.handler, why, limits, name, state);
-        self.table.send(id.slot(), &words, true, state);
-        self.table.close(id, reason, state);
-    }
-
-    /// All is sent: shuts the write side and waits for the peer to do the same.
+    /// All is sent: shuts the write side and waits for the peer to end its side too.
     pub(super) fn linger(&mut self, id: ConnId, state: &mut LoopState) {
         let slot = &mut self.table.connections[id.slot()];
         let shut = slot.stream.shutdown_write();
@@ -187,19 +166,83 @@ impl<H: Handler> ActiveService<H> {
         }
         slot.conn.stage = Stage::Lingering;
         slot.conn.active = state.turn.now;
-        self.table.list_lingering(id);
+        self.table.enqueue_lingering(id);
         self.table.arm(id);
-        // The handler need not wait for the peer.
-        self.table.list_ending(id);
+        // The handler is told now: it need not wait for the peer.
+        self.table.enqueue_ending(id);
+    }
+}
+
+impl<S> Table<S> {
+    /// Notes that the connection lingers from now on.
+    fn enqueue_lingering(&mut self, id: ConnId) {
+        let Table { queues, connections, .. } = self;
+        let lingering = &mut queues.lingering;
+        let there =
+            |id: &ConnId| connections.get(id.slot()).is_some_and(|slot| slot.conn.id == *id);
+        while lingering.front().is_some_and(|oldest| !there(oldest)) {
+            lingering.pop_front();
+        }
+        if lingering.len() > 2 * connections.len() {
+            // The oldest one stays for long, and most of those behind it are gone.
+            lingering.retain(there);
+        }
+        lingering.push_back(id);
     }
 
-    pub(crate) fn reap_one(&mut self, id: ConnId, state: &mut LoopState) {
-        let Some(slot) = self.table.get_mut(id) else { return };
+    /// Makes room for a newcomer: lingering connections must not hold more descriptors than the
+    /// limit of connections allows. The oldest has had most of its time.
+    pub(super) fn make_room(&mut self) {
+        if self.connections.len() >= self.limits.max_connections {
+            self.cut_lingering();
+        }
+    }
+
+    /// Ends the connection that has lingered longest; says whether there was one.
+    pub(super) fn cut_lingering(&mut self) -> bool {
+        while let Some(oldest) = self.queues.lingering.pop_front() {
+            if self.get(oldest).is_some_and(|slot| slot.conn.stage == Stage::Lingering) {
+                self.end(oldest, CloseReason::Closed);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl<H: Handler> ActiveService<H> {
+    /// Tells the handler of the connections that have ended.
+    pub(super) fn reap_ended(&mut self, state: &mut LoopState) {
+        if self.table.queues.ending.is_empty() {
+            return;
+        }
+        state.turn.clock = Instant::now();
+        state.turn.begin_step();
+        // Thousands of clients that leave a room at once cause thousands of broadcasts: not all of them
+        // in one turn. Connections that end meanwhile are reported in the next round.
+        for _ in 0..self.table.queues.ending.len() {
+            if state.turn.step_is_spent() {
+                break;
+            }
+            if let Some(id) = self.table.queues.ending.pop_front() {
+                self.reap_one(id, state);
+            }
+        }
+        self.slow_hooks.check(state, &self.table.name, self.table.limits.slow_call);
+    }
+
+    /// Tells the handler of the end, if it knows the connection, and frees the slot, unless the
+    /// connection lingers.
+    fn reap_one(&mut self, id: ConnId, state: &mut LoopState) {
+        let Some(slot) = self.table.connections.get_mut(id.slot()) else { return };
+        if slot.conn.id != id {
+            return;
+        }
         slot.conn.flags.set(Flag::Ending, false);
         let reason = slot.conn.reason;
         if slot.conn.flags.take(Flag::Handshaking) {
-            self.table.open -= 1;
-            self.table.discount_peer(id);
+            self.table.counted -= 1;
+            self.table.peers.remove(&slot.conn);
             state.counters.handshakes_failed += 1;
             log::debug!("{}: {}: no handshake: {reason}", self.table.name, self.describe(id));
             return self.table.remove(id, state);
@@ -207,9 +250,9 @@ impl<H: Handler> ActiveService<H> {
         let was_open = slot.conn.flags.take(Flag::Open);
         if was_open || slot.conn.flags.take(Flag::Failed) {
             state.counters.open -= u64::from(was_open);
-            self.table.open -= 1;
+            self.table.counted -= 1;
             if was_open {
-                self.table.discount_peer(id);
+                self.table.peers.remove(&slot.conn);
             }
             state.counters.closed[reason.index()] += 1;
             if log::log_enabled!(reason.level()) {
@@ -224,24 +267,5 @@ impl<H: Handler> ActiveService<H> {
         if self.table.get(id).is_some_and(|slot| slot.conn.stage == Stage::Ended) {
             self.table.remove(id, state);
         }
-    }
-
-    pub(super) fn reap_ended(&mut self, state: &mut LoopState) {
-        if self.table.ending.is_empty() {
-            return;
-        }
-        state.turn.clock = Instant::now();
-        self.table.begin_step(state);
-        // Thousands that leave a room at once are thousands of broadcasts: not all in one turn.
-        // Those that end meanwhile are told in the next round.
-        for _ in 0..self.table.ending.len() {
-            if self.table.step_is_spent(state) {
-                break;
-            }
-            if let Some(id) = self.table.ending.pop_front() {
-                self.reap_one(id, state);
-            }
-        }
-        self.watch.check(&mut state.turn.clock, &self.table.name, self.table.limits.slow_call);
     }
 }

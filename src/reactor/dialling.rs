@@ -1,4 +1,4 @@
-//! Connections that are dialled.
+//! Outbound connections: dialled, and then looked at until they are there.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use crate::net::Address;
 use crate::net::stream::Stream;
 
 impl<S> Table<S> {
-    /// Begins an outbound connection. Whatever goes wrong is reported by its `on_close`.
+    /// Begins an outbound connection. Whatever goes wrong, the handler learns from its `on_close`.
     pub(crate) fn dial(
         &mut self,
         source: Option<IpAddr>,
@@ -25,7 +25,7 @@ impl<S> Table<S> {
         }
         state.counters.dialled += 1;
         let stream = (state.dial)(source, address);
-        let id = self.begin(stream, session, state);
+        let id = self.insert_connecting(stream, session, state);
         let slot = &mut self.connections[id.slot()];
         if let Address::Tcp(peer) = address {
             slot.conn.peer = Some(*peer).into();
@@ -33,14 +33,14 @@ impl<S> Table<S> {
         slot.conn.flags.set(Flag::Outbound, true);
         slot.stream.set_options(&self.limits);
         if let Stream::Dialling(_) = slot.stream {
-            self.visit(id);
+            self.enqueue(id);
         }
         self.arm(id);
         Ok(id)
     }
 
-    /// Whether a connection that was dialled is there now, as [`Stream::connected`] says. Of a
-    /// host's addresses the first one that is there takes its place.
+    /// Whether a connection that was dialled is there now, as [`Stream::connected`] says. Of the
+    /// attempts at a host's addresses, the first that is there takes the stream's place.
     pub(crate) fn connected(&mut self, id: ConnId, state: &LoopState) -> io::Result<bool> {
         let slot = &mut self.connections[id.slot()];
         let Stream::Dialling(dialling) = &mut slot.stream else {
@@ -56,8 +56,9 @@ impl<S> Table<S> {
         Ok(true)
     }
 
-    /// Takes in what is to become a connection, or what could not.
-    pub(super) fn begin(
+    /// Takes in a stream that is to become a connection, or the error that kept it from that: then
+    /// the connection has failed from the start.
+    pub(super) fn insert_connecting(
         &mut self,
         stream: io::Result<Stream>,
         session: S,
@@ -69,7 +70,7 @@ impl<S> Table<S> {
         };
         let (id, watched) = self.insert(stream, session, state);
         self.connections[id.slot()].conn.flags.set(Flag::Failed, true);
-        self.open += 1;
+        self.counted += 1;
         if let Some(error) = error.or(watched.err()) {
             self.fail(id, &error);
         }
@@ -77,5 +78,5 @@ impl<S> Table<S> {
     }
 }
 
-/// From where, if that was asked for, and where to.
+/// Makes a stream: from where, if that was asked for, and where to.
 pub(crate) type Dial = dyn FnMut(Option<IpAddr>, &Address) -> io::Result<Stream>;

@@ -1,66 +1,122 @@
-//! Every bound of a turn or a queue that is not a setting, with its reason, and the budget of a
-//! step. What a user can set is in [`Limits`](crate::Limits).
+//! Every bound of a turn or of a queue that is not a setting, with its reason, and the budget of a step
+//! of a turn.
+//!
+//! What a user can set is in [`Limits`](crate::Limits) and
+//! [`DatagramOptions`](crate::DatagramOptions). How much memory a buffer keeps is not a matter of
+//! fairness and stands beside the buffer: `ARENA_KEPT`, `ARENA_FIRST` and `BACKLOG_KEPT` in
+//! `connection/output.rs`, `HEADROOM` in `connection/input.rs`. How many services there may be
+//! follows from the layout of a token: `MOST_SERVICES` in `token.rs`.
 
 use std::time::Duration;
 
-use super::loop_state::LoopState;
-use super::table::Table;
+use super::loop_state::Turn;
 
-/// A broadcast to so many counts as one line against the share that a client has of a turn.
-pub(crate) const RECEIVERS_PER_LINE: usize = 64;
+// What one turn fetches.
 
-/// Bytes that one step of a service's turn may gather before it leaves the rest to the next.
-pub(crate) const OUTPUT_PER_STEP: usize = 256 * 1024;
+/// Events that the first wait has room for. A wait that fills the buffer doubles it.
+pub(super) const FIRST_EVENTS: usize = 1024;
 
-/// Copies of broadcasts that it may queue.
-pub(crate) const DELIVERIES: usize = 256 * 1024;
+/// The buffer of events grows no further: 64 Ki events are a megabyte, and more of them make a turn
+/// longer without making it cheaper.
+pub(super) const MOST_EVENTS: usize = 64 * 1024;
 
-/// Slots that an empty service keeps.
-pub(crate) const SLOTS_KEPT: usize = 1024;
+// What one service does in a turn. What is left over waits for the next turn, behind the other
+// services.
 
-/// Events fetched in one wait to begin with; a wait that fills the buffer doubles it.
-pub(crate) const EVENTS: usize = 1024;
+/// Connections that are served: few enough that their replies leave soon after they are written, so
+/// many that the system call of a wait costs each of them next to nothing.
+pub(super) const SERVED_PER_TURN: usize = 256;
 
-pub(crate) const MOST_EVENTS: usize = 64 * 1024;
+/// TLS handshakes that are moved on: at a millisecond each for the largest usual keys, the other
+/// connections wait for no more than that.
+pub(super) const HANDSHAKES_PER_TURN: usize = 8;
 
-/// Connections that one service serves in a turn; the rest wait for the next one.
-pub(crate) const SERVED_PER_TURN: usize = 256;
-
-/// TLS handshakes that one service moves on in a turn: at a millisecond each for the largest usual
-/// keys, the others wait for no more than that.
-pub(crate) const HANDSHAKES_PER_TURN: usize = 8;
-
-/// Messages that one service takes in a turn.
+/// Messages that are taken: other threads may post faster than the handler works.
 pub(crate) const MESSAGES_PER_TURN: usize = 1024;
 
-/// Timers that one service fires in a turn.
+/// Timers that fire: a handler may have set one for each of its connections to the same moment.
 pub(crate) const TIMERS_PER_TURN: usize = 1024;
 
-/// Newcomers that are passed over in one go: gone before they could be accepted, or not allowed.
-pub(crate) const PASSED_OVER: usize = 64;
+/// Newcomers that are passed over in a row, since they were gone before they could be accepted or
+/// come from an address that is not allowed: a flood of them must not keep the loop in one call.
+pub(super) const PASSED_OVER: usize = 64;
 
-/// Without descriptors, how long until the next try if no connection closes before.
-pub(crate) const RETRY: Duration = Duration::from_secs(1);
+// What one step of a service's turn may cost; see `Step`.
 
-/// How often running out of descriptors is logged and answered.
-pub(crate) const STARVED_EVERY: Duration = Duration::from_secs(1);
+/// Bytes of output that a step gathers: the arena should stay in the cache until it is written.
+const OUTPUT_PER_STEP: usize = 256 * 1024;
 
-/// How often being full is logged, and keeping somebody out.
-pub(crate) const REFUSED_EVERY: Duration = Duration::from_secs(10);
+/// Copies of broadcasts that a step queues: a few bytes to thousands cost time, and hardly any room
+/// in the arena.
+const COPIES_PER_STEP: usize = 256 * 1024;
 
-/// While shutting down nobody is waited for as long as [`linger`](crate::Limits::linger) says.
-pub(crate) const LINGER_AT_SHUTDOWN: Duration = Duration::from_millis(500);
+// What one connection has of a turn, beside what its limits say.
 
-impl<S> Table<S> {
-    /// One step of the turn begins: accepting, serving, timers, messages, reaping. Each has a
-    /// budget of its own, so that none can use up another's.
-    pub(crate) fn begin_step(&mut self, state: &LoopState) {
-        self.delivered = 0;
-        self.step_began = state.turn.arena.len();
+/// Receivers of a broadcast that count as one line against its sender's share of a turn.
+pub(super) const RECEIVERS_PER_LINE: usize = 64;
+
+/// Bytes that are written for one connection: a fast reader with a long backlog must not hold up the
+/// others.
+pub(super) const WRITTEN_PER_TURN: usize = 1024 * 1024;
+
+// What is done again only after a while.
+
+/// Without descriptors, accepting is tried again after so long if no connection closes before.
+pub(super) const ACCEPT_RETRY: Duration = Duration::from_secs(1);
+
+/// Running out of descriptors is logged, and answered with the spare one, no more often than this:
+/// the others may wait in the kernel's queue for a place.
+pub(super) const STARVED_EVERY: Duration = Duration::from_secs(1);
+
+/// A complaint that clients or a slow handler could repeat is logged no more often than this.
+pub(crate) const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Errors of a datagram socket in a row after which it rests: asking on and on would keep the loop
+/// busy with nothing else.
+pub(crate) const DATAGRAM_ERRORS: u32 = 16;
+
+/// How long a datagram socket rests that only fails.
+pub(crate) const DATAGRAM_REST: Duration = Duration::from_secs(1);
+
+// What else is bounded.
+
+/// Calls of hooks between two readings of the clock: a reading costs as much as a short line, and so
+/// many calls together must not hold the loop either.
+pub(super) const CALLS_PER_CLOCK_READING: u32 = 16;
+
+/// Slots that a service without connections keeps. Broadcasts walk over all slots, and the memory is
+/// of use to others.
+pub(super) const SLOTS_KEPT: usize = 1024;
+
+/// How long a connection lingers at a shutdown, where its [`linger`](crate::Limits::linger) may be
+/// minutes: the process should end soon.
+pub(super) const LINGER_AT_SHUTDOWN: Duration = Duration::from_millis(500);
+
+/// What one step of a service's turn has used up. The steps are accepting, serving, timers, messages
+/// and reaping. Each has a budget of its own, so that none can use up another's.
+#[derive(Debug, Default)]
+pub(crate) struct Step {
+    /// Copies of broadcasts that it has queued.
+    copies: usize,
+    /// Length of the arena when it began.
+    arena_began: usize,
+}
+
+impl Step {
+    /// Counts a broadcast to so many connections.
+    pub(super) fn count_copies(&mut self, receivers: usize) {
+        self.copies += receivers;
+    }
+}
+
+impl Turn {
+    pub(super) fn begin_step(&mut self) {
+        self.step = Step { copies: 0, arena_began: self.arena.len() };
     }
 
-    /// This step of the turn has gathered as much output as it may; the rest is for the next.
-    pub(crate) fn step_is_spent(&self, state: &LoopState) -> bool {
-        self.delivered > DELIVERIES || state.turn.arena.len() - self.step_began > OUTPUT_PER_STEP
+    /// The step has caused as much output as it may; the rest is for the next turn.
+    pub(super) fn step_is_spent(&self) -> bool {
+        self.step.copies > COPIES_PER_STEP
+            || self.arena.len() - self.step.arena_began > OUTPUT_PER_STEP
     }
 }

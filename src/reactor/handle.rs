@@ -11,11 +11,13 @@ use crate::net::Address;
 pub(crate) struct Shared {
     /// None in tests, where nothing sleeps.
     pub(crate) waker: Option<mio::Waker>,
+    /// The loop was woken and has not noticed yet: once is enough.
     woken: AtomicBool,
+    /// A shutdown was asked for.
     stop: AtomicBool,
-    /// Nothing that is posted will be looked at any more.
+    /// The reactor has ended: nothing that is posted will be looked at any more.
     ended: AtomicBool,
-    /// Of all mailboxes. Only a stop and a new service ask for them.
+    /// The counts of all mailboxes. Only a stop and a new service lock them.
     counts: Mutex<Vec<Arc<Count>>>,
 }
 
@@ -35,7 +37,8 @@ impl Shared {
         }
     }
 
-    /// To be called before the mailboxes are looked at: what is posted after this wakes again.
+    /// The loop has noticed that it was woken. Called before the mailboxes are looked at, so that what is
+    /// posted after that wakes the loop again.
     pub(crate) fn awake(&self) {
         self.woken.store(false, SeqCst);
     }
@@ -44,7 +47,7 @@ impl Shared {
         self.ended.store(true, SeqCst);
     }
 
-    /// Asks for a shutdown, which is to come after all that has been posted to any service.
+    /// Asks for a shutdown, which comes after all that has been posted to any service before.
     pub(crate) fn stop(&self) {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.iter().for_each(|count| count.before_stop.store(count.posted.load(SeqCst), SeqCst));
@@ -64,7 +67,7 @@ struct Count {
     posted: AtomicU64,
     /// Taken by the loop so far.
     taken: AtomicU64,
-    /// How many come before the shutdown; no end of them while none was asked for.
+    /// How many come before the shutdown; all that ever come while none was asked for.
     before_stop: AtomicU64,
 }
 
@@ -74,7 +77,7 @@ impl Count {
         self.posted.load(SeqCst).saturating_sub(taken)
     }
 
-    /// Counts one more, unless `most` wait already.
+    /// Counts one more message, unless `most` are waiting already.
     fn reserve(&self, most: u64) -> bool {
         let more = |posted: u64| {
             let waiting = posted.saturating_sub(self.taken.load(SeqCst));
@@ -99,8 +102,8 @@ pub struct Handle<M> {
 
 impl<M> Handle<M> {
     /// Queues a message for the handler and wakes the loop. Never blocks; messages of one thread
-    /// arrive in their order. The queue has no limit: who posts faster than the handler works
-    /// fills the memory; see [`try_post`](Self::try_post).
+    /// arrive in their order. The queue has no limit: a thread that posts faster than the handler
+    /// works fills the memory; see [`try_post`](Self::try_post).
     ///
     /// # Errors
     /// Gives the message back when the reactor has ended or is gone.
@@ -125,7 +128,7 @@ impl<M> Handle<M> {
         self.send(message).map_err(TryPostError::Gone)
     }
 
-    /// Sends one that is counted.
+    /// Sends a message that is counted already.
     fn send(&self, message: M) -> Result<(), M> {
         let ended = self.shared.ended.load(SeqCst);
         let sent = if ended { Err(message) } else { self.sender.send(message).map_err(|e| e.0) };
@@ -194,8 +197,8 @@ impl<M> fmt::Debug for Handle<M> {
     }
 }
 
-/// One handler in a reactor: the key that [`Reactor::listen`](crate::Reactor::listen) and
-/// [`Reactor::datagrams`](crate::Reactor::datagrams) give, to learn the address, to post to the
+/// The key to one handler in a reactor, which [`Reactor::listen`](crate::Reactor::listen) and
+/// [`Reactor::datagrams`](crate::Reactor::datagrams) give: to learn the address, to post to the
 /// handler and to dial out in its name.
 pub struct Service<M> {
     pub(crate) index: usize,
@@ -250,6 +253,7 @@ impl<M> fmt::Display for Service<M> {
 #[derive(Debug)]
 pub(crate) struct Mailbox<M> {
     receiver: Receiver<M>,
+    /// Shared with the handles.
     count: Arc<Count>,
     /// The shutdown has begun: there is no order to keep any more.
     stopped: bool,
@@ -265,8 +269,8 @@ impl<M> Mailbox<M> {
         (Mailbox { receiver, count, stopped: false }, handle)
     }
 
-    /// The next message that may come now. Without handles left there are none for good, which is
-    /// no error.
+    /// The next message, unless it has to wait for the shutdown. Without handles left there is none for
+    /// good, which is no error.
     pub(crate) fn next(&self) -> Option<M> {
         if !self.stopped && self.count.taken.load(SeqCst) >= self.count.before_stop.load(SeqCst) {
             return None;
@@ -276,13 +280,13 @@ impl<M> Mailbox<M> {
         Some(message)
     }
 
-    /// A shutdown was asked for, and some that come before it are still to be taken.
-    pub(crate) fn holds_up(&self) -> bool {
+    /// A shutdown was asked for, and some messages that come before it are still to be taken.
+    pub(crate) fn delays_shutdown(&self) -> bool {
         let before = self.count.before_stop.load(SeqCst);
         before != u64::MAX && self.count.taken.load(SeqCst) < before
     }
 
-    /// The shutdown begins: what was posted after it was asked for may come too.
+    /// The shutdown begins: what was posted after it was asked for may be taken too.
     pub(crate) fn stop(&mut self) {
         self.stopped = true;
     }

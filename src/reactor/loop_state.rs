@@ -1,7 +1,5 @@
-//! What all services of one reactor share, and what belongs to this turn alone.
+//! What all services of one reactor share, and what belongs to the current turn alone.
 
-use std::fs::File;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,48 +7,66 @@ use std::time::{Duration, Instant};
 use super::Counters;
 use super::adopting::Adopt;
 use super::dialling::Dial;
-use super::fairness::{REFUSED_EVERY, STARVED_EVERY};
+use super::fairness::Step;
 use super::handle::Shared;
+use super::log_limits::LogLimits;
+use super::spare_descriptor::SpareDescriptor;
 use super::token::Serials;
+use super::total_output::MAX_TOTAL_OUTPUT;
 use super::writing::Reply;
 use crate::connection::clock::{Nanos, nanos};
 use crate::connection::framing::Search;
 use crate::connection::output::Arena;
-use crate::net::Address;
 use crate::net::stream::Stream;
 
-/// See [`Reactor::set_max_total_output`](crate::Reactor::set_max_total_output).
-const MAX_TOTAL_OUTPUT: usize = 1 << 30;
-
 pub(crate) struct LoopState {
-    pub(super) start: Instant,
+    /// When the reactor was made: the loop counts its nanoseconds from here.
+    start: Instant,
     pub(crate) turn: Turn,
-    /// None in tests, where nothing is registered.
+    /// Where sockets are registered. None in the harnesses, where nothing is.
     pub(crate) registry: Option<Rc<mio::Registry>>,
-    /// What dialling out makes: sockets, but for tests.
+    /// What dialling out makes: sockets, or the harness's pipes.
     pub(crate) dial: Box<Dial>,
-    /// What adopting descriptors makes.
+    /// What adopting descriptors makes, likewise.
     pub(crate) adopt: Box<Adopt>,
-    pub(crate) serials: Serials,
+    /// Gives connections their numbers, across all services.
+    pub(super) serials: Serials,
     pub(crate) counters: Counters,
+    /// What handles on other threads reach: the waker, and whether a stop was asked for.
     pub(crate) shared: Arc<Shared>,
     /// The shutdown is under way: nothing new begins.
     pub(crate) stopping: bool,
     /// Counts descriptors given back, so that listeners which ran out know when to try again.
     pub(crate) freed: u64,
-    /// Given up for a moment when there is no other descriptor to say no with.
-    pub(super) reserve: Option<File>,
+    /// A newcomer found no descriptor: a connection that only lingers should give up its own.
+    pub(super) starving: bool,
+    pub(super) spare_descriptor: SpareDescriptor,
+    /// See [`set_max_total_output`](crate::Reactor::set_max_total_output).
     pub(crate) max_total_output: usize,
-    pub(super) relieved: Nanos,
-    /// Those of all listeners, each once.
+    pub(super) log_limits: LogLimits,
+    /// What a reload reads again: the certificates of all listeners, each once.
     #[cfg(all(feature = "signals", feature = "tls"))]
     pub(super) certificates: Vec<crate::net::tls::Tls>,
-    pub(super) starved: Nanos,
-    /// A newcomer found no descriptor: somebody who only lingers should give his up.
-    pub(crate) starving: bool,
-    pub(super) full: Nanos,
-    pub(super) barred: Nanos,
-    pub(super) crowded: Nanos,
+}
+
+/// What belongs to the current turn alone.
+pub(crate) struct Turn {
+    /// The moment it began: one reading of the clock serves the whole turn.
+    pub(crate) now: Nanos,
+    /// The last reading of the real clock, from which slow hooks are noticed.
+    pub(crate) clock: Instant,
+    /// All output of the turn.
+    pub(crate) arena: Arena,
+    /// The end of the arena that is still to be given to the connection being served.
+    pub(crate) reply: Reply,
+    /// What the step under way has used up.
+    pub(super) step: Step,
+    /// Lines that the connection being served has had in this turn.
+    pub(crate) lines: usize,
+    /// How many it may have; broadcasts take from it.
+    pub(crate) most_lines: usize,
+    /// How far the line framing has looked.
+    pub(crate) search: Search,
 }
 
 impl LoopState {
@@ -63,6 +79,7 @@ impl LoopState {
                 clock,
                 arena: Arena::default(),
                 reply: Reply::default(),
+                step: Step::default(),
                 lines: 0,
                 most_lines: 0,
                 search: Search::default(),
@@ -75,22 +92,18 @@ impl LoopState {
             shared,
             stopping: false,
             freed: 0,
-            reserve: File::open("/dev/null").ok(),
+            starving: false,
+            spare_descriptor: SpareDescriptor::open(),
             max_total_output: MAX_TOTAL_OUTPUT,
-            relieved: 0,
+            log_limits: LogLimits::default(),
             #[cfg(all(feature = "signals", feature = "tls"))]
             certificates: Vec::new(),
-            starved: 0,
-            starving: false,
-            full: 0,
-            barred: 0,
-            crowded: 0,
         }
     }
 
     /// Asks for a graceful shutdown.
     pub(crate) fn stop(&self) {
-        // Once: who says so again and again would put it off, with all that is posted meanwhile.
+        // Once: each further request would put the shutdown behind the messages posted meanwhile.
         if !self.shared.stop_asked() {
             self.shared.stop();
         }
@@ -102,112 +115,23 @@ impl LoopState {
     }
 
     /// Reads the clock.
-    pub(crate) fn tick(&mut self) {
+    pub(super) fn tick(&mut self) {
         self.turn.clock = Instant::now();
         self.turn.now = self.nanos(self.turn.clock).max(self.turn.now);
     }
 
+    /// A moment as the loop counts it, from 1 on: 0 is "never" in many places.
     pub(crate) fn nanos(&self, when: Instant) -> Nanos {
         nanos(when.saturating_duration_since(self.start)).saturating_add(1)
     }
 
+    /// The inverse of [`nanos`](Self::nanos).
     pub(crate) fn instant(&self, when: Nanos) -> Instant {
         self.start + Duration::from_nanos(when - 1)
     }
 
+    /// The moment that is so long after the beginning of the turn.
     pub(crate) fn after(&self, wait: Duration) -> Nanos {
         self.turn.now.saturating_add(nanos(wait))
     }
-
-    /// Out of descriptors: gives the reserve up, runs `say_no`, takes the reserve back. At most
-    /// once a second, so that the others may wait in the kernel's queue for a place. Says whether
-    /// it turned out that nobody is waiting: the kernel wants a descriptor before it looks.
-    pub(crate) fn with_reserve(&mut self, say_no: impl FnOnce(&mut LoopState) -> bool) -> bool {
-        if !lapsed(&mut self.starved, self.turn.now, STARVED_EVERY) {
-            return false;
-        }
-        let nobody = self.reserve.take().is_some() && say_no(self);
-        self.reserve = File::open("/dev/null").ok();
-        if !nobody {
-            log::warn!(
-                "out of file descriptors or memory: newcomers wait until a connection closes; \
-                 raise the limit (ulimit -n) or lower max_connections"
-            );
-        }
-        nobody
-    }
-
-    /// What a piece of the embedder's code gave; none where it panicked, which is counted and
-    /// logged.
-    pub(crate) fn caught<R>(&mut self, outcome: std::thread::Result<R>, name: &str) -> Option<R> {
-        if outcome.is_err() {
-            self.counters.panics += 1;
-            log::error!("{name}: a hook of the handler panicked");
-        }
-        outcome.ok()
-    }
-
-    /// Connections were ended for the budget of all; each is logged by itself as well.
-    pub(crate) fn relieved(&mut self) {
-        if lapsed(&mut self.relieved, self.turn.now, REFUSED_EVERY) {
-            let most = self.max_total_output;
-            log::warn!("too much unsent output in all (max_total_output, {most} bytes): resetting");
-        }
-    }
-
-    /// A newcomer was turned away from a service that is full.
-    pub(crate) fn count_full(&mut self, name: &str, most: usize) {
-        self.counters.refused += 1;
-        if lapsed(&mut self.full, self.turn.now, REFUSED_EVERY) {
-            log::warn!("{name}: full with {most} connections (max_connections): turning away");
-        }
-    }
-
-    /// A newcomer was turned away whose address has as many connections as it may.
-    pub(crate) fn count_crowded(&mut self, name: &str, peer: Option<SocketAddr>, most: usize) {
-        self.counters.refused += 1;
-        if let Some(peer) = peer
-            && lapsed(&mut self.crowded, self.turn.now, REFUSED_EVERY)
-        {
-            let ip = peer.ip();
-            log::warn!("{name}: {ip} has {most} connections (max_per_peer): turning away");
-        }
-    }
-
-    /// A newcomer was turned away for where it comes from.
-    pub(crate) fn count_barred(&mut self, listener: &Address, peer: SocketAddr) {
-        self.counters.refused += 1;
-        if lapsed(&mut self.barred, self.turn.now, REFUSED_EVERY) {
-            log::warn!(
-                "{listener}: {} is in none of the allowed networks: turning away",
-                peer.ip()
-            );
-        }
-    }
-}
-
-/// Whether something last done at `last` may be done again now; then it counts as done.
-pub(crate) fn lapsed(last: &mut Nanos, now: Nanos, every: Duration) -> bool {
-    let may = *last == 0 || now - *last >= nanos(every);
-    if may {
-        *last = now;
-    }
-    may
-}
-
-/// What belongs to this turn alone.
-pub(crate) struct Turn {
-    /// The moment it began: one reading of the clock serves the whole turn.
-    pub(crate) now: Nanos,
-    /// The last reading of the real clock.
-    pub(crate) clock: Instant,
-    /// All output of the turn.
-    pub(crate) arena: Arena,
-    pub(crate) reply: Reply,
-    /// Lines that the connection now served has had in this turn.
-    pub(crate) lines: usize,
-    /// How many it may have; broadcasts take from it.
-    pub(crate) most_lines: usize,
-    /// How far the line framing has looked.
-    pub(crate) search: Search,
 }

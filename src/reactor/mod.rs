@@ -1,39 +1,45 @@
-//! The loop: one thread, one selector, any number of services, one turn at a time.
+//! The loop: one thread, one selector, any number of services, one turn at a time. What a connection is
+//! lives in `connection`, what it runs over in `net`, and what the hooks are given in `handler`.
 //!
-//! Read `reactor` first (the public methods), then `turn` (wait, mark, work, settle) and `service` (what
-//! one service is). A connection's life in order: `accepting`, `dialling` or `adopting`, `opening`,
-//! `readiness`, `reading`, `writing`, `broadcast`, `timers`, `closing`. What bounds it: `fairness`,
-//! `total_output`, `peers`. Around it: `shutdown`, `signals`, `reload`, `handle`, `counters`, `slow_hooks`.
-//! What it all lies in: `table`, `queues`, `token`, `loop_state`.
+//! Read `reactor` first (the public methods), then `turn` (the whole turn, top to bottom), `service`
+//! (what one service is) and `table` with `queues` (its connections, and which of them something is due
+//! for). A connection's life in order: `accepting`, `dialling` or `adopting`, `opening`, `readiness`,
+//! `reading`, `writing`, `broadcast`, `timers`, `closing`. What bounds it: `fairness`, `total_output`,
+//! `peers`. What keeps the loop alive: `panics`, `slow_hooks`, `spare_descriptor`, `log_limits`. Around
+//! it: `handle`, `shutdown`, `signals`, `reload`, `counters`. What the services share is in `loop_state`,
+//! what the selector and the timers carry in `token`.
 
-pub(crate) mod accepting;
-pub(crate) mod adopting;
-pub(crate) mod broadcast;
-pub(crate) mod closing;
-pub(crate) mod counters;
-pub(crate) mod dialling;
+mod accepting;
+mod adopting;
+mod broadcast;
+mod closing;
+mod counters;
+mod dialling;
 pub(crate) mod fairness;
 pub(crate) mod handle;
+pub(crate) mod log_limits;
 pub(crate) mod loop_state;
-pub(crate) mod opening;
-pub(crate) mod peers;
-pub(crate) mod queues;
+mod opening;
+mod panics;
+mod peers;
+mod queues;
 #[expect(clippy::module_inception, reason = "the wing is named after what it is about")]
-pub(crate) mod reactor;
+mod reactor;
 pub(crate) mod readiness;
-pub(crate) mod reading;
-pub(crate) mod reload;
+mod reading;
+mod reload;
 pub(crate) mod service;
-pub(crate) mod shutdown;
+mod shutdown;
 #[cfg(feature = "signals")]
-pub(crate) mod signals;
+mod signals;
 pub(crate) mod slow_hooks;
+mod spare_descriptor;
 pub(crate) mod table;
 pub(crate) mod timers;
 pub(crate) mod token;
-pub(crate) mod total_output;
+mod total_output;
 pub(crate) mod turn;
-pub(crate) mod writing;
+mod writing;
 
 pub use counters::Counters;
 pub use handle::{Handle, Service, TryPostError};

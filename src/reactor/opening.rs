@@ -1,7 +1,6 @@
 //! From a socket that is there to a connection that the handler knows.
 
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::loop_state::LoopState;
 use super::service::ActiveService;
@@ -12,14 +11,14 @@ use crate::handler::Handler;
 use crate::net::stream::Stream;
 
 impl<H: Handler> ActiveService<H> {
-    pub(crate) fn adopt(
+    /// Takes in a newcomer. With a handshake to do it counts at once, and opens later.
+    pub(crate) fn admit(
         &mut self,
         stream: Stream,
         peer: Option<SocketAddr>,
         state: &mut LoopState,
     ) -> Option<ConnId> {
-        let session = catch_unwind(AssertUnwindSafe(H::Session::default));
-        let session = state.caught(session, &self.table.name)?;
+        let session = state.guard(&self.table.name, H::Session::default)?;
         let (id, watched) = self.table.insert(stream, session, state);
         if let Err(error) = watched {
             log::warn!("{}: cannot watch a newcomer: {error}", self.table.name);
@@ -30,8 +29,8 @@ impl<H: Handler> ActiveService<H> {
         let slot = &mut self.table.connections[id.slot()];
         slot.conn.peer = peer.into();
         if slot.conn.flags.has(Flag::Handshaking) {
-            self.table.open += 1;
-            self.table.count_peer(id);
+            self.table.counted += 1;
+            self.table.peers.add(&slot.conn);
             self.table.arm(id);
         } else {
             self.opened(id, state);
@@ -39,23 +38,23 @@ impl<H: Handler> ActiveService<H> {
         Some(id)
     }
 
-    /// A connection is there: the handler's from now on.
-    pub(crate) fn opened(&mut self, id: ConnId, state: &mut LoopState) {
+    /// A connection is there: it is the handler's from now on.
+    pub(super) fn opened(&mut self, id: ConnId, state: &mut LoopState) {
         let slot = &mut self.table.connections[id.slot()];
         slot.conn.stage = Stage::Open;
         slot.conn.active = state.turn.now;
         slot.conn.flags.set(Flag::Open, true);
-        // One that was dialled, or had a handshake to do, has counted since then.
+        // A connection that was dialled, or had a handshake to do, has counted since then.
         let shaken = slot.conn.flags.take(Flag::Handshaking);
-        self.table.open += usize::from(!slot.conn.flags.take(Flag::Failed) && !shaken);
+        self.table.counted += usize::from(!slot.conn.flags.take(Flag::Failed) && !shaken);
         let asked = slot.conn.flags.has(Flag::Drain) || slot.conn.flags.has(Flag::Finished);
-        self.table.live += 1;
+        self.table.open += 1;
         state.counters.open += 1;
         if !shaken {
-            self.table.count_peer(id);
+            self.table.peers.add(&slot.conn);
         }
         if asked {
-            // While it was being dialled.
+            // The handler asked for it while the connection was being dialled.
             self.table.mark_dirty(id.slot());
         }
         if log::log_enabled!(log::Level::Debug) {
@@ -65,7 +64,8 @@ impl<H: Handler> ActiveService<H> {
         self.table.arm(id);
     }
 
-    pub(crate) fn finish_connect(&mut self, id: ConnId, state: &mut LoopState) {
+    /// Looks whether a connection that was dialled, or has a handshake to do, is there now.
+    pub(super) fn finish_connect(&mut self, id: ConnId, state: &mut LoopState) {
         match self.table.connected(id, state) {
             Ok(false) => {}
             Ok(true) => self.opened(id, state),
@@ -73,6 +73,7 @@ impl<H: Handler> ActiveService<H> {
         }
     }
 
+    /// The connection as the log names it.
     pub(super) fn describe(&self, id: ConnId) -> String {
         let Some(slot) = self.table.get(id) else { return id.to_string() };
         match (slot.conn.peer.get(), slot.stream.dialling()) {

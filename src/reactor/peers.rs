@@ -1,48 +1,63 @@
 //! How many connections each address has: `max_per_peer`.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::table::Table;
-use crate::connection::ConnId;
+use crate::connection::connection::Connection;
 use crate::connection::flags::Flag;
 
-/// What counts as one peer: an IPv4 address, or the 64 bits of an IPv6 address that name a network,
-/// since whoever has one such address has all of the network.
-pub(crate) fn peer_key(peer: SocketAddr) -> IpAddr {
-    match peer.ip().to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
-        ip => ip,
-    }
+/// Counts the connections that were accepted from each address, where they are limited. It is told
+/// of each that comes and goes, and asked whether one more may come.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    /// How many each address may have. Without a limit nothing is counted.
+    most: Option<usize>,
+    /// How many each has. An address without any is not in the map.
+    open: HashMap<IpAddr, usize>,
 }
 
-impl<S> Table<S> {
-    /// The newcomer's address has as many connections as it may.
-    pub(crate) fn peer_is_full(&self, peer: Option<SocketAddr>) -> bool {
-        let Some((most, peer)) = self.limits.max_per_peer.zip(peer) else { return false };
-        self.peers.get(&peer_key(peer)).is_some_and(|open| *open >= most)
+impl Peers {
+    pub(super) fn new(most: Option<usize>) -> Peers {
+        Peers { most, open: HashMap::new() }
     }
 
-    pub(super) fn limited_peer(&self, id: ConnId) -> Option<IpAddr> {
-        self.limits.max_per_peer?;
-        let slot = self.get(id).filter(|slot| !slot.conn.flags.has(Flag::Outbound))?;
-        slot.conn.peer.get().map(peer_key)
+    /// The limit, if the newcomer's address has as many connections as that already.
+    pub(super) fn limit_reached(&self, peer: Option<SocketAddr>) -> Option<usize> {
+        let most = self.most?;
+        self.open.get(&peer_key(peer?)).is_some_and(|open| *open >= most).then_some(most)
     }
 
-    pub(crate) fn count_peer(&mut self, id: ConnId) {
-        if let Some(peer) = self.limited_peer(id) {
-            *self.peers.entry(peer).or_default() += 1;
+    pub(super) fn add(&mut self, conn: &Connection) {
+        if let Some(peer) = self.counted(conn) {
+            *self.open.entry(peer).or_default() += 1;
         }
     }
 
-    pub(crate) fn discount_peer(&mut self, id: ConnId) {
-        if let Some(peer) = self.limited_peer(id)
-            && let Some(open) = self.peers.get_mut(&peer)
+    pub(super) fn remove(&mut self, conn: &Connection) {
+        if let Some(peer) = self.counted(conn)
+            && let Some(open) = self.open.get_mut(&peer)
         {
             *open -= 1;
             if *open == 0 {
-                self.peers.remove(&peer);
+                self.open.remove(&peer);
             }
         }
+    }
+
+    /// What the connection counts under, if it does: those that were dialled do not.
+    fn counted(&self, conn: &Connection) -> Option<IpAddr> {
+        self.most?;
+        let peer = conn.peer.get().filter(|_| !conn.flags.has(Flag::Outbound))?;
+        Some(peer_key(peer))
+    }
+}
+
+/// What counts as one peer: an IPv4 address, or the 64 bits of an IPv6 address that name a network,
+/// since a client that has one such address has the whole network.
+fn peer_key(peer: SocketAddr) -> IpAddr {
+    match peer.ip().to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
+        ip => ip,
     }
 }
 

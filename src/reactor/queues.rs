@@ -1,51 +1,87 @@
-//! The lists of those that something is due for. Each step of a turn works off one list, so its cost
-//! follows what is ready and not what is connected.
+//! The lists of connections that something is due for. Each step of a turn works off one list, so its
+//! cost follows what is ready and not what is connected.
 
-use super::table::{Slot, Table};
+use std::collections::VecDeque;
+
+use super::table::Table;
 use crate::connection::ConnId;
+use crate::connection::connection::Connection;
 use crate::connection::flags::Flag;
 
-impl<S> Table<S> {
-    pub(crate) fn is_idle(&self) -> bool {
-        let Table { ready, handshakes, dirty, ending, .. } = self;
+/// A connection stands in each list once at the most: a flag of its own says whether it does. An id
+/// may outlive its connection in a list, so whatever takes it out looks whether it is still there.
+#[derive(Debug, Default)]
+pub(crate) struct Queues {
+    /// To be served: they may have input, or an `on_drain` due. The first one has waited longest.
+    pub(super) ready: VecDeque<ConnId>,
+    /// To be moved on in their TLS handshakes, which cost as much as thousands of lines each: apart
+    /// from `ready`, so that the connections there do not wait behind them.
+    pub(super) handshakes: VecDeque<ConnId>,
+    /// To be flushed at the end of the turn; in no order.
+    pub(super) dirty: Vec<ConnId>,
+    /// To be reported to the handler, or freed.
+    pub(crate) ending: VecDeque<ConnId>,
+    /// Those that linger, oldest first. They wait for their peers, so nothing is due for them.
+    pub(super) lingering: VecDeque<ConnId>,
+}
+
+impl Queues {
+    /// Nothing is left over for the next turn.
+    pub(super) fn is_empty(&self) -> bool {
+        let Queues { ready, handshakes, dirty, ending, lingering: _ } = self;
         ready.is_empty() && handshakes.is_empty() && dirty.is_empty() && ending.is_empty()
     }
 
-    /// Puts the connection behind those that wait to be served, if there is anything to do.
-    pub(crate) fn queue(&mut self, id: ConnId) {
-        self.visit_if(id, |slot| slot.conn.has_work());
+    fn push_ready(&mut self, conn: &mut Connection) {
+        if !conn.flags.has(Flag::Queued) {
+            conn.flags.set(Flag::Queued, true);
+            let shaking = conn.flags.has(Flag::Handshaking);
+            if shaking { &mut self.handshakes } else { &mut self.ready }.push_back(conn.id);
+        }
     }
 
+    #[inline]
+    pub(super) fn push_dirty(&mut self, conn: &mut Connection) {
+        if !conn.flags.has(Flag::Dirty) {
+            conn.flags.set(Flag::Dirty, true);
+            self.dirty.push(conn.id);
+        }
+    }
+
+    fn push_ending(&mut self, conn: &mut Connection) {
+        if !conn.flags.has(Flag::Ending) {
+            conn.flags.set(Flag::Ending, true);
+            self.ending.push_back(conn.id);
+        }
+    }
+}
+
+impl<S> Table<S> {
     /// Puts the connection behind those that wait to be served.
-    pub(crate) fn visit(&mut self, id: ConnId) {
-        self.visit_if(id, |_| true);
-    }
-
-    pub(super) fn visit_if(&mut self, id: ConnId, so: impl FnOnce(&Slot<S>) -> bool) {
-        if let Some(slot) = self.get_mut(id)
-            && !slot.conn.flags.has(Flag::Queued)
-            && so(slot)
-        {
-            slot.conn.flags.set(Flag::Queued, true);
-            let shaking = slot.conn.flags.has(Flag::Handshaking);
-            if shaking { &mut self.handshakes } else { &mut self.ready }.push_back(id);
+    pub(crate) fn enqueue(&mut self, id: ConnId) {
+        if let Some(slot) = self.connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) {
+            self.queues.push_ready(&mut slot.conn);
         }
     }
 
+    /// As [`enqueue`](Self::enqueue), if serving the connection would do something.
+    pub(crate) fn enqueue_if_work(&mut self, id: ConnId) {
+        if let Some(slot) = self.connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id)
+            && slot.conn.has_work()
+        {
+            self.queues.push_ready(&mut slot.conn);
+        }
+    }
+
+    /// Lists the connection in a slot for the flush.
     pub(crate) fn mark_dirty(&mut self, key: usize) {
-        let slot = &mut self.connections[key];
-        if !slot.conn.flags.has(Flag::Dirty) {
-            slot.conn.flags.set(Flag::Dirty, true);
-            self.dirty.push(slot.conn.id);
-        }
+        self.queues.push_dirty(&mut self.connections[key].conn);
     }
 
-    pub(crate) fn list_ending(&mut self, id: ConnId) {
-        if let Some(slot) = self.get_mut(id)
-            && !slot.conn.flags.has(Flag::Ending)
-        {
-            slot.conn.flags.set(Flag::Ending, true);
-            self.ending.push_back(id);
+    /// Lists the connection to be reported to the handler, or freed.
+    pub(super) fn enqueue_ending(&mut self, id: ConnId) {
+        if let Some(slot) = self.connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) {
+            self.queues.push_ending(&mut slot.conn);
         }
     }
 }

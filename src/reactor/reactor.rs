@@ -1,30 +1,29 @@
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{fmt, io};
 
 use mio::{Events, Poll, Waker};
 
-use super::fairness::EVENTS;
+use super::fairness::FIRST_EVENTS;
 use super::handle::{Mailbox, Shared};
 use super::loop_state::LoopState;
 use super::service::{ActiveService, AnyService, type_name_of};
-use super::shutdown::Phase;
+use super::shutdown::{Phase, SHUTDOWN_TIMEOUT};
 #[cfg(feature = "signals")]
 use super::signals::Signals;
 use super::table::Table;
 use super::token::{MOST_SERVICES, Token};
 use super::{Counters, Exit, Service};
 use crate::connection::ConnId;
-use crate::connection::clock::Nanos;
 use crate::connection::input::Scratch;
 use crate::error::Error;
 use crate::handler::Handler;
 use crate::limits::Limits;
 use crate::net::{Address, ToAddress, ToListen};
 
-/// The waker and the signals.
+/// Sources of events that belong to no service: the waker and the signals.
 pub(super) const OWN_SOURCES: usize = 2;
 
 /// The loop: one thread, one selector, any number of services.
@@ -42,18 +41,24 @@ pub(super) const OWN_SOURCES: usize = 2;
 /// [`Handle`](crate::Handle) of it to the others. What it has to say it logs through the crate
 /// `log`; without a logger, the warning about callbacks that block goes unseen.
 pub struct Reactor<'h> {
-    pub(crate) poll: Poll,
+    /// The selector: epoll or kqueue.
+    pub(super) poll: Poll,
+    /// What the last wait gave; in use only until it is dispatched.
     pub(super) events: Events,
     /// The last wait filled the buffer: there may be more, of which a foreign loop that watches
     /// our descriptor under edge triggers would not hear.
     pub(super) full: bool,
+    /// A token has its service's place in this list, so it never changes.
     pub(crate) services: Vec<Box<dyn AnyService + 'h>>,
+    /// What the services share. Apart from them, so that each may be lent it while it works.
     pub(crate) state: LoopState,
+    /// The buffer that all connections are read into.
     pub(super) scratch: Scratch,
     pub(super) shutdown_timeout: Duration,
+    /// How far the shutdown is.
     pub(super) phase: Phase,
     #[cfg(feature = "signals")]
-    pub(crate) signals: Signals,
+    pub(super) signals: Signals,
 }
 
 impl<'h> Reactor<'h> {
@@ -68,12 +73,12 @@ impl<'h> Reactor<'h> {
         let registry = poll.registry().try_clone().map_err(Error::io("cannot use the selector"))?;
         Ok(Reactor {
             poll,
-            events: Events::with_capacity(EVENTS),
+            events: Events::with_capacity(FIRST_EVENTS),
             full: false,
             services: Vec::new(),
             state: LoopState::new(Some(Rc::new(registry)), Arc::new(Shared::new(waker))),
             scratch: Scratch::default(),
-            shutdown_timeout: Duration::from_secs(10),
+            shutdown_timeout: SHUTDOWN_TIMEOUT,
             phase: Phase::Running,
             #[cfg(feature = "signals")]
             signals: Signals::default(),
@@ -134,15 +139,15 @@ impl<'h> Reactor<'h> {
         H: Handler + 'h,
     {
         limits.check()?;
-        let index = self.vacancy()?;
+        let index = self.next_index()?;
         let table = Table::new(index, type_name_of::<H>(), limits);
         let (mailbox, handle) = Mailbox::new(&self.state.shared);
         self.services.push(Box::new(ActiveService::new(handler, table, mailbox)));
         Ok(Service { index, address: None, handle })
     }
 
-    /// The number of the next service.
-    pub(crate) fn vacancy(&self) -> Result<usize, Error> {
+    /// The place of the next service, if there may be one.
+    pub(crate) fn next_index(&self) -> Result<usize, Error> {
         match self.services.len() {
             _ if self.state.is_ending() => Err(Error::ShuttingDown),
             MOST_SERVICES.. => Err(Error::TooManyServices),
@@ -192,7 +197,7 @@ impl<'h> Reactor<'h> {
     ///
     /// # Errors
     /// [`Error::Address`] where text is no address, [`Error::Datagrams`], [`Error::ShuttingDown`].
-    /// That nobody answers is told to the handler.
+    /// Of a target that does not answer the handler learns from its `on_close`.
     ///
     /// # Panics
     /// If the service is of another reactor with more services than this one.
@@ -247,24 +252,7 @@ impl<'h> Reactor<'h> {
     /// # Errors
     /// [`Error::Io`] when the selector fails.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
-        if self.exit().is_some() {
-            return Ok(());
-        }
-        self.wait(timeout)?;
-        let began = self.state.turn.clock;
-        if self.exit().is_some() {
-            // A second signal: nobody is to be let in or called any more.
-            return Ok(());
-        }
-        for service in &mut self.services {
-            service.work(&mut self.state, &mut self.scratch);
-        }
-        self.settle();
-        self.advance();
-        let counters = &mut self.state.counters;
-        counters.turns += 1;
-        counters.longest_turn = counters.longest_turn.max(began.elapsed());
-        Ok(())
+        self.take_turn(timeout)
     }
 
     /// When [`turn`](Self::turn) must be called next even if the descriptor stays silent: the
@@ -273,9 +261,9 @@ impl<'h> Reactor<'h> {
         self.next_moment().map(|when| self.state.instant(when))
     }
 
-    /// Begins a graceful shutdown: no newcomers, `on_shutdown` once the messages posted before are
-    /// handled, everybody closed, and half a second for those who do not close their side too. It takes turns to complete;
-    /// [`exit`](Self::exit) says when it has.
+    /// Begins a graceful shutdown: no newcomers, then `on_shutdown` once the messages posted before are
+    /// handled, every connection closed, and half a second for clients that do not close their side
+    /// too. It takes some turns to complete; [`exit`](Self::exit) says when it has.
     pub fn stop(&mut self) {
         self.state.stop();
     }
@@ -288,9 +276,8 @@ impl<'h> Reactor<'h> {
         }
     }
 
-    /// How long a graceful shutdown may take; whoever has not got its output by then is cut off,
-    /// and messages that are not handled by then are lost.
-    /// Default 10 s.
+    /// How long a graceful shutdown may take. A client that has not got its output by then is cut off,
+    /// and messages that are not handled by then are lost. Default 10 s.
     pub fn set_shutdown_timeout(&mut self, timeout: Duration) {
         self.shutdown_timeout = timeout;
     }
@@ -308,40 +295,6 @@ impl<'h> Reactor<'h> {
     pub fn counters(&self) -> &Counters {
         &self.state.counters
     }
-
-    /// Waits for events. A signal that interrupts it does not lengthen the wait.
-    pub(super) fn sleep(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
-        self.state.tick();
-        let until = timeout.map(|timeout| self.state.after(timeout));
-        loop {
-            let next = [until, self.next_moment()].into_iter().flatten().min();
-            let left =
-                next.map(|when| Duration::from_nanos(when.saturating_sub(self.state.turn.now)));
-            let done = self.poll(left)?;
-            self.state.tick();
-            if done {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Fetches events. False, and there are none, when a signal interrupted it.
-    pub(super) fn poll(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
-        match self.poll.poll(&mut self.events, timeout) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-            Err(error) => Err(Error::io("the selector failed")(error)),
-        }
-    }
-
-    /// The earliest timer or deadline.
-    pub(super) fn deadline(&self) -> Option<Nanos> {
-        let drained = match self.phase {
-            Phase::Stopping(deadline) | Phase::Draining(deadline) => Some(deadline),
-            Phase::Running | Phase::Done(_) => None,
-        };
-        self.services.iter().filter_map(|service| service.next_deadline()).chain(drained).min()
-    }
 }
 
 /// The selector's descriptor: it is readable when the sockets have something to do. Timers and
@@ -357,7 +310,7 @@ impl AsRawFd for Reactor<'_> {
 impl Drop for Reactor<'_> {
     fn drop(&mut self) {
         if !std::thread::panicking() && !matches!(self.phase, Phase::Done(_)) {
-            self.cut();
+            self.cut_off();
         }
     }
 }

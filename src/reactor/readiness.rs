@@ -1,7 +1,15 @@
-//! What the selector said of a socket, noted on its connection. An event only marks; the turn works.
+//! When a socket counts as readable and when as drained.
+//!
+//! Under edge triggers the selector says once that something has come. So a flag remembers it:
+//! [`Flag::Readable`] is set by an event and cleared only by a read that shows that nothing is left.
+//! An event does no more than mark; the turn works.
+
+use std::io::{self, ErrorKind};
 
 use super::service::ActiveService;
+use super::table::Slot;
 use super::token::Token;
+use crate::connection::CloseReason;
 use crate::connection::connection::Stage;
 use crate::connection::flags::Flag;
 use crate::handler::Handler;
@@ -31,22 +39,20 @@ impl<H: Handler> ActiveService<H> {
     pub(super) fn mark_ready(&mut self, token: Token, what: Readiness) {
         if !token.is_connection() {
             if let Some(listener) = self.listeners.get_mut(token.slot()) {
-                listener.ready();
+                listener.mark_ready();
             }
             return;
         }
-        let Some(slot) = self.table.named(token) else { return };
+        let Some(slot) = self.table.get_by_token(token) else { return };
         let (id, connecting) = (slot.conn.id, slot.conn.stage == Stage::Connecting);
-        let flags = &mut slot.conn.flags;
-        let read_on = what.read_on || what.error;
-        flags.set(Flag::Readable, what.readable || read_on || flags.has(Flag::Readable));
-        flags.set(Flag::ReadOn, read_on || flags.has(Flag::ReadOn));
-        // Where only the output of two descriptors is gone, there may be input yet.
-        // One of a host's addresses that fails leaves the others.
+        slot.mark_readable(what);
+        // Where only the output of two descriptors is gone, there may still be input. Where one of a
+        // host's addresses fails, the other attempts go on.
         let broken = what.error && slot.stream.is_socket() && slot.stream.dialling().is_none();
-        flags.set(Flag::Broken, broken || flags.has(Flag::Broken));
-        let unread = slot.conn.is_broken_unread();
-        if (unread || what.error && slot.conn.flags.has(Flag::Eof)) && !slot.is_unheard() {
+        slot.conn.flags.set(Flag::Broken, broken || slot.conn.flags.has(Flag::Broken));
+        let broken_unread = slot.conn.is_broken_unread();
+        let told = broken_unread || what.error && slot.conn.flags.has(Flag::Eof);
+        if told && !slot.has_unheard_input() {
             let error = slot.take_error();
             return self.table.fail(id, &error);
         }
@@ -55,10 +61,63 @@ impl<H: Handler> ActiveService<H> {
             flags.set(Flag::Blocked, false);
             self.table.mark_dirty(id.slot());
         }
-        if connecting || unread {
-            self.table.visit(id);
+        if connecting || broken_unread {
+            self.table.enqueue(id);
         } else {
-            self.table.queue(id);
+            self.table.enqueue_if_work(id);
         }
+    }
+}
+
+impl<S> Slot<S> {
+    /// An event has come: there may be input, or the end of it, or an error that a read would give.
+    fn mark_readable(&mut self, what: Readiness) {
+        let flags = &mut self.conn.flags;
+        let read_on = what.read_on || what.error;
+        flags.set(Flag::Readable, what.readable || read_on || flags.has(Flag::Readable));
+        flags.set(Flag::ReadOn, read_on || flags.has(Flag::ReadOn));
+    }
+
+    /// A read of `want` bytes gave `count`. A short read has drained the socket: to ask again for
+    /// WouldBlock would be a system call for nothing. But a FIN may have come along with the data,
+    /// and there is no second edge for it: then reading goes on until it gives 0.
+    #[inline]
+    pub(super) fn mark_read(&mut self, count: usize, want: usize) {
+        if count < want && !self.conn.flags.has(Flag::ReadOn) {
+            self.conn.flags.set(Flag::Readable, false);
+        }
+    }
+
+    /// A read gave WouldBlock: the socket is drained, but the stream over it may hold something that
+    /// it has not given yet. Says whether nothing is left at all.
+    pub(super) fn mark_would_block(&mut self) -> bool {
+        let more = self.stream.has_more();
+        self.conn.flags.set(Flag::Readable, more);
+        !more
+    }
+
+    /// All of up to `want` bytes were read and thrown away, until WouldBlock, or until the end of
+    /// the input if that is what `eof` says.
+    pub(super) fn mark_discarded(&mut self, count: usize, want: usize, eof: bool) {
+        self.conn.flags.set(Flag::Eof, eof);
+        self.conn.flags.set(Flag::Readable, count >= want);
+    }
+
+    /// The end of input that a read gave is not the peer's: a socket that has told of its error
+    /// gives that instead. A broken pipe is no such error: there the peer had ended before.
+    pub(super) fn is_cut(&self) -> bool {
+        let ended = self.conn.reason == CloseReason::Error(ErrorKind::BrokenPipe);
+        self.conn.flags.has(Flag::Gone) && !ended && !self.stream.has_handshake()
+    }
+
+    /// Input has come that the handler has not been offered.
+    pub(super) fn has_unheard_input(&mut self) -> bool {
+        let unread = !self.conn.flags.has(Flag::Eof) && self.stream.has_unread();
+        self.conn.stage == Stage::Open && (self.conn.input.has_work() || unread)
+    }
+
+    /// The error that the socket has.
+    pub(super) fn take_error(&self) -> io::Error {
+        self.stream.take_error().unwrap_or(ErrorKind::ConnectionReset.into())
     }
 }

@@ -1,4 +1,4 @@
-//! The reading half of a [`ActiveService`]: from a socket that is ready to the handler's hook.
+//! Input: from a socket that is ready to the handler's hook.
 
 use std::io::ErrorKind;
 
@@ -14,42 +14,44 @@ use crate::connection::{CloseReason, ConnId};
 use crate::handler::{Farewell, Handler};
 
 impl<H: Handler> ActiveService<H> {
-    pub(crate) fn serve(&mut self, id: ConnId, state: &mut LoopState, scratch: &mut Scratch) {
+    /// Does what is due for a connection whose turn has come, by its stage.
+    pub(super) fn serve(&mut self, id: ConnId, state: &mut LoopState, scratch: &mut Scratch) {
         let Some(slot) = self.table.get_mut(id) else { return };
         slot.conn.flags.set(Flag::Queued, false);
         match slot.conn.stage {
             Stage::Connecting => self.finish_connect(id, state),
             Stage::Open => {
-                self.drain(id, state);
-                self.feed(id, state, scratch);
+                self.call_on_drain(id, state);
+                self.read(id, state, scratch);
             }
-            Stage::Closing | Stage::Lingering => self.throw_away(id, state, scratch),
+            Stage::Closing | Stage::Lingering => self.discard_input(id, state, scratch),
             Stage::Ended => {}
         }
         if self.table.get(id).is_some_and(|slot| slot.stream.unsent()) {
-            // What was read made the stream answer by itself.
+            // The stream answers by itself to some of what it reads, as TLS does.
             self.table.mark_dirty(id.slot());
         }
         if let Some(slot) = self.table.get_mut(id).filter(|slot| slot.conn.is_broken_unread()) {
-            // No other event will follow.
+            // Nobody reads the connection now, and no other event will tell of the error.
             let error = slot.take_error();
-            self.table.lose(id, &error, state.turn.now);
+            self.table.lose_peer(id, &error, state.turn.now);
         }
-        self.table.queue(id);
+        self.table.enqueue_if_work(id);
     }
 
     /// Tells the handler that there is room for output, if it asked and there still is.
-    fn drain(&mut self, id: ConnId, state: &mut LoopState) {
+    fn call_on_drain(&mut self, id: ConnId, state: &mut LoopState) {
         let Table { limits, connections, .. } = &mut self.table;
         let slot = &mut connections[id.slot()];
-        if slot.conn.flags.has(Flag::Drain) && slot.conn.output.len() <= limits.low_water {
+        if slot.conn.flags.has(Flag::Drain) && slot.conn.is_drained(limits.low_water) {
             slot.conn.flags.set(Flag::Drain, false);
             self.call(id, true, state, H::on_drain);
         }
     }
 
-    /// Reads and hands over, until there is no more or the connection has had its share.
-    fn feed(&mut self, id: ConnId, state: &mut LoopState, scratch: &mut Scratch) {
+    /// Reads and offers what has come to the handler, until nothing is left or the connection has had
+    /// its share of the turn.
+    fn read(&mut self, id: ConnId, state: &mut LoopState, scratch: &mut Scratch) {
         let mut budget = self.table.limits.bytes_per_turn;
         let Table { limits, connections, .. } = &mut self.table;
         let allowed = connections[id.slot()].conn.allowance(limits, state.turn.now);
@@ -70,21 +72,13 @@ impl<H: Handler> ActiveService<H> {
             let offer = if let Some(kept) = kept {
                 kept
             } else if slot.conn.flags.has(Flag::Eof) {
-                if !slot.conn.flags.has(Flag::EofTold) {
-                    slot.conn.flags.set(Flag::EofTold, true);
-                    slot.conn.input.discard();
-                    self.call(id, true, state, H::on_eof);
-                    if self.table.connections[id.slot()].conn.flags.has(Flag::Finished) {
-                        self.table.close(id, CloseReason::PeerClosed, state);
-                    }
-                }
-                return;
+                return self.call_on_eof(id, state);
             } else if !slot.conn.flags.has(Flag::Readable) || budget == 0 {
                 return;
             } else {
                 match slot.conn.input.read(&mut slot.stream, scratch, budget) {
                     Ok((_, None)) if slot.is_cut() => {
-                        return self.part(id, ErrorKind::UnexpectedEof, state);
+                        return self.table.close_with_error(id, ErrorKind::UnexpectedEof, state);
                     }
                     Ok((_, None)) => {
                         slot.conn.flags.set(Flag::Eof, true);
@@ -92,48 +86,49 @@ impl<H: Handler> ActiveService<H> {
                         continue;
                     }
                     Ok((count, Some(offer))) => {
-                        // A short read empties the socket; asking again for WouldBlock would be
-                        // a system call for nothing. But a FIN may have come along with the
-                        // data, and there is no second edge for it: then read on until 0.
-                        if count < budget && !slot.conn.flags.has(Flag::ReadOn) {
-                            slot.conn.flags.set(Flag::Readable, false);
-                        }
+                        slot.mark_read(count, budget);
                         budget -= slot.stream.cost(count).min(budget);
                         slot.conn.active = state.turn.now;
                         state.counters.bytes_in += count as u64;
                         offer
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        let more = slot.stream.has_more();
-                        slot.conn.flags.set(Flag::Readable, more);
-                        if slot.conn.flags.has(Flag::Gone) && !more {
-                            self.part(id, error.kind(), state);
+                        if slot.mark_would_block() && slot.conn.flags.has(Flag::Gone) {
+                            self.table.close_with_error(id, error.kind(), state);
                         }
                         return;
                     }
                     Err(error) => {
-                        // Somebody may have cut it: the last line is not to be trusted, but those
-                        // before it have their answers.
+                        // An attacker may have cut the stream: its last line is not to be trusted, but
+                        // the lines before it have their answers.
                         if error.kind() != ErrorKind::UnexpectedEof {
-                            self.table.lose(id, &error, state.turn.now);
+                            self.table.lose_peer(id, &error, state.turn.now);
                         }
-                        return self.part(id, error.kind(), state);
+                        return self.table.close_with_error(id, error.kind(), state);
                     }
                 }
             };
-            self.hand_over(id, offer, known, since, state, scratch);
+            self.offer(id, offer, known, since, state, scratch);
         }
     }
 
-    /// All that came before the error has been handled. What it caused goes out first.
-    fn part(&mut self, id: ConnId, error: ErrorKind, state: &LoopState) {
-        self.table.connections[id.slot()].conn.flags.set(Flag::Eof, true);
-        self.table.close(id, CloseReason::Error(error), state);
+    /// Tells the handler once that the peer has ended its side and all input was handled. Where our side
+    /// has ended too, the connection closes.
+    fn call_on_eof(&mut self, id: ConnId, state: &mut LoopState) {
+        let slot = &mut self.table.connections[id.slot()];
+        if !slot.conn.flags.has(Flag::EofTold) {
+            slot.conn.flags.set(Flag::EofTold, true);
+            slot.conn.input.discard();
+            self.call(id, true, state, H::on_eof);
+            if self.table.connections[id.slot()].conn.flags.has(Flag::Finished) {
+                self.table.close(id, CloseReason::PeerClosed, state);
+            }
+        }
     }
 
-    /// Offers bytes to the handler for as long as it takes some; keeps the rest. The first
-    /// `known` hold no LF; the first line of them began at `since`.
-    fn hand_over(
+    /// Offers bytes to the handler for as long as it takes some, and keeps the rest. The first `known`
+    /// bytes hold no LF; the first line began at `since`.
+    fn offer(
         &mut self,
         id: ConnId,
         offer: Offer,
@@ -157,7 +152,7 @@ impl<H: Handler> ActiveService<H> {
             taken += took;
             let lines = (state.turn.lines - before) as u64;
             state.counters.lines_in += lines;
-            // Without lines, what is taken in one call counts as one.
+            // What a handler without lines takes in one call counts as one line.
             let lines = lines.max(u64::from(took > 0));
             state.turn.lines = before + lines as usize;
             let Table { limits, connections, .. } = &mut self.table;
@@ -167,8 +162,8 @@ impl<H: Handler> ActiveService<H> {
                 break false;
             }
             if took == 0 || state.turn.search.is_done(left) {
-                // Also when it looked at all the lines that it may have in a turn and took none:
-                // with nothing new to see it would look at the same ones for ever.
+                // Also when the handler looked at all the lines that it may have in a turn and took
+                // none: with nothing new to see it would look at the same lines for ever.
                 break true;
             }
             if state.turn.lines >= state.turn.most_lines {
@@ -182,7 +177,7 @@ impl<H: Handler> ActiveService<H> {
         let overlong = slot.conn.flags.has(Flag::Overlong)
             || hungry && framing::overlong(&bytes[taken..], self.table.limits.max_line);
         if taken > 0 {
-            // It may have come turns ago: what waited for us does not make its client idle.
+            // The input may have come turns ago: what waited for us does not make its client idle.
             slot.conn.active = state.turn.now;
         }
         let searched = state.turn.search.is_done(bytes.len() - taken);
@@ -196,16 +191,15 @@ impl<H: Handler> ActiveService<H> {
         }
     }
 
-    /// Reads and forgets, for a connection that is closing: unread input would turn the close
-    /// into a reset, and a client that writes before it reads would never get to the reply.
-    fn throw_away(&mut self, id: ConnId, state: &mut LoopState, scratch: &mut Scratch) {
+    /// Reads and forgets, for a connection that is closing: unread input would turn the close into a
+    /// reset, and a client that writes before it reads would never come to the reply.
+    fn discard_input(&mut self, id: ConnId, state: &mut LoopState, scratch: &mut Scratch) {
         let budget = self.table.limits.bytes_per_turn;
         let slot = &mut self.table.connections[id.slot()];
         match input::discard(slot.stream.raw(), scratch, budget) {
             Ok((count, eof)) => {
                 state.counters.bytes_in += count as u64;
-                slot.conn.flags.set(Flag::Eof, eof);
-                slot.conn.flags.set(Flag::Readable, count >= budget);
+                slot.mark_discarded(count, budget, eof);
                 if eof && slot.conn.stage == Stage::Lingering {
                     self.table.end(id, CloseReason::Closed);
                 }

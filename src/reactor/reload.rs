@@ -1,7 +1,5 @@
 //! What is read again at a reload: the certificates of all listeners.
 
-use std::fs::File;
-
 use super::loop_state::LoopState;
 
 impl LoopState {
@@ -20,15 +18,18 @@ impl LoopState {
     #[cfg(feature = "signals")]
     pub(crate) fn reload(&mut self) {
         // Reading takes one descriptor at a time, and there may be no other.
-        drop(self.reserve.take());
+        self.spare_descriptor.give_up();
         #[cfg(feature = "tls")]
         for tls in &self.certificates {
             match tls.reload() {
-                Ok(()) => log::info!("hangup signal: {tls:?} reloaded, for those who come now"),
+                Ok(()) => {
+                    let file = tls.certificate().display();
+                    log::info!("hangup signal: {file} reloaded, for those who come now");
+                }
                 Err(error) => log::error!("hangup signal: the old certificate stays: {error}"),
             }
         }
-        self.reserve = File::open("/dev/null").ok();
+        self.spare_descriptor.take_back();
         #[cfg(feature = "tls")]
         if !self.certificates.is_empty() {
             return;

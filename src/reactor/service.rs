@@ -1,5 +1,7 @@
-//! One service at work: its handler, its listeners and its connections. Static dispatch ends here:
-//! the reactor sees a `dyn AnyService` and knows nothing of handlers and sessions.
+//! One service, seen from three sides. [`ActiveService`] is the service at work, inside the reactor:
+//! its handler, its listeners and its connections. [`AnyService`] is what the reactor sees of that, as
+//! a `dyn` that knows nothing of handlers and sessions. [`Service`](crate::Service), in `handle.rs`, is
+//! the key that the embedder holds.
 
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,14 +20,18 @@ use crate::error::Error;
 use crate::handler::{Context, Handler, ServiceContext};
 use crate::net::{Address, Listen};
 
+/// One service at work: everything that belongs to a handler. Calls below it are static.
 pub(crate) struct ActiveService<H: Handler> {
     pub(crate) handler: H,
+    /// Its connections, and what is due for them.
     pub(crate) table: Table<H::Session>,
-    pub(crate) listeners: Vec<Listener>,
-    pub(crate) mailbox: Mailbox<H::Message>,
-    /// The mailbox may have something.
-    pub(crate) mail: bool,
-    pub(crate) watch: SlowHooks,
+    /// Where newcomers are accepted; a token has a listener's place in this list.
+    pub(super) listeners: Vec<Listener>,
+    /// What other threads have posted.
+    pub(super) mailbox: Mailbox<H::Message>,
+    /// The mailbox may have something: set by the waker, cleared when it was found empty.
+    pub(super) mailbox_marked: bool,
+    pub(super) slow_hooks: SlowHooks,
 }
 
 impl<H: Handler> ActiveService<H> {
@@ -39,12 +45,13 @@ impl<H: Handler> ActiveService<H> {
             table,
             listeners: Vec::new(),
             mailbox,
-            mail: false,
-            watch: SlowHooks::default(),
+            mailbox_marked: false,
+            slow_hooks: SlowHooks::default(),
         }
     }
 
-    /// Calls a hook for a connection. A panic in it ends that connection and gives none.
+    /// Calls a hook for a connection; `own` says that its own request is handled. A panic in the hook
+    /// closes that connection and gives none.
     pub(crate) fn call<R>(
         &mut self,
         id: ConnId,
@@ -54,9 +61,9 @@ impl<H: Handler> ActiveService<H> {
     ) -> Option<R> {
         let mut cx = Context::new(&mut self.table, state, id, own);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
-        self.watch.called(&mut state.turn.clock, &self.table.name, self.table.limits.slow_call);
+        self.slow_hooks.called(state, &self.table.name, self.table.limits.slow_call);
         self.table.commit(state);
-        let outcome = state.caught(outcome, &self.table.name);
+        let outcome = state.unless_panicked(outcome, &self.table.name);
         if outcome.is_none() {
             self.table.close(id, CloseReason::Panicked, state);
         }
@@ -71,12 +78,12 @@ impl<H: Handler> ActiveService<H> {
     ) {
         let mut cx = ServiceContext::new(&mut self.table, state);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
-        self.watch.called(&mut state.turn.clock, &self.table.name, self.table.limits.slow_call);
-        state.caught(outcome, &self.table.name);
+        self.slow_hooks.called(state, &self.table.name, self.table.limits.slow_call);
+        state.unless_panicked(outcome, &self.table.name);
     }
 }
 
-/// A service of whatever handler, as the reactor sees it.
+/// A service as the reactor sees it, whatever its handler: one of lines or one of datagrams.
 pub(crate) trait AnyService {
     fn listen(&mut self, listen: Listen, state: &mut LoopState) -> Result<Address, Error>;
     fn dial(&mut self, address: &Address, state: &mut LoopState) -> Result<ConnId, Error>;
@@ -86,42 +93,42 @@ pub(crate) trait AnyService {
         output: BorrowedFd<'_>,
         state: &mut LoopState,
     ) -> Result<ConnId, Error>;
-    /// What it goes by in the log.
+    /// What the service goes by in the log.
     fn name(&self) -> &str;
     fn set_name(&mut self, name: Box<str>);
-    /// How many descriptors the selector watches for it, at the most.
+    /// How many descriptors the selector watches for the service, at the most.
     fn sources(&self) -> usize;
-    /// Notes an event; nothing is done about it yet.
+    /// Marks what an event is about; no hook is called yet.
     fn ready(&mut self, token: Token, what: Readiness);
     /// Accepts, reads, frames, handles, fires timers, takes messages, each within its budget.
     fn work(&mut self, state: &mut LoopState, scratch: &mut Scratch);
     /// Writes what the turn has gathered.
     fn flush(&mut self, state: &mut LoopState);
-    /// Tells the handler of those that ended, and frees them.
+    /// Tells the handler of the connections that have ended, and frees them.
     fn reap(&mut self, state: &mut LoopState);
-    /// Bytes of output in memory, the arena's not counted.
+    /// Bytes of unsent output that the service's connections own.
     fn backlog(&self) -> usize;
-    /// Adds who has how many of them.
-    fn backlogs(&self, all: &mut Vec<(usize, Token)>);
-    /// Ends a connection for the others' sake.
-    fn relieve(&mut self, token: Token);
+    /// Adds which connection has how many of these bytes.
+    fn list_backlogs(&self, all: &mut Vec<(usize, Token)>);
+    /// Ends a connection since there is too much unsent output in all.
+    fn end_for_total_output(&mut self, token: Token);
     /// Ends the connection that has lingered longest; says whether there is one.
     fn cut_lingering(&mut self) -> bool;
     /// More could be done now, without any event.
     fn is_busy(&self, state: &LoopState) -> bool;
     fn next_deadline(&self) -> Option<Nanos>;
-    /// Messages may be waiting.
-    fn mail(&mut self);
-    /// A shutdown was asked for: nobody else may come.
+    /// Notes that messages may be waiting.
+    fn mark_mailbox(&mut self);
+    /// A shutdown was asked for: no newcomer is accepted any more.
     fn stop_listening(&mut self);
     /// There are messages that have to be handled before the shutdown.
-    fn holds_up(&self) -> bool;
-    /// Messages that were posted and not handled.
-    fn waiting(&self) -> u64;
-    /// Shuts down: everybody is closed gracefully.
+    fn delays_shutdown(&self) -> bool;
+    /// How many messages were posted and not handled.
+    fn messages_waiting(&self) -> u64;
+    /// Tells the handler of the shutdown and closes every connection gracefully.
     fn shut_down(&mut self, state: &mut LoopState);
-    /// Ends everybody at once; says how many there were that had not got all their output.
-    fn cut(&mut self, state: &mut LoopState) -> usize;
+    /// Ends every connection at once. Says how many had not got all their output.
+    fn cut_off(&mut self, state: &mut LoopState) -> usize;
     /// No connection is left.
     fn is_empty(&self) -> bool;
 }
@@ -169,18 +176,12 @@ impl<H: Handler> AnyService for ActiveService<H> {
         self.table.backlog
     }
 
-    fn backlogs(&self, all: &mut Vec<(usize, Token)>) {
-        let service = self.table.service;
-        let each = self.table.connections.iter();
-        let each = each.map(|(_, slot)| (slot.conn.output.backlog(), slot.conn.id));
-        all.extend(each.map(|(backlog, id)| (backlog, Token::connection(service, id))));
+    fn list_backlogs(&self, all: &mut Vec<(usize, Token)>) {
+        self.table.list_backlogs(all);
     }
 
-    fn relieve(&mut self, token: Token) {
-        if let Some(slot) = self.table.named(token) {
-            let id = slot.conn.id;
-            self.table.end(id, CloseReason::TotalOutput);
-        }
+    fn end_for_total_output(&mut self, token: Token) {
+        self.table.end_for_total_output(token);
     }
 
     fn cut_lingering(&mut self) -> bool {
@@ -188,32 +189,32 @@ impl<H: Handler> AnyService for ActiveService<H> {
     }
 
     fn is_busy(&self, state: &LoopState) -> bool {
-        self.mail
-            || !self.table.is_idle()
-            || self.listeners.iter().any(|listener| listener.wants(state))
+        self.mailbox_marked
+            || !self.table.queues.is_empty()
+            || self.listeners.iter().any(|listener| listener.may_accept(state))
     }
 
     fn next_deadline(&self) -> Option<Nanos> {
         self.table.timers.next()
     }
 
-    fn mail(&mut self) {
-        self.mail = true;
+    fn mark_mailbox(&mut self) {
+        self.mailbox_marked = true;
     }
 
     fn stop_listening(&mut self) {
         for mut listener in std::mem::take(&mut self.listeners) {
             listener.disarm(&mut self.table.timers);
         }
-        // Those posted by this very thread have not woken it yet.
-        self.mail = true;
+        // What this very thread has posted has not woken it yet.
+        self.mailbox_marked = true;
     }
 
-    fn holds_up(&self) -> bool {
-        self.mailbox.holds_up()
+    fn delays_shutdown(&self) -> bool {
+        self.mailbox.delays_shutdown()
     }
 
-    fn waiting(&self) -> u64 {
+    fn messages_waiting(&self) -> u64 {
         self.mailbox.waiting()
     }
 
@@ -241,8 +242,8 @@ impl<H: Handler> AnyService for ActiveService<H> {
         self.begin_shutdown(state)
     }
 
-    fn cut(&mut self, state: &mut LoopState) -> usize {
-        self.cut_all(state)
+    fn cut_off(&mut self, state: &mut LoopState) -> usize {
+        self.cut_off_all(state)
     }
 }
 

@@ -1,6 +1,7 @@
 //! How a shutdown goes: asked for, moved on turn by turn, cut at its deadline; and how it ended.
 
 use std::process::{ExitCode, Termination};
+use std::time::Duration;
 
 use super::Reactor;
 use super::fairness::LINGER_AT_SHUTDOWN;
@@ -14,13 +15,13 @@ use crate::handler::Handler;
 /// status 0, the other 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Nobody had to be cut off: the kernel has taken all that was sent, or the client was gone
-    /// or [closed](crate::CloseReason) for not taking it.
+    /// No connection had to be cut off: the kernel has taken all that was sent, or the client was
+    /// gone or was [closed](crate::CloseReason) for not taking it.
     Clean,
-    /// Some did not take their last output before the shutdown timeout, or before a second
+    /// Some clients did not take their last output before the shutdown timeout, or before a second
     /// signal.
     Cut {
-        /// How many.
+        /// How many clients.
         connections: usize,
     },
 }
@@ -34,58 +35,67 @@ impl Termination for Exit {
     }
 }
 
+/// The default of [`set_shutdown_timeout`](crate::Reactor::set_shutdown_timeout).
+pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How far the shutdown is; it only ever moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// No shutdown was noticed yet.
     Running,
-    /// Nobody else may come, and what was posted before the shutdown is handled before it.
+    /// Newcomers are not accepted any more, and messages that were posted before the shutdown are
+    /// handled before it, until this moment at the latest.
     Stopping(Nanos),
-    /// Everybody is being closed; what is not gone by then is cut.
+    /// Every connection is being closed. Those that are not gone at this moment are cut off.
     Draining(Nanos),
+    /// The reactor has ended.
     Done(Exit),
 }
 
 impl Reactor<'_> {
     /// Begins a shutdown that was asked for, and moves it on.
-    pub(super) fn advance(&mut self) {
+    pub(super) fn advance_shutdown(&mut self) {
         if self.phase == Phase::Running && self.state.is_ending() {
             log::debug!("shutting down");
-            // A long turn must not use up the time that the shutdown has.
+            // The turn may have been long, which must not use up the time that the shutdown has.
             self.state.tick();
             self.state.stopping = true;
             self.phase = Phase::Stopping(self.state.after(self.shutdown_timeout));
             self.services.iter_mut().for_each(|service| service.stop_listening());
         }
         if let Phase::Stopping(deadline) = self.phase
-            && (deadline <= self.state.turn.now || !self.services.iter().any(|one| one.holds_up()))
+            && (deadline <= self.state.turn.now
+                || !self.services.iter().any(|one| one.delays_shutdown()))
         {
             self.phase = Phase::Draining(deadline);
             self.services.iter_mut().for_each(|service| service.shut_down(&mut self.state));
         }
         if let Phase::Draining(deadline) = self.phase {
             if self.services.iter().all(|service| service.is_empty()) {
-                self.done(Exit::Clean);
+                self.finish(Exit::Clean);
             } else if deadline <= self.state.turn.now {
                 log::warn!("shutdown timeout: cutting off those that do not take their output");
-                self.cut();
+                self.cut_off();
             }
         }
     }
 
-    pub(crate) fn cut(&mut self) {
+    /// Ends every connection at once, and with that the reactor.
+    pub(super) fn cut_off(&mut self) {
         self.state.stopping = true;
         let connections =
-            self.services.iter_mut().map(|service| service.cut(&mut self.state)).sum();
-        self.done(match connections {
+            self.services.iter_mut().map(|service| service.cut_off(&mut self.state)).sum();
+        self.finish(match connections {
             0 => Exit::Clean,
             _ => Exit::Cut { connections },
         });
     }
 
-    pub(super) fn done(&mut self, exit: Exit) {
+    fn finish(&mut self, exit: Exit) {
         self.phase = Phase::Done(exit);
         self.state.shared.end();
         for service in &self.services {
-            let lost = service.waiting();
+            let lost = service.messages_waiting();
             if lost > 0 {
                 self.state.counters.messages_lost += lost;
                 log::warn!("{}: {lost} messages were not handled before the end", service.name());
@@ -95,31 +105,29 @@ impl Reactor<'_> {
 }
 
 impl<H: Handler> ActiveService<H> {
+    /// Tells the handler, and closes every connection gracefully.
     pub(super) fn begin_shutdown(&mut self, state: &mut LoopState) {
         self.mailbox.stop();
-        self.mail = true;
+        self.mailbox_marked = true;
         self.call_service(state, H::on_shutdown);
-        self.watch.check(&mut state.turn.clock, &self.table.name, self.table.limits.slow_call);
+        self.slow_hooks.check(state, &self.table.name, self.table.limits.slow_call);
         self.table.limits.linger = self.table.limits.linger.min(LINGER_AT_SHUTDOWN);
-        let everybody: Vec<_> =
-            self.table.connections.iter().map(|(_, slot)| slot.conn.id).collect();
-        for id in everybody {
+        for id in self.table.ids() {
             self.table.close(id, CloseReason::Shutdown, state);
             self.table.arm(id);
         }
     }
 
-    pub(super) fn cut_all(&mut self, state: &mut LoopState) -> usize {
+    /// Ends every connection at once. Says how many had not got all their output.
+    pub(super) fn cut_off_all(&mut self, state: &mut LoopState) -> usize {
         AnyService::stop_listening(self);
-        let everybody: Vec<_> =
-            self.table.connections.iter().map(|(_, slot)| slot.conn.id).collect();
         let mut unsent = 0;
-        for id in everybody {
+        for id in self.table.ids() {
             let slot = &self.table.connections[id.slot()];
             unsent += usize::from(!slot.conn.output.is_empty() || slot.stream.unsent());
             self.table.end(id, CloseReason::Shutdown);
         }
-        while !self.table.ending.is_empty() {
+        while !self.table.queues.ending.is_empty() {
             self.reap_ended(state);
         }
         unsent

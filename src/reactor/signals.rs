@@ -7,25 +7,27 @@ use super::Reactor;
 use super::token::Token;
 use crate::error::Error;
 
-/// Those that end the loop.
+/// The signals that end the loop.
 const ENDING: [i32; 2] = [SIGINT, SIGTERM];
 
-/// The one that asks to read again what may have changed.
+/// The signal that asks to read again what may have changed.
 const HANGUP: [i32; 1] = [SIGHUP];
 
-/// Catches some signals; the others do what they always do.
+/// Catches the signals that it is asked to; the others do what they always do.
 #[derive(Default)]
 pub(crate) struct Signals {
+    /// What the selector watches; none while none is caught.
     source: Option<signal_hook_mio::v1_0::Signals>,
     /// How many of [`ENDING`] there have been.
     seen: usize,
 }
 
-/// What was caught.
+/// What has come since the last look.
 #[derive(Debug, Default)]
 pub(crate) struct Caught {
     /// How many of [`ENDING`].
     ending: usize,
+    /// Whether one of [`HANGUP`] came.
     hangup: bool,
 }
 
@@ -79,7 +81,7 @@ impl Reactor<'_> {
     }
 
     /// Does what the signals ask for.
-    pub(crate) fn signalled(&mut self, caught: &Caught) {
+    pub(crate) fn handle_signals(&mut self, caught: &Caught) {
         for _ in 0..caught.ending {
             self.signals.seen += 1;
             if self.signals.seen == 1 {
@@ -87,7 +89,7 @@ impl Reactor<'_> {
                 self.state.stop();
             } else if self.exit().is_none() {
                 log::warn!("second signal: ending at once");
-                self.cut();
+                self.cut_off();
             }
         }
         if caught.hangup {

@@ -1,61 +1,51 @@
 //! The connections of one service.
 
-use std::collections::{HashMap, VecDeque};
-use std::io::{self, ErrorKind};
-use std::net::IpAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io;
 
 use slab::Slab;
 
 use super::fairness::SLOTS_KEPT;
 use super::loop_state::LoopState;
+use super::peers::Peers;
+use super::queues::Queues;
 use super::timers::Timers;
 use super::token::Token;
-use crate::connection::clock::Nanos;
+use crate::connection::ConnId;
 use crate::connection::connection::{Connection, Stage};
-use crate::connection::deadlines::Wait;
-use crate::connection::flags::Flag;
-use crate::connection::{CloseReason, ConnId};
 use crate::limits::Limits;
-use crate::net::happy_eyeballs::Dialling;
 use crate::net::stream::Stream;
 
-/// One slot of the table: the state of a connection, what it runs over, and the handler's session.
+/// One slot of the table.
 pub(crate) struct Slot<S> {
+    /// The state of the connection.
     pub(crate) conn: Connection,
+    /// What it runs over.
     pub(crate) stream: Stream,
+    /// What the handler keeps of it.
     pub(crate) session: S,
 }
 
 pub(crate) struct Table<S> {
+    /// The service's number in the reactor, as tokens have it.
     pub(crate) service: usize,
+    /// What the service goes by in the log.
     pub(crate) name: Box<str>,
     pub(crate) limits: Limits,
+    /// All connections, from their first moment until they are freed.
     pub(crate) connections: Slab<Slot<S>>,
-    /// To be served: they may have input. Newly ready ones wait behind the others.
-    pub(crate) ready: VecDeque<ConnId>,
-    /// To be moved on in their TLS handshakes, which cost as much as thousands of lines each.
-    pub(crate) handshakes: VecDeque<ConnId>,
-    /// To be flushed at the end of the turn.
-    pub(crate) dirty: Vec<ConnId>,
-    /// To be reported to the handler, or freed.
-    pub(crate) ending: VecDeque<ConnId>,
+    /// Which of them something is due for.
+    pub(crate) queues: Queues,
+    /// What is due later, for connections, for listeners and for the handler itself.
     pub(crate) timers: Timers,
-    /// Connections in state Open: those that a broadcast reaches.
-    pub(crate) live: usize,
-    /// Connections that the handler has been told of, or has dialled, and not yet been told of
-    /// their end.
+    /// Connections per address.
+    pub(super) peers: Peers,
+    /// How many are in stage `Open`.
     pub(crate) open: usize,
-    /// Those that linger, oldest first; some may be gone.
-    pub(crate) lingering: VecDeque<ConnId>,
-    /// Bytes in the backlogs of all connections.
+    /// How many count for `max_connections`: the handler was told of them, dialled them or adopted
+    /// them, or they are in their handshake; and it has not been told of their end.
+    pub(super) counted: usize,
+    /// Bytes in the backlogs of all of them.
     pub(crate) backlog: usize,
-    /// Open connections from each address, where they are limited.
-    pub(super) peers: HashMap<IpAddr, usize>,
-    /// Copies of broadcasts queued in this step of the turn.
-    pub(super) delivered: usize,
-    /// Length of the arena when this step began.
-    pub(super) step_began: usize,
 }
 
 impl<S> Table<S> {
@@ -63,25 +53,19 @@ impl<S> Table<S> {
         Table {
             service,
             name: name.into(),
-            limits,
             connections: Slab::new(),
-            ready: VecDeque::new(),
-            handshakes: VecDeque::new(),
-            dirty: Vec::new(),
-            ending: VecDeque::new(),
+            queues: Queues::default(),
             timers: Timers::default(),
-            live: 0,
+            peers: Peers::new(limits.max_per_peer),
             open: 0,
-            lingering: VecDeque::new(),
+            counted: 0,
             backlog: 0,
-            peers: HashMap::new(),
-            delivered: 0,
-            step_began: 0,
+            limits,
         }
     }
 
     /// Takes in a connection that is not open yet, and says whether the selector watches it.
-    pub(crate) fn insert(
+    pub(super) fn insert(
         &mut self,
         mut stream: Stream,
         session: S,
@@ -108,18 +92,23 @@ impl<S> Table<S> {
     }
 
     /// The connection that a token was made for, if it is still there.
-    pub(crate) fn named(&mut self, token: Token) -> Option<&mut Slot<S>> {
+    pub(super) fn get_by_token(&mut self, token: Token) -> Option<&mut Slot<S>> {
         self.connections.get_mut(token.slot()).filter(|slot| token.names(slot.conn.id))
     }
 
-    /// Everyone a handler may speak of.
+    /// All connections that a handler may speak of.
     pub(crate) fn everyone(&self) -> impl Iterator<Item = (ConnId, &Slot<S>)> {
         let open = self.connections.iter().filter(|(_, slot)| slot.conn.stage == Stage::Open);
         open.map(|(_, slot)| (slot.conn.id, slot))
     }
 
+    /// The ids of all connections, in whatever stage.
+    pub(super) fn ids(&self) -> Vec<ConnId> {
+        self.connections.iter().map(|(_, slot)| slot.conn.id).collect()
+    }
+
     /// Frees the slot, with all that the loop keeps for it.
-    pub(crate) fn remove(&mut self, id: ConnId, state: &mut LoopState) {
+    pub(super) fn remove(&mut self, id: ConnId, state: &mut LoopState) {
         if self.get(id).is_none() {
             return;
         }
@@ -133,36 +122,22 @@ impl<S> Table<S> {
         }
         state.freed += 1;
         if self.connections.is_empty() && self.connections.capacity() > SLOTS_KEPT {
-            // Broadcasts walk over all slots, and the memory is of use to others.
             self.connections.shrink_to_fit();
         }
         // Dropping a session runs the embedder's code too.
-        let dropped = catch_unwind(AssertUnwindSafe(|| drop(gone.session)));
-        state.caught(dropped, &self.name);
+        state.guard(&self.name, || drop(gone.session));
     }
 }
 
-impl<S> Slot<S> {
-    /// Input has come that the handler has not been offered.
-    pub(crate) fn is_unheard(&mut self) -> bool {
-        let unread = !self.conn.flags.has(Flag::Eof) && self.stream.has_unread();
-        self.conn.stage == Stage::Open && (self.conn.input.has_work() || unread)
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// The end of input that a read gave is not the peer's: once a socket has told of its error it
-    /// gives that instead. It tells of a broken pipe where the peer had ended before.
-    pub(crate) fn is_cut(&self) -> bool {
-        let ended = self.conn.reason == CloseReason::Error(ErrorKind::BrokenPipe);
-        self.conn.flags.has(Flag::Gone) && !ended && !self.stream.has_handshake()
-    }
-
-    /// The error that its socket has.
-    pub(crate) fn take_error(&self) -> io::Error {
-        self.stream.take_error().unwrap_or(ErrorKind::ConnectionReset.into())
-    }
-
-    /// When the loop must look at it again if nothing moves until then, and what for.
-    pub(crate) fn due(&self, limits: &Limits) -> Option<(Nanos, Wait)> {
-        self.conn.due(limits, self.stream.dialling().and_then(Dialling::due))
+    #[test]
+    fn an_idle_connection_stays_small_with_its_stream() {
+        // In debug builds mio adds 8 bytes to a socket, to see that it is registered with one
+        // selector only.
+        let size = size_of::<Slot<()>>() - 8 * usize::from(cfg!(debug_assertions));
+        assert!(size <= 112, "{size} bytes");
     }
 }

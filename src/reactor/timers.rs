@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::fairness::TIMERS_PER_TURN;
 use super::loop_state::LoopState;
 use super::service::ActiveService;
-use super::table::Table;
+use super::table::{Slot, Table};
 use super::token::Token;
 use crate::connection::clock::Nanos;
 use crate::connection::connection::Stage;
@@ -13,6 +13,8 @@ use crate::connection::deadlines::Wait;
 use crate::connection::flags::Flag;
 use crate::connection::{CloseReason, ConnId, TimerId};
 use crate::handler::{Farewell, Handler};
+use crate::limits::Limits;
+use crate::net::happy_eyeballs::Dialling;
 
 /// What is due next: one ordered map for what handlers ask for and one ordered set for the
 /// loop's own deadlines, at most one a connection. Set, cancel and fire cost O(log n).
@@ -21,12 +23,15 @@ use crate::handler::{Farewell, Handler};
 /// connection when the deadline comes and arms it again. So an active connection pays nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    pub(super) timers: BTreeMap<TimerId, Token>,
-    pub(super) deadlines: BTreeSet<(Nanos, Token)>,
-    pub(super) serial: u64,
+    /// What handlers have asked for, and who is to be told: a connection, or the service itself.
+    timers: BTreeMap<TimerId, Token>,
+    /// When the loop looks again at a connection, or at a listener without descriptors.
+    deadlines: BTreeSet<(Nanos, Token)>,
+    /// How many timers have been set: two of the same moment fire in the order they were set.
+    serial: u64,
 }
 
-/// One thing that has come due.
+/// One thing that has come due, and for whom.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     Timer(TimerId, Token),
@@ -41,13 +46,13 @@ impl Timers {
         id
     }
 
-    /// Says whether it was still to come and belonged to `owner`.
+    /// Says whether the timer was still to come and belonged to `owner`.
     pub(crate) fn cancel(&mut self, id: TimerId, owner: Token) -> bool {
-        let slot = self.timers.get(&id) == Some(&owner);
-        if slot {
+        let pending = self.timers.get(&id) == Some(&owner);
+        if pending {
             self.timers.remove(&id);
         }
-        slot
+        pending
     }
 
     pub(crate) fn arm(&mut self, when: Nanos, owner: Token) {
@@ -61,10 +66,7 @@ impl Timers {
     pub(crate) fn next(&self) -> Option<Nanos> {
         let timer = self.timers.first_key_value().map(|(id, _)| id.when);
         let deadline = self.deadlines.first().map(|(when, _)| *when);
-        match (timer, deadline) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        timer.into_iter().chain(deadline).min()
     }
 
     /// Takes out the earliest thing that is due at `now`.
@@ -83,16 +85,17 @@ impl Timers {
 }
 
 impl<H: Handler> ActiveService<H> {
-    pub(crate) fn fire(&mut self, state: &mut LoopState) {
-        self.table.begin_step(state);
+    /// Does what is due, in order.
+    pub(super) fn fire_timers(&mut self, state: &mut LoopState) {
+        state.turn.begin_step();
         for _ in 0..TIMERS_PER_TURN {
-            if self.table.step_is_spent(state) {
+            if state.turn.step_is_spent() {
                 return;
             }
             match self.table.timers.pop(state.turn.now) {
                 None => return,
                 Some(Due::Deadline(token)) if token.is_connection() => {
-                    if let Some(slot) = self.table.named(token) {
+                    if let Some(slot) = self.table.get_by_token(token) {
                         slot.conn.deadline = 0;
                         let id = slot.conn.id;
                         self.check_deadline(id, state);
@@ -104,7 +107,7 @@ impl<H: Handler> ActiveService<H> {
                     }
                 }
                 Some(Due::Timer(timer, token)) if token.is_connection() => {
-                    let Some(slot) = self.table.named(token) else { continue };
+                    let Some(slot) = self.table.get_by_token(token) else { continue };
                     let (id, open) = (slot.conn.id, slot.conn.stage <= Stage::Open);
                     self.table.drop_timer(id, timer);
                     if open {
@@ -118,17 +121,17 @@ impl<H: Handler> ActiveService<H> {
         }
     }
 
-    /// The loop's own deadline of a connection has come, which was set for when it was last
-    /// looked at: it may have been active since.
-    pub(super) fn check_deadline(&mut self, id: ConnId, state: &mut LoopState) {
+    /// The loop's own deadline of a connection has come. It was set when the connection was last
+    /// looked at, which may have been active since.
+    fn check_deadline(&mut self, id: ConnId, state: &mut LoopState) {
         let Table { limits, connections, .. } = &mut self.table;
         let slot = &mut connections[id.slot()];
         let Some((due, wait)) = slot.due(limits) else { return };
         let (queued, dirty) = (slot.conn.flags.has(Flag::Queued), slot.conn.flags.has(Flag::Dirty));
         match wait {
             _ if due > state.turn.now => self.table.arm(id),
-            // What has come for it is still to be worked off, in this turn or the next ones:
-            // nobody is to be judged by how long that takes us.
+            // What the connection has sent, or is to be sent, is still to be worked off: no client
+            // is to be judged by how long that takes us.
             Wait::Connect | Wait::Idle | Wait::Line | Wait::Gone if queued => {
                 self.table.look_again(id, state.turn.now);
             }
@@ -136,7 +139,7 @@ impl<H: Handler> ActiveService<H> {
                 self.table.look_again(id, state.turn.now);
             }
             Wait::Connect => self.table.end(id, CloseReason::ConnectTimeout),
-            Wait::Attempt => self.table.visit(id),
+            Wait::Attempt => self.table.enqueue(id),
             Wait::Idle => {
                 self.farewell(id, Farewell::IdleTimeout, CloseReason::IdleTimeout, state);
             }
@@ -148,11 +151,10 @@ impl<H: Handler> ActiveService<H> {
             }
             Wait::SoftLimit => self.table.arm(id),
             Wait::Rate => {
-                slot.conn.flags.set(Flag::Throttled, false);
+                slot.conn.stop_waiting(Flag::Throttled, state.turn.now);
                 slot.conn.active = state.turn.now;
-                slot.conn.input.wait_from(state.turn.now);
                 self.table.arm(id);
-                self.table.queue(id);
+                self.table.enqueue_if_work(id);
             }
             Wait::Flush | Wait::Gone => self.table.end(id, CloseReason::Stalled),
             Wait::Linger => self.table.end(id, CloseReason::Closed),
@@ -160,8 +162,15 @@ impl<H: Handler> ActiveService<H> {
     }
 }
 
+impl<S> Slot<S> {
+    /// When the loop must look at the connection again if nothing moves until then, and what for.
+    fn due(&self, limits: &Limits) -> Option<(Nanos, Wait)> {
+        self.conn.due(limits, self.stream.dialling().and_then(Dialling::due))
+    }
+}
+
 impl<S> Table<S> {
-    /// Sets the loop's own deadline for it, if its state has one and none comes sooner.
+    /// Sets the loop's own deadline for the connection, if its state has one and none comes sooner.
     pub(crate) fn arm(&mut self, id: ConnId) {
         let service = self.service;
         let Some(slot) = self.connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id)
@@ -180,8 +189,8 @@ impl<S> Table<S> {
         self.timers.arm(due, token);
     }
 
-    /// Looks at it again in the next turn.
-    pub(crate) fn look_again(&mut self, id: ConnId, now: Nanos) {
+    /// Looks at the connection again in the next turn.
+    fn look_again(&mut self, id: ConnId, now: Nanos) {
         let token = Token::connection(self.service, id);
         if let Some(slot) = self.get_mut(id) {
             slot.conn.deadline = now + 1;

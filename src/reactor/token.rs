@@ -3,6 +3,9 @@
 use crate::connection::ConnId;
 use crate::connection::id::{SLOT_BITS, SLOT_MASK};
 
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("a token holds a slot, a service and a generation: that takes 64-bit pointers");
+
 /// Services that one reactor can hold; the last numbers are for the loop's own tokens.
 pub(crate) const MOST_SERVICES: usize = 250;
 

@@ -1,59 +1,84 @@
-//! The bound on the unsent output of all connections together.
+//! The bound on the unsent output of all connections together:
+//! [`set_max_total_output`](crate::Reactor::set_max_total_output).
 
 use std::cmp::Reverse;
 
+use super::fairness::LOG_EVERY;
 use super::loop_state::LoopState;
 use super::service::AnyService;
 use super::table::Table;
+use super::token::Token;
 use crate::connection::CloseReason;
 
-/// What may be left where the budget was passed: an eighth is free, so that not every line is
-/// somebody's end.
-pub(crate) fn target(budget: usize) -> usize {
-    budget / 8 * 7
+/// The default of the bound.
+pub(super) const MAX_TOTAL_OUTPUT: usize = 1 << 30;
+
+/// Complains, and chooses which connections to reset: those with the largest backlogs, so many that an
+/// eighth of the bound is free again and not every line after that ends another connection.
+fn to_reset(
+    mut all: Vec<(usize, Token)>,
+    state: &mut LoopState,
+) -> impl Iterator<Item = Token> + use<> {
+    let most = state.max_total_output;
+    if state.log_limits.total_output.allows(state.turn.now, LOG_EVERY) {
+        // Each connection that is reset is logged by itself as well.
+        log::warn!("too much unsent output in all (max_total_output, {most} bytes): resetting");
+    }
+    let mut total: usize = all.iter().map(|(backlog, _)| backlog).sum();
+    all.sort_unstable_by_key(|(backlog, _)| Reverse(*backlog));
+    let too_much = move |(backlog, _): &(usize, Token)| {
+        let too_much = total > most / 8 * 7;
+        total -= backlog;
+        too_much
+    };
+    all.into_iter().take_while(too_much).map(|(_, token)| token)
 }
 
 impl<S> Table<S> {
-    /// Holds one service to the budget of all as its output comes: a turn may broadcast to
-    /// thousands what would be gigabytes at its end.
+    /// Holds one service to the bound as its output comes: a turn may broadcast to thousands what
+    /// would be gigabytes at its end.
     #[inline]
-    pub(crate) fn keep_total_output(&mut self, state: &mut LoopState) {
+    pub(super) fn enforce_total_output(&mut self, state: &mut LoopState) {
         if self.backlog > state.max_total_output {
-            self.relieve(state);
+            self.reset_largest(state);
         }
     }
 
     #[cold]
-    fn relieve(&mut self, state: &mut LoopState) {
-        let each =
-            self.connections.iter().map(|(_, slot)| (slot.conn.output.backlog(), slot.conn.id));
-        let mut all: Vec<_> = each.filter(|(backlog, _)| *backlog > 0).collect();
-        all.sort_unstable_by_key(|(backlog, _)| Reverse(*backlog));
-        for (_, id) in all {
-            if self.backlog <= target(state.max_total_output) {
-                break;
-            }
+    fn reset_largest(&mut self, state: &mut LoopState) {
+        let mut all = Vec::new();
+        self.list_backlogs(&mut all);
+        for token in to_reset(all, state) {
+            self.end_for_total_output(token);
+        }
+    }
+
+    /// Adds which connection has how many unsent bytes of its own.
+    pub(super) fn list_backlogs(&self, all: &mut Vec<(usize, Token)>) {
+        let each = self.connections.iter().map(|(_, slot)| &slot.conn);
+        let some = each.filter(|conn| conn.output.backlog() > 0);
+        all.extend(
+            some.map(|conn| (conn.output.backlog(), Token::connection(self.service, conn.id))),
+        );
+    }
+
+    pub(super) fn end_for_total_output(&mut self, token: Token) {
+        if let Some(slot) = self.get_by_token(token) {
+            let id = slot.conn.id;
             self.end(id, CloseReason::TotalOutput);
         }
-        state.relieved();
     }
 }
 
-/// Holds all services together to it, at the end of a turn.
-pub(crate) fn relieve(services: &mut [Box<dyn AnyService + '_>], state: &mut LoopState) {
-    let mut total: usize = services.iter().map(|service| service.backlog()).sum();
+/// Holds all services together to the bound, at the end of a turn.
+pub(super) fn enforce(services: &mut [Box<dyn AnyService + '_>], state: &mut LoopState) {
+    let total: usize = services.iter().map(|service| service.backlog()).sum();
     if total <= state.max_total_output {
         return;
     }
     let mut all = Vec::new();
-    services.iter().for_each(|service| service.backlogs(&mut all));
-    all.sort_unstable_by_key(|(backlog, _)| Reverse(*backlog));
-    for (backlog, token) in all {
-        if total <= target(state.max_total_output) {
-            break;
-        }
-        services[token.service()].relieve(token);
-        total -= backlog;
+    services.iter().for_each(|service| service.list_backlogs(&mut all));
+    for token in to_reset(all, state) {
+        services[token.service()].end_for_total_output(token);
     }
-    state.relieved();
 }

@@ -1,5 +1,6 @@
-//! One turn of the loop: wait, mark what is ready, let each service work, settle.
+//! One turn of the loop, from top to bottom: wait, mark what is ready, let each service work, settle.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use mio::Events;
@@ -18,87 +19,62 @@ use crate::connection::input::Scratch;
 use crate::error::Error;
 use crate::handler::Handler;
 
-/// What one look at the selector gave.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Look {
-    pub(crate) events: usize,
-    /// It gave as many as it has room for: there may be more.
-    pub(crate) full: bool,
-}
-
-/// Looks until a look finds less than it has room for, or as much as there are sources: those that
-/// become ready meanwhile wait behind the others, so that all that was ready before is known then.
-pub(crate) fn look_at_all<E>(
-    sources: usize,
-    mut look: impl FnMut() -> Result<Look, E>,
-) -> Result<(), E> {
-    let mut events = 0;
-    loop {
-        let found = look()?;
-        events += found.events;
-        if !found.full || events >= sources {
+impl Reactor<'_> {
+    pub(super) fn take_turn(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        if self.exit().is_some() {
             return Ok(());
         }
+        self.wait(timeout)?;
+        let began = self.state.turn.clock;
+        if self.exit().is_some() {
+            // A second signal has ended the loop: no hook is called any more.
+            return Ok(());
+        }
+        for service in &mut self.services {
+            service.work(&mut self.state, &mut self.scratch);
+        }
+        self.settle();
+        self.advance_shutdown();
+        let counters = &mut self.state.counters;
+        counters.turns += 1;
+        counters.longest_turn = counters.longest_turn.max(began.elapsed());
+        Ok(())
     }
-}
 
-impl<H: Handler> ActiveService<H> {
-    pub(super) fn take_turn(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
-        self.table.begin_step(state);
-        for number in 0..self.listeners.len() {
-            if self.listeners[number].wants(state) {
-                self.accept(number, state);
-            }
-        }
-        self.table.begin_step(state);
-        for _ in 0..self.table.ready.len().min(SERVED_PER_TURN) {
-            if self.table.step_is_spent(state) {
-                break;
-            }
-            if let Some(id) = self.table.ready.pop_front() {
-                self.serve(id, state, scratch);
-            }
-        }
-        for _ in 0..self.table.handshakes.len().min(HANDSHAKES_PER_TURN) {
-            if let Some(id) = self.table.handshakes.pop_front() {
-                self.serve(id, state, scratch);
-            }
-        }
-        self.fire(state);
-        if self.mail {
-            self.table.begin_step(state);
-            for _ in 0..MESSAGES_PER_TURN {
-                if self.table.step_is_spent(state) {
-                    break;
-                }
-                let Some(message) = self.mailbox.next() else {
-                    self.mail = false;
-                    break;
-                };
-                self.call_service(state, |handler, cx| handler.on_message(cx, message));
-            }
-        }
-        self.watch.check(&mut state.turn.clock, &self.table.name, self.table.limits.slow_call);
-    }
-}
-
-impl Reactor<'_> {
-    /// Waits for events and tells the services. Where a deadline has come, all that happened
+    /// Waits for events and marks what they are about. Where a deadline has come, all that happened
     /// before is fetched too: time may have passed unnoticed since the wait gave what it had room
-    /// for, and nobody is to be judged by what we have not looked at.
-    pub(super) fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+    /// for, and no connection is to be judged by what we have not looked at.
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
         self.sleep(timeout)?;
         self.dispatch();
         if self.deadline().is_none_or(|when| when > self.state.turn.now) {
             return Ok(());
         }
         let sources = self.services.iter().map(|service| service.sources()).sum::<usize>();
-        look_at_all(OWN_SOURCES + sources, || {
+        fetch_all(OWN_SOURCES + sources, || {
             while !self.poll(Some(Duration::ZERO))? {}
             Ok(self.dispatch())
         })
     }
 
+    /// Sleeps until there are events, or the time is over. A signal that interrupts the sleep does
+    /// not make it longer.
+    fn sleep(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        self.state.tick();
+        let until = timeout.map(|timeout| self.state.after(timeout));
+        loop {
+            let next = [until, self.next_moment()].into_iter().flatten().min();
+            let left =
+                next.map(|when| Duration::from_nanos(when.saturating_sub(self.state.turn.now)));
+            let done = self.poll(left)?;
+            self.state.tick();
+            if done {
+                return Ok(());
+            }
+        }
+    }
+
+    /// When the next turn is due without any event: now, if the last one has left something over.
     pub(super) fn next_moment(&self) -> Option<Nanos> {
         let stop = self.phase == Phase::Running && self.state.is_ending();
         if stop || self.full || self.services.iter().any(|service| service.is_busy(&self.state)) {
@@ -107,8 +83,26 @@ impl Reactor<'_> {
         self.deadline()
     }
 
-    /// Tells every service what the selector said; work is done later, in turn.
-    pub(super) fn dispatch(&mut self) -> Look {
+    /// The earliest timer or deadline.
+    fn deadline(&self) -> Option<Nanos> {
+        let drained = match self.phase {
+            Phase::Stopping(deadline) | Phase::Draining(deadline) => Some(deadline),
+            Phase::Running | Phase::Done(_) => None,
+        };
+        self.services.iter().filter_map(|service| service.next_deadline()).chain(drained).min()
+    }
+
+    /// Fetches events. False, and there are none, when a signal interrupted it.
+    fn poll(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(false),
+            Err(error) => Err(Error::io("the selector failed")(error)),
+        }
+    }
+
+    /// Marks what the events are about; no hook is called yet.
+    fn dispatch(&mut self) -> Fetched {
         let mut count = 0;
         #[cfg(feature = "signals")]
         let mut caught = Caught::default();
@@ -117,7 +111,7 @@ impl Reactor<'_> {
             match Token::from(event.token()) {
                 Token::WAKER => {
                     self.state.shared.awake();
-                    self.services.iter_mut().for_each(|service| service.mail());
+                    self.services.iter_mut().for_each(|service| service.mark_mailbox());
                 }
                 #[cfg(feature = "signals")]
                 Token::SIGNALS => caught = self.signals.take(),
@@ -129,19 +123,104 @@ impl Reactor<'_> {
             }
         }
         #[cfg(feature = "signals")]
-        self.signalled(&caught);
+        self.handle_signals(&caught);
         self.full = count == self.events.capacity();
         if self.full && count < MOST_EVENTS {
             // Quiet connections must not wait for the busy ones to leave room.
             self.events = Events::with_capacity(count * 2);
         }
-        Look { events: count, full: self.full }
+        Fetched { events: count, full: self.full }
+    }
+}
+
+/// What one look at the selector gave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fetched {
+    pub(crate) events: usize,
+    /// As many as there is room for: there may be more.
+    pub(crate) full: bool,
+}
+
+/// Fetches until there is less than there is room for, or as much as there are sources: those that
+/// become ready meanwhile wait behind the others, so all that was ready before is known then.
+pub(crate) fn fetch_all<E>(
+    sources: usize,
+    mut fetch: impl FnMut() -> Result<Fetched, E>,
+) -> Result<(), E> {
+    let mut events = 0;
+    loop {
+        let fetched = fetch()?;
+        events += fetched.events;
+        if !fetched.full || events >= sources {
+            return Ok(());
+        }
+    }
+}
+
+impl<H: Handler> ActiveService<H> {
+    /// A service's part of the turn. Each step has a bound, and what exceeds it waits for the next
+    /// turn.
+    pub(super) fn take_turn(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
+        self.accept_all(state);
+        self.serve_ready(state, scratch);
+        self.move_handshakes(state, scratch);
+        self.fire_timers(state);
+        self.take_messages(state);
+        self.slow_hooks.check(state, &self.table.name, self.table.limits.slow_call);
     }
 
-    /// Ends those that are over and flushes, in this order, so that what handlers say of the
-    /// one goes out with the other. What the flush itself ended is reported last; what is said
+    fn accept_all(&mut self, state: &mut LoopState) {
+        state.turn.begin_step();
+        for number in 0..self.listeners.len() {
+            if self.listeners[number].may_accept(state) {
+                self.accept(number, state);
+            }
+        }
+    }
+
+    fn serve_ready(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
+        state.turn.begin_step();
+        for _ in 0..self.table.queues.ready.len().min(SERVED_PER_TURN) {
+            if state.turn.step_is_spent() {
+                return;
+            }
+            if let Some(id) = self.table.queues.ready.pop_front() {
+                self.serve(id, state, scratch);
+            }
+        }
+    }
+
+    fn move_handshakes(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
+        for _ in 0..self.table.queues.handshakes.len().min(HANDSHAKES_PER_TURN) {
+            if let Some(id) = self.table.queues.handshakes.pop_front() {
+                self.serve(id, state, scratch);
+            }
+        }
+    }
+
+    fn take_messages(&mut self, state: &mut LoopState) {
+        if !self.mailbox_marked {
+            return;
+        }
+        state.turn.begin_step();
+        for _ in 0..MESSAGES_PER_TURN {
+            if state.turn.step_is_spent() {
+                return;
+            }
+            let Some(message) = self.mailbox.next() else {
+                self.mailbox_marked = false;
+                return;
+            };
+            self.call_service(state, |handler, cx| handler.on_message(cx, message));
+        }
+    }
+}
+
+impl Reactor<'_> {
+    /// Reports the connections that have ended, then flushes, so that what handlers say of an end
+    /// leaves with everything else. What the flush itself has ended is reported last; what is said
     /// of that leaves in the next turn.
-    pub(super) fn settle(&mut self) {
+    fn settle(&mut self) {
         let Reactor { services, state, .. } = self;
         if std::mem::take(&mut state.starving) {
             services.iter_mut().any(|service| service.cut_lingering());
@@ -149,7 +228,7 @@ impl Reactor<'_> {
         services.iter_mut().for_each(|service| service.reap(state));
         services.iter_mut().for_each(|service| service.flush(state));
         state.turn.arena.clear();
-        total_output::relieve(services, state);
+        total_output::enforce(services, state);
         services.iter_mut().for_each(|service| service.reap(state));
     }
 }

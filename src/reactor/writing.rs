@@ -2,9 +2,10 @@
 
 use std::io::{self, ErrorKind};
 
+use super::fairness::WRITTEN_PER_TURN;
 use super::loop_state::LoopState;
 use super::service::ActiveService;
-use super::table::Table;
+use super::table::{Slot, Table};
 use crate::connection::connection::Stage;
 use crate::connection::flags::Flag;
 use crate::connection::output::Flushed;
@@ -12,8 +13,8 @@ use crate::connection::{CloseReason, ConnId};
 use crate::handler::Handler;
 
 impl<S> Table<S> {
-    /// Appends output for one connection; says whether it is open. `own` tells whether its own
-    /// request caused it: then it is held back, else it has to keep up.
+    /// Appends output for one connection, and says whether the connection is open. With `own` its own
+    /// request has caused the output, which holds the connection back; else it has to keep up.
     #[inline]
     pub(crate) fn send(
         &mut self,
@@ -27,7 +28,7 @@ impl<S> Table<S> {
         self.send_since(key, start, own, state)
     }
 
-    /// As [`send`](Self::send), of what the arena has had since it was `start` bytes long.
+    /// As [`send`](Self::send), for what the arena was given since it was `start` bytes long.
     #[inline]
     pub(crate) fn send_since(
         &mut self,
@@ -45,7 +46,7 @@ impl<S> Table<S> {
         }
         let copied = slot.conn.output.push_since(&state.turn.arena, start);
         if copied > 0 {
-            // Nobody else was given these bytes.
+            // The connection has a copy of its own, and no other connection shares these bytes.
             self.backlog += copied;
             state.turn.arena.truncate(start);
         }
@@ -57,12 +58,12 @@ impl<S> Table<S> {
             return false;
         }
         self.mark_dirty(key);
-        self.keep_total_output(state);
+        self.enforce_total_output(state);
         self.connections[key].conn.stage == Stage::Open
     }
 
     /// From here on the arena's bytes are a reply of this connection to its own request, until
-    /// [`commit`](Self::commit). False if it is not open.
+    /// [`commit`](Self::commit). False if the connection is not open.
     #[inline(never)]
     pub(crate) fn begin_reply(&mut self, id: ConnId, state: &mut LoopState) -> bool {
         debug_assert!(state.turn.reply.of.is_none(), "one hook at a time");
@@ -87,26 +88,37 @@ impl<S> Table<S> {
     }
 }
 
-/// What the connection now served has written into the arena and not been given yet: to give it
-/// line by line would cost as much as the lines.
+/// What a hook has written into the arena for its own connection, which was not given it yet: to give
+/// it line by line would cost as much as the lines.
 ///
-/// While there is one, nothing has changed the connection's state since it was begun: whatever
-/// would is preceded by a commit.
+/// While there is a reply, the connection's state is what it was when the reply was begun: a commit
+/// precedes whatever changes it.
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
+    /// Whose reply it is; none without one.
     pub(crate) of: Option<ConnId>,
+    /// Length of the arena when it began.
     pub(crate) start: usize,
-    /// Length of the arena from which the connection is held back; 0 where it takes no input, and
+    /// Length of the arena at which the connection is held back; 0 where it takes no input, and
     /// without a reply.
     pub(crate) end: usize,
 }
 
-pub(super) fn would_block(outcome: &io::Result<()>) -> bool {
-    outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
-}
-
 impl<H: Handler> ActiveService<H> {
-    pub(crate) fn flush_one(&mut self, id: ConnId, state: &mut LoopState) {
+    /// Writes what is unsent of every connection that is listed for the flush.
+    pub(super) fn flush_dirty(&mut self, state: &mut LoopState) {
+        // Those that become dirty meanwhile have used up their budget: they are for the next turn.
+        let mut dirty = std::mem::take(&mut self.table.queues.dirty);
+        for id in dirty.drain(..) {
+            self.flush_one(id, state);
+            self.table.enforce_total_output(state);
+        }
+        dirty.append(&mut self.table.queues.dirty);
+        self.table.queues.dirty = dirty;
+    }
+
+    /// Writes for one connection, and does what follows from how much is unsent then.
+    fn flush_one(&mut self, id: ConnId, state: &mut LoopState) {
         let Table { connections, backlog, .. } = &mut self.table;
         let Some(slot) = connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) else {
             return;
@@ -115,15 +127,17 @@ impl<H: Handler> ActiveService<H> {
         if slot.conn.stage != Stage::Open && slot.conn.stage != Stage::Closing {
             return;
         }
-        let mut again = false;
+        let mut budget_spent = false;
         let before = slot.conn.output.backlog();
         if slot.conn.flags.has(Flag::Blocked) {
-            // It may own nothing, where only the stream has something left.
+            // There may be nothing to keep: where only the stream has something left.
             slot.conn.output.keep(&state.turn.arena);
             *backlog = *backlog + slot.conn.output.backlog() - before;
         } else if !slot.conn.flags.has(Flag::Gone) {
             let mut written = 0;
-            let outcome = slot.conn.output.flush(&mut slot.stream, &state.turn.arena, &mut written);
+            let Slot { conn, stream, .. } = slot;
+            let arena = &state.turn.arena;
+            let outcome = conn.output.flush(stream, arena, WRITTEN_PER_TURN, &mut written);
             *backlog = *backlog + slot.conn.output.backlog() - before;
             state.counters.bytes_out += written as u64;
             if written > 0 || slot.stream.take_moved() {
@@ -132,10 +146,10 @@ impl<H: Handler> ActiveService<H> {
             match outcome {
                 Ok(Flushed::All) => {}
                 Ok(Flushed::Blocked) => slot.conn.flags.set(Flag::Blocked, true),
-                Ok(Flushed::Budget) => again = true,
-                // Two descriptors are two things: the input of one does not end with the other.
+                Ok(Flushed::Budget) => budget_spent = true,
+                // What the peer of a socket sent before may still be read.
                 Err(error) if slot.conn.stage == Stage::Open && slot.stream.is_socket() => {
-                    return self.table.lose(id, &error, state.turn.now);
+                    return self.table.lose_peer(id, &error, state.turn.now);
                 }
                 Err(error) => return self.table.fail(id, &error),
             }
@@ -144,51 +158,41 @@ impl<H: Handler> ActiveService<H> {
         let slot = &mut connections[id.slot()];
         match slot.conn.stage {
             Stage::Open => {
-                // One that has had its share of the turn has not refused anything yet.
-                if !again && slot.conn.too_slow(limits, state.turn.now) {
+                // A connection that has had its share of the turn has not refused anything yet.
+                if !budget_spent && slot.conn.too_slow(limits, state.turn.now) {
                     return self.table.end(id, CloseReason::SlowConsumer);
                 }
                 let mut arm = slot.conn.over_soft() != 0;
                 if slot.conn.flags.has(Flag::Finished) && slot.conn.all_sent() {
-                    // Otherwise it fails only where the peer is gone, which the next read tells.
+                    // Any other error means that the peer is gone, which the next read tells.
                     let later = would_block(&slot.stream.shutdown_write());
                     slot.conn.flags.set(Flag::Blocked, later);
                 }
-                if slot.conn.output.len() <= limits.low_water {
-                    let held = slot.conn.flags.take(Flag::Held);
-                    if held {
-                        slot.conn.input.wait_from(state.turn.now);
-                        arm = true;
-                    }
+                if slot.conn.is_drained(limits.low_water) {
+                    let held = slot.conn.stop_waiting(Flag::Held, state.turn.now);
+                    arm |= held;
                     if slot.conn.flags.has(Flag::Drain) {
-                        // Not here: what the hook sends needs an arena that is not about to be
-                        // cleared, and has to wait its turn behind the others.
-                        self.table.visit(id);
+                        // `on_drain` is not called from here: what it sends needs an arena that is
+                        // not about to be cleared, and has to wait behind the other connections.
+                        self.table.enqueue(id);
                     } else if held {
-                        self.table.queue(id);
+                        self.table.enqueue_if_work(id);
                     }
                 }
                 if arm {
-                    // Nobody may have anything more to say to it before its time is up.
+                    // Nothing else may move the connection before its time is up.
                     self.table.arm(id);
                 }
             }
             _ if slot.conn.all_sent() => self.linger(id, state),
             _ => {}
         }
-        if again {
+        if budget_spent {
             self.table.mark_dirty(id.slot());
         }
     }
+}
 
-    pub(super) fn flush_dirty(&mut self, state: &mut LoopState) {
-        // Those that become dirty meanwhile have used up their budget: they are for next turn.
-        let mut dirty = std::mem::take(&mut self.table.dirty);
-        for id in dirty.drain(..) {
-            self.flush_one(id, state);
-            self.table.keep_total_output(state);
-        }
-        dirty.append(&mut self.table.dirty);
-        self.table.dirty = dirty;
-    }
+pub(super) fn would_block(outcome: &io::Result<()>) -> bool {
+    outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
 }

@@ -7,13 +7,14 @@ use crate::{DatagramContext, DatagramHandler, TimerId};
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 /// The datagram that asks who is there.
 pub(super) const QUERY: &[u8] = b"?\n";
-/// Two announcements are never closer: however many ask, one answer to all of them will do.
+/// The least time between two announcements. One answer will do for all who ask meanwhile.
 const GAP: Duration = Duration::from_millis(100);
 
-/// Tells by multicast which services there are: one datagram `SERVICE ADDR` for each, every
-/// second, and at once when somebody asks with `?`. A [`Directory`](super::Directory) listens.
+/// Tells by multicast which services there are: one datagram `SERVICE ADDR` for each service, every
+/// second, and sooner when somebody asks with the datagram `?`. A [`Directory`](super::Directory)
+/// listens to it.
 ///
-/// It is to be bound to the group that it announces to:
+/// Bind it to the group that it is to announce to:
 ///
 /// ```
 /// use std::net::Ipv4Addr;
@@ -33,9 +34,10 @@ const GAP: Duration = Duration::from_millis(100);
 /// # }
 /// ```
 ///
-/// A service at `0.0.0.0` is taken by those who hear of it to be where the datagram came from.
+/// A service at `0.0.0.0` is taken to be at the address that the datagram came from.
 #[derive(Clone, Debug)]
 pub struct Announcer {
+    /// The datagrams.
     lines: Vec<String>,
     /// When the last announcement went out.
     last: Option<Instant>,
@@ -44,15 +46,15 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// The usual group: one of those that stay within a site whatever the routers think
-    /// (RFC 2365), and a port that nobody has reserved.
+    /// The usual group, 239.255.23.23:9908: a multicast address whose datagrams stay within a site
+    /// (RFC 2365), and a port that is not registered.
     pub const GROUP: SocketAddr =
         SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(239, 255, 23, 23), 9908));
 
-    /// Announces these services, by name and address.
+    /// An announcer of these services, by name and address.
     ///
     /// # Panics
-    /// If a name is empty or has a blank in it, at which those who listen would cut it.
+    /// If a name is empty or has white space in it: listeners would cut it there.
     pub fn new<N: AsRef<str>>(services: impl IntoIterator<Item = (N, SocketAddr)>) -> Announcer {
         let line = |(name, address): (N, SocketAddr)| {
             let name = name.as_ref();
@@ -83,7 +85,7 @@ impl DatagramHandler for Announcer {
     fn on_datagram(&mut self, cx: &mut DatagramContext<'_>, _from: SocketAddr, bytes: &[u8]) {
         // Its own announcements come back too.
         if bytes.trim_ascii_end() == QUERY.trim_ascii_end() {
-            // An answer is the next announcement, sooner.
+            // The answer is the next announcement, made sooner.
             if let Some(next) = self.next.take() {
                 cx.cancel_timer(next);
             }

@@ -7,24 +7,24 @@ use super::announcer::{INTERVAL, QUERY};
 use crate::text::printable;
 use crate::{DatagramContext, DatagramHandler, TimerId};
 
-/// Who has not been heard for this long is gone: three announcements were lost, and a bit.
+/// A service that was not announced for this long is gone: three announcements in a row were missed.
 const SILENCE: Duration = Duration::from_millis(3500);
-/// Services that are kept; anybody can announce as many as they like.
+/// The most services that are kept, since anybody can announce as many as they like.
 const MOST: usize = 1024;
-/// Characters of a service's name that are kept.
+/// How many characters of a service's name are kept.
 const NAME_LENGTH: usize = 64;
 
-/// Knows which services are there, by what [`Announcer`](super::Announcer)s say, and tells of
-/// those that come and of those that fell silent for three and a half seconds.
+/// Knows which services there are, from what [`Announcer`](super::Announcer)s send. It tells a function
+/// of each service that comes, and of each that was not announced for three and a half seconds.
 ///
-/// It is to be bound to the announcers' group, asks there who is present, and listens from then
-/// on. What it hears is taken as it is: on a network, anybody can announce anything. 1,024
-/// services are kept at the most; names are cut at 64 characters and safe to print.
+/// Bind it to the announcers' group. It asks there who is present, and listens from then on. What it
+/// hears is not verified: on a network, anybody can announce anything. At most 1,024 services are kept.
+/// Their names are cut at 64 characters and safe to print.
 ///
-/// Where there is no room for a newcomer, one of the sender who has announced most gives up its
-/// place, so that who announces thousands takes the room from their own. Senders are told apart by
-/// their IP address, and those at the same one by their port. Both can be forged: who has a
-/// thousand of them can still fill the table.
+/// If there is no room for a newcomer, a service of the sender with the most services gives up its
+/// place. So a sender that announces thousands takes the room from its own services. Senders are told
+/// apart by their IP address, and those at the same address by their port. Both can be forged, so
+/// somebody with a thousand addresses can still fill the table.
 ///
 /// ```
 /// use reactor::services::{Announcer, Change, Directory};
@@ -43,26 +43,29 @@ const NAME_LENGTH: usize = 64;
 /// ```
 pub struct Directory<F> {
     known: BTreeMap<Announced, Heard>,
-    /// How many of those each sender was the first to announce.
+    /// How many of the known services each sender was the first to announce.
     senders: BTreeMap<SocketAddr, usize>,
+    /// The function that is told of changes.
     tell: F,
-    /// Set while somebody is known: somebody may have fallen silent then.
+    /// When to look for services that have fallen silent. None while no service is known.
     check: Option<TimerId>,
+    /// The log has been told that the table is full.
     was_full: bool,
 }
 
+/// When and from whom a service was heard.
 #[derive(Debug)]
 struct Heard {
-    /// The last time.
+    /// When it was last announced.
     when: Instant,
     /// Who announced it first.
     from: SocketAddr,
 }
 
-/// A service that was announced; it is written `echo 127.0.0.1:2323`.
+/// A service that was announced. It is displayed as `echo 127.0.0.1:2323`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Announced {
-    /// Its name.
+    /// Its name, safe to print.
     pub service: String,
     /// Where it listens.
     pub address: SocketAddr,
@@ -84,7 +87,8 @@ pub enum Change<'a> {
 }
 
 impl<F: FnMut(Change<'_>)> Directory<F> {
-    /// A directory that is empty, and tells this function of changes.
+    /// An empty directory that tells this function of changes. The function is called within the loop,
+    /// so it must not block.
     pub fn new(tell: F) -> Directory<F> {
         Directory {
             known: BTreeMap::new(),
@@ -95,14 +99,15 @@ impl<F: FnMut(Change<'_>)> Directory<F> {
         }
     }
 
-    /// Looks again when the one that has been silent the longest may be gone.
+    /// Sets the timer for when the service that has been silent longest is gone.
     fn check_later(&mut self, cx: &mut DatagramContext<'_>) {
         let oldest = self.known.values().map(|heard| heard.when).min();
         self.check = oldest.map(|when| cx.set_timer_at(when + SILENCE));
     }
 
-    /// Whose place a newcomer from there may have: of the sender who has most, the one that has been
-    /// silent the longest. None if the newcomer's sender would then have as many as that one.
+    /// The service whose place a newcomer from this sender may have: among those of the sender with
+    /// the most, the one that has been silent longest. None if the newcomer's sender would then have
+    /// as many as that sender.
     fn least_wanted(&self, from: SocketAddr) -> Option<Announced> {
         let mut machines = BTreeMap::<IpAddr, usize>::new();
         for (sender, count) in &self.senders {
@@ -121,7 +126,7 @@ impl<F: FnMut(Change<'_>)> Directory<F> {
         theirs.min_by_key(|(_, heard)| heard.when).map(|(announced, _)| announced.clone())
     }
 
-    /// Whether there is room for a newcomer from there now.
+    /// Makes room for a newcomer from this sender. False if it may have none.
     fn make_room(&mut self, from: SocketAddr) -> bool {
         if self.known.len() < MOST {
             return true;
@@ -136,6 +141,7 @@ impl<F: FnMut(Change<'_>)> Directory<F> {
         true
     }
 
+    /// Counts the services of each sender.
     fn count(&mut self) {
         self.senders.clear();
         for heard in self.known.values() {
@@ -144,10 +150,10 @@ impl<F: FnMut(Change<'_>)> Directory<F> {
     }
 }
 
-/// Reads `SERVICE ADDR`. A service at every address of its machine is where it was heard from.
+/// Reads `SERVICE ADDR`. A service at `0.0.0.0` or `[::]` is taken to be where it was heard from.
 fn read(from: SocketAddr, bytes: &[u8]) -> Option<Announced> {
     let (service, address) = str::from_utf8(bytes).ok()?.trim_ascii_end().split_once(' ')?;
-    // Numbers only: to look a name up would block the loop.
+    // Numbers only, since to look up a name would block the loop.
     let mut address: SocketAddr = address.parse().ok()?;
     if address.ip().is_unspecified() {
         address.set_ip(from.ip());
@@ -180,7 +186,7 @@ impl<F: FnMut(Change<'_>)> DatagramHandler for Directory<F> {
     fn on_timer(&mut self, cx: &mut DatagramContext<'_>, timer: TimerId) {
         let now = cx.now();
         if now > cx.due(timer) + INTERVAL {
-            // It was us who did not listen, as on a machine that slept: they get another chance.
+            // This machine did not listen, for instance because it slept: ask again before judging.
             self.known.values_mut().for_each(|heard| heard.when = now);
             cx.send_to(cx.local_addr(), QUERY);
         }

@@ -1,12 +1,12 @@
 use crate::{Context, Handler};
 
-/// What a client hears first.
+/// What a client is sent first.
 const GREETING: &str = "\
 Welcome to the Reactor Server.
 Send me text lines and conclude with the BYE command.
 ";
 
-/// Upper-cases every line: the course's first server, and the smallest useful handler.
+/// Sends every line back in upper case, until the line `bye`: the smallest useful handler.
 ///
 /// ```text
 /// $ nc 127.0.0.1 2323
@@ -23,8 +23,7 @@ Send me text lines and conclude with the BYE command.
 pub struct Echo;
 
 impl Handler for Echo {
-    // Nothing has to be remembered from one line to the next, and no other thread has anything
-    // to say here.
+    // Nothing is kept from one line to the next, and no other thread posts anything.
     type Session = ();
     type Message = ();
 
@@ -32,8 +31,8 @@ impl Handler for Echo {
         cx.send(GREETING);
     }
 
-    // One line at a time would do: `on_line`, and a `send`. A whole read at a time is checked
-    // and changed for a fraction of the instructions.
+    // `on_line` with one `send` a line would do. To check and change a whole read at a time takes a
+    // fraction of the instructions.
     fn on_bytes(&mut self, cx: &mut Context<'_, ()>, bytes: &[u8]) -> usize {
         let ascii = bytes.is_ascii();
         let mut lines = cx.lines(bytes);
@@ -52,7 +51,7 @@ impl Handler for Echo {
         reply.written().make_ascii_uppercase();
         drop(reply);
         if bye {
-            // The answer still arrives: closing means after all that was sent has left.
+            // The answer still arrives: what was sent goes out before the connection ends.
             cx.close();
         }
         lines.taken()

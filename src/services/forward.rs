@@ -1,52 +1,58 @@
 use std::borrow::Cow;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use crate::{Address, CloseReason, ConnId, Context, Farewell, Handler, Limits};
 
-/// How often being full is logged.
+/// How often it is logged that there is no room for a client.
 const FULL_EVERY: Duration = Duration::from_secs(10);
 
-/// A port forwarder: each client gets a connection of its own to the target, and bytes go both
-/// ways as they are.
+/// A port forwarder: each client gets a connection of its own to the target, and bytes are passed on
+/// both ways as they are.
 ///
 /// ```text
 /// client -----> | client's connection |  on_bytes  | target's connection | -----> target
 ///        <----- |                     | <--------> |                     | <-----
 /// ```
 ///
-/// A side that does not read slows the other down to its own pace: past
-/// [`low_water`](Limits::low_water) unsent bytes its partner is paused, so that a pair never holds
-/// more than that and one read each way. The end of one direction is passed on, and the other goes
-/// on; a reset is passed on as a reset, and so is a TLS client's end without `close_notify`, since
-/// somebody may have cut it off. One that comes after the end of its own direction, since the
-/// peer did not want to hear the rest, is passed on as an end. While the target is being dialled the client waits, unread;
-/// if it cannot be had, the client is closed.
+/// A side that does not read slows down the other to its own pace: while it has more than
+/// [`low_water`](Limits::low_water) unsent bytes, its partner is paused. So a pair never holds more
+/// than that and one read each way. While the target is being dialled, the client is not read. If the
+/// target cannot be reached, the client is closed.
 ///
-/// Each client takes two connections of [`max_connections`](Limits::max_connections); one for whom
-/// there are not two is closed.
+/// How a side ends is passed on:
+///
+/// * The end of one direction is passed on as such, and the other direction goes on.
+/// * A reset is passed on as a reset. So is the end of a TLS client without `close_notify`, since
+///   somebody may have cut it off.
+/// * A reset by a side that had already ended its direction is passed on as an end: the side only did
+///   not want to read the rest.
+///
+/// Each client takes two of the [`max_connections`](Limits::max_connections). A client for which there
+/// are not two is closed.
+///
 /// [`soft_output`](Limits::soft_output) must be above `low_water` and
-/// [`bytes_per_turn`](Limits::bytes_per_turn) together, as it is by default, or slow sides are
-/// taken for slow consumers.
+/// [`bytes_per_turn`](Limits::bytes_per_turn) together, as it is by default. Otherwise a side that
+/// reads slowly is closed as a slow consumer.
 #[derive(Clone, Debug)]
 pub struct Forward {
     target: Address,
-    /// Those that have a connection to it, or one under way.
+    /// How many clients have a connection to the target, or one under way.
     clients: usize,
-    /// The last try to reach it failed.
+    /// The last attempt to reach the target failed.
     gone: bool,
     /// When the log was last told that there is no room for one more.
     full: Option<Instant>,
 }
 
 impl Forward {
-    /// Forwards every client to this address. The name of a host is looked up for each of them,
-    /// unless it [was](Address::resolve) already.
+    /// Forwards every client to this address. The name of a host is looked up for each client, unless
+    /// it was [resolved](Address::resolve) before.
     pub fn new(target: Address) -> Forward {
         Forward { target, clients: 0, gone: false, full: None }
     }
 
-    /// Warns of being full, as the loop does where it is the one to notice.
+    /// Warns that there is no room for a client, as the loop does if it refuses one.
     fn refused(&mut self) {
         if self.full.is_none_or(|last| last.elapsed() >= FULL_EVERY) {
             self.full = Some(Instant::now());
@@ -54,14 +60,13 @@ impl Forward {
         }
     }
 
-    /// Warns of a target that can no longer be reached, once: that each client is closed for it is
-    /// in the log besides, a thousand times for a thousand clients.
-    fn failed(&mut self, reason: CloseReason) {
+    /// Warns once of a target that can no longer be reached, rather than for each client.
+    /// The log has a line for each of them besides.
+    fn failed(&mut self, reason: CloseReason, error: Option<io::Error>) {
         if !std::mem::replace(&mut self.gone, true) {
             let target = &self.target;
-            log::warn!(
-                "forward: the target {target} cannot be reached ({reason}): closing clients"
-            );
+            let why = error.map_or_else(|| reason.to_string(), |error| error.to_string());
+            log::warn!("forward: the target {target} cannot be reached: {why}; closing clients");
         }
     }
 }
@@ -69,11 +74,11 @@ impl Forward {
 /// One side of a pair.
 #[derive(Debug, Default)]
 pub struct Session {
-    /// The other side. Its id stays when it is gone, and then speaks of nobody.
+    /// The other side, which may be gone.
     partner: Option<ConnId>,
-    /// It was there: false for a target that could not be had.
+    /// This side was connected: false for a target that could not be reached.
     opened: bool,
-    /// All that it had to say has been passed on.
+    /// This side has ended its direction, and all it sent has been passed on.
     ended: bool,
 }
 
@@ -91,7 +96,7 @@ impl Handler for Forward {
         cx.session().opened = true;
         if cx.is_outbound() {
             if std::mem::take(&mut self.gone) {
-                // As loud as what it takes back.
+                // At the level of the warning that it takes back.
                 log::warn!("forward: the target {} can be reached again", self.target);
             }
             if let Some(mut client) = partner(cx) {
@@ -99,12 +104,13 @@ impl Handler for Forward {
             }
             return;
         }
-        // The loop counted one connection for it, and others may have come during its handshake.
+        // The loop made room for one connection when it accepted this client, and others may have
+        // come during its handshake.
         if self.clients >= cx.limits().max_connections.div_ceil(2) {
             self.refused();
             return cx.close();
         }
-        // TCP keeps what the client sends until there is somebody to send it to.
+        // TCP keeps what the client sends until the target is connected.
         cx.pause();
         let client = Session { partner: Some(cx.id()), ..Session::default() };
         match cx.connect(&self.target, client) {
@@ -149,26 +155,26 @@ impl Handler for Forward {
         let orderly = match reason {
             CloseReason::PeerClosed | CloseReason::Closed => true,
             CloseReason::IdleTimeout | CloseReason::Shutdown => true,
-            // It only did not want to hear the rest.
+            // It only did not want to read the rest.
             CloseReason::Error(_) if cx.session().ended => true,
-            // A target that resets at once was there, though we may not have been told of it.
+            // A target that resets at once was there, even if `on_open` was not called.
             CloseReason::Error(ErrorKind::ConnectionReset) => false,
             CloseReason::Error(_) | CloseReason::ConnectTimeout if unreached => {
-                self.failed(reason);
+                self.failed(reason, cx.error());
                 true
             }
-            // Nothing was said through a target that could not be had.
+            // Nothing was passed on through a target that could not be reached.
             _ => !cx.session().opened,
         };
         match partner(cx) {
             Some(mut partner) if orderly => partner.close(),
-            // An end would claim that this was all that there was.
+            // An end would claim that nothing is missing.
             Some(mut partner) => partner.abort(),
             None => {}
         }
     }
 
-    /// Nothing: whatever the protocol is, it is not ours to speak.
+    /// Nothing: the forwarder does not speak the protocol of its clients.
     fn farewell(&self, _why: Farewell, _limits: &Limits) -> Cow<'static, [u8]> {
         Cow::Borrowed(&[])
     }

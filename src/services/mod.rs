@@ -1,5 +1,8 @@
-//! Ready-made services, each a handler that reads as a tutorial of the library, and each usable on
-//! its own in a program of yours.
+//! Ready-made services. Each is a handler that can be used in any program, and that reads as a tutorial
+//! of the library: a service is written with the public names of this crate alone. What the program
+//! adds, such as the options of its command line, is not here.
+//!
+//! Read them in the order of this table; each shows something new:
 //!
 //! | service | default port | shows |
 //! | --- | --- | --- |
@@ -26,5 +29,5 @@ pub use forward::Forward;
 pub use presence::Presence;
 pub use time::Time;
 
-/// What a client that [is none](crate::text::is_foreign) hears.
+/// What a client is sent that [speaks another protocol](crate::text::is_foreign).
 const FOREIGN: &str = "This is neither HTTP nor TLS.\n";

@@ -2,7 +2,7 @@ use super::FOREIGN;
 use crate::text::{command, is_foreign, printable};
 use crate::{CloseReason, Context, Handler};
 
-/// What a newcomer hears.
+/// What a newcomer is sent.
 const WELCOME: &str = "\
 Welcome to the Presence Server
   Tell me who you are with 'HELLO name'
@@ -12,12 +12,12 @@ Welcome to the Presence Server
   Shutdown server with 'KILL'
 ";
 
-/// The name of those who have not said it.
+/// The name of a client that has not told its name.
 const ANONYMOUS: &str = "An anonymous user";
-/// Characters of a name that are kept.
+/// How many characters of a name are kept.
 const NAME_LENGTH: usize = 64;
 
-/// A room: everybody hears who comes, who leaves and what is said.
+/// A chat room: everybody is told who comes, who leaves and what is said.
 ///
 /// ```text
 /// $ nc 127.0.0.1 9907
@@ -28,16 +28,17 @@ const NAME_LENGTH: usize = 64;
 /// olivier says: hello everybody
 /// ```
 ///
-/// Who does not read what the others say is closed as a slow consumer, while they go on: where
-/// somebody may talk faster than the others can read, set a [`rate`](crate::Limits::rate). Who
-/// begins a line like a browser is closed too, so that no web page talks in its visitors' names.
+/// A client that does not read what the others say is closed as a slow consumer, while they go on. If
+/// somebody may talk faster than the others can read, set a [`rate`](crate::Limits::rate). A client
+/// that begins a line like a browser is closed too, so that no web page talks in its visitors' names.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Presence {
     allow_kill: bool,
 }
 
 impl Presence {
-    /// A room; `allow_kill` says whether anybody in it may shut the server down with KILL.
+    /// An empty room. `allow_kill` says whether anybody in it may shut down the whole reactor with
+    /// KILL.
     pub fn new(allow_kill: bool) -> Presence {
         Presence { allow_kill }
     }
@@ -46,7 +47,7 @@ impl Presence {
 /// Who one client is.
 #[derive(Debug, Default)]
 pub struct Session {
-    /// None until HELLO, and after a HELLO without a name.
+    /// None before a HELLO, and after a HELLO without a name.
     name: Option<String>,
 }
 
@@ -94,7 +95,7 @@ impl Handler for Presence {
     }
 
     fn on_close(&mut self, cx: &mut Context<'_, Session>, _reason: CloseReason) {
-        // However it left, and whether or not it said BYE.
+        // Told however the client left, with or without a BYE.
         let name = cx.session().name().to_owned();
         cx.broadcast(format!("{name} has left the room.\n"));
     }

@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 
 use crate::{Context, Handler, TimerId};
 
-/// Streams the time: one line at once, then one per interval, to any number of clients at once.
+/// Streams the time to each client: one line at once, then one per interval.
 ///
 /// ```text
 /// $ nc 127.0.0.1 2205
@@ -13,40 +13,41 @@ use crate::{Context, Handler, TimerId};
 /// {'time' : 'Sat Nov 21 19:10:01 UTC 2026'}
 /// ```
 ///
-/// The date is Java's `Date.toString()`, in the time zone of the machine or of the environment
-/// variable `TZ`. What a client sends is read and ignored. By default each gets 15 lines, a
-/// second apart. A machine whose clock is outside the years -9999 to 9999 has no date to tell: its
-/// clients are closed without a line, and the log says so.
+/// The date is written as by Java's `Date.toString()`, in the time zone of the machine or of the
+/// environment variable `TZ`. By default each client gets 15 lines, a second apart. What a client sends
+/// is read and ignored. If the machine's clock is outside the years -9999 to 9999, clients are closed
+/// without a line, and the log says so.
 #[derive(Clone, Debug)]
 pub struct Time {
     interval: Duration,
     count: u64,
     zone: TimeZone,
     clock: fn() -> SystemTime,
-    /// The last line and the second it was made in: thousands of clients share it.
+    /// The last line, which thousands of clients share, and the second that it is for.
     line: String,
     second: Option<i64>,
+    /// The log has been told that there is no time to tell.
     has_complained: bool,
 }
 
-/// What one client has had.
+/// How far one client's stream has come.
 #[derive(Debug, Default)]
 pub struct Session {
+    /// How many lines it was sent.
     lines: u64,
-    /// When the next line is due; counted from the client's own arrival, so that the rhythm
-    /// does not drift.
+    /// When the next line is due. It counts from the one before, so that the rhythm does not drift.
     next: Option<Instant>,
 }
 
 impl Time {
-    /// `count` lines to each client, the first at once and the others `interval` apart; count 0
-    /// streams until the client leaves.
+    /// Streams `count` lines to each client, the first at once and the others `interval` apart. A
+    /// count of 0 streams until the client leaves.
     ///
     /// # Panics
     /// If the interval is zero.
     pub fn new(interval: Duration, count: u64) -> Time {
         assert!(!interval.is_zero(), "the interval must not be zero");
-        // A machine without any time zone, as a small container, is taken to be at UTC.
+        // A machine without any time zone, such as a small container, is taken to be at UTC.
         let zone = Some(TimeZone::system()).filter(|zone| !zone.is_unknown());
         Time {
             interval,
@@ -59,7 +60,7 @@ impl Time {
         }
     }
 
-    /// None if the clock is at no time that can be written.
+    /// The line for now. None if the clock is at no time that can be written.
     fn line(&mut self) -> Option<&str> {
         let now = Timestamp::try_from((self.clock)()).ok()?;
         if self.second != Some(now.as_second()) {
@@ -84,9 +85,9 @@ impl Time {
         if session.lines == count {
             return cx.close();
         }
-        // After a long pause of the machine the lines missed are not sent in a burst.
+        // After a long sleep of the machine, the lines that were missed are not sent in a burst.
         let due = session.next.unwrap_or(now).checked_add(interval);
-        // None is further away than the machine can count, and so never.
+        // None is further away than the clock can count, which is never.
         let next = if due.is_some_and(|due| due <= now) { now.checked_add(interval) } else { due };
         session.next = next;
         if let Some(next) = next {
@@ -114,12 +115,12 @@ impl Handler for Time {
     }
 
     fn on_bytes(&mut self, _cx: &mut Context<'_, Session>, bytes: &[u8]) -> usize {
-        // Not even cut into lines: there is no line here that could be too long.
+        // Not cut into lines, so that no line is too long.
         bytes.len()
     }
 
     fn on_eof(&mut self, _cx: &mut Context<'_, Session>) {
-        // `nc -N 127.0.0.1 2205 </dev/null` has nothing to say and wants to hear all of it.
+        // Stays open: `nc -N 127.0.0.1 2205 </dev/null` ends its side at once and reads all lines.
     }
 }
 

@@ -20,7 +20,7 @@ use crate::reactor::token::Token;
 use crate::reactor::{Counters, Handle};
 
 /// A [`DatagramHandler`] with its socket, in memory: what [`Harness`](crate::testing::Harness) is
-/// for connections. Every call runs the loop until nothing is left to do.
+/// for connections. Each method that changes something then runs the loop until nothing is left to do.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -58,11 +58,11 @@ impl<H: DatagramHandler> DatagramHarness<H> {
         Self::with_options(local, handler, DatagramOptions::default())
     }
 
-    /// A handler whose socket is bound to this address, with options of your own; of these only
-    /// the limits matter here.
+    /// A handler whose socket is bound to this address, with options of your own. Of the options only
+    /// the limits have an effect here.
     ///
     /// # Panics
-    /// If the options could not be kept at that address.
+    /// If a socket at that address could not have these options.
     pub fn with_options(local: SocketAddr, handler: H, options: DatagramOptions) -> Self {
         if let Err(error) = options.check(local) {
             panic!("{error}");
@@ -81,22 +81,22 @@ impl<H: DatagramHandler> DatagramHarness<H> {
         harness
     }
 
-    /// A datagram comes.
+    /// A datagram arrives.
     pub fn deliver(&mut self, from: SocketAddr, bytes: impl AsRef<[u8]>) {
         self.arrive(Ok((from, bytes.as_ref().to_vec())));
     }
 
-    /// Receiving fails once, as when a machine answers that nobody listens there.
+    /// Has receiving fail once, as when a machine answers that nobody listens at an address.
     pub fn deliver_error(&mut self, error: ErrorKind) {
         self.arrive(Err(error));
     }
 
-    /// What was sent since this was last asked, and where to.
+    /// What was sent since this was last called, and where to.
     pub fn sent(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
         std::mem::take(&mut self.wire.borrow_mut().outbound)
     }
 
-    /// From now on the kernel takes `room` more datagrams and then no more; none lifts it.
+    /// From now on the kernel takes `room` more datagrams and then no more; none is any number.
     pub fn take_only(&mut self, room: Option<usize>) {
         let mut wire = self.wire.borrow_mut();
         wire.room = room;
@@ -105,7 +105,7 @@ impl<H: DatagramHandler> DatagramHarness<H> {
         self.run();
     }
 
-    /// From now on sending fails with this error; none lifts it.
+    /// From now on sending fails with this error; with none it works again.
     pub fn refuse(&mut self, error: Option<ErrorKind>) {
         self.wire.borrow_mut().refusal = error;
     }
@@ -121,8 +121,8 @@ impl<H: DatagramHandler> DatagramHarness<H> {
         self.run();
     }
 
-    /// Lets time pass in one leap, as after a suspended machine; what happens `meanwhile` is
-    /// there at once with all that came due.
+    /// Lets time pass in one leap, as when a machine was suspended. What `meanwhile` does happens
+    /// while the loop does not run: when it runs again, it finds that and all that came due at once.
     pub fn jump_with(&mut self, time: Duration, meanwhile: impl FnOnce(&mut Self)) {
         self.asleep = true;
         meanwhile(self);
@@ -135,7 +135,7 @@ impl<H: DatagramHandler> DatagramHarness<H> {
     pub fn post(&mut self, message: H::Message) {
         // The mailbox lives as long as this harness, so it cannot be gone.
         let _ = self.handle.post(message);
-        self.service.mail();
+        self.service.mark_mailbox();
         self.run();
     }
 
@@ -145,7 +145,7 @@ impl<H: DatagramHandler> DatagramHarness<H> {
         self.run();
     }
 
-    /// Whether a shutdown is under way, by whomever.
+    /// Whether a shutdown is under way, whoever asked for it.
     pub fn is_stopping(&self) -> bool {
         self.state.stopping
     }
@@ -180,7 +180,7 @@ impl<H: DatagramHandler> DatagramHarness<H> {
                 return;
             }
             self.state.stopping |= self.state.is_ending();
-            if self.state.stopping && !self.service.is_over() && !self.service.holds_up() {
+            if self.state.stopping && !self.service.is_over() && !self.service.delays_shutdown() {
                 self.service.shut_down(&mut self.state);
             }
             let edge = self.edge();
@@ -191,7 +191,7 @@ impl<H: DatagramHandler> DatagramHarness<H> {
             if edge.is_none() && !due && !self.service.is_busy(&self.state) {
                 return;
             }
-            // Time that the test itself took is not the handler's.
+            // The time that the test itself took does not count as the handler's.
             self.state.turn.clock = Instant::now();
             self.service.work(&mut self.state, &mut self.scratch);
             self.service.flush(&mut self.state);
@@ -201,7 +201,7 @@ impl<H: DatagramHandler> DatagramHarness<H> {
         panic!("the handler keeps the loop busy for ever");
     }
 
-    /// The edge that the wire has raised, as the selector would deliver it.
+    /// The event that the wire has raised, as the selector would deliver it.
     fn edge(&mut self) -> Option<Readiness> {
         let mut wire = self.wire.borrow_mut();
         let readable = std::mem::take(&mut wire.readable);
@@ -234,7 +234,7 @@ mod tests {
         }
     }
 
-    /// The reactor waits for it, as long as the shutdown may take.
+    /// The reactor waits for it for as long as the shutdown may take.
     #[test]
     fn what_waits_is_work_left_until_it_is_sent_or_cut() {
         let peer = SocketAddr::from(([127, 0, 0, 1], 5000));
@@ -244,7 +244,7 @@ mod tests {
             harness.stop();
             assert!(!harness.service.is_empty() && !harness.service.is_busy(&harness.state));
             if cut {
-                assert_eq!(harness.service.cut(&mut harness.state), 0);
+                assert_eq!(harness.service.cut_off(&mut harness.state), 0);
             } else {
                 harness.take_only(None);
             }

@@ -22,55 +22,61 @@ use crate::reactor::readiness::Readiness;
 use crate::reactor::service::{ActiveService, AnyService, type_name_of};
 use crate::reactor::table::Table;
 use crate::reactor::token::Token;
-use crate::reactor::turn::{Look, look_at_all};
+use crate::reactor::turn::{Fetched, fetch_all};
 use crate::reactor::{Counters, Handle};
 
-/// Turns that one call may take before the handler is taken to run for ever.
-pub(crate) const MOST_TURNS: usize = 10_000;
+/// After so many turns in one call the handler is taken to keep the loop busy for ever.
+pub(super) const MOST_TURNS: usize = 10_000;
 
 /// One client of a [`Harness`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Client(ConnId);
 
-/// A handler with its service, in memory. Every call runs the loop until nothing is left to do,
-/// unless it is run [by hand](Harness::by_hand).
+/// A [`Handler`] with its service, in memory. Each method that changes something then runs the loop
+/// until nothing is left to do, unless the loop is run [by hand](Harness::by_hand).
 ///
-/// To ask for a client that was [forgotten](Harness::forget) panics.
+/// # Panics
+/// A method that is given a [`Client`] that was [forgotten](Harness::forget) panics, unless it can do
+/// without what is kept of it.
 pub struct Harness<H: Handler> {
     service: ActiveService<H>,
     state: LoopState,
     scratch: Scratch,
     /// In the order of their arrival.
-    clients: BTreeMap<ConnId, PeerAddress>,
+    clients: BTreeMap<ConnId, Peer>,
+    /// Where the handler has dialled, with our side of the connection.
     dialled: Rc<RefCell<Vec<(Address, SharedWire)>>>,
+    /// Our sides of the connections that the handler has adopted.
     adopted: Rc<RefCell<Vec<SharedWire>>>,
     handle: Handle<H::Message>,
-    /// Events that one look at the selector has room for.
+    /// How many events one look at the selector has room for.
     room: usize,
-    /// Whose event the last look gave last, where that filled it.
+    /// Whose event the last look gave last, if there was no room for more.
     looked_at: Option<ConnId>,
     /// The loop does not run by itself.
     by_hand: bool,
     /// Hooks may panic.
     panics: bool,
-    /// The shutdown has begun for those that are here.
+    /// The service has begun to shut down.
     shut_down: bool,
 }
 
-/// What the harness knows of one client.
-pub(crate) struct PeerAddress {
+/// What the harness keeps of one client.
+struct Peer {
+    /// Our side of the connection.
     wire: SharedWire,
+    /// Why the connection ended, once it has.
     closed: Option<CloseReason>,
 }
 
 impl<H: Handler> Harness<H> {
-    /// A service with the default limits. It is told that it listens on `127.0.0.1:0`.
+    /// A service with the default limits. [`Handler::on_listening`] is called with `127.0.0.1:0`.
     pub fn new(handler: H) -> Self {
         Self::with_limits(handler, Limits::default())
     }
 
-    /// A service with limits of your own. Those of newcomers (`max_connections`, `max_per_peer`)
-    /// say nothing here, as [`connect`](Self::connect) does.
+    /// A service with limits of your own. Those for newcomers, `max_connections` and `max_per_peer`,
+    /// do not apply to [`connect`](Self::connect).
     ///
     /// # Panics
     /// If the limits do not pass [`Limits::check`].
@@ -120,49 +126,48 @@ impl<H: Handler> Harness<H> {
         harness
     }
 
-    /// From now on the loop runs only when [`turn`](Self::turn) says so, or
-    /// [`advance`](Self::advance): what clients do falls between two turns of a loop that is busy,
-    /// as it does in life.
+    /// From now on the loop runs only in [`turn`](Self::turn) and [`advance`](Self::advance). So what
+    /// several clients do can fall between two turns, as with a loop that is busy.
     pub fn by_hand(mut self) -> Self {
         self.by_hand = true;
         self
     }
 
-    /// From now on one look at the selector gives so many events at most, as where thousands are
-    /// ready at once; the others wait for the next look.
+    /// From now on one look at the selector gives no more than `most` events, as when thousands of
+    /// sockets are ready at once. The other events wait for the next look.
     ///
     /// # Panics
-    /// If that is none.
+    /// If `most` is 0.
     pub fn with_events_per_look(mut self, most: usize) -> Self {
         assert!(most > 0, "a selector without room gives no event at all");
         self.room = most;
         self
     }
 
-    /// From now on a panic in a hook is caught, as a reactor does, and counted. Without this it
-    /// fails the test: it may well be one of the test's own assertions.
+    /// From now on a panic in a hook is only caught and counted, as in a reactor. Without this it
+    /// fails the test, since it may be one of the test's own assertions.
     pub fn catching_panics(mut self) -> Self {
         self.panics = true;
         self
     }
 
-    /// One turn of the loop. False, and nothing happens, when there is nothing to do now.
+    /// Runs one turn of the loop. False, and nothing happens, if there is nothing to do now.
     ///
     /// # Panics
-    /// If a hook did, unless they [are caught](Self::catching_panics).
+    /// If a hook panicked, unless panics [are caught](Self::catching_panics).
     pub fn turn(&mut self) -> bool {
         if self.state.is_ending() && !self.state.stopping {
             self.state.stopping = true;
             self.service.stop_listening();
         }
-        if self.state.stopping && !self.shut_down && !self.service.holds_up() {
+        if self.state.stopping && !self.shut_down && !self.service.delays_shutdown() {
             self.shut_down = true;
             self.service.shut_down(&mut self.state);
         }
         let due = self.service.next_deadline().is_some_and(|next| next <= self.state.turn.now);
         let mut events = self.look().events;
         if due {
-            let Ok(()) = look_at_all(self.service.sources(), || {
+            let Ok(()) = fetch_all(self.service.sources(), || {
                 let look = self.look();
                 events += look.events;
                 Ok::<_, Infallible>(look)
@@ -171,7 +176,7 @@ impl<H: Handler> Harness<H> {
         if events == 0 && !due && !self.service.is_busy(&self.state) {
             return false;
         }
-        // Time that the test itself took is not the handler's.
+        // The time that the test itself took does not count as the handler's.
         self.state.turn.clock = Instant::now();
         self.service.work(&mut self.state, &mut self.scratch);
         self.reap();
@@ -183,12 +188,12 @@ impl<H: Handler> Harness<H> {
         true
     }
 
-    /// A client connects. The limit of connections does not apply here, and as over a Unix
-    /// socket, the client has no address.
+    /// A client connects. The limits for newcomers do not apply, and the client has no address, as
+    /// over a Unix socket.
     pub fn connect(&mut self) -> Client {
         let wire = Rc::new(RefCell::new(Wire { connected: true, ..Wire::default() }));
         let stream = Stream::Pipe(Pipe::new(Rc::clone(&wire)));
-        let id = self.service.adopt(stream, None, &mut self.state);
+        let id = self.service.admit(stream, None, &mut self.state);
         let id = id.expect("making the session panicked");
         self.know(id, wire);
         self.run();
@@ -203,7 +208,7 @@ impl<H: Handler> Harness<H> {
         });
     }
 
-    /// The client ends its side, as `nc -N` does; it still reads.
+    /// The client ends its side, as `nc -N` does. It still reads.
     pub fn end(&mut self, client: Client) {
         self.wire(client, |wire| {
             wire.end = true;
@@ -216,7 +221,7 @@ impl<H: Handler> Harness<H> {
         self.refuse(client, ErrorKind::ConnectionReset);
     }
 
-    /// From now on the client takes `room` more bytes of output and then no more; none lifts it.
+    /// From now on the client takes `room` more bytes of output and then no more; none is any number.
     pub fn take_only(&mut self, client: Client, room: Option<usize>) {
         self.wire(client, |wire| {
             wire.room = room;
@@ -224,19 +229,19 @@ impl<H: Handler> Harness<H> {
         });
     }
 
-    /// From now on the client's stream takes up to `most` bytes of output more than it can send,
-    /// and sends them when it can, as one under TLS does. Zero is a plain one again.
+    /// From now on the stream of the client takes up to `most` bytes of output more than the client
+    /// takes, and holds them until it does, as TLS may. With 0 it is a plain stream again.
     pub fn hold(&mut self, client: Client, most: usize) {
         self.wire(client, |wire| wire.holds = most);
     }
 
-    /// Bytes that its stream holds, taken and not sent.
+    /// How many bytes the stream of the client [holds](Self::hold).
     pub fn held(&self, client: Client) -> usize {
         self.peer(client).wire.borrow().held.len()
     }
 
-    /// What the next reads from the client and the next writes to it do; after these they work
-    /// without faults.
+    /// Gives the faults of the next reads from the client and of the next writes to it, one for each.
+    /// After these, reads and writes work again.
     pub fn disturb(
         &mut self,
         client: Client,
@@ -249,39 +254,39 @@ impl<H: Handler> Harness<H> {
         });
     }
 
-    /// What the client has got since it was last asked.
+    /// What the client has received since this was last called.
     pub fn sent(&mut self, client: Client) -> Vec<u8> {
         std::mem::take(&mut self.peer(client).wire.borrow_mut().outbound)
     }
 
-    /// How often the loop has read from the client: system calls, were it a socket.
+    /// How often the loop has read from the client. With a socket these would be system calls.
     pub fn reads(&self, client: Client) -> usize {
         self.peer(client).wire.borrow().reads
     }
 
-    /// How often the loop has written to the client: system calls, were it a socket.
+    /// How often the loop has written to the client. With a socket these would be system calls.
     pub fn writes(&self, client: Client) -> usize {
         self.peer(client).wire.borrow().writes
     }
 
-    /// The client has been sent the end of output: nothing more will come.
+    /// Whether the client has received the end of output: nothing more will come.
     pub fn is_shut(&self, client: Client) -> bool {
         self.peer(client).wire.borrow().shut
     }
 
-    /// The connection has broken, and the loop has been told: nothing more reaches the client, and
-    /// what it sent before is all there is.
+    /// Whether the connection has broken and a read or write has told the loop. Then nothing more
+    /// reaches the client, and nothing more comes from it.
     pub fn is_broken(&self, client: Client) -> bool {
         self.peer(client).wire.borrow().told
     }
 
-    /// Why the connection ended, once the handler has been told.
+    /// Why the connection ended, once the handler has been told; none before.
     pub fn closed(&self, client: Client) -> Option<CloseReason> {
         self.peer(client).closed
     }
 
-    /// Gives back what is kept here of a client whose connection is gone. False, and nothing
-    /// happens, while the loop still has it.
+    /// Frees what the harness keeps of a client whose connection is gone. False, and nothing happens,
+    /// while the loop still has the connection.
     pub fn forget(&mut self, client: Client) -> bool {
         let gone = self.service.table.get(client.0).is_none();
         if gone {
@@ -290,12 +295,12 @@ impl<H: Handler> Harness<H> {
         gone
     }
 
-    /// The connection's identity, as the handler knows it.
+    /// The identity of the client's connection, as the handler knows it.
     pub fn id(&self, client: Client) -> ConnId {
         client.0
     }
 
-    /// The handler's session of this client, while it is open.
+    /// The handler's session of this client; none unless the connection is open.
     pub fn session(&self, client: Client) -> Option<&H::Session> {
         let found = self.service.table.get(self.id(client));
         found.filter(|slot| slot.conn.stage == Stage::Open).map(|slot| &slot.session)
@@ -311,7 +316,7 @@ impl<H: Handler> Harness<H> {
         &mut self.service.handler
     }
 
-    /// Lets time pass. Timers fire in order, each at its own moment.
+    /// Lets time pass. Timers and deadlines fire in order, each at its own moment.
     pub fn advance(&mut self, time: Duration) {
         let until = self.state.after(time);
         while let Some(next) = self.service.next_deadline().filter(|next| *next <= until) {
@@ -322,14 +327,14 @@ impl<H: Handler> Harness<H> {
         self.settle();
     }
 
-    /// Lets time pass in one leap, as after a suspended machine: all that came due meanwhile
-    /// fires at the end of it.
+    /// Lets time pass in one leap, as when a machine was suspended: all that came due meanwhile fires
+    /// at the end of it.
     pub fn jump(&mut self, time: Duration) {
         self.jump_with(time, |_| {});
     }
 
-    /// As [`jump`](Self::jump), and `meanwhile` happens while the loop is not looking: when it
-    /// does, both are there at once.
+    /// As [`jump`](Self::jump), and what `meanwhile` does happens while the loop does not run: when it
+    /// runs again, it finds both at once.
     pub fn jump_with(&mut self, time: Duration, meanwhile: impl FnOnce(&mut Self)) {
         let by_hand = std::mem::replace(&mut self.by_hand, true);
         meanwhile(self);
@@ -342,12 +347,12 @@ impl<H: Handler> Harness<H> {
     pub fn post(&mut self, message: H::Message) {
         // The mailbox lives as long as this harness, so it cannot be gone.
         let _ = self.handle.post(message);
-        self.service.mail();
+        self.service.mark_mailbox();
         self.run();
     }
 
     /// Dials out from outside the handler, as [`Reactor::connect`](crate::Reactor::connect) does.
-    /// The other side must [`answer`](Self::answer) or [`refuse`](Self::refuse).
+    /// [`answer`](Self::answer) or [`refuse`](Self::refuse) it then.
     ///
     /// # Panics
     /// If a shutdown is under way.
@@ -361,23 +366,23 @@ impl<H: Handler> Harness<H> {
         Client(id)
     }
 
-    /// Where the handler has dialled since this was last asked. The other side must
-    /// [`answer`](Self::answer) or [`refuse`](Self::refuse).
+    /// Where the handler has dialled since this was last called. [`answer`](Self::answer) or
+    /// [`refuse`](Self::refuse) each then.
     pub fn dialled(&mut self) -> Vec<(Address, Client)> {
         let new = std::mem::take(&mut *self.dialled.borrow_mut());
         let client = |(address, wire)| Some((address, self.holder(wire)?));
         new.into_iter().filter_map(client).collect()
     }
 
-    /// Stand-ins for the descriptors that the handler has adopted since this was last asked, which
-    /// are not touched: what they are fed is input, and what is written to the output they are
-    /// sent.
+    /// One client for each pair of descriptors that the handler has adopted since this was last
+    /// called. The descriptors themselves are not touched: what the client is fed stands for the
+    /// input, and what it is sent for the output.
     pub fn adopted(&mut self) -> Vec<Client> {
         let new = std::mem::take(&mut *self.adopted.borrow_mut());
         new.into_iter().filter_map(|wire| self.holder(wire)).collect()
     }
 
-    /// Makes the other side of a connection a client; one that has ended already is nobody's.
+    /// Makes our side of a connection a client; none if the connection has ended already.
     fn holder(&mut self, wire: SharedWire) -> Option<Client> {
         let mut connections = self.service.table.connections.iter().map(|(_, slot)| slot);
         let this = |stream: &Stream| matches!(stream, Stream::Pipe(pipe) if pipe.is(&wire));
@@ -386,7 +391,7 @@ impl<H: Handler> Harness<H> {
         Some(Client(id))
     }
 
-    /// The other side of an outbound connection accepts it.
+    /// Accepts a connection that was dialled.
     pub fn answer(&mut self, client: Client) {
         self.wire(client, |wire| {
             wire.connected = true;
@@ -394,7 +399,7 @@ impl<H: Handler> Harness<H> {
         });
     }
 
-    /// The connection fails with this error, while dialling or later.
+    /// Has the connection fail with this error, while it is being dialled or later.
     pub fn refuse(&mut self, client: Client, error: ErrorKind) {
         self.wire(client, |wire| {
             wire.error = Some(error);
@@ -408,7 +413,7 @@ impl<H: Handler> Harness<H> {
         self.run();
     }
 
-    /// Whether a shutdown is under way, by whomever.
+    /// Whether a shutdown is under way, whoever asked for it.
     pub fn is_stopping(&self) -> bool {
         self.state.stopping
     }
@@ -418,14 +423,14 @@ impl<H: Handler> Harness<H> {
         &self.state.counters
     }
 
-    /// Connections that the loop still knows, lingering ones too; timers that are still to come,
-    /// its own deadlines too. Both are 0 when everybody is gone.
+    /// How many connections the loop still has, lingering ones too, and how many timers are still to
+    /// come, its own deadlines too. Both are 0 once all clients are gone.
     pub fn left_over(&self) -> (usize, usize) {
         (self.service.table.connections.len(), self.service.table.timers.len())
     }
 
-    /// Bytes of output that the loop keeps, of all connections together, because the clients have
-    /// not taken them: after a turn that is all the output there is.
+    /// How many bytes of output the loop keeps because the clients have not taken them, of all
+    /// connections together.
     pub fn unsent(&self) -> usize {
         self.service.table.backlog
     }
@@ -435,19 +440,22 @@ impl<H: Handler> Harness<H> {
         self.state.max_total_output = bytes;
     }
 
+    /// Keeps our side of a new connection.
     fn know(&mut self, id: ConnId, wire: SharedWire) {
-        self.clients.insert(id, PeerAddress { wire, closed: None });
+        self.clients.insert(id, Peer { wire, closed: None });
     }
 
-    fn peer(&self, client: Client) -> &PeerAddress {
+    fn peer(&self, client: Client) -> &Peer {
         self.clients.get(&client.0).expect("this client was forgotten")
     }
 
+    /// Changes our side of a connection, and runs the loop.
     fn wire(&mut self, client: Client, change: impl FnOnce(&mut Wire)) {
         change(&mut self.peer(client).wire.borrow_mut());
         self.run();
     }
 
+    /// Runs the loop, unless it is run by hand.
     fn run(&mut self) {
         if !self.by_hand {
             self.settle();
@@ -464,9 +472,9 @@ impl<H: Handler> Harness<H> {
         panic!("the handler keeps the loop busy for ever");
     }
 
-    /// Delivers the edges that the pipes have raised, as the selector would: as many as it has
-    /// room for, whoever was given one last behind the others.
-    fn look(&mut self) -> Look {
+    /// Delivers the events that the pipes have raised, as the selector would: as many as it has room
+    /// for, beginning behind the client that had the last one.
+    fn look(&mut self) -> Fetched {
         let behind = (self.looked_at.map_or(Unbounded, Excluded), Unbounded);
         let round = self.clients.range(behind).chain(&self.clients);
         let (mut events, mut last) = (0, None);
@@ -489,11 +497,12 @@ impl<H: Handler> Harness<H> {
             }
         }
         self.looked_at = last;
-        Look { events, full: events == self.room }
+        Fetched { events, full: events == self.room }
     }
 
+    /// Reaps, and notes why connections ended, since their slots are freed.
     fn reap(&mut self) {
-        for id in &self.service.table.ending {
+        for id in &self.service.table.queues.ending {
             let known = self.clients.get_mut(id);
             if let (Some(known), Some(slot)) = (known, self.service.table.get(*id)) {
                 known.closed.get_or_insert(slot.conn.reason);

@@ -1,6 +1,8 @@
-//! Drives a handler without sockets and without real time: the loop's own code, on pipes in
-//! memory and a clock that stands still until it is moved. [`Harness`] does so for connections,
-//! [`DatagramHarness`] for datagrams.
+//! Tests a handler without sockets and without real time. The loop's own code runs over pipes in
+//! memory, with a clock that stands still until the test moves it. What needs a real socket, such as TLS
+//! or accepting, cannot be tested so.
+//!
+//! [`Harness`] is for connections: begin there. [`DatagramHarness`] is the same for datagrams.
 //!
 //! ```
 //! use std::time::{Duration, Instant};
@@ -29,8 +31,8 @@
 //! assert_eq!(server.closed(client), Some(CloseReason::PeerClosed));
 //! ```
 
-pub(crate) mod datagram_harness;
-pub(crate) mod harness;
+mod datagram_harness;
+mod harness;
 
 pub use datagram_harness::DatagramHarness;
 pub use harness::{Client, Harness};

@@ -310,6 +310,9 @@ fn a_server_that_cannot_be_reached_is_one_line() {
     let said = "a path of 125 bytes is too long for a socket";
     let said = format!("reactor: cannot connect to {long}: {said}\n");
     ends(connect(&long, &[], Stdio::null()), 1, "", &said);
+    // No client need come first.
+    let (code, _, stderr) = Program::run(&["forward", "0", &long]);
+    assert_eq!((code, stderr), (1, said));
 }
 
 /// TCP connects a socket to itself whose own port is the one where nobody listens.
@@ -320,13 +323,12 @@ fn nobody_is_not_itself() {
     if !inside("echo 40000 40000 > /proc/sys/net/ipv4/ip_local_port_range") {
         return;
     }
-    let said = "reactor: cannot connect to 127.0.0.1:40000: connection refused\n";
+    let said = "reactor: cannot connect to 127.0.0.1:40000: nobody listens there\n";
     let (stdin, mut typing) = pipe().unwrap();
     typing.write_all(b"who is there?\n").unwrap();
     ends(connect("127.0.0.1:40000", &[], stdin), 1, "", said);
     let load = ["load", "40000", "--clients=1", "--duration=1s"];
     let (code, _, stderr) = Program::run(&load);
-    let said = "reactor: cannot connect to 127.0.0.1:40000: nobody listens there\n";
     assert_eq!((code, stderr.as_str()), (1, said));
     // It has left nothing behind in the server's place.
     let server = Program::serve(&["echo=40000"]);
@@ -440,7 +442,10 @@ fn without_descriptors_it_fails_in_one_line() {
 fn a_wrong_command_line_is_one_line_with_the_remedy() {
     for (args, words) in [
         (&["connect"][..], "<ADDR>"),
-        (&["connect", "127.0.0.1", "2323"], "write 127.0.0.1:PORT"),
+        (&["connect", "127.0.0.1"], "write 127.0.0.1:PORT"),
+        (&["connect", "127.0.0.1", "2323"], "one word: write HOST:2323"),
+        (&["load", "127.0.0.1", "2323"], "one word: write HOST:2323"),
+        (&["forward", "0", "127.0.0.1", "2323"], "one word: write HOST:2323"),
         (&["connect", "localhost:1", "2323"], "one word: write HOST:2323"),
         (&["connect", ":2323"], "write 127.0.0.1:2323"),
         (&["connect", "tcp://127.0.0.1:2323"], "write 127.0.0.1:2323"),

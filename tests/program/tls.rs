@@ -91,7 +91,7 @@ fn hangup_reads_the_certificate_again_for_those_who_come_then() {
     // This client trusts the new certificate and no other.
     pem.renew(2041);
     program.signal("HUP");
-    program.wait_for_log("cert.pem) reloaded");
+    program.wait_for_log("cert.pem reloaded");
     pem.connect(at).expect(GREETING);
     old.send("still there\n");
     old.expect("> STILL THERE\n");
@@ -120,7 +120,7 @@ fn hangup_reads_the_certificate_again_though_no_descriptor_is_left() {
     program.wait_for_log("out of file descriptors");
     program.signal("HUP");
     let line = program.wait_for_log("hangup signal");
-    assert!(line.contains("cert.pem) reloaded"), "{line}");
+    assert!(line.contains("cert.pem reloaded"), "{line}");
     drop(crowd);
 }
 

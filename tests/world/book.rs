@@ -376,7 +376,9 @@ impl Book {
     pub fn may_wait(&self, id: ConnId) -> bool {
         let waits = |record: &Record| {
             let rests = record.paused || self.pauses || self.limits.rate.is_some();
-            rests && !record.broke_for(self.limits.flush_timeout, self.clock)
+            // The deadline comes a moment later for one whose input was still worked off when it came.
+            let late = record.broke_for(self.limits.flush_timeout, self.clock);
+            rests && (!late || record.moved == self.clock)
         };
         self.records.get(&id).is_some_and(waits)
     }

@@ -215,3 +215,12 @@ pub fn cpu_time(pid: u32) -> io::Result<Duration> {
         Ok(Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned() as u32))
     }
 }
+
+/// Where the first LF is. The C library's search costs a short line less than the crate's, which
+/// chooses among its versions at each call.
+#[inline]
+pub fn newline(bytes: &[u8]) -> Option<usize> {
+    // SAFETY: no more than the slice is read.
+    let found = unsafe { libc::memchr(bytes.as_ptr().cast(), i32::from(b'\n'), bytes.len()) };
+    (!found.is_null()).then(|| found.addr() - bytes.as_ptr().addr())
+}

@@ -73,6 +73,11 @@ impl Tls {
     }
 
     #[cfg(feature = "signals")]
+    pub(crate) fn certificate(&self) -> &std::path::Path {
+        &self.0.certificate
+    }
+
+    #[cfg(feature = "signals")]
     pub(crate) fn is(&self, other: &Tls) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
     }

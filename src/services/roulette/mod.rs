@@ -1,10 +1,10 @@
-//! Quiz roulette: a teacher loads the names of the students and asks for one at random.
+//! Quiz roulette: a teacher loads the names of the students and asks for one at random. `reply` makes
+//! the JSON, `names` keeps the students.
 
 mod names;
 mod reply;
 
 use super::FOREIGN;
-use crate::connection::framing::without_cr;
 use crate::text::{is_foreign, printable};
 use crate::{CloseReason, Context, Handler};
 
@@ -17,12 +17,12 @@ const HUH: &str = "Huh? please use HELP if you don't know what commands are avai
 const NOBODY: &str = "There is no student, you cannot pick a random one";
 const SUCCESS: &str = "success";
 
-/// What a client and the roulette speak.
+/// The protocol that the roulette speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Version {
     /// Protocol 1.0: HELP, RANDOM, LOAD, INFO, BYE.
     One,
-    /// Protocol 2.0: CLEAR and LIST as well, and LOAD and BYE are answered in JSON.
+    /// Protocol 2.0: CLEAR and LIST too, and LOAD and BYE are answered in JSON.
     Two,
 }
 
@@ -50,13 +50,14 @@ impl Version {
 /// {"fullname":"bill smith"}
 /// ```
 ///
-/// What a LOAD brings enters the store at its ENDOFDATA, all together; from a client that is gone
-/// before, nothing does. A LIST shows the store as it was when it was asked for, whatever others
-/// load or clear while it is sent; a shutdown cuts it off. In a name, what is not UTF-8 becomes
-/// U+FFFD and control characters become `?`: what one client loads, another one's terminal shows.
+/// The names of a LOAD enter the store together, at its ENDOFDATA. If the client is gone before that,
+/// none does. A LIST shows the store as it was when the list was asked for, whatever others load or
+/// clear while it is sent; a shutdown cuts it off. In a name, what is not UTF-8 becomes U+FFFD and
+/// control characters become `?`, since the terminals of other clients show it.
 ///
-/// A command is a whole line, in upper or lower case; with anything behind it, it is unknown.
-/// Who begins a command like a browser is closed, so that no web page loads or clears anything.
+/// A command is a whole line, in upper or lower case; a line with anything behind the command is
+/// unknown. A client that begins like a browser is closed, so that no web page loads or clears
+/// anything.
 #[derive(Debug)]
 pub struct Roulette {
     version: Version,
@@ -65,25 +66,27 @@ pub struct Roulette {
 }
 
 impl Roulette {
-    /// An empty store, for names of `memory` bytes in all. Each takes its own bytes in UTF-8 and
-    /// four more: 64 MiB are room for three million names. Counted are also the names of a LOAD
-    /// that has not ended yet and of a LIST that is still being sent, so that no number of clients
-    /// can take more. A LOAD for which there is no room is refused at its end, with
+    /// An empty store with room for names of `memory` bytes in all. A name takes its bytes in UTF-8
+    /// and four more, so 64 MiB are room for three million names.
+    ///
+    /// The names of a LOAD that has not ended and of a LIST that is being sent count too, so that no
+    /// number of clients can take more. A LOAD for which there is no room is refused at its end, with
     /// `{"error":"No room for so many students, none of them was loaded (limit N bytes)"}`.
     pub fn new(version: Version, memory: usize) -> Roulette {
         Roulette { version, students: Names::new(memory), random: fastrand::Rng::new() }
     }
 
-    /// Adds the students of a text, one name per line, as LOAD does; says how many. An empty
-    /// line is a student with an empty name.
+    /// Adds the students of a text, one name per line, as LOAD does. Returns how many. An empty line
+    /// is a student with an empty name.
     ///
     /// # Errors
-    /// [`Full`] where there is no room for all of them; then none was added.
+    /// [`Full`] if there is no room for all of them. Then none is added.
     pub fn load(&mut self, text: &[u8]) -> Result<usize, Full> {
         let mut names = self.students.empty();
         for line in text.split_inclusive(|byte| *byte == b'\n') {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
-            names.push(&printable(without_cr(line)))?;
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            names.push(&printable(line))?;
         }
         let count = names.len();
         self.students.append(names);
@@ -91,7 +94,7 @@ impl Roulette {
     }
 }
 
-/// What one client has done and is about to do. Boxed is what most have none of.
+/// What one client has done and is about to do. What most clients do not have is boxed.
 #[derive(Debug, Default)]
 pub struct Session {
     commands: u64,
@@ -117,7 +120,7 @@ impl Handler for Roulette {
         if let Ok(names) = load
             && let Err(full) = names.push(&printable(line))
         {
-            // What it had so far is given back at once; the rest only has to be read.
+            // The names so far are freed at once; the rest of the LOAD is only read.
             *load = Err(full);
         }
     }
@@ -127,7 +130,7 @@ impl Handler for Roulette {
     }
 
     fn on_close(&mut self, cx: &mut Context<'_, Session>, _reason: CloseReason) {
-        // The session stays until the client has closed its side too; the names must not.
+        // The session stays until the client has closed its side too. Its names are freed now.
         *cx.session() = Session::default();
     }
 }
@@ -187,7 +190,7 @@ impl Roulette {
         if count == 0 { None } else { self.students.get(self.random.usize(..count)) }
     }
 
-    /// ENDOFDATA: all of it enters the store, or nothing.
+    /// At ENDOFDATA all names of the LOAD enter the store, or none.
     fn loaded(&mut self, cx: &mut Context<'_, Session>) {
         match cx.session().load.take().map(|load| *load) {
             Some(Ok(names)) => {
@@ -212,9 +215,9 @@ impl Roulette {
     }
 }
 
-/// Sends the next piece of a LIST. The one after it is made once the client has taken this one,
-/// and its next command is read after the last: so the memory for a client that reads slowly is
-/// that of a piece, and the replies stay in order.
+/// Sends the next piece of a LIST. The piece after it is made once the client has taken this one, so a
+/// client that reads slowly costs the memory of one piece. The client's next command is read after
+/// the last piece, so the replies stay in order.
 fn send_piece(cx: &mut Context<'_, Session>) {
     let Some(list) = &mut cx.session().list else { return };
     let (piece, done) = (list.next_piece(), list.is_done());

@@ -1,16 +1,16 @@
 //! A long list of names that is cheap to append to another, to copy and to throw away.
 //!
 //! Half a million names in as many `String`s would be half a million allocations to make, and to
-//! free in one turn when somebody says CLEAR. So they lie in chunks of about a thousand: the text
-//! of all of them in a row, and where each ends. Copies share the chunks, and who changes a chunk
-//! that a copy has too gets one of its own first.
+//! free in one turn when somebody says CLEAR. So the names lie in chunks of about a thousand: their
+//! text in a row, and where each ends. Copies of a list share its chunks. A shared chunk is copied
+//! before it is changed.
 
 use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 
-/// Bytes that the names of one chunk take, unless a single name takes more. To change a shared
-/// chunk copies so much, and a piece of a LIST is made of so much.
+/// Bytes that the names of one chunk take at the most, unless a single name takes more. To change a
+/// shared chunk copies so much, and one piece of a LIST is made of so much.
 const CHUNK: usize = 32 * 1024;
 /// Bytes that a name takes besides its text: where it ends.
 const END: usize = size_of::<u32>();
@@ -20,28 +20,30 @@ const END: usize = size_of::<u32>();
 #[error("no room for so many students")]
 pub struct Full;
 
-/// Names in their order. It and all that come from it by [`empty`](Self::empty) or a clone have
-/// one bound of memory together, in which what they share counts once.
+/// Names in their order. A list and all that are made of it, by [`empty`](Self::empty) or by a clone,
+/// have one bound of memory together. What they share counts once.
 #[derive(Clone)]
 pub(super) struct Names {
     /// With each chunk the number of names up to its end.
     chunks: Vec<(usize, Rc<Chunk>)>,
+    /// The bound, in bytes.
     memory: usize,
+    /// How much of it is used.
     used: Rc<Cell<usize>>,
 }
 
 impl Names {
-    /// None yet, and room for `memory` bytes of them.
+    /// An empty list with room for `memory` bytes of names.
     pub(super) fn new(memory: usize) -> Names {
         Names { chunks: Vec::new(), memory, used: Rc::default() }
     }
 
-    /// Another list, without names.
+    /// An empty list under the same bound.
     pub(super) fn empty(&self) -> Names {
         Names { chunks: Vec::new(), memory: self.memory, used: Rc::clone(&self.used) }
     }
 
-    /// The bound that was given.
+    /// The bound of memory, in bytes.
     pub(super) fn memory(&self) -> usize {
         self.memory
     }
@@ -56,7 +58,8 @@ impl Names {
         chunk.get(index + chunk.ends.len() - upto)
     }
 
-    /// The names in pieces of a bounded size, for who must not do everything at once.
+    /// The names of one of the [`pieces`](Self::pieces), whose size is bounded: so that not all is
+    /// done at once.
     pub(super) fn piece(&self, number: usize) -> impl Iterator<Item = &str> {
         self.chunks.get(number).into_iter().flat_map(|(_, chunk)| chunk.names())
     }
@@ -74,7 +77,7 @@ impl Names {
         Ok(())
     }
 
-    /// Costs a step for each chunk, not for each name.
+    /// Appends another list. It costs a step for each chunk, not for each name.
     pub(super) fn append(&mut self, more: Names) {
         let mut more = more.chunks.into_iter();
         let mut first = more.next();
@@ -114,6 +117,7 @@ impl fmt::Debug for Names {
     }
 }
 
+/// The bytes of memory that a name takes.
 fn weight(name: &str) -> usize {
     name.len() + END
 }
@@ -123,7 +127,7 @@ struct Chunk {
     text: String,
     /// Where each ends.
     ends: Vec<u32>,
-    /// What all chunks of one bound weigh.
+    /// The weight of all chunks under one bound.
     used: Rc<Cell<usize>>,
 }
 
@@ -146,7 +150,7 @@ impl Chunk {
         (0..self.ends.len()).filter_map(|index| self.get(index))
     }
 
-    /// It must fit: see [`CHUNK`].
+    /// Appends a name, which must fit: see [`CHUNK`].
     fn add(&mut self, name: &str) {
         self.text.push_str(name);
         self.ends.push(self.text.len() as u32);

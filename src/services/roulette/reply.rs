@@ -1,4 +1,4 @@
-//! What the roulette says in JSON: without spaces, the keys in this order.
+//! What the roulette says in JSON: without spaces, with the keys in this order.
 
 use serde::Serialize;
 
@@ -42,8 +42,8 @@ impl Listing {
         Listing { students, piece: 0 }
     }
 
-    /// The next bytes of the reply, however many students there are no more than some 100 KiB,
-    /// unless a single name is longer.
+    /// The next piece of the reply. It has no more than some 100 KiB, however many students there
+    /// are, unless a single name is longer.
     pub(super) fn next_piece(&mut self) -> Vec<u8> {
         let mut json = Vec::new();
         if self.piece == 0 {

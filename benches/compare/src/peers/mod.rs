@@ -41,6 +41,8 @@ pub const OURS: &str = "ours";
 pub const PEERS: &[Peer] = &[
     Peer { name: FLOOR, services: &[Echo, Presence, Clock], serve: floor::serve, any_bytes: true },
     Peer { name: OURS, services: &[Echo, Presence, Clock], serve: ours::serve, any_bytes: true },
+    // What a handler costs that answers line by line.
+    Peer { name: "ours-on-line", services: &[Echo], serve: ours::serve_lines, any_bytes: true },
     // What the limits cost that have to look at the clock.
     Peer { name: "ours-limited", services: &[Echo], serve: ours::serve_limited, any_bytes: true },
     Peer { name: "tokio", services: &[Echo], serve: tokio::serve_by_hand, any_bytes: true },

@@ -2,8 +2,6 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use memchr::memchr_iter;
-
 use super::{BUFFER, Rest, Table, resend, send};
 use crate::protocol::{GREETING, without_cr};
 use crate::sys;
@@ -16,13 +14,21 @@ struct Conn {
 /// The buffers that all connections share.
 struct Buffers {
     input: Vec<u8>,
-    output: Vec<u8>,
+    output: Replies,
+}
+
+/// Replies are written over earlier ones, so that none has to ask for room.
+struct Replies {
+    room: Vec<u8>,
+    len: usize,
 }
 
 pub(super) fn run(epoll: &sys::Epoll, listener: &TcpListener) -> io::Result<()> {
     let mut conns = Table::new();
-    // Room for the replies to the worst input, empty lines.
-    let mut buffers = Buffers { input: vec![0; BUFFER], output: Vec::with_capacity(4 * BUFFER) };
+    // Room for the replies to the worst input: an empty line becomes three bytes, and no letter
+    // more than three times as long in upper case.
+    let output = Replies { room: vec![0; 4 * BUFFER], len: 0 };
+    let mut buffers = Buffers { input: vec![0; BUFFER], output };
     let mut events = sys::events();
     loop {
         for event in epoll.wait(&mut events, -1)? {
@@ -75,21 +81,20 @@ impl Conn {
                 }
                 Err(error) => return Err(error),
             };
-            // One pass over all of it, not one for each line: with what is not UTF-8, only ASCII
-            // letters change, and with what is, they change alike.
-            let bytes = &mut buffers.input[..kept + count];
-            bytes[kept..].make_ascii_uppercase();
-            buffers.output.clear();
-            let (taken, mut bye) = answer(bytes, &mut buffers.output);
+            let bytes = &buffers.input[..kept + count];
+            let replies = &mut buffers.output;
+            replies.len = 0;
+            let (taken, mut bye) = answer(bytes, replies);
             let left = &bytes[taken..];
             if ended && !left.is_empty() && !bye {
-                line(without_cr(left), &mut buffers.output);
+                replies.put_any(without_cr(left));
             }
             bye |= ended;
             if !bye && !left.is_empty() {
                 self.keep(left);
             }
-            if !buffers.output.is_empty() && !send(&self.fd, &buffers.output, &mut self.rest)? {
+            let replies = &replies.room[..replies.len];
+            if !replies.is_empty() && !send(&self.fd, replies, &mut self.rest)? {
                 self.rest.get_or_insert_default().closing = bye;
                 return Ok(true);
             }
@@ -110,31 +115,43 @@ impl Conn {
 }
 
 /// Answers the complete lines; says how many bytes they were, and whether the last was BYE.
-fn answer(bytes: &[u8], out: &mut Vec<u8>) -> (usize, bool) {
+fn answer(bytes: &[u8], replies: &mut Replies) -> (usize, bool) {
     let ascii = bytes.is_ascii();
     let mut start = 0;
-    for end in memchr_iter(b'\n', bytes) {
-        let text = without_cr(&bytes[start..end]);
-        start = end + 1;
+    while let Some(len) = sys::newline(&bytes[start..]) {
+        let text = without_cr(&bytes[start..start + len]);
+        start += len + 1;
         if ascii {
-            out.extend_from_slice(b"> ");
-            out.extend_from_slice(text);
-            out.push(b'\n');
+            replies.put(text);
         } else {
-            line(text, out);
+            replies.put_any(text);
         }
-        if text == b"BYE" {
+        if text.eq_ignore_ascii_case(b"BYE") {
             return (start, true);
         }
     }
     (start, false)
 }
 
-fn line(text: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(b"> ");
-    match str::from_utf8(text) {
-        Ok(text) => out.extend_from_slice(text.to_uppercase().as_bytes()),
-        Err(_) => out.extend_from_slice(text),
+impl Replies {
+    /// In what is not UTF-8, only ASCII letters change.
+    #[cold]
+    fn put_any(&mut self, text: &[u8]) {
+        match str::from_utf8(text) {
+            Ok(text) => self.put(text.to_uppercase().as_bytes()),
+            Err(_) => self.put(text),
+        }
     }
-    out.push(b'\n');
+
+    /// Copies and changes in one pass.
+    #[inline(always)]
+    fn put(&mut self, text: &[u8]) {
+        let reply = &mut self.room[self.len..][..text.len() + 3];
+        self.len += reply.len();
+        reply[..2].copy_from_slice(b"> ");
+        for (to, from) in reply[2..].iter_mut().zip(text) {
+            *to = from.to_ascii_uppercase();
+        }
+        reply[text.len() + 2] = b'\n';
+    }
 }

@@ -1,0 +1,37 @@
+//! How often the same complaint is logged, so that no client can fill the disk: once in
+//! [`LOG_EVERY`](super::fairness::LOG_EVERY).
+
+use std::time::Duration;
+
+use crate::connection::clock::{Nanos, nanos};
+
+/// One complaint: allowed, then silent for a while.
+#[derive(Debug, Default)]
+pub(crate) struct LogLimit {
+    /// When it was last allowed; 0 for never.
+    last: Nanos,
+}
+
+impl LogLimit {
+    /// Whether it may be logged now; then it counts as logged.
+    pub(crate) fn allows(&mut self, now: Nanos, every: Duration) -> bool {
+        let allowed = self.last == 0 || now - self.last >= nanos(every);
+        if allowed {
+            self.last = now;
+        }
+        allowed
+    }
+}
+
+/// What clients can make any service of the reactor complain of.
+#[derive(Debug, Default)]
+pub(crate) struct LogLimits {
+    /// A service has as many connections as it may.
+    pub(super) full: LogLimit,
+    /// An address has as many connections as it may.
+    pub(super) crowded: LogLimit,
+    /// A newcomer's address is not allowed.
+    pub(super) barred: LogLimit,
+    /// There is too much unsent output in all.
+    pub(super) total_output: LogLimit,
+}
