@@ -1,8 +1,8 @@
 //! One thread that serves thousands of clients at once: an IO-multiplexing reactor for line
 //! protocols, over mio's non-blocking sockets, without an async runtime.
 //!
-//! You write a [`Handler`]: what to do when a client connects, when it sends a line and when it leaves.
-//! You give it to a [`Reactor`] with an address, and run the loop:
+//! You write a [`Handler`]: what to do when a client connects, when it sends a line and when it
+//! leaves. You give it to a [`Reactor`] with an address, and run the loop:
 //!
 //! ```
 //! use reactor::{CloseReason, Context, Handler, Reactor};
@@ -52,8 +52,8 @@
 //! ```
 //!
 //! There is nothing to lock and nothing to spawn: all hooks run on the thread that runs the loop,
-//! one after the other. Hence the one rule: **a hook must not block**, since no other client is served
-//! while it runs.
+//! one after the other. Hence the one rule: **a hook must not block**, since no other client is
+//! served while it runs.
 //!
 //! # Where to find what
 //!
@@ -88,7 +88,8 @@
 //!   makes in one call: a reply of gigabytes should be [streamed](Handler::on_drain).
 //! * Closing never destroys the last reply; [`Handler::on_close`] comes exactly once.
 //! * A [`ConnId`] never names another connection than the one that it was given to.
-//! * Running out of descriptors, a panic in a hook, a reset at any moment: the other connections go on.
+//! * Running out of descriptors, a panic in a hook, a reset at any moment: the other connections go
+//!   on.
 //!
 //! # Features
 //!
@@ -99,8 +100,8 @@
 //! | `signals` | with `cli` | `Reactor::stop_on_signals`: SIGINT and SIGTERM; `reload_on_hangup` |
 //! | `tls` | yes | `Listen::tls`; takes a C compiler to build |
 //!
-//! A library that embeds this one wants `default-features = false`, and perhaps some of the features.
-//! It runs on Unix with 64-bit pointers.
+//! A library that embeds this one wants `default-features = false`, and perhaps some of the
+//! features. It runs on Unix with 64-bit pointers.
 
 #![forbid(unsafe_code)]
 

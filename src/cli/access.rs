@@ -7,16 +7,17 @@ use reactor::{Address, Listen, Networks};
 #[cfg(feature = "tls")]
 use reactor::{Error, Tls};
 
+use super::address::Endpoint;
 use super::failure::Failure;
-use super::given::Given;
-use super::quantity::mode;
-use super::target::Spot;
+use super::units::mode;
+use super::unused_options::GivenOptions;
 
+/// The options.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Access {
-    /// Serve only who comes from these networks: 127.0.0.0/8,::1/128 [default: any].
+    /// Serve only clients from these networks: 127.0.0.0/8,::1/128 [default: any].
     ///
-    /// The others are closed without a word; the log says so. Unix sockets are not affected.
+    /// Others are closed without a word; the log says so. Unix sockets are not affected.
     #[arg(long, value_name = "NETWORKS", value_parser = networks)]
     allow: Option<Networks>,
 
@@ -25,8 +26,8 @@ pub(crate) struct Access {
     #[arg(long, value_name = "MODE", value_parser = mode)]
     unix_mode: Option<u32>,
 
-    /// The certificate for the addresses with tls: in front, and those between it and the root, as
-    /// PEM. SIGHUP reads it again, for the connections that come then.
+    /// The certificate for the addresses with tls: in front, and the intermediate ones, as PEM.
+    /// SIGHUP reads it again, for the connections that come then.
     #[cfg(feature = "tls")]
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -38,15 +39,19 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// Refuses the options that none of these listeners heeds.
-    pub(crate) fn check(given: &Given<'_>, listeners: &[&Address]) -> Result<(), Failure> {
+    /// Refuses the options that none of these listeners uses.
+    pub(crate) fn check(given: &GivenOptions<'_>, listeners: &[&Address]) -> Result<(), Failure> {
         let unix = |address: &&Address| matches!(address, Address::Unix(_));
         let (some, all) = (listeners.iter().any(unix), listeners.iter().all(unix));
-        given.check(&["unix_mode"], some, "a Unix socket, and none listens; write unix:PATH")?;
-        given.check(&["allow"], !all, "TCP, and only Unix sockets listen; see --unix-mode")
+        given.refuse_unless(
+            some,
+            &["unix_mode"],
+            "a Unix socket, and none listens; write unix:PATH",
+        )?;
+        given.refuse_unless(!all, &["allow"], "TCP, and only Unix sockets listen; see --unix-mode")
     }
 
-    /// Reads the certificate, where one is needed: `tls` says whether.
+    /// Reads the certificate if one is needed, which `tls` says.
     #[cfg_attr(not(feature = "tls"), expect(unused_variables))]
     pub(crate) fn entrance(&self, tls: bool) -> Result<Entrance<'_>, Failure> {
         Ok(Entrance {
@@ -73,8 +78,8 @@ impl Access {
         }
     }
 
-    /// Says so where other machines can connect and nobody has said which of them may. What was
-    /// asked for is done all the same.
+    /// Warns if other machines can connect and `--allow` does not say which of them may. The
+    /// program listens all the same.
     pub(crate) fn warn_if_open(&self, name: &str, address: &Address) {
         let beyond = |address: &Address| {
             address.as_socket().is_some_and(|addr| !addr.ip().to_canonical().is_loopback())
@@ -97,8 +102,8 @@ pub(crate) struct Entrance<'a> {
 
 impl Entrance<'_> {
     /// How to listen there.
-    pub(crate) fn listen(&self, spot: &Spot) -> Result<Listen, Failure> {
-        let mut listen = Listen::at(&spot.address)?;
+    pub(crate) fn listen(&self, endpoint: &Endpoint) -> Result<Listen, Failure> {
+        let mut listen = Listen::at(&endpoint.address)?;
         if let Some(networks) = &self.access.allow {
             listen = listen.allow(networks.clone());
         }
@@ -106,7 +111,7 @@ impl Entrance<'_> {
             listen = listen.unix_mode(mode);
         }
         #[cfg(feature = "tls")]
-        if let Some(tls) = self.tls.as_ref().filter(|_| spot.tls) {
+        if let Some(tls) = self.tls.as_ref().filter(|_| endpoint.tls) {
             listen = listen.tls(tls);
         }
         Ok(listen)

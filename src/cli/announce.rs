@@ -1,21 +1,23 @@
+//! `serve --announce`.
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use reactor::services::Announcer;
-use reactor::{Address, DatagramOptions, Reactor};
+use reactor::{Address, Reactor};
 
+use super::address::Endpoint;
 use super::failure::Failure;
-use super::target::Spot;
+use super::multicast::{at, group, interface};
 
-/// The options of `serve` about announcing.
+/// The options of `serve` about announcements.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Announce {
     /// Announce the services by multicast, for `reactor discover`: every second, and at once when
     /// somebody asks.
     ///
-    /// What is announced goes no further than the local network (its TTL is 1), and with the
-    /// default --host not beyond this machine. Services on Unix sockets are not announced, nor
-    /// those on loopback to another interface, nor those behind TLS, for which the announcements
-    /// have no word.
+    /// Announcements do not leave the local network (their TTL is 1), nor this machine with the
+    /// default --host. Services on Unix sockets are not announced, nor services on loopback to
+    /// another interface, nor services behind TLS, for which the announcements have no word.
     #[arg(long)]
     announce: bool,
 
@@ -36,19 +38,19 @@ impl Announce {
         self.announce && self.announce_interface.is_none()
     }
 
-    /// Begins to announce those that can be reached there, if that was asked for.
+    /// Begins to announce the services that can be reached, if that was asked for.
     pub(crate) fn start(
         &self,
         host: &Address,
-        services: &[(&'static str, Spot)],
+        services: &[(&'static str, Endpoint)],
         reactor: &mut Reactor<'_>,
     ) -> Result<(), Failure> {
         if !self.announce {
             return Ok(());
         }
         let interface = self.announce_interface.unwrap_or_else(|| interface_of(host));
-        let reachable = |spot: &Spot| {
-            let address = spot.address.as_socket().filter(|_| !spot.tls)?;
+        let reachable = |endpoint: &Endpoint| {
+            let address = endpoint.address.as_socket().filter(|_| !endpoint.tls)?;
             (interface.is_loopback() || !address.ip().is_loopback()).then_some(address)
         };
         let found = services.iter().filter_map(|(name, at)| Some((*name, reachable(at)?)));
@@ -62,23 +64,18 @@ impl Announce {
         let announcer = Announcer::new(announced);
         let service = reactor.datagrams_with(self.announce_group, announcer, at(interface))?;
         reactor.set_name(&service, "announce");
-        // Not sooner: a failure is to be one line, and alone.
+        // Not earlier: a failure must be one line, and alone.
         log::info!("announcing to {} at {interface}", self.announce_group);
-        for (name, spot) in services.iter().filter(|(_, at)| reachable(at).is_none()) {
+        for (name, endpoint) in services.iter().filter(|(_, at)| reachable(at).is_none()) {
             log::warn!(
-                "not announced, since nobody at {interface} could reach it without TLS: {name} {spot}"
+                "not announced, since nobody at {interface} could reach it without TLS: {name} {endpoint}"
             );
         }
         Ok(())
     }
 }
 
-/// Multicast at this interface.
-pub(crate) fn at(interface: Ipv4Addr) -> DatagramOptions {
-    DatagramOptions { interface: Some(interface), ..DatagramOptions::default() }
-}
-
-/// Where those are who can reach a service on this host.
+/// The interface at which a service on this host can be reached.
 fn interface_of(host: &Address) -> Ipv4Addr {
     let interface = |addr: &SocketAddr| match addr.ip() {
         IpAddr::V4(ip) => ip,
@@ -90,32 +87,9 @@ fn interface_of(host: &Address) -> Ipv4Addr {
     first.map_or(Ipv4Addr::UNSPECIFIED, interface)
 }
 
-/// Reads a multicast group and its port.
-pub(crate) fn group(text: &str) -> Result<SocketAddr, String> {
-    match text.parse() {
-        Ok(SocketAddr::V4(group)) if group.ip().is_multicast() && group.port() > 0 => {
-            Ok(group.into())
-        }
-        _ => Err(format!("write an IPv4 multicast address and a port, as {}", Announcer::GROUP)),
-    }
-}
-
-/// Reads where an interface is.
-pub(crate) fn interface(text: &str) -> Result<Ipv4Addr, String> {
-    text.parse().map_err(|_| "write the interface's IPv4 address, as 127.0.0.1".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn groups() {
-        assert_eq!(group("239.255.23.23:9908"), Ok(Announcer::GROUP));
-        for text in ["", "239.255.23.23", "239.255.23.23:0", "127.0.0.1:9908", "[ff02::1]:9908"] {
-            assert!(group(text).unwrap_err().contains("as 239.255.23.23:9908"), "{text}");
-        }
-    }
 
     #[test]
     fn the_interface_follows_the_host() {

@@ -5,25 +5,25 @@ use std::time::{Duration, Instant};
 
 use reactor::{Address, CloseReason, Context, Handler, Limits, Reactor, services};
 
+use super::address::{self, look_up};
 use super::crlf::Crlf;
 use super::failure::{Failure, unreachable, why};
-use super::quantity::duration;
-use super::target::{self, look_up};
+
+use super::units::duration;
 
 /// Connect to a server: what is typed goes there, what it says is printed.
 ///
 /// Standard input may be a terminal, a pipe, a file or nothing. At its end our side of the
 /// connection ends (as with nc -N), and the rest of what the server says is still printed. When
-/// the server ends its side, that is the end at a terminal; other input is still sent to its end.
+/// the server ends its side, a terminal session ends; other input is still sent to its end.
 ///
-/// Exit status: 0 when both sides have ended, also when nobody reads the output any more; 1 when
-/// the connection cannot be had or is reset, or when input or output fails; 2 when the command
-/// line is wrong.
+/// Exit status: 0 if both sides have ended, also if nobody reads the output any more; 1 if the
+/// connection fails or is reset, or if input or output fails; 2 if the command line is wrong.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Connect {
     /// The server: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; or the name of a
     /// service of ours, at its default port on 127.0.0.1.
-    #[arg(value_name = "ADDR", value_parser = target::server)]
+    #[arg(value_name = "ADDR", value_parser = address::server)]
     server: Address,
 
     /// How long the server may take to be looked up and to accept: 500ms, 30s, 5m, 1h.
@@ -41,9 +41,9 @@ type Ending = (CloseReason, Option<io::Error>);
 /// What became of the two sides.
 #[derive(Debug, Default)]
 struct Ends {
-    /// Standard input and output were to be had, and so the server was dialled.
+    /// Standard input and output could be used, and so the server was dialled.
     began: bool,
-    /// The server was there.
+    /// The server was connected.
     connected: bool,
     server: Option<Ending>,
     stdio: Option<Ending>,
@@ -87,7 +87,7 @@ impl Handler for Client<'_> {
 
     fn on_eof(&mut self, cx: &mut Context<'_, Session>) {
         if cx.is_outbound() && self.typed {
-            // Nobody wants to type on for a server that has hung up.
+            // There is no point in typing on for a server that has hung up.
             cx.close();
         } else {
             self.forward.on_eof(cx);
@@ -112,7 +112,7 @@ impl Handler for Client<'_> {
 }
 
 impl Connect {
-    /// After looking the server up, which its time includes.
+    /// `--timeout` includes the time that the lookup took.
     fn limits(&self, looking_up: Duration) -> Limits {
         Limits {
             connect_timeout: self.timeout.saturating_sub(looking_up),
@@ -147,7 +147,7 @@ pub(crate) fn connect(args: &Connect) -> Result<ExitCode, Failure> {
 fn verdict(args: &Connect, ends: Ends) -> Result<(), String> {
     let Connect { server, timeout, .. } = args;
     match (ends.stdio, ends.server) {
-        // Nobody wants to hear more.
+        // Nobody reads the output any more.
         (Some((CloseReason::Error(ErrorKind::BrokenPipe), _)), _) => Ok(()),
         (Some((_, Some(error))), _) => Err(unusable(&error)),
         (_, Some((CloseReason::ConnectTimeout, _))) => Err(format!(
@@ -166,10 +166,10 @@ fn verdict(args: &Connect, ends: Ends) -> Result<(), String> {
     }
 }
 
-/// Says which of the two standard input and output are, as far as they still tell.
+/// Says which of standard input and output has failed, as far as that can be told.
 fn unusable(error: &io::Error) -> String {
     let (stdin, stdout) = (io::stdin(), io::stdout());
-    // Nothing is taken and nothing given. In the background a terminal would stop us.
+    // Reading and writing nothing. In the background, a terminal would stop us.
     let (what, remedy) = if !stdin.is_terminal() && rustix::io::read(&stdin, &mut [0; 0]).is_err() {
         ("input cannot be read", "; redirect it with <FILE, or </dev/null for none")
     } else if !stdout.is_terminal() && rustix::io::write(&stdout, &[]).is_err() {

@@ -1,4 +1,5 @@
-/// Ends lines with CRLF, those that have it already too; remembers how the last piece ended.
+/// Converts line ends to CRLF; lines that have it already keep it. A CRLF may be split between two
+/// pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Crlf {
     after_cr: bool,

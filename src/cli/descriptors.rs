@@ -4,9 +4,9 @@ use std::io;
 
 use super::failure::Failure;
 
-/// Those that the program needs itself, listeners not counted: the three standard streams, the
-/// selector and its copy, the waker, the two ends of the signals' pipe, the loop's reserve; and
-/// some for the locks of Unix paths and for what it may have inherited.
+/// Descriptors that the program needs beside clients and listeners: the three standard streams, the
+/// selector and its copy, the waker, the two ends of the signals' pipe, the loop's reserve, and
+/// some for the locks of Unix paths and for inherited ones.
 const OWN: u64 = 16;
 
 /// The soft limit before and after it was raised.
@@ -19,7 +19,7 @@ pub(crate) struct Raised {
 /// Raises the soft limit to the hard one.
 pub(crate) fn raise() -> io::Result<Raised> {
     let (before, _) = rlimit::Resource::NOFILE.get()?;
-    // On macOS it is not the hard limit alone that counts, which this knows.
+    // On macOS other bounds than the hard limit count too, which the crate knows.
     let limit = rlimit::increase_nofile_limit(u64::MAX)?;
     Ok(Raised { before, limit })
 }
@@ -41,7 +41,7 @@ impl Demand {
         service.saturating_mul(self.services as u64).saturating_add(self.own())
     }
 
-    /// Clients of all services together for whom a limit suffices.
+    /// How many clients of all services together a limit suffices for.
     fn room(&self, limit: u64) -> u64 {
         limit.saturating_sub(self.own()) / self.each
     }
@@ -50,7 +50,7 @@ impl Demand {
         OWN.saturating_add(self.listeners as u64)
     }
 
-    /// Says whether the limit suffices where a number of clients was asked for.
+    /// Fails if the limit does not suffice. For when the number of clients was asked for.
     pub(crate) fn check(&self, limit: u64) -> Result<(), Failure> {
         let Demand { services, clients, .. } = *self;
         let needed = self.needed();
@@ -72,8 +72,8 @@ impl Demand {
     }
 }
 
-/// Logs what came of raising the limit. The default number of clients is meant for any machine:
-/// where descriptors run out before, newcomers wait, and this says for how many they suffice.
+/// Logs the limit, and how many clients it suffices for if that is fewer than the demand. With the
+/// default number of clients that is no failure: when descriptors run out, newcomers wait.
 pub(crate) fn report(raised: &io::Result<Raised>, demand: Demand) {
     let Raised { before, limit } = match raised {
         Ok(raised) => *raised,
@@ -96,7 +96,7 @@ pub(crate) fn report(raised: &io::Result<Raised>, demand: Demand) {
     );
 }
 
-/// Says whether the limit suffices for so many connections outward, and some to spare.
+/// Fails if the limit does not suffice for so many outbound connections, and some to spare.
 pub(crate) fn check_clients(limit: u64, clients: u32, spare: u32) -> Result<(), Failure> {
     let own = u64::from(spare) + OWN;
     let needed = u64::from(clients) + own;

@@ -8,23 +8,23 @@ use std::time::{Duration, Instant};
 use reactor::Reactor;
 use reactor::services::{Announced, Announcer, Change, Directory};
 
-use super::announce::{at, group, interface};
 use super::failure::Failure;
-use super::log as output;
-use super::quantity::duration;
+use super::logging;
+use super::multicast::{at, group, interface};
+use super::units::duration;
 
-/// How long the announcers are listened to for a list of them: each speaks once a second.
+/// How long `--once` listens: each announcer speaks once a second.
 const ONCE: Duration = Duration::from_secs(1);
 
 /// List the services that servers announce (reactor serve --announce).
 ///
 /// Prints `+ SERVICE ADDR` for each that comes and `- SERVICE ADDR` for each that has been silent
 /// for three and a half seconds, until SIGINT or SIGTERM. What is printed is what was heard: on a
-/// network, anybody can announce anything. Of 1,024 services at the most, one of the sender who has
-/// announced most goes when another sender's comes.
+/// network, anybody can announce anything. At most 1,024 services are kept; beyond that, one of the
+/// sender that has announced most goes when another sender's comes.
 ///
-/// Exit status: 0, also after a signal; 1 when the time of --once or --for is over and nobody was
-/// heard, and after a failure; 2 when the command line is wrong.
+/// Exit status: 0, also after a signal; 1 if nothing was heard within the time of --once or --for,
+/// and after a failure; 2 if the command line is wrong.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Discover {
     /// The multicast group to listen to, IPv4.
@@ -52,13 +52,13 @@ pub(crate) struct Discover {
     json: bool,
 }
 
-/// What was heard, and where it is told.
+/// What was heard, and where it is printed.
 struct Listing<'a> {
     args: &'a Discover,
     here: BTreeSet<Announced>,
     heard: bool,
     stdout: Stdout,
-    /// What is printed could not be written.
+    /// Why the list could not be written.
     unwritten: Option<io::Error>,
 }
 
@@ -104,7 +104,7 @@ impl Listing<'_> {
 
 /// Listens and prints.
 pub(crate) fn discover(args: &Discover) -> Result<ExitCode, Failure> {
-    output::init(log::LevelFilter::Warn)?;
+    logging::init(log::LevelFilter::Warn)?;
     let stdout = io::stdout();
     let listing = RefCell::new(Listing {
         args,
@@ -134,7 +134,7 @@ pub(crate) fn discover(args: &Discover) -> Result<ExitCode, Failure> {
         listing.print_all();
     }
     match listing.unwritten {
-        // Who reads it has read enough.
+        // The reader has read enough.
         Some(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
         Some(error) => {
             return Err(Failure::Runtime(format!("cannot write the list: {error}")));

@@ -1,12 +1,9 @@
+//! Why the program gives up, and the remedies.
+
 use std::process::ExitCode;
 use std::{fmt, io, thread};
 
-use clap::CommandFactory;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use reactor::{Address, CloseReason, Error};
-
-use super::args::Args;
-use super::service;
 
 /// Why the program gives up: one line, with the remedy where there is one.
 #[derive(Debug)]
@@ -35,7 +32,7 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
-    /// It cannot listen there; another port is chosen `how`.
+    /// Listening failed. `how` says how another port is chosen.
     pub(crate) fn listen(error: Error, how: &str) -> Failure {
         match error {
             Error::Listen {
@@ -63,7 +60,7 @@ impl Failure {
     }
 }
 
-/// Starts a thread. Where the system has none left, that is a failure and no panic.
+/// Starts a thread. If the system has none left, that is a failure and no panic.
 pub(crate) fn start_thread<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -79,7 +76,7 @@ pub(crate) fn start_thread<T: Send + 'static>(
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         match error {
-            // The limits that are no options follow from those that are, and are never wrong.
+            // Limits that are no options follow from those that are, and are never wrong.
             Error::Limit { name, why } => {
                 Failure::Usage(format!("--{}: it {why}", name.replace('_', "-")))
             }
@@ -89,7 +86,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// Why a server cannot be had, with the remedy where there is one.
+/// Why a server cannot be reached, with the remedy where there is one.
 pub(crate) fn unreachable(
     server: &Address,
     reason: CloseReason,
@@ -106,7 +103,6 @@ pub(crate) fn unreachable(
         (ConnectionRefused, _) => "nobody listens there".to_owned(),
         (NotFound, _) => "there is no such socket".to_owned(),
         (PermissionDenied, Address::Unix(_)) => "its owner lets only others connect".to_owned(),
-        // Over TCP a newcomer waits.
         (WouldBlock, Address::Unix(_)) => {
             "its queue of newcomers is full; come later, or fewer at once (load --ramp)".to_owned()
         }
@@ -123,85 +119,9 @@ pub(crate) fn why(error: &io::Error) -> String {
     }
 }
 
-/// What clap says takes several paragraphs: the error, tips, the usage, where to find help. The
-/// first two matter.
-impl Failure {
-    /// `command` is the word that was given for one.
-    pub(crate) fn usage(error: &clap::Error, command: &str) -> Failure {
-        let text = error.render().to_string();
-        let mut line = String::new();
-        for paragraph in text.split("\n\n") {
-            let words: Vec<_> = paragraph.split_whitespace().collect();
-            match words[..] {
-                [] | ["For" | "Usage:", ..] => {}
-                // It would not help: no argument begins with a dash.
-                ["tip:", "to", "pass", ..] => {}
-                ["error:", ref rest @ ..] => line.push_str(&rest.join(" ")),
-                _ => {
-                    line.push_str("; ");
-                    line.push_str(&words.join(" "));
-                }
-            }
-        }
-        if let Some(instead) = meant(error, command) {
-            line.push_str(&format!("; {instead}"));
-        }
-        let known = Args::command().find_subcommand(command).map(|_| format!("{command} "));
-        line.push_str(&format!("; see reactor {}--help", known.unwrap_or_default()));
-        Failure::Usage(line)
-    }
-}
-
-/// What was probably meant by what clap does not know.
-fn meant(error: &clap::Error, command: &str) -> Option<String> {
-    let word = match error.kind() {
-        ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
-        ErrorKind::UnknownArgument => ContextKind::InvalidArg,
-        _ => return None,
-    };
-    let Some(ContextValue::String(word)) = error.get(word) else { return None };
-    if command == "serve" {
-        return service::instead_of(word);
-    }
-    // As nc has it.
-    if matches!(command, "connect" | "load" | "forward") && word.parse::<u16>().is_ok() {
-        return Some(format!("host and port are one word: write HOST:{word}"));
-    }
-    let name = word.split('=').next().filter(|_| !word.contains(char::is_whitespace))?;
-    service::named(name).map(|_| format!("write reactor serve {word}"))
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    fn said(args: &[&str]) -> String {
-        let error = Args::try_parse_from([&["reactor"], args].concat()).unwrap_err();
-        Failure::usage(&error, args[0]).to_string()
-    }
-
-    #[test]
-    fn what_clap_says_fits_on_a_line() {
-        assert_eq!(
-            said(&["serve", "--max-lin", "5"]),
-            "unexpected argument '--max-lin' found; tip: a similar argument exists: '--max-line'; \
-             see reactor serve --help"
-        );
-        let level = said(&["serve", "--log", "loud"]);
-        assert!(level.contains("[possible values: off, error, warn"), "{level}");
-        assert!(said(&["load"]).ends_with("; see reactor load --help"), "{}", said(&["load"]));
-        let mode = said(&["load", "1", "--mode", "loud"]);
-        assert!(mode.ends_with("; see reactor load --help"), "{mode}");
-        let dash = said(&["load", "1", "--clients", "-1"]);
-        assert_eq!(dash, "unexpected argument '-1' found; see reactor load --help");
-        let serf = said(&["serf"]);
-        assert!(serf.starts_with("unrecognized subcommand 'serf'; tip: "), "{serf}");
-        assert!(serf.ends_with("; see reactor --help"), "{serf}");
-        let torn = said(&["echo=0\n0"]);
-        assert!(torn.starts_with("unrecognized subcommand 'echo=0 0'; see "), "{torn}");
-    }
 
     #[test]
     fn limits_go_by_the_names_of_their_options() {

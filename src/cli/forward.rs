@@ -6,39 +6,39 @@ use log::LevelFilter;
 use reactor::{Address, Limits, Reactor, services};
 
 use super::access::Access;
-use super::args::levels;
+use super::address::{self, Endpoint, LISTENER_LOOKUP, look_up};
 use super::descriptors::Demand;
+use super::event_loop::run_until_stopped;
 use super::failure::Failure;
-use super::given::Given;
-use super::quantity::{count, duration};
-use super::serve::{LOOKUP, run};
-use super::target::{self, Spot, look_up};
-use super::{descriptors, log as output};
+use super::logging::levels;
+use super::units::{count, duration};
+use super::unused_options::GivenOptions;
+use super::{descriptors, logging};
 
 /// Forward a port: each client of LISTEN is connected to TARGET, and bytes go both ways as they
 /// are.
 ///
-/// A side that does not read slows the other down, and memory stays as it is. The end of one
-/// direction is passed on while the other goes on, and so is a reset. A client whose target cannot
-/// be had is closed; the log says why, and warns once when TARGET goes and when it is back.
+/// A side that does not read slows the other down, and memory does not grow. The end of one
+/// direction is passed on while the other goes on, and so is a reset. If TARGET cannot be reached,
+/// the client is closed; the log says why, and warns once when TARGET goes and when it is back.
 ///
-/// Once it listens it says where in one line on stdout; the log goes to stderr. The first SIGINT
-/// or SIGTERM closes all connections after what has been received is sent on, a second one ends at
+/// Once it listens, one line on stdout says where; the log goes to stderr. The first SIGINT or
+/// SIGTERM closes all connections after what has been received is sent on, a second one ends at
 /// once.
 ///
-/// Exit status: 0 after a graceful end, 1 after a failure or when somebody was cut off before it
-/// had all that was meant for it, 2 when the command line is wrong.
+/// Exit status: 0 after a graceful end, 1 after a failure or if somebody was cut off before all
+/// that was meant for them was sent, 2 if the command line is wrong.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Forward {
     /// Where to listen: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a
     /// free one. With tls: in front it speaks TLS there, and passes on the plaintext.
-    #[arg(value_parser = target::listener)]
-    listen: Spot,
+    #[arg(value_parser = address::listener)]
+    listen: Endpoint,
 
     /// Where to connect to: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; or the name
     /// of a service of ours, at its default port on 127.0.0.1. A host is looked up once, at the
     /// start; of its addresses each client gets the first that answers.
-    #[arg(value_parser = target::server)]
+    #[arg(value_parser = address::server)]
     target: Address,
 
     #[command(flatten)]
@@ -46,8 +46,8 @@ pub(crate) struct Forward {
 
     /// Clients at once; one more is closed, and the log says so [default: 10000].
     ///
-    /// Each takes two file descriptors. If it is given, the descriptors must suffice for it; else a
-    /// warning says for how many they do.
+    /// Each takes two file descriptors. With this option the descriptors must suffice for N;
+    /// without it, a warning says for how many they do.
     #[arg(long, value_name = "N", value_parser = count)]
     max_connections: Option<usize>,
 
@@ -55,12 +55,12 @@ pub(crate) struct Forward {
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     connect_timeout: Duration,
 
-    /// Close both sides when nothing moves on one of them for this long: 500ms, 30s, 5m, 1h
+    /// Close both sides if one of them is idle for this long: 500ms, 30s, 5m, 1h
     /// [default: never].
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     idle_timeout: Option<Duration>,
 
-    /// What to log on stderr, and all that is worse.
+    /// Log this level on stderr, and all more severe ones.
     #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
     #[arg(value_parser = levels())]
     log: LevelFilter,
@@ -83,16 +83,16 @@ impl Forward {
 }
 
 /// Listens, says where, and forwards until a signal.
-pub(crate) fn forward(args: &Forward, given: &Given<'_>) -> Result<ExitCode, Failure> {
+pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCode, Failure> {
     Access::check(given, &[&args.listen.address])?;
     let entrance = args.access.entrance(args.listen.tls)?;
-    let listen = args.listen.clone().look_up(LOOKUP)?;
+    let listen = args.listen.clone().look_up(LISTENER_LOOKUP)?;
     let target = look_up(&args.target, args.connect_timeout)?;
     if is_itself(&listen.address, &target) {
         let what = "LISTEN and TARGET are the same: it would connect to itself without end";
         return Err(Failure::Usage(what.to_owned()));
     }
-    let stdout = output::init(args.log)?;
+    let stdout = logging::init(args.log)?;
     let raised = descriptors::raise();
     let limits = args.limits();
     let demand = Demand {
@@ -115,15 +115,15 @@ pub(crate) fn forward(args: &Forward, given: &Given<'_>) -> Result<ExitCode, Fai
         .map_err(|error| Failure::listen(error, "for LISTEN"))?;
     descriptors::report(&raised, demand);
     let mut ready = String::new();
-    for spot in (Spot { address, ..listen }).each() {
-        args.access.warn_if_open("forward", &spot.address);
-        ready.push_str(&format!("forward listening on {spot}\n"));
+    for endpoint in (Endpoint { address, ..listen }).each() {
+        args.access.warn_if_open("forward", &endpoint.address);
+        ready.push_str(&format!("forward listening on {endpoint}\n"));
     }
     stdout.say(ready);
-    run(&mut reactor)
+    run_until_stopped(&mut reactor)
 }
 
-/// Whether who connects to the target comes to the listener.
+/// Whether a connection to the target would arrive at the listener.
 fn is_itself(listen: &Address, target: &Address) -> bool {
     if let (Address::Unix(_), _) | (_, Address::Unix(_)) = (listen, target) {
         return listen == target;

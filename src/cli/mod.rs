@@ -1,23 +1,45 @@
-//! The program's command line. Nothing here uses `println!` and its like, which panic where the
-//! other end of the pipe is gone or the disk is full; what cannot be said is not said.
+//! The program's command line: one file for each subcommand, with its arguments and what it does.
+//! What a service says to its clients is not here, but in `reactor::services`.
+//!
+//! A file names only what stands above it in this list, so the list is also an order to read in:
+//!
+//! 1. `failure`: why the program gives up, and with which exit status.
+//! 2. `units`: counts, bytes, durations and rates, as options take them. `crlf`: line ends.
+//!    `multicast`: the group and the interface of announcements.
+//! 3. `logging`: stderr and stdout, from a thread of their own. `descriptors`: their limit.
+//!    `event_loop`: serving until a signal. `unused_options`: those without effect are refused.
+//! 4. `service`: the list of services, and the options that single ones have; `roulette_file`
+//!    is below it.
+//! 5. `address`: `[HOST:]PORT`, `unix:PATH`, `tls:ADDR`, and looking a host up. `target`:
+//!    `SERVICE[=ADDR]`.
+//! 6. `access`: who may connect, and the certificate. `announce`: `serve --announce`.
+//! 7. The subcommands: `serve`, `forward`, `connect`, `discover`, and `load`, which has a list of
+//!    its own. None knows another, nor `args`.
+//! 8. `args`: the list of subcommands, and what is said of a wrong command line.
+//!
+//! Nothing here uses `println!` and its like, which panic if the other end of the pipe is gone or
+//! the disk is full. What cannot be said is not said.
 
 mod access;
+mod address;
 mod announce;
 pub(crate) mod args;
 mod connect;
 mod crlf;
 mod descriptors;
 mod discover;
+mod event_loop;
 pub(crate) mod failure;
 mod forward;
-mod given;
 mod load;
-mod log;
-mod quantity;
-mod roulette;
+mod logging;
+mod multicast;
+mod roulette_file;
 mod serve;
 mod service;
 mod target;
+mod units;
+mod unused_options;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -26,7 +48,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use args::{Args, Command};
 use failure::Failure;
-use given::Given;
+use unused_options::GivenOptions;
 
 /// Runs the program. Its exit status is 0 after a graceful end, 1 after a failure, and 2 when the
 /// command line is wrong.
@@ -34,7 +56,9 @@ pub(crate) fn main() -> ExitCode {
     let matches = Args::command().try_get_matches();
     let read = |matches| Ok((Args::from_arg_matches(&matches)?, matches));
     let outcome = match matches.and_then(read) {
-        Ok((Args { command: Some(command) }, matches)) => run(&command, &Given::new(&matches)),
+        Ok((Args { command: Some(command) }, matches)) => {
+            run(&command, &GivenOptions::new(&matches))
+        }
         Ok((Args { command: None }, _)) => {
             let _ = Args::command().print_help();
             return ExitCode::SUCCESS;
@@ -49,16 +73,16 @@ pub(crate) fn main() -> ExitCode {
             Err(Failure::usage(&error, &command.to_string_lossy()))
         }
     };
-    log::finish();
+    logging::finish();
     outcome.unwrap_or_else(|failure| {
-        // What it quotes may be anything.
+        // What the failure quotes may be anything.
         let line = reactor::text::printable(failure.to_string().as_bytes());
         let _ = writeln!(std::io::stderr(), "reactor: {line}");
         failure.exit_code()
     })
 }
 
-fn run(command: &Command, given: &Given<'_>) -> Result<ExitCode, Failure> {
+fn run(command: &Command, given: &GivenOptions<'_>) -> Result<ExitCode, Failure> {
     match command {
         Command::Serve(args) => serve::serve(args, given),
         Command::Load(args) => load::load(args, given),

@@ -1,35 +1,201 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use reactor::{Exit, Reactor};
+use log::LevelFilter;
+use reactor::{Address, Limits, Rate, Reactor};
 
-use super::args::Serve;
+use super::access::Access;
+use super::address::{self, Endpoint, LISTENER_LOOKUP, look_up};
+use super::announce::Announce;
 use super::descriptors::Demand;
+use super::event_loop::run_until_stopped;
 use super::failure::Failure;
-use super::given::Given;
-use super::service::Place;
-use super::target::{Spot, look_up};
-use super::{descriptors, log as output, roulette};
+use super::logging::levels;
+use super::service::{self, ServiceOptions, Setup};
+use super::target::Target;
+use super::units::{Patience, bytes, count, duration, output, patience, rate};
+use super::unused_options::GivenOptions;
+use super::{descriptors, logging};
 
-/// How long the name of a host to listen on may take to be looked up.
-pub(super) const LOOKUP: Duration = Duration::from_secs(10);
+/// Serve one or more services until SIGINT or SIGTERM.
+///
+/// Once all of them listen, stdout says where, one line for each address; the log goes to stderr.
+/// The first SIGINT or SIGTERM ends after the clients have received what was sent to them, a second
+/// one ends at once. SIGHUP reads the TLS certificate again.
+///
+/// Limits hold for each SERVICE separately, those per connection for each of its connections.
+///
+/// Exit status: 0 after a graceful end, 1 after a failure or if clients were cut off before they
+/// had all their output, 2 if the command line is wrong.
+#[derive(Debug, clap::Args)]
+#[command(after_help = service::table(), after_long_help = service::table())]
+pub(crate) struct Serve {
+    /// What to serve, and where; without any, every service at its default port.
+    ///
+    /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one. If a
+    /// HOST has several addresses, the service listens on all of them. With tls: in front
+    /// (echo=tls:2323) it speaks TLS there; see --tls-cert. Without ADDR it listens on its default
+    /// port on --host. A service that is given twice is two, which share nothing.
+    #[arg(value_name = "SERVICE[=ADDR]", value_parser = Target::parse)]
+    targets: Vec<Target>,
+
+    /// The IP address or host to listen on if only a port is given; 0.0.0.0 or :: for all.
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1", value_parser = address::host)]
+    host: Address,
+
+    #[command(flatten)]
+    access: Access,
+
+    /// Connections open at once, per service; one more is told so and closed [default: 10000].
+    ///
+    /// Each takes a file descriptor. With this option the descriptors must suffice for N; without
+    /// it, a warning says for how many they do.
+    #[arg(long, value_name = "N", value_parser = count)]
+    max_connections: Option<usize>,
+
+    /// Bytes in one line, per connection; a client that sends a longer one is told so and closed.
+    /// K, M and G stand for 1024, 1024² and 1024³.
+    #[arg(long, value_name = "BYTES", default_value = "64K", value_parser = bytes)]
+    max_line: usize,
+
+    /// Unsent bytes that others cause, per connection; a client that lets more pile up is closed.
+    ///
+    /// Two other bounds follow from it. More than a quarter of it may be unsent for 10 s only. A
+    /// connection whose own requests leave a quarter of it unsent is not read until at most a
+    /// sixteenth is left.
+    #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = output)]
+    max_output: usize,
+
+    /// Close a connection that is idle for this long: 500ms, 30s, 5m, 1h [default:
+    /// never].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    idle_timeout: Option<Duration>,
+
+    /// How long a client may take to finish a line that it has begun; `never` for no limit.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = patience)]
+    line_timeout: Patience,
+
+    /// Lines a second that are handled of one connection; a faster one waits, and loses nothing
+    /// [default: no limit].
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    rate: Option<u32>,
+
+    /// Lines that may come at once before the rate counts [default: those of a second].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(requires = "rate")]
+    burst: Option<u32>,
+
+    /// Connections open at once from one address (of IPv6: from one /64), per service; one more is
+    /// told so and closed [default: no limit].
+    #[arg(long, value_name = "N", value_parser = count)]
+    max_per_peer: Option<usize>,
+
+    /// Unsent bytes of all services together; beyond it, the clients that let most pile up are
+    /// closed.
+    #[arg(long, value_name = "BYTES", default_value = "1G", value_parser = output)]
+    max_total_output: usize,
+
+    /// Time without traffic after which TCP asks whether the peer is still there; `never` for not
+    /// at all.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = patience)]
+    keepalive: Patience,
+
+    /// Close a connection whose peer's machine acknowledges or accepts nothing for this long
+    /// [default: the system's, some 15 minutes].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    user_timeout: Option<Duration>,
+
+    #[command(flatten)]
+    services: ServiceOptions,
+
+    #[command(flatten)]
+    announce: Announce,
+
+    /// Log this level on stderr, and all more severe ones.
+    #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
+    #[arg(value_parser = levels())]
+    log: LevelFilter,
+}
+
+impl Serve {
+    pub(crate) fn targets(&self) -> Vec<Target> {
+        if self.targets.is_empty() {
+            return service::SERVICES.iter().map(Target::usual).collect();
+        }
+        self.targets.clone()
+    }
+
+    /// Refuses the options that nothing uses.
+    fn check(&self, given: &GivenOptions<'_>) -> Result<(), Failure> {
+        let targets = self.targets();
+        let addresses: Vec<_> =
+            targets.iter().map(|target| target.endpoint(&self.host).address).collect();
+        let tcp = addresses.iter().any(|address| !matches!(address, Address::Unix(_)));
+        let host = self.announce.goes_by_host() || targets.iter().any(Target::goes_by_host);
+        let serves = |name| targets.iter().any(|target| target.service.name.starts_with(name));
+        Access::check(given, &addresses.iter().collect::<Vec<_>>())?;
+        for (options, used, user) in [
+            (&["time_interval", "time_count"][..], serves("time"), "the service time; add it"),
+            (&["allow_kill"], serves("presence"), "the service presence; add it"),
+            (
+                &["roulette_file", "roulette_memory"],
+                serves("roulette"),
+                "the services roulette and roulette2; add one",
+            ),
+            (
+                &["max_per_peer", "keepalive", "user_timeout"],
+                tcp,
+                "TCP, and only Unix sockets listen; leave it out",
+            ),
+            (&["host"], host, "a port, and every service has its whole address; leave it out"),
+        ] {
+            given.refuse_unless(used, options, user)?;
+        }
+        Ok(())
+    }
+
+    /// The limits of each service.
+    pub(crate) fn limits(&self) -> Result<Limits, Failure> {
+        let usual = Limits::default();
+        let limits = Limits {
+            max_connections: self.max_connections.unwrap_or(usual.max_connections),
+            max_line: self.max_line,
+            max_output: self.max_output,
+            soft_output: self.max_output / 4,
+            high_water: self.max_output / 4,
+            low_water: self.max_output / 16,
+            idle_timeout: self.idle_timeout,
+            line_timeout: self.line_timeout.0,
+            rate: self.rate.map(|per_second| {
+                let burst = self.burst.unwrap_or(per_second);
+                Rate { per_second, burst }
+            }),
+            max_per_peer: self.max_per_peer,
+            keepalive: self.keepalive.0,
+            user_timeout: self.user_timeout,
+            ..usual
+        };
+        limits.check()?;
+        Ok(limits)
+    }
+}
 
 /// Listens, says where, and serves until a signal or KILL.
-pub(crate) fn serve(args: &Serve, given: &Given<'_>) -> Result<ExitCode, Failure> {
+pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, Failure> {
     args.check(given)?;
     let limits = args.limits()?;
     let targets = args.targets();
-    let students = roulette::students(args)?;
+    let students = args.services.roulette.students()?;
     let entrance = args.access.entrance(targets.iter().any(|target| target.tls))?;
-    // Before signals are caught: it may take its time, and Ctrl-C is to end it.
-    let host = look_up(&args.host, LOOKUP)?;
-    let spots = targets.iter().map(|target| target.spot(&host).look_up(LOOKUP));
-    let spots = spots.collect::<Result<Vec<_>, _>>()?;
-    let stdout = output::init(args.log)?;
+    // Before signals are caught: a lookup may take long, and Ctrl-C must end it.
+    let host = look_up(&args.host, LISTENER_LOOKUP)?;
+    let endpoints = targets.iter().map(|target| target.endpoint(&host).look_up(LISTENER_LOOKUP));
+    let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
+    let stdout = logging::init(args.log)?;
     let raised = descriptors::raise();
     let demand = Demand {
         services: targets.len(),
-        listeners: spots.iter().map(|spot| spot.each().len()).sum(),
+        listeners: endpoints.iter().map(|endpoint| endpoint.each().len()).sum(),
         clients: limits.max_connections,
         each: 1,
     };
@@ -38,44 +204,94 @@ pub(crate) fn serve(args: &Serve, given: &Given<'_>) -> Result<ExitCode, Failure
     }
 
     let mut reactor = Reactor::new()?;
-    // Before the first line is out: who has read it may send a signal.
+    // Before the first line on stdout: whoever has read it may send a signal.
     reactor.stop_on_signals()?;
     reactor.reload_on_hangup()?;
     reactor.set_max_total_output(args.max_total_output);
     let mut ready = String::new();
     let mut services = Vec::new();
-    for (target, spot) in targets.iter().zip(spots) {
-        let listen = entrance.listen(&spot)?;
+    for (target, endpoint) in targets.iter().zip(endpoints) {
+        let listen = entrance.listen(&endpoint)?;
         let limits = limits.clone();
         let students = &students;
         let name = target.service.name;
-        let mut place = Place { name, reactor: &mut reactor, listen, args, students, limits };
-        let spot = Spot { address: (target.service.listen)(&mut place)?, ..spot };
-        for spot in spot.each() {
-            ready.push_str(&format!("{name} listening on {spot}\n"));
-            services.push((name, spot));
+        let options = &args.services;
+        let mut setup = Setup { name, reactor: &mut reactor, listen, options, students, limits };
+        let endpoint = Endpoint { address: (target.service.start)(&mut setup)?, ..endpoint };
+        for endpoint in endpoint.each() {
+            ready.push_str(&format!("{name} listening on {endpoint}\n"));
+            services.push((name, endpoint));
         }
     }
     drop(students);
     args.announce.start(&host, &services, &mut reactor)?;
-    // Not sooner: a failure is to be one line, and alone.
+    // Not earlier: a failure must be one line, and alone.
     descriptors::report(&raised, demand);
     services.iter().for_each(|(name, at)| args.access.warn_if_open(name, &at.address));
     stdout.say(ready);
-    run(&mut reactor)
+    run_until_stopped(&mut reactor)
 }
 
-/// Serves until somebody stops it.
-pub(super) fn run(reactor: &mut Reactor<'_>) -> Result<ExitCode, Failure> {
-    let exit = reactor.run()?;
-    let counters = reactor.counters();
-    let (accepted, refused) = (counters.accepted, counters.refused);
-    log::info!("stopped after {accepted} connections; {refused} were turned away");
-    Ok(match exit {
-        Exit::Clean => ExitCode::SUCCESS,
-        Exit::Cut { connections } => {
-            log::warn!("cut off before they had all their output: {connections} connections");
-            ExitCode::FAILURE
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        serve: Serve,
+    }
+
+    fn serve(args: &[&str]) -> Serve {
+        Alone::try_parse_from([&["serve"], args].concat()).unwrap().serve
+    }
+
+    #[test]
+    fn without_options_the_limits_are_the_librarys() {
+        let serve = serve(&[]);
+        assert_eq!(serve.limits().unwrap(), Limits::default());
+        assert_eq!(serve.targets().len(), service::SERVICES.len());
+        assert_eq!(serve.log, LevelFilter::Info);
+    }
+
+    #[test]
+    fn any_output_limit_leaves_the_others_in_order() {
+        for text in ["1K", "1025", "64K", "1G"] {
+            let limits = serve(&["--max-output", text]).limits().unwrap();
+            assert_eq!(limits.soft_output, limits.max_output / 4, "{text}");
+            assert!(limits.low_water < limits.high_water, "{text}");
         }
-    })
+    }
+
+    #[test]
+    fn limits_can_be_switched_off_and_on() {
+        let limits = serve(&["--line-timeout", "never", "--keepalive", "never"]).limits().unwrap();
+        assert_eq!((limits.line_timeout, limits.keepalive), (None, None));
+        let rate = serve(&["--rate", "20/s"]).limits().unwrap().rate;
+        assert_eq!(rate, Some(Rate { per_second: 20, burst: 20 }));
+        let rate = serve(&["--rate", "20", "--burst", "7"]).limits().unwrap().rate;
+        assert_eq!(rate, Some(Rate { per_second: 20, burst: 7 }));
+        let args = |args: &[&str]| Alone::try_parse_from([&["serve"], args].concat());
+        for wrong in [&["--burst", "7"][..], &["--rate", "0"], &["--rate", "1", "--burst", "0"]] {
+            assert!(args(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn limits_that_cannot_be_kept_are_named() {
+        for (option, value) in
+            [("--max-line", "0"), ("--max-output", "2G"), ("--max-connections", "99999999")]
+        {
+            let failure = serve(&[option, value]).limits().unwrap_err();
+            assert!(failure.to_string().starts_with(option), "{failure}");
+        }
+    }
+
+    #[test]
+    fn levels_in_any_case() {
+        assert_eq!(serve(&["--log", "off"]).log, LevelFilter::Off);
+        assert_eq!(serve(&["--log", "TRACE"]).log, LevelFilter::Trace);
+    }
 }

@@ -1,14 +1,15 @@
 //! The services that the program knows. One more is one more entry here.
 
 use std::fmt;
+use std::time::Duration;
 
 use reactor::services::roulette::Version;
 use reactor::services::{Echo, Presence, Time};
 use reactor::{Address, Handler, Limits, Listen, Reactor};
 
-use super::args::Serve;
 use super::failure::Failure;
-use super::roulette::roulette;
+use super::roulette_file::RouletteOptions;
+use super::units::duration;
 
 /// In the order of the help, and of `serve` without arguments.
 pub(crate) static SERVICES: &[Service] = &[
@@ -16,31 +17,33 @@ pub(crate) static SERVICES: &[Service] = &[
         name: "echo",
         port: 2323,
         about: "sends every line back in upper case, until BYE",
-        listen: |at| at.listen(Echo),
+        start: |setup| setup.start(Echo),
     },
     Service {
         name: "time",
         port: 2205,
         about: "streams the time, one line per interval",
-        listen: |at| at.listen(Time::new(at.args.time_interval, at.args.time_count)),
+        start: |setup| {
+            setup.start(Time::new(setup.options.time_interval, setup.options.time_count))
+        },
     },
     Service {
         name: "presence",
         port: 9907,
         about: "a room to talk in: HELLO, SAY, WHO, BYE",
-        listen: |at| at.listen(Presence::new(at.args.allow_kill)),
+        start: |setup| setup.start(Presence::new(setup.options.allow_kill)),
     },
     Service {
         name: "roulette",
         port: 1313,
         about: "picks a student at random: LOAD, RANDOM, INFO, BYE",
-        listen: |at| at.listen(roulette(Version::One, at.students, at.args)?),
+        start: |setup| setup.start(setup.options.roulette.roulette(Version::One, setup.students)?),
     },
     Service {
         name: "roulette2",
         port: 2613,
         about: "the same, protocol 2.0: CLEAR and LIST as well",
-        listen: |at| at.listen(roulette(Version::Two, at.students, at.args)?),
+        start: |setup| setup.start(setup.options.roulette.roulette(Version::Two, setup.students)?),
     },
 ];
 
@@ -49,7 +52,8 @@ pub(crate) struct Service {
     /// The default one.
     pub(crate) port: u16,
     pub(crate) about: &'static str,
-    pub(crate) listen: fn(&mut Place<'_>) -> Result<Address, Failure>,
+    /// Makes the handler and listens; gives the address in force.
+    pub(crate) start: fn(&mut Setup<'_>) -> Result<Address, Failure>,
 }
 
 impl fmt::Debug for Service {
@@ -58,21 +62,45 @@ impl fmt::Debug for Service {
     }
 }
 
-/// Where a service is to be started, and with which settings.
-pub(crate) struct Place<'a> {
+/// The options that single services have.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServiceOptions {
+    /// Let the clients of presence shut the whole program down with KILL.
+    #[arg(long)]
+    allow_kill: bool,
+
+    /// The time from one line of the time service to the next: 500ms, 30s, 5m, 1h.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    time_interval: Duration,
+
+    /// Lines that each client of the time service gets; 0 for no end.
+    #[arg(long, value_name = "N", default_value = "15", value_parser = lines)]
+    time_count: u64,
+
+    #[command(flatten)]
+    pub(crate) roulette: RouletteOptions,
+}
+
+/// Reads `--time-count`.
+fn lines(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "write a whole number, 0 for no end".to_owned())
+}
+
+/// Where a service is to be started, and with which options.
+pub(crate) struct Setup<'a> {
     /// The service's name.
     pub(crate) name: &'static str,
     pub(crate) reactor: &'a mut Reactor<'static>,
     pub(crate) listen: Listen,
-    pub(crate) args: &'a Serve,
+    pub(crate) options: &'a ServiceOptions,
     /// The names in `--roulette-file`.
     pub(crate) students: &'a [u8],
     pub(crate) limits: Limits,
 }
 
-impl Place<'_> {
-    /// Starts the handler there; gives the address in force.
-    fn listen(&mut self, handler: impl Handler + 'static) -> Result<Address, Failure> {
+impl Setup<'_> {
+    /// Starts the service with this handler; gives the address in force.
+    fn start(&mut self, handler: impl Handler + 'static) -> Result<Address, Failure> {
         let service = self.reactor.add(handler, self.limits.clone())?;
         self.reactor.set_name(&service, self.name);
         let bound = self.reactor.bind(&service, self.listen.clone());
@@ -107,7 +135,7 @@ pub(crate) fn unknown(text: &str) -> String {
     format!("unknown service{meant} the services are {}", names.join(", "))
 }
 
-/// Whether it looks like what stands after `SERVICE=`.
+/// Whether this looks like what stands after `SERVICE=`.
 fn is_address(text: &str) -> bool {
     let port = text.rsplit_once(':').map_or(text, |(_, port)| port);
     text.starts_with("unix:") || port.parse::<u16>().is_ok()
@@ -118,7 +146,7 @@ fn nearest(name: &str) -> Option<&'static str> {
     let name = name.to_lowercase();
     let distance = |service: &Service| strsim::osa_distance(service.name, &name);
     let nearest = SERVICES.iter().min_by_key(|service| distance(service))?;
-    // Of a short name more than half would be different.
+    // More than half of a short name would be different.
     (distance(nearest) <= 2 && name.len() > 2).then_some(nearest.name)
 }
 

@@ -1,5 +1,5 @@
-//! Newcomers: accepted until WouldBlock, since the selector tells of them only once; and not lost when
-//! they cannot be accepted now.
+//! Newcomers: accepted until WouldBlock, since the selector tells of them only once; and not lost
+//! when they cannot be accepted now.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
@@ -38,14 +38,14 @@ pub(crate) struct Listener {
     token: Token,
     /// A newcomer may be waiting: set by an event, cleared by WouldBlock only.
     ready: bool,
-    /// Accepting failed for want of descriptors: when to try again, and how many descriptors had been
-    /// freed by then.
+    /// Accepting failed for want of descriptors: when to try again, and how many descriptors had
+    /// been freed by then.
     stuck: Option<(Nanos, u64)>,
 }
 
 impl Listener {
-    /// Makes one listener, or one for each address of a host, and gives the address in force. `token`
-    /// makes the token of each.
+    /// Makes one listener, or one for each address of a host, and gives the address in force.
+    /// `token` makes the token of each.
     pub(crate) fn bind(
         listen: Listen,
         token: impl Fn(usize) -> Token,
@@ -180,9 +180,9 @@ impl Listener {
         Ok((stream, peer))
     }
 
-    /// The next newcomer; none when no more are waiting or none can be accepted. Newcomers that were
-    /// gone before they could be accepted are passed over, and those that are not allowed. `farewell`
-    /// gives what to say to one too many.
+    /// The next newcomer; none when no more are waiting or none can be accepted. Newcomers that
+    /// were gone before they could be accepted are passed over, and those that are not allowed.
+    /// `farewell` gives what to say to one too many.
     pub(crate) fn accept(
         &mut self,
         timers: &mut Timers,

@@ -6,8 +6,8 @@ use super::table::Table;
 use crate::connection::{CloseReason, ConnId};
 
 impl<S> Table<S> {
-    /// Appends the same output for every open connection that `wanted` picks. The copy of `sender` is
-    /// one that its own request caused.
+    /// Appends the same output for every open connection that `wanted` picks. The copy of `sender`
+    /// is one that its own request caused.
     pub(crate) fn broadcast(
         &mut self,
         bytes: &[u8],
@@ -19,7 +19,8 @@ impl<S> Table<S> {
             return;
         }
         self.commit(state);
-        // A broadcast costs as much as so many lines, and the sender pays with its share of the turn.
+        // A broadcast costs as much as so many lines, and the sender pays with its share of the
+        // turn.
         state.turn.most_lines =
             state.turn.most_lines.saturating_sub(self.open / RECEIVERS_PER_LINE);
         state.turn.step.count_copies(self.open);

@@ -1,6 +1,6 @@
-//! How a connection ends, in this order: last words, the graceful close, the flush of what is unsent
-//! (`writing`), lingering, the end, and telling the handler. An error enters that order where it finds
-//! the connection.
+//! How a connection ends, in this order: last words, the graceful close, the flush of what is
+//! unsent (`writing`), lingering, the end, and telling the handler. An error enters that order
+//! where it finds the connection.
 //!
 //! [`Table::close`] is graceful and [`Table::end`] immediate; there is no third way.
 
@@ -48,8 +48,8 @@ impl<H: Handler> ActiveService<H> {
 }
 
 impl<S> Table<S> {
-    /// Begins the graceful end: no more input is handled, what is unsent is flushed, then the write side
-    /// is shut, and the connection lingers.
+    /// Begins the graceful end: no more input is handled, what is unsent is flushed, then the write
+    /// side is shut, and the connection lingers.
     pub(crate) fn close(&mut self, id: ConnId, reason: CloseReason, state: &LoopState) {
         let Some(slot) = self.get_mut(id) else { return };
         match slot.conn.stage {
@@ -73,8 +73,8 @@ impl<S> Table<S> {
     }
 
     /// Nothing more reaches the peer, since a read or a write has failed: the output is thrown away
-    /// and no more is taken, but what the peer sent before is still here and is handled. The error is
-    /// the reason of the end, whatever brings that about.
+    /// and no more is taken, but what the peer sent before is still here and is handled. The error
+    /// is the reason of the end, whatever brings that about.
     pub(super) fn lose_peer(&mut self, id: ConnId, error: &io::Error, now: Nanos) {
         let Some(slot) = self.get_mut(id) else { return };
         if slot.conn.flags.has(Flag::Gone) {
@@ -124,8 +124,9 @@ impl<S> Table<S> {
         if was == Stage::Ended {
             return;
         }
-        // Once the close has begun, what goes wrong with it does not change why it began: a peer may
-        // leave early. But an error is all that tells that a file or a pipe did not get its output.
+        // Once the close has begun, what goes wrong with it does not change why it began: a peer
+        // may leave early. But an error is all that tells that a file or a pipe did not get its
+        // output.
         let graver = matches!(reason, CloseReason::Stalled | CloseReason::TotalOutput);
         let begun = was == Stage::Closing && !graver && slot.stream.is_socket();
         if !begun && !slot.conn.flags.has(Flag::Gone) {
@@ -218,8 +219,8 @@ impl<H: Handler> ActiveService<H> {
         }
         state.turn.clock = Instant::now();
         state.turn.begin_step();
-        // Thousands of clients that leave a room at once cause thousands of broadcasts: not all of them
-        // in one turn. Connections that end meanwhile are reported in the next round.
+        // Thousands of clients that leave a room at once cause thousands of broadcasts: not all of
+        // them in one turn. Connections that end meanwhile are reported in the next round.
         for _ in 0..self.table.queues.ending.len() {
             if state.turn.step_is_spent() {
                 break;

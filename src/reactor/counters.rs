@@ -1,3 +1,5 @@
+//! What the loop counts.
+
 use std::time::Duration;
 
 use crate::connection::CloseReason;
@@ -24,7 +26,7 @@ pub struct Counters {
     pub open: u64,
     /// Lines handled.
     pub lines_in: u64,
-    /// Bytes read, thrown-away ones of closing connections included.
+    /// Bytes read, including those of closing connections that were thrown away.
     pub bytes_in: u64,
     /// Bytes that the kernel took.
     pub bytes_out: u64,
@@ -35,7 +37,7 @@ pub struct Counters {
     /// Datagrams that were not sent: too large, refused by the system, or one too many for
     /// [`max_unsent`](crate::DatagramOptions::max_unsent).
     pub datagrams_lost: u64,
-    /// Errors in receiving datagrams, those included that could not be had whole.
+    /// Errors in receiving datagrams, including datagrams that could not be had whole.
     pub datagram_errors: u64,
     /// Messages that were posted and not handled before the reactor ended.
     pub messages_lost: u64,

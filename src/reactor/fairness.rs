@@ -1,5 +1,5 @@
-//! Every bound of a turn or of a queue that is not a setting, with its reason, and the budget of a step
-//! of a turn.
+//! Every bound of a turn or of a queue that is not a setting, with its reason, and the budget of a
+//! step of a turn.
 //!
 //! What a user can set is in [`Limits`](crate::Limits) and
 //! [`DatagramOptions`](crate::DatagramOptions). How much memory a buffer keeps is not a matter of
@@ -17,8 +17,8 @@ use super::loop_state::Turn;
 /// Events that the first wait has room for. A wait that fills the buffer doubles it.
 pub(super) const FIRST_EVENTS: usize = 1024;
 
-/// The buffer of events grows no further: 64 Ki events are a megabyte, and more of them make a turn
-/// longer without making it cheaper.
+/// The buffer of events grows no further: 64 Ki events take about a megabyte, and more of them make
+/// a turn longer without making it cheaper.
 pub(super) const MOST_EVENTS: usize = 64 * 1024;
 
 // What one service does in a turn. What is left over waits for the next turn, behind the other
@@ -44,7 +44,7 @@ pub(super) const PASSED_OVER: usize = 64;
 
 // What one step of a service's turn may cost; see `Step`.
 
-/// Bytes of output that a step gathers: the arena should stay in the cache until it is written.
+/// Bytes of output that a step gathers, so that it leaves soon and the arena stays small.
 const OUTPUT_PER_STEP: usize = 256 * 1024;
 
 /// Copies of broadcasts that a step queues: a few bytes to thousands cost time, and hardly any room
@@ -56,8 +56,8 @@ const COPIES_PER_STEP: usize = 256 * 1024;
 /// Receivers of a broadcast that count as one line against its sender's share of a turn.
 pub(super) const RECEIVERS_PER_LINE: usize = 64;
 
-/// Bytes that are written for one connection: a fast reader with a long backlog must not hold up the
-/// others.
+/// Bytes that are written for one connection: a fast reader with a long backlog must not hold up
+/// the others.
 pub(super) const WRITTEN_PER_TURN: usize = 1024 * 1024;
 
 // What is done again only after a while.
@@ -81,20 +81,20 @@ pub(crate) const DATAGRAM_REST: Duration = Duration::from_secs(1);
 
 // What else is bounded.
 
-/// Calls of hooks between two readings of the clock: a reading costs as much as a short line, and so
-/// many calls together must not hold the loop either.
+/// Calls of hooks between two readings of the clock: a reading costs as much as a short line, and
+/// so many calls together must not hold the loop either.
 pub(super) const CALLS_PER_CLOCK_READING: u32 = 16;
 
-/// Slots that a service without connections keeps. Broadcasts walk over all slots, and the memory is
-/// of use to others.
+/// Slots that a service without connections keeps. Broadcasts walk over all slots, and the memory
+/// is of use to others.
 pub(super) const SLOTS_KEPT: usize = 1024;
 
 /// How long a connection lingers at a shutdown, where its [`linger`](crate::Limits::linger) may be
 /// minutes: the process should end soon.
 pub(super) const LINGER_AT_SHUTDOWN: Duration = Duration::from_millis(500);
 
-/// What one step of a service's turn has used up. The steps are accepting, serving, timers, messages
-/// and reaping. Each has a budget of its own, so that none can use up another's.
+/// What one step of a service's turn has used up. The steps are accepting, serving, timers,
+/// messages and reaping. Each has a budget of its own, so that none can use up another's.
 #[derive(Debug, Default)]
 pub(crate) struct Step {
     /// Copies of broadcasts that it has queued.

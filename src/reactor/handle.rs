@@ -1,3 +1,6 @@
+//! How other threads reach the loop: a mailbox for each service, its handles, and what wakes the
+//! loop. Also [`Service`], the key that has a handle in it.
+
 use std::fmt;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -37,8 +40,8 @@ impl Shared {
         }
     }
 
-    /// The loop has noticed that it was woken. Called before the mailboxes are looked at, so that what is
-    /// posted after that wakes the loop again.
+    /// The loop has noticed that it was woken. Called before the mailboxes are looked at, so that
+    /// what is posted after that wakes the loop again.
     pub(crate) fn awake(&self) {
         self.woken.store(false, SeqCst);
     }
@@ -269,8 +272,8 @@ impl<M> Mailbox<M> {
         (Mailbox { receiver, count, stopped: false }, handle)
     }
 
-    /// The next message, unless it has to wait for the shutdown. Without handles left there is none for
-    /// good, which is no error.
+    /// The next message, unless it has to wait for the shutdown. Without handles left there is none
+    /// for good, which is no error.
     pub(crate) fn next(&self) -> Option<M> {
         if !self.stopped && self.count.taken.load(SeqCst) >= self.count.before_stop.load(SeqCst) {
             return None;

@@ -1,13 +1,15 @@
-//! The loop: one thread, one selector, any number of services, one turn at a time. What a connection is
-//! lives in `connection`, what it runs over in `net`, and what the hooks are given in `handler`.
+//! The loop: one thread, one selector, any number of services, one turn at a time. What a
+//! connection is lives in `connection`, what it runs over in `net`, and what the hooks are given in
+//! `handler`.
 //!
-//! Read `reactor` first (the public methods), then `turn` (the whole turn, top to bottom), `service`
-//! (what one service is) and `table` with `queues` (its connections, and which of them something is due
-//! for). A connection's life in order: `accepting`, `dialling` or `adopting`, `opening`, `readiness`,
-//! `reading`, `writing`, `broadcast`, `timers`, `closing`. What bounds it: `fairness`, `total_output`,
-//! `peers`. What keeps the loop alive: `panics`, `slow_hooks`, `spare_descriptor`, `log_limits`. Around
-//! it: `handle`, `shutdown`, `signals`, `reload`, `counters`. What the services share is in `loop_state`,
-//! what the selector and the timers carry in `token`.
+//! Read `reactor` first (the public methods), then `turn` (the whole turn, top to bottom),
+//! `service` (what one service is) and `table` with `queues` (its connections, and which of them
+//! something is due for). A connection's life in order: `accepting`, `dialling` or `adopting`,
+//! `opening`, `readiness`, `reading`, `writing`, `broadcast`, `timers`, `closing`. What bounds it:
+//! `fairness`, `total_output`, `peers`. What keeps the loop alive: `panics`, `slow_hooks`,
+//! `spare_descriptor`, `log_limits`. Around it: `handle`, `shutdown`, `signals`, `reload`,
+//! `counters`. What the services share is in `loop_state`, what the selector and the timers carry
+//! in `token`.
 
 mod accepting;
 mod adopting;

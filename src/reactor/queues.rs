@@ -1,5 +1,5 @@
-//! The lists of connections that something is due for. Each step of a turn works off one list, so its
-//! cost follows what is ready and not what is connected.
+//! The lists of connections that something is due for. Each step of a turn works off one list, so
+//! its cost follows what is ready and not what is connected.
 
 use std::collections::VecDeque;
 

@@ -1,3 +1,5 @@
+//! The reactor and its public methods; what a turn does is in `turn`.
+
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
@@ -91,8 +93,9 @@ impl<'h> Reactor<'h> {
     /// listened on at all its addresses.
     ///
     /// # Errors
-    /// [`Error::Address`], [`Error::Lookup`], [`Error::Listen`] (with the remedy), [`Error::TooManyServices`],
-    /// [`Error::ShuttingDown`]. The reactor goes on as if it had not been asked.
+    /// [`Error::Address`], [`Error::Lookup`], [`Error::Listen`] (with the remedy),
+    /// [`Error::TooManyServices`], [`Error::ShuttingDown`]. The reactor goes on as if it had not
+    /// been asked.
     pub fn listen<H>(
         &mut self,
         address: impl ToListen,
@@ -261,9 +264,9 @@ impl<'h> Reactor<'h> {
         self.next_moment().map(|when| self.state.instant(when))
     }
 
-    /// Begins a graceful shutdown: no newcomers, then `on_shutdown` once the messages posted before are
-    /// handled, every connection closed, and half a second for clients that do not close their side
-    /// too. It takes some turns to complete; [`exit`](Self::exit) says when it has.
+    /// Begins a graceful shutdown: no newcomers, then `on_shutdown` once the messages posted before
+    /// are handled, every connection closed, and half a second for clients that do not close their
+    /// side too. It takes some turns to complete; [`exit`](Self::exit) says when it has.
     pub fn stop(&mut self) {
         self.state.stop();
     }
@@ -276,8 +279,8 @@ impl<'h> Reactor<'h> {
         }
     }
 
-    /// How long a graceful shutdown may take. A client that has not got its output by then is cut off,
-    /// and messages that are not handled by then are lost. Default 10 s.
+    /// How long a graceful shutdown may take. A client that has not got its output by then is cut
+    /// off, and messages that are not handled by then are lost. Default 10 s.
     pub fn set_shutdown_timeout(&mut self, timeout: Duration) {
         self.shutdown_timeout = timeout;
     }

@@ -1,8 +1,8 @@
 //! When a socket counts as readable and when as drained.
 //!
 //! Under edge triggers the selector says once that something has come. So a flag remembers it:
-//! [`Flag::Readable`] is set by an event and cleared only by a read that shows that nothing is left.
-//! An event does no more than mark; the turn works.
+//! [`Flag::Readable`] is set by an event and cleared only by a read that shows that nothing is
+//! left. An event does no more than mark; the turn works.
 
 use std::io::{self, ErrorKind};
 
@@ -86,8 +86,8 @@ impl<S> Slot<S> {
         }
     }
 
-    /// A read gave WouldBlock: the socket is drained, but the stream over it may hold something that
-    /// it has not given yet. Says whether nothing is left at all.
+    /// A read gave WouldBlock: the socket is drained, but the stream over it may hold something
+    /// that it has not given yet. Says whether nothing is left at all.
     pub(super) fn mark_would_block(&mut self) -> bool {
         let more = self.stream.has_more();
         self.conn.flags.set(Flag::Readable, more);

@@ -49,8 +49,8 @@ impl<H: Handler> ActiveService<H> {
         }
     }
 
-    /// Reads and offers what has come to the handler, until nothing is left or the connection has had
-    /// its share of the turn.
+    /// Reads and offers what has come to the handler, until nothing is left or the connection has
+    /// had its share of the turn.
     fn read(&mut self, id: ConnId, state: &mut LoopState, scratch: &mut Scratch) {
         let mut budget = self.table.limits.bytes_per_turn;
         let Table { limits, connections, .. } = &mut self.table;
@@ -99,8 +99,8 @@ impl<H: Handler> ActiveService<H> {
                         return;
                     }
                     Err(error) => {
-                        // An attacker may have cut the stream: its last line is not to be trusted, but
-                        // the lines before it have their answers.
+                        // An attacker may have cut the stream: its last line is not to be trusted,
+                        // but the lines before it have their answers.
                         if error.kind() != ErrorKind::UnexpectedEof {
                             self.table.lose_peer(id, &error, state.turn.now);
                         }
@@ -112,8 +112,8 @@ impl<H: Handler> ActiveService<H> {
         }
     }
 
-    /// Tells the handler once that the peer has ended its side and all input was handled. Where our side
-    /// has ended too, the connection closes.
+    /// Tells the handler once that the peer has ended its side and all input was handled. Where our
+    /// side has ended too, the connection closes.
     fn call_on_eof(&mut self, id: ConnId, state: &mut LoopState) {
         let slot = &mut self.table.connections[id.slot()];
         if !slot.conn.flags.has(Flag::EofTold) {
@@ -126,8 +126,8 @@ impl<H: Handler> ActiveService<H> {
         }
     }
 
-    /// Offers bytes to the handler for as long as it takes some, and keeps the rest. The first `known`
-    /// bytes hold no LF; the first line began at `since`.
+    /// Offers bytes to the handler for as long as it takes some, and keeps the rest. The first
+    /// `known` bytes hold no LF; the first line began at `since`.
     fn offer(
         &mut self,
         id: ConnId,
@@ -191,8 +191,8 @@ impl<H: Handler> ActiveService<H> {
         }
     }
 
-    /// Reads and forgets, for a connection that is closing: unread input would turn the close into a
-    /// reset, and a client that writes before it reads would never come to the reply.
+    /// Reads and forgets, for a connection that is closing: unread input would turn the close into
+    /// a reset, and a client that writes before it reads would never come to the reply.
     fn discard_input(&mut self, id: ConnId, state: &mut LoopState, scratch: &mut Scratch) {
         let budget = self.table.limits.bytes_per_turn;
         let slot = &mut self.table.connections[id.slot()];

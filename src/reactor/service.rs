@@ -1,7 +1,7 @@
-//! One service, seen from three sides. [`ActiveService`] is the service at work, inside the reactor:
-//! its handler, its listeners and its connections. [`AnyService`] is what the reactor sees of that, as
-//! a `dyn` that knows nothing of handlers and sessions. [`Service`](crate::Service), in `handle.rs`, is
-//! the key that the embedder holds.
+//! One service, seen from three sides. [`ActiveService`] is the service at work, inside the
+//! reactor: its handler, its listeners and its connections. [`AnyService`] is what the reactor sees
+//! of that, as a `dyn` that knows nothing of handlers and sessions. [`Service`](crate::Service), in
+//! `handle.rs`, is the key that the embedder holds.
 
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,8 +50,8 @@ impl<H: Handler> ActiveService<H> {
         }
     }
 
-    /// Calls a hook for a connection; `own` says that its own request is handled. A panic in the hook
-    /// closes that connection and gives none.
+    /// Calls a hook for a connection; `own` says that its own request is handled. A panic in the
+    /// hook closes that connection and gives none.
     pub(crate) fn call<R>(
         &mut self,
         id: ConnId,
@@ -247,7 +247,8 @@ impl<H: Handler> AnyService for ActiveService<H> {
     }
 }
 
-/// A service's name in the log until it gets another: its handler's type without path and parameters.
+/// A service's name in the log until it gets another: its handler's type without path and
+/// parameters.
 pub(crate) fn type_name_of<H>() -> &'static str {
     let name = std::any::type_name::<H>();
     let name = name.split('<').next().unwrap_or(name);

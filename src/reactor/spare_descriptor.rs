@@ -1,5 +1,5 @@
-//! The descriptor that is kept for the moment when there is no other: to say no to a newcomer, and to
-//! read certificates again.
+//! The descriptor that is kept for the moment when there is no other: to say no to a newcomer, and
+//! to read certificates again.
 
 use std::fs::File;
 

@@ -9,11 +9,11 @@ compile_error!("a token holds a slot, a service and a generation: that takes 64-
 /// Services that one reactor can hold; the last numbers are for the loop's own tokens.
 pub(crate) const MOST_SERVICES: usize = 250;
 
-/// Serial numbers start above it, so generation 0 is free for listeners and services.
+/// The generation of listeners and services; serial numbers never have it in their low half.
 const NOT_A_CONNECTION: u64 = 0;
 
-/// What the selector and the timers carry: service, slot, and the generation (the low half of
-/// the serial number), so that what belongs to a closed connection cannot reach the next one.
+/// A service's number, a slot, and a generation: the low half of the connection's serial number, so
+/// that what belongs to a closed connection cannot reach the next one in its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Token(u64);
 

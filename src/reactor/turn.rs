@@ -1,4 +1,5 @@
-//! One turn of the loop, from top to bottom: wait, mark what is ready, let each service work, settle.
+//! One turn of the loop, from top to bottom: wait, mark what is ready, let each service work,
+//! settle.
 
 use std::io::ErrorKind;
 use std::time::Duration;

@@ -13,8 +13,8 @@ use crate::connection::{CloseReason, ConnId};
 use crate::handler::Handler;
 
 impl<S> Table<S> {
-    /// Appends output for one connection, and says whether the connection is open. With `own` its own
-    /// request has caused the output, which holds the connection back; else it has to keep up.
+    /// Appends output for one connection, and says whether the connection is open. With `own` its
+    /// own request has caused the output, which holds the connection back; else it has to keep up.
     #[inline]
     pub(crate) fn send(
         &mut self,
@@ -88,8 +88,8 @@ impl<S> Table<S> {
     }
 }
 
-/// What a hook has written into the arena for its own connection, which was not given it yet: to give
-/// it line by line would cost as much as the lines.
+/// What a hook has written into the arena for its own connection, which was not given it yet: to
+/// give it line by line would cost as much as the lines.
 ///
 /// While there is a reply, the connection's state is what it was when the reply was begun: a commit
 /// precedes whatever changes it.

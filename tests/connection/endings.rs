@@ -5,7 +5,7 @@ use crate::util;
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -370,6 +370,36 @@ fn one_too_many_is_told_so_and_later_ones_get_in() {
 
 // ---- The contract of on_open and on_close ----
 
+/// A client that ends in one of eight ways; those that are to be idle are given back.
+fn end_somehow(addr: SocketAddr, way: usize) -> Option<Client> {
+    // On a busy machine it may have been idle for too long already.
+    let send = |client: &mut Client, bytes: &[u8]| drop(client.stream.write_all(bytes));
+    let mut client = Client::connect(addr);
+    match way % 8 {
+        0 => send(&mut client, b"TIMER\nBYE\nafter\nafter\n"),
+        1 => {
+            send(&mut client, b"TIMER\nhalf");
+            let _ = client.stream.shutdown(Shutdown::Write);
+        }
+        2 => {
+            send(&mut client, b"TIMER\nnot a li");
+            client.reset();
+            return None;
+        }
+        3 => send(&mut client, b"TIMER\nABORT\nafter\n"),
+        4 => send(&mut client, &[b'x'; 2000]),
+        5 => return Some(client),
+        // Gone without a word, and gone before the reply.
+        6 => return None,
+        _ => {
+            send(&mut client, b"BYE\n");
+            return None;
+        }
+    }
+    drain(&mut client);
+    None
+}
+
 #[test]
 fn every_open_has_one_close_and_nothing_comes_after_it() {
     const THREADS: usize = 4;
@@ -382,40 +412,11 @@ fn every_open_has_one_close_and_nothing_comes_after_it() {
     };
     let (server, calls) = server(limits);
     let addr = server.addr;
-    // On a busy machine it may have been idle for too long already.
-    let send = |client: &mut Client, bytes: &[u8]| drop(client.stream.write_all(bytes));
     let crowd: Vec<_> = (0..THREADS)
         .map(|thread| {
             std::thread::spawn(move || {
-                let mut idle = Vec::new();
-                for n in 0..EACH {
-                    let mut client = Client::connect(addr);
-                    match (n + thread) % 8 {
-                        0 => send(&mut client, b"TIMER\nBYE\nafter\nafter\n"),
-                        1 => {
-                            send(&mut client, b"TIMER\nhalf");
-                            let _ = client.stream.shutdown(Shutdown::Write);
-                        }
-                        2 => {
-                            send(&mut client, b"TIMER\nnot a li");
-                            client.reset();
-                            continue;
-                        }
-                        3 => send(&mut client, b"TIMER\nABORT\nafter\n"),
-                        4 => send(&mut client, &[b'x'; 2000]),
-                        5 => {
-                            idle.push(client);
-                            continue;
-                        }
-                        // Gone without a word, and gone before the reply.
-                        6 => continue,
-                        _ => {
-                            send(&mut client, b"BYE\n");
-                            continue;
-                        }
-                    }
-                    drain(&mut client);
-                }
+                let clients = (0..EACH).map(|n| end_somehow(addr, n + thread));
+                let mut idle: Vec<_> = clients.flatten().collect();
                 for client in &mut idle {
                     drain(client);
                 }

@@ -10,21 +10,21 @@ pub(crate) enum Fault {
     ConnectTimeout,
     /// This machine has no port left to connect from.
     NoPorts,
-    /// It could not be connected for another reason.
+    /// The connection failed for another reason.
     Connect,
-    /// It was closed, or nothing came for long, before the greeting was complete.
+    /// The connection was closed, or went silent, before the greeting was complete.
     NoGreeting,
     WrongGreeting,
     WrongReply,
-    /// A line was sent and its reply did not come, neither in time nor before the end.
+    /// The reply to a line did not come in time.
     MissingReply,
-    /// Something came that nobody had asked for.
+    /// Something came that was not asked for.
     Unexpected,
-    /// The server closed it before its time.
+    /// The server closed the connection too early.
     ClosedEarly,
-    /// The server did not close it after BYE.
+    /// The server did not close the connection after BYE.
     NotClosed,
-    /// The connection was reset, or broke in another way.
+    /// The connection was reset or broke.
     Lost,
     /// The server sent one client more or fewer lines than another.
     LineCount,
@@ -66,7 +66,7 @@ impl Fault {
         }
     }
 
-    /// Why a connection could not be had; those that we gave up were late.
+    /// Why a connection failed. One that we gave up was late.
     pub(crate) fn of_connect(reason: CloseReason) -> Fault {
         match reason {
             CloseReason::ConnectTimeout | CloseReason::Aborted => Fault::ConnectTimeout,
@@ -76,12 +76,12 @@ impl Fault {
         }
     }
 
-    /// Why a connection was lost; none where we ended it ourselves.
+    /// Why a connection was lost, unless we ended it ourselves.
     pub(crate) fn of_close(reason: CloseReason) -> Option<Fault> {
         match reason {
             CloseReason::Closed | CloseReason::Aborted | CloseReason::Shutdown => None,
             CloseReason::PeerClosed => Some(Fault::ClosedEarly),
-            // What came had no LF for longer than any reply is.
+            // No reply is as long as what came without an LF.
             CloseReason::LineTooLong => Some(Fault::WrongReply),
             _ => Some(Fault::Lost),
         }

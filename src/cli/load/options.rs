@@ -5,29 +5,29 @@ use clap::ValueEnum;
 use reactor::{Address, Limits};
 
 use super::payload;
-use super::units::grouped;
+use crate::cli::address;
 use crate::cli::failure::Failure;
-use crate::cli::quantity::{bytes, count, duration, per_second};
-use crate::cli::target;
+use crate::cli::units::{bytes, count, duration, per_second};
 
 /// Load a server and measure it: throughput, latency, and whether every reply is right.
 ///
-/// All clients are connected first, then the time counts; in the modes churn and time it counts from
-/// the first connect. Those who are not greeted within --duration (5 s at least, and what --ramp
-/// takes on top) are given up. Every line is unlike any other and every reply is compared byte for
-/// byte, the greeting too. What the server owes at the end it has 5 s for; then it is missing.
-/// SIGINT ends it early, with the result so far. What is still owed at the end counts as a latency
-/// of the time it has waited so far, so that a server which stalls for good does not look fast.
+/// All clients are connected first, then the time counts; in the modes churn and time it counts
+/// from the first connect. Clients that are not greeted within --duration (5 s at least, plus what
+/// --ramp takes) are given up. Every line is unique, and every reply is compared byte for byte, the
+/// greeting too. At the end, the server has 5 s for the replies that it owes; then they are
+/// missing. SIGINT ends the run early, with the result so far. A reply that is still owed at the
+/// end counts as a latency of the time it has waited so far, so that a server which stalls for good
+/// does not look fast.
 ///
-/// The result goes to stdout; if it is not a clean one, a line on stderr says so. Exit status: 0 if
-/// every reply was right, 1 if one was wrong or missing or a connection could not be had or was
-/// lost, 2 when the command line is wrong.
+/// The result goes to stdout; if there were errors, a line on stderr says so. Exit status: 0 if
+/// every reply was right, 1 if one was wrong or missing or if a connection failed or was lost, 2 if
+/// the command line is wrong.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = RESULT)]
 pub(crate) struct Load {
     /// The server: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; or the name of a
     /// service of ours, at its default port on 127.0.0.1.
-    #[arg(value_name = "ADDR", value_parser = target::server)]
+    #[arg(value_name = "ADDR", value_parser = address::server)]
     pub(crate) target: Address,
 
     /// What the clients do.
@@ -54,7 +54,7 @@ pub(crate) struct Load {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     duration: Option<Duration>,
 
-    /// Open so many connections per second at the most [default: as fast as they are taken, 256
+    /// Open at most so many connections per second [default: as fast as they are accepted, 256
     /// in flight].
     #[arg(long, value_name = "N/s", value_parser = per_second)]
     pub(crate) ramp: Option<f64>,
@@ -65,8 +65,8 @@ pub(crate) struct Load {
     /// A line whose turn comes while its client still waits for replies is sent later, and its
     /// latency counts from when it should have been sent: a server that stalls cannot hide it by
     /// holding the load back too (coordinated omission). Those that still had to wait at the end
-    /// are counted as unsent, and as latencies of the time they had waited. The tester looks at the clock every millisecond; what it is late
-    /// itself does not count.
+    /// are counted as unsent, and as latencies of the time they had waited. The tester reads the
+    /// clock every millisecond; its own lateness does not count.
     #[arg(long, value_name = "N/s", value_parser = per_second)]
     pub(crate) rate: Option<f64>,
 
@@ -83,7 +83,7 @@ pub(crate) struct Load {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Draw the latencies' distribution into this file, as SVG.
+    /// Draw the distribution of the latencies into this file, as SVG.
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 }
@@ -98,8 +98,8 @@ pub(crate) enum Mode {
     Idle,
     /// Each client connects, sends one line and BYE, and does it again; a latency is such a visit.
     Churn,
-    /// One client after the other SAYs something in the room of the presence service, which must
-    /// have no other guests; a latency lasts until the last client has heard it.
+    /// The clients SAY something by turns in the room of the presence service, which must have no
+    /// other guests; a latency lasts until the last client has heard it.
     Presence,
     /// Each client listens to the time service until it closes; a latency is a line's deviation
     /// from the rhythm.
@@ -127,12 +127,12 @@ impl Mode {
         }
     }
 
-    /// What is shown to people of the latencies.
+    /// What the latencies are called in the result.
     pub(crate) fn measured(self) -> &'static str {
         if self == Mode::Time { "jitter" } else { "latency" }
     }
 
-    /// The load begins with the first connect, not when all are connected.
+    /// Whether the load begins with the first connect, not when all clients are connected.
     pub(crate) fn begins_at_once(self) -> bool {
         matches!(self, Mode::Churn | Mode::Time)
     }
@@ -172,12 +172,12 @@ measured:
                       rss_end_bytes, rss_bytes_per_client}, with --server-pid";
 
 const MOST_SIZE: usize = 1 << 20;
-/// What may be in flight to one client, in bytes: it may all be waiting here to be sent.
+/// Bytes that may be in flight to one client. All of them may wait here to be sent.
 const MOST_IN_FLIGHT: usize = 64 << 20;
 const MOST_SAYINGS: usize = 64;
 
 impl Load {
-    /// Whether the options go together.
+    /// Refuses options that do not go together.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         let usage = |text: String| Err(Failure::Usage(text));
         let least = match self.mode {
@@ -218,15 +218,15 @@ impl Load {
         self.depth.unwrap_or(if self.mode == Mode::Pipeline { 16 } else { 1 })
     }
 
-    /// None for as long as the server goes on.
+    /// None if the server decides when it ends.
     pub(crate) fn duration(&self) -> Option<Duration> {
         let usual = (self.mode != Mode::Time).then_some(Duration::from_secs(10));
         self.duration.or(usual)
     }
 
-    /// A client must never stop reading because of what it has still to send: the server may wait
-    /// for it to read before it takes more, and both would wait for ever. What can be unsent is
-    /// bounded by what can be in flight, and what is kept by the longest reply or greeting.
+    /// A client must never stop reading because of what it has yet to send: the server may wait for
+    /// it to read, and both would wait for ever. So the output may hold all that can be in flight,
+    /// and the input the longest reply or greeting.
     pub(crate) fn limits(&self) -> Limits {
         let most = (2 * self.depth() * (self.size + 64)).max(1 << 20);
         Limits {
@@ -238,28 +238,6 @@ impl Load {
             ..Limits::default()
         }
     }
-
-    /// The first line of the result.
-    pub(crate) fn describe(&self) -> String {
-        let Load { target, mode, clients, size, .. } = self;
-        let lines = match self.depth() {
-            1 => format!("1 line of {size} bytes in flight"),
-            depth => format!("{} lines of {size} bytes in flight", grouped(depth as u64)),
-        };
-        let what = match mode {
-            Mode::Echo | Mode::Pipeline => format!("{lines} each"),
-            Mode::Presence => lines,
-            Mode::Idle => "silent".to_owned(),
-            Mode::Churn => format!("one line of {size} bytes each time"),
-            Mode::Time => "listening".to_owned(),
-        };
-        let clients = match clients {
-            1 => "1 client".to_owned(),
-            _ => format!("{} clients", grouped(u64::from(self.clients()))),
-        };
-        let rate = self.rate.map(|rate| format!(", {} lines/s asked", grouped(rate as u64)));
-        format!("{} to {target}: {clients}, {what}{}", mode.name(), rate.unwrap_or_default())
-    }
 }
 
 #[cfg(test)]
@@ -267,12 +245,16 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::args::{Args, Command};
+
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        load: Load,
+    }
 
     fn parse(args: &[&str]) -> Result<Load, String> {
-        let args = [&["reactor", "load"], args].concat();
-        let args = Args::try_parse_from(args).map_err(|error| error.to_string())?;
-        let Some(Command::Load(load)) = args.command else { panic!("not load") };
+        let args = [&["load"], args].concat();
+        let Alone { load } = Alone::try_parse_from(args).map_err(|error| error.to_string())?;
         load.check().map_err(|failure| failure.to_string())?;
         Ok(load)
     }

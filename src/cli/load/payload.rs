@@ -1,6 +1,6 @@
-//! The lines that are sent and the replies that must come. No line is like another: it begins
-//! with the client's number and its own, in hexadecimal, so that replies that were swapped,
-//! repeated or left out are noticed.
+//! The lines that are sent and the replies that must come. Each line begins with the number of
+//! the client and its own, in hexadecimal, so that replies that are swapped, repeated or left out
+//! are noticed.
 
 /// `00000.00000000`: the client, the line.
 const NUMBERS: usize = CLIENT + 1 + SEQUENCE;
@@ -9,7 +9,7 @@ const SEQUENCE: usize = 8;
 /// The numbers and an LF, rounded up.
 pub(crate) const SHORTEST: usize = 16;
 
-/// Those that have a number of their own.
+/// Clients beyond this many would share numbers.
 pub(crate) const MOST_CLIENTS: usize = 1 << (4 * CLIENT);
 
 pub(crate) const SAY: &str = "SAY ";
@@ -36,7 +36,7 @@ impl Template {
         Template { bytes, at, ten: b'a' }
     }
 
-    /// What echo answers to it. It upper-cases ASCII, which is all there is in it.
+    /// What echo answers to it. Echo upper-cases ASCII, which is all that the line has.
     pub(crate) fn echoed(&self) -> Template {
         let bytes = [b"> ", self.bytes.to_ascii_uppercase().as_slice()].concat();
         Template { bytes, at: self.at + 2, ten: b'A' }
@@ -62,7 +62,7 @@ impl Template {
         self.bytes[at..at + SEQUENCE].copy_from_slice(&hex(sequence, self.ten));
     }
 
-    /// The number of a line that has this form, whatever else is in it.
+    /// The number in a line of this form, whatever else is in the line.
     pub(crate) fn sequence_of(&self, line: &[u8]) -> Option<u32> {
         let digits = line.get(self.at..self.at + NUMBERS)?.get(CLIENT + 1..)?;
         u32::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()

@@ -1,10 +1,10 @@
-//! What a process has used so far, from /proc.
+//! CPU time and memory of a process, from /proc.
 
 use std::fs;
 use std::time::Duration;
 
-/// A clock tick as /proc counts them: 1/100 s on every Linux that there is, whatever the kernel's
-/// own tick.
+/// A clock tick as /proc counts them. It is 1/100 s on every Linux, whatever the kernel's own tick
+/// is.
 const TICK_MILLIS: u64 = 10;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// None if there is no such process any more, or no /proc.
+    /// None if the process is gone, or there is no /proc.
     pub(crate) fn of(pid: u32) -> Option<Usage> {
         let file = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
         Usage::parse(&file("stat")?, &file("status")?)

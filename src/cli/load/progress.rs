@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::format::{grouped, time};
+use super::metrics::Metrics;
 use super::options::Load;
-use super::tally::Tally;
-use super::units::{grouped, time};
 
-/// What is seen on a terminal while it runs; nothing elsewhere.
+/// The bar that shows on a terminal during a run.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -24,15 +24,15 @@ impl Progress {
         Progress { bar, shown: (0, 0) }
     }
 
-    pub(crate) fn opening(&mut self, here: u32) {
+    pub(crate) fn connecting(&mut self, here: u32) {
         self.bar.set_position(u64::from(here));
     }
 
-    pub(crate) fn playing(&mut self, plan: &Load, tally: &Tally, started: u64, now: u64) {
+    pub(crate) fn loading(&mut self, plan: &Load, metrics: &Metrics, started: u64, now: u64) {
         if self.bar.is_hidden() {
             return;
         }
-        let (before, lines) = std::mem::replace(&mut self.shown, (now, tally.lines));
+        let (before, lines) = std::mem::replace(&mut self.shown, (now, metrics.lines));
         if before == 0 {
             let template = match plan.duration() {
                 Some(_) => "{bar:30} {msg}",
@@ -43,14 +43,14 @@ impl Progress {
             return;
         }
         let seconds = Duration::from_nanos((now - before).max(1)).as_secs_f64();
-        let rate = (tally.lines - lines) as f64 / seconds;
-        let p99 = Duration::from_nanos(tally.latencies.value_at_quantile(0.99));
+        let rate = (metrics.lines - lines) as f64 / seconds;
+        let p99 = Duration::from_nanos(metrics.latencies.value_at_quantile(0.99));
         self.bar.set_position((now.saturating_sub(started)) / 1_000_000);
         self.bar.set_message(format!(
             "{} lines/s, p99 {}, {} errors",
             grouped(rate as u64),
             time(p99),
-            grouped(tally.errors())
+            grouped(metrics.errors())
         ));
     }
 

@@ -94,10 +94,7 @@ impl Handler for Service {
     }
 
     fn on_line(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
-        let Some((verb, number, text)) = parse(line) else {
-            cx.send("?\n");
-            return;
-        };
+        let (verb, number, text) = parse(line).unwrap_or_default();
         let line = format!("{text}\n");
         let after = Duration::from_millis(number as u64);
         let other = self.known.get(number);

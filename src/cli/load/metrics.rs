@@ -2,39 +2,39 @@ use hdrhistogram::Histogram;
 
 use super::fault::Fault;
 
-/// The longest latency that is told from longer ones, in nanoseconds: an hour.
+/// The longest latency that is distinguished from longer ones, in nanoseconds: an hour.
 const LONGEST: u64 = 3_600_000_000_000;
-/// What is kept of a wrong line, to be shown.
+/// Bytes of a wrong line that are kept to be shown.
 const SAMPLE: usize = 80;
 
 /// What has been counted so far.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct Metrics {
     /// Connections that were greeted.
     pub(crate) connections: u64,
     /// Right lines received.
     pub(crate) lines: u64,
-    /// Mode presence: what was said and reached everybody.
+    /// Mode presence: lines that every client has heard.
     pub(crate) messages: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
     /// In nanoseconds.
     pub(crate) latencies: Histogram<u64>,
-    /// With a rate: lines that were due and could not be sent.
+    /// With `--rate`: lines that were due and could not be sent.
     pub(crate) unsent: Option<u64>,
     /// Mode time: nanoseconds from line to line.
     pub(crate) interval: Option<u64>,
     /// Mode time: lines of the first client that the server has closed.
     pub(crate) lines_each: Option<u64>,
     faults: [u64; Fault::ALL.len()],
-    /// What came first that should not have, and what should have.
+    /// The first wrong line, and what should have come instead.
     pub(crate) first_wrong: Option<(String, String)>,
 }
 
-impl Tally {
-    pub(crate) fn new() -> Tally {
+impl Metrics {
+    pub(crate) fn new() -> Metrics {
         let latencies = Histogram::new_with_bounds(1, LONGEST, 3);
-        Tally {
+        Metrics {
             connections: 0,
             lines: 0,
             messages: 0,
@@ -49,7 +49,7 @@ impl Tally {
         }
     }
 
-    /// So many replies after as many nanoseconds each.
+    /// Counts replies, each of which took this long.
     #[inline]
     pub(crate) fn latency(&mut self, nanos: u64, count: u64) {
         self.latencies.saturating_record_n(nanos, count);
@@ -59,7 +59,7 @@ impl Tally {
         self.faults[fault as usize] += count;
     }
 
-    /// One line, or what there is of it, that is not the one that was wanted.
+    /// Counts a line, or the part of it that came, that is not the one that was wanted.
     #[cold]
     pub(crate) fn wrong(&mut self, fault: Fault, got: &[u8], wanted: &[u8]) {
         self.fault(fault, 1);
@@ -74,13 +74,13 @@ impl Tally {
         self.faults.iter().sum()
     }
 
-    /// The kinds that there were.
+    /// The kinds of faults that occurred.
     pub(crate) fn faults(&self) -> impl Iterator<Item = (Fault, u64)> {
         Fault::ALL.into_iter().map(|fault| (fault, self.count(fault))).filter(|(_, n)| *n > 0)
     }
 }
 
-/// As it can be shown on a terminal, between quotation marks.
+/// Escapes it for a terminal, to stand between quotation marks.
 fn sample(bytes: &[u8]) -> String {
     let cut = if bytes.len() > SAMPLE { "..." } else { "" };
     let shown = bytes[..bytes.len().min(SAMPLE)].escape_ascii().to_string();
@@ -93,16 +93,16 @@ mod tests {
 
     #[test]
     fn counts_by_kind() {
-        let mut tally = Tally::new();
-        assert_eq!((tally.errors(), tally.faults().count()), (0, 0));
-        tally.fault(Fault::MissingReply, 3);
-        tally.wrong(Fault::WrongReply, b"\x1b[2J\n", b"> X\n");
-        tally.wrong(Fault::WrongReply, b"second", b"");
-        assert_eq!(tally.errors(), 5);
-        let kinds: Vec<_> = tally.faults().collect();
+        let mut metrics = Metrics::new();
+        assert_eq!((metrics.errors(), metrics.faults().count()), (0, 0));
+        metrics.fault(Fault::MissingReply, 3);
+        metrics.wrong(Fault::WrongReply, b"\x1b[2J\n", b"> X\n");
+        metrics.wrong(Fault::WrongReply, b"second", b"");
+        assert_eq!(metrics.errors(), 5);
+        let kinds: Vec<_> = metrics.faults().collect();
         assert_eq!(kinds, [(Fault::WrongReply, 2), (Fault::MissingReply, 3)]);
         let first = Some(("\\x1b[2J\\n".to_owned(), "> X\\n".to_owned()));
-        assert_eq!(tally.first_wrong, first);
+        assert_eq!(metrics.first_wrong, first);
     }
 
     #[test]
@@ -114,11 +114,11 @@ mod tests {
 
     #[test]
     fn a_latency_beyond_all_bounds_is_still_one() {
-        let mut tally = Tally::new();
-        tally.latency(0, 1);
-        tally.latency(u64::MAX, 2);
-        assert_eq!(tally.latencies.len(), 3);
-        assert!(tally.latencies.max() >= LONGEST);
+        let mut metrics = Metrics::new();
+        metrics.latency(0, 1);
+        metrics.latency(u64::MAX, 2);
+        assert_eq!(metrics.latencies.len(), 3);
+        assert!(metrics.latencies.max() >= LONGEST);
     }
 
     #[test]

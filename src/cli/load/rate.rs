@@ -1,22 +1,23 @@
+//! When each line is due: `--rate`.
+
 use std::ops::Range;
 
-/// Lines are told of one by one up to so many, and beyond in groups: a rate that nobody can keep
-/// leaves billions.
+/// Beyond so many, unsent lines are told in groups: a rate that nobody can keep leaves billions.
 const ONE_BY_ONE: u64 = 1_000_000;
 
-/// Even intervals: when which line is to be sent. Moments are nanoseconds.
+/// Lines at even intervals, however slow the replies are. Moments are nanoseconds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct FixedRate {
     start: u64,
     /// From one line to the next.
     every: f64,
-    /// Lines whose time had come when the clock was last looked at.
+    /// Lines that were due when the clock was last read.
     pub(crate) come: u64,
 }
 
-impl Pace {
-    pub(crate) fn new(start: u64, per_second: f64) -> Pace {
-        Pace { start, every: 1e9 / per_second, come: 0 }
+impl FixedRate {
+    pub(crate) fn new(start: u64, per_second: f64) -> FixedRate {
+        FixedRate { start, every: 1e9 / per_second, come: 0 }
     }
 
     /// When this line is due, counted from 0.
@@ -24,7 +25,7 @@ impl Pace {
         self.start + (line as f64 * self.every) as u64
     }
 
-    /// Looks at the clock: the lines whose time has come since the last look.
+    /// The lines that have come due since the last call.
     pub(crate) fn look(&mut self, now: u64) -> Range<u64> {
         let before = self.come;
         let passed = now.saturating_sub(self.start) as f64 / self.every;
@@ -32,14 +33,14 @@ impl Pace {
         before..self.come
     }
 
-    /// Of the lines whose time has come, `all` of which were not sent, these: from `first` on, each
-    /// `step` after the one before. Tells when they were due, and how many.
+    /// Tells of unsent lines when they were due, and how many: of those that are due, every
+    /// `step`th from `first` on. `all` is how many lines were not sent altogether.
     pub(crate) fn rest(&self, first: u64, step: u64, all: u64, mut tell: impl FnMut(u64, u64)) {
         let most = all.div_ceil(ONE_BY_ONE);
         let mut line = first;
         while line < self.come {
             let count = (self.come - line).div_ceil(step).min(most);
-            // The one in the middle stands for the others.
+            // The line in the middle stands for its group.
             tell(self.due(line + count / 2 * step), count);
             line += count * step;
         }
@@ -52,27 +53,27 @@ mod tests {
 
     #[test]
     fn lines_are_due_at_even_intervals_without_drift() {
-        let pace = Pace::new(1000, 3.0);
-        assert_eq!((pace.due(0), pace.due(1)), (1000, 333_334_333));
-        assert_eq!(pace.due(3_000_000), 1000 + 1_000_000_000_000_000);
+        let rate = FixedRate::new(1000, 3.0);
+        assert_eq!((rate.due(0), rate.due(1)), (1000, 333_334_333));
+        assert_eq!(rate.due(3_000_000), 1000 + 1_000_000_000_000_000);
     }
 
     #[test]
     fn each_line_comes_once() {
-        let mut pace = Pace::new(1000, 1e6);
-        assert_eq!(pace.look(1000), 0..1);
-        assert_eq!(pace.look(1999), 1..1);
-        assert_eq!(pace.look(5000), 1..5);
-        assert_eq!(pace.look(4000), 5..5);
+        let mut rate = FixedRate::new(1000, 1e6);
+        assert_eq!(rate.look(1000), 0..1);
+        assert_eq!(rate.look(1999), 1..1);
+        assert_eq!(rate.look(5000), 1..5);
+        assert_eq!(rate.look(4000), 5..5);
     }
 
     #[test]
     fn what_was_not_sent_is_told_of_line_by_line_or_in_groups() {
-        let mut pace = Pace::new(1000, 1e9);
-        pace.look(1009);
+        let mut rate = FixedRate::new(1000, 1e9);
+        rate.look(1009);
         let rest = |first, step, all| {
             let mut told = Vec::new();
-            pace.rest(first, step, all, |due, count| told.push((due, count)));
+            rate.rest(first, step, all, |due, count| told.push((due, count)));
             told
         };
         assert_eq!(rest(2, 3, 8), [(1002, 1), (1005, 1), (1008, 1)]);

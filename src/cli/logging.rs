@@ -1,22 +1,25 @@
+//! The log on stderr, and what a command says on stdout.
+
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use jiff::Timestamp;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::failure::{Failure, start_thread};
 
-/// Lines that may wait to be written; those beyond it are lost, and how many is logged.
+/// Lines that may wait to be written. Those beyond it are lost, and their number is logged.
 const QUEUE: usize = 1024;
-/// How long the end of the program waits for them.
+/// How long the program waits for them at its end.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Logs on stderr, from a thread of its own: a pipe that nobody reads, or a terminal that is
-/// held with Ctrl-S, would otherwise stop the loop and with it everybody. A log line is worth less
-/// than the clients.
+/// Logs on stderr, from a thread of its own. A pipe that nobody reads, or a terminal that is held
+/// with Ctrl-S, would otherwise stop the loop and all its clients, which are worth more than a line
+/// of the log.
 struct Stderr {
     level: LevelFilter,
     colors: bool,
@@ -24,13 +27,13 @@ struct Stderr {
     lost: AtomicU64,
 }
 
-/// Stdout, from the same thread, so that what was logged before stands before it.
+/// Stdout, written by the same thread, so that the order of stdout and log is kept.
 pub(crate) struct Stdout(SyncSender<Entry>);
 
 enum Entry {
     Log(String),
     Say(String),
-    /// Say when all before it is written.
+    /// Tells when all before it is written.
     Flush(SyncSender<()>),
 }
 
@@ -51,7 +54,7 @@ impl Log for Stderr {
         self.offer(record.level(), record.target(), *record.args());
     }
 
-    /// Waits until all is written, though not for ever.
+    /// Waits until all is written, but not for ever.
     fn flush(&self) {
         let (tell, told) = sync_channel(1);
         if self.queue.try_send(Entry::Flush(tell)).is_ok() {
@@ -83,15 +86,15 @@ fn color(level: Level) -> &'static str {
 }
 
 impl Stdout {
-    /// Who does not want to hear it is served all the same.
+    /// Writes the lines. If stdout is gone, the program serves all the same.
     pub(crate) fn say(&self, lines: String) {
         let _ = self.0.send(Entry::Say(lines));
     }
 }
 
-/// The writer. Each entry and its end are one write, since others may write to the same terminal.
-/// One that fails is lost, as when nobody holds the pipe any longer or the disk is full, and the
-/// next is tried again.
+/// The writer. Each entry is one write, since others may write to the same terminal. An entry that
+/// cannot be written, because the pipe is closed or the disk full, is lost; the next one is tried
+/// again.
 fn write(entries: &Receiver<Entry>) {
     for entry in entries {
         match entry {
@@ -122,4 +125,10 @@ pub(crate) fn init(level: LevelFilter) -> Result<Stdout, Failure> {
 /// To be called last.
 pub(crate) fn finish() {
     log::logger().flush();
+}
+
+/// The levels of the log, as an option takes them.
+pub(crate) fn levels() -> impl TypedValueParser<Value = LevelFilter> {
+    PossibleValuesParser::new(["off", "error", "warn", "info", "debug", "trace"])
+        .try_map(|name| name.parse::<LevelFilter>())
 }

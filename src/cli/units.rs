@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-/// No more than a year: far beyond it, moments cannot be computed any longer.
+/// A year. Far beyond it, moments cannot be computed.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// No less than this: a shorter one would only keep the loop busy.
+/// A shorter duration would only keep the loop busy.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 /// A whole number above 0.
@@ -34,7 +34,7 @@ pub(crate) fn bytes(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "that is more bytes than there are".to_owned())
 }
 
-/// As [`bytes`], but not so few that an ordinary reply would be too much.
+/// As [`bytes`], but enough for an ordinary reply.
 pub(crate) fn output(text: &str) -> Result<usize, String> {
     match bytes(text)? {
         0..1024 => Err("it must not be below 1K".to_owned()),

@@ -1,46 +1,48 @@
+//! Which local address each client connects from.
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use reactor::Address;
 
-/// All of 127.0.0.0/8 is this machine on Linux; these are enough for 7 million connections.
+/// On Linux, all of 127.0.0.0/8 is this machine. So many addresses are enough for 7 million
+/// connections.
 const MOST: u8 = 254;
 /// Linux's own default, 32768 to 60999.
 const USUAL_PORTS: u32 = 28_232;
 
-/// Where connections come from: one address has so many ports for one target, and a server on
-/// the same machine can be reached from many addresses. None but the usual one is used as long as
-/// its ports suffice.
+/// An address has a limited number of ports for one target, but a server on the same machine can
+/// be reached from many addresses. As long as the ports of the usual one suffice, no other is used.
 #[derive(Debug)]
-pub(crate) struct Sources {
-    /// How many there are.
+pub(crate) struct SourceAddresses {
+    /// How many addresses there are.
     all: u8,
-    /// How many are used by turns.
+    /// How many of them are used by turns.
     window: u8,
     /// The first one of those.
     first: u8,
     turn: u8,
-    /// Those that were found to have no port left, one after the other.
+    /// How many in a row were found to have no port left.
     used_up: u8,
 }
 
-impl Sources {
-    pub(crate) fn new(target: &Address, clients: u32) -> Sources {
+impl SourceAddresses {
+    pub(crate) fn new(target: &Address, clients: u32) -> SourceAddresses {
         let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
         let ports = range.ok().and_then(|text| ports(&text)).unwrap_or(USUAL_PORTS);
-        Sources::with_ports(target, clients, ports)
+        SourceAddresses::with_ports(target, clients, ports)
     }
 
-    fn with_ports(target: &Address, clients: u32, ports: u32) -> Sources {
+    fn with_ports(target: &Address, clients: u32, ports: u32) -> SourceAddresses {
         let loopback = |addr: &SocketAddr| addr.is_ipv4() && addr.ip().is_loopback();
         let loopback = target.as_sockets().iter().any(loopback);
         let all = if loopback { MOST } else { 1 };
         // Others use ports too.
         let window = clients.div_ceil((ports - ports / 8).max(1)).min(u32::from(all)) as u8;
-        Sources { all, window: window.max(1), first: 0, turn: 0, used_up: 0 }
+        SourceAddresses { all, window: window.max(1), first: 0, turn: 0, used_up: 0 }
     }
 
-    /// The next one: its number, and its address where that is not the system's own choice.
+    /// The next address and its number. There is none where the system chooses.
     pub(crate) fn next(&mut self) -> (u8, Option<IpAddr>) {
         self.turn = (self.turn + 1) % self.window;
         let number = ((u16::from(self.first) + u16::from(self.turn)) % u16::from(self.all)) as u8;
@@ -48,7 +50,7 @@ impl Sources {
         (number, (number > 0).then_some(address.into()))
     }
 
-    /// One of them has no port left. Says whether another one may.
+    /// An address has no port left. Returns whether another one may have some.
     pub(crate) fn used_up(&mut self, number: u8) -> bool {
         if number == self.first {
             self.used_up = self.used_up.saturating_add(1);
@@ -57,7 +59,7 @@ impl Sources {
         self.used_up < self.all
     }
 
-    /// One had a port: those before may have some again later.
+    /// A connection was made, so the other addresses may have ports again later.
     pub(crate) fn worked(&mut self) {
         self.used_up = 0;
     }
@@ -92,7 +94,7 @@ mod tests {
 
     #[test]
     fn one_is_enough_as_long_as_it_has_ports() {
-        let mut sources = Sources::with_ports(&local(), 20_000, 28_232);
+        let mut sources = SourceAddresses::with_ports(&local(), 20_000, 28_232);
         assert_eq!(sources.next(), (0, None));
         assert_eq!(sources.next(), (0, None));
         assert!(sources.used_up(0));
@@ -103,7 +105,7 @@ mod tests {
 
     #[test]
     fn many_clients_take_turns() {
-        let mut sources = Sources::with_ports(&local(), 60_000, 28_232);
+        let mut sources = SourceAddresses::with_ports(&local(), 60_000, 28_232);
         let numbers: Vec<_> = (0..6).map(|_| sources.next().0).collect();
         assert_eq!(numbers, [1, 2, 0, 1, 2, 0]);
     }
@@ -111,7 +113,7 @@ mod tests {
     #[test]
     fn elsewhere_there_is_but_one() {
         for target in ["10.0.0.1:80", "[::1]:80", "unix:/tmp/a"] {
-            let mut sources = Sources::with_ports(&target.parse().unwrap(), 60_000, 28_232);
+            let mut sources = SourceAddresses::with_ports(&target.parse().unwrap(), 60_000, 28_232);
             assert_eq!(sources.next(), (0, None), "{target}");
             assert!(!sources.used_up(0), "{target}");
         }
@@ -119,7 +121,7 @@ mod tests {
 
     #[test]
     fn it_gives_up_once_all_are_used_up_and_starts_over_if_one_is_not() {
-        let mut sources = Sources::with_ports(&local(), 10, 10);
+        let mut sources = SourceAddresses::with_ports(&local(), 10, 10);
         let mut tries = 0;
         while sources.used_up(sources.first) {
             tries += 1;

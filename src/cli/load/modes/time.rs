@@ -1,37 +1,40 @@
+//! The mode time: the clients listen to the time service until it closes.
+
 use jiff::civil::DateTime;
 use reactor::{Context, ServiceContext};
 
-use super::crew::{Client, Crew};
-use super::fault::Fault;
-use super::part::Part;
-use super::tally::Tally;
+use super::Workload;
+use crate::cli::load::fault::Fault;
+use crate::cli::load::metrics::Metrics;
+use crate::cli::load::run::{Client, Run};
 
-/// Times from line to line that the rhythm is taken from.
+/// How many times from line to line the interval is computed from.
 const SAMPLES: usize = 100_000;
 
-/// What one client of the time service has had.
+/// What one client has heard.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     lines: u64,
-    /// When the last line came, and what it said.
+    /// When the last line came.
     when: u64,
+    /// What the last line said.
     said: Option<DateTime>,
 }
 
-/// The mode time: every client listens until the server closes.
+/// What the clients have in common.
 #[derive(Debug, Default)]
-pub(crate) struct Clock {
-    /// The last line that was read, and its time: thousands of clients get the same.
+pub(crate) struct Time {
+    /// The last line that was parsed, and its time below: thousands of clients get the same.
     line: Vec<u8>,
     said: Option<DateTime>,
-    /// Clients that something has come for, but not a whole line yet.
+    /// Clients that have received something, but not a whole line yet.
     waiting: u64,
-    /// The first times from line to line, as long as the rhythm is not known.
+    /// The first times from line to line, until the interval is known.
     gaps: Vec<u64>,
 }
 
-impl Clock {
-    /// The time that a line tells; none if it is not as it must be.
+impl Time {
+    /// The time that a line tells, unless the line is malformed.
     fn read(&mut self, line: &[u8]) -> Option<DateTime> {
         if line != self.line {
             self.said = read(line);
@@ -40,33 +43,34 @@ impl Clock {
         self.said
     }
 
-    fn gap(&mut self, tally: &mut Tally, gap: u64) {
-        match tally.interval {
-            Some(interval) => tally.latency(gap.abs_diff(interval), 1),
+    /// Counts a time from line to line.
+    fn gap(&mut self, metrics: &mut Metrics, gap: u64) {
+        match metrics.interval {
+            Some(interval) => metrics.latency(gap.abs_diff(interval), 1),
             None => {
                 self.gaps.push(gap);
                 if self.gaps.len() == SAMPLES {
-                    self.find_rhythm(tally);
+                    self.find_interval(metrics);
                 }
             }
         }
     }
 
-    /// The server does not tell its interval: it is the median of what was seen.
-    fn find_rhythm(&mut self, tally: &mut Tally) {
+    /// The interval is the median of what was seen, since the server does not tell it.
+    fn find_interval(&mut self, metrics: &mut Metrics) {
         let middle = self.gaps.len() / 2;
-        if tally.interval.is_some() || self.gaps.is_empty() {
+        if metrics.interval.is_some() || self.gaps.is_empty() {
             return;
         }
         let (_, interval, _) = self.gaps.select_nth_unstable(middle);
-        tally.interval = Some(*interval);
+        metrics.interval = Some(*interval);
         for gap in std::mem::take(&mut self.gaps) {
-            self.gap(tally, gap);
+            self.gap(metrics, gap);
         }
     }
 }
 
-/// Reads `{'time' : 'Sat Nov 21 19:10:00 UTC 2026'}`. The zone may be any word.
+/// Parses `{'time' : 'Sat Nov 21 19:10:00 UTC 2026'}`. The zone may be any word.
 fn read(line: &[u8]) -> Option<DateTime> {
     let line = str::from_utf8(line).ok()?;
     let date = line.strip_prefix("{'time' : '")?.strip_suffix("'}\n")?;
@@ -77,48 +81,48 @@ fn read(line: &[u8]) -> Option<DateTime> {
     }
     let bare = format!("{day} {month} {number} {time} {year}");
     let said = DateTime::strptime("%a %b %d %H:%M:%S %Y", &bare).ok()?;
-    // Reading is more lenient than writing, as to blanks, zeros and case.
+    // strptime is more lenient than strftime about blanks, zeros and case.
     (said.strftime("%a %b %d %H:%M:%S %Y").to_string() == bare).then_some(said)
 }
 
-impl Part for Clock {
+impl Workload for Time {
     type Session = Session;
 
     const GREETING: &str = "";
 
-    fn arrived(&mut self, _crew: &mut Crew, _cx: &mut Context<'_, Client<Session>>) {
+    fn on_greeted(&mut self, _run: &mut Run, _cx: &mut Context<'_, Client<Session>>) {
         self.waiting += 1;
     }
 
-    fn take(
+    fn on_bytes(
         &mut self,
-        crew: &mut Crew,
+        run: &mut Run,
         cx: &mut Context<'_, Client<Session>>,
         bytes: &[u8],
     ) -> usize {
-        let now = crew.now(cx);
+        let now = run.now(cx);
         let mut taken = 0;
         while let Some(end) = memchr::memchr(b'\n', &bytes[taken..]) {
             let line = &bytes[taken..=taken + end];
             taken += end + 1;
             let said = self.read(line);
-            let session = &mut cx.session().part;
+            let session = &mut cx.session().own;
             self.waiting -= u64::from(session.lines == 0);
             session.lines += 1;
-            // The zone may put its clocks back by an hour meanwhile, but not more.
+            // The zone may turn its clocks back by an hour meanwhile, but not by more.
             let before = session.said.replace(said.unwrap_or_default());
             let hour = jiff::Span::new().hours(1);
             let turned_back =
                 |said: DateTime| before.is_some_and(|it| said.saturating_add(hour) < it);
             if said.is_none_or(turned_back) {
-                crew.tally.wrong(Fault::WrongReply, line, b"{'time' : '...'}\n");
-                // It is no clock, and may never end.
+                run.metrics.wrong(Fault::WrongReply, line, b"{'time' : '...'}\n");
+                // It is no time service, and may never end.
                 cx.close();
                 return bytes.len();
             }
-            crew.right(1, now);
+            run.right(1, now);
             if session.lines > 1 {
-                self.gap(&mut crew.tally, now - session.when);
+                self.gap(&mut run.metrics, now - session.when);
             }
             session.when = now;
         }
@@ -126,45 +130,45 @@ impl Part for Clock {
     }
 
     /// The next line may be overdue.
-    fn owed(&mut self, crew: &mut Crew, cx: &mut Context<'_, Client<Session>>) {
-        let (now, session) = (crew.now(cx), &cx.session().part);
-        self.find_rhythm(&mut crew.tally);
-        let overdue = crew.tally.interval.and_then(|it| (now - session.when).checked_sub(it));
+    fn count_owed(&mut self, run: &mut Run, cx: &mut Context<'_, Client<Session>>) {
+        let (now, session) = (run.now(cx), &cx.session().own);
+        self.find_interval(&mut run.metrics);
+        let overdue = run.metrics.interval.and_then(|it| (now - session.when).checked_sub(it));
         if let Some(overdue) = overdue.filter(|_| session.lines > 0) {
-            crew.tally.latency(overdue, 1);
+            run.metrics.latency(overdue, 1);
         }
     }
 
-    fn leave(&mut self, crew: &mut Crew, cx: &mut ServiceContext<'_, Client<Session>>) -> bool {
-        self.all_owed(crew, cx);
+    fn say_goodbye(&mut self, run: &mut Run, cx: &mut ServiceContext<'_, Client<Session>>) -> bool {
+        self.count_all_owed(run, cx);
         false
     }
 
-    fn is_settled(&self, _crew: &Crew) -> bool {
+    fn is_settled(&self, _run: &Run) -> bool {
         self.waiting == 0
     }
 
-    fn give_up(&mut self, crew: &mut Crew, _cx: &mut ServiceContext<'_, Client<Session>>) {
-        crew.tally.fault(Fault::MissingReply, self.waiting);
+    fn give_up(&mut self, run: &mut Run, _cx: &mut ServiceContext<'_, Client<Session>>) {
+        run.metrics.fault(Fault::MissingReply, self.waiting);
     }
 
-    fn ended(&mut self, crew: &mut Crew, cx: &mut Context<'_, Client<Session>>) -> bool {
-        let lines = cx.session().part.lines;
-        if *crew.tally.lines_each.get_or_insert(lines) != lines {
-            crew.tally.fault(Fault::LineCount, 1);
+    fn on_eof(&mut self, run: &mut Run, cx: &mut Context<'_, Client<Session>>) -> bool {
+        let lines = cx.session().own.lines;
+        if *run.metrics.lines_each.get_or_insert(lines) != lines {
+            run.metrics.fault(Fault::LineCount, 1);
         }
         true
     }
 
-    fn left(&mut self, crew: &mut Crew, cx: &mut Context<'_, Client<Session>>, _right: bool) {
-        if cx.session().part.lines == 0 && !crew.has_given_up() {
+    fn on_gone(&mut self, run: &mut Run, cx: &mut Context<'_, Client<Session>>, _right: bool) {
+        if cx.session().own.lines == 0 && !run.has_given_up() {
             self.waiting -= 1;
-            crew.tally.fault(Fault::MissingReply, 1);
+            run.metrics.fault(Fault::MissingReply, 1);
         }
     }
 
-    fn conclude(&mut self, crew: &mut Crew) {
-        self.find_rhythm(&mut crew.tally);
+    fn conclude(&mut self, run: &mut Run) {
+        self.find_interval(&mut run.metrics);
     }
 }
 
@@ -194,13 +198,13 @@ mod tests {
 
     #[test]
     fn the_rhythm_is_the_median_and_jitter_what_deviates() {
-        let (mut clock, mut tally) = (Clock::default(), Tally::new());
+        let (mut time, mut metrics) = (Time::default(), Metrics::new());
         for gap in [1_000_000, 1_000_100, 999_000, 1_000_000, 1_000_000] {
-            clock.gap(&mut tally, gap);
+            time.gap(&mut metrics, gap);
         }
-        assert_eq!((tally.interval, tally.latencies.len()), (None, 0));
-        clock.find_rhythm(&mut tally);
-        assert_eq!((tally.interval, tally.latencies.len()), (Some(1_000_000), 5));
-        assert_eq!((tally.latencies.min(), tally.latencies.max()), (0, 1000));
+        assert_eq!((metrics.interval, metrics.latencies.len()), (None, 0));
+        time.find_interval(&mut metrics);
+        assert_eq!((metrics.interval, metrics.latencies.len()), (Some(1_000_000), 5));
+        assert_eq!((metrics.latencies.min(), metrics.latencies.max()), (0, 1000));
     }
 }

@@ -4,43 +4,43 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::crew::Crew;
-use super::options::Mode;
-use super::outcome::Outcome;
-use super::text::QUANTILES;
+use super::QUANTILES;
+use super::summary::Summary;
+use crate::cli::load::options::Mode;
+use crate::cli::load::run::Run;
 
 /// One line.
-pub(crate) fn json(crew: &Crew, outcome: &Outcome) -> String {
-    let (plan, tally) = (&crew.plan, &crew.tally);
+pub(crate) fn json(run: &Run, summary: &Summary) -> String {
+    let (plan, metrics) = (&run.plan, &run.metrics);
     let by_kind: Map<_, _> =
-        tally.faults().map(|(fault, count)| (fault.name().to_owned(), count.into())).collect();
+        metrics.faults().map(|(fault, count)| (fault.name().to_owned(), count.into())).collect();
     let value = json!({
         "mode": plan.mode.name(),
         "target": plan.target.to_string(),
         "clients": plan.clients(),
-        "connected": crew.connected,
-        "connections": tally.connections,
-        "connect_s": Duration::from_nanos(crew.all_here).as_secs_f64(),
-        "elapsed_s": outcome.elapsed.as_secs_f64(),
-        "interrupted": crew.interrupted,
-        "lines": tally.lines,
-        "lines_each": tally.lines_each,
-        "messages": (plan.mode == Mode::Presence).then_some(tally.messages),
-        "lines_per_s": outcome.lines_per_s,
-        "bytes_sent_per_s": outcome.sent_per_s,
-        "bytes_received_per_s": outcome.received_per_s,
+        "connected": run.connected,
+        "connections": metrics.connections,
+        "connect_s": Duration::from_nanos(run.all_here).as_secs_f64(),
+        "elapsed_s": summary.elapsed.as_secs_f64(),
+        "interrupted": run.interrupted,
+        "lines": metrics.lines,
+        "lines_each": metrics.lines_each,
+        "messages": (plan.mode == Mode::Presence).then_some(metrics.messages),
+        "lines_per_s": summary.lines_per_s,
+        "bytes_sent_per_s": summary.sent_per_s,
+        "bytes_received_per_s": summary.received_per_s,
         "rate_per_s": plan.rate,
-        "unsent": tally.unsent,
-        "latency_us": latencies(crew),
-        "interval_us": tally.interval.map(micros),
-        "errors": tally.errors(),
+        "unsent": metrics.unsent,
+        "latency_us": latencies(run),
+        "interval_us": metrics.interval.map(micros),
+        "errors": metrics.errors(),
         "errors_by_kind": by_kind,
-        "first_wrong": tally.first_wrong.as_ref().map(|(got, _)| got),
-        "tester": outcome.tester.map(|cpu| json!({
+        "first_wrong": metrics.first_wrong.as_ref().map(|(got, _)| got),
+        "tester": summary.tester.map(|cpu| json!({
             "cpu_percent": cpu.percent,
             "is_bottleneck": cpu.is_bottleneck(),
         })),
-        "server": outcome.server.map(|server| json!({
+        "server": summary.server.map(|server| json!({
             "pid": plan.server_pid,
             "cpu_us_per_line": server.cpu_per_line.map(|each| micros(each.as_nanos() as u64)),
             "cpu_percent": server.cpu.percent,
@@ -53,8 +53,8 @@ pub(crate) fn json(crew: &Crew, outcome: &Outcome) -> String {
     format!("{value}\n")
 }
 
-fn latencies(crew: &Crew) -> Value {
-    let latencies = &crew.tally.latencies;
+fn latencies(run: &Run) -> Value {
+    let latencies = &run.metrics.latencies;
     if latencies.is_empty() {
         return Value::Null;
     }

@@ -1,18 +1,21 @@
+//! What all modes share: the clients, the phases, the times.
+
 use std::time::{Duration, Instant};
 
 use reactor::{ConnId, ServiceContext};
 
 use super::fault::Fault;
-use super::launcher::Launcher;
+use super::metrics::Metrics;
 use super::options::Load;
 use super::process::Usage;
 use super::progress::Progress;
-use super::sources::Sources;
-use super::tally::Tally;
+use super::ramp::Ramp;
+use super::source_addresses::SourceAddresses;
 
 /// How long a server may take for what it owes: a greeting, the last replies, the goodbye.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Why a client could not be connected.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) fault: Fault,
@@ -20,43 +23,45 @@ pub(crate) struct Refusal {
     pub(crate) why: String,
 }
 
-/// One connection: what every mode keeps of it, and what one mode does.
+/// One connection.
 #[derive(Debug, Default)]
 pub(crate) struct Client<S> {
     pub(crate) number: u32,
     pub(crate) state: State,
-    /// Which of the [`Sources`] it comes from.
+    /// Which of the [`SourceAddresses`] it connects from.
     pub(crate) source: u8,
     /// When it was dialled.
     pub(crate) since: u64,
-    pub(crate) part: S,
+    /// What the mode keeps of it.
+    pub(crate) own: S,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum State {
     #[default]
     Dialled,
-    /// Connected; the greeting is not complete.
+    /// Connected, but the greeting is not complete.
     Greeting,
+    /// Greeted, and not gone.
     Here,
     /// Whatever happens to it now is expected, or was counted.
     Done,
 }
 
-/// The acts of the play. Moments are nanoseconds since its beginning.
+/// The phases of a run, in this order. Moments are nanoseconds since it began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Act {
-    /// Everybody is connected.
-    Opening,
+pub(crate) enum Phase {
+    /// The clients are being connected.
+    Connecting,
     /// What the mode is about.
-    Playing,
-    /// Nothing new is sent; the last replies come until then at the latest. Then those that still
-    /// wait are given up, and a moment later it ends whatever happens.
+    Loading,
+    /// Nothing new is sent. The last replies may come until `until`; then the clients that still
+    /// wait are given up, and a moment later the phase ends whatever happens.
     Settling {
         until: u64,
         gave_up: bool,
     },
-    /// They say goodbye; as before.
+    /// The clients say goodbye. `until` as before.
     Leaving {
         until: u64,
         gave_up: bool,
@@ -72,46 +77,46 @@ pub(crate) struct Readings {
     pub(crate) end: Option<Usage>,
 }
 
-/// What all modes share: who is to be connected and who is, what was counted, the time.
+/// The state of a run.
 #[derive(Debug)]
-pub(crate) struct Crew {
+pub(crate) struct Run {
     pub(crate) plan: Load,
-    pub(crate) tally: Tally,
-    pub(crate) act: Act,
-    pub(crate) launcher: Launcher,
-    sources: Sources,
-    /// Who is here, by number.
+    pub(crate) metrics: Metrics,
+    pub(crate) phase: Phase,
+    pub(crate) ramp: Ramp,
+    sources: SourceAddresses,
+    /// The connections of the clients that are here, by number.
     pub(crate) ids: Vec<Option<ConnId>>,
-    /// How many are here.
+    /// How many clients are here.
     pub(crate) here: u32,
-    /// How many ever were, each counted once.
+    /// How many clients were ever here, each counted once.
     pub(crate) connected: u32,
     ever: Vec<bool>,
     origin: Instant,
-    /// When somebody last came, or was dialled: the server is not mute.
+    /// When a client was last dialled or greeted. The server is not mute then.
     pub(crate) moved: u64,
-    /// When the last newcomer came.
+    /// When the last client was greeted for the first time.
     pub(crate) all_here: u64,
     pub(crate) started: u64,
     pub(crate) ended: u64,
     /// When the last right line came.
     pub(crate) last_line: u64,
     pub(crate) interrupted: bool,
-    /// Why the first one could not be connected.
+    /// Why the first client that failed could not be connected.
     pub(crate) refusal: Option<Refusal>,
     pub(crate) server: Readings,
     pub(crate) own: Readings,
     pub(crate) progress: Progress,
 }
 
-impl Crew {
-    pub(crate) fn new(plan: Load) -> Crew {
+impl Run {
+    pub(crate) fn new(plan: Load) -> Run {
         let clients = plan.clients() as usize;
-        let mut crew = Crew {
-            tally: Tally::new(),
-            act: Act::Opening,
-            launcher: Launcher::new(plan.clients(), plan.ramp),
-            sources: Sources::new(&plan.target, plan.clients()),
+        let mut run = Run {
+            metrics: Metrics::new(),
+            phase: Phase::Connecting,
+            ramp: Ramp::new(plan.clients(), plan.ramp),
+            sources: SourceAddresses::new(&plan.target, plan.clients()),
             ids: vec![None; clients],
             here: 0,
             connected: 0,
@@ -129,9 +134,9 @@ impl Crew {
             progress: Progress::new(&plan),
             plan,
         };
-        crew.server.before = crew.plan.server_pid.and_then(Usage::of);
-        crew.own.before = Usage::own();
-        crew
+        run.server.before = run.plan.server_pid.and_then(Usage::of);
+        run.own.before = Usage::own();
+        run
     }
 
     /// The moment this turn began. It is read once a turn, so a latency is counted from the turn
@@ -142,34 +147,35 @@ impl Crew {
         cx.now().saturating_duration_since(self.origin).as_nanos() as u64
     }
 
-    pub(crate) fn is_playing(&self) -> bool {
-        self.act == Act::Playing
+    pub(crate) fn is_loading(&self) -> bool {
+        self.phase == Phase::Loading
     }
 
-    /// What comes now was counted as missing, or is of no interest.
+    /// Whether what comes now is of no interest, or was counted as missing.
     pub(crate) fn has_given_up(&self) -> bool {
-        use Act::{Leaving, Over, Settling};
-        matches!(self.act, Settling { gave_up: true, .. } | Leaving { gave_up: true, .. } | Over)
+        use Phase::{Leaving, Over, Settling};
+        matches!(self.phase, Settling { gave_up: true, .. } | Leaving { gave_up: true, .. } | Over)
     }
 
     pub(crate) fn is_settling(&self) -> bool {
-        matches!(self.act, Act::Settling { .. })
+        matches!(self.phase, Phase::Settling { .. })
     }
 
-    /// New connections and lines may still be begun.
+    /// Begins the load: lines may be sent from now on.
     pub(crate) fn start(&mut self, now: u64) {
-        self.act = Act::Playing;
+        self.phase = Phase::Loading;
         self.started = now;
         self.server.start = self.plan.server_pid.and_then(Usage::of);
         self.own.start = Usage::own();
     }
 
+    /// Ends the load: nothing new is begun.
     pub(crate) fn end(&mut self, now: u64) {
         self.ended = now;
-        self.launcher.stop();
+        self.ramp.stop();
     }
 
-    /// The last reading: before the goodbyes, which are no load.
+    /// Takes the last reading, before the goodbyes, which are no load.
     pub(crate) fn read_end(&mut self) {
         self.server.end = self.plan.server_pid.and_then(Usage::of);
         self.own.end = Usage::own();
@@ -180,8 +186,8 @@ impl Crew {
         self.plan.duration().map(|duration| self.started + nanos(duration))
     }
 
-    /// When those who are not here by then are given up: they have as long as the load will last,
-    /// but not less than any greeting may take, and what the ramp takes comes on top.
+    /// When the clients that have not been greeted are given up. They have as long as the load will
+    /// last, at least as long as a greeting may take, and what the ramp takes on top.
     pub(crate) fn late(&self) -> u64 {
         let ramp = self.plan.ramp.map_or(0.0, |ramp| f64::from(self.plan.clients()) / ramp);
         nanos(self.plan.duration().unwrap_or_default().max(PATIENCE)) + (ramp * 1e9) as u64
@@ -189,11 +195,11 @@ impl Crew {
 
     /// Opens as many connections as may be opened now.
     pub(crate) fn fill<S: Default>(&mut self, cx: &mut ServiceContext<'_, Client<S>>) {
-        if self.act == Act::Over {
+        if self.phase == Phase::Over {
             return;
         }
         let now = self.now(cx);
-        while let Some(number) = self.launcher.next(now) {
+        while let Some(number) = self.ramp.next(now) {
             let (source, address) = self.sources.next();
             let client = Client { number, source, since: now, ..Client::default() };
             let target = &self.plan.target;
@@ -203,21 +209,21 @@ impl Crew {
             };
             if dialled.is_err() {
                 // The reactor shuts down already.
-                self.launcher.in_flight -= 1;
+                self.ramp.in_flight -= 1;
                 return;
             }
             self.moved = now;
         }
     }
 
-    /// A client could not be connected. Where it was for want of a port it is tried from
-    /// elsewhere.
+    /// A client could not be connected. If there was no port left, it is tried from another
+    /// address.
     pub(crate) fn not_connected(&mut self, number: u32, source: u8, fault: Fault) {
-        self.launcher.in_flight -= 1;
+        self.ramp.in_flight -= 1;
         if fault == Fault::NoPorts && self.sources.used_up(source) {
-            self.launcher.again(number);
-        } else if self.act != Act::Over {
-            self.tally.fault(fault, 1);
+            self.ramp.again(number);
+        } else if self.phase != Phase::Over {
+            self.metrics.fault(fault, 1);
         }
     }
 
@@ -227,11 +233,11 @@ impl Crew {
 
     /// A client was greeted.
     pub(crate) fn arrived(&mut self, number: u32, id: ConnId, now: u64) {
-        self.launcher.in_flight -= 1;
+        self.ramp.in_flight -= 1;
         self.moved = now;
         self.here += 1;
         self.ids[number as usize] = Some(id);
-        self.tally.connections += 1;
+        self.metrics.connections += 1;
         if !std::mem::replace(&mut self.ever[number as usize], true) {
             self.connected += 1;
             self.all_here = now;
@@ -243,20 +249,20 @@ impl Crew {
         self.ids[number as usize] = None;
     }
 
-    /// So many right lines came now.
+    /// Counts right lines that came now.
     #[inline]
     pub(crate) fn right(&mut self, lines: u64, now: u64) {
-        self.tally.lines += lines;
+        self.metrics.lines += lines;
         self.last_line = now;
     }
 
     pub(crate) fn show(&mut self, now: u64) {
-        let Crew { progress, plan, tally, act, here, started, .. } = self;
-        match act {
-            Act::Opening => progress.opening(*here),
-            Act::Playing => progress.playing(plan, tally, *started, now),
-            Act::Settling { .. } | Act::Leaving { .. } => progress.settling(),
-            Act::Over => {}
+        let Run { progress, plan, metrics, phase, here, started, .. } = self;
+        match phase {
+            Phase::Connecting => progress.connecting(*here),
+            Phase::Loading => progress.loading(plan, metrics, *started, now),
+            Phase::Settling { .. } | Phase::Leaving { .. } => progress.settling(),
+            Phase::Over => {}
         }
     }
 

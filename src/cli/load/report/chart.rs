@@ -6,15 +6,15 @@ use hdrhistogram::Histogram;
 use plotters::coord::combinators::BindKeyPoints;
 use plotters::prelude::*;
 
-use super::units::time;
+use crate::cli::load::format::time;
 
 const SIZE: (u32, u32) = (900, 500);
-/// More nanoseconds than a latency has, which is an hour at the most: so many powers of ten.
+/// Powers of ten on the vertical axis: more nanoseconds than an hour, the longest latency, has.
 const DECADES: u32 = 13;
 /// Points along the line.
 const POINTS: u32 = 400;
 
-/// `title` stands above it, and `what` they are beside it. None if there is nothing to draw.
+/// `title` stands above the drawing, and `what` beside it. None if there is nothing to draw.
 pub(crate) fn svg(latencies: &Histogram<u64>, title: &str, what: &str) -> Option<String> {
     if latencies.is_empty() {
         return None;
@@ -24,8 +24,8 @@ pub(crate) fn svg(latencies: &Histogram<u64>, title: &str, what: &str) -> Option
     Some(svg)
 }
 
-/// The horizontal axis has the same room for 0 to 90 %, 90 to 99 %, 99 to 99.9 % and so on, as
-/// far as there are latencies to tell them apart: the rare, long ones are what matters.
+/// On the horizontal axis, 0 to 90 %, 90 to 99 %, 99 to 99.9 % and so on have the same width, since
+/// the rare long latencies are what matters. It ends where there are too few to go on.
 fn draw(
     latencies: &Histogram<u64>,
     title: &str,
@@ -73,13 +73,13 @@ fn percentile(x: f64) -> String {
     format!("{text} %")
 }
 
-/// A logarithm has no place for 0.
+/// At least 1, since 0 has no logarithm.
 fn nanos(latency: u64) -> f64 {
     latency.max(1) as f64
 }
 
-/// The marks of the vertical axis: 1, 2 and 5 in each decade, where that would be too many 1 alone.
-/// The first is not above any latency, the last is above all.
+/// The marks of the vertical axis: 1, 2 and 5 in each decade, or 1 alone if that would be too many.
+/// The first is not above any latency, and the last is above all.
 fn marks(lowest: u64, highest: u64) -> Vec<u64> {
     let lowest = lowest.max(1);
     let steps = if highest / lowest < 10_000 { &[1, 2, 5][..] } else { &[1] };

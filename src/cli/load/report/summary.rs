@@ -1,17 +1,18 @@
+//! What the result says beside the counts: rates, CPU time, memory.
+
 use std::time::Duration;
 
-use super::crew::{Crew, Readings};
-use super::process::Usage;
+use crate::cli::load::process::Usage;
+use crate::cli::load::run::{Readings, Run};
 
-/// Above this share of a core the tester may be what is measured.
+/// Above this share of a core, the tester may be what limits the throughput.
 const BUSY: f64 = 90.0;
-/// Less CPU time than this has been measured too coarsely to judge by it: it comes in hundredths
-/// of a second.
+/// Less CPU time than this is too coarse to judge by, since it comes in hundredths of a second.
 const JUDGED: Duration = Duration::from_millis(100);
 
-/// The result, as far as it has to be computed.
+/// The computed part of the result.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Outcome {
+pub(crate) struct Summary {
     pub(crate) elapsed: Duration,
     pub(crate) lines_per_s: f64,
     pub(crate) sent_per_s: f64,
@@ -39,16 +40,16 @@ impl Cpu {
     }
 }
 
-/// What the server's process told.
+/// What the server's process has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Server {
     pub(crate) cpu: Cpu,
-    /// None without lines, or where it was measured too coarsely.
+    /// None without lines, or if the CPU time is too coarse.
     pub(crate) cpu_per_line: Option<Duration>,
     /// Resident bytes before, with all connected, at the end.
     pub(crate) memory: [u64; 3],
-    /// More of them with everybody connected than before, per client; none in modes where the
-    /// clients are not connected before the load.
+    /// How much the clients added, divided by their number. None in modes that do not connect all
+    /// clients before the load.
     pub(crate) memory_per_client: Option<f64>,
 }
 
@@ -70,22 +71,22 @@ impl Server {
     }
 }
 
-impl Outcome {
-    pub(crate) fn new(crew: &Crew) -> Outcome {
-        let (tally, elapsed) = (&crew.tally, crew.elapsed());
-        let clients = if crew.plan.mode.begins_at_once() { 0 } else { crew.connected };
-        Outcome {
+impl Summary {
+    pub(crate) fn new(run: &Run) -> Summary {
+        let (metrics, elapsed) = (&run.metrics, run.elapsed());
+        let clients = if run.plan.mode.begins_at_once() { 0 } else { run.connected };
+        Summary {
             elapsed,
-            lines_per_s: per(tally.lines as f64, elapsed),
-            sent_per_s: per(tally.bytes_sent as f64, elapsed),
-            received_per_s: per(tally.bytes_received as f64, elapsed),
-            tester: Cpu::between(crew.own.start, crew.own.end, elapsed),
-            server: Server::new(crew.server, tally.lines, clients, elapsed),
+            lines_per_s: per(metrics.lines as f64, elapsed),
+            sent_per_s: per(metrics.bytes_sent as f64, elapsed),
+            received_per_s: per(metrics.bytes_received as f64, elapsed),
+            tester: Cpu::between(run.own.start, run.own.end, elapsed),
+            server: Server::new(run.server, metrics.lines, clients, elapsed),
         }
     }
 }
 
-/// So many in a second; 0 where there was no time.
+/// How many in a second, or 0 if no time has passed.
 fn per(count: f64, elapsed: Duration) -> f64 {
     if elapsed.is_zero() { 0.0 } else { count / elapsed.as_secs_f64() }
 }

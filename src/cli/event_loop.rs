@@ -1,0 +1,22 @@
+//! Runs the loop of a command that serves.
+
+use std::process::ExitCode;
+
+use reactor::{Exit, Reactor};
+
+use super::failure::Failure;
+
+/// Serves until a signal or a hook stops the reactor. Clients that are cut off make it a failure.
+pub(crate) fn run_until_stopped(reactor: &mut Reactor<'_>) -> Result<ExitCode, Failure> {
+    let exit = reactor.run()?;
+    let counters = reactor.counters();
+    let (accepted, refused) = (counters.accepted, counters.refused);
+    log::info!("stopped after {accepted} connections; {refused} were turned away");
+    Ok(match exit {
+        Exit::Clean => ExitCode::SUCCESS,
+        Exit::Cut { connections } => {
+            log::warn!("cut off before they had all their output: {connections} connections");
+            ExitCode::FAILURE
+        }
+    })
+}

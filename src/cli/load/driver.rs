@@ -1,0 +1,334 @@
+//! The handler of all connections: leads the clients through the phases of a run.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use reactor::{CloseReason, ConnId, Context, Farewell, Handler, Limits, ServiceContext, TimerId};
+
+use super::fault::Fault;
+use super::modes::Workload;
+use super::run::{Client, PATIENCE, Phase, Refusal, Run, State, nanos};
+use crate::cli::failure::unreachable;
+
+/// From tick to tick while `--ramp` or `--rate` is in force. Timers are no finer.
+const FINE_TICK: Duration = Duration::from_millis(1);
+/// From tick to tick otherwise.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Connects the clients, lets the [`Workload`] speak for them, and says goodbye.
+///
+/// The reactor keeps its handlers for itself. What is looked at afterwards is borrowed.
+#[derive(Debug)]
+pub(crate) struct Driver<'p, P> {
+    run: &'p mut Run,
+    workload: &'p mut P,
+    /// The next tick.
+    timer: Option<TimerId>,
+}
+
+impl<'p, P: Workload> Driver<'p, P> {
+    pub(crate) fn new(run: &'p mut Run, workload: &'p mut P) -> Driver<'p, P> {
+        Driver { run, workload, timer: None }
+    }
+
+    /// Goes on to the next phase when it is time. Called whenever something has changed.
+    fn advance(&mut self, cx: &mut ServiceContext<'_, Client<P::Session>>) {
+        let now = self.run.now(cx);
+        let run = &mut *self.run;
+        if run.refusal.is_some() && run.metrics.connections == 0 {
+            // Nobody listens: one connection that says so is enough.
+            run.ramp.stop();
+        }
+        match run.phase {
+            Phase::Connecting => {
+                if !run.ramp.is_done() {
+                    return;
+                }
+                run.start(now);
+                if run.here == 0 {
+                    return self.wind_up(cx);
+                }
+                self.workload.on_start(run, cx);
+                self.set_timer(cx);
+            }
+            Phase::Loading => {
+                let late = run.deadline().is_some_and(|deadline| deadline <= now);
+                if late || run.here == 0 && run.ramp.is_done() {
+                    self.wind_up(cx);
+                }
+            }
+            Phase::Settling { until, gave_up } => {
+                let settled = self.workload.is_settled(run) || run.here == 0;
+                if settled && run.ramp.is_done() {
+                    self.see_out(cx);
+                } else if until <= now {
+                    if gave_up {
+                        return self.see_out(cx);
+                    }
+                    run.phase = Phase::Settling { until: now + nanos(TICK), gave_up: true };
+                    self.workload.give_up(run, cx);
+                    self.hang_up(cx, |state| matches!(state, State::Dialled | State::Greeting));
+                }
+            }
+            Phase::Leaving { until, gave_up } => {
+                if run.here == 0 {
+                    self.finish(cx);
+                } else if until <= now {
+                    if gave_up {
+                        return self.finish(cx);
+                    }
+                    run.phase = Phase::Leaving { until: now + nanos(TICK), gave_up: true };
+                    self.hang_up(cx, |state| state == State::Here);
+                }
+            }
+            Phase::Over => {}
+        }
+    }
+
+    /// Ends the load, and begins to wait for the last replies.
+    fn wind_up(&mut self, cx: &mut ServiceContext<'_, Client<P::Session>>) {
+        let now = self.run.now(cx);
+        self.run.end(now);
+        self.run.phase = Phase::Settling { until: now + nanos(PATIENCE), gave_up: false };
+        self.advance(cx);
+    }
+
+    /// Takes the last readings, and begins to say goodbye.
+    fn see_out(&mut self, cx: &mut ServiceContext<'_, Client<P::Session>>) {
+        let run = &mut *self.run;
+        run.read_end();
+        let until = run.now(cx) + nanos(PATIENCE);
+        run.phase = Phase::Leaving { until, gave_up: false };
+        if self.workload.say_goodbye(run, cx) {
+            self.advance(cx);
+        } else {
+            self.finish(cx);
+        }
+    }
+
+    fn finish(&mut self, cx: &mut ServiceContext<'_, Client<P::Session>>) {
+        self.run.phase = Phase::Over;
+        cx.stop();
+    }
+
+    /// Aborts the connections in these states.
+    fn hang_up(
+        &mut self,
+        cx: &mut ServiceContext<'_, Client<P::Session>>,
+        which: impl Fn(State) -> bool,
+    ) {
+        let those: Vec<ConnId> =
+            cx.connections().filter(|(_, client)| which(client.state)).map(|(id, _)| id).collect();
+        for id in those {
+            if let Some(mut cx) = cx.connection(id) {
+                self.workload.count_owed(self.run, &mut cx);
+                cx.abort();
+            }
+        }
+    }
+
+    /// A client that had been greeted is gone.
+    fn depart(&mut self, cx: &mut Context<'_, Client<P::Session>>, right: bool) {
+        cx.session().state = State::Done;
+        let number = cx.session().number;
+        self.run.departed(number);
+        self.workload.on_gone(self.run, cx, right);
+        self.run.fill(cx);
+        self.advance(cx);
+    }
+
+    /// Checks the greeting. Returns how many bytes it has, or nothing if it is incomplete or wrong.
+    fn greeted(&mut self, cx: &mut Context<'_, Client<P::Session>>, bytes: &[u8]) -> Option<usize> {
+        let wanted = P::GREETING.as_bytes();
+        let common = wanted.len().min(bytes.len());
+        if bytes[..common] != wanted[..common] {
+            self.run.metrics.wrong(Fault::WrongGreeting, bytes, wanted);
+            self.run.ramp.in_flight -= 1;
+            cx.session().state = State::Done;
+            cx.close();
+            self.run.fill(cx);
+            self.advance(cx);
+            return None;
+        }
+        if common < wanted.len() {
+            return None;
+        }
+        cx.session().state = State::Here;
+        let now = self.run.now(cx);
+        self.run.arrived(cx.session().number, cx.id(), now);
+        self.workload.on_greeted(self.run, cx);
+        self.run.fill(cx);
+        self.advance(cx);
+        Some(common)
+    }
+
+    /// Sets the timer of the next tick.
+    fn set_timer(&mut self, cx: &mut ServiceContext<'_, Client<P::Session>>) {
+        if let Some(timer) = self.timer.take() {
+            cx.cancel_service_timer(timer);
+        }
+        let run = &*self.run;
+        if run.phase == Phase::Over {
+            return;
+        }
+        let paced = run.ramp.is_paced() || run.is_loading() && self.workload.is_paced();
+        let mut wait = if paced { FINE_TICK } else { TICK };
+        if run.is_loading()
+            && let Some(deadline) = run.deadline()
+        {
+            let left = deadline.saturating_sub(run.now(cx));
+            wait = wait.min(Duration::from_nanos(left)).max(FINE_TICK);
+        }
+        self.timer = Some(cx.set_service_timer(wait));
+    }
+}
+
+impl<P: Workload> Handler for Driver<'_, P> {
+    type Session = Client<P::Session>;
+    type Message = ();
+
+    /// The beginning. Timers can be set and sessions given in hooks only.
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, Self::Session>, (): ()) {
+        if self.run.plan.mode.begins_at_once() {
+            let now = self.run.now(cx);
+            self.run.start(now);
+        }
+        self.run.fill(cx);
+        self.set_timer(cx);
+    }
+
+    fn on_open(&mut self, cx: &mut Context<'_, Self::Session>) {
+        self.run.connected();
+        cx.session().state = State::Greeting;
+    }
+
+    fn on_bytes(&mut self, cx: &mut Context<'_, Self::Session>, bytes: &[u8]) -> usize {
+        if self.run.has_given_up() {
+            return bytes.len();
+        }
+        let (loading, lines) = (self.run.is_loading(), self.run.metrics.lines);
+        let greeting = match cx.session().state {
+            State::Here => 0,
+            State::Dialled | State::Greeting => match self.greeted(cx, bytes) {
+                Some(greeting) => greeting,
+                None if cx.session().state == State::Done => return bytes.len(),
+                None => return 0,
+            },
+            State::Done => return bytes.len(),
+        };
+        let rest = &bytes[greeting..];
+        let mut taken = greeting;
+        if !rest.is_empty() {
+            taken += self.workload.on_bytes(self.run, cx, rest);
+        }
+        // After the end only what was still owed counts, as with the lines.
+        if loading || self.run.is_settling() && self.run.metrics.lines > lines {
+            self.run.metrics.bytes_received += taken as u64;
+        }
+        if !self.run.is_loading() {
+            self.advance(cx);
+        }
+        taken
+    }
+
+    fn on_eof(&mut self, cx: &mut Context<'_, Self::Session>) {
+        match cx.session().state {
+            State::Here => {
+                let right = self.workload.on_eof(self.run, cx);
+                if !right {
+                    self.run.metrics.fault(Fault::ClosedEarly, 1);
+                }
+                self.depart(cx, right);
+            }
+            State::Dialled | State::Greeting => {
+                cx.session().state = State::Done;
+                self.run.ramp.in_flight -= 1;
+                self.run.metrics.fault(Fault::NoGreeting, 1);
+                self.run.fill(cx);
+                self.advance(cx);
+            }
+            State::Done => {}
+        }
+        cx.close();
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Self::Session>, reason: CloseReason) {
+        if self.run.phase == Phase::Over {
+            return;
+        }
+        let error = cx.error();
+        let client = cx.session();
+        match client.state {
+            State::Dialled => {
+                let (number, source) = (client.number, client.source);
+                let fault = Fault::of_connect(reason);
+                if fault != Fault::NoPorts {
+                    let why = || unreachable(&self.run.plan.target, reason, error);
+                    self.run.refusal.get_or_insert_with(|| Refusal { fault, why: why() });
+                }
+                self.run.not_connected(number, source, fault);
+            }
+            State::Greeting => {
+                self.run.ramp.in_flight -= 1;
+                self.run.metrics.fault(Fault::NoGreeting, 1);
+            }
+            State::Here => {
+                let fault = match reason {
+                    // The client was given up although everything was answered.
+                    CloseReason::Aborted if self.workload.on_eof(self.run, cx) => {
+                        Some(Fault::NotClosed)
+                    }
+                    _ => Fault::of_close(reason),
+                };
+                if let Some(fault) = fault {
+                    self.run.metrics.fault(fault, 1);
+                }
+                return self.depart(cx, false);
+            }
+            State::Done => return,
+        }
+        self.run.fill(cx);
+        self.advance(cx);
+    }
+
+    fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, Self::Session>, _timer: TimerId) {
+        let now = self.run.now(cx);
+        self.run.fill(cx);
+        self.workload.on_tick(self.run, cx);
+        let mute = self.run.ramp.in_flight > 0 && now > self.run.moved + nanos(PATIENCE);
+        let late = self.run.phase == Phase::Connecting && now >= self.run.late();
+        if mute || late {
+            // No greeting will come any more, neither theirs nor that of later clients.
+            self.run.moved = now;
+            self.run.ramp.stop();
+            self.hang_up(cx, |state| state == State::Greeting || late && state == State::Dialled);
+        }
+        self.advance(cx);
+        self.run.show(now);
+        self.set_timer(cx);
+    }
+
+    fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
+        if self.run.phase == Phase::Over {
+            return;
+        }
+        if !self.run.has_given_up() {
+            self.workload.count_all_owed(self.run, cx);
+        }
+        let now = self.run.now(cx);
+        self.run.interrupted = true;
+        if self.run.phase == Phase::Connecting {
+            self.run.start(now);
+        }
+        if self.run.is_loading() {
+            self.run.end(now);
+        }
+        self.run.read_end();
+        self.run.phase = Phase::Over;
+    }
+
+    /// The server under load must see lines of its protocol or nothing.
+    fn farewell(&self, _why: Farewell, _limits: &Limits) -> Cow<'static, [u8]> {
+        Cow::Borrowed(b"")
+    }
+}

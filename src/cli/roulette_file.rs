@@ -1,0 +1,60 @@
+//! What the services roulette and roulette2 begin with: `--roulette-file`.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use reactor::services::roulette::{Roulette, Version};
+
+use super::failure::Failure;
+use super::units::bytes;
+
+/// The options of both roulettes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RouletteOptions {
+    /// The students that roulette and roulette2 begin with: a text with a name on each line.
+    #[arg(long, value_name = "PATH")]
+    roulette_file: Option<PathBuf>,
+
+    /// Memory for the names of each roulette; a LOAD that needs more is refused.
+    ///
+    /// A name takes its own bytes and four more. The names of a LOAD that has not ended and of a
+    /// LIST that is still being sent count too.
+    #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = bytes)]
+    roulette_memory: usize,
+}
+
+impl RouletteOptions {
+    /// What is in the file. It is read once for all roulettes, since it may be a pipe.
+    pub(crate) fn students(&self) -> Result<Vec<u8>, Failure> {
+        let mut text = Vec::new();
+        let Some(path) = &self.roulette_file else { return Ok(text) };
+        // One byte more than fits: the file may have no end.
+        let most = (self.roulette_memory as u64).saturating_add(1);
+        match File::open(path).and_then(|file| file.take(most).read_to_end(&mut text)) {
+            Ok(_) if text.len() > self.roulette_memory => Err(self.too_many()),
+            Ok(_) => Ok(text),
+            Err(error) => Err(Failure::Runtime(format!(
+                "--roulette-file {}: cannot be read ({error}); give a text with a name on each line",
+                path.display()
+            ))),
+        }
+    }
+
+    /// A roulette with these students in it.
+    pub(crate) fn roulette(&self, version: Version, students: &[u8]) -> Result<Roulette, Failure> {
+        let mut roulette = Roulette::new(version, self.roulette_memory);
+        roulette.load(students).map_err(|_| self.too_many())?;
+        Ok(roulette)
+    }
+
+    fn too_many(&self) -> Failure {
+        let path = self.roulette_file.as_deref().unwrap_or(Path::new(""));
+        let memory = self.roulette_memory;
+        Failure::Runtime(format!(
+            "--roulette-file {}: too many names for the {memory} bytes of --roulette-memory; raise \
+             it",
+            path.display()
+        ))
+    }
+}
