@@ -52,7 +52,8 @@ impl Dialling {
             lookup: None,
             tried: 0,
             attempts: Vec::new(),
-            next: 0,
+            // At once: the loop counts from 1, and 0 is "no deadline" to it.
+            next: 1,
             error: None,
         }
     }
