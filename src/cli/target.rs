@@ -130,7 +130,13 @@ pub(crate) fn server(text: &str) -> Result<Address, String> {
     }
     let address = match service::named(text) {
         Some(service) => Place::Port(service.port).local(),
-        None => Place::parse(text)?.local(),
+        None => {
+            let meant = |why| match service::nearest(text) {
+                Some(name) => format!("{why}; or did you mean {name}?"),
+                None => why,
+            };
+            Place::parse(text).map_err(meant)?.local()
+        }
     };
     let port = match &address {
         Address::Tcp(addr) => addr.port(),

@@ -315,6 +315,8 @@ fn a_wrong_command_line_is_status_2() {
         (&["serve", "time:2323"], &["write time=2323"]),
         (&["serve", "echo:[::1]:2323"], &["write echo=[::1]:2323"]),
         (&["serve", "echo,time=0"], &["write echo time=0"]),
+        (&["serve", "tls:echo=2323"], &["write echo=tls:2323"]),
+        (&["serve", "tls:echo"], &["write echo=tls:PORT"]),
         (&["serve", "--port", "2323"], &["'--port'", "write echo=2323"]),
         (&["serve", "-p", "2323"], &["'-p'", "write echo=2323"]),
         (&["serve", "--port=99"], &["'--port'", "write echo=2323"]),
