@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::given::Given;
 use super::quantity::{count, duration};
 use super::serve::{LOOKUP, run};
-use super::target::{self, Spot, look_up};
+use super::target::{self, Spot, look_up_server};
 use super::{descriptors, log as output};
 
 /// Forward a port: each client of LISTEN is connected to TARGET, and bytes go both ways as they
@@ -87,7 +87,7 @@ pub(crate) fn forward(args: &Forward, given: &Given<'_>) -> Result<ExitCode, Fai
     Access::check(given, &[&args.listen.address])?;
     let entrance = args.access.entrance(args.listen.tls)?;
     let listen = args.listen.clone().look_up(LOOKUP)?;
-    let target = look_up(&args.target, args.connect_timeout)?;
+    let target = look_up_server(&args.target, args.connect_timeout)?;
     if is_itself(&listen.address, &target) {
         let what = "LISTEN and TARGET are the same: it would connect to itself without end";
         return Err(Failure::Usage(what.to_owned()));

@@ -149,19 +149,22 @@ pub(crate) fn server(text: &str) -> Result<Address, String> {
     }
 }
 
-/// Looks a host up, before there is a loop that it could hold up; and says what can never be
-/// connected to.
+/// Looks a server up, and says if it can never be connected to.
+pub(crate) fn look_up_server(address: &Address, within: Duration) -> Result<Address, Failure> {
+    if let Address::Unix(path) = address
+        && unix::SocketAddr::from_pathname(path).is_err()
+    {
+        let length = path.as_os_str().len();
+        return Err(Failure::Runtime(format!(
+            "cannot connect to {address}: a path of {length} bytes is too long for a socket"
+        )));
+    }
+    look_up(address, within)
+}
+
+/// Looks a host up, before there is a loop that it could hold up.
 pub(crate) fn look_up(address: &Address, within: Duration) -> Result<Address, Failure> {
-    let host = match address {
-        Address::Host(host) => host,
-        Address::Unix(path) if unix::SocketAddr::from_pathname(path).is_err() => {
-            let length = path.as_os_str().len();
-            return Err(Failure::Runtime(format!(
-                "cannot connect to {address}: a path of {length} bytes is too long for a socket"
-            )));
-        }
-        Address::Tcp(_) | Address::Unix(_) => return Ok(address.clone()),
-    };
+    let Address::Host(host) = address else { return Ok(address.clone()) };
     let (tell, told) = channel();
     let wanted = address.clone();
     // It cannot be stopped, and ends by itself or with the program.

@@ -46,7 +46,7 @@ use self::talk::Talk;
 use super::descriptors;
 use super::failure::Failure;
 use super::given::Given;
-use super::target::look_up;
+use super::target::look_up_server;
 
 /// The goodbyes have been said by then; what is still open is of no interest.
 const SHUTDOWN: Duration = Duration::from_secs(1);
@@ -75,7 +75,7 @@ pub(crate) fn load(args: &Load, given: &Given<'_>) -> Result<ExitCode, Failure> 
         file.map_err(|error| svg_failure(path, &error))?;
     }
     let mut plan = args.clone();
-    plan.target = look_up(&args.target, args.limits().connect_timeout)?;
+    plan.target = look_up_server(&args.target, args.limits().connect_timeout)?;
     let crew = Crew::new(plan);
     match args.mode {
         Mode::Echo | Mode::Pipeline | Mode::Idle | Mode::Churn => {
