@@ -60,7 +60,7 @@ pub(crate) struct Extras {
 /// The life of a connection. It only ever moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
-    /// Its connect or its TLS handshake is under way.
+    /// Its connect or the handshake of a layer is under way.
     Connecting,
     /// The handler works with it.
     Open,
@@ -72,14 +72,11 @@ pub(crate) enum Stage {
     Ended,
 }
 
-/// What a connection has to know of the stream that it runs over. Each field is a flag that the
-/// connection begins with.
+/// What a connection has to know of the stream that it runs over. Each field is a flag.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StreamTraits {
     /// See [`Flag::ReadOn`].
     pub(crate) read_on: bool,
-    /// See [`Flag::Handshaking`].
-    pub(crate) handshake: bool,
     /// See [`Flag::Descriptors`].
     pub(crate) descriptors: bool,
 }
@@ -87,11 +84,7 @@ pub(crate) struct StreamTraits {
 impl Connection {
     /// A connection that is not open yet.
     pub(crate) fn new(id: ConnId, stream: StreamTraits, now: Nanos) -> Self {
-        let mut flags = Flags::default();
-        flags.set(Flag::ReadOn, stream.read_on);
-        flags.set(Flag::Handshaking, stream.handshake);
-        flags.set(Flag::Descriptors, stream.descriptors);
-        Connection {
+        let mut conn = Connection {
             id,
             peer: PeerAddress::default(),
             input: Input::default(),
@@ -102,8 +95,16 @@ impl Connection {
             extras: None,
             stage: Stage::Connecting,
             reason: CloseReason::Closed,
-            flags,
-        }
+            flags: Flags::default(),
+        };
+        conn.runs_over(stream);
+        conn
+    }
+
+    /// Notes what it runs over. A handshake may change that.
+    pub(crate) fn runs_over(&mut self, stream: StreamTraits) {
+        self.flags.set(Flag::ReadOn, stream.read_on || self.flags.has(Flag::ReadOn));
+        self.flags.set(Flag::Descriptors, stream.descriptors);
     }
 
     /// Whether input may be handed to the handler.

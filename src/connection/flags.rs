@@ -47,8 +47,8 @@ pub(crate) enum Flag {
     // What it is.
     /// It was dialled rather than accepted.
     Outbound,
-    /// It was accepted and has not done its TLS handshake. It counts as a connection, but the
-    /// handler does not know of it.
+    /// It was accepted and has not done the handshake of its layers. It counts as a connection, but
+    /// the handler does not know of it.
     Handshaking,
     /// It runs over two descriptors, not over a socket. What is unread in them is for whoever
     /// reads them next.

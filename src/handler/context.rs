@@ -212,7 +212,7 @@ impl<'a, S> Context<'a, S> {
     /// Our own address of this connection; this makes a system call. None over a Unix socket and for
     /// descriptors.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.service.table.connections[self.id.slot()].stream.local_addr()
+        self.service.table.connections[self.id.slot()].stream.local_end()
     }
 
     /// Whether this connection was dialled with [`connect`](ServiceContext::connect), rather than

@@ -10,6 +10,8 @@ use mio::{Interest, Registry};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::PIPE_BUF;
 
+use super::layer::Layer;
+
 /// Duplicates of what somebody else owns and goes on to use. Whether a descriptor blocks is a
 /// property of all its duplicates, those of the shell too, and must not be changed; so each read
 /// and write is preceded by the question whether it would block.
@@ -29,27 +31,11 @@ impl Descriptors {
         Ok(Descriptors { input, output: Some(output), registry: None })
     }
 
-    pub(crate) fn register(
-        &mut self,
-        registry: &Rc<Registry>,
-        token: mio::Token,
-    ) -> io::Result<()> {
-        self.registry = Some(Rc::clone(registry));
-        watch(registry, &self.input, token, Interest::READABLE)?;
-        self.output.iter().try_for_each(|file| watch(registry, file, token, Interest::WRITABLE))
-    }
-
-    /// Ends our side. Who reads it sees that once nobody else holds it.
-    pub(crate) fn shut(&mut self) {
+    /// Ends our side. Its reader sees that once nobody else holds it.
+    fn shut(&mut self) {
         if let Some(output) = self.output.take() {
             self.forget(&output);
         }
-    }
-
-    /// An output that nobody reads any more.
-    pub(crate) fn take_error(&self) -> Option<io::Error> {
-        let gone = |file| is_ready(file, PollFlags::empty()).unwrap_or(false);
-        self.output.as_ref().filter(|file| gone(file)).map(|_| ErrorKind::BrokenPipe.into())
     }
 
     fn forget(&self, file: &File) {
@@ -57,6 +43,44 @@ impl Descriptors {
             // It fails where the file could not be watched.
             let _ = registry.deregister(&mut SourceFd(&file.as_raw_fd()));
         }
+    }
+}
+
+impl Layer for Descriptors {
+    fn register(&mut self, registry: &Rc<Registry>, token: mio::Token) -> io::Result<()> {
+        self.registry = Some(Rc::clone(registry));
+        watch(registry, &self.input, token, Interest::READABLE)?;
+        self.output.iter().try_for_each(|file| watch(registry, file, token, Interest::WRITABLE))
+    }
+
+    /// A terminal gives a line at a time.
+    fn may_read_short(&self) -> bool {
+        true
+    }
+
+    /// What is unread is for the next reader.
+    fn has_unread(&mut self) -> bool {
+        false
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.shut();
+        Ok(())
+    }
+
+    /// An output that nobody reads any more.
+    fn noted_error(&self) -> Option<io::Error> {
+        let gone = |file| is_ready(file, PollFlags::empty()).unwrap_or(false);
+        self.output.as_ref().filter(|file| gone(file)).map(|_| ErrorKind::BrokenPipe.into())
+    }
+
+    /// If only the output is gone, there may be input yet.
+    fn fails_as_one(&self) -> bool {
+        false
+    }
+
+    fn is_socket(&self) -> bool {
+        false
     }
 }
 

@@ -1,7 +1,7 @@
 //! Connecting to a host by its name: looking it up on a thread, then its addresses in turn, under
 //! one connection that is not open yet (RFC 8305).
 
-use std::io::{self, ErrorKind, PipeReader};
+use std::io::{self, ErrorKind, PipeReader, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -12,10 +12,12 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
+use super::layer::{Layer, Opened};
 use super::stream::Stream;
 use super::{Address, Host};
 use crate::connection::clock::{Nanos, nanos};
 use crate::error::Error;
+use crate::limits::Limits;
 
 /// How long the others wait for one that neither answers nor fails; what RFC 8305 recommends.
 const NEXT_AFTER: Duration = Duration::from_millis(250);
@@ -24,6 +26,8 @@ const NEXT_AFTER: Duration = Duration::from_millis(250);
 pub(crate) struct Dialling {
     host: Host,
     source: Option<IpAddr>,
+    /// Whose options each attempt gets.
+    limits: Option<Limits>,
     /// Where everything is watched, under the connection's own token.
     watch: Option<(Rc<Registry>, mio::Token)>,
     lookup: Option<Lookup>,
@@ -38,11 +42,12 @@ pub(crate) struct Dialling {
 }
 
 impl Dialling {
-    /// Begins with the first [`advance`](Self::advance).
+    /// Begins with the first step of the handshake.
     pub(crate) fn new(host: &Host, source: Option<IpAddr>) -> Dialling {
         Dialling {
             host: host.clone(),
             source,
+            limits: None,
             watch: None,
             lookup: None,
             tried: 0,
@@ -52,30 +57,17 @@ impl Dialling {
         }
     }
 
-    pub(crate) fn register(&mut self, registry: &Rc<Registry>, token: mio::Token) {
-        self.watch = Some((Rc::clone(registry), token));
-    }
-
-    pub(crate) fn host(&self) -> &Host {
-        &self.host
-    }
-
-    /// When it must be advanced without an event; none if never.
-    pub(crate) fn due(&self) -> Option<Nanos> {
-        (self.tried < self.host.addresses().len()).then_some(self.next)
-    }
-
     /// Moves it on: the connection once it is there, none while that may still come.
-    pub(crate) fn advance(&mut self, now: Nanos) -> io::Result<Option<(SocketAddr, Stream)>> {
+    fn advance(&mut self, now: Nanos) -> io::Result<Option<(SocketAddr, Stream)>> {
         if !self.host.is_known() && !self.look_up()? {
             return Ok(None);
         }
         let mut failed = self.attempts.is_empty();
         let mut number = 0;
         while let Some((_, stream)) = self.attempts.get_mut(number) {
-            match stream.connected() {
-                Ok(true) => return Ok(Some(self.attempts.swap_remove(number))),
-                Ok(false) => number += 1,
+            match stream.handshake(now) {
+                Ok(Some(_)) => return Ok(Some(self.attempts.swap_remove(number))),
+                Ok(None) => number += 1,
                 Err(error) => {
                     self.attempts.remove(number);
                     self.note(error);
@@ -106,6 +98,9 @@ impl Dialling {
             return Err(ErrorKind::AddrNotAvailable.into());
         }
         let mut stream = Stream::connect(self.source, &Address::Tcp(addr))?;
+        if let Some(limits) = &self.limits {
+            stream.set_options(limits);
+        }
         if let Some((registry, token)) = &self.watch {
             stream.register(registry, *token)?;
         }
@@ -143,6 +138,61 @@ impl Dialling {
     }
 }
 
+impl Layer for Dialling {
+    /// Nothing is there to be watched before the first step.
+    fn register(&mut self, registry: &Rc<Registry>, token: mio::Token) -> io::Result<()> {
+        self.watch = Some((Rc::clone(registry), token));
+        Ok(())
+    }
+
+    fn handshake(&mut self, now: Nanos) -> io::Result<Option<Opened>> {
+        let first = self.advance(now)?;
+        Ok(first.map(|(peer, stream)| Opened { peer: Some(peer), instead: Some(stream) }))
+    }
+
+    fn due(&self) -> Option<Nanos> {
+        let begun = self.host.is_known() || self.lookup.is_some();
+        (!begun || self.tried < self.host.addresses().len()).then_some(self.next)
+    }
+
+    fn host(&self) -> Option<&Host> {
+        Some(&self.host)
+    }
+
+    fn set_options(&mut self, limits: &Limits) {
+        self.limits = Some(limits.clone());
+    }
+
+    fn has_unread(&mut self) -> bool {
+        false
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// An attempt that fails leaves the others.
+    fn fails_as_one(&self) -> bool {
+        false
+    }
+}
+
+impl Read for Dialling {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(ErrorKind::NotConnected.into())
+    }
+}
+
+impl Write for Dialling {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(ErrorKind::NotConnected.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The system's resolver at work on a thread, which ends with its answer, wanted or not.
 struct Lookup {
     answer: Receiver<Result<Host, Error>>,
@@ -154,8 +204,7 @@ impl Lookup {
     fn start(host: &Host, watch: Option<&(Rc<Registry>, mio::Token)>) -> io::Result<Lookup> {
         let (bell, ringer) = io::pipe()?;
         if let Some((registry, token)) = watch {
-            let token = (*token).into();
-            registry.register(&mut SourceFd(&bell.as_raw_fd()), token, Interest::READABLE)?;
+            registry.register(&mut SourceFd(&bell.as_raw_fd()), *token, Interest::READABLE)?;
         }
         let (tell, answer) = channel();
         let host = host.clone();

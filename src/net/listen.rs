@@ -1,3 +1,6 @@
+use std::rc::Rc;
+
+use super::layer::Acceptor;
 use super::{Address, Networks, ToAddress};
 use crate::error::Error;
 
@@ -26,8 +29,8 @@ pub struct Listen {
     pub(crate) address: Address,
     pub(crate) unix_mode: Option<u32>,
     pub(crate) allow: Option<Networks>,
-    #[cfg(feature = "tls")]
-    pub(crate) tls: Option<crate::net::tls::Tls>,
+    /// What newcomers speak, in the order of the bytes on the wire, from the outside in.
+    pub(crate) layers: Vec<Rc<dyn Acceptor>>,
 }
 
 impl Listen {
@@ -40,8 +43,7 @@ impl Listen {
             address: address.to_address()?,
             unix_mode: None,
             allow: None,
-            #[cfg(feature = "tls")]
-            tls: None,
+            layers: Vec::new(),
         })
     }
 
@@ -79,7 +81,7 @@ impl Listen {
     ///   encrypted beyond the reach of its limits.
     #[cfg(feature = "tls")]
     pub fn tls(self, tls: &crate::net::tls::Tls) -> Listen {
-        Listen { tls: Some(tls.clone()), ..self }
+        Listen { layers: vec![tls.acceptor()], ..self }
     }
 }
 

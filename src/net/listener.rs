@@ -63,10 +63,10 @@ impl ListeningSocket {
     pub(crate) fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
         match self {
             ListeningSocket::Tcp(listener) => {
-                listener.accept().map(|(stream, peer)| (Stream::Tcp(stream), Some(peer)))
+                listener.accept().map(|(stream, peer)| (stream.into(), Some(peer)))
             }
             ListeningSocket::Unix(listener, _) => {
-                listener.accept().map(|(stream, _)| (Stream::Unix(stream), None))
+                listener.accept().map(|(stream, _)| (stream.into(), None))
             }
         }
     }

@@ -6,6 +6,11 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::rc::Rc;
 
+use mio::Registry;
+
+use super::layer::{Layer, Opened};
+use crate::connection::clock::Nanos;
+
 /// What a pipe does at a read or a write instead of all that it could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -185,23 +190,35 @@ impl Pipe {
     pub(crate) fn is(&self, wire: &SharedWire) -> bool {
         Rc::ptr_eq(&self.0, wire)
     }
+}
 
-    pub(crate) fn connected(&self) -> io::Result<bool> {
+impl Layer for Pipe {
+    /// The harness marks it by hand.
+    fn register(&mut self, _: &Rc<Registry>, _: mio::Token) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn handshake(&mut self, _now: Nanos) -> io::Result<Option<Opened>> {
         let wire = self.0.borrow();
-        wire.error.map_or(Ok(wire.connected), |error| Err(error.into()))
+        match wire.error {
+            Some(error) => Err(error.into()),
+            None => Ok(wire.connected.then(Opened::default)),
+        }
     }
 
-    pub(crate) fn take_error(&self) -> Option<io::Error> {
-        let wire = &mut *self.0.borrow_mut();
-        wire.error.filter(|_| !std::mem::replace(&mut wire.told, true)).map(io::Error::from)
-    }
-
-    pub(crate) fn has_unread(&self) -> bool {
+    fn has_unread(&mut self) -> bool {
         !self.0.borrow().inbound.is_empty()
     }
 
-    /// As over TLS, once all that is held has gone.
-    pub(crate) fn shut(&self) -> io::Result<()> {
+    fn unsent(&self) -> bool {
+        !self.0.borrow().held.is_empty()
+    }
+
+    fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.0.borrow_mut().moved)
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
         let wire = &mut *self.0.borrow_mut();
         let pushed = wire.push();
         wire.shut = pushed.is_ok();
@@ -210,15 +227,12 @@ impl Pipe {
         pushed
     }
 
-    pub(crate) fn unsent(&self) -> bool {
-        !self.0.borrow().held.is_empty()
+    fn noted_error(&self) -> Option<io::Error> {
+        let wire = &mut *self.0.borrow_mut();
+        wire.error.filter(|_| !std::mem::replace(&mut wire.told, true)).map(io::Error::from)
     }
 
-    pub(crate) fn take_moved(&self) -> bool {
-        std::mem::take(&mut self.0.borrow_mut().moved)
-    }
-
-    pub(crate) fn reset(&self) {
+    fn reset(&mut self) {
         self.0.borrow_mut().error.get_or_insert(ErrorKind::ConnectionReset);
     }
 }

@@ -1,15 +1,17 @@
-//! All that touches sockets and files: addresses and who may come from where, listening sockets, and
-//! what a connection can be over. Nothing here knows the loop or a handler; of mio it takes the token
-//! that it is registered with.
+//! Everything that touches sockets and files: addresses, who may come from where, listening sockets,
+//! and what a connection runs over. Nothing here knows the loop or a handler.
 //!
-//! Read `stream` first (the contract of what a connection is over), then one that keeps it: `tcp`,
-//! `unix`, `descriptors`, `memory` (the tests' own), `tls`. `listener` makes newcomers of them;
-//! `address`, `networks` and `listen` are what a user writes.
+//! Read `layer` first (the contract of what a connection runs over) and `stream` (a socket or a
+//! layer). Then read what keeps the contract: `tcp`, `unix`, `descriptors`, `memory` (of the tests),
+//! `happy_eyeballs` (a host before one of its addresses is connected), `tls`. `listener` makes
+//! streams of newcomers, and `unix_path` guards the path of a Unix socket. `address`, `host`,
+//! `networks` and `listen` are what a user writes.
 
 pub(crate) mod address;
 pub(crate) mod descriptors;
 pub(crate) mod happy_eyeballs;
 pub(crate) mod host;
+pub(crate) mod layer;
 pub(crate) mod listen;
 pub(crate) mod listener;
 pub(crate) mod memory;

@@ -1,12 +1,19 @@
 //! TCP sockets: their options, dialled and bound.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
+use mio::Registry;
 use mio::net::{TcpListener, TcpStream};
+use rustix::io::ioctl_fionread;
+use socket2::SockRef;
 
+use super::layer::{Layer, Opened};
 use super::listener::ListeningSocket;
+use super::stream::BOTH;
+use crate::connection::clock::Nanos;
 use crate::limits::Limits;
 
 /// Newcomers that the kernel completes while the loop is busy; it caps this at `somaxconn`.
@@ -34,6 +41,65 @@ pub(super) fn connect_tcp(source: IpAddr, addr: SocketAddr) -> io::Result<TcpStr
         Err(error) => return Err(error),
     }
     Ok(TcpStream::from_std(socket.into()))
+}
+
+impl Layer for TcpStream {
+    fn register(&mut self, registry: &Rc<Registry>, token: mio::Token) -> io::Result<()> {
+        registry.register(self, token, BOTH)
+    }
+
+    fn handshake(&mut self, _now: Nanos) -> io::Result<Option<Opened>> {
+        if is_itself(self) {
+            // Its port is the one that somebody is to listen at: no remains of it may stay.
+            self.reset();
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        opened(self.take_error()?, self.peer_addr().map(drop))
+    }
+
+    fn set_options(&mut self, limits: &Limits) {
+        // It fails only for a socket that is gone already, which the next read will tell.
+        let _ = set_options(&SockRef::from(&*self), limits);
+    }
+
+    fn local_end(&self) -> Option<SocketAddr> {
+        self.local_addr().ok()
+    }
+
+    fn has_unread(&mut self) -> bool {
+        ioctl_fionread(self).is_ok_and(|count| count > 0)
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+
+    fn noted_error(&self) -> Option<io::Error> {
+        self.take_error().ok().flatten()
+    }
+
+    fn reset(&mut self) {
+        let _ = SockRef::from(&*self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+/// Whether a socket that was told to connect has done so: neither an error nor a peer says that it
+/// is still at it.
+pub(super) fn opened(error: Option<io::Error>, peer: io::Result<()>) -> io::Result<Option<Opened>> {
+    match (error, peer) {
+        (Some(error), _) => Err(error),
+        (None, Ok(())) => Ok(Some(Opened::default())),
+        (None, Err(e)) if e.kind() == io::ErrorKind::NotConnected => Ok(None),
+        (None, Err(e)) => Err(e),
+    }
+}
+
+/// Whether the system gave it, as its own port, the very one that it was to connect to. If nobody
+/// listens there, TCP connects such a socket to itself.
+fn is_itself(stream: &TcpStream) -> bool {
+    let place = |addr: SocketAddr| (addr.ip(), addr.port());
+    let peer = stream.peer_addr().map(place);
+    peer.is_ok_and(|peer| stream.local_addr().is_ok_and(|local| place(local) == peer))
 }
 
 /// Output leaves at once rather than waiting for more; dead peers are found out; a byte that is
@@ -71,7 +137,7 @@ mod tests {
     use super::*;
     use crate::net::Address;
     use crate::net::listener::ListeningSocket;
-    use crate::net::stream::Stream;
+    use crate::net::stream::{Socket, Stream};
 
     #[test]
     fn accepted_and_dialled_sockets_have_the_options_of_the_limits() {
@@ -82,7 +148,7 @@ mod tests {
         };
         let address = Address::Tcp(([127, 0, 0, 1], 0).into());
         let server = ListeningSocket::bind(&address, None, &limits).unwrap();
-        let dialled = Stream::connect(None, &server.local_addr().unwrap()).unwrap();
+        let mut dialled = Stream::connect(None, &server.local_addr().unwrap()).unwrap();
         dialled.set_options(&limits);
         let accepted = loop {
             match server.accept() {
@@ -91,8 +157,8 @@ mod tests {
             }
         };
         for stream in [accepted, dialled] {
-            let Stream::Tcp(stream) = stream else { panic!("not TCP") };
-            let socket = socket2::SockRef::from(&stream);
+            let Stream::Socket(Socket::Tcp(stream)) = stream else { panic!("not TCP") };
+            let socket = SockRef::from(&stream);
             assert!(socket.tcp_nodelay().unwrap() && socket.out_of_band_inline().unwrap());
             assert!(socket.keepalive().unwrap());
             assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(77));

@@ -1,17 +1,51 @@
 //! Unix sockets: who may take a path, and whose it is.
 
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
+use std::rc::Rc;
 use std::{fs, io};
 
+use mio::Registry;
 use mio::net::{UnixListener, UnixStream};
+use rustix::io::ioctl_fionread;
 
 use super::Address;
+use super::layer::{Layer, Opened};
 use super::listener::ListeningSocket;
-use super::tcp::BACKLOG;
+use super::stream::BOTH;
+use super::tcp::{BACKLOG, opened};
 use super::unix_path::{self, UnixPath};
+use crate::connection::clock::Nanos;
 use crate::error::Error;
+
+impl Layer for UnixStream {
+    fn register(&mut self, registry: &Rc<Registry>, token: mio::Token) -> io::Result<()> {
+        registry.register(self, token, BOTH)
+    }
+
+    fn handshake(&mut self, _now: Nanos) -> io::Result<Option<Opened>> {
+        opened(self.take_error()?, self.peer_addr().map(drop))
+    }
+
+    /// The kernel stops a read in front of a descriptor that was sent along.
+    fn may_read_short(&self) -> bool {
+        true
+    }
+
+    fn has_unread(&mut self) -> bool {
+        ioctl_fionread(self).is_ok_and(|count| count > 0)
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+
+    fn noted_error(&self) -> Option<io::Error> {
+        self.take_error().ok().flatten()
+    }
+}
 
 /// The mode is kept from the first moment on: nobody can connect to what does not listen yet.
 pub(super) fn bind_unix(

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use super::closing::farewell_text;
 use super::fairness::{ACCEPT_RETRY, LOG_EVERY, PASSED_OVER};
@@ -16,6 +17,7 @@ use crate::connection::clock::Nanos;
 use crate::error::Error;
 use crate::handler::{Farewell, Handler};
 use crate::limits::Limits;
+use crate::net::layer::Acceptor;
 use crate::net::listener::ListeningSocket;
 use crate::net::stream::Stream;
 use crate::net::{Address, Host, Listen, Networks};
@@ -30,9 +32,8 @@ pub(crate) struct Listener {
     address: Address,
     /// Where newcomers may come from; none for anywhere.
     allow: Option<Networks>,
-    /// The certificate, if the connections are to be encrypted.
-    #[cfg(feature = "tls")]
-    tls: Option<crate::net::tls::Tls>,
+    /// What newcomers speak, as [`Listen::layers`].
+    layers: Vec<Rc<dyn Acceptor>>,
     /// What the selector and the timers call it.
     token: Token,
     /// A newcomer may be waiting: set by an event, cleared by WouldBlock only.
@@ -119,14 +120,12 @@ impl Listener {
             let registered = socket.register(registry, token.into());
             registered.map_err(|error| Error::listen(&address, error))?;
         }
-        #[cfg(feature = "tls")]
-        state.add_certificate(listen.tls.as_ref());
+        state.add_layers(&listen.layers);
         Ok(Listener {
             socket,
             address: local,
             allow: listen.allow,
-            #[cfg(feature = "tls")]
-            tls: listen.tls,
+            layers: listen.layers,
             token,
             ready: true,
             stuck: None,
@@ -172,15 +171,13 @@ impl Listener {
         }
     }
 
-    /// The socket's next newcomer.
+    /// The socket's next newcomer, under all layers.
     fn next(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
-        let newcomer = self.socket.accept()?;
-        #[cfg(feature = "tls")]
-        if let Some(tls) = &self.tls {
-            let (stream, peer) = newcomer;
-            return Ok((stream.over_tls(tls.config())?, peer));
+        let (mut stream, peer) = self.socket.accept()?;
+        for layer in &self.layers {
+            stream = layer.accept(stream)?;
         }
-        Ok(newcomer)
+        Ok((stream, peer))
     }
 
     /// The next newcomer; none when no more are waiting or none can be accepted. Newcomers that
@@ -215,7 +212,7 @@ impl Listener {
                             self.turn_away_unheard(peer, state);
                             false
                         }
-                        Ok((stream, _)) => {
+                        Ok((mut stream, _)) => {
                             state.counters.refused += 1;
                             stream.turn_away(&farewell(state));
                             false
@@ -289,7 +286,7 @@ impl<H: Handler> ActiveService<H> {
             };
             match self.listeners[number].accept(timers, state, farewell) {
                 None => return,
-                Some((stream, _)) if *counted >= limits.max_connections => {
+                Some((mut stream, _)) if *counted >= limits.max_connections => {
                     state.counters.refused += 1;
                     if state.log_limits.full.allows(state.turn.now, LOG_EVERY) {
                         let most = limits.max_connections;
@@ -299,7 +296,7 @@ impl<H: Handler> ActiveService<H> {
                     }
                     stream.turn_away(&farewell(state));
                 }
-                Some((stream, peer)) => match peer.zip(peers.limit_reached(peer)) {
+                Some((mut stream, peer)) => match peer.zip(peers.limit_reached(peer)) {
                     Some((peer, most)) => {
                         state.counters.refused += 1;
                         if state.log_limits.crowded.allows(state.turn.now, LOG_EVERY) {

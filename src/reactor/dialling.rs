@@ -9,7 +9,7 @@ use crate::connection::ConnId;
 use crate::connection::flags::Flag;
 use crate::error::Error;
 use crate::net::Address;
-use crate::net::stream::Stream;
+use crate::net::stream::{Failed, Stream};
 
 impl<S> Table<S> {
     /// Begins an outbound connection. Whatever goes wrong, the handler learns from its `on_close`.
@@ -32,27 +32,24 @@ impl<S> Table<S> {
         }
         slot.conn.flags.set(Flag::Outbound, true);
         slot.stream.set_options(&self.limits);
-        if let Stream::Dialling(_) = slot.stream {
+        if slot.stream.due().is_some() {
             self.enqueue(id);
         }
         self.arm(id);
         Ok(id)
     }
 
-    /// Whether a connection that was dialled is there now, as [`Stream::connected`] says. Of the
-    /// attempts at a host's addresses, the first that is there takes the stream's place.
+    /// Moves a connection's handshake on, as [`Stream::handshake`] does; says whether it is open.
     pub(crate) fn connected(&mut self, id: ConnId, state: &LoopState) -> io::Result<bool> {
         let slot = &mut self.connections[id.slot()];
-        let Stream::Dialling(dialling) = &mut slot.stream else {
-            return slot.stream.connected();
-        };
-        let Some((peer, stream)) = dialling.advance(state.turn.now)? else {
+        let Some(opened) = slot.stream.handshake(state.turn.now)? else {
             self.arm(id);
             return Ok(false);
         };
-        stream.set_options(&self.limits);
-        slot.stream = stream;
-        slot.conn.peer = Some(peer).into();
+        if opened.peer.is_some() {
+            slot.conn.peer = opened.peer.into();
+        }
+        slot.conn.runs_over(slot.stream.traits());
         Ok(true)
     }
 
@@ -66,7 +63,7 @@ impl<S> Table<S> {
     ) -> ConnId {
         let (stream, error) = match stream {
             Ok(stream) => (stream, None),
-            Err(error) => (Stream::Failed, Some(error)),
+            Err(error) => (Stream::layer(Failed), Some(error)),
         };
         let (id, watched) = self.insert(stream, session, state);
         self.connections[id.slot()].conn.flags.set(Flag::Failed, true);

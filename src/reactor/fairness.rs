@@ -5,7 +5,8 @@
 //! [`DatagramOptions`](crate::DatagramOptions). How much memory a buffer keeps is not a matter of
 //! fairness and stands beside the buffer: `ARENA_KEPT`, `ARENA_FIRST` and `BACKLOG_KEPT` in
 //! `connection/output.rs`, `HEADROOM` in `connection/input.rs`. How many services there may be
-//! follows from the layout of a token: `MOST_SERVICES` in `token.rs`.
+//! follows from the layout of a token: `MOST_SERVICES` in `token.rs`. The work of one read of TLS is
+//! bounded in `net/tls/stream.rs` (`FRUITLESS_READS`), since `net/` does not know the loop.
 
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub(super) const MOST_EVENTS: usize = 64 * 1024;
 /// many that the system call of a wait costs each of them next to nothing.
 pub(super) const SERVED_PER_TURN: usize = 256;
 
-/// TLS handshakes that are moved on: at a millisecond each for the largest usual keys, the other
+/// Handshakes that are moved on: at a millisecond each for the largest usual keys, the other
 /// connections wait for no more than that.
 pub(super) const HANDSHAKES_PER_TURN: usize = 8;
 

@@ -17,6 +17,8 @@ use super::writing::Reply;
 use crate::connection::clock::{Nanos, nanos};
 use crate::connection::framing::Search;
 use crate::connection::output::Arena;
+#[cfg(feature = "signals")]
+use crate::net::layer::Acceptor;
 use crate::net::stream::Stream;
 
 pub(crate) struct LoopState {
@@ -44,9 +46,9 @@ pub(crate) struct LoopState {
     /// See [`set_max_total_output`](crate::Reactor::set_max_total_output).
     pub(crate) max_total_output: usize,
     pub(super) log_limits: LogLimits,
-    /// What a reload reads again: the certificates of all listeners, each once.
-    #[cfg(all(feature = "signals", feature = "tls"))]
-    pub(super) certificates: Vec<crate::net::tls::Tls>,
+    /// What a reload reads again: the layers of all listeners, each once.
+    #[cfg(feature = "signals")]
+    pub(super) layers: Vec<Rc<dyn Acceptor>>,
 }
 
 /// What belongs to the current turn alone.
@@ -96,8 +98,8 @@ impl LoopState {
             spare_descriptor: SpareDescriptor::open(),
             max_total_output: MAX_TOTAL_OUTPUT,
             log_limits: LogLimits::default(),
-            #[cfg(all(feature = "signals", feature = "tls"))]
-            certificates: Vec::new(),
+            #[cfg(feature = "signals")]
+            layers: Vec::new(),
         }
     }
 

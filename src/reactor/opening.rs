@@ -28,7 +28,8 @@ impl<H: Handler> ActiveService<H> {
         state.counters.accepted += 1;
         let slot = &mut self.table.connections[id.slot()];
         slot.conn.peer = peer.into();
-        if slot.conn.flags.has(Flag::Handshaking) {
+        if slot.stream.has_handshake() {
+            slot.conn.flags.set(Flag::Handshaking, true);
             self.table.counted += 1;
             self.table.peers.add(&slot.conn);
             self.table.arm(id);
@@ -76,8 +77,8 @@ impl<H: Handler> ActiveService<H> {
     /// The connection as the log names it.
     pub(super) fn describe(&self, id: ConnId) -> String {
         let Some(slot) = self.table.get(id) else { return id.to_string() };
-        match (slot.conn.peer.get(), slot.stream.dialling()) {
-            (_, Some(dialling)) => format!("{id} ({})", dialling.host()),
+        match (slot.conn.peer.get(), slot.stream.host()) {
+            (_, Some(host)) => format!("{id} ({host})"),
             (Some(peer), None) => format!("{id} ({peer})"),
             (None, None) => id.to_string(),
         }

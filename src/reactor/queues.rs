@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 
-use super::table::Table;
+use super::table::{Slot, Table};
 use crate::connection::ConnId;
-use crate::connection::connection::Connection;
+use crate::connection::connection::{Connection, Stage};
 use crate::connection::flags::Flag;
 
 /// A connection stands in each list once at the most: a flag of its own says whether it does. An id
@@ -14,8 +14,8 @@ use crate::connection::flags::Flag;
 pub(crate) struct Queues {
     /// To be served: they may have input, or an `on_drain` due. The first one has waited longest.
     pub(super) ready: VecDeque<ConnId>,
-    /// To be moved on in their TLS handshakes, which cost as much as thousands of lines each: apart
-    /// from `ready`, so that the connections there do not wait behind them.
+    /// To be moved on in the handshakes of their layers, of which one of TLS costs as much as
+    /// thousands of lines: apart from `ready`, so that the connections there do not wait behind them.
     pub(super) handshakes: VecDeque<ConnId>,
     /// To be flushed at the end of the turn; in no order.
     pub(super) dirty: Vec<ConnId>,
@@ -32,11 +32,11 @@ impl Queues {
         ready.is_empty() && handshakes.is_empty() && dirty.is_empty() && ending.is_empty()
     }
 
-    fn push_ready(&mut self, conn: &mut Connection) {
-        if !conn.flags.has(Flag::Queued) {
-            conn.flags.set(Flag::Queued, true);
-            let shaking = conn.flags.has(Flag::Handshaking);
-            if shaking { &mut self.handshakes } else { &mut self.ready }.push_back(conn.id);
+    fn push_ready<S>(&mut self, slot: &mut Slot<S>) {
+        if !slot.conn.flags.has(Flag::Queued) {
+            slot.conn.flags.set(Flag::Queued, true);
+            let shaking = slot.conn.stage == Stage::Connecting && slot.stream.has_handshake();
+            if shaking { &mut self.handshakes } else { &mut self.ready }.push_back(slot.conn.id);
         }
     }
 
@@ -60,7 +60,7 @@ impl<S> Table<S> {
     /// Puts the connection behind those that wait to be served.
     pub(crate) fn enqueue(&mut self, id: ConnId) {
         if let Some(slot) = self.connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) {
-            self.queues.push_ready(&mut slot.conn);
+            self.queues.push_ready(slot);
         }
     }
 
@@ -69,7 +69,7 @@ impl<S> Table<S> {
         if let Some(slot) = self.connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id)
             && slot.conn.has_work()
         {
-            self.queues.push_ready(&mut slot.conn);
+            self.queues.push_ready(slot);
         }
     }
 

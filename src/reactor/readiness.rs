@@ -46,9 +46,7 @@ impl<H: Handler> ActiveService<H> {
         let Some(slot) = self.table.get_by_token(token) else { return };
         let (id, connecting) = (slot.conn.id, slot.conn.stage == Stage::Connecting);
         slot.mark_readable(what);
-        // Where only the output of two descriptors is gone, there may still be input. Where one of
-        // a host's addresses fails, the other attempts go on.
-        let broken = what.error && slot.stream.is_socket() && slot.stream.dialling().is_none();
+        let broken = what.error && slot.stream.fails_as_one();
         slot.conn.flags.set(Flag::Broken, broken || slot.conn.flags.has(Flag::Broken));
         let broken_unread = slot.conn.is_broken_unread();
         let told = broken_unread || what.error && slot.conn.flags.has(Flag::Eof);
@@ -107,7 +105,7 @@ impl<S> Slot<S> {
     /// gives that instead. A broken pipe is no such error: there the peer had ended before.
     pub(super) fn is_cut(&self) -> bool {
         let ended = self.conn.reason == CloseReason::Error(ErrorKind::BrokenPipe);
-        self.conn.flags.has(Flag::Gone) && !ended && !self.stream.has_handshake()
+        self.conn.flags.has(Flag::Gone) && !ended && !self.stream.announces_end()
     }
 
     /// Input has come that the handler has not been offered.
@@ -118,6 +116,6 @@ impl<S> Slot<S> {
 
     /// The error that the socket has.
     pub(super) fn take_error(&self) -> io::Error {
-        self.stream.take_error().unwrap_or(ErrorKind::ConnectionReset.into())
+        self.stream.noted_error().unwrap_or(ErrorKind::ConnectionReset.into())
     }
 }

@@ -196,7 +196,7 @@ impl<H: Handler> ActiveService<H> {
     fn discard_input(&mut self, id: ConnId, state: &mut LoopState, scratch: &mut Scratch) {
         let budget = self.table.limits.bytes_per_turn;
         let slot = &mut self.table.connections[id.slot()];
-        match input::discard(slot.stream.raw(), scratch, budget) {
+        match input::discard(&mut slot.stream.raw(), scratch, budget) {
             Ok((count, eof)) => {
                 state.counters.bytes_in += count as u64;
                 slot.mark_discarded(count, budget, eof);

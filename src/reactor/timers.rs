@@ -14,7 +14,6 @@ use crate::connection::flags::Flag;
 use crate::connection::{CloseReason, ConnId, TimerId};
 use crate::handler::{Farewell, Handler};
 use crate::limits::Limits;
-use crate::net::happy_eyeballs::Dialling;
 
 /// What is due next: one ordered map for what handlers ask for and one ordered set for the
 /// loop's own deadlines, at most one a connection. Set, cancel and fire cost O(log n).
@@ -165,7 +164,7 @@ impl<H: Handler> ActiveService<H> {
 impl<S> Slot<S> {
     /// When the loop must look at the connection again if nothing moves until then, and what for.
     fn due(&self, limits: &Limits) -> Option<(Nanos, Wait)> {
-        self.conn.due(limits, self.stream.dialling().and_then(Dialling::due))
+        self.conn.due(limits, self.stream.due())
     }
 }
 

@@ -92,14 +92,14 @@ impl<H: Handler> Harness<H> {
         state.dial = Box::new(move |_, address| {
             let wire = Rc::new(RefCell::new(Wire::default()));
             wires.borrow_mut().push((address.clone(), Rc::clone(&wire)));
-            Ok(Stream::Pipe(Pipe::new(wire)))
+            Ok(Stream::layer(Pipe::new(wire)))
         });
         let adopted = Rc::new(RefCell::new(Vec::new()));
         let wires = Rc::clone(&adopted);
         state.adopt = Box::new(move |_, _| {
             let wire = Rc::new(RefCell::new(Wire { connected: true, ..Wire::default() }));
             wires.borrow_mut().push(Rc::clone(&wire));
-            Ok(Stream::Pipe(Pipe::new(wire)))
+            Ok(Stream::layer(Pipe::new(wire)))
         });
         let table = Table::new(0, type_name_of::<H>(), limits);
         let service = ActiveService::new(handler, table, mailbox);
@@ -192,7 +192,7 @@ impl<H: Handler> Harness<H> {
     /// over a Unix socket.
     pub fn connect(&mut self) -> Client {
         let wire = Rc::new(RefCell::new(Wire { connected: true, ..Wire::default() }));
-        let stream = Stream::Pipe(Pipe::new(Rc::clone(&wire)));
+        let stream = Stream::layer(Pipe::new(Rc::clone(&wire)));
         let id = self.service.admit(stream, None, &mut self.state);
         let id = id.expect("making the session panicked");
         self.know(id, wire);
@@ -385,7 +385,7 @@ impl<H: Handler> Harness<H> {
     /// Makes our side of a connection a client; none if the connection has ended already.
     fn holder(&mut self, wire: SharedWire) -> Option<Client> {
         let mut connections = self.service.table.connections.iter().map(|(_, slot)| slot);
-        let this = |stream: &Stream| matches!(stream, Stream::Pipe(pipe) if pipe.is(&wire));
+        let this = |stream: &Stream| stream.downcast::<Pipe>().is_some_and(|pipe| pipe.is(&wire));
         let id = connections.find(|slot| this(&slot.stream))?.conn.id;
         self.know(id, wire);
         Some(Client(id))

@@ -535,6 +535,8 @@ fn a_reload_waits_for_nobody_who_writes_to_a_pipe() {
             // The first reload may come before the path is another.
             std::fs::write(&cert, "").unwrap();
             tell.send(()).unwrap();
+            // The certificate is still there until the first rename.
+            while tls.reload().is_ok() {}
             let (mut files, mut pipes) = (0, 0);
             // Until the path has been either many a time, and many a time become the other.
             while files < 20_000 || pipes < 20_000 {

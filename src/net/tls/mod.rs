@@ -1,19 +1,23 @@
 //! TLS under a listener: the handler does not notice it.
 
 mod files;
+mod records;
 mod stream;
 
 use std::cell::RefCell;
-use std::fmt;
+#[cfg(feature = "signals")]
+use std::path::Path;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use rustls::ServerConfig;
 
+pub(super) use self::stream::TlsStream;
+use super::layer::Acceptor;
+use super::stream::Stream;
 use crate::error::Error;
-
-pub(crate) use stream::TlsStream;
 
 /// A certificate and its key, for [`Listen::tls`](crate::Listen::tls). A clone is the same one:
 /// what [`reload`](Self::reload) reads is used by all listeners that have it. It stays in its
@@ -62,29 +66,41 @@ impl Tls {
     /// # Errors
     /// As [`from_files`](Self::from_files); then the old one stays in use.
     pub fn reload(&self) -> Result<(), Error> {
-        let Inner { certificate, key, .. } = &*self.0;
-        let config = files::read(certificate, key, files::open_at_once)?;
-        self.0.config.replace(config);
+        self.0.read_again()
+    }
+
+    pub(crate) fn acceptor(&self) -> Rc<dyn Acceptor> {
+        Rc::clone(&self.0) as Rc<dyn Acceptor>
+    }
+}
+
+impl Acceptor for Inner {
+    fn accept(&self, newcomer: Stream) -> io::Result<Stream> {
+        TlsStream::new(newcomer, Arc::clone(&self.config.borrow())).map(Stream::layer)
+    }
+
+    #[cfg(feature = "signals")]
+    fn reload(&self) -> Result<Option<&Path>, Error> {
+        self.read_again().map(|()| Some(&*self.certificate))
+    }
+}
+
+impl Inner {
+    fn read_again(&self) -> Result<(), Error> {
+        let config = files::read(&self.certificate, &self.key, files::open_at_once)?;
+        self.config.replace(config);
         Ok(())
     }
+}
 
-    pub(crate) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.0.config.borrow())
-    }
-
-    #[cfg(feature = "signals")]
-    pub(crate) fn certificate(&self) -> &std::path::Path {
-        &self.0.certificate
-    }
-
-    #[cfg(feature = "signals")]
-    pub(crate) fn is(&self, other: &Tls) -> bool {
-        Rc::ptr_eq(&self.0, &other.0)
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tls({})", self.certificate.display())
     }
 }
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tls({})", self.0.certificate.display())
+        self.0.fmt(f)
     }
 }

@@ -1,29 +1,45 @@
+//! A server's end of TLS over another stream.
+
 use std::io::{self, BufRead, ErrorKind, Read, Write};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 
+use mio::Registry;
 use rustls::{ServerConfig, ServerConnection};
 
+use super::records::{Counted, Records};
+use crate::connection::clock::Nanos;
+use crate::limits::Limits;
+use crate::net::Host;
+use crate::net::layer::{Layer, Opened};
 use crate::net::stream::Stream;
 
-/// Reads of the socket, of 4 KiB, that may give no plaintext before the others have their turn. The
-/// largest records take one more.
+/// Reads of the socket, of 4 KiB, that may give no plaintext before the others have their turn: most
+/// of a record of the largest size, which takes one more.
 const FRUITLESS_READS: usize = 4;
 
 /// A stream that speaks TLS over another one, as non-blocking as that is.
 ///
-/// What is taken for writing and the other one refuses waits in here, some 64 KiB at the most;
-/// [`flush`](Write::flush) says `WouldBlock` for as long as something does. Reading can make
-/// something wait as well (an alert).
+/// What is taken for writing and the stream below refuses waits in here, some 64 KiB at the most.
+/// Reading can make something wait as well (an alert).
 pub(crate) struct TlsStream {
     inner: Stream,
     tls: ServerConnection,
+    /// The handshake of the stream below is not done.
+    opening: bool,
+    /// What that handshake says of the peer.
+    peer: Option<SocketAddr>,
     /// The last read gave nothing and there may be more all the same.
     more: bool,
     /// Something went out since this was last asked for.
     moved: bool,
     /// Bytes read of the socket since this was last asked for.
     pulled: usize,
+    records: Records,
+    /// Since when a record has been unfinished, as far as that was asked for.
+    since: Option<Nanos>,
     /// What came is no TLS. The plaintext before it is still to be read.
     broken: bool,
     /// Why the socket takes nothing any more. What came before that is still to be read.
@@ -31,30 +47,29 @@ pub(crate) struct TlsStream {
 }
 
 impl TlsStream {
-    pub(crate) fn new(inner: Stream, config: Arc<ServerConfig>) -> io::Result<TlsStream> {
+    /// Takes over a stream that was accepted.
+    pub(in crate::net) fn new(inner: Stream, config: Arc<ServerConfig>) -> io::Result<TlsStream> {
         let tls = ServerConnection::new(config).map_err(io::Error::other)?;
-        let (more, moved, broken) = (false, false, false);
-        Ok(TlsStream { inner, tls, more, moved, pulled: 0, broken, refused: None })
+        Ok(TlsStream {
+            opening: inner.has_handshake(),
+            inner,
+            tls,
+            peer: None,
+            more: false,
+            moved: false,
+            pulled: 0,
+            records: Records::default(),
+            since: None,
+            broken: false,
+            refused: None,
+        })
     }
 
-    pub(crate) fn inner(&self) -> &Stream {
-        &self.inner
-    }
-
-    pub(crate) fn inner_mut(&mut self) -> &mut Stream {
-        &mut self.inner
-    }
-
-    pub(crate) fn into_inner(self) -> Stream {
-        self.inner
-    }
-
-    /// Moves the handshake on; true when it is done. The client may say as much as a handshake
-    /// has, so this ends.
-    pub(crate) fn shake_hands(&mut self) -> io::Result<bool> {
+    /// Moves TLS's own handshake on; true when it is done.
+    fn shake_hands(&mut self) -> io::Result<bool> {
         loop {
-            // Where it fails, what has come may be the rest of the handshake and lines after it;
-            // the tickets that the client did not wait for are not worth them.
+            // If it fails, what has come may be the rest of the handshake and lines after it; the
+            // tickets that the client did not wait for are not worth them.
             let _ = self.push();
             if !self.tls.is_handshaking() {
                 return Ok(true);
@@ -73,42 +88,14 @@ impl TlsStream {
         }
     }
 
-    /// Something waits to go out.
-    pub(crate) fn unsent(&self) -> bool {
-        self.tls.wants_write() && self.refused.is_none()
-    }
-
-    /// Something came that no read has given yet, be it plaintext or not.
-    pub(crate) fn has_unread(&mut self) -> bool {
-        self.tls.reader().fill_buf().is_ok_and(|bytes| !bytes.is_empty()) || self.inner.has_unread()
-    }
-
-    /// That the last read gave nothing does not mean that there is nothing.
-    pub(crate) fn has_more(&self) -> bool {
-        self.more
-    }
-
-    /// Whether the socket has taken something since this was last asked.
-    pub(crate) fn take_moved(&mut self) -> bool {
-        std::mem::take(&mut self.moved)
-    }
-
-    /// Bytes read of the socket since this was last asked: a record of 23 may hold one of plaintext.
-    pub(crate) fn take_pulled(&mut self) -> usize {
-        std::mem::take(&mut self.pulled)
-    }
-
-    /// Says that nothing more will come, and ends the write side once that is out: `WouldBlock`
-    /// until then.
-    pub(crate) fn shutdown_write(&mut self) -> io::Result<()> {
-        self.tls.send_close_notify();
-        self.push()?;
-        self.inner.shutdown_write()
-    }
-
     /// One read of the socket; 0 at its end.
     fn pull(&mut self) -> io::Result<usize> {
-        let count = self.tls.read_tls(&mut self.inner)?;
+        let (from, records) = (&mut self.inner, &mut self.records);
+        let mut from = Counted { from, records, completed: false };
+        let count = self.tls.read_tls(&mut from)?;
+        if from.completed {
+            self.since = None;
+        }
         self.pulled += count;
         // In debug builds rustls panics over what is wrong after our goodbye, for it has no alert
         // left to send: https://github.com/rustls/rustls/issues/959.
@@ -143,7 +130,112 @@ impl TlsStream {
                 _ => self.refused = Some(failed),
             }
         }
-        Ok(())
+        // A layer below may hold some of it back.
+        self.inner.flush()
+    }
+}
+
+impl Layer for TlsStream {
+    fn register(&mut self, registry: &Rc<Registry>, token: mio::Token) -> io::Result<()> {
+        self.inner.register(registry, token)
+    }
+
+    fn has_handshake(&self) -> bool {
+        true
+    }
+
+    fn handshake(&mut self, now: Nanos) -> io::Result<Option<Opened>> {
+        if self.opening {
+            let Some(opened) = self.inner.handshake(now)? else { return Ok(None) };
+            (self.opening, self.peer) = (false, opened.peer);
+        }
+        let done = self.shake_hands()?;
+        Ok(done.then(|| Opened { peer: self.peer.take(), instead: None }))
+    }
+
+    fn due(&self) -> Option<Nanos> {
+        self.inner.due()
+    }
+
+    fn host(&self) -> Option<&Host> {
+        self.inner.host()
+    }
+
+    fn set_options(&mut self, limits: &Limits) {
+        self.inner.set_options(limits);
+    }
+
+    fn local_end(&self) -> Option<SocketAddr> {
+        self.inner.local_end()
+    }
+
+    fn may_read_short(&self) -> bool {
+        true
+    }
+
+    fn has_more(&self) -> bool {
+        self.more
+    }
+
+    fn has_unread(&mut self) -> bool {
+        self.tls.reader().fill_buf().is_ok_and(|bytes| !bytes.is_empty()) || self.inner.has_unread()
+    }
+
+    fn read_raw(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.inner.raw().read(buf)
+    }
+
+    /// That is what `close_notify` is for.
+    fn announces_end(&self) -> bool {
+        true
+    }
+
+    /// A record of 23 bytes may hold one of plaintext.
+    fn take_cost(&mut self) -> usize {
+        let below = self.inner.cost(0);
+        std::mem::take(&mut self.pulled).max(below)
+    }
+
+    fn unfinished_since(&mut self, now: Nanos) -> Option<Nanos> {
+        let unfinished = self.records.is_unfinished();
+        let since = unfinished.then(|| *self.since.get_or_insert(now));
+        // If the stream below has begun something, this layer may not have seen any of it.
+        since.into_iter().chain(self.inner.unfinished_since(now)).min()
+    }
+
+    fn unsent(&self) -> bool {
+        (self.tls.wants_write() || self.inner.unsent()) && self.refused.is_none()
+    }
+
+    fn take_moved(&mut self) -> bool {
+        // Both are to be asked.
+        std::mem::take(&mut self.moved) | self.inner.take_moved()
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.tls.send_close_notify();
+        self.push()?;
+        self.inner.shutdown_write()
+    }
+
+    fn noted_error(&self) -> Option<io::Error> {
+        self.inner.noted_error()
+    }
+
+    fn fails_as_one(&self) -> bool {
+        self.inner.fails_as_one()
+    }
+
+    fn is_socket(&self) -> bool {
+        self.inner.is_socket()
+    }
+
+    fn reset(&mut self) {
+        self.inner.reset();
+    }
+
+    fn turn_away(&mut self, _notice: &[u8]) {
+        self.inner.turn_away(b"");
     }
 }
 
@@ -183,75 +275,5 @@ impl Write for TlsStream {
 
     fn flush(&mut self) -> io::Result<()> {
         self.push()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-    use std::rc::Rc;
-
-    use rustls::pki_types::{PrivateKeyDer, ServerName};
-    use rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::ring};
-
-    use super::*;
-    use crate::net::memory::{Pipe, SharedWire, Wire};
-
-    /// What the wire has for the client, and back.
-    fn carry(client: &mut ClientConnection, wire: &SharedWire) {
-        let mut out = std::mem::take(&mut wire.borrow_mut().outbound);
-        let mut from = out.as_slice();
-        while !from.is_empty() {
-            client.read_tls(&mut from).unwrap();
-            client.process_new_packets().unwrap();
-        }
-        out.clear();
-        while client.wants_write() {
-            client.write_tls(&mut out).unwrap();
-        }
-        wire.borrow_mut().inbound.extend(out);
-    }
-
-    #[test]
-    fn the_write_side_is_shut_only_after_the_goodbye_is_out() {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let provider = Arc::new(ring::default_provider());
-        let mut roots = RootCertStore::empty();
-        roots.add(made.cert.der().clone()).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from("localhost").unwrap();
-        let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
-            .unwrap();
-        let wire: SharedWire = Rc::new(RefCell::new(Wire::default()));
-        let pipe = Stream::Pipe(Pipe::new(Rc::clone(&wire)));
-        let mut stream = TlsStream::new(pipe, Arc::new(config)).unwrap();
-        while !stream.shake_hands().unwrap() {
-            carry(&mut client, &wire);
-        }
-
-        // Taken, but not all of it is out: nothing more is taken.
-        wire.borrow_mut().room = Some(10);
-        assert_eq!(stream.write(b"last words").unwrap(), 10);
-        let blocked = |outcome: io::Result<()>| outcome.unwrap_err().kind();
-        assert_eq!(blocked(stream.write(b"!").map(drop)), ErrorKind::WouldBlock);
-        assert_eq!(blocked(stream.shutdown_write()), ErrorKind::WouldBlock);
-        assert!(!wire.borrow().shut && stream.unsent());
-        wire.borrow_mut().room = None;
-        stream.shutdown_write().unwrap();
-        assert!(wire.borrow().shut && !stream.unsent());
-        carry(&mut client, &wire);
-        let mut said = Vec::new();
-        client.reader().read_to_end(&mut said).expect("an end without a goodbye");
-        assert_eq!(said, b"last words");
     }
 }

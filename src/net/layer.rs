@@ -1,0 +1,192 @@
+//! The contract of what a connection runs over, and its parts: [`Layer`], [`Opened`], [`Acceptor`].
+
+use std::any::Any;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+#[cfg(feature = "signals")]
+use std::path::Path;
+use std::rc::Rc;
+
+use mio::Registry;
+
+use super::Host;
+use super::stream::Stream;
+use crate::connection::clock::Nanos;
+#[cfg(feature = "signals")]
+use crate::error::Error;
+use crate::limits::Limits;
+
+/// Everything that the loop asks of a stream. A layer over another stream implements it as a socket
+/// does; the defaults are the answers of a plain socket that is open.
+///
+/// 1. **Nothing blocks.** What cannot be done now is `WouldBlock`, and an event under the token of
+///    [`register`](Self::register) follows when it can. Events are edges: none follows before the
+///    stream has said `WouldBlock`. A layer registers the stream below it and nothing of its own.
+/// 2. **The handshake comes first.** Nothing is read or written before [`handshake`](Self::handshake)
+///    is done; it is moved on at each event and when it is [due](Self::due). The handshake of the
+///    stream below, if it has one, comes before the layer's own.
+/// 3. **`read` gives the input in order.** 0 is the end, and stays so. If somebody else than the
+///    peer can end the stream below, an end that the peer has not announced is `UnexpectedEof`
+///    ([`announces_end`](Self::announces_end)).
+/// 4. **A short read empties the stream**, unless it [may read short](Self::may_read_short).
+///    `WouldBlock` says that there is nothing more, unless the stream [has more](Self::has_more):
+///    one read does a bounded amount of work, whatever the peer sends.
+/// 5. **Unread input shows.** [`has_unread`](Self::has_unread) takes nothing away and changes
+///    nothing.
+/// 6. **Work is accounted for.** [`take_cost`](Self::take_cost) says how many bytes came in for
+///    what the last reads gave, and [`unfinished_since`](Self::unfinished_since) since when the
+///    peer has owed the rest of a unit.
+/// 7. **`write` takes a prefix or nothing.** What it has taken goes out in order. A layer may hold
+///    some of that back, within a bound. It then is [`unsent`](Self::unsent), nothing more is
+///    taken, and `flush` sends it on or says `WouldBlock`; [`take_moved`](Self::take_moved) tells
+///    whether any of it went out.
+/// 8. **The end of our side comes after the output.** [`shutdown_write`](Self::shutdown_write) says
+///    `WouldBlock` and has to be repeated while something is held back. Afterwards the peer gets
+///    the end, nothing more can be written, and reading goes on.
+/// 9. **A write that fails leaves the input.** What the peer sent before can still be read.
+/// 10. **An error is told once.** [`noted_error`](Self::noted_error) gives what the system has noted,
+///     and nothing as long as all is well. If an error that the selector reports need not concern
+///     the whole stream, [`fails_as_one`](Self::fails_as_one) says so.
+/// 11. **Dropping it closes it**, and sends a reset after [`reset`](Self::reset), where there is
+///     such a thing. A layer passes that on to the stream below.
+/// 12. **To [turn somebody away](Self::turn_away) takes no time**: it waits for nobody, and leaves
+///     nothing unread of what has come.
+///
+/// `layer/tests.rs` has a test of each rule, and a table of the streams and layers that it is run
+/// with; a new layer is one line in there.
+pub(crate) trait Layer: Any + Read + Write {
+    /// Registers it once, for both directions; under edge triggers nothing has to change later.
+    fn register(&mut self, registry: &Rc<Registry>, token: mio::Token) -> io::Result<()>;
+
+    /// Shuts the write side once all that is held back is out. Rule 8.
+    fn shutdown_write(&mut self) -> io::Result<()>;
+
+    /// Whether it is not open when it is accepted. Rule 2.
+    fn has_handshake(&self) -> bool {
+        false
+    }
+
+    /// Moves the handshake on, or finds out whether a connect has succeeded; none while it is under
+    /// way. It ends: the peer may say as much as a handshake has. Rule 2.
+    fn handshake(&mut self, _now: Nanos) -> io::Result<Option<Opened>> {
+        Ok(Some(Opened::default()))
+    }
+
+    /// When the handshake must be moved on without an event; none if never.
+    fn due(&self) -> Option<Nanos> {
+        None
+    }
+
+    /// The host that it is being connected to, for as long as it has no address.
+    fn host(&self) -> Option<&Host> {
+        None
+    }
+
+    /// Sets the options of the sockets below, for an outbound connection; accepted ones inherit
+    /// them from their listener, which saves system calls for each.
+    fn set_options(&mut self, _limits: &Limits) {}
+
+    /// The address of our end, where it has one.
+    fn local_end(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    /// Whether a read that gives less than was asked for may leave some behind. Rule 4.
+    fn may_read_short(&self) -> bool {
+        false
+    }
+
+    /// Whether there may be more to read although the last read said `WouldBlock`. Rule 4.
+    fn has_more(&self) -> bool {
+        false
+    }
+
+    /// Whether input has come that no read has given yet. Rule 5.
+    fn has_unread(&mut self) -> bool;
+
+    /// Reads what is to be thrown away, which need not be decoded first.
+    fn read_raw(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read(buf)
+    }
+
+    /// Whether 0 from a read proves that the peer has ended. A socket gives 0 after an error too,
+    /// once it has told of that. Rule 3.
+    fn announces_end(&self) -> bool {
+        false
+    }
+
+    /// Bytes that came in since this was last asked; 0 for as many as the reads gave. Rule 6.
+    fn take_cost(&mut self) -> usize {
+        0
+    }
+
+    /// Since when the peer has owed the rest of what it has begun: a record, a frame. A layer has
+    /// no clock, so a unit counts from the first question after its beginning. Rule 6.
+    fn unfinished_since(&mut self, _now: Nanos) -> Option<Nanos> {
+        None
+    }
+
+    /// Whether [`flush`](Write::flush) has something to do. Rule 7.
+    fn unsent(&self) -> bool {
+        false
+    }
+
+    /// Whether something that was held back has gone out since this was last asked. Rule 7.
+    fn take_moved(&mut self) -> bool {
+        false
+    }
+
+    /// The error that the system has noted. Rule 10.
+    fn noted_error(&self) -> Option<io::Error> {
+        None
+    }
+
+    /// Whether an error that the selector reports is an error of the whole stream. Rule 10.
+    fn fails_as_one(&self) -> bool {
+        true
+    }
+
+    /// Whether its input is this connection's alone, to be discarded at a close lest a reset
+    /// destroy what was sent. Descriptors know no resets, and what is unread in them is for
+    /// whoever reads them next.
+    fn is_socket(&self) -> bool {
+        true
+    }
+
+    /// Makes dropping it discard the unsent bytes and send a reset: without this the kernel would
+    /// keep up to megabytes for a peer that does not read, long after the close. Rule 11.
+    fn reset(&mut self) {}
+
+    /// Says no to a newcomer. What has come already is read first, since unread input would turn
+    /// the close into a reset; nobody waits for more, so a busy client may miss the notice. A layer
+    /// whose words would cost a handshake has none. Rule 12.
+    fn turn_away(&mut self, notice: &[u8]) {
+        let mut unread = [0; 4096];
+        let _ = self.write(notice);
+        let _ = self.shutdown_write();
+        let _ = self.read(&mut unread);
+    }
+}
+
+/// What a handshake has found out.
+#[derive(Default)]
+pub(crate) struct Opened {
+    /// Who the peer is, where that was not known before.
+    pub(crate) peer: Option<SocketAddr>,
+    /// What takes the place of a layer that has nothing more to do.
+    pub(crate) instead: Option<Stream>,
+}
+
+/// Puts a layer over the newcomers of a listener.
+pub(crate) trait Acceptor: fmt::Debug {
+    /// A newcomer under this layer, the handshake still to be done.
+    fn accept(&self, newcomer: Stream) -> io::Result<Stream>;
+
+    /// Reads its files again; gives the one that the log names, none if it has no files.
+    #[cfg(feature = "signals")]
+    fn reload(&self) -> Result<Option<&Path>, Error>;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,746 @@
+//! The rules of [`Layer`], each as a test that all streams run through, bare and under each layer.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mio::unix::pipe;
+use mio::{Events, Poll, Token};
+use socket2::SockRef;
+
+use super::*;
+use crate::net::Address;
+use crate::net::listener::ListeningSocket;
+use crate::net::memory::{Pipe, SharedWire, Wire};
+
+/// The streams at the bottom.
+const STREAMS: &[(&str, Bottom)] = &[
+    ("tcp", tcp),
+    ("unix", unix),
+    ("descriptors", descriptors),
+    ("memory", || memory(0)),
+    ("memory that holds back", || memory(700)),
+];
+
+/// The layers; each is put over each of the streams.
+const LAYERS: &[(&str, Over)] = &[
+    ("late", late),
+    #[cfg(feature = "tls")]
+    ("tls", tls::over),
+];
+
+/// What nothing takes longer than.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+type Bottom = fn() -> Pair;
+type Over = fn(Pair) -> Pair;
+
+/// A stream and what is at the other end of it.
+struct Pair {
+    name: String,
+    stream: Stream,
+    peer: Box<dyn Peer>,
+    /// What the peer has heard so far.
+    heard: Vec<u8>,
+    /// None for what has no descriptors, and before it is registered.
+    poll: Option<Poll>,
+}
+
+/// The other end, which never blocks.
+trait Peer {
+    fn send(&mut self, bytes: &[u8]);
+
+    /// Sends so much that a layer has to wait for the rest; nothing where it need not.
+    fn begin(&mut self) {}
+
+    /// Sends the rest.
+    fn complete(&mut self) {}
+
+    /// What has arrived.
+    fn receive(&mut self) -> Vec<u8>;
+
+    /// Whether the end of the stream has arrived, or the error that did instead.
+    fn ended(&self) -> Option<Result<(), ErrorKind>>;
+
+    /// Ends its side, and says so where that can be said.
+    fn finish(&mut self);
+
+    /// Ends its side of the stream at the bottom, without a word.
+    fn cut(&mut self) {
+        self.finish();
+    }
+
+    /// Closes both sides.
+    fn leave(&mut self);
+}
+
+/// Runs a rule with every pair there is, open.
+fn each(rule: impl Fn(Pair)) {
+    each_new(|pair| rule(pair.opened()));
+}
+
+/// As [`each`], before the handshake.
+fn each_new(rule: impl Fn(Pair)) {
+    for (stream, make) in STREAMS {
+        let named = |pair: Pair, name: String| {
+            println!("{name}");
+            Pair { name, ..pair }.registered()
+        };
+        rule(named(make(), (*stream).to_owned()));
+        for (layer, over) in LAYERS {
+            rule(named(over(make()), format!("{layer} over {stream}")));
+        }
+    }
+}
+
+impl Pair {
+    fn new(stream: Stream, peer: impl Peer + 'static, watched: bool) -> Pair {
+        let poll = watched.then(|| Poll::new().unwrap());
+        Pair { name: String::new(), stream, peer: Box::new(peer), heard: Vec::new(), poll }
+    }
+
+    fn registered(mut self) -> Pair {
+        if let Some(poll) = &self.poll {
+            let registry = Rc::new(poll.registry().try_clone().unwrap());
+            self.stream.register(&registry, Token(7)).unwrap();
+        }
+        self
+    }
+
+    fn opened(mut self) -> Pair {
+        self.until(|stream| stream.handshake(1)?.ok_or(ErrorKind::WouldBlock.into())).unwrap();
+        self
+    }
+
+    /// Waits for an event.
+    fn wait(&mut self) {
+        let Some(poll) = &mut self.poll else { return };
+        let mut events = Events::with_capacity(8);
+        poll.poll(&mut events, Some(PATIENCE)).unwrap();
+        assert!(!events.is_empty(), "{}: no event follows WouldBlock", self.name);
+    }
+
+    fn listen(&mut self) {
+        let new = self.peer.receive();
+        self.heard.extend(new);
+    }
+
+    /// Tries again at each event, while the peer listens.
+    fn until<T>(&mut self, mut what: impl FnMut(&mut Stream) -> io::Result<T>) -> io::Result<T> {
+        let start = Instant::now();
+        loop {
+            match what(&mut self.stream) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                outcome => return outcome,
+            }
+            assert!(start.elapsed() < PATIENCE, "{}: still blocked", self.name);
+            let again = self.stream.has_more() || self.stream.due().is_some();
+            self.listen();
+            if !again {
+                self.wait();
+            }
+        }
+    }
+
+    /// Reads so many bytes, a few at a time.
+    fn read(&mut self, count: usize) -> Vec<u8> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            let mut buf = [0; 1000];
+            let most = buf.len().min(count - all.len());
+            let count = self.until(|stream| stream.read(&mut buf[..most])).unwrap();
+            assert!(count > 0, "{}: an end after {} bytes", self.name, all.len());
+            all.extend(&buf[..count]);
+        }
+        all
+    }
+
+    fn would_block<T>(&mut self, outcome: io::Result<T>) {
+        let kind = outcome.err().map(|error| error.kind());
+        assert_eq!(kind, Some(ErrorKind::WouldBlock), "{}", self.name);
+    }
+
+    /// Writes until nothing more is taken, and gives what was.
+    fn fill(&mut self) -> Vec<u8> {
+        let mut taken: Vec<u8> = Vec::new();
+        loop {
+            let bytes: Vec<u8> = (taken.len()..taken.len() + 5000).map(|n| (n / 7) as u8).collect();
+            match self.stream.write(&bytes) {
+                Ok(count) => {
+                    assert!((1..=bytes.len()).contains(&count), "{}", self.name);
+                    taken.extend(&bytes[..count]);
+                    assert!(taken.len() < 64 << 20, "{}: no bound", self.name);
+                }
+                outcome => {
+                    self.would_block(outcome);
+                    return taken;
+                }
+            }
+        }
+    }
+
+    /// Lets the peer listen until it has heard so much, and perhaps the end.
+    fn hear(&mut self, count: usize, end: bool) {
+        let start = Instant::now();
+        while self.heard.len() < count || end && self.peer.ended().is_none() {
+            self.listen();
+            let (heard, name) = (self.heard.len(), &self.name);
+            assert!(start.elapsed() < PATIENCE, "{name}: heard {heard} of {count}");
+            thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn rule_1_nothing_blocks_and_an_event_follows() {
+    each(|mut pair| {
+        for word in ["once", "again"] {
+            let outcome = pair.stream.read(&mut [0; 100]);
+            pair.would_block(outcome);
+            assert!(!pair.stream.has_more(), "{}", pair.name);
+            pair.peer.send(word.as_bytes());
+            assert_eq!(pair.read(word.len()), word.as_bytes(), "{}", pair.name);
+        }
+    });
+}
+
+#[test]
+fn rule_2_the_handshake_comes_first() {
+    each_new(|mut pair| {
+        let first = pair.stream.handshake(1).unwrap();
+        assert_eq!(first.is_none(), pair.stream.has_handshake(), "{}", pair.name);
+        let mut pair = pair.opened();
+        pair.peer.send(b"hello");
+        assert_eq!(pair.read(5), b"hello", "{}", pair.name);
+        assert!(pair.stream.due().is_none() && pair.stream.host().is_none(), "{}", pair.name);
+    });
+    // With one below it that takes its time and names a peer.
+    for (name, over) in LAYERS {
+        let Pair { stream, peer, .. } = memory(0);
+        let below = Pair { stream, peer, ..memory(0) };
+        let mut pair = over(late(below));
+        let mut steps = 0;
+        let opened = pair.until(|stream| {
+            steps += 1;
+            stream.handshake(1)?.ok_or(ErrorKind::WouldBlock.into())
+        });
+        assert_eq!(opened.unwrap().peer, Some(([192, 0, 2, 7], 77).into()), "{name}");
+        assert!(steps > 2, "{name}: {steps} steps");
+        assert!(pair.stream.downcast::<Late>().is_none(), "{name}: it is still in the way");
+    }
+}
+
+#[test]
+fn rule_3_input_comes_in_order_and_ends() {
+    each(|mut pair| {
+        for word in ["one ", "two ", "three"] {
+            pair.peer.send(word.as_bytes());
+        }
+        pair.peer.finish();
+        assert_eq!(pair.read(13), b"one two three", "{}", pair.name);
+        for _ in 0..2 {
+            let end = pair.until(|stream| stream.read(&mut [0; 100]));
+            assert_eq!(end.unwrap(), 0, "{}", pair.name);
+        }
+    });
+    each(|mut pair| {
+        pair.peer.send(b"last");
+        pair.peer.cut();
+        assert_eq!(pair.read(4), b"last", "{}", pair.name);
+        let end = pair.until(|stream| stream.read(&mut [0; 100])).map_err(|error| error.kind());
+        let cut = pair.stream.announces_end();
+        let right = if cut { Err(ErrorKind::UnexpectedEof) } else { Ok(0) };
+        assert_eq!(end, right, "{}", pair.name);
+    });
+}
+
+#[test]
+fn rule_4_a_short_read_or_would_block_is_all_there_is() {
+    each(|mut pair| {
+        pair.peer.send(b"short");
+        let count = pair.until(|stream| stream.read(&mut [0; 100])).unwrap();
+        assert_eq!(count, 5, "{}", pair.name);
+        if !pair.stream.may_read_short() {
+            assert!(!pair.stream.has_unread(), "{}", pair.name);
+        }
+        // As much as a record of TLS may have, in one.
+        let long: Vec<u8> = (0..16 * 1024).map(|n| (n / 3) as u8).collect();
+        pair.peer.send(&long);
+        let mut read: Vec<u8> = Vec::new();
+        pair.stream.cost(0);
+        while read.len() < long.len() {
+            let mut buf = [0; 3000];
+            let outcome = pair.stream.read(&mut buf);
+            let cost = pair.stream.cost(0);
+            assert!(cost <= 64 * 1024, "{}: one read cost {cost}", pair.name);
+            match outcome {
+                Ok(count) => read.extend(&buf[..count]),
+                outcome if pair.stream.has_more() => pair.would_block(outcome),
+                outcome => {
+                    pair.would_block(outcome);
+                    pair.wait();
+                }
+            }
+        }
+        assert!(read == long && !pair.stream.has_unread(), "{}", pair.name);
+        let outcome = pair.stream.read(&mut [0; 100]);
+        pair.would_block(outcome);
+    });
+}
+
+#[test]
+fn rule_5_unread_input_shows() {
+    each(|mut pair| {
+        assert!(!pair.stream.has_unread(), "{}", pair.name);
+        pair.peer.send(b"unread");
+        if pair.stream.is_socket() {
+            let start = Instant::now();
+            while !pair.stream.has_unread() {
+                assert!(start.elapsed() < PATIENCE, "{}: nothing unread", pair.name);
+            }
+        }
+        assert_eq!(pair.read(3), b"unr", "{}", pair.name);
+        // What is left in a descriptor is for its next reader.
+        let bare = !pair.stream.is_socket() && !pair.stream.announces_end();
+        assert_eq!(pair.stream.has_unread(), !bare, "{}", pair.name);
+        assert_eq!(pair.read(3), b"ead", "{}", pair.name);
+        assert!(!pair.stream.has_unread(), "{}", pair.name);
+    });
+}
+
+#[test]
+fn rule_6_work_is_accounted_for() {
+    each(|mut pair| {
+        pair.stream.cost(0);
+        pair.peer.send(b"x");
+        assert_eq!(pair.read(1), b"x", "{}", pair.name);
+        let coded = pair.stream.announces_end();
+        assert_eq!(pair.stream.cost(1) > 1, coded, "{}", pair.name);
+        assert_eq!(pair.stream.cost(0), 0, "{}", pair.name);
+        assert_eq!(pair.stream.unfinished_since(3), None, "{}", pair.name);
+        for now in [5, 50] {
+            pair.peer.begin();
+            let since = coded.then_some(now);
+            let arrived = pair.until(|stream| {
+                let outcome = stream.read(&mut [0; 100]);
+                assert!(outcome.is_err(), "half a record is none");
+                if stream.unfinished_since(now) == since { Ok(()) } else { outcome.map(drop) }
+            });
+            arrived.unwrap();
+            assert_eq!(pair.stream.unfinished_since(now), since, "{}", pair.name);
+            assert_eq!(pair.stream.unfinished_since(now + 1), since, "{}", pair.name);
+            pair.peer.complete();
+            if coded {
+                pair.read(1);
+            }
+            assert_eq!(pair.stream.unfinished_since(now + 2), None, "{}", pair.name);
+        }
+    });
+}
+
+#[test]
+fn rule_7_what_is_taken_goes_out_in_order() {
+    each(|mut pair| {
+        pair.stream.take_moved();
+        let taken = pair.fill();
+        let unsent = pair.stream.unsent();
+        for _ in 0..2 {
+            let outcome = pair.stream.write(b"!");
+            pair.would_block(outcome);
+        }
+        if unsent {
+            let outcome = pair.stream.flush();
+            pair.would_block(outcome);
+            pair.stream.take_moved();
+        }
+        pair.until(Write::flush).unwrap();
+        assert!(!pair.stream.unsent(), "{}", pair.name);
+        assert_eq!(pair.stream.take_moved(), unsent, "{}", pair.name);
+        assert!(!pair.stream.take_moved(), "{}", pair.name);
+        pair.hear(taken.len(), false);
+        assert!(pair.heard == taken, "{}: {} bytes", pair.name, taken.len());
+    });
+}
+
+#[test]
+fn rule_8_the_end_of_our_side_comes_after_the_output() {
+    each(|mut pair| {
+        let taken = pair.fill();
+        if pair.stream.unsent() {
+            let outcome = pair.stream.shutdown_write();
+            pair.would_block(outcome);
+        }
+        pair.until(Stream::shutdown_write).unwrap();
+        pair.hear(taken.len(), true);
+        assert!(pair.heard == taken, "{}", pair.name);
+        assert_eq!(pair.peer.ended(), Some(Ok(())), "{}", pair.name);
+        let refused = pair.stream.write(b"!").map_err(|error| error.kind());
+        assert_eq!(refused, Err(ErrorKind::BrokenPipe), "{}", pair.name);
+        pair.peer.send(b"still here");
+        assert_eq!(pair.read(10), b"still here", "{}", pair.name);
+    });
+}
+
+#[test]
+fn rule_9_a_write_that_fails_leaves_the_input() {
+    each(|mut pair| {
+        pair.peer.send(b"last words");
+        pair.peer.leave();
+        let start = Instant::now();
+        while pair.stream.write(b"anybody?").is_ok() {
+            assert!(start.elapsed() < PATIENCE, "{}: no write fails", pair.name);
+        }
+        assert_eq!(pair.read(10), b"last words", "{}", pair.name);
+    });
+}
+
+#[test]
+fn rule_10_an_error_is_told_once() {
+    each(|mut pair| {
+        assert!(pair.stream.noted_error().is_none(), "{}", pair.name);
+        pair.peer.leave();
+        for _ in 0..10 {
+            if pair.stream.write(b"anybody?").is_err() {
+                break;
+            }
+        }
+        let told = pair.stream.noted_error().is_some();
+        let again = pair.stream.noted_error().is_some();
+        // A pipe without a reader stays one.
+        assert!(!again || told && !pair.stream.is_socket(), "{}", pair.name);
+        assert_eq!(pair.stream.fails_as_one(), pair.stream.is_socket(), "{}", pair.name);
+    });
+}
+
+#[test]
+fn rule_11_to_drop_it_is_to_close_it() {
+    each(|mut pair| {
+        let is_tcp = pair.name.ends_with("tcp");
+        assert_eq!(pair.stream.local_end().is_some(), is_tcp, "{}", pair.name);
+        pair.stream.write_all(b"bye").unwrap();
+        pair.until(Write::flush).unwrap();
+        pair.hear(3, false);
+        pair.stream.reset();
+        pair.stream = Stream::layer(crate::net::stream::Failed);
+        pair.hear(3, true);
+        let reset = Err(ErrorKind::ConnectionReset);
+        let knows_resets = is_tcp || pair.name.contains("memory");
+        assert_eq!(pair.peer.ended() == Some(reset), knows_resets, "{}", pair.name);
+    });
+}
+
+#[test]
+fn rule_12_to_turn_somebody_away_takes_no_time() {
+    each_new(|mut pair| {
+        pair.peer.send(b"hello");
+        let notice: &[u8] = if pair.stream.has_handshake() { b"" } else { b"full\n" };
+        pair.stream.turn_away(b"full\n");
+        let unread = pair.stream.has_unread();
+        assert!(!unread, "{}: unread input makes it a reset", pair.name);
+        pair.stream = Stream::layer(crate::net::stream::Failed);
+        pair.hear(notice.len(), true);
+        assert_eq!(pair.heard, notice, "{}", pair.name);
+    });
+}
+
+/// The other end of sockets, or of two pipes.
+struct Plain {
+    to: Option<File>,
+    from: Option<File>,
+    ended: Option<Result<(), ErrorKind>>,
+}
+
+impl Plain {
+    fn new(to: impl Into<OwnedFd>, from: impl Into<OwnedFd>) -> Plain {
+        let (to, from) = (File::from(to.into()), File::from(from.into()));
+        Plain { to: Some(to), from: Some(from), ended: None }
+    }
+}
+
+impl Peer for Plain {
+    fn send(&mut self, bytes: &[u8]) {
+        self.to.as_mut().unwrap().write_all(bytes).unwrap();
+    }
+
+    fn receive(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        if let Some(from) = self.from.as_mut().filter(|_| self.ended.is_none()) {
+            match from.read_to_end(&mut all) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                outcome => self.ended = Some(outcome.map(drop).map_err(|error| error.kind())),
+            }
+        }
+        all
+    }
+
+    fn ended(&self) -> Option<Result<(), ErrorKind>> {
+        self.ended
+    }
+
+    fn finish(&mut self) {
+        // A pipe cannot be shut, but only be closed.
+        let to = self.to.take().unwrap();
+        let _ = SockRef::from(&to.as_fd()).shutdown(Shutdown::Write);
+    }
+
+    fn leave(&mut self) {
+        (self.to, self.from) = (None, None);
+    }
+}
+
+fn tcp() -> Pair {
+    let address = Address::Tcp(([127, 0, 0, 1], 0).into());
+    let server = ListeningSocket::bind(&address, None, &Limits::default()).unwrap();
+    let Ok(Address::Tcp(addr)) = server.local_addr() else { panic!("no address") };
+    let client = std::net::TcpStream::connect(addr).unwrap();
+    client.set_nonblocking(true).unwrap();
+    let stream = loop {
+        match server.accept() {
+            Ok((stream, _)) => break stream,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+    };
+    Pair::new(stream, Plain::new(client.try_clone().unwrap(), client), true)
+}
+
+fn unix() -> Pair {
+    let (ours, client) = mio::net::UnixStream::pair().unwrap();
+    let client = std::os::unix::net::UnixStream::from(client);
+    Pair::new(ours.into(), Plain::new(client.try_clone().unwrap(), client), true)
+}
+
+fn descriptors() -> Pair {
+    let (to, input) = pipe::new().unwrap();
+    let (output, from) = pipe::new().unwrap();
+    // Ours are what a shell gives.
+    input.set_nonblocking(false).unwrap();
+    output.set_nonblocking(false).unwrap();
+    let stream = Stream::adopt(input.as_fd(), output.as_fd()).unwrap();
+    Pair::new(stream, Plain::new(to, from), true)
+}
+
+/// The other end of a memory stream.
+struct Held(SharedWire);
+
+const ROOM: Option<usize> = Some(1000);
+
+fn memory(holds: usize) -> Pair {
+    let wire = Wire { connected: true, room: ROOM, holds, ..Wire::default() };
+    let wire = Rc::new(RefCell::new(wire));
+    let stream = Stream::layer(Pipe::new(Rc::clone(&wire)));
+    Pair::new(stream, Held(wire), false)
+}
+
+impl Peer for Held {
+    fn send(&mut self, bytes: &[u8]) {
+        self.0.borrow_mut().inbound.extend(bytes);
+    }
+
+    fn receive(&mut self) -> Vec<u8> {
+        let mut wire = self.0.borrow_mut();
+        wire.room = ROOM;
+        std::mem::take(&mut wire.outbound)
+    }
+
+    fn ended(&self) -> Option<Result<(), ErrorKind>> {
+        let wire = self.0.borrow();
+        let error = wire.error.map(Err);
+        error.or(wire.shut.then_some(Ok(())))
+    }
+
+    fn finish(&mut self) {
+        self.0.borrow_mut().end = true;
+    }
+
+    fn leave(&mut self) {
+        self.0.borrow_mut().error = Some(ErrorKind::ConnectionReset);
+    }
+}
+
+/// A layer that does nothing but take its time, learn who the peer is, and leave.
+struct Late {
+    below: Option<Stream>,
+    steps: usize,
+}
+
+fn late(pair: Pair) -> Pair {
+    let stream = Stream::layer(Late { below: Some(pair.stream), steps: 0 });
+    Pair { stream, ..pair }
+}
+
+impl Late {
+    fn below(&mut self) -> &mut Stream {
+        self.below.as_mut().unwrap()
+    }
+}
+
+impl Layer for Late {
+    fn register(&mut self, registry: &Rc<Registry>, token: Token) -> io::Result<()> {
+        self.below().register(registry, token)
+    }
+
+    fn has_handshake(&self) -> bool {
+        true
+    }
+
+    fn handshake(&mut self, now: Nanos) -> io::Result<Option<Opened>> {
+        self.steps += 1;
+        if self.steps < 3 || self.below().handshake(now)?.is_none() {
+            return Ok(None);
+        }
+        let peer = Some(([192, 0, 2, 7], 77).into());
+        Ok(Some(Opened { peer, instead: self.below.take() }))
+    }
+
+    fn due(&self) -> Option<Nanos> {
+        Some(1)
+    }
+
+    fn has_unread(&mut self) -> bool {
+        self.below().has_unread()
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.below().shutdown_write()
+    }
+
+    fn turn_away(&mut self, _: &[u8]) {
+        self.below().turn_away(b"");
+    }
+}
+
+impl Read for Late {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        panic!("read before the handshake is done")
+    }
+}
+
+impl Write for Late {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        panic!("written before the handshake is done")
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(feature = "tls")]
+mod tls {
+    use std::sync::Arc;
+
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, crypto::ring};
+
+    use super::*;
+    use crate::net::tls::TlsStream;
+
+    /// A client over the other end.
+    struct Client {
+        below: Box<dyn Peer>,
+        tls: ClientConnection,
+        /// The rest of a record.
+        rest: Vec<u8>,
+        ended: Option<Result<(), ErrorKind>>,
+    }
+
+    pub(super) fn over(pair: Pair) -> Pair {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let provider = Arc::new(ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let tls = ClientConnection::new(Arc::new(config), name).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let stream = Stream::layer(TlsStream::new(pair.stream, Arc::new(config)).unwrap());
+        let peer = Client { below: pair.peer, tls, rest: Vec::new(), ended: None };
+        Pair { stream, peer: Box::new(peer), ..pair }
+    }
+
+    impl Client {
+        fn records(&mut self) -> Vec<u8> {
+            let mut out = Vec::new();
+            while self.tls.wants_write() {
+                self.tls.write_tls(&mut out).unwrap();
+            }
+            out
+        }
+
+        fn carry(&mut self) {
+            let out = self.records();
+            if !out.is_empty() {
+                self.below.send(&out);
+            }
+        }
+    }
+
+    impl Peer for Client {
+        fn send(&mut self, bytes: &[u8]) {
+            self.tls.writer().write_all(bytes).unwrap();
+            self.carry();
+        }
+
+        fn begin(&mut self) {
+            self.tls.writer().write_all(b"x").unwrap();
+            let mut out = self.records();
+            self.rest = out.split_off(out.len() - 7);
+            self.below.send(&out);
+        }
+
+        fn complete(&mut self) {
+            self.below.send(&self.rest);
+        }
+
+        fn receive(&mut self) -> Vec<u8> {
+            let (mut all, mut buf) = (Vec::new(), [0; 4096]);
+            let new = self.below.receive();
+            let mut new = new.as_slice();
+            while !new.is_empty() {
+                self.tls.read_tls(&mut new).unwrap();
+                self.tls.process_new_packets().unwrap();
+                while let Ok(count @ 1..) = self.tls.reader().read(&mut buf) {
+                    all.extend(&buf[..count]);
+                }
+            }
+            if self.tls.reader().read(&mut buf).is_ok_and(|count| count == 0) {
+                self.ended = Some(Ok(()));
+            }
+            if !self.tls.is_handshaking() || self.below.ended().is_none() {
+                self.carry();
+            }
+            all
+        }
+
+        fn ended(&self) -> Option<Result<(), ErrorKind>> {
+            self.ended.or(self.below.ended())
+        }
+
+        fn finish(&mut self) {
+            self.tls.send_close_notify();
+            self.carry();
+        }
+
+        fn cut(&mut self) {
+            self.below.finish();
+        }
+
+        fn leave(&mut self) {
+            self.below.leave();
+        }
+    }
+}
