@@ -90,7 +90,13 @@ pub(crate) fn server(text: &str) -> Result<Address, String> {
     }
     let address = match service::named(text) {
         Some(service) => PortOrAddress::Port(service.port).local(),
-        None => PortOrAddress::parse(text)?.local(),
+        None => {
+            let meant = |why| match service::nearest(text) {
+                Some(name) => format!("{why}; or did you mean {name}?"),
+                None => why,
+            };
+            PortOrAddress::parse(text).map_err(meant)?.local()
+        }
     };
     let port = match &address {
         Address::Tcp(addr) => addr.port(),
@@ -103,19 +109,22 @@ pub(crate) fn server(text: &str) -> Result<Address, String> {
     }
 }
 
-/// Looks a host up, before there is a loop that it could block. Refuses a path that no socket can
-/// have.
+/// Looks a server up, and refuses a path that no socket can have.
+pub(crate) fn look_up_server(address: &Address, within: Duration) -> Result<Address, Failure> {
+    if let Address::Unix(path) = address
+        && unix::SocketAddr::from_pathname(path).is_err()
+    {
+        let length = path.as_os_str().len();
+        return Err(Failure::Runtime(format!(
+            "cannot connect to {address}: a path of {length} bytes is too long for a socket"
+        )));
+    }
+    look_up(address, within)
+}
+
+/// Looks a host up, before there is a loop that it could block.
 pub(crate) fn look_up(address: &Address, within: Duration) -> Result<Address, Failure> {
-    let host = match address {
-        Address::Host(host) => host,
-        Address::Unix(path) if unix::SocketAddr::from_pathname(path).is_err() => {
-            let length = path.as_os_str().len();
-            return Err(Failure::Runtime(format!(
-                "cannot connect to {address}: a path of {length} bytes is too long for a socket"
-            )));
-        }
-        Address::Tcp(_) | Address::Unix(_) => return Ok(address.clone()),
-    };
+    let Address::Host(host) = address else { return Ok(address.clone()) };
     let (tell, told) = channel();
     let wanted = address.clone();
     // A lookup cannot be stopped; it ends by itself or with the program.

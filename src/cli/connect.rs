@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use reactor::{Address, CloseReason, Context, Handler, Limits, Reactor, services};
 
-use super::address::{self, look_up};
+use super::address::{self, look_up_server};
 use super::crlf::Crlf;
 use super::failure::{Failure, unreachable, why};
-
 use super::units::duration;
 
 /// Connect to a server: what is typed goes there, what it says is printed.
@@ -132,7 +131,7 @@ impl Connect {
 pub(crate) fn connect(args: &Connect) -> Result<ExitCode, Failure> {
     let ends = RefCell::default();
     let began = Instant::now();
-    let server = look_up(&args.server, args.timeout)?;
+    let server = look_up_server(&args.server, args.timeout)?;
     let client = args.client(server, io::stdin().is_terminal(), &ends);
     let mut reactor = Reactor::new()?;
     let service = reactor.add(client, args.limits(began.elapsed()))?;

@@ -6,7 +6,7 @@ use log::LevelFilter;
 use reactor::{Address, Limits, Reactor, services};
 
 use super::access::Access;
-use super::address::{self, Endpoint, LISTENER_LOOKUP, look_up};
+use super::address::{self, Endpoint, LISTENER_LOOKUP, look_up_server};
 use super::descriptors::Demand;
 use super::event_loop::run_until_stopped;
 use super::failure::Failure;
@@ -87,7 +87,7 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
     Access::check(given, &[&args.listen.address])?;
     let entrance = args.access.entrance(args.listen.tls)?;
     let listen = args.listen.clone().look_up(LISTENER_LOOKUP)?;
-    let target = look_up(&args.target, args.connect_timeout)?;
+    let target = look_up_server(&args.target, args.connect_timeout)?;
     if is_itself(&listen.address, &target) {
         let what = "LISTEN and TARGET are the same: it would connect to itself without end";
         return Err(Failure::Usage(what.to_owned()));

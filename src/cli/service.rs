@@ -121,6 +121,12 @@ pub(crate) fn unknown(text: &str) -> String {
     if named(name).is_some() {
         return format!("write {name}{place}");
     }
+    if let Some(rest) = text.strip_prefix("tls:") {
+        let (name, port) = rest.split_once('=').unwrap_or((rest, "PORT"));
+        if named(name).is_some() {
+            return format!("write {name}=tls:{port}");
+        }
+    }
     if text.split(',').all(|one| one.split('=').next().is_some_and(|name| named(name).is_some())) {
         return format!("write {}", text.replace(',', " "));
     }
@@ -142,7 +148,7 @@ fn is_address(text: &str) -> bool {
 }
 
 /// The service whose name is written almost like that.
-fn nearest(name: &str) -> Option<&'static str> {
+pub(crate) fn nearest(name: &str) -> Option<&'static str> {
     let name = name.to_lowercase();
     let distance = |service: &Service| strsim::osa_distance(service.name, &name);
     let nearest = SERVICES.iter().min_by_key(|service| distance(service))?;

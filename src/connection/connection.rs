@@ -166,10 +166,10 @@ impl Connection {
         self.output.is_empty() && !self.flags.has(Flag::Blocked)
     }
 
-    /// Notes the error that ended it.
+    /// Notes the error that ended it: the first, if there are several.
     pub(crate) fn note(&mut self, error: &io::Error) {
         if let Some(number) = error.raw_os_error() {
-            self.extras().error = Some(number);
+            self.extras().error.get_or_insert(number);
         }
     }
 
@@ -202,6 +202,18 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_error_is_the_one_that_is_told() {
+        // No ErrorKind of their own: what tells them apart is their number alone.
+        let [first, second] = [libc::EPROTO, libc::ENOLINK].map(io::Error::from_raw_os_error);
+        assert_eq!(first.kind(), second.kind());
+        let mut conn = Connection::new(ConnId::new(1, 0), StreamTraits::default(), 1);
+        conn.reason = CloseReason::Error(first.kind());
+        conn.note(&first);
+        conn.note(&second);
+        assert_eq!(conn.error().and_then(|error| error.raw_os_error()), Some(libc::EPROTO));
+    }
 
     #[test]
     fn an_idle_connection_stays_small() {

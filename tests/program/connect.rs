@@ -447,6 +447,8 @@ fn a_wrong_command_line_is_one_line_with_the_remedy() {
         (&["load", "127.0.0.1", "2323"], "one word: write HOST:2323"),
         (&["forward", "0", "127.0.0.1", "2323"], "one word: write HOST:2323"),
         (&["connect", "localhost:1", "2323"], "one word: write HOST:2323"),
+        (&["connect", "ECHO"], "or did you mean echo?"),
+        (&["load", "presense"], "or did you mean presence?"),
         (&["connect", ":2323"], "write 127.0.0.1:2323"),
         (&["connect", "tcp://127.0.0.1:2323"], "write 127.0.0.1:2323"),
         (&["connect", "0"], "nobody can be reached at port 0"),

@@ -315,6 +315,8 @@ fn a_wrong_command_line_is_status_2() {
         (&["serve", "time:2323"], &["write time=2323"]),
         (&["serve", "echo:[::1]:2323"], &["write echo=[::1]:2323"]),
         (&["serve", "echo,time=0"], &["write echo time=0"]),
+        (&["serve", "tls:echo=2323"], &["write echo=tls:2323"]),
+        (&["serve", "tls:echo"], &["write echo=tls:PORT"]),
         (&["serve", "--port", "2323"], &["'--port'", "write echo=2323"]),
         (&["serve", "-p", "2323"], &["'-p'", "write echo=2323"]),
         (&["serve", "--port=99"], &["'--port'", "write echo=2323"]),
@@ -861,7 +863,9 @@ fn a_family_that_the_machine_lacks_is_passed_over_with_a_warning() {
 #[test]
 #[cfg(target_os = "linux")]
 fn an_interface_goes_by_its_name_and_by_its_number() {
-    if !inside("ip addr add fe80::1/64 dev lo nodad") {
+    // The kernel makes the route to the address a moment later.
+    let route = "until ip -6 route get fe80::1 oif lo >/dev/null 2>&1; do :; done";
+    if !inside(&format!("ip addr add fe80::1/64 dev lo nodad && {route}")) {
         return;
     }
     for zone in ["lo", "1"] {

@@ -46,7 +46,7 @@ use self::options::Mode;
 use self::process::Usage;
 use self::report::{report, svg_failure};
 use self::run::Run;
-use super::address::look_up;
+use super::address::look_up_server;
 use super::descriptors;
 use super::failure::Failure;
 use super::unused_options::GivenOptions;
@@ -78,7 +78,7 @@ pub(crate) fn load(args: &Load, given: &GivenOptions<'_>) -> Result<ExitCode, Fa
         file.map_err(|error| svg_failure(path, &error))?;
     }
     let mut plan = args.clone();
-    plan.target = look_up(&args.target, args.limits().connect_timeout)?;
+    plan.target = look_up_server(&args.target, args.limits().connect_timeout)?;
     let run = Run::new(plan);
     match args.mode {
         Mode::Echo | Mode::Pipeline | Mode::Idle | Mode::Churn => {
