@@ -12,15 +12,15 @@ use rustix::pipe::PIPE_BUF;
 
 use super::layer::Layer;
 
-/// Duplicates of what somebody else owns and goes on to use. Whether a descriptor blocks is a
+/// Duplicates of descriptors that somebody else owns and goes on to use. Whether a descriptor blocks is a
 /// property of all its duplicates, those of the shell too, and must not be changed; so each read
 /// and write is preceded by the question whether it would block.
 pub(crate) struct Descriptors {
     input: File,
     /// None once our side has ended.
     output: Option<File>,
-    /// Where they are watched: it goes by the file behind a descriptor, which stays open when
-    /// ours is closed.
+    /// The selector that watches them. It watches the file behind a descriptor, which stays open
+    /// when ours is closed.
     registry: Option<Rc<Registry>>,
 }
 
@@ -113,7 +113,7 @@ impl Read for Descriptors {
 }
 
 impl Write for Descriptors {
-    /// So much goes into a pipe that has any room at all; terminals and sockets have more.
+    /// A pipe that has any room takes `PIPE_BUF` bytes; terminals and sockets take more.
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let Some(output) = &mut self.output else { return Err(ErrorKind::BrokenPipe.into()) };
         match is_ready(output, PollFlags::OUT)? {

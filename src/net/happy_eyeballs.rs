@@ -19,10 +19,10 @@ use crate::connection::clock::{Nanos, nanos};
 use crate::error::Error;
 use crate::limits::Limits;
 
-/// How long the others wait for one that neither answers nor fails; what RFC 8305 recommends.
+/// How long the next attempt waits for one that neither succeeds nor fails, as RFC 8305 recommends.
 const NEXT_AFTER: Duration = Duration::from_millis(250);
 
-/// A stream that is not there yet. The first attempt that connects takes its place.
+/// A dial by name. The first attempt that connects takes its place.
 pub(crate) struct Dialling {
     host: Host,
     source: Option<IpAddr>,
@@ -37,7 +37,7 @@ pub(crate) struct Dialling {
     attempts: Vec<(SocketAddr, Stream)>,
     /// When the next address is tried even if none fails before.
     next: Nanos,
-    /// Why it will not be had if none is left to try.
+    /// What to report if no address is left to try.
     error: Option<io::Error>,
 }
 
@@ -108,7 +108,7 @@ impl Dialling {
         Ok(stream)
     }
 
-    /// What one that can be reached says counts for more than that others cannot.
+    /// Keeps the most telling error: that of an address that was reached, if there is one.
     fn note(&mut self, error: io::Error) {
         use ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkUnreachable};
         let unreachable = |error: &io::Error| {

@@ -16,7 +16,7 @@ use super::stream::BOTH;
 use crate::connection::clock::Nanos;
 use crate::limits::Limits;
 
-/// Newcomers that the kernel completes while the loop is busy; it caps this at `somaxconn`.
+/// Connections that the kernel completes while the loop is busy; it caps this at `somaxconn`.
 pub(super) const BACKLOG: i32 = 4096;
 
 /// Bytes that the kernel takes of a connection before the peer's window has room for them. It would
