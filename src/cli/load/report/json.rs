@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::QUANTILES;
-use super::summary::Summary;
+use super::summary::{QUANTILES, Summary};
 use crate::cli::load::options::Mode;
 use crate::cli::load::run::Run;
 

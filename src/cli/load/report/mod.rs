@@ -15,9 +15,6 @@ use super::fault::Fault;
 use super::run::Run;
 use crate::cli::failure::Failure;
 
-/// The quantiles that are printed, and their names.
-const QUANTILES: [(f64, &str); 4] = [(0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (0.999, "p99.9")];
-
 /// A drawing of no latencies.
 const NOTHING: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\"/>\n";
 

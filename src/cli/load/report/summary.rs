@@ -5,6 +5,10 @@ use std::time::Duration;
 use crate::cli::load::process::Usage;
 use crate::cli::load::run::{Readings, Run};
 
+/// The quantiles that are printed, and their names.
+pub(super) const QUANTILES: [(f64, &str); 4] =
+    [(0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (0.999, "p99.9")];
+
 /// Above this share of a core, the tester may be what limits the throughput.
 const BUSY: f64 = 90.0;
 /// Less CPU time than this is too coarse to judge by, since it comes in hundredths of a second.

@@ -3,8 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::QUANTILES;
-use super::summary::{Server, Summary};
+use super::summary::{QUANTILES, Server, Summary};
 use crate::cli::load::fault::Fault;
 use crate::cli::load::format::{bytes, grouped, rate, time};
 use crate::cli::load::options::{Load, Mode};
