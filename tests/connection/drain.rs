@@ -1,15 +1,14 @@
 //! Streaming: `on_drain` comes once for each time it was asked for, when there is room, so that a
 //! reply of any length costs bounded memory and nobody else's turn.
 
-use crate::util;
-
 use std::io::Read;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use reactor::testing::{Client as Fake, Harness};
 use reactor::{Callbacks, Context, Counters, Exit, Handler, Limits, ServiceContext};
-use util::{Server, again};
+
+use crate::util::{Server, again};
 
 const PIECE: usize = 64 * 1024;
 const MIB: usize = 1024 * 1024;

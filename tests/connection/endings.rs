@@ -1,8 +1,6 @@
 //! Endings: the last reply arrives, `on_close` comes exactly once and with the right reason, and
 //! nothing is left behind.
 
-use crate::util;
-
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -11,7 +9,8 @@ use std::time::Duration;
 
 use reactor::testing::{Client as Fake, Harness};
 use reactor::{CloseReason, ConnId, Context, Exit, Handler, Limits, ServiceContext, TimerId};
-use util::{Client, PATIENCE, Server, until};
+
+use crate::util::{Client, PATIENCE, Server, until};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {

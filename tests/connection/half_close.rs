@@ -1,13 +1,12 @@
 //! `half_close`: our side ends, once all is sent, and the peer's goes on.
 
-use crate::util;
-
 use std::sync::mpsc;
 use std::time::Duration;
 
 use reactor::testing::{Client as Fake, Harness};
 use reactor::{CloseReason, Context, Counters, Handler, Limits, ServiceContext};
-use util::Server;
+
+use crate::util::{self, Server};
 
 /// Sends a line back; `end` ends our side. What comes is remembered.
 #[derive(Default)]

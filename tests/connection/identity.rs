@@ -1,8 +1,6 @@
 //! Promise 3: an identity is an incarnation. What belongs to a closed connection never touches
 //! the one that took its slot.
 
-use crate::util;
-
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
@@ -10,7 +8,8 @@ use reactor::testing::Harness;
 use reactor::{
     Callbacks, CloseReason, ConnId, Context, Handler, Limits, Reactor, ServiceContext, TimerId,
 };
-use util::{Client, PATIENCE, Server};
+
+use crate::util::{Client, PATIENCE, Server};
 
 /// Does to a connection whatever a message says, and notes what the context answered.
 #[derive(Default)]

@@ -1,7 +1,5 @@
 //! The limits against clients that mean harm, each with the bound it keeps.
 
-use crate::util;
-
 use std::cell::Cell;
 use std::net::TcpStream;
 use std::rc::Rc;
@@ -12,7 +10,7 @@ use reactor::testing::{Client, Harness};
 use reactor::{CloseReason, Context, Counters, Handler, Limits, Rate, Reactor};
 use reactor::{ServiceContext, TimerId};
 
-use util::{Server, until};
+use crate::util::{self, Server, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,10 +1,9 @@
 //! Lines, over real sockets and byte for byte.
 
-use crate::util;
-
 use reactor::testing::Harness;
 use reactor::{Callbacks, CloseReason, Context, Handler, Limits};
-use util::Server;
+
+use crate::util::Server;
 
 /// Says what it got, unmistakably.
 fn server(limits: Limits) -> Server<()> {

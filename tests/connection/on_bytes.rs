@@ -1,10 +1,9 @@
 //! Protocols that are not lines, or not always: `on_bytes` beneath the framing.
 
-use crate::util;
-
 use reactor::testing::Harness;
 use reactor::{CloseReason, Context, Handler, Limits, ServiceContext};
-use util::Server;
+
+use crate::util::Server;
 
 /// A length in two bytes, then as many bytes; each frame is sent back in brackets.
 struct Frames;

@@ -2,15 +2,13 @@
 
 #![cfg(feature = "services")]
 
-use crate::util;
-
 use std::time::Duration;
 
 use reactor::Limits;
 use reactor::services::{Echo, Presence};
 use reactor::testing::{Client, Harness};
 
-use util::Server;
+use crate::util::Server;
 
 /// Reads and writes so far.
 fn calls<H: reactor::Handler>(server: &Harness<H>, client: Client) -> (usize, usize) {

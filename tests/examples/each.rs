@@ -1,14 +1,12 @@
 //! The examples, each started as a program and talked to over real sockets.
 
-use crate::util::{self, example, namespace};
-
 use std::io::{Read as _, Write as _, pipe};
 use std::net::{TcpListener, UdpSocket};
 use std::process::{Command, Stdio};
 
-use example::{Example, binary};
-use namespace::inside;
-use util::{Client, DOOMED, PATIENCE, again, until};
+use crate::util::example::{Example, binary};
+use crate::util::namespace::inside;
+use crate::util::{Client, DOOMED, PATIENCE, again, until};
 
 #[test]
 fn hello_says_hello_and_hangs_up() {

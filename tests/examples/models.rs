@@ -1,15 +1,13 @@
 //! The concurrency models of `examples/models`: each speaks the whole echo protocol, and each does
 //! it with the processes and threads that it is about.
 
-use crate::util::{self, example};
-
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::process::Command;
 use std::time::Duration;
 
-use example::{Example, binary};
-use util::{Client, until};
+use crate::util::example::{Example, binary};
+use crate::util::{Client, until};
 
 const GREETING: &str = "\
 Welcome to the Reactor Server.

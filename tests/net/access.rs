@@ -1,7 +1,5 @@
 //! Who may connect: networks for TCP, permissions for Unix sockets.
 
-use crate::util;
-
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use reactor::{Callbacks, Counters, Handle, Listen, Reactor, Service};
-use util::{Client, PATIENCE};
+
+use crate::util::{Client, PATIENCE};
 
 /// A path of this test's own, with nothing there.
 fn path(name: &str) -> PathBuf {

@@ -1,8 +1,6 @@
 //! Descriptors as a connection: pipes, files and devices, watched where they can be, shared with
 //! others and left as they were.
 
-use crate::util;
-
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write, pipe};
 use std::os::fd::AsRawFd;
@@ -11,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use reactor::testing::Harness;
 use reactor::{Address, CloseReason, Context, Error, Handler, Limits, Reactor, ServiceContext};
-use util::{PATIENCE, Server};
+
+use crate::util::{PATIENCE, Server};
 
 /// Sends each line back; `close` and `pause` are obeyed. Tells the test what happens.
 #[derive(Default)]

@@ -1,8 +1,6 @@
 //! Datagram sockets in the loop: unicast over loopback, and what a socket cannot be made to do,
 //! in memory.
 
-use crate::util;
-
 use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -16,7 +14,8 @@ use reactor::{
     Address, Callbacks, Counters, DatagramContext, DatagramHandler, DatagramOptions, Error, Exit,
     Reactor, TimerId,
 };
-use util::{Client, PATIENCE, again};
+
+use crate::util::{Client, PATIENCE, again};
 
 /// Upper-cases what comes and sends it back.
 struct Shout;

@@ -1,15 +1,14 @@
 //! Multicast and broadcast, each test in a network namespace of its own.
 
-use crate::util::{self, namespace};
-
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use namespace::inside;
 use reactor::{DatagramContext, DatagramHandler, DatagramOptions, Error, Reactor, Service};
-use util::PATIENCE;
+
+use crate::util::namespace::inside;
+use crate::util::{self, PATIENCE};
 
 /// Loopback is all there is, and nothing leads to multicast addresses.
 const LOOPBACK: &str = "true";

@@ -1,13 +1,12 @@
 //! Dialling out from an address of one's own choice.
 
-use crate::util;
-
 use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use reactor::{Address, CloseReason, Context, Handler, Limits, Reactor, ServiceContext};
-use util::PATIENCE;
+
+use crate::util::PATIENCE;
 
 /// Dials for every message, and notes its own address or what went wrong.
 struct Dialler<'a> {

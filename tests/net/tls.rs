@@ -1,7 +1,5 @@
 //! The same promises over TLS, with rustls as the client.
 
-use crate::util::{self, tls};
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
@@ -11,8 +9,9 @@ use std::time::{Duration, Instant};
 use reactor::services::Echo;
 use reactor::{CloseReason, Context, Counters, Handle, Handler, Limits, Listen, Reactor, Tls};
 use rustls::version::{TLS12, TLS13};
-use tls::{End, Pem};
-use util::PATIENCE;
+
+use crate::util::PATIENCE;
+use crate::util::tls::{End, Pem};
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\
                         Send me text lines and conclude with the BYE command.\n";

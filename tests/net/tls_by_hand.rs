@@ -1,7 +1,5 @@
 //! TLS in one thread, turned by hand: what its records hold that nobody else counts.
 
-use crate::util::{self, tls};
-
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -11,8 +9,9 @@ use std::time::{Duration, Instant};
 use reactor::services::Forward;
 use reactor::{CloseReason, Context, Exit, Handler, Limits, Listen, Reactor, Tls};
 use rustls::version::TLS13;
-use tls::{Pem, TlsClient};
-use util::PATIENCE;
+
+use crate::util::PATIENCE;
+use crate::util::tls::{Pem, TlsClient};
 
 /// A service over TLS in this thread, turned by hand.
 fn here<'h>(

@@ -2,8 +2,6 @@
 
 #![cfg(feature = "services")]
 
-use crate::util;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -14,7 +12,8 @@ use std::thread::JoinHandle;
 
 use reactor::services::Echo;
 use reactor::{Error, Exit, Handle, Reactor};
-use util::PATIENCE;
+
+use crate::util::PATIENCE;
 
 /// A path of this test's own, with nothing there.
 fn path(name: &str) -> PathBuf {

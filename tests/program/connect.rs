@@ -1,8 +1,6 @@
 //! `reactor connect`: whatever standard input and output are, one loop watches them and the
 //! socket.
 
-use crate::util::{self, namespace, program};
-
 use std::fs::File;
 use std::io::{ErrorKind, PipeWriter, Read, Write, pipe};
 use std::net::{TcpListener, TcpStream};
@@ -10,11 +8,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use namespace::inside;
-use program::{Folder, Program, REACTOR, Running};
 use reactor::Limits;
 use reactor::services::Echo;
-use util::{Client, PATIENCE, Server};
+
+use crate::util::namespace::inside;
+use crate::util::program::{self, Folder, Program, REACTOR, Running};
+use crate::util::{self, Client, PATIENCE, Server};
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\
                         Send me text lines and conclude with the BYE command.\n";

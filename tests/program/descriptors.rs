@@ -1,13 +1,11 @@
 //! Promise 10 in the program: out of file descriptors it neither spins nor forgets anybody.
 #![cfg(target_os = "linux")]
 
-use crate::util::{self, program};
-
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use program::Program;
-use util::{Client, until};
+use crate::util::program::Program;
+use crate::util::{self, Client, until};
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\
                         Send me text lines and conclude with the BYE command.\n";

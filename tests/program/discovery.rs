@@ -1,8 +1,6 @@
 //! Announcing services and hearing of them: the two handlers in memory, byte for byte, and then
 //! the program over multicast, in network namespaces.
 
-use crate::util::{self, namespace, program};
-
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -10,13 +8,14 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use namespace::inside;
-use program::{Folder, Program, REACTOR, wait};
 use reactor::DatagramOptions;
 use reactor::services::{Announcer, Change, Directory};
 use reactor::testing::DatagramHarness;
 use serde_json::Value;
-use util::until;
+
+use crate::util::namespace::inside;
+use crate::util::program::{Folder, Program, REACTOR, wait};
+use crate::util::until;
 
 const SECOND: Duration = Duration::from_secs(1);
 

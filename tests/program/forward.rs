@@ -1,18 +1,17 @@
 //! The forwarder: bytes both ways as they are, with the ends, the resets and the pace of either
 //! side passed on to the other.
 
-use crate::util::{self, program};
-
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use program::{Folder, Program, REACTOR};
 use reactor::services::{Echo, Forward};
 use reactor::testing::{Client as Fake, Fault, Harness};
 use reactor::{CloseReason, Limits};
-use util::{Client, DOOMED, PATIENCE, Server, again};
+
+use crate::util::program::{Folder, Program, REACTOR};
+use crate::util::{Client, DOOMED, PATIENCE, Server, again};
 
 // ---- The program, over real sockets ----
 

@@ -1,16 +1,16 @@
 //! `reactor load` against `reactor serve`, and what cannot be done.
 
-use crate::util::{self, load, namespace, program};
-
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::mpsc::channel;
 
-use load::{Servers, clean, json, latencies, load, number, spoilt};
-use namespace::inside;
-use program::{Folder, Program, REACTOR};
 use serde_json::Value;
+
+use crate::util;
+use crate::util::load::{Servers, clean, json, latencies, load, number, spoilt};
+use crate::util::namespace::inside;
+use crate::util::program::{Folder, Program, REACTOR};
 
 // ---- Against a server that does as it should ----
 

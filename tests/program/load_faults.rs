@@ -1,16 +1,15 @@
 //! `reactor load` against servers that do not do as they should: what is wrong is counted by kind,
 //! and it ends by itself.
 
-use crate::util::{self, load, program};
-
 use std::io::{Read, Write};
 use std::process::Command;
 use std::sync::mpsc::channel;
 
-use load::{GREETING, Servers, faulty, json, load, server, spoilt};
-use program::{Program, REACTOR};
 use serde_json::Value;
-use util::Client;
+
+use crate::util::load::{GREETING, Servers, faulty, json, load, server, spoilt};
+use crate::util::program::{Program, REACTOR};
+use crate::util::{self, Client};
 
 #[test]
 fn garbage_instead_of_a_greeting() {

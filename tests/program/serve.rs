@@ -1,7 +1,5 @@
 //! The program: what it prints, how it fails, how it ends.
 
-use crate::util::{self, namespace, program};
-
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,9 +8,9 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use namespace::{hosts, inside};
-use program::{Folder, Program, REACTOR, Running, fails, wait};
-use util::{Client, PATIENCE, until};
+use crate::util::namespace::{hosts, inside};
+use crate::util::program::{Folder, Program, REACTOR, Running, fails, wait};
+use crate::util::{self, Client, PATIENCE, until};
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\
                         Send me text lines and conclude with the BYE command.\n";

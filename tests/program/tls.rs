@@ -1,14 +1,13 @@
 //! The program and its certificate: what it says when one cannot be used, and what SIGHUP does.
 
-use crate::util::{self, program, tls};
-
 use std::net::SocketAddr;
 
-use program::{Program, fails};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use tls::{End, Pem};
-use util::Client;
+
+use crate::util::program::{self, Program, fails};
+use crate::util::tls::{End, Pem};
+use crate::util::{self, Client};
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\
                         Send me text lines and conclude with the BYE command.\n";

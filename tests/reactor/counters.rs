@@ -1,12 +1,11 @@
 //! The counters: exact, for a scene of which every byte is known.
 
-use crate::util;
-
 use std::sync::mpsc;
 use std::time::Duration;
 
 use reactor::{CloseReason, Context, Counters, Exit, Handler, Limits, Reactor, ServiceContext};
-use util::{PATIENCE, Server};
+
+use crate::util::{self, PATIENCE, Server};
 
 /// `hello` to newcomers, lines back as they come; QUIT, ABORT and PANIC do what they say.
 struct Plain;

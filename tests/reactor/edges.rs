@@ -2,8 +2,6 @@
 
 #![cfg(feature = "services")]
 
-use crate::util;
-
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -12,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use reactor::services::Echo;
 use reactor::{Callbacks, Context, Handler, Limits, Reactor, ServiceContext, TimerId};
-use util::{Client, PATIENCE, Server};
+
+use crate::util::{self, Client, PATIENCE, Server};
 
 const TICK: Duration = Duration::from_millis(20);
 

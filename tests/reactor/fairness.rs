@@ -3,8 +3,6 @@
 
 #![cfg(feature = "services")]
 
-use crate::util;
-
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -15,7 +13,8 @@ use std::time::{Duration, Instant};
 use reactor::services::Echo;
 use reactor::testing::{Client, Harness};
 use reactor::{Callbacks, ConnId, Context, Handler, Limits, Reactor, ServiceContext, TimerId};
-use util::{Server, again};
+
+use crate::util::{self, Server, again};
 
 /// Notes whose line is handled when. Everybody is paused until a message comes, so that a test
 /// decides what is there when the turn begins.

@@ -2,8 +2,6 @@
 
 #![cfg(feature = "services")]
 
-use crate::util;
-
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -16,7 +14,8 @@ use reactor::{
     Callbacks, CloseReason, Context, DatagramContext, DatagramHandler, Exit, Handle, Handler,
     Limits, Reactor, ServiceContext, TimerId, TryPostError,
 };
-use util::{Client, PATIENCE, Server};
+
+use crate::util::{self, Client, PATIENCE, Server};
 
 /// Tells which hook ran on which thread.
 struct Witness(Sender<(&'static str, ThreadId)>);

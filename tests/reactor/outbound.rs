@@ -1,7 +1,5 @@
 //! Outbound connections: dialled, not accepted, and then like the others.
 
-use crate::util;
-
 use std::io::ErrorKind;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -12,7 +10,8 @@ use reactor::testing::Harness;
 use reactor::{
     Address, CloseReason, ConnId, Context, Error, Handler, Host, Limits, Reactor, ServiceContext,
 };
-use util::{PATIENCE, Server};
+
+use crate::util::{self, PATIENCE, Server};
 
 /// Dials wherever a message says, and tells what comes of it.
 struct Dialler(Sender<Told>);

@@ -1,7 +1,5 @@
 //! A panic in a hook ends the connection it was called for and nobody else.
 
-use crate::util;
-
 use std::borrow::Cow;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -10,7 +8,8 @@ use reactor::{
     CloseReason, ConnId, Context, Counters, Exit, Farewell, Handler, Limits, ServiceContext,
     TimerId,
 };
-use util::{Client, PATIENCE, Server};
+
+use crate::util::{self, Client, PATIENCE, Server};
 
 /// Upper-cases lines; panics where it is told to. It tells of every ending.
 struct Brittle {

@@ -7,15 +7,14 @@
 
 #![cfg(feature = "services")]
 
-use crate::util;
-
 use std::net::TcpStream;
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
 use reactor::services::Echo;
 use reactor::{Handler, Limits, Reactor, ServiceContext};
-use util::{Client, PATIENCE, Server};
+
+use crate::util::{self, Client, PATIENCE, Server};
 
 /// Tells how many turns there have been.
 struct Turns(Sender<u64>);

@@ -1,7 +1,5 @@
 //! One test for each bug that was found, seen to fail before it was mended. Add at the end.
 
-use crate::util;
-
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
@@ -14,7 +12,8 @@ use reactor::{
     Callbacks, CloseReason, Context, Error, Exit, Farewell, Handler, Limits, Reactor,
     ServiceContext, TimerId,
 };
-use util::{Client, PATIENCE, Server};
+
+use crate::util::{self, Client, PATIENCE, Server};
 
 const SECOND: Duration = Duration::from_secs(1);
 

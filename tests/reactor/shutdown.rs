@@ -1,7 +1,5 @@
 //! A graceful shutdown: nobody new, everybody gets what is due to them, and it ends by a deadline.
 
-use crate::util;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{self, TryRecvError};
@@ -12,7 +10,8 @@ use reactor::{
     CloseReason, Context, Counters, Error, Exit, Handle, Handler, Limits, Reactor, ServiceContext,
 };
 use socket2::{Domain, Socket, Type};
-use util::{Client, DOOMED, PATIENCE, again};
+
+use crate::util::{self, Client, DOOMED, PATIENCE, again};
 
 /// Sends what it is asked for, and one line to everybody at the end.
 struct Sender {

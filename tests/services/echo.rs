@@ -2,11 +2,10 @@
 
 #![cfg(feature = "services")]
 
-use crate::util;
-
 use reactor::services::Echo;
 use reactor::{CloseReason, Exit, Limits};
-use util::Server;
+
+use crate::util::Server;
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\
                         Send me text lines and conclude with the BYE command.\n";

@@ -2,11 +2,10 @@
 
 #![cfg(feature = "services")]
 
-use crate::util;
-
 use reactor::services::Presence;
 use reactor::{CloseReason, Exit, Limits};
-use util::{Client, Server};
+
+use crate::util::{Client, Server};
 
 const WELCOME: &str = "Welcome to the Presence Server\n  \
                        Tell me who you are with 'HELLO name'\n  \

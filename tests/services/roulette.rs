@@ -3,8 +3,6 @@
 
 #![cfg(feature = "services")]
 
-use crate::util;
-
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -12,7 +10,8 @@ use std::path::{Path, PathBuf};
 use reactor::services::Echo;
 use reactor::services::roulette::{Roulette, Version};
 use reactor::{Address, Exit, Limits, Reactor};
-use util::{Client, PATIENCE, Server, until, until_within};
+
+use crate::util::{Client, PATIENCE, Server, until, until_within};
 
 const GREETING: &str = "Hello. Online HELP is available. Will you find it?\n";
 const DATA: &str = "Send your data [end with ENDOFDATA]\n";

@@ -2,13 +2,12 @@
 
 #![cfg(feature = "services")]
 
-use crate::util;
-
 use std::time::{Duration, Instant};
 
 use reactor::services::Time;
 use reactor::{CloseReason, Limits};
-use util::{Client, Server};
+
+use crate::util::{Client, Server};
 
 fn server(interval: Duration, count: u64) -> Server<()> {
     Server::start(Limits::default(), move || Time::new(interval, count))
