@@ -12,9 +12,9 @@ use rustix::pipe::PIPE_BUF;
 
 use super::layer::Layer;
 
-/// Duplicates of descriptors that somebody else owns and goes on to use. Whether a descriptor blocks is a
-/// property of all its duplicates, those of the shell too, and must not be changed; so each read
-/// and write is preceded by the question whether it would block.
+/// Duplicates of descriptors that somebody else owns and goes on to use. Whether a descriptor blocks
+/// is a property of all its duplicates, those of the shell too, and must not be changed; so each
+/// read and write is preceded by the question whether it would block.
 pub(crate) struct Descriptors {
     input: File,
     /// None once our side has ended.
