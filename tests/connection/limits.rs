@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use reactor::testing::{Client, Harness};
-use reactor::{CloseReason, Context, Counters, Handler, Limits, Rate, Reactor};
+use reactor::{Callbacks, CloseReason, Context, Counters, Handler, Limits, Rate, Reactor};
 use reactor::{ServiceContext, TimerId};
 
 use crate::util::{self, Server, until};
@@ -363,5 +363,5 @@ fn the_longest_times_that_are_no_mistake_are_what_tcp_takes() {
         ..Limits::default()
     };
     let mut reactor = Reactor::new().unwrap();
-    reactor.listen_with("127.0.0.1:0", reactor::services::Echo, limits).unwrap();
+    reactor.listen_with("127.0.0.1:0", Callbacks::new(), limits).unwrap();
 }
