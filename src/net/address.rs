@@ -222,7 +222,7 @@ impl From<SocketAddr> for Address {
 }
 
 /// What [`Reactor::listen`](crate::Reactor::listen) and `connect` take for an address: text, a
-/// [`SocketAddr`], a [`Path`] (a Unix socket) or an [`Address`].
+/// [`SocketAddr`], a [`Host`], a [`Path`] (a Unix socket) or an [`Address`].
 pub trait ToAddress {
     /// The address itself.
     ///
@@ -252,6 +252,12 @@ impl ToAddress for String {
 impl ToAddress for SocketAddr {
     fn to_address(&self) -> Result<Address, Error> {
         Ok(Address::Tcp(*self))
+    }
+}
+
+impl ToAddress for Host {
+    fn to_address(&self) -> Result<Address, Error> {
+        Ok(Address::Host(self.clone()))
     }
 }
 
@@ -293,6 +299,13 @@ mod tests {
             (local.to_string(), local.resolve().unwrap()),
             ("localhost:7".to_owned(), local)
         );
+    }
+
+    #[test]
+    fn a_host_is_an_address_wherever_one_is_taken() {
+        let host = Host::new("localhost", 7);
+        assert_eq!(host.to_address().unwrap().to_string(), "localhost:7");
+        assert_eq!(host.to_address().unwrap(), Address::from(host));
     }
 
     #[test]

@@ -117,7 +117,8 @@ impl<M> Handle<M> {
 
     /// As [`post`](Self::post), unless `most` messages wait for this handler, whoever has posted
     /// them. There is no post that waits for room: on the loop's own thread it would wait for
-    /// itself.
+    /// itself. Another thread tries again later, or waits for a token that
+    /// [`on_message`](crate::Handler::on_message) gives back to it.
     ///
     /// # Errors
     /// [`TryPostError`] gives the message back.
@@ -158,6 +159,10 @@ impl<M> Handle<M> {
     /// that were posted before, to any of its services, have been handled, or the
     /// [time for it](crate::Reactor::set_shutdown_timeout) is over; what was posted later may not
     /// be handled any more. [`Counters::messages_lost`](crate::Counters::messages_lost) tells.
+    ///
+    /// A message is handled once [`on_message`](crate::Handler::on_message) has been called for it. A
+    /// connection that is still being dialled then ends without having been open, and what was to be
+    /// sent over it is lost: a client that must deliver stops the reactor itself, when it has sent.
     pub fn stop(&self) {
         self.shared.stop();
         self.shared.wake();
