@@ -22,7 +22,6 @@ pub(crate) enum Wait {
     SoftLimit,
     Rate,
     Flush,
-    Linger,
     /// For the handler to take what a peer has sent that is gone.
     Gone,
 }
@@ -60,8 +59,8 @@ impl Connection {
             }
             Stage::Open => self.due_open(limits),
             Stage::Closing => Some((after(limits.flush_timeout), Wait::Flush)),
-            Stage::Lingering => Some((after(limits.linger), Wait::Linger)),
-            Stage::Ended => None,
+            // Those that linger wait in a list of their own.
+            Stage::Lingering | Stage::Ended => None,
         }
     }
 

@@ -11,6 +11,7 @@ use super::table::Table;
 use super::writing::would_block;
 use crate::connection::clock::Nanos;
 use crate::connection::connection::Stage;
+use crate::connection::deadlines::later;
 use crate::connection::flags::Flag;
 use crate::connection::{CloseReason, ConnId};
 use crate::error;
@@ -36,7 +37,6 @@ impl<S> Table<S> {
         slot.conn.active = state.turn.now;
         slot.conn.input.discard();
         self.live -= 1;
-        self.arm(id);
         self.mark_dirty(id.slot());
         self.queue(id);
     }
@@ -84,14 +84,26 @@ impl<S> Table<S> {
         let Table { lingering, connections, .. } = self;
         let there =
             |id: &ConnId| connections.get(id.slot()).is_some_and(|slot| slot.conn.id == *id);
-        while lingering.front().is_some_and(|oldest| !there(oldest)) {
-            lingering.pop_front();
-        }
         if lingering.len() > 2 * connections.len() {
             // The oldest stays for long, and those behind it are gone.
             lingering.retain(there);
         }
         lingering.push_back(id);
+    }
+
+    /// When the one that has lingered longest has done so for long enough. All of them wait equally
+    /// long, so that their list is in the order of their deadlines and none needs a timer.
+    pub(crate) fn lingers_until(&self) -> Option<Nanos> {
+        let oldest = self.get(*self.lingering.front()?)?;
+        let lingers = oldest.conn.stage == Stage::Lingering;
+        lingers.then(|| later(oldest.conn.active, self.limits.linger))
+    }
+
+    /// Forgets the oldest that are gone: nobody is to be woken for them.
+    pub(super) fn forget_lingering(&mut self) {
+        while self.lingering.front().is_some_and(|oldest| self.get(*oldest).is_none()) {
+            self.lingering.pop_front();
+        }
     }
 
     /// Makes room for a newcomer: lingering connections must not hold more descriptors than the
@@ -179,7 +191,7 @@ impl<H: Handler> ActiveService<H> {
         let shut = slot.stream.shutdown_write();
         if would_block(&shut) {
             slot.conn.flags.set(Flag::Blocked, true);
-            return;
+            return self.table.arm(id);
         }
         if slot.conn.flags.has(Flag::Eof) || shut.is_err() || !slot.stream.is_socket() {
             let reason = slot.conn.reason;
@@ -188,7 +200,6 @@ impl<H: Handler> ActiveService<H> {
         slot.conn.stage = Stage::Lingering;
         slot.conn.active = state.turn.now;
         self.table.list_lingering(id);
-        self.table.arm(id);
         // The handler need not wait for the peer.
         self.table.list_ending(id);
     }

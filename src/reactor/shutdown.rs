@@ -105,7 +105,6 @@ impl<H: Handler> ActiveService<H> {
             self.table.connections.iter().map(|(_, slot)| slot.conn.id).collect();
         for id in everybody {
             self.table.close(id, CloseReason::Shutdown, state);
-            self.table.arm(id);
         }
     }
 

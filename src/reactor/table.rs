@@ -131,6 +131,7 @@ impl<S> Table<S> {
         for timer in gone.conn.extras.into_iter().flat_map(|extras| extras.timers) {
             self.timers.cancel(timer, token);
         }
+        self.forget_lingering();
         state.freed += 1;
         if self.connections.is_empty() && self.connections.capacity() > SLOTS_KEPT {
             // Broadcasts walk over all slots, and the memory is of use to others.

@@ -89,6 +89,10 @@ impl<H: Handler> ActiveService<H> {
             if self.table.step_is_spent(state) {
                 return;
             }
+            if self.table.lingers_until().is_some_and(|when| when <= state.turn.now) {
+                self.table.cut_lingering();
+                continue;
+            }
             match self.table.timers.pop(state.turn.now) {
                 None => return,
                 Some(Due::Deadline(token)) if token.is_connection() => {
@@ -155,12 +159,16 @@ impl<H: Handler> ActiveService<H> {
                 self.table.queue(id);
             }
             Wait::Flush | Wait::Gone => self.table.end(id, CloseReason::Stalled),
-            Wait::Linger => self.table.end(id, CloseReason::Closed),
         }
     }
 }
 
 impl<S> Table<S> {
+    /// When the next thing is due.
+    pub(super) fn next_deadline(&self) -> Option<Nanos> {
+        [self.timers.next(), self.lingers_until()].into_iter().flatten().min()
+    }
+
     /// Sets the loop's own deadline for it, if its state has one and none comes sooner.
     pub(crate) fn arm(&mut self, id: ConnId) {
         let service = self.service;

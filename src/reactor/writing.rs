@@ -174,7 +174,8 @@ impl<H: Handler> ActiveService<H> {
                 }
             }
             _ if slot.conn.all_sent() => self.linger(id, state),
-            _ => {}
+            // Most have sent all by now: only those that have not need a deadline.
+            _ => self.table.arm(id),
         }
         if again {
             self.table.mark_dirty(id.slot());
