@@ -10,6 +10,10 @@ use super::clock::Nanos;
 /// run of bytes; a longer one grows in its own buffer instead.
 const HEADROOM: usize = 4 * 1024;
 
+/// Allocators take this much straight from the system, which gives a page only once it is written
+/// to: short lines need no more of it than they fill.
+const FRESH: usize = 256 * 1024;
+
 /// The buffer that all connections of a reactor are read into: room for a short rest, then for
 /// one read.
 #[derive(Debug, Default)]
@@ -21,7 +25,7 @@ impl Scratch {
     /// The buffer only ever grows to the largest read that some service's limits ask for.
     pub(crate) fn room(&mut self, want: usize) -> &mut [u8] {
         if self.buffer.len() < HEADROOM + want {
-            self.buffer.resize(HEADROOM + want, 0);
+            self.buffer = vec![0; (HEADROOM + want).max(FRESH)];
         }
         &mut self.buffer[HEADROOM..HEADROOM + want]
     }

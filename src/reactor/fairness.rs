@@ -15,8 +15,9 @@ pub(crate) const OUTPUT_PER_STEP: usize = 256 * 1024;
 /// Copies of broadcasts that it may queue.
 pub(crate) const DELIVERIES: usize = 256 * 1024;
 
-/// Slots that an empty service keeps.
-pub(crate) const SLOTS_KEPT: usize = 1024;
+/// Slots that a service begins with, and keeps while it is empty. Allocators take so much straight
+/// from the system: only slots in use lie in memory, and growing leaves no smaller tables behind.
+pub(crate) const SLOTS_KEPT: usize = 2048;
 
 /// Events fetched in one wait to begin with; a wait that fills the buffer doubles it.
 pub(crate) const EVENTS: usize = 1024;

@@ -64,7 +64,7 @@ impl<S> Table<S> {
             service,
             name: name.into(),
             limits,
-            connections: Slab::new(),
+            connections: Slab::with_capacity(SLOTS_KEPT),
             ready: VecDeque::new(),
             handshakes: VecDeque::new(),
             dirty: Vec::new(),
@@ -135,7 +135,7 @@ impl<S> Table<S> {
         state.freed += 1;
         if self.connections.is_empty() && self.connections.capacity() > SLOTS_KEPT {
             // Broadcasts walk over all slots, and the memory is of use to others.
-            self.connections.shrink_to_fit();
+            self.connections = Slab::with_capacity(SLOTS_KEPT);
         }
         // Dropping a session runs the embedder's code too.
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(gone.session)));
