@@ -99,6 +99,14 @@ impl Connection {
         self.stage == Stage::Open && !self.flags.has(Flag::Finished)
     }
 
+    /// Nobody waits for its output to leave, and nobody watches how fast it does.
+    #[inline]
+    pub(crate) fn is_at_ease(&self) -> bool {
+        const WAITS: [Flag; 3] = [Flag::Finished, Flag::Held, Flag::Drain];
+        let waits = WAITS.into_iter().any(|flag| self.flags.has(flag));
+        self.stage == Stage::Open && self.extras.is_none() && !waits
+    }
+
     /// Serving it now would do something, or find out that there is nothing to do.
     pub(crate) fn has_work(&self) -> bool {
         match self.stage {

@@ -65,12 +65,8 @@ impl Flags {
 
     #[inline]
     pub(crate) fn set(&mut self, flag: Flag, holds: bool) {
-        let bit = 1 << flag as u32;
-        if holds {
-            self.0 |= bit;
-        } else {
-            self.0 &= !bit;
-        }
+        // Without a branch: what holds is seldom known beforehand.
+        self.0 = self.0 & !(1 << flag as u32) | u32::from(holds) << flag as u32;
     }
 
     /// Clears it; says whether it held.

@@ -284,6 +284,7 @@ impl Output {
         }
     }
 
+    #[inline]
     fn sent(&mut self, count: usize) {
         match &mut self.backlog {
             // The arena forgets what is sent, so an offset into it must not outlive its bytes.

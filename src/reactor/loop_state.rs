@@ -139,6 +139,7 @@ impl LoopState {
 
     /// What a piece of the embedder's code gave; none where it panicked, which is counted and
     /// logged.
+    #[inline]
     pub(crate) fn caught<R>(&mut self, outcome: std::thread::Result<R>, name: &str) -> Option<R> {
         if outcome.is_err() {
             self.counters.panics += 1;

@@ -12,6 +12,7 @@ impl<S> Table<S> {
     }
 
     /// Puts the connection behind those that wait to be served, if there is anything to do.
+    #[inline]
     pub(crate) fn queue(&mut self, id: ConnId) {
         self.visit_if(id, |slot| slot.conn.has_work());
     }
@@ -21,6 +22,7 @@ impl<S> Table<S> {
         self.visit_if(id, |_| true);
     }
 
+    #[inline]
     pub(super) fn visit_if(&mut self, id: ConnId, so: impl FnOnce(&Slot<S>) -> bool) {
         if let Some(slot) = self.get_mut(id)
             && !slot.conn.flags.has(Flag::Queued)

@@ -39,6 +39,10 @@ impl<H: Handler> ActiveService<H> {
         let (id, connecting) = (slot.conn.id, slot.conn.stage == Stage::Connecting);
         let flags = &mut slot.conn.flags;
         let read_on = what.read_on || what.error;
+        if !what.readable && !read_on && !connecting && !flags.has(Flag::Blocked) {
+            // Room for output that nobody waits for: each newcomer has an edge for it.
+            return;
+        }
         flags.set(Flag::Readable, what.readable || read_on || flags.has(Flag::Readable));
         flags.set(Flag::ReadOn, read_on || flags.has(Flag::ReadOn));
         // Where only the output of two descriptors is gone, there may be input yet.

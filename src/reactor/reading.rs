@@ -26,14 +26,16 @@ impl<H: Handler> ActiveService<H> {
             Stage::Closing | Stage::Lingering => self.throw_away(id, state, scratch),
             Stage::Ended => {}
         }
-        if self.table.get(id).is_some_and(|slot| slot.stream.unsent()) {
-            // What was read made the stream answer by itself.
-            self.table.mark_dirty(id.slot());
-        }
-        if let Some(slot) = self.table.get_mut(id).filter(|slot| slot.conn.is_broken_unread()) {
+        let Some(slot) = self.table.get_mut(id) else { return };
+        let unsent = slot.stream.unsent();
+        if slot.conn.is_broken_unread() {
             // No other event will follow.
             let error = slot.take_error();
             self.table.lose(id, &error, state.turn.now);
+        }
+        if unsent {
+            // What was read made the stream answer by itself.
+            self.table.mark_dirty(id.slot());
         }
         self.table.queue(id);
     }

@@ -128,8 +128,10 @@ impl<S> Table<S> {
         if gone.conn.deadline != 0 {
             self.timers.disarm(gone.conn.deadline, token);
         }
-        for timer in gone.conn.extras.into_iter().flat_map(|extras| extras.timers) {
-            self.timers.cancel(timer, token);
+        if let Some(extras) = gone.conn.extras {
+            for timer in extras.timers {
+                self.timers.cancel(timer, token);
+            }
         }
         self.forget_lingering();
         state.freed += 1;

@@ -130,6 +130,7 @@ impl<H: Handler> ActiveService<H> {
                 slot.conn.sent(state.turn.now);
             }
             match outcome {
+                Ok(Flushed::All) if slot.conn.is_at_ease() => return,
                 Ok(Flushed::All) => {}
                 Ok(Flushed::Blocked) => slot.conn.flags.set(Flag::Blocked, true),
                 Ok(Flushed::Budget) => again = true,
