@@ -175,6 +175,12 @@ impl Stream {
         }
     }
 
+    /// Dropping it tells the peer of the end as [`shutdown_write`](Self::shutdown_write) does, which
+    /// then would be a system call for nothing.
+    pub(crate) fn shuts_with_drop(&self) -> bool {
+        matches!(self, Stream::Tcp(_) | Stream::Unix(_))
+    }
+
     /// Makes dropping it throw the unsent bytes away and send a reset: without this the kernel
     /// would keep up to megabytes for a peer that does not read, long after the close.
     pub(crate) fn reset(&mut self) {

@@ -188,6 +188,11 @@ impl<H: Handler> ActiveService<H> {
     /// All is sent: shuts the write side and waits for the peer to do the same.
     pub(super) fn linger(&mut self, id: ConnId, state: &mut LoopState) {
         let slot = &mut self.table.connections[id.slot()];
+        if slot.conn.flags.has(Flag::Eof) && slot.stream.shuts_with_drop() {
+            // All input has been read: no reset follows the output, and nobody is waited for.
+            let reason = slot.conn.reason;
+            return self.table.end(id, reason);
+        }
         let shut = slot.stream.shutdown_write();
         if would_block(&shut) {
             slot.conn.flags.set(Flag::Blocked, true);
