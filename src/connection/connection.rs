@@ -123,6 +123,14 @@ impl Connection {
         self.stage == Stage::Open && !self.flags.has(Flag::Finished)
     }
 
+    /// Whether nobody waits for its output to leave, or watches how fast it does.
+    #[inline]
+    pub(crate) fn is_at_ease(&self) -> bool {
+        const WAITS: [Flag; 3] = [Flag::Finished, Flag::Held, Flag::Drain];
+        let waits = WAITS.into_iter().any(|flag| self.flags.has(flag));
+        self.stage == Stage::Open && self.extras.is_none() && !waits
+    }
+
     /// Whether serving it now would do something, or find out that there is nothing to do.
     pub(crate) fn has_work(&self) -> bool {
         let eof = self.flags.has(Flag::Eof);

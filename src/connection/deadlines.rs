@@ -25,13 +25,12 @@ pub(crate) enum Wait {
     Rate,
     /// For a closing connection to take the rest of its output.
     Flush,
-    /// For the peer to close too.
-    Linger,
     /// For the handler to take what has come from a peer that is gone.
     Gone,
 }
 
-fn later(since: Nanos, wait: Duration) -> Nanos {
+/// The moment that is `wait` after `since`.
+pub(crate) fn later(since: Nanos, wait: Duration) -> Nanos {
     since.saturating_add(nanos(wait))
 }
 
@@ -50,8 +49,8 @@ impl Connection {
             }
             Stage::Open => self.due_open(limits),
             Stage::Closing => Some((after(limits.flush_timeout), Wait::Flush)),
-            Stage::Lingering => Some((after(limits.linger), Wait::Linger)),
-            Stage::Ended => None,
+            // Those that linger wait in a list of their own.
+            Stage::Lingering | Stage::Ended => None,
         }
     }
 

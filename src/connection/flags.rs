@@ -77,12 +77,8 @@ impl Flags {
     /// Sets the flag, or clears it.
     #[inline]
     pub(crate) fn set(&mut self, flag: Flag, holds: bool) {
-        let bit = 1 << flag as u32;
-        if holds {
-            self.0 |= bit;
-        } else {
-            self.0 &= !bit;
-        }
+        // Without a branch: what holds is seldom known beforehand.
+        self.0 = self.0 & !(1 << flag as u32) | u32::from(holds) << flag as u32;
     }
 
     /// Clears the flag; says whether it was set.

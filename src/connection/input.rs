@@ -10,6 +10,10 @@ use super::clock::Nanos;
 /// run of bytes. A longer rest grows in a buffer of its own instead.
 const HEADROOM: usize = 4 * 1024;
 
+/// The buffer is at least so large. Allocators take a block of this size straight from the system,
+/// which gives a page only once it is written to: short lines need no more of it than they fill.
+const FRESH: usize = 256 * 1024;
+
 /// The buffer that all connections of a reactor are read into: room for a short rest, and behind it
 /// room for one read.
 #[derive(Debug, Default)]
@@ -22,7 +26,7 @@ impl Scratch {
     /// some service ask for, and no further.
     pub(crate) fn room(&mut self, want: usize) -> &mut [u8] {
         if self.buffer.len() < HEADROOM + want {
-            self.buffer.resize(HEADROOM + want, 0);
+            self.buffer = vec![0; (HEADROOM + want).max(FRESH)];
         }
         &mut self.buffer[HEADROOM..HEADROOM + want]
     }

@@ -290,6 +290,7 @@ impl Output {
     }
 
     /// Drops the first `count` bytes, which were written.
+    #[inline]
     fn sent(&mut self, count: usize) {
         match &mut self.backlog {
             // An offset into the arena must not outlive the turn.

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::limits::Limits;
 
 /// Everything that the loop asks of a stream. A layer over another stream implements it as a socket
-/// does; the defaults are the answers of a plain socket that is open.
+/// does; the defaults are the answers of a plain socket that is open, unless they say otherwise.
 ///
 /// 1. **Nothing blocks.** What cannot be done now is `WouldBlock`, and an event under the token of
 ///    [`register`](Self::register) follows when it can. Events are edges: none follows before the
@@ -49,7 +49,9 @@ use crate::limits::Limits;
 ///     and nothing as long as all is well. If an error that the selector reports need not concern
 ///     the whole stream, [`fails_as_one`](Self::fails_as_one) says so.
 /// 11. **Dropping it closes it**, and sends a reset after [`reset`](Self::reset), where there is
-///     such a thing. A layer passes that on to the stream below.
+///     such a thing. A layer passes that on to the stream below. If the output and the end of our
+///     side reach the peer as after [`shutdown_write`](Self::shutdown_write), provided that all
+///     input has been read, [`shuts_with_drop`](Self::shuts_with_drop) says so.
 /// 12. **To [turn somebody away](Self::turn_away) takes no time**: it waits for nobody, and leaves
 ///     nothing unread of what has come.
 ///
@@ -152,6 +154,13 @@ pub(crate) trait Layer: Any + Read + Write {
     /// whoever reads them next.
     fn is_socket(&self) -> bool {
         true
+    }
+
+    /// Whether dropping it, once its input was read to the end, tells the peer of the end as
+    /// [`shutdown_write`](Self::shutdown_write) does, which then would be a system call for nothing.
+    /// A plain socket answers yes; a layer may have an end of its own to announce. Rule 11.
+    fn shuts_with_drop(&self) -> bool {
+        false
     }
 
     /// Makes dropping it discard the unsent bytes and send a reset: without this the kernel would

@@ -227,6 +227,11 @@ impl Layer for Pipe {
         pushed
     }
 
+    /// One that holds back stands for a layer.
+    fn shuts_with_drop(&self) -> bool {
+        self.0.borrow().holds == 0
+    }
+
     fn noted_error(&self) -> Option<io::Error> {
         let wire = &mut *self.0.borrow_mut();
         wire.error.filter(|_| !std::mem::replace(&mut wire.told, true)).map(io::Error::from)

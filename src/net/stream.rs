@@ -184,6 +184,10 @@ impl Stream {
         ask!(self, it => it.is_socket())
     }
 
+    pub(crate) fn shuts_with_drop(&self) -> bool {
+        ask!(self, it => it.shuts_with_drop())
+    }
+
     pub(crate) fn turn_away(&mut self, notice: &[u8]) {
         ask!(self, it => it.turn_away(notice));
     }

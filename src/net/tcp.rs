@@ -74,6 +74,10 @@ impl Layer for TcpStream {
         self.shutdown(Shutdown::Write)
     }
 
+    fn shuts_with_drop(&self) -> bool {
+        true
+    }
+
     fn noted_error(&self) -> Option<io::Error> {
         self.take_error().ok().flatten()
     }

@@ -42,6 +42,10 @@ impl Layer for UnixStream {
         self.shutdown(Shutdown::Write)
     }
 
+    fn shuts_with_drop(&self) -> bool {
+        true
+    }
+
     fn noted_error(&self) -> Option<io::Error> {
         self.take_error().ok().flatten()
     }

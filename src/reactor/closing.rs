@@ -14,6 +14,7 @@ use super::table::Table;
 use super::writing::would_block;
 use crate::connection::clock::Nanos;
 use crate::connection::connection::Stage;
+use crate::connection::deadlines::later;
 use crate::connection::flags::Flag;
 use crate::connection::{CloseReason, ConnId};
 use crate::error;
@@ -67,7 +68,6 @@ impl<S> Table<S> {
         slot.conn.active = state.turn.now;
         slot.conn.input.discard();
         self.open -= 1;
-        self.arm(id);
         self.mark_dirty(id.slot());
         self.enqueue_if_work(id);
     }
@@ -156,10 +156,15 @@ impl<H: Handler> ActiveService<H> {
     /// All is sent: shuts the write side and waits for the peer to end its side too.
     pub(super) fn linger(&mut self, id: ConnId, state: &mut LoopState) {
         let slot = &mut self.table.connections[id.slot()];
+        if slot.conn.flags.has(Flag::Eof) && slot.stream.shuts_with_drop() {
+            // All input has been read: no reset follows the output, and nobody is waited for.
+            let reason = slot.conn.reason;
+            return self.table.end(id, reason);
+        }
         let shut = slot.stream.shutdown_write();
         if would_block(&shut) {
             slot.conn.flags.set(Flag::Blocked, true);
-            return;
+            return self.table.arm(id);
         }
         if slot.conn.flags.has(Flag::Eof) || shut.is_err() || !slot.stream.is_socket() {
             let reason = slot.conn.reason;
@@ -168,7 +173,6 @@ impl<H: Handler> ActiveService<H> {
         slot.conn.stage = Stage::Lingering;
         slot.conn.active = state.turn.now;
         self.table.enqueue_lingering(id);
-        self.table.arm(id);
         // The handler is told now: it need not wait for the peer.
         self.table.enqueue_ending(id);
     }
@@ -181,14 +185,26 @@ impl<S> Table<S> {
         let lingering = &mut queues.lingering;
         let there =
             |id: &ConnId| connections.get(id.slot()).is_some_and(|slot| slot.conn.id == *id);
-        while lingering.front().is_some_and(|oldest| !there(oldest)) {
-            lingering.pop_front();
-        }
         if lingering.len() > 2 * connections.len() {
             // The oldest one stays for long, and most of those behind it are gone.
             lingering.retain(there);
         }
         lingering.push_back(id);
+    }
+
+    /// When the connection that has lingered longest has done so for long enough. All of them wait
+    /// equally long: the list is in the order of their deadlines, and none needs a timer.
+    pub(super) fn lingers_until(&self) -> Option<Nanos> {
+        let oldest = self.get(*self.queues.lingering.front()?)?;
+        let lingers = oldest.conn.stage == Stage::Lingering;
+        lingers.then(|| later(oldest.conn.active, self.limits.linger))
+    }
+
+    /// Forgets the oldest ones that are gone: the loop is not to wake up for them.
+    pub(super) fn forget_lingering(&mut self) {
+        while self.queues.lingering.front().is_some_and(|oldest| self.get(*oldest).is_none()) {
+            self.queues.lingering.pop_front();
+        }
     }
 
     /// Makes room for a newcomer: lingering connections must not hold more descriptors than the

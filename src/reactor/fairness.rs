@@ -4,9 +4,9 @@
 //! What a user can set is in [`Limits`](crate::Limits) and
 //! [`DatagramOptions`](crate::DatagramOptions). How much memory a buffer keeps is not a matter of
 //! fairness and stands beside the buffer: `ARENA_KEPT`, `ARENA_FIRST` and `BACKLOG_KEPT` in
-//! `connection/output.rs`, `HEADROOM` in `connection/input.rs`. How many services there may be
-//! follows from the layout of a token: `MOST_SERVICES` in `token.rs`. The work of one read of TLS is
-//! bounded in `net/tls/stream.rs` (`FRUITLESS_READS`), since `net/` does not know the loop.
+//! `connection/output.rs`, `HEADROOM` and `FRESH` in `connection/input.rs`. How many services there
+//! may be follows from the layout of a token: `MOST_SERVICES` in `token.rs`. The work of one read of
+//! TLS is bounded in `net/tls/stream.rs` (`FRUITLESS_READS`), since `net/` does not know the loop.
 
 use std::time::Duration;
 
@@ -85,9 +85,10 @@ pub(crate) const DATAGRAM_REST: Duration = Duration::from_secs(1);
 /// so many calls together must not hold the loop either.
 pub(super) const CALLS_PER_CLOCK_READING: u32 = 16;
 
-/// Slots that a service without connections keeps. Broadcasts walk over all slots, and the memory
-/// is of use to others.
-pub(super) const SLOTS_KEPT: usize = 1024;
+/// Slots that a service begins with, and keeps while it has no connections: broadcasts walk over all
+/// slots, and the memory of more is of use to others. Allocators take so many straight from the
+/// system: only slots in use lie in memory, and growing leaves no smaller tables behind.
+pub(super) const SLOTS_KEPT: usize = 2048;
 
 /// How long a connection lingers at a shutdown, where its [`linger`](crate::Limits::linger) may be
 /// minutes: the process should end soon.

@@ -13,6 +13,7 @@ impl LoopState {
     }
 
     /// What a hook gave. None where it panicked, which is counted and logged.
+    #[inline]
     pub(crate) fn unless_panicked<R>(
         &mut self,
         outcome: thread::Result<R>,

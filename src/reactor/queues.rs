@@ -21,7 +21,7 @@ pub(crate) struct Queues {
     pub(super) dirty: Vec<ConnId>,
     /// To be reported to the handler, or freed.
     pub(crate) ending: VecDeque<ConnId>,
-    /// Those that linger, oldest first. They wait for their peers, so nothing is due for them.
+    /// Those that linger, oldest first, which is the order of their deadlines. The oldest is there.
     pub(super) lingering: VecDeque<ConnId>,
 }
 
@@ -32,7 +32,8 @@ impl Queues {
         ready.is_empty() && handshakes.is_empty() && dirty.is_empty() && ending.is_empty()
     }
 
-    fn push_ready<S>(&mut self, slot: &mut Slot<S>) {
+    #[inline]
+    pub(super) fn push_ready<S>(&mut self, slot: &mut Slot<S>) {
         if !slot.conn.flags.has(Flag::Queued) {
             slot.conn.flags.set(Flag::Queued, true);
             let shaking = slot.conn.stage == Stage::Connecting && slot.stream.has_handshake();
@@ -65,6 +66,7 @@ impl<S> Table<S> {
     }
 
     /// As [`enqueue`](Self::enqueue), if serving the connection would do something.
+    #[inline]
     pub(crate) fn enqueue_if_work(&mut self, id: ConnId) {
         if let Some(slot) = self.connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id)
             && slot.conn.has_work()

@@ -24,6 +24,13 @@ pub(crate) struct Readiness {
     pub(crate) error: bool,
 }
 
+impl Readiness {
+    /// Whether it says at most that there is room for output.
+    fn is_of_output(self) -> bool {
+        !(self.readable || self.read_on || self.error)
+    }
+}
+
 impl From<&mio::event::Event> for Readiness {
     fn from(event: &mio::event::Event) -> Readiness {
         Readiness {
@@ -45,6 +52,10 @@ impl<H: Handler> ActiveService<H> {
         }
         let Some(slot) = self.table.get_by_token(token) else { return };
         let (id, connecting) = (slot.conn.id, slot.conn.stage == Stage::Connecting);
+        if what.is_of_output() && !connecting && !slot.conn.flags.has(Flag::Blocked) {
+            // Nobody waits for the room: each newcomer has an edge for it.
+            return;
+        }
         slot.mark_readable(what);
         let broken = what.error && slot.stream.fails_as_one();
         slot.conn.flags.set(Flag::Broken, broken || slot.conn.flags.has(Flag::Broken));

@@ -27,16 +27,21 @@ impl<H: Handler> ActiveService<H> {
             Stage::Closing | Stage::Lingering => self.discard_input(id, state, scratch),
             Stage::Ended => {}
         }
-        if self.table.get(id).is_some_and(|slot| slot.stream.unsent()) {
+        let Table { connections, queues, .. } = &mut self.table;
+        let Some(slot) = connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) else {
+            return;
+        };
+        if slot.stream.unsent() {
             // The stream answers by itself to some of what it reads, as TLS does.
-            self.table.mark_dirty(id.slot());
+            queues.push_dirty(&mut slot.conn);
         }
-        if let Some(slot) = self.table.get_mut(id).filter(|slot| slot.conn.is_broken_unread()) {
+        if slot.conn.is_broken_unread() {
             // Nobody reads the connection now, and no other event will tell of the error.
             let error = slot.take_error();
             self.table.lose_peer(id, &error, state.turn.now);
+        } else if slot.conn.has_work() {
+            queues.push_ready(slot);
         }
-        self.table.enqueue_if_work(id);
     }
 
     /// Tells the handler that there is room for output, if it asked and there still is.

@@ -195,7 +195,7 @@ impl<H: Handler> AnyService for ActiveService<H> {
     }
 
     fn next_deadline(&self) -> Option<Nanos> {
-        self.table.timers.next()
+        self.table.next_deadline()
     }
 
     fn mark_mailbox(&mut self) {

@@ -114,7 +114,6 @@ impl<H: Handler> ActiveService<H> {
         self.table.limits.linger = self.table.limits.linger.min(LINGER_AT_SHUTDOWN);
         for id in self.table.ids() {
             self.table.close(id, CloseReason::Shutdown, state);
-            self.table.arm(id);
         }
     }
 

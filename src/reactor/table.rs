@@ -53,7 +53,7 @@ impl<S> Table<S> {
         Table {
             service,
             name: name.into(),
-            connections: Slab::new(),
+            connections: Slab::with_capacity(SLOTS_KEPT),
             queues: Queues::default(),
             timers: Timers::default(),
             peers: Peers::new(limits.max_per_peer),
@@ -117,12 +117,15 @@ impl<S> Table<S> {
         if gone.conn.deadline != 0 {
             self.timers.disarm(gone.conn.deadline, token);
         }
-        for timer in gone.conn.extras.into_iter().flat_map(|extras| extras.timers) {
-            self.timers.cancel(timer, token);
+        if let Some(extras) = gone.conn.extras {
+            for timer in extras.timers {
+                self.timers.cancel(timer, token);
+            }
         }
+        self.forget_lingering();
         state.freed += 1;
         if self.connections.is_empty() && self.connections.capacity() > SLOTS_KEPT {
-            self.connections.shrink_to_fit();
+            self.connections = Slab::with_capacity(SLOTS_KEPT);
         }
         // Dropping a session runs the embedder's code too.
         state.guard(&self.name, || drop(gone.session));

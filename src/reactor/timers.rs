@@ -91,6 +91,10 @@ impl<H: Handler> ActiveService<H> {
             if state.turn.step_is_spent() {
                 return;
             }
+            if self.table.lingers_until().is_some_and(|when| when <= state.turn.now) {
+                self.table.cut_lingering();
+                continue;
+            }
             match self.table.timers.pop(state.turn.now) {
                 None => return,
                 Some(Due::Deadline(token)) if token.is_connection() => {
@@ -156,7 +160,6 @@ impl<H: Handler> ActiveService<H> {
                 self.table.enqueue_if_work(id);
             }
             Wait::Flush | Wait::Gone => self.table.end(id, CloseReason::Stalled),
-            Wait::Linger => self.table.end(id, CloseReason::Closed),
         }
     }
 }
@@ -169,6 +172,11 @@ impl<S> Slot<S> {
 }
 
 impl<S> Table<S> {
+    /// When the next thing is due.
+    pub(super) fn next_deadline(&self) -> Option<Nanos> {
+        [self.timers.next(), self.lingers_until()].into_iter().flatten().min()
+    }
+
     /// Sets the loop's own deadline for the connection, if its state has one and none comes sooner.
     pub(crate) fn arm(&mut self, id: ConnId) {
         let service = self.service;

@@ -144,6 +144,7 @@ impl<H: Handler> ActiveService<H> {
                 slot.conn.sent(state.turn.now);
             }
             match outcome {
+                Ok(Flushed::All) if slot.conn.is_at_ease() => return,
                 Ok(Flushed::All) => {}
                 Ok(Flushed::Blocked) => slot.conn.flags.set(Flag::Blocked, true),
                 Ok(Flushed::Budget) => budget_spent = true,
@@ -185,7 +186,8 @@ impl<H: Handler> ActiveService<H> {
                 }
             }
             _ if slot.conn.all_sent() => self.linger(id, state),
-            _ => {}
+            // Most have sent all by now: only those that have not need a deadline.
+            _ => self.table.arm(id),
         }
         if budget_spent {
             self.table.mark_dirty(id.slot());

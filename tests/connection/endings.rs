@@ -251,8 +251,31 @@ fn lingering_ends_by_its_timeout_and_frees_the_slot() {
     let client = server.connect();
     server.feed(client, "BYE\n");
     assert_eq!(server.closed(client), Some(CloseReason::Closed));
-    server.advance(Duration::from_millis(4900));
-    assert_eq!(server.left_over().0, 1);
+    server.advance(Duration::from_millis(1000));
+    let later = server.connect();
+    server.feed(later, "BYE\n");
+    server.advance(Duration::from_millis(3900));
+    assert_eq!(server.left_over(), (2, 0), "and none of them needs a timer");
+    server.advance(Duration::from_millis(200));
+    assert_eq!(server.left_over(), (1, 0), "each has its own time");
+    server.advance(Duration::from_millis(900));
+    assert_eq!(server.left_over(), (0, 0));
+}
+
+#[test]
+fn nobody_lingers_for_less_because_an_older_one_is_gone() {
+    let (tell, _told) = mpsc::channel();
+    let mut server = Harness::with_limits(Teller(tell), Limits::default());
+    let clients = [server.connect(), server.connect(), server.connect()];
+    for client in clients {
+        server.feed(client, "BYE\n");
+        server.advance(Duration::from_millis(1000));
+    }
+    server.end(clients[0]);
+    server.end(clients[1]);
+    assert_eq!(server.left_over(), (1, 0));
+    server.advance(Duration::from_millis(3900));
+    assert_eq!(server.left_over(), (1, 0));
     server.advance(Duration::from_millis(200));
     assert_eq!(server.left_over(), (0, 0));
 }

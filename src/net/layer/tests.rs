@@ -434,6 +434,28 @@ fn rule_11_to_drop_it_is_to_close_it() {
 }
 
 #[test]
+fn rule_11_where_dropping_it_shuts_it_the_peer_hears_all_and_the_end() {
+    each(|mut pair| {
+        let below = pair.name.trim_start_matches("late over ");
+        let is_socket = ["tcp", "unix", "memory"].contains(&below);
+        assert_eq!(pair.stream.shuts_with_drop(), is_socket, "{}", pair.name);
+        if !is_socket {
+            return;
+        }
+        pair.peer.send(b"all of it");
+        pair.peer.finish();
+        assert_eq!(pair.read(9), b"all of it", "{}", pair.name);
+        let end = pair.until(|stream| stream.read(&mut [0; 100]));
+        assert_eq!(end.unwrap(), 0, "{}", pair.name);
+        let taken = pair.fill();
+        pair.stream = Stream::layer(crate::net::stream::Failed);
+        pair.hear(taken.len(), true);
+        assert!(pair.heard == taken, "{}: {} bytes", pair.name, taken.len());
+        assert_eq!(pair.peer.ended(), Some(Ok(())), "{}", pair.name);
+    });
+}
+
+#[test]
 fn rule_12_to_turn_somebody_away_takes_no_time() {
     each_new(|mut pair| {
         pair.peer.send(b"hello");
