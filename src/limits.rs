@@ -159,6 +159,15 @@ impl Default for Limits {
     }
 }
 
+// The defaults of what a reactor has for all its services together.
+
+/// The default of [`set_max_total_output`](crate::Reactor::set_max_total_output).
+pub(crate) const MAX_TOTAL_OUTPUT: usize = 1 << 30;
+/// The default of [`set_shutdown_timeout`](crate::Reactor::set_shutdown_timeout).
+pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+// How far a limit may be set.
+
 /// The largest value of a limit in bytes: 1 GiB.
 const MOST_BYTES: usize = 1 << 30;
 /// Linux refuses more: `MAX_TCP_KEEPIDLE` in its include/net/tcp.h.
