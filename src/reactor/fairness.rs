@@ -14,7 +14,8 @@
 //! * `net/` does not know the loop. It has the queues of the kernel, `BACKLOG` and
 //!   `UNSENT_IN_KERNEL` in `net/tcp.rs`; how soon the next address of a host is tried, `NEXT_AFTER`
 //!   in `net/happy_eyeballs.rs`; how often the lock of a Unix path is tried, `TRIES` in
-//!   `net/unix_path.rs`; and the work of one read of TLS, `FRUITLESS_READS` in `net/tls/stream.rs`.
+//!   `net/unix_path.rs`; the work of one read of TLS, `FRUITLESS_READS` in `net/tls/stream.rs`; and
+//!   how large the files of TLS may be, `LONGEST` and `MESSAGE` in `net/tls/files.rs`.
 
 use std::time::Duration;
 
