@@ -110,8 +110,8 @@ pub struct Limits {
     /// all of it, again and again. Otherwise the connection is reset with
     /// [`CloseReason::Stalled`](crate::CloseReason::Stalled).
     ///
-    /// It is also how long input may wait after a write to the connection has failed, while the
-    /// handler has [paused](crate::Context::pause) it or its `rate` is used up. Default 30 s.
+    /// It is also how long input may wait after a read or a write has failed, while the handler has
+    /// [paused](crate::Context::pause) the connection or its `rate` is used up. Default 30 s.
     pub flush_timeout: Duration,
     /// How long input is read and discarded after the last byte went out, until the peer closes
     /// too, so that no reset destroys the last reply. While the reactor shuts down, half a second at
@@ -158,6 +158,15 @@ impl Default for Limits {
         }
     }
 }
+
+// The defaults of what a reactor has for all its services together.
+
+/// The default of [`set_max_total_output`](crate::Reactor::set_max_total_output).
+pub(crate) const MAX_TOTAL_OUTPUT: usize = 1 << 30;
+/// The default of [`set_shutdown_timeout`](crate::Reactor::set_shutdown_timeout).
+pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+// How far a limit may be set.
 
 /// The largest value of a limit in bytes: 1 GiB.
 const MOST_BYTES: usize = 1 << 30;

@@ -31,7 +31,16 @@ const PROGRAM: [&[&str]; 8] = [
 ];
 
 /// What touches sockets, which `connection` must not know.
-const SOCKETS: [&str; 3] = ["mio", "socket2", "rustix"];
+const SOCKETS: [&str; 8] = [
+    "mio",
+    "socket2",
+    "rustix",
+    "libc",
+    "std::os",
+    "std::net::TcpStream",
+    "std::net::TcpListener",
+    "std::net::UdpSocket",
+];
 
 /// What `reactor` may name of `handler`.
 const OF_HANDLER: [&str; 4] = ["Handler", "Farewell", "Context", "ServiceContext"];

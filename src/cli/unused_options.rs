@@ -1,4 +1,4 @@
-//! Options that would have no effect are refused: whoever gives one expects an effect.
+//! Options that would have no effect are refused: a user that gives one expects an effect.
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;

@@ -49,14 +49,14 @@ pub enum CloseReason {
     /// most. See [`Reactor::set_max_total_output`](crate::Reactor::set_max_total_output).
     TotalOutput,
     /// The connection was closing, and the peer took next to nothing of the remaining output for
-    /// [`flush_timeout`](crate::Limits::flush_timeout). Or a write had failed, and what the peer had
-    /// sent before was not handled within that time.
+    /// [`flush_timeout`](crate::Limits::flush_timeout).
     Stalled,
     /// An outbound connection was not established within
     /// [`connect_timeout`](crate::Limits::connect_timeout).
     ConnectTimeout,
     /// The operating system reported an error: a reset, a refused connect, a broken pipe. What the
-    /// peer had sent before was handled, except for a last line without an LF.
+    /// peer had sent before was handled, except for a last line without an LF, and for what was not
+    /// handled within [`flush_timeout`](crate::Limits::flush_timeout) of the error.
     /// [`Context::error`](crate::Context::error) has the whole error, for a message to people.
     Error(ErrorKind),
     /// A hook panicked while it served this connection.

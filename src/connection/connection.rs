@@ -33,7 +33,7 @@ pub(crate) struct Connection {
     pub(crate) extras: Option<Box<Extras>>,
     /// How far its life has come.
     pub(crate) stage: Stage,
-    /// Why it ended. Means something only once it closes, or after a write has failed.
+    /// Why it ended. Means something only once it closes, or after a read or a write has failed.
     pub(crate) reason: CloseReason,
     /// What else holds, a bit each.
     pub(crate) flags: Flags,
@@ -53,7 +53,7 @@ pub(crate) struct Extras {
     pub(super) left: usize,
     /// The system's number of the error that ended it.
     pub(super) error: Option<i32>,
-    /// When a write to it failed; 0 while none has.
+    /// When a read or a write failed; 0 while none has.
     pub(crate) lost: Nanos,
 }
 

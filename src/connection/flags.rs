@@ -17,8 +17,8 @@ pub(crate) enum Flag {
     Blocked,
     /// The selector has told of an error of the socket, which a read would give.
     Broken,
-    /// A write has failed, so nothing more reaches the peer. What has come from it is still
-    /// handled; then the connection ends, for the reason that it has by now.
+    /// A read or a write has failed, so nothing more reaches the peer. What has come from it is
+    /// still handled; then the connection ends, for the reason that it has by now.
     Gone,
 
     // Why its input is not handled. One of the first three ends by `stop_waiting`.

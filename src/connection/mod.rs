@@ -6,7 +6,7 @@
 //! `deadlines`, `rate`. The rest are small types that all wings share: `id`, `clock`, `peer_address`,
 //! `close_reason`.
 
-pub(crate) mod backpressure;
+mod backpressure;
 pub(crate) mod clock;
 pub(crate) mod close_reason;
 #[expect(clippy::module_inception, reason = "the wing is named after what it is about")]

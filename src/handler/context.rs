@@ -46,7 +46,7 @@ impl<'a, S> Context<'a, S> {
     /// Appends bytes to this connection's output. All that a turn sends to it leaves in one write.
     ///
     /// Returns false, and sends nothing, after [`close`](Self::close) or
-    /// [`half_close`](Self::half_close), or once a write to the connection has failed.
+    /// [`half_close`](Self::half_close), or once a read or a write has failed.
     ///
     /// What happens to a client that does not read depends on who caused the output:
     ///

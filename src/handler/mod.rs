@@ -12,7 +12,7 @@ pub(crate) mod farewell;
 #[expect(clippy::module_inception, reason = "the wing is named after what it is about")]
 pub(crate) mod handler;
 pub(crate) mod lines;
-pub(crate) mod service_context;
+mod service_context;
 pub mod text;
 pub(crate) mod writer;
 

@@ -23,7 +23,7 @@ use crate::limits::Limits;
 const NEXT_AFTER: Duration = Duration::from_millis(250);
 
 /// A dial by name. The first attempt that connects takes its place.
-pub(crate) struct Dialling {
+pub(super) struct Dialling {
     host: Host,
     source: Option<IpAddr>,
     /// Whose options each attempt gets.
@@ -43,7 +43,7 @@ pub(crate) struct Dialling {
 
 impl Dialling {
     /// Begins with the first step of the handshake.
-    pub(crate) fn new(host: &Host, source: Option<IpAddr>) -> Dialling {
+    pub(super) fn new(host: &Host, source: Option<IpAddr>) -> Dialling {
         Dialling {
             host: host.clone(),
             source,

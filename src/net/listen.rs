@@ -4,7 +4,7 @@ use super::layer::Acceptor;
 use super::{Address, Networks, ToAddress};
 use crate::error::Error;
 
-/// Where to listen, and who may come: for [`Reactor::listen`](crate::Reactor::listen) where an
+/// Where to listen, and which clients may come: for [`Reactor::listen`](crate::Reactor::listen) where an
 /// address alone does not say enough.
 ///
 /// At the path of a Unix socket, what a server of the same user has left there that is gone is
@@ -34,7 +34,7 @@ pub struct Listen {
 }
 
 impl Listen {
-    /// Listens there; whoever reaches it may come.
+    /// Listens there; every client that reaches it may come.
     ///
     /// # Errors
     /// [`Error::Address`] where text is no address.
@@ -47,8 +47,8 @@ impl Listen {
         })
     }
 
-    /// The permissions of a Unix socket's file, as `0o660`: who may write to it may connect. It
-    /// is never more open than that, not while it is made either. Without it the process's umask
+    /// The permissions of a Unix socket's file, as `0o660`: a user that may write to it may connect.
+    /// It is never more open than that, not while it is made either. Without it the process's umask
     /// decides. It says nothing about TCP.
     ///
     /// More than `0o777` is [`Error::Listen`] when it is listened on.
@@ -56,11 +56,11 @@ impl Listen {
         Listen { unix_mode: Some(mode), ..self }
     }
 
-    /// Only who comes from one of these networks is served. The others are closed without a word
+    /// Only a client that comes from one of these networks is served. The others are closed without a word
     /// before the handler hears of them, and count as [refused](crate::Counters::refused). Over
     /// Unix sockets, where there are no such addresses, it says nothing.
     ///
-    /// An address is no proof of who it is: it keeps out whoever cannot send from one of these.
+    /// An address proves no identity: only clients that cannot send from one of these are kept out.
     pub fn allow(self, networks: Networks) -> Listen {
         Listen { allow: Some(networks), ..self }
     }
@@ -72,7 +72,7 @@ impl Listen {
     ///   counts in [`handshakes_failed`](crate::Counters::handshakes_failed), and the handler
     ///   hears nothing of it. Until then too it counts as a connection for the limits.
     /// * To half-close is to say `close_notify`. A client that ends the connection without it,
-    ///   as an attacker could who cuts it, ends with
+    ///   as an attacker that cuts it could, ends with
     ///   [`ErrorKind::UnexpectedEof`](std::io::ErrorKind::UnexpectedEof): its whole lines are
     ///   handled and answered, an unfinished last one is not.
     /// * Newcomers that are refused are closed without their

@@ -1,4 +1,4 @@
-//! Unix sockets: who may take a path, and whose it is.
+//! Unix sockets: when a path may be taken, and whose it is.
 
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;

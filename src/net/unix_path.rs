@@ -25,16 +25,16 @@ pub(crate) struct UnixPath {
 
 impl UnixPath {
     /// Makes it ours. What is there already is not looked at before nobody else may change it.
-    pub(crate) fn lock(address: &Address, path: &Path) -> Result<UnixPath, Error> {
+    pub(super) fn lock(address: &Address, path: &Path) -> Result<UnixPath, Error> {
         Ok(UnixPath { path: path.to_owned(), inode: None, _lock: Lock::take(address, path)? })
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Notes that the socket is there, and gives it its mode.
-    pub(crate) fn bound(&mut self, mode: Option<u32>) -> io::Result<()> {
+    pub(super) fn bound(&mut self, mode: Option<u32>) -> io::Result<()> {
         self.inode = Some(inode(&self.path)?);
         mode.map_or(Ok(()), |mode| set_mode(&self.path, mode))
     }
@@ -49,20 +49,20 @@ impl Drop for UnixPath {
 }
 
 /// Says no in the name of whatever has the path.
-pub(crate) fn taken(address: &Address, why: impl Into<String>) -> Error {
+pub(super) fn taken(address: &Address, why: impl Into<String>) -> Error {
     let source = io::ErrorKind::AddrInUse.into();
     Error::Listen { address: address.clone(), why: why.into(), source }
 }
 
 /// Whether the file is this process's own user's.
-pub(crate) fn is_ours(found: &fs::Metadata) -> bool {
+pub(super) fn is_ours(found: &fs::Metadata) -> bool {
     found.uid() == rustix::process::geteuid().as_raw()
 }
 
 /// PATH.lock, locked until this is dropped or the process ends, however it ends.
 ///
-/// Dropping it removes the file while it is still locked. Who has opened it before that and is
-/// given the lock after it holds a file that is gone, notices so, and opens the next one.
+/// Dropping it removes the file while it is still locked. A process that has opened it before that
+/// and is given the lock after it holds a file that is gone, notices so, and opens the next one.
 struct Lock {
     path: PathBuf,
     _file: File,

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::closing::farewell_text;
-use super::fairness::{ACCEPT_RETRY, LOG_EVERY, PASSED_OVER};
+use super::fairness::{ACCEPT_RETRY, LOG_EVERY, PASSED_OVER, PORTS_TRIED};
 use super::loop_state::LoopState;
 use super::service::ActiveService;
 use super::table::Table;
@@ -21,10 +21,6 @@ use crate::net::layer::Acceptor;
 use crate::net::listener::ListeningSocket;
 use crate::net::stream::Stream;
 use crate::net::{Address, Host, Listen, Networks};
-
-/// Where the system is to choose a port for two families: how many ports that are free for the one
-/// are tried for the other.
-const PORTS_TRIED: usize = 16;
 
 pub(crate) struct Listener {
     socket: ListeningSocket,

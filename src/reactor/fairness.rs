@@ -1,12 +1,21 @@
 //! Every bound of a turn or of a queue that is not a setting, with its reason, and the budget of a
 //! step of a turn.
 //!
-//! What a user can set is in [`Limits`](crate::Limits) and
-//! [`DatagramOptions`](crate::DatagramOptions). How much memory a buffer keeps is not a matter of
-//! fairness and stands beside the buffer: `ARENA_KEPT`, `ARENA_FIRST` and `BACKLOG_KEPT` in
-//! `connection/output.rs`, `HEADROOM` and `FRESH` in `connection/input.rs`. How many services there
-//! may be follows from the layout of a token: `MOST_SERVICES` in `token.rs`. The work of one read of
-//! TLS is bounded in `net/tls/stream.rs` (`FRUITLESS_READS`), since `net/` does not know the loop.
+//! What a user can set is in `limits.rs` and in [`DatagramOptions`](crate::DatagramOptions). These
+//! are bounds too, and stand elsewhere:
+//!
+//! * How much memory a buffer keeps is not a matter of fairness and stands beside the buffer:
+//!   `ARENA_KEPT`, `ARENA_FIRST` and `BACKLOG_KEPT` in `connection/output.rs`, `HEADROOM` and `FRESH`
+//!   in `connection/input.rs`.
+//! * What a closing client has to take in each flush timeout is part of the rule that it serves:
+//!   `LEAST_TAKEN` in `connection/backpressure.rs`.
+//! * How many services there may be follows from the layout of a token: `MOST_SERVICES` in
+//!   `token.rs`.
+//! * `net/` does not know the loop. It has the queues of the kernel, `BACKLOG` and
+//!   `UNSENT_IN_KERNEL` in `net/tcp.rs`; how soon the next address of a host is tried, `NEXT_AFTER`
+//!   in `net/happy_eyeballs.rs`; how often the lock of a Unix path is tried, `TRIES` in
+//!   `net/unix_path.rs`; the work of one read of TLS, `FRUITLESS_READS` in `net/tls/stream.rs`; and
+//!   how large the files of TLS may be, `LONGEST` and `MESSAGE` in `net/tls/files.rs`.
 
 use std::time::Duration;
 
@@ -80,6 +89,10 @@ pub(crate) const DATAGRAM_ERRORS: u32 = 16;
 pub(crate) const DATAGRAM_REST: Duration = Duration::from_secs(1);
 
 // What else is bounded.
+
+/// Where the system is to choose a port for two families: how many ports that are free for the one
+/// are tried for the other.
+pub(super) const PORTS_TRIED: usize = 16;
 
 /// Calls of hooks between two readings of the clock: a reading costs as much as a short line, and
 /// so many calls together must not hold the loop either.

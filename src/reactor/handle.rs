@@ -13,7 +13,7 @@ use crate::net::Address;
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     /// None in tests, where nothing sleeps.
-    pub(crate) waker: Option<mio::Waker>,
+    waker: Option<mio::Waker>,
     /// The loop was woken and has not noticed yet: once is enough.
     woken: AtomicBool,
     /// A shutdown was asked for.
@@ -42,7 +42,7 @@ impl Shared {
 
     /// The loop has noticed that it was woken. Called before the mailboxes are looked at, so that
     /// what is posted after that wakes the loop again.
-    pub(crate) fn awake(&self) {
+    pub(super) fn awake(&self) {
         self.woken.store(false, SeqCst);
     }
 
@@ -57,7 +57,7 @@ impl Shared {
         self.stop.store(true, SeqCst);
     }
 
-    pub(crate) fn stop_asked(&self) -> bool {
+    pub(super) fn stop_asked(&self) -> bool {
         self.stop.load(SeqCst)
     }
 }
@@ -115,9 +115,9 @@ impl<M> Handle<M> {
         self.send(message)
     }
 
-    /// As [`post`](Self::post), unless `most` messages wait for this handler, whoever has posted
-    /// them. There is no post that waits for room: on the loop's own thread it would wait for
-    /// itself. Another thread tries again later, or waits for a token that
+    /// As [`post`](Self::post), unless `most` messages of any thread wait for this handler. There is
+    /// no post that waits for room: on the loop's own thread it would wait for itself. Another
+    /// thread tries again later, or waits for a token that
     /// [`on_message`](crate::Handler::on_message) gives back to it.
     ///
     /// # Errors
@@ -143,7 +143,7 @@ impl<M> Handle<M> {
         sent
     }
 
-    /// How many messages wait for the handler, whoever has posted them: how far it is behind.
+    /// How many messages of any thread wait for the handler: how far it is behind.
     pub fn len(&self) -> usize {
         usize::try_from(self.count.waiting()).unwrap_or(usize::MAX)
     }

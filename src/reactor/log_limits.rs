@@ -1,11 +1,12 @@
-//! How often the same complaint is logged, so that no client can fill the disk: once in
-//! [`LOG_EVERY`](super::fairness::LOG_EVERY).
+//! How often what clients can cause again and again is done. A complaint is logged once in
+//! [`LOG_EVERY`](super::fairness::LOG_EVERY), so that no client can fill the disk. The spare
+//! descriptor turns a newcomer away once in [`STARVED_EVERY`](super::fairness::STARVED_EVERY).
 
 use std::time::Duration;
 
 use crate::connection::clock::{Nanos, nanos};
 
-/// One complaint: allowed, then silent for a while.
+/// One complaint, or one thing to do: allowed, then not again for a while.
 #[derive(Debug, Default)]
 pub(crate) struct LogLimit {
     /// When it was last allowed; 0 for never.
@@ -13,7 +14,7 @@ pub(crate) struct LogLimit {
 }
 
 impl LogLimit {
-    /// Whether it may be logged now; then it counts as logged.
+    /// Whether it may be logged, or done, now; then it counts as that.
     pub(crate) fn allows(&mut self, now: Nanos, every: Duration) -> bool {
         let allowed = self.last == 0 || now - self.last >= nanos(every);
         if allowed {

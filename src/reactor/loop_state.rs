@@ -12,11 +12,11 @@ use super::handle::Shared;
 use super::log_limits::LogLimits;
 use super::spare_descriptor::SpareDescriptor;
 use super::token::Serials;
-use super::total_output::MAX_TOTAL_OUTPUT;
 use super::writing::Reply;
 use crate::connection::clock::{Nanos, nanos};
 use crate::connection::framing::Search;
 use crate::connection::output::Arena;
+use crate::limits::MAX_TOTAL_OUTPUT;
 #[cfg(feature = "signals")]
 use crate::net::layer::Acceptor;
 use crate::net::stream::Stream;

@@ -12,7 +12,7 @@ use super::fairness::FIRST_EVENTS;
 use super::handle::{Mailbox, Shared};
 use super::loop_state::LoopState;
 use super::service::{ActiveService, AnyService, type_name_of};
-use super::shutdown::{Phase, SHUTDOWN_TIMEOUT};
+use super::shutdown::Phase;
 #[cfg(feature = "signals")]
 use super::signals::Signals;
 use super::table::Table;
@@ -22,7 +22,7 @@ use crate::connection::ConnId;
 use crate::connection::input::Scratch;
 use crate::error::Error;
 use crate::handler::Handler;
-use crate::limits::Limits;
+use crate::limits::{Limits, SHUTDOWN_TIMEOUT};
 use crate::net::{Address, ToAddress, ToListen};
 
 /// Sources of events that belong to no service: the waker and the signals.

@@ -2,7 +2,8 @@
 //!
 //! Under edge triggers the selector says once that something has come. So a flag remembers it:
 //! [`Flag::Readable`] is set by an event and cleared only by a read that shows that nothing is
-//! left. An event does no more than mark; the turn works.
+//! left. Where no event need come, two others set it: `adopting`, since a file has none, and
+//! `closing`, once a read or a write has failed. An event does no more than mark; the turn works.
 
 use std::io::{self, ErrorKind};
 

@@ -30,7 +30,9 @@ impl LoopState {
                     let file = file.display();
                     log::info!("hangup signal: {file} reloaded, for those who come now");
                 }
-                Err(error) => log::error!("hangup signal: the old certificate stays: {error}"),
+                Err(error) => {
+                    log::error!("hangup signal: what was read before stays in use: {error}")
+                }
             }
             any = true;
         }

@@ -1,7 +1,6 @@
 //! How a shutdown goes: asked for, moved on turn by turn, cut at its deadline; and how it ended.
 
 use std::process::{ExitCode, Termination};
-use std::time::Duration;
 
 use super::Reactor;
 use super::fairness::LINGER_AT_SHUTDOWN;
@@ -34,9 +33,6 @@ impl Termination for Exit {
         }
     }
 }
-
-/// The default of [`set_shutdown_timeout`](crate::Reactor::set_shutdown_timeout).
-pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How far the shutdown is; it only ever moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

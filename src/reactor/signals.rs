@@ -33,7 +33,7 @@ pub(crate) struct Caught {
 
 impl Signals {
     /// Catches these too.
-    pub(crate) fn catch(&mut self, signals: &[i32], registry: &Registry) -> Result<(), Error> {
+    fn catch(&mut self, signals: &[i32], registry: &Registry) -> Result<(), Error> {
         if let Some(caught) = &self.source {
             let added = signals.iter().try_for_each(|signal| caught.add_signal(*signal));
             return added.map_err(Error::io("cannot catch signals"));
@@ -81,7 +81,7 @@ impl Reactor<'_> {
     }
 
     /// Does what the signals ask for.
-    pub(crate) fn handle_signals(&mut self, caught: &Caught) {
+    pub(super) fn handle_signals(&mut self, caught: &Caught) {
         for _ in 0..caught.ending {
             self.signals.seen += 1;
             if self.signals.seen == 1 {

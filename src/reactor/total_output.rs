@@ -10,9 +10,6 @@ use super::table::Table;
 use super::token::Token;
 use crate::connection::CloseReason;
 
-/// The default of the bound.
-pub(super) const MAX_TOTAL_OUTPUT: usize = 1 << 30;
-
 /// Complains, and chooses which connections to reset: those with the largest backlogs, so many that
 /// an eighth of the bound is free again and not every line after that ends another connection.
 fn to_reset(

@@ -12,7 +12,7 @@
 //! | [`Roulette`](roulette::Roulette) | 1313, 2613 | a long upload, a reply of any length in pieces, bounded memory, JSON |
 //! | [`Forward`] | – | bytes instead of lines, dialling out, pausing one side for the other |
 //! | [`Announcer`] | 9908, UDP | datagrams: multicast, a timer, an answer to a question |
-//! | [`Directory`] | 9908, UDP | datagrams: a table that is bounded and forgets who is silent |
+//! | [`Directory`] | 9908, UDP | datagrams: a table that is bounded and forgets what is silent |
 
 mod announcer;
 mod directory;

@@ -99,7 +99,7 @@ fn hangup_reads_the_certificate_again_for_those_who_come_then() {
     let good = std::fs::read(pem.cert()).unwrap();
     std::fs::write(pem.cert(), "").unwrap();
     program.signal("HUP");
-    let line = program.wait_for_log("the old certificate stays");
+    let line = program.wait_for_log("what was read before stays in use");
     assert!(line.contains("cert.pem: no certificate in it"), "{line}");
     std::fs::write(pem.cert(), good).unwrap();
     pem.connect(at).expect(GREETING);

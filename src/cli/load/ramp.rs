@@ -76,7 +76,7 @@ impl Ramp {
     }
 
     /// Whether a client waits to be connected.
-    pub(crate) fn is_waiting(&self) -> bool {
+    fn is_waiting(&self) -> bool {
         !self.stopped && (self.dialled < self.clients || !self.again.is_empty())
     }
 

@@ -100,7 +100,7 @@ pub(crate) struct Run {
     pub(crate) started: u64,
     pub(crate) ended: u64,
     /// When the last right line came.
-    pub(crate) last_line: u64,
+    last_line: u64,
     pub(crate) interrupted: bool,
     /// Why the first client that failed could not be connected.
     pub(crate) refusal: Option<Refusal>,

@@ -29,7 +29,7 @@ pub(crate) struct Session {
     /// With `--rate`: its index in [`Echo::turns`].
     pub(crate) place: usize,
     /// BYE was sent.
-    pub(crate) leaving: bool,
+    leaving: bool,
     /// BYE was answered.
     pub(crate) left: bool,
 }
@@ -50,7 +50,7 @@ impl Session {
     }
 
     /// Takes so many of the oldest lines out of flight, and tells when they were sent.
-    pub(crate) fn landed(&mut self, mut lines: u32, mut tell: impl FnMut(u64, u32)) {
+    fn landed(&mut self, mut lines: u32, mut tell: impl FnMut(u64, u32)) {
         while lines > 0
             && let Some((when, count)) = self.flight.front_mut()
         {
