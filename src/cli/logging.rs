@@ -49,9 +49,14 @@ impl Log for Stderr {
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
             let target = module_path!();
-            self.offer(Level::Warn, target, format_args!("{lost} lines of this log were lost"));
+            let said = format_args!("{lost} lines of this log were lost");
+            if !self.offer(Level::Warn, target, said) {
+                self.lost.fetch_add(lost, Ordering::Relaxed);
+            }
         }
-        self.offer(record.level(), record.target(), *record.args());
+        if !self.offer(record.level(), record.target(), *record.args()) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Waits until all is written, but not for ever.
@@ -65,13 +70,12 @@ impl Log for Stderr {
 }
 
 impl Stderr {
-    fn offer(&self, level: Level, target: &str, text: fmt::Arguments<'_>) {
+    /// Says whether there is room for the line.
+    fn offer(&self, level: Level, target: &str, text: fmt::Arguments<'_>) -> bool {
         let (color, end) = if self.colors { (color(level), "\x1b[0m") } else { ("", "") };
         let now = Timestamp::now();
         let line = format!("{now:.3} {color}{level:<5}{end} [{target}] {text}\n");
-        if self.queue.try_send(Entry::Log(line)).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
+        self.queue.try_send(Entry::Log(line)).is_ok()
     }
 }
 

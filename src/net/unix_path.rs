@@ -65,7 +65,7 @@ pub(super) fn is_ours(found: &fs::Metadata) -> bool {
 /// and is given the lock after it holds a file that is gone, notices so, and opens the next one.
 struct Lock {
     path: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -103,7 +103,7 @@ impl Lock {
                 Err(error) => return Err(failed(error.into())),
             }
             if inode(&path).is_ok_and(|now| now == (found.dev(), found.ino())) {
-                return Ok(Lock { path, _file: file });
+                return Ok(Lock { path, file });
             }
         }
         let why = "another server is starting or running there; choose another path";
@@ -113,7 +113,11 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        // Somebody may have removed it, and another server have made its own.
+        let own = self.file.metadata().map(|found| (found.dev(), found.ino()));
+        if own.is_ok_and(|own| inode(&self.path).is_ok_and(|now| now == own)) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -118,7 +118,8 @@ impl Book {
                 record.begun = self.clock;
             }
             record.input.extend(bytes);
-            if open && !record.disturbed && record.due.rest().is_empty() {
+            let sound = !record.disturbed && record.errors.is_empty();
+            if open && sound && record.due.rest().is_empty() {
                 record.fresh.extend(bytes);
             }
         }
@@ -148,6 +149,7 @@ impl Book {
     pub fn breaks(&mut self, id: ConnId, error: ErrorKind) {
         if let Some(record) = self.records.get_mut(&id) {
             record.errors.push(error);
+            record.fresh.clear();
         }
     }
 
@@ -271,7 +273,9 @@ impl Book {
         self.takes_input(id);
         let Some(record) = self.records.get_mut(&id) else { return };
         record.eof_told = true;
-        if !record.ended || !record.input.rest().is_empty() {
+        // A broken pipe says that the peer has ended before, whether it has said so or not.
+        let ended = record.ended || record.errors.contains(&ErrorKind::BrokenPipe);
+        if !ended || !record.input.rest().is_empty() {
             let left = shown(record.input.rest());
             self.complain(format!("{id}: the end was told before {left}"));
         }

@@ -219,8 +219,11 @@ impl Roulette {
 /// client that reads slowly costs the memory of one piece. The client's next command is read after
 /// the last piece, so the replies stay in order.
 fn send_piece(cx: &mut Context<'_, Session>) {
+    // A client that is gone may have sent thousands of LISTs: no piece is made for it.
+    let gone = !cx.send("");
     let Some(list) = &mut cx.session().list else { return };
-    let (piece, done) = (list.next_piece(), list.is_done());
+    let piece = if gone { Vec::new() } else { list.next_piece() };
+    let done = gone || list.is_done();
     cx.send(piece);
     if done {
         cx.session().list = None;
@@ -234,6 +237,7 @@ fn send_piece(cx: &mut Context<'_, Session>) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::io::ErrorKind;
 
     use super::*;
     use crate::Limits;
@@ -392,6 +396,20 @@ mod tests {
              {\"students\":[{\"fullname\":\"newer\"}]}\n\
              {\"status\":\"success\",\"numberOfCommands\":4}\n"
         );
+    }
+
+    #[test]
+    fn no_list_is_made_for_a_client_that_is_gone() {
+        let (mut server, client) = start(Version::Two);
+        long(&mut server);
+        server.take_only(client, Some(1000));
+        server.feed(client, "LIST\n".repeat(500));
+        let before = server.counters().turns;
+        server.reset(client);
+        assert_eq!(server.closed(client), Some(CloseReason::Error(ErrorKind::ConnectionReset)));
+        // Each piece would take a turn.
+        let turns = server.counters().turns - before;
+        assert!(turns < 50, "{turns} turns");
     }
 
     #[test]
