@@ -221,7 +221,7 @@ impl Reactor<'_> {
     /// Reports the connections that have ended, then flushes, so that what handlers say of an end
     /// leaves with everything else. What the flush itself has ended is reported last; what is said
     /// of that leaves in the next turn.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let Reactor { services, state, .. } = self;
         if std::mem::take(&mut state.starving) {
             services.iter_mut().any(|service| service.cut_lingering());
