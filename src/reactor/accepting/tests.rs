@@ -123,3 +123,22 @@ fn a_layer_that_fails_for_a_newcomer_does_not_hold_up_the_next() {
     reactor.turn(Some(Duration::ZERO)).unwrap();
     assert_eq!((reactor.counters().accepted, reactor.counters().refused), (1, 0));
 }
+
+#[cfg(feature = "tls")]
+#[test]
+fn tls_goes_within_the_layers_before_and_takes_the_place_of_tls() {
+    let dir = std::env::temp_dir().join(format!("reactor-layers-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let [one, two] = [(); 2].map(|()| crate::Tls::from_files(&certificate, &key).unwrap());
+    std::fs::remove_dir_all(&dir).unwrap();
+
+    let listen = under(Naming::default(), "127.0.0.1:0");
+    let outer = Rc::clone(&listen.layers[0]);
+    let layers = listen.tls(&one).tls(&two).layers;
+    assert_eq!(layers.len(), 2);
+    assert!(Rc::ptr_eq(&layers[0], &outer) && Rc::ptr_eq(&layers[1], &two.acceptor()));
+}
