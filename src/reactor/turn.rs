@@ -192,7 +192,11 @@ impl<H: Handler> ActiveService<H> {
     }
 
     fn move_handshakes(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
+        state.turn.begin_step();
         for _ in 0..self.table.queues.handshakes.len().min(HANDSHAKES_PER_TURN) {
+            if state.turn.step_is_spent() {
+                return;
+            }
             if let Some(id) = self.table.queues.handshakes.pop_front() {
                 self.serve(id, state, scratch);
             }

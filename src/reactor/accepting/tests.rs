@@ -116,6 +116,22 @@ fn a_listen_that_fails_leaves_nothing_to_reload() {
 }
 
 #[test]
+fn handshakes_have_a_share_of_the_turns_output() {
+    let greeter = Callbacks::new().on_connection(|cx| _ = cx.send(vec![b'x'; 300 * 1024]));
+    let (mut reactor, addr) = serving(Naming::default(), greeter, Limits::default());
+    let _clients: Vec<_> = (0..4).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    for _ in 0..100 {
+        let before = reactor.counters().open;
+        reactor.turn(Some(Duration::from_millis(100))).unwrap();
+        assert!(reactor.counters().open <= before + 1);
+        if reactor.counters().open == 4 {
+            return;
+        }
+    }
+    panic!("in vain: {:?}", reactor.counters());
+}
+
+#[test]
 fn a_layer_that_fails_for_a_newcomer_does_not_hold_up_the_next() {
     let layer = Naming { failures: Cell::new(1) };
     let (mut reactor, addr) = serving(layer, Callbacks::new(), Limits::default());
