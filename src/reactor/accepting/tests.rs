@@ -116,6 +116,19 @@ fn a_listen_that_fails_leaves_nothing_to_reload() {
 }
 
 #[test]
+fn who_is_named_by_a_handshake_no_longer_counts_under_the_address_before() {
+    let limits = Limits { max_per_peer: Some(1), ..Limits::default() };
+    let (mut reactor, addr) = serving(Naming::default(), Callbacks::new(), limits);
+    for number in 1..=3 {
+        let client = TcpStream::connect(addr).unwrap();
+        turn_until(&mut reactor, |r| r.counters().accepted == number && r.counters().open == 1);
+        drop(client);
+        turn_until(&mut reactor, |r| r.counters().open == 0);
+    }
+    assert_eq!(reactor.counters().refused, 0);
+}
+
+#[test]
 fn handshakes_have_a_share_of_the_turns_output() {
     let greeter = Callbacks::new().on_connection(|cx| _ = cx.send(vec![b'x'; 300 * 1024]));
     let (mut reactor, addr) = serving(Naming::default(), greeter, Limits::default());
