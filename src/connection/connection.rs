@@ -75,7 +75,7 @@ pub(crate) enum Stage {
 /// What a connection has to know of the stream that it runs over. Each field is a flag.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StreamTraits {
-    /// See [`Flag::ReadOn`].
+    /// It may always read short; see [`Flag::ReadOn`].
     pub(crate) read_on: bool,
     /// See [`Flag::Descriptors`].
     pub(crate) descriptors: bool,

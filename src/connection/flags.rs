@@ -7,9 +7,10 @@ pub(crate) enum Flag {
     // What the socket has told.
     /// The socket may have input: set by an event, cleared by WouldBlock or a short read.
     Readable,
-    /// A short read proves nothing, so reading goes on until WouldBlock. The peer has shut its side
-    /// (data and FIN can share one edge), or it has sent urgent data or, over a Unix socket, a
-    /// descriptor, at which the kernel stops a read.
+    /// A short read proves nothing, so reading goes on until WouldBlock. Set for good where the
+    /// stream may read short, as a Unix socket does in front of a descriptor. Otherwise set by an
+    /// event, since data and FIN can share one edge and a read stops at urgent data, and cleared by
+    /// WouldBlock.
     ReadOn,
     /// A read gave the end of input.
     Eof,

@@ -188,7 +188,7 @@ pub(crate) struct Opened {
 }
 
 /// Puts a layer over the newcomers of a listener.
-pub(crate) trait Acceptor: fmt::Debug {
+pub(crate) trait Acceptor: Any + fmt::Debug {
     /// A newcomer under this layer, the handshake still to be done.
     fn accept(&self, newcomer: Stream) -> io::Result<Stream>;
 

@@ -79,9 +79,13 @@ impl Listen {
     ///   [`farewell`](crate::Handler::farewell), which would cost a handshake each.
     /// * A connection takes some 8 KiB more memory, and up to 64 KiB of what it is sent lie
     ///   encrypted beyond the reach of its limits.
+    ///
+    /// Of several calls the last one decides: it takes the place of those before.
     #[cfg(feature = "tls")]
-    pub fn tls(self, tls: &crate::net::tls::Tls) -> Listen {
-        Listen { layers: vec![tls.acceptor()], ..self }
+    pub fn tls(mut self, tls: &crate::net::tls::Tls) -> Listen {
+        self.layers.retain(|layer| !crate::net::tls::is_tls(&**layer));
+        self.layers.push(tls.acceptor());
+        self
     }
 }
 

@@ -116,7 +116,6 @@ impl Listener {
             let registered = socket.register(registry, token.into());
             registered.map_err(|error| Error::listen(&address, error))?;
         }
-        state.add_layers(&listen.layers);
         Ok(Listener {
             socket,
             address: local,
@@ -130,6 +129,11 @@ impl Listener {
 
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// What newcomers speak.
+    pub(super) fn layers(&self) -> &[Rc<dyn Acceptor>] {
+        &self.layers
     }
 
     pub(super) fn mark_ready(&mut self) {
@@ -200,7 +204,7 @@ impl Listener {
                     self.ready = false;
                     return None;
                 }
-                AcceptError::Gone => {}
+                AcceptError::Gone => log::debug!("{}: a newcomer is gone: {error}", self.address),
                 AcceptError::Stuck => {
                     log::debug!("{}: accept: {error}", self.address);
                     let nobody = state.with_spare_descriptor(|state| match self.next() {
@@ -264,7 +268,9 @@ impl AcceptError {
                 | libc::EHOSTUNREACH
                 | libc::ENOPROTOOPT,
             ) => AcceptError::Gone,
-            _ => AcceptError::Stuck,
+            // The system's errors have a number: this is one of a layer, which has dropped it.
+            None => AcceptError::Gone,
+            Some(_) => AcceptError::Stuck,
         }
     }
 }
@@ -313,3 +319,6 @@ impl<H: Handler> ActiveService<H> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -125,10 +125,11 @@ impl<S> Table<S> {
             return;
         }
         // Once the close has begun, what goes wrong with it does not change why it began: a peer
-        // may leave early. But an error is all that tells that a file or a pipe did not get its
+        // may leave early, or before the handler has been told. But an error is all that tells that a file or a pipe did not get its
         // output.
         let graver = matches!(reason, CloseReason::Stalled | CloseReason::TotalOutput);
-        let begun = was == Stage::Closing && !graver && slot.stream.is_socket();
+        let begun =
+            was == Stage::Lingering || was == Stage::Closing && !graver && slot.stream.is_socket();
         if !begun && !slot.conn.flags.has(Flag::Gone) {
             slot.conn.reason = reason;
         }

@@ -41,13 +41,22 @@ impl<S> Table<S> {
 
     /// Moves a connection's handshake on, as [`Stream::handshake`] does; says whether it is open.
     pub(crate) fn connected(&mut self, id: ConnId, state: &LoopState) -> io::Result<bool> {
-        let slot = &mut self.connections[id.slot()];
+        let Table { connections, peers, .. } = self;
+        let slot = &mut connections[id.slot()];
         let Some(opened) = slot.stream.handshake(state.turn.now)? else {
             self.arm(id);
             return Ok(false);
         };
         if opened.peer.is_some() {
+            // In its handshake it counts already, from now on under the address that it gave.
+            let counted = slot.conn.flags.has(Flag::Handshaking);
+            if counted {
+                peers.remove(&slot.conn);
+            }
             slot.conn.peer = opened.peer.into();
+            if counted {
+                peers.add(&slot.conn);
+            }
         }
         slot.conn.runs_over(slot.stream.traits());
         Ok(true)

@@ -107,8 +107,8 @@ pub(super) const SLOTS_KEPT: usize = 2048;
 /// minutes: the process should end soon.
 pub(super) const LINGER_AT_SHUTDOWN: Duration = Duration::from_millis(500);
 
-/// What one step of a service's turn has used up. The steps are accepting, serving, timers,
-/// messages and reaping. Each has a budget of its own, so that none can use up another's.
+/// What one step of a service's turn has used up. The steps are accepting, serving, handshakes,
+/// timers, messages and reaping. Each has a budget of its own, so that none can use up another's.
 #[derive(Debug, Default)]
 pub(crate) struct Step {
     /// Copies of broadcasts that it has queued.

@@ -272,7 +272,11 @@ impl<M> Mailbox<M> {
         let (sender, receiver) = channel();
         let (posted, taken) = Default::default();
         let count = Arc::new(Count { posted, taken, before_stop: AtomicU64::new(u64::MAX) });
-        shared.counts.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&count));
+        let mut counts = shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those of services that could not listen have no other owner.
+        counts.retain(|count| Arc::strong_count(count) > 1);
+        counts.push(Arc::clone(&count));
+        drop(counts);
         let handle = Handle { sender, count: Arc::clone(&count), shared: Arc::clone(shared) };
         (Mailbox { receiver, count, stopped: false }, handle)
     }
@@ -301,5 +305,22 @@ impl<M> Mailbox<M> {
 
     pub(crate) fn waiting(&self) -> u64 {
         self.count.waiting()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Callbacks, Reactor};
+
+    #[test]
+    fn a_service_that_cannot_listen_leaves_no_count() {
+        let mut reactor = Reactor::new().unwrap();
+        let service = reactor.listen("127.0.0.1:0", Callbacks::new()).unwrap();
+        for _ in 0..10 {
+            reactor.listen(service.address().unwrap(), Callbacks::new()).unwrap_err();
+        }
+        let last = reactor.listen("127.0.0.1:0", Callbacks::new()).unwrap();
+        let shared = &last.handle.shared;
+        assert_eq!(shared.counts.lock().unwrap().len(), 2);
     }
 }

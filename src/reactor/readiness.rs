@@ -99,10 +99,14 @@ impl<S> Slot<S> {
     }
 
     /// A read gave WouldBlock: the socket is drained, but the stream over it may hold something
-    /// that it has not given yet. Says whether nothing is left at all.
+    /// that it has not given yet. Says whether nothing is left at all: then no FIN is left either,
+    /// and a later one brings an edge of its own.
     pub(super) fn mark_would_block(&mut self) -> bool {
         let more = self.stream.has_more();
         self.conn.flags.set(Flag::Readable, more);
+        if !more {
+            self.conn.flags.set(Flag::ReadOn, self.stream.may_read_short());
+        }
         !more
     }
 
@@ -129,5 +133,30 @@ impl<S> Slot<S> {
     /// The error that the socket has.
     pub(super) fn take_error(&self) -> io::Error {
         self.stream.noted_error().unwrap_or(ErrorKind::ConnectionReset.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::ConnId;
+    use crate::connection::connection::{Connection, StreamTraits};
+    use crate::net::stream::{Failed, Stream};
+
+    /// As with an urgent byte, or the bell of a look-up under the same token.
+    #[test]
+    fn what_an_event_said_of_short_reads_holds_until_the_socket_is_drained() {
+        for read_on in [false, true] {
+            let traits = StreamTraits { read_on, descriptors: false };
+            let conn = Connection::new(ConnId::new(1, 0), traits, 1);
+            let mut slot = Slot { conn, stream: Stream::layer(Failed), session: () };
+            slot.mark_readable(Readiness { readable: true, read_on: true, ..Readiness::default() });
+            slot.mark_read(1, 2);
+            assert!(slot.conn.flags.has(Flag::Readable), "there may be an end");
+            assert!(slot.mark_would_block());
+            slot.mark_readable(Readiness { readable: true, ..Readiness::default() });
+            slot.mark_read(1, 2);
+            assert!(!slot.conn.flags.has(Flag::Readable), "one more read for nothing");
+        }
     }
 }

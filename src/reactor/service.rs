@@ -140,6 +140,7 @@ impl<H: Handler> AnyService for ActiveService<H> {
         let (local, listeners) = Listener::bind(listen, token, &self.table.limits, state)?;
         self.listeners.extend(listeners);
         for number in first..self.listeners.len() {
+            state.add_layers(self.listeners[number].layers());
             let local = self.listeners[number].address().clone();
             self.call_service(state, |handler, cx| handler.on_listening(cx, &local));
         }

@@ -65,6 +65,8 @@ impl Reactor<'_> {
         {
             self.phase = Phase::Draining(deadline);
             self.services.iter_mut().for_each(|service| service.shut_down(&mut self.state));
+            // Messages may have used up the time: what was just said leaves before the cut.
+            self.settle();
         }
         if let Phase::Draining(deadline) = self.phase {
             if self.services.iter().all(|service| service.is_empty()) {

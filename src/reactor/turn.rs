@@ -192,7 +192,11 @@ impl<H: Handler> ActiveService<H> {
     }
 
     fn move_handshakes(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
+        state.turn.begin_step();
         for _ in 0..self.table.queues.handshakes.len().min(HANDSHAKES_PER_TURN) {
+            if state.turn.step_is_spent() {
+                return;
+            }
             if let Some(id) = self.table.queues.handshakes.pop_front() {
                 self.serve(id, state, scratch);
             }
@@ -221,7 +225,7 @@ impl Reactor<'_> {
     /// Reports the connections that have ended, then flushes, so that what handlers say of an end
     /// leaves with everything else. What the flush itself has ended is reported last; what is said
     /// of that leaves in the next turn.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let Reactor { services, state, .. } = self;
         if std::mem::take(&mut state.starving) {
             services.iter_mut().any(|service| service.cut_lingering());

@@ -976,3 +976,35 @@ fn what_came_before_a_reset_is_handled_at_its_rate() {
     assert_eq!(server.closed(client), Some(CloseReason::Error(ErrorKind::ConnectionReset)));
     assert_eq!(server.left_over(), (0, 0));
 }
+
+/// Nobody's end is without a word for the others, and one such word is all that a turn has room for.
+struct Obituaries;
+
+impl Handler for Obituaries {
+    type Session = ();
+    type Message = ();
+
+    fn on_close(&mut self, cx: &mut Context<'_, ()>, _: CloseReason) {
+        cx.broadcast(vec![b'x'; 300 * 1024]);
+    }
+}
+
+/// A connection whose report waited for the next turn was reported with how its lingering ended
+/// instead: those that idled out together had mostly "closed".
+#[test]
+fn who_ends_while_its_report_waits_keeps_its_reason() {
+    let limits = Limits { idle_timeout: Some(10 * SECOND), ..Limits::default() };
+    let mut server = Harness::with_limits(Obituaries, limits).by_hand();
+    let idle = [(); 3].map(|()| server.connect());
+    while server.turn() {}
+    server.jump(5 * SECOND);
+    let listener = server.connect();
+    while server.turn() {}
+    server.jump(5 * SECOND);
+    assert!(server.turn());
+    assert_eq!(server.counters().closed(CloseReason::IdleTimeout), 1, "the others wait");
+    idle.iter().for_each(|client| server.end(*client));
+    while server.turn() {}
+    assert_eq!(server.counters().closed(CloseReason::IdleTimeout), 3);
+    assert_eq!(server.sent(listener).len(), 3 * 300 * 1024);
+}

@@ -179,6 +179,48 @@ fn stop_with_input_in_flight() -> Result<(), String> {
     }
 }
 
+/// Has more messages than the shutdown has time for.
+struct Busy {
+    handle: std::cell::OnceCell<Handle<Duration>>,
+}
+
+impl Handler for &Busy {
+    type Session = ();
+    type Message = Duration;
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, _line: &[u8]) {
+        let handle = self.handle.get().unwrap();
+        handle.post(TIMEOUT * 2).unwrap();
+        (0..10_000).for_each(|_| handle.post(Duration::ZERO).unwrap());
+        cx.stop();
+    }
+
+    fn on_message(&mut self, _: &mut ServiceContext<'_, ()>, takes: Duration) {
+        std::thread::sleep(takes);
+    }
+
+    fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, ()>) {
+        cx.broadcast("bye, all\n");
+    }
+}
+
+const TIMEOUT: Duration = Duration::from_millis(50);
+
+/// The farewell and the cut came in one turn, and nothing was written between them.
+#[test]
+fn the_last_word_leaves_even_if_messages_have_used_up_the_time() {
+    let busy = Busy { handle: std::cell::OnceCell::new() };
+    let mut reactor = Reactor::new().unwrap();
+    reactor.set_shutdown_timeout(TIMEOUT);
+    let service = reactor.listen(DOOMED, &busy).unwrap();
+    busy.handle.set(service.handle()).unwrap();
+    let mut client = Client::connect(service.address().unwrap().as_socket().unwrap());
+    client.send("STOP\n");
+    assert_eq!(reactor.run().unwrap(), Exit::Clean);
+    assert!(reactor.counters().messages_lost > 0);
+    assert_eq!(client.rest(), b"bye, all\n");
+}
+
 #[test]
 fn who_takes_nothing_is_cut_at_the_deadline() {
     let server = start(Duration::from_millis(300));

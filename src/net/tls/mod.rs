@@ -4,6 +4,7 @@ mod files;
 mod records;
 mod stream;
 
+use std::any::Any;
 use std::cell::RefCell;
 #[cfg(feature = "signals")]
 use std::path::Path;
@@ -72,6 +73,11 @@ impl Tls {
     pub(crate) fn acceptor(&self) -> Rc<dyn Acceptor> {
         Rc::clone(&self.0) as Rc<dyn Acceptor>
     }
+}
+
+/// Whether this layer is TLS.
+pub(super) fn is_tls(layer: &dyn Acceptor) -> bool {
+    (layer as &dyn Any).is::<Inner>()
 }
 
 impl Acceptor for Inner {

@@ -1,0 +1,173 @@
+//! Newcomers under layers: what is left where one fails, and who is counted.
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+#[cfg(feature = "signals")]
+use std::path::Path;
+use std::time::Duration;
+
+use mio::Registry;
+
+use super::*;
+use crate::net::layer::{Layer, Opened};
+use crate::{Callbacks, Reactor};
+
+/// Puts [`Named`] over newcomers, but for as many as it is to fail for first.
+#[derive(Debug, Default)]
+struct Naming {
+    failures: Cell<usize>,
+}
+
+impl Acceptor for Naming {
+    fn accept(&self, newcomer: Stream) -> io::Result<Stream> {
+        match self.failures.get() {
+            0 => Ok(Stream::layer(Named { below: Some(newcomer) })),
+            left => {
+                self.failures.set(left - 1);
+                Err(io::Error::other("on purpose"))
+            }
+        }
+    }
+
+    #[cfg(feature = "signals")]
+    fn reload(&self) -> Result<Option<&Path>, Error> {
+        Ok(None)
+    }
+}
+
+/// Does nothing but tell who the peer is.
+struct Named {
+    below: Option<Stream>,
+}
+
+impl Layer for Named {
+    fn register(&mut self, registry: &Rc<Registry>, token: mio::Token) -> io::Result<()> {
+        self.below.as_mut().unwrap().register(registry, token)
+    }
+
+    fn has_handshake(&self) -> bool {
+        true
+    }
+
+    fn handshake(&mut self, _: Nanos) -> io::Result<Option<Opened>> {
+        let peer = Some(([192, 0, 2, 7], 77).into());
+        Ok(Some(Opened { peer, instead: self.below.take() }))
+    }
+
+    fn has_unread(&mut self) -> bool {
+        false
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Named {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(ErrorKind::WouldBlock.into())
+    }
+}
+
+impl Write for Named {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(ErrorKind::WouldBlock.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn under(layer: Naming, address: impl crate::ToAddress) -> Listen {
+    Listen { layers: vec![Rc::new(layer)], ..Listen::at(address).unwrap() }
+}
+
+/// A reactor that serves so under such a layer, and where.
+fn serving<'h>(layer: Naming, handler: Callbacks<'h>, limits: Limits) -> (Reactor<'h>, SocketAddr) {
+    let mut reactor = Reactor::new().unwrap();
+    let service = reactor.listen_with(under(layer, "127.0.0.1:0"), handler, limits).unwrap();
+    let addr = service.address().and_then(Address::as_socket).unwrap();
+    (reactor, addr)
+}
+
+fn turn_until(reactor: &mut Reactor<'_>, so: impl Fn(&Reactor<'_>) -> bool) {
+    for _ in 0..100 {
+        if so(reactor) {
+            return;
+        }
+        reactor.turn(Some(Duration::from_millis(100))).unwrap();
+    }
+    panic!("in vain: {:?}", reactor.counters());
+}
+
+#[cfg(feature = "signals")]
+#[test]
+fn a_listen_that_fails_leaves_nothing_to_reload() {
+    let mut reactor = Reactor::new().unwrap();
+    let taken = reactor.listen("127.0.0.2:0", Callbacks::new()).unwrap();
+    let addresses = [1, 2].map(|last| SocketAddr::from(([127, 0, 0, last], taken.port())));
+    let host = Host::new("several.test", taken.port()).found_at(addresses);
+    reactor.listen(under(Naming::default(), Address::from(host)), Callbacks::new()).unwrap_err();
+    assert!(reactor.state.layers.is_empty());
+    reactor.listen(under(Naming::default(), "127.0.0.1:0"), Callbacks::new()).unwrap();
+    assert_eq!(reactor.state.layers.len(), 1);
+}
+
+#[test]
+fn who_is_named_by_a_handshake_no_longer_counts_under_the_address_before() {
+    let limits = Limits { max_per_peer: Some(1), ..Limits::default() };
+    let (mut reactor, addr) = serving(Naming::default(), Callbacks::new(), limits);
+    for number in 1..=3 {
+        let client = TcpStream::connect(addr).unwrap();
+        turn_until(&mut reactor, |r| r.counters().accepted == number && r.counters().open == 1);
+        drop(client);
+        turn_until(&mut reactor, |r| r.counters().open == 0);
+    }
+    assert_eq!(reactor.counters().refused, 0);
+}
+
+#[test]
+fn handshakes_have_a_share_of_the_turns_output() {
+    let greeter = Callbacks::new().on_connection(|cx| _ = cx.send(vec![b'x'; 300 * 1024]));
+    let (mut reactor, addr) = serving(Naming::default(), greeter, Limits::default());
+    let _clients: Vec<_> = (0..4).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    for _ in 0..100 {
+        let before = reactor.counters().open;
+        reactor.turn(Some(Duration::from_millis(100))).unwrap();
+        assert!(reactor.counters().open <= before + 1);
+        if reactor.counters().open == 4 {
+            return;
+        }
+    }
+    panic!("in vain: {:?}", reactor.counters());
+}
+
+#[test]
+fn a_layer_that_fails_for_a_newcomer_does_not_hold_up_the_next() {
+    let layer = Naming { failures: Cell::new(1) };
+    let (mut reactor, addr) = serving(layer, Callbacks::new(), Limits::default());
+    let _clients = [TcpStream::connect(addr).unwrap(), TcpStream::connect(addr).unwrap()];
+    reactor.turn(Some(Duration::ZERO)).unwrap();
+    assert_eq!((reactor.counters().accepted, reactor.counters().refused), (1, 0));
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn tls_goes_within_the_layers_before_and_takes_the_place_of_tls() {
+    let dir = std::env::temp_dir().join(format!("reactor-layers-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let [one, two] = [(); 2].map(|()| crate::Tls::from_files(&certificate, &key).unwrap());
+    std::fs::remove_dir_all(&dir).unwrap();
+
+    let listen = under(Naming::default(), "127.0.0.1:0");
+    let outer = Rc::clone(&listen.layers[0]);
+    let layers = listen.tls(&one).tls(&two).layers;
+    assert_eq!(layers.len(), 2);
+    assert!(Rc::ptr_eq(&layers[0], &outer) && Rc::ptr_eq(&layers[1], &two.acceptor()));
+}
