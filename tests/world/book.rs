@@ -232,7 +232,7 @@ impl Book {
         let input = record.input.rest();
         let wrong = if !input.starts_with(bytes) {
             format!("was offered {} where {} was sent", shown(bytes), shown(input))
-        } else if at_eof && (!record.ended || input.len() > bytes.len()) {
+        } else if at_eof && (!record.has_ended() || input.len() > bytes.len()) {
             "was offered its last bytes too early".to_owned()
         } else {
             return self.takes_input(id);
@@ -273,9 +273,7 @@ impl Book {
         self.takes_input(id);
         let Some(record) = self.records.get_mut(&id) else { return };
         record.eof_told = true;
-        // A broken pipe says that the peer has ended before, whether it has said so or not.
-        let ended = record.ended || record.errors.contains(&ErrorKind::BrokenPipe);
-        if !ended || !record.input.rest().is_empty() {
+        if !record.has_ended() || !record.input.rest().is_empty() {
             let left = shown(record.input.rest());
             self.complain(format!("{id}: the end was told before {left}"));
         }

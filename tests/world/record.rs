@@ -175,6 +175,11 @@ impl Record {
         line.strip_suffix(b"\r").unwrap_or(line).len() > limits.max_line
     }
 
+    /// Whether its client has ended its side. A broken pipe says that it has, too.
+    pub fn has_ended(&self) -> bool {
+        self.ended || self.errors.contains(&ErrorKind::BrokenPipe)
+    }
+
     fn was_idle(&self, limits: &Limits) -> bool {
         limits.idle_timeout.is_some_and(|most| self.still >= most) && self.fresh.is_empty()
     }
