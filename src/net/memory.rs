@@ -100,9 +100,9 @@ impl Wire {
         Ok(count)
     }
 
-    /// Leaves an error to be told of later.
-    fn ignore(&mut self, outcome: &io::Result<()>) {
-        if outcome.is_err() && self.error.is_some() {
+    /// Leaves an error to be told of later, unless it had been `told` of before.
+    fn ignore(&mut self, outcome: &io::Result<()>, told: bool) {
+        if outcome.is_err() && self.error.is_some() && !told {
             (self.told, self.readable) = (false, true);
         }
     }
@@ -162,6 +162,7 @@ impl Write for Pipe {
             return wire.take(buf);
         }
         wire.push()?;
+        let told = wire.told;
         let count = buf.len().min(wire.holds);
         wire.held.extend(&buf[..count]);
         match wire.push() {
@@ -171,7 +172,7 @@ impl Write for Pipe {
                 Err(error)
             }
             outcome => {
-                wire.ignore(&outcome);
+                wire.ignore(&outcome, told);
                 Ok(count)
             }
         }
@@ -220,10 +221,11 @@ impl Layer for Pipe {
 
     fn shutdown_write(&mut self) -> io::Result<()> {
         let wire = &mut *self.0.borrow_mut();
+        let told = wire.told;
         let pushed = wire.push();
         wire.shut = pushed.is_ok();
         // A loop that shuts its side leaves errors to the next read.
-        wire.ignore(&pushed);
+        wire.ignore(&pushed, told);
         pushed
     }
 

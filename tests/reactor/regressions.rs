@@ -1008,3 +1008,21 @@ fn who_ends_while_its_report_waits_keeps_its_reason() {
     assert_eq!(server.counters().closed(CloseReason::IdleTimeout), 3);
     assert_eq!(server.sent(listener).len(), 3 * 300 * 1024);
 }
+
+/// What a pipe held failed again when our side ended, and the pipe took the error, of which it had
+/// told, for one that nobody knew.
+#[test]
+fn who_has_told_of_an_error_is_broken_from_then_on() {
+    let mut server = Harness::new(Noted::default()).by_hand();
+    let client = server.connect();
+    server.hold(client, 100);
+    server.take_only(client, Some(0));
+    server.feed(client, "rest\n2\n");
+    while server.turn() {}
+    server.reset(client);
+    assert!(server.turn());
+    assert!(server.is_broken(client));
+    while server.turn() {}
+    assert!(server.is_broken(client));
+    assert_eq!(server.closed(client), None);
+}

@@ -153,11 +153,12 @@ impl Book {
         }
     }
 
-    /// It has done so.
+    /// It has done so. The service may have ended it since, after the flush in which it broke.
     pub fn broke(&mut self, id: ConnId) {
-        if let Some(record) = self.records.get_mut(&id)
-            && record.stage == Stage::Open
-        {
+        let Some(record) = self.records.get_mut(&id) else { return };
+        let ended_now =
+            matches!(record.stage, Stage::Ending(Some(_))) && record.ending == self.clock;
+        if record.stage == Stage::Open || ended_now {
             record.broke.get_or_insert(self.clock);
         }
     }
