@@ -184,7 +184,7 @@ impl<M: Model> World<M> {
 
     pub(super) fn feed(&mut self, number: usize, most: usize) {
         let peer = &mut self.peers[number];
-        if peer.ended {
+        if peer.ended || self.server.is_broken(peer.client) {
             return;
         }
         let piece: Vec<u8> = peer.talk.drain(..peer.talk.len().min(most)).collect();
