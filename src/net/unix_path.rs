@@ -42,8 +42,8 @@ impl UnixPath {
 
 impl Drop for UnixPath {
     fn drop(&mut self) {
-        if self.inode.is_some() && inode(&self.path).ok() == self.inode {
-            let _ = fs::remove_file(&self.path);
+        if let Some(own) = self.inode {
+            remove_own(&self.path, own);
         }
     }
 }
@@ -113,11 +113,16 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Somebody may have removed it, and another server have made its own.
-        let own = self.file.metadata().map(|found| (found.dev(), found.ino()));
-        if own.is_ok_and(|own| inode(&self.path).is_ok_and(|now| now == own)) {
-            let _ = fs::remove_file(&self.path);
+        if let Ok(found) = self.file.metadata() {
+            remove_own(&self.path, (found.dev(), found.ino()));
         }
+    }
+}
+
+/// Removes the file there, unless somebody has put another one in its place.
+fn remove_own(path: &Path, own: (u64, u64)) {
+    if inode(path).is_ok_and(|now| now == own) {
+        let _ = fs::remove_file(path);
     }
 }
 
