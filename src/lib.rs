@@ -104,6 +104,8 @@
 //! features. It runs on Unix with 64-bit pointers.
 
 #![forbid(unsafe_code)]
+// Has rustdoc show the feature that an item needs; only nightly can, which docs.rs uses.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod connection;
 mod datagram;

@@ -4,19 +4,25 @@ use crate::limits::Limits;
 
 /// Why the loop turns a client away or closes it, as [`Handler::farewell`](crate::Handler::farewell)
 /// is told. In all other cases the loop sends nothing of its own.
+///
+/// Each has the line that the default of `farewell` sends, with the limits that are in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Farewell {
     /// The newcomer is one too many for [`max_connections`](Limits::max_connections), or there
-    /// is no file descriptor for it.
+    /// is no file descriptor for it. `Too many connections, try again later`
     TooManyConnections,
     /// The newcomer's address has [`max_per_peer`](Limits::max_per_peer) connections already.
+    /// `Too many connections from your address, close one first`
     TooManyFromPeer,
     /// The client did not finish a line within [`line_timeout`](Limits::line_timeout).
+    /// `Line not finished in time (limit 60 s)`
     LineTimeout,
     /// The client's line is above [`max_line`](Limits::max_line).
+    /// `Line too long (limit 65536 bytes)`
     LineTooLong,
     /// Nothing moved for [`idle_timeout`](Limits::idle_timeout).
+    /// `Idle for too long (limit 300 s)`
     IdleTimeout,
 }
 

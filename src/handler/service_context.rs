@@ -1,7 +1,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Context;
 use crate::connection::connection::Stage;
@@ -194,6 +194,13 @@ impl<'a, S> ServiceContext<'a, S> {
     /// The moment at which this turn began. To read it costs no system call.
     pub fn now(&self) -> Instant {
         self.state.instant(self.state.turn.now)
+    }
+
+    /// The time of day. It may jump, so measure with [`now`](Self::now). The testing harness
+    /// [can set it](crate::testing::Harness::set_wall_clock); otherwise this is
+    /// [`SystemTime::now`].
+    pub fn wall_clock(&self) -> SystemTime {
+        self.state.wall_clock()
     }
 
     /// The moment at which a timer is due, or was: for setting the next one without drift.

@@ -81,6 +81,8 @@ impl Listen {
     ///   encrypted beyond the reach of its limits.
     ///
     /// Of several calls the last one decides: it takes the place of those before.
+    ///
+    /// Needs the feature `tls`.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: &crate::net::tls::Tls) -> Listen {
         self.layers.retain(|layer| !crate::net::tls::is_tls(&**layer));

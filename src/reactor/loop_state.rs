@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Counters;
 use super::adopting::Adopt;
@@ -24,6 +24,8 @@ use crate::net::stream::Stream;
 pub(crate) struct LoopState {
     /// When the reactor was made: the loop counts its nanoseconds from here.
     start: Instant,
+    /// What the time of day was then, as a test has set it; none for the system's.
+    pub(crate) time_of_day: Option<SystemTime>,
     pub(crate) turn: Turn,
     /// Where sockets are registered. None in the harnesses, where nothing is.
     pub(crate) registry: Option<Rc<mio::Registry>>,
@@ -76,6 +78,7 @@ impl LoopState {
         let clock = Instant::now();
         LoopState {
             start: clock,
+            time_of_day: None,
             turn: Turn {
                 now: 1,
                 clock,
@@ -130,6 +133,12 @@ impl LoopState {
     /// The inverse of [`nanos`](Self::nanos).
     pub(crate) fn instant(&self, when: Nanos) -> Instant {
         self.start + Duration::from_nanos(when - 1)
+    }
+
+    /// The time of day: the system's, or what a test has set and has let pass since.
+    pub(crate) fn wall_clock(&self) -> SystemTime {
+        let passed = Duration::from_nanos(self.turn.now - 1);
+        self.time_of_day.map_or_else(SystemTime::now, |start| start + passed)
     }
 
     /// The moment that is so long after the beginning of the turn.

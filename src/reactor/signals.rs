@@ -62,7 +62,7 @@ impl Signals {
 
 impl Reactor<'_> {
     /// Makes SIGINT and SIGTERM a graceful shutdown, and a second one an end at once. They
-    /// arrive in the loop like everything else.
+    /// arrive in the loop like everything else. Needs the feature `signals`.
     ///
     /// # Errors
     /// [`Error::Io`] when the system refuses.
@@ -72,7 +72,7 @@ impl Reactor<'_> {
 
     /// Makes SIGHUP, which would end the process, read the certificates of the listeners again
     /// (`Tls::reload`, with the feature `tls`); the log says what came of it. Where there are none
-    /// it only says that.
+    /// it only says that. Needs the feature `signals`.
     ///
     /// # Errors
     /// [`Error::Io`] when the system refuses.

@@ -1,6 +1,6 @@
 //! Ready-made services. Each is a handler that can be used in any program, and that reads as a tutorial
 //! of the library: a service is written with the public names of this crate alone. What the program
-//! adds, such as the options of its command line, is not here.
+//! adds, such as the options of its command line, is not here. Needs the feature `services`.
 //!
 //! Read them in the order of this table; each shows something new:
 //!

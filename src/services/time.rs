@@ -22,7 +22,6 @@ pub struct Time {
     interval: Duration,
     count: u64,
     zone: TimeZone,
-    clock: fn() -> SystemTime,
     /// The last line, which thousands of clients share, and the second that it is for.
     line: String,
     second: Option<i64>,
@@ -53,16 +52,15 @@ impl Time {
             interval,
             count,
             zone: zone.unwrap_or(TimeZone::UTC),
-            clock: SystemTime::now,
             line: String::new(),
             second: None,
             has_complained: false,
         }
     }
 
-    /// The line for now. None if the clock is at no time that can be written.
-    fn line(&mut self) -> Option<&str> {
-        let now = Timestamp::try_from((self.clock)()).ok()?;
+    /// The line for a time of day. None if it cannot be written.
+    fn line(&mut self, time: SystemTime) -> Option<&str> {
+        let now = Timestamp::try_from(time).ok()?;
         if self.second != Some(now.as_second()) {
             self.second = Some(now.as_second());
             let date = now.to_zoned(self.zone.clone()).strftime("%a %b %d %H:%M:%S %Z %Y");
@@ -72,7 +70,7 @@ impl Time {
     }
 
     fn send(&mut self, cx: &mut Context<'_, Session>) {
-        let Some(line) = self.line() else {
+        let Some(line) = self.line(cx.wall_clock()) else {
             if !std::mem::replace(&mut self.has_complained, true) {
                 log::error!("no time to tell: set this machine's clock to a year up to 9999");
             }
@@ -132,62 +130,68 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn at_ten_past_seven(count: u64) -> Time {
-        Time {
-            zone: TimeZone::UTC,
-            clock: || "2026-11-21T19:10:00Z".parse::<Timestamp>().unwrap().into(),
-            ..Time::new(SECOND, count)
-        }
+    /// A server whose first line is of ten past seven.
+    fn at_ten_past_seven(count: u64) -> Harness<Time> {
+        let time = Time { zone: TimeZone::UTC, ..Time::new(SECOND, count) };
+        let mut server = Harness::new(time);
+        let start: Timestamp = "2026-11-21T19:10:00Z".parse().unwrap();
+        server.set_wall_clock(start.into());
+        server
     }
 
-    const LINE: &[u8] = b"{'time' : 'Sat Nov 21 19:10:00 UTC 2026'}\n";
+    /// The lines of these seconds.
+    fn lines(seconds: impl Iterator<Item = u32>) -> String {
+        seconds.map(|s| format!("{{'time' : 'Sat Nov 21 19:10:{s:02} UTC 2026'}}\n")).collect()
+    }
 
     #[test]
     fn streams_fifteen_lines_from_each_clients_own_arrival() {
-        let mut server = Harness::new(at_ten_past_seven(15));
+        let mut server = at_ten_past_seven(15);
         let first = server.connect();
-        assert_eq!(server.sent(first), LINE);
+        assert_eq!(server.sent(first), lines(0..1).as_bytes());
         server.advance(SECOND / 2);
         let second = server.connect();
-        assert_eq!(server.sent(second), LINE);
+        assert_eq!(server.sent(second), lines(0..1).as_bytes());
         assert_eq!(server.sent(first), b"");
         server.advance(SECOND / 2);
-        assert_eq!((server.sent(first).as_slice(), server.sent(second)), (LINE, Vec::new()));
+        assert_eq!(server.sent(first), lines(1..2).as_bytes());
+        assert_eq!(server.sent(second), b"");
         for _ in 0..13 {
             server.advance(SECOND);
         }
-        assert_eq!(server.sent(first), LINE.repeat(13));
+        assert_eq!(server.sent(first), lines(2..15).as_bytes());
         assert!(server.is_shut(first) && !server.is_shut(second));
     }
 
     #[test]
     fn ignores_what_it_is_sent_even_the_end() {
-        let mut server = Harness::new(at_ten_past_seven(3));
+        let mut server = at_ten_past_seven(3);
         let client = server.connect();
         server.feed(client, vec![b'x'; 200_000]);
         server.end(client);
         server.advance(2 * SECOND);
         server.advance(SECOND);
-        assert_eq!(server.sent(client), LINE.repeat(3));
+        assert_eq!(server.sent(client), lines(0..3).as_bytes());
         assert_eq!(server.closed(client), Some(CloseReason::PeerClosed));
     }
 
     #[test]
     fn a_clock_that_jumps_makes_no_burst() {
-        let mut server = Harness::new(at_ten_past_seven(0));
+        let mut server = at_ten_past_seven(0);
         let client = server.connect();
-        server.jump(60 * SECOND);
-        assert_eq!(server.sent(client), LINE.repeat(2));
+        server.jump(50 * SECOND);
+        assert_eq!(server.sent(client), lines([0, 50].into_iter()).as_bytes());
     }
 
     /// It panicked for each client.
     #[test]
     fn a_clock_beyond_all_years_is_told_of_and_tells_nothing() {
-        for clock in [
-            || SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_800),
-            || SystemTime::UNIX_EPOCH - Duration::from_secs(1 << 40),
+        for time in [
+            SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_800),
+            SystemTime::UNIX_EPOCH - Duration::from_secs(1 << 40),
         ] {
-            let mut server = Harness::new(Time { clock, ..Time::default() });
+            let mut server = Harness::new(Time::default());
+            server.set_wall_clock(time);
             let client = server.connect();
             assert_eq!((server.sent(client), server.is_shut(client)), (Vec::new(), true));
             server.end(client);
@@ -197,11 +201,10 @@ mod tests {
 
     #[test]
     fn writes_the_day_as_java_does_and_the_zone_by_its_abbreviation() {
-        let mut summer = Time {
-            zone: TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap(),
-            clock: || "2026-07-04T01:02:01Z".parse::<Timestamp>().unwrap().into(),
-            ..Time::default()
-        };
-        assert_eq!(summer.line(), Some("{'time' : 'Sat Jul 04 03:02:01 CEST 2026'}\n"));
+        let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let mut summer = Time { zone, ..Time::default() };
+        let time: Timestamp = "2026-07-04T01:02:01Z".parse().unwrap();
+        let line = summer.line(time.into());
+        assert_eq!(line, Some("{'time' : 'Sat Jul 04 03:02:01 CEST 2026'}\n"));
     }
 }

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::connection::connection::Stage;
 use crate::connection::input::Scratch;
@@ -341,6 +341,16 @@ impl<H: Handler> Harness<H> {
         self.by_hand = by_hand;
         self.state.turn.now = self.state.after(time);
         self.run();
+    }
+
+    /// Sets the time of day that [`wall_clock`](crate::ServiceContext::wall_clock) tells. It passes as
+    /// the harness's time does. Until it is set, it is the system's.
+    ///
+    /// # Panics
+    /// If the system's type cannot express a time so long ago.
+    pub fn set_wall_clock(&mut self, time: SystemTime) {
+        let passed = Duration::from_nanos(self.state.turn.now - 1);
+        self.state.time_of_day = Some(time - passed);
     }
 
     /// Posts a message, as another thread would.

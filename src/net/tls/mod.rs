@@ -24,7 +24,7 @@ use crate::error::Error;
 /// what [`reload`](Self::reload) reads is used by all listeners that have it. It stays in its
 /// thread: a reactor in another one reads the files for itself.
 ///
-/// TLS 1.3 and 1.2, without client certificates.
+/// TLS 1.3 and 1.2, without client certificates. Needs the feature `tls`.
 ///
 /// ```no_run
 /// use reactor::{Listen, Reactor, Tls};
