@@ -12,14 +12,14 @@ use super::units::bytes;
 /// The options of both roulettes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RouletteOptions {
-    /// The students that roulette and roulette2 begin with: a text with a name on each line.
+    /// The students that roulette and roulette2 begin with: a text in UTF-8, a name on each line.
     #[arg(long, value_name = "PATH")]
     roulette_file: Option<PathBuf>,
 
     /// Memory for the names of each roulette; a LOAD that needs more is refused.
     ///
-    /// A name takes its own bytes and four more. The names of a LOAD that has not ended and of a
-    /// LIST that is still being sent count too.
+    /// A name takes its own bytes and four more. The names of a LOAD that has not ended count too,
+    /// and those that were cleared while a LIST of them is still being sent.
     #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = bytes)]
     roulette_memory: usize,
 }
@@ -32,12 +32,22 @@ impl RouletteOptions {
         // One byte more than fits: the file may have no end.
         let most = (self.roulette_memory as u64).saturating_add(1);
         match File::open(path).and_then(|file| file.take(most).read_to_end(&mut text)) {
+            Ok(_) if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") => {
+                let why = "it is UTF-16; write it as UTF-8: iconv -f UTF-16 -t UTF-8 FILE > NEW";
+                Err(self.failed(why))
+            }
             Ok(_) if text.len() > self.roulette_memory => Err(self.too_many()),
-            Ok(_) => Ok(text),
-            Err(error) => Err(Failure::Runtime(format!(
-                "--roulette-file {}: cannot be read ({error}); give a text with a name on each line",
-                path.display()
-            ))),
+            Ok(_) => {
+                // A byte order mark is no part of the first name.
+                if text.starts_with(b"\xef\xbb\xbf") {
+                    text.drain(..3);
+                }
+                Ok(text)
+            }
+            Err(error) => {
+                let why = format!("cannot be read ({error}); give a text with a name on each line");
+                Err(self.failed(&why))
+            }
         }
     }
 
@@ -49,12 +59,14 @@ impl RouletteOptions {
     }
 
     fn too_many(&self) -> Failure {
-        let path = self.roulette_file.as_deref().unwrap_or(Path::new(""));
         let memory = self.roulette_memory;
-        Failure::Runtime(format!(
-            "--roulette-file {}: too many names for the {memory} bytes of --roulette-memory; raise \
-             it",
-            path.display()
+        self.failed(&format!(
+            "too many names for the {memory} bytes of --roulette-memory; raise it"
         ))
+    }
+
+    fn failed(&self, why: &str) -> Failure {
+        let path = self.roulette_file.as_deref().unwrap_or(Path::new(""));
+        Failure::Runtime(format!("--roulette-file {}: {why}", path.display()))
     }
 }

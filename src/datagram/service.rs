@@ -48,11 +48,6 @@ impl<H: DatagramHandler> Datagrams<H> {
         }
     }
 
-    /// Whether the handler has been called for the last time.
-    pub(crate) fn is_over(&self) -> bool {
-        self.over
-    }
-
     /// Calls a hook. A panic in it is counted and ends nothing.
     pub(crate) fn call(
         &mut self,

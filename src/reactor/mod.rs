@@ -31,7 +31,7 @@ pub(crate) mod readiness;
 mod reading;
 mod reload;
 pub(crate) mod service;
-mod shutdown;
+pub(crate) mod shutdown;
 #[cfg(feature = "signals")]
 mod signals;
 pub(crate) mod slow_hooks;

@@ -1,5 +1,6 @@
 //! How a shutdown goes: asked for, moved on turn by turn, cut at its deadline; and how it ended.
 
+use std::ops::DerefMut;
 use std::process::{ExitCode, Termination};
 
 use super::Reactor;
@@ -48,16 +49,28 @@ pub(super) enum Phase {
     Done(Exit),
 }
 
+/// Notices that a shutdown was asked for: nothing new begins from then on. Says whether that is just
+/// now.
+pub(crate) fn begin<S>(services: &mut [S], state: &mut LoopState) -> bool
+where
+    S: DerefMut<Target: AnyService>,
+{
+    let begins = state.is_ending() && !state.stopping;
+    if begins {
+        log::debug!("shutting down");
+        state.stopping = true;
+        services.iter_mut().for_each(|service| service.stop_listening());
+    }
+    begins
+}
+
 impl Reactor<'_> {
     /// Begins a shutdown that was asked for, and moves it on.
     pub(super) fn advance_shutdown(&mut self) {
-        if self.phase == Phase::Running && self.state.is_ending() {
-            log::debug!("shutting down");
+        if begin(&mut self.services, &mut self.state) {
             // The turn may have been long, which must not use up the time that the shutdown has.
             self.state.tick();
-            self.state.stopping = true;
             self.phase = Phase::Stopping(self.state.after(self.shutdown_timeout));
-            self.services.iter_mut().for_each(|service| service.stop_listening());
         }
         if let Phase::Stopping(deadline) = self.phase
             && (deadline <= self.state.turn.now

@@ -2,6 +2,7 @@
 //! [`set_max_total_output`](crate::Reactor::set_max_total_output).
 
 use std::cmp::Reverse;
+use std::ops::DerefMut;
 
 use super::fairness::LOG_EVERY;
 use super::loop_state::LoopState;
@@ -68,7 +69,7 @@ impl<S> Table<S> {
 }
 
 /// Holds all services together to the bound, at the end of a turn.
-pub(super) fn enforce(services: &mut [Box<dyn AnyService + '_>], state: &mut LoopState) {
+pub(super) fn enforce<S: DerefMut<Target: AnyService>>(services: &mut [S], state: &mut LoopState) {
     let total: usize = services.iter().map(|service| service.backlog()).sum();
     if total <= state.max_total_output {
         return;

@@ -2,6 +2,7 @@
 //! settle.
 
 use std::io::ErrorKind;
+use std::ops::DerefMut;
 use std::time::Duration;
 
 use mio::Events;
@@ -9,7 +10,7 @@ use mio::Events;
 use super::fairness::{HANDSHAKES_PER_TURN, MESSAGES_PER_TURN, MOST_EVENTS, SERVED_PER_TURN};
 use super::loop_state::LoopState;
 use super::reactor::OWN_SOURCES;
-use super::service::ActiveService;
+use super::service::{ActiveService, AnyService};
 use super::shutdown::Phase;
 #[cfg(feature = "signals")]
 use super::signals::Caught;
@@ -222,20 +223,29 @@ impl<H: Handler> ActiveService<H> {
 }
 
 impl Reactor<'_> {
-    /// Reports the connections that have ended, then flushes, so that what handlers say of an end
-    /// leaves with everything else. What the flush itself has ended is reported last; what is said
-    /// of that leaves in the next turn.
     pub(super) fn settle(&mut self) {
-        let Reactor { services, state, .. } = self;
-        if std::mem::take(&mut state.starving) {
-            services.iter_mut().any(|service| service.cut_lingering());
-        }
-        services.iter_mut().for_each(|service| service.reap(state));
-        services.iter_mut().for_each(|service| service.flush(state));
-        state.turn.arena.clear();
-        total_output::enforce(services, state);
-        services.iter_mut().for_each(|service| service.reap(state));
+        settle(&mut self.services, &mut self.state, |service, state| service.reap(state));
     }
+}
+
+/// Reports the connections that have ended, then flushes, so that what handlers say of an end
+/// leaves with everything else. What the flush itself has ended is reported last; what is said
+/// of that leaves in the next turn.
+///
+/// `reap` is [`AnyService::reap`], and what a harness does before that.
+pub(crate) fn settle<S: DerefMut<Target: AnyService>>(
+    services: &mut [S],
+    state: &mut LoopState,
+    mut reap: impl FnMut(&mut S::Target, &mut LoopState),
+) {
+    if std::mem::take(&mut state.starving) {
+        services.iter_mut().any(|service| service.cut_lingering());
+    }
+    services.iter_mut().for_each(|service| reap(service, state));
+    services.iter_mut().for_each(|service| service.flush(state));
+    state.turn.arena.clear();
+    total_output::enforce(services, state);
+    services.iter_mut().for_each(|service| reap(service, state));
 }
 
 #[cfg(test)]

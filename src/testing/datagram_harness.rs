@@ -3,21 +3,18 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::harness::MOST_TURNS;
-use crate::connection::input::Scratch;
+use super::memory_loop::{MemoryLoop, Wires};
 use crate::datagram::endpoint::Endpoint;
 use crate::datagram::service::Datagrams;
 use crate::datagram::socket::{SharedWire, Socket, Wire};
 use crate::datagram::{DatagramHandler, DatagramOptions};
-use crate::reactor::handle::{Mailbox, Shared};
-use crate::reactor::loop_state::LoopState;
+use crate::reactor::Counters;
 use crate::reactor::readiness::Readiness;
 use crate::reactor::service::{AnyService, type_name_of};
 use crate::reactor::token::Token;
-use crate::reactor::{Counters, Handle};
+use crate::reactor::turn::Fetched;
 
 /// A [`DatagramHandler`] with its socket, in memory: what [`Harness`](crate::testing::Harness) is
 /// for connections. Each method that changes something then runs the loop until nothing is left to do.
@@ -42,13 +39,7 @@ use crate::reactor::{Counters, Handle};
 /// assert_eq!(socket.sent(), [(ann, b"HELLO".to_vec())]);
 /// ```
 pub struct DatagramHarness<H: DatagramHandler> {
-    service: Datagrams<H>,
-    state: LoopState,
-    scratch: Scratch,
-    wire: SharedWire,
-    handle: Handle<H::Message>,
-    /// The loop does not run: see [`DatagramHarness::jump_with`].
-    asleep: bool,
+    inner: MemoryLoop<Datagrams<H>, SharedWire, H::Message>,
 }
 
 impl<H: DatagramHandler> DatagramHarness<H> {
@@ -67,18 +58,16 @@ impl<H: DatagramHandler> DatagramHarness<H> {
         if let Err(error) = options.check(local) {
             panic!("{error}");
         }
-        let shared = Arc::new(Shared::default());
-        let (mailbox, handle) = Mailbox::new(&shared);
-        let state = LoopState::new(None, shared);
         let wire = Rc::new(RefCell::new(Wire::default()));
         let socket = Socket::Wire(Rc::clone(&wire));
         let endpoint = Endpoint::new(0, type_name_of::<H>(), socket, local, options);
-        let service = Datagrams::new(handler, endpoint, mailbox);
-        let scratch = Scratch::default();
-        let mut harness = DatagramHarness { service, state, scratch, wire, handle, asleep: false };
-        harness.service.call(&mut harness.state, H::on_bound);
-        harness.run();
-        harness
+        let service = |mailbox| Datagrams::new(handler, endpoint, mailbox);
+        let mut inner = MemoryLoop::new(wire, service);
+        // As in a reactor, a panic in a hook is only caught and counted.
+        inner.panics = true;
+        inner.service.call(&mut inner.state, H::on_bound);
+        inner.run();
+        DatagramHarness { inner }
     }
 
     /// A datagram arrives.
@@ -93,121 +82,88 @@ impl<H: DatagramHandler> DatagramHarness<H> {
 
     /// What was sent since this was last called, and where to.
     pub fn sent(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
-        std::mem::take(&mut self.wire.borrow_mut().outbound)
+        std::mem::take(&mut self.inner.wires.borrow_mut().outbound)
     }
 
     /// From now on the kernel takes `room` more datagrams and then no more; none is any number.
     pub fn take_only(&mut self, room: Option<usize>) {
-        let mut wire = self.wire.borrow_mut();
+        let mut wire = self.inner.wires.borrow_mut();
         wire.room = room;
         wire.writable = true;
         drop(wire);
-        self.run();
+        self.inner.run();
     }
 
     /// From now on sending fails with this error; with none it works again.
     pub fn refuse(&mut self, error: Option<ErrorKind>) {
-        self.wire.borrow_mut().refusal = error;
+        self.inner.wires.borrow_mut().refusal = error;
     }
 
     /// Lets time pass. Timers fire in order, each at its own moment.
     pub fn advance(&mut self, time: Duration) {
-        let until = self.state.after(time);
-        while let Some(next) = self.service.next_deadline().filter(|next| *next <= until) {
-            self.state.turn.now = self.state.turn.now.max(next);
-            self.run();
-        }
-        self.state.turn.now = until;
-        self.run();
+        self.inner.advance(time);
     }
 
     /// Lets time pass in one leap, as when a machine was suspended. What `meanwhile` does happens
     /// while the loop does not run: when it runs again, it finds that and all that came due at once.
     pub fn jump_with(&mut self, time: Duration, meanwhile: impl FnOnce(&mut Self)) {
-        self.asleep = true;
+        self.inner.by_hand = true;
         meanwhile(self);
-        self.asleep = false;
-        self.state.turn.now = self.state.after(time);
-        self.run();
+        self.inner.by_hand = false;
+        self.inner.jump(time);
     }
 
     /// Posts a message, as another thread would.
     pub fn post(&mut self, message: H::Message) {
-        // The mailbox lives as long as this harness, so it cannot be gone.
-        let _ = self.handle.post(message);
-        self.service.mark_mailbox();
-        self.run();
+        self.inner.post(message);
     }
 
     /// Begins a graceful shutdown.
     pub fn stop(&mut self) {
-        self.state.stop();
-        self.run();
+        self.inner.stop();
     }
 
     /// Whether a shutdown is under way, whoever asked for it.
     pub fn is_stopping(&self) -> bool {
-        self.state.stopping
+        self.inner.state.stopping
     }
 
     /// The handler.
     pub fn handler(&self) -> &H {
-        &self.service.handler
+        &self.inner.service.handler
     }
 
     /// The handler, to be changed.
     pub fn handler_mut(&mut self) -> &mut H {
-        &mut self.service.handler
+        &mut self.inner.service.handler
     }
 
     /// What the loop has done so far.
     pub fn counters(&self) -> &Counters {
-        &self.state.counters
+        &self.inner.state.counters
     }
 
     fn arrive(&mut self, what: Result<(SocketAddr, Vec<u8>), ErrorKind>) {
-        let mut wire = self.wire.borrow_mut();
+        let mut wire = self.inner.wires.borrow_mut();
         wire.inbound.push_back(what);
         wire.readable = true;
         drop(wire);
-        self.run();
+        self.inner.run();
     }
+}
 
-    /// Takes turns until nothing is left to do.
-    fn run(&mut self) {
-        for _ in 0..MOST_TURNS {
-            if self.asleep {
-                return;
-            }
-            self.state.stopping |= self.state.is_ending();
-            if self.state.stopping && !self.service.is_over() && !self.service.delays_shutdown() {
-                self.service.shut_down(&mut self.state);
-            }
-            let edge = self.edge();
-            if let Some(what) = edge {
-                self.service.ready(Token::listener(0, 0), what);
-            }
-            let due = self.service.next_deadline().is_some_and(|next| next <= self.state.turn.now);
-            if edge.is_none() && !due && !self.service.is_busy(&self.state) {
-                return;
-            }
-            // The time that the test itself took does not count as the handler's.
-            self.state.turn.clock = Instant::now();
-            self.service.work(&mut self.state, &mut self.scratch);
-            self.service.flush(&mut self.state);
-            self.service.reap(&mut self.state);
-            self.state.counters.turns += 1;
-        }
-        panic!("the handler keeps the loop busy for ever");
-    }
-
-    /// The event that the wire has raised, as the selector would deliver it.
-    fn edge(&mut self) -> Option<Readiness> {
-        let mut wire = self.wire.borrow_mut();
+impl<H: DatagramHandler> Wires<Datagrams<H>> for SharedWire {
+    fn look(&mut self, service: &mut Datagrams<H>) -> Fetched {
+        let mut wire = self.borrow_mut();
         let readable = std::mem::take(&mut wire.readable);
         let writable = std::mem::take(&mut wire.writable);
-        let what = Readiness { readable, writable, ..Readiness::default() };
-        (readable || writable).then_some(what)
+        drop(wire);
+        let any = readable || writable;
+        if any {
+            let what = Readiness { readable, writable, ..Readiness::default() };
+            service.ready(Token::listener(0, 0), what);
+        }
+        Fetched { events: any.into(), full: false }
     }
 }
 
@@ -242,14 +198,15 @@ mod tests {
             let mut harness = DatagramHarness::new(Polite(peer));
             harness.take_only(Some(0));
             harness.stop();
-            assert!(!harness.service.is_empty() && !harness.service.is_busy(&harness.state));
+            let MemoryLoop { service, state, .. } = &mut harness.inner;
+            assert!(!service.is_empty() && !service.is_busy(state));
             if cut {
-                assert_eq!(harness.service.cut_off(&mut harness.state), 0);
+                assert_eq!(service.cut_off(state), 0);
             } else {
                 harness.take_only(None);
             }
-            assert!(harness.service.is_empty());
-            assert_eq!(harness.state.counters.datagrams_lost, u64::from(cut));
+            assert!(harness.inner.service.is_empty());
+            assert_eq!(harness.counters().datagrams_lost, u64::from(cut));
         }
     }
 }

@@ -1,32 +1,25 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fmt;
 use std::io::ErrorKind;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
+use super::memory_loop::{MemoryLoop, Wires};
 use crate::connection::connection::Stage;
-use crate::connection::input::Scratch;
 use crate::connection::{CloseReason, ConnId};
 use crate::handler::Handler;
 use crate::limits::Limits;
 use crate::net::memory::{Pipe, SharedWire, Wire};
 use crate::net::stream::Stream;
 use crate::net::{Address, Fault};
-use crate::reactor::handle::{Mailbox, Shared};
-use crate::reactor::loop_state::LoopState;
+use crate::reactor::Counters;
 use crate::reactor::readiness::Readiness;
 use crate::reactor::service::{ActiveService, AnyService, type_name_of};
 use crate::reactor::table::Table;
 use crate::reactor::token::Token;
-use crate::reactor::turn::{Fetched, fetch_all};
-use crate::reactor::{Counters, Handle};
-
-/// After so many turns in one call the handler is taken to keep the loop busy for ever.
-pub(super) const MOST_TURNS: usize = 10_000;
+use crate::reactor::turn::Fetched;
 
 /// One client of a [`Harness`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,26 +32,21 @@ pub struct Client(ConnId);
 /// A method that is given a [`Client`] that was [forgotten](Harness::forget) panics, unless it can do
 /// without what is kept of it.
 pub struct Harness<H: Handler> {
-    service: ActiveService<H>,
-    state: LoopState,
-    scratch: Scratch,
-    /// In the order of their arrival.
-    clients: BTreeMap<ConnId, Peer>,
+    inner: MemoryLoop<ActiveService<H>, Clients, H::Message>,
     /// Where the handler has dialled, with our side of the connection.
     dialled: Rc<RefCell<Vec<(Address, SharedWire)>>>,
     /// Our sides of the connections that the handler has adopted.
     adopted: Rc<RefCell<Vec<SharedWire>>>,
-    handle: Handle<H::Message>,
+}
+
+/// The clients, and the selector that watches them.
+struct Clients {
+    /// In the order of their arrival.
+    peers: BTreeMap<ConnId, Peer>,
     /// How many events one look at the selector has room for.
     room: usize,
     /// Whose event the last look gave last, if there was no room for more.
     looked_at: Option<ConnId>,
-    /// The loop does not run by itself.
-    by_hand: bool,
-    /// Hooks may panic.
-    panics: bool,
-    /// The service has begun to shut down.
-    shut_down: bool,
 }
 
 /// What the harness keeps of one client.
@@ -84,52 +72,36 @@ impl<H: Handler> Harness<H> {
         if let Err(error) = limits.check() {
             panic!("{error}");
         }
-        let shared = Arc::new(Shared::default());
-        let (mailbox, handle) = Mailbox::new(&shared);
-        let mut state = LoopState::new(None, shared);
+        let table = Table::new(0, type_name_of::<H>(), limits);
+        let clients = Clients { peers: BTreeMap::new(), room: usize::MAX, looked_at: None };
+        let service = |mailbox| ActiveService::new(handler, table, mailbox);
+        let mut inner = MemoryLoop::new(clients, service);
         let dialled = Rc::new(RefCell::new(Vec::new()));
         let wires = Rc::clone(&dialled);
-        state.dial = Box::new(move |_, address| {
+        inner.state.dial = Box::new(move |_, address| {
             let wire = Rc::new(RefCell::new(Wire::default()));
             wires.borrow_mut().push((address.clone(), Rc::clone(&wire)));
             Ok(Stream::layer(Pipe::new(wire)))
         });
         let adopted = Rc::new(RefCell::new(Vec::new()));
         let wires = Rc::clone(&adopted);
-        state.adopt = Box::new(move |_, _| {
+        inner.state.adopt = Box::new(move |_, _| {
             let wire = Rc::new(RefCell::new(Wire { connected: true, ..Wire::default() }));
             wires.borrow_mut().push(Rc::clone(&wire));
             Ok(Stream::layer(Pipe::new(wire)))
         });
-        let table = Table::new(0, type_name_of::<H>(), limits);
-        let service = ActiveService::new(handler, table, mailbox);
-        let (scratch, clients) = (Scratch::default(), BTreeMap::new());
-        let mut harness = Harness {
-            service,
-            state,
-            scratch,
-            clients,
-            dialled,
-            adopted,
-            handle,
-            room: usize::MAX,
-            looked_at: None,
-            by_hand: false,
-            panics: false,
-            shut_down: false,
-        };
         let address = Address::Tcp(([127, 0, 0, 1], 0).into());
-        harness.service.call_service(&mut harness.state, |handler, cx| {
+        inner.service.call_service(&mut inner.state, |handler, cx| {
             handler.on_listening(cx, &address);
         });
-        harness.run();
-        harness
+        inner.run();
+        Harness { inner, dialled, adopted }
     }
 
     /// From now on the loop runs only in [`turn`](Self::turn) and [`advance`](Self::advance). So what
     /// several clients do can fall between two turns, as with a loop that is busy.
     pub fn by_hand(mut self) -> Self {
-        self.by_hand = true;
+        self.inner.by_hand = true;
         self
     }
 
@@ -140,14 +112,14 @@ impl<H: Handler> Harness<H> {
     /// If `most` is 0.
     pub fn with_events_per_look(mut self, most: usize) -> Self {
         assert!(most > 0, "a selector without room gives no event at all");
-        self.room = most;
+        self.inner.wires.room = most;
         self
     }
 
     /// From now on a panic in a hook is only caught and counted, as in a reactor. Without this it
     /// fails the test, since it may be one of the test's own assertions.
     pub fn catching_panics(mut self) -> Self {
-        self.panics = true;
+        self.inner.panics = true;
         self
     }
 
@@ -156,36 +128,7 @@ impl<H: Handler> Harness<H> {
     /// # Panics
     /// If a hook panicked, unless panics [are caught](Self::catching_panics).
     pub fn turn(&mut self) -> bool {
-        if self.state.is_ending() && !self.state.stopping {
-            self.state.stopping = true;
-            self.service.stop_listening();
-        }
-        if self.state.stopping && !self.shut_down && !self.service.delays_shutdown() {
-            self.shut_down = true;
-            self.service.shut_down(&mut self.state);
-        }
-        let due = self.service.next_deadline().is_some_and(|next| next <= self.state.turn.now);
-        let mut events = self.look().events;
-        if due {
-            let Ok(()) = fetch_all(self.service.sources(), || {
-                let look = self.look();
-                events += look.events;
-                Ok::<_, Infallible>(look)
-            });
-        }
-        if events == 0 && !due && !self.service.is_busy(&self.state) {
-            return false;
-        }
-        // The time that the test itself took does not count as the handler's.
-        self.state.turn.clock = Instant::now();
-        self.service.work(&mut self.state, &mut self.scratch);
-        self.reap();
-        self.service.flush(&mut self.state);
-        self.state.turn.arena.clear();
-        self.reap();
-        self.state.counters.turns += 1;
-        assert!(self.panics || self.state.counters.panics == 0, "a hook of the handler panicked");
-        true
+        self.inner.turn()
     }
 
     /// A client connects. The limits for newcomers do not apply, and the client has no address, as
@@ -193,10 +136,10 @@ impl<H: Handler> Harness<H> {
     pub fn connect(&mut self) -> Client {
         let wire = Rc::new(RefCell::new(Wire { connected: true, ..Wire::default() }));
         let stream = Stream::layer(Pipe::new(Rc::clone(&wire)));
-        let id = self.service.admit(stream, None, &mut self.state);
+        let id = self.inner.service.admit(stream, None, &mut self.inner.state);
         let id = id.expect("making the session panicked");
         self.know(id, wire);
-        self.run();
+        self.inner.run();
         Client(id)
     }
 
@@ -288,9 +231,9 @@ impl<H: Handler> Harness<H> {
     /// Frees what the harness keeps of a client whose connection is gone. False, and nothing happens,
     /// while the loop still has the connection.
     pub fn forget(&mut self, client: Client) -> bool {
-        let gone = self.service.table.get(client.0).is_none();
+        let gone = self.inner.service.table.get(client.0).is_none();
         if gone {
-            self.clients.remove(&client.0);
+            self.inner.wires.peers.remove(&client.0);
         }
         gone
     }
@@ -302,29 +245,23 @@ impl<H: Handler> Harness<H> {
 
     /// The handler's session of this client; none unless the connection is open.
     pub fn session(&self, client: Client) -> Option<&H::Session> {
-        let found = self.service.table.get(self.id(client));
+        let found = self.inner.service.table.get(self.id(client));
         found.filter(|slot| slot.conn.stage == Stage::Open).map(|slot| &slot.session)
     }
 
     /// The handler.
     pub fn handler(&self) -> &H {
-        &self.service.handler
+        &self.inner.service.handler
     }
 
     /// The handler, to be changed.
     pub fn handler_mut(&mut self) -> &mut H {
-        &mut self.service.handler
+        &mut self.inner.service.handler
     }
 
     /// Lets time pass. Timers and deadlines fire in order, each at its own moment.
     pub fn advance(&mut self, time: Duration) {
-        let until = self.state.after(time);
-        while let Some(next) = self.service.next_deadline().filter(|next| *next <= until) {
-            self.state.turn.now = self.state.turn.now.max(next);
-            self.settle();
-        }
-        self.state.turn.now = until;
-        self.settle();
+        self.inner.advance(time);
     }
 
     /// Lets time pass in one leap, as when a machine was suspended: all that came due meanwhile fires
@@ -336,11 +273,10 @@ impl<H: Handler> Harness<H> {
     /// As [`jump`](Self::jump), and what `meanwhile` does happens while the loop does not run: when it
     /// runs again, it finds both at once.
     pub fn jump_with(&mut self, time: Duration, meanwhile: impl FnOnce(&mut Self)) {
-        let by_hand = std::mem::replace(&mut self.by_hand, true);
+        let by_hand = std::mem::replace(&mut self.inner.by_hand, true);
         meanwhile(self);
-        self.by_hand = by_hand;
-        self.state.turn.now = self.state.after(time);
-        self.run();
+        self.inner.by_hand = by_hand;
+        self.inner.jump(time);
     }
 
     /// Sets the time of day that [`wall_clock`](crate::ServiceContext::wall_clock) tells. It passes as
@@ -349,16 +285,13 @@ impl<H: Handler> Harness<H> {
     /// # Panics
     /// If the system's type cannot express a time so long ago.
     pub fn set_wall_clock(&mut self, time: SystemTime) {
-        let passed = Duration::from_nanos(self.state.turn.now - 1);
-        self.state.time_of_day = Some(time - passed);
+        let passed = Duration::from_nanos(self.inner.state.turn.now - 1);
+        self.inner.state.time_of_day = Some(time - passed);
     }
 
     /// Posts a message, as another thread would.
     pub fn post(&mut self, message: H::Message) {
-        // The mailbox lives as long as this harness, so it cannot be gone.
-        let _ = self.handle.post(message);
-        self.service.mark_mailbox();
-        self.run();
+        self.inner.post(message);
     }
 
     /// Dials out from outside the handler, as [`Reactor::connect`](crate::Reactor::connect) does.
@@ -368,11 +301,11 @@ impl<H: Handler> Harness<H> {
     /// If a shutdown is under way.
     pub fn dial(&mut self) -> Client {
         let address = Address::Tcp(([127, 0, 0, 1], 0).into());
-        let id = self.service.dial(&address, &mut self.state);
+        let id = self.inner.service.dial(&address, &mut self.inner.state);
         let id = id.expect("nothing is dialled during a shutdown");
         let (_, wire) = self.dialled.borrow_mut().pop().expect("dialling makes a wire");
         self.know(id, wire);
-        self.run();
+        self.inner.run();
         Client(id)
     }
 
@@ -394,7 +327,7 @@ impl<H: Handler> Harness<H> {
 
     /// Makes our side of a connection a client; none if the connection has ended already.
     fn holder(&mut self, wire: SharedWire) -> Option<Client> {
-        let mut connections = self.service.table.connections.iter().map(|(_, slot)| slot);
+        let mut connections = self.inner.service.table.connections.iter().map(|(_, slot)| slot);
         let this = |stream: &Stream| stream.downcast::<Pipe>().is_some_and(|pipe| pipe.is(&wire));
         let id = connections.find(|slot| this(&slot.stream))?.conn.id;
         self.know(id, wire);
@@ -419,74 +352,57 @@ impl<H: Handler> Harness<H> {
 
     /// Begins a graceful shutdown.
     pub fn stop(&mut self) {
-        self.state.stop();
-        self.run();
+        self.inner.stop();
     }
 
     /// Whether a shutdown is under way, whoever asked for it.
     pub fn is_stopping(&self) -> bool {
-        self.state.stopping
+        self.inner.state.stopping
     }
 
     /// What the loop has done so far.
     pub fn counters(&self) -> &Counters {
-        &self.state.counters
+        &self.inner.state.counters
     }
 
     /// How many connections the loop still has, lingering ones too, and how many timers are still to
     /// come, its own deadlines too. Both are 0 once all clients are gone.
     pub fn left_over(&self) -> (usize, usize) {
-        (self.service.table.connections.len(), self.service.table.timers.len())
+        (self.inner.service.table.connections.len(), self.inner.service.table.timers.len())
     }
 
     /// How many bytes of output the loop keeps because the clients have not taken them, of all
     /// connections together.
     pub fn unsent(&self) -> usize {
-        self.service.table.backlog
+        self.inner.service.table.backlog
     }
 
     /// As [`Reactor::set_max_total_output`](crate::Reactor::set_max_total_output).
     pub fn set_max_total_output(&mut self, bytes: usize) {
-        self.state.max_total_output = bytes;
+        self.inner.state.max_total_output = bytes;
     }
 
     /// Keeps our side of a new connection.
     fn know(&mut self, id: ConnId, wire: SharedWire) {
-        self.clients.insert(id, Peer { wire, closed: None });
+        self.inner.wires.peers.insert(id, Peer { wire, closed: None });
     }
 
     fn peer(&self, client: Client) -> &Peer {
-        self.clients.get(&client.0).expect("this client was forgotten")
+        self.inner.wires.peers.get(&client.0).expect("this client was forgotten")
     }
 
     /// Changes our side of a connection, and runs the loop.
     fn wire(&mut self, client: Client, change: impl FnOnce(&mut Wire)) {
         change(&mut self.peer(client).wire.borrow_mut());
-        self.run();
+        self.inner.run();
     }
+}
 
-    /// Runs the loop, unless it is run by hand.
-    fn run(&mut self) {
-        if !self.by_hand {
-            self.settle();
-        }
-    }
-
-    /// Takes turns until nothing is left to do.
-    fn settle(&mut self) {
-        for _ in 0..MOST_TURNS {
-            if !self.turn() {
-                return;
-            }
-        }
-        panic!("the handler keeps the loop busy for ever");
-    }
-
-    /// Delivers the events that the pipes have raised, as the selector would: as many as it has room
-    /// for, beginning behind the client that had the last one.
-    fn look(&mut self) -> Fetched {
+impl<H: Handler> Wires<ActiveService<H>> for Clients {
+    /// As many events as there is room for, beginning behind the client that had the last one.
+    fn look(&mut self, service: &mut ActiveService<H>) -> Fetched {
         let behind = (self.looked_at.map_or(Unbounded, Excluded), Unbounded);
-        let round = self.clients.range(behind).chain(&self.clients);
+        let round = self.peers.range(behind).chain(&self.peers);
         let (mut events, mut last) = (0, None);
         for (id, peer) in round {
             let mut wire = peer.wire.borrow_mut();
@@ -498,7 +414,7 @@ impl<H: Handler> Harness<H> {
                     error: wire.error.is_some(),
                 };
                 drop(wire);
-                self.service.ready(Token::connection(0, *id), what);
+                service.ready(Token::connection(0, *id), what);
                 events += 1;
                 if events == self.room {
                     last = Some(*id);
@@ -510,20 +426,21 @@ impl<H: Handler> Harness<H> {
         Fetched { events, full: events == self.room }
     }
 
-    /// Reaps, and notes why connections ended, since their slots are freed.
-    fn reap(&mut self) {
-        for id in &self.service.table.queues.ending {
-            let known = self.clients.get_mut(id);
-            if let (Some(known), Some(slot)) = (known, self.service.table.get(*id)) {
+    /// Notes why connections ended, since their slots are freed.
+    fn before_reap(&mut self, service: &ActiveService<H>) {
+        for id in &service.table.queues.ending {
+            let known = self.peers.get_mut(id);
+            if let (Some(known), Some(slot)) = (known, service.table.get(*id)) {
                 known.closed.get_or_insert(slot.conn.reason);
             }
         }
-        self.service.reap(&mut self.state);
     }
 }
 
 impl<H: Handler> fmt::Debug for Harness<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Harness").field("clients", &self.clients.len()).finish_non_exhaustive()
+        f.debug_struct("Harness")
+            .field("clients", &self.inner.wires.peers.len())
+            .finish_non_exhaustive()
     }
 }

@@ -33,6 +33,7 @@
 
 mod datagram_harness;
 mod harness;
+mod memory_loop;
 
 pub use datagram_harness::DatagramHarness;
 pub use harness::{Client, Harness};

@@ -1,5 +1,5 @@
 //! Promise 7: idle is free. And the part of promise 1 that only an allocator sees: no allocation
-//! for a line.
+//! for a line. And that a LIST of the roulette copies nothing of the store.
 //!
 //! All is measured on the heap, to the byte, by an allocator that counts what the reactor's turns
 //! allocate and nothing else. Only the ten thousand connections are measured in resident memory as
@@ -204,6 +204,35 @@ fn nothing_is_allocated_for_a_line() {
     let count = world.allocations - before;
     println!("{count} allocations for 20000 lines");
     assert!(count < 500, "{count} allocations for 20000 lines");
+}
+
+/// Whatever is loaded while they are under way.
+#[test]
+#[cfg(feature = "services")]
+fn unread_lists_cost_the_same_however_long_they_are() {
+    use reactor::services::roulette::{Roulette, Version};
+    use reactor::testing::Harness;
+
+    let heap = |names: usize| {
+        let mut store = Roulette::new(Version::Two, 64 << 20);
+        // Two of them do not fit into one chunk.
+        let text = format!("{}\n", "x".repeat(20_000)).repeat(names);
+        assert_eq!(store.load(text.as_bytes()), Ok(names));
+        let mut server = Harness::new(store);
+        let other = server.connect();
+        let clients: Vec<_> = (0..100).map(|_| server.connect()).collect();
+        clients.iter().for_each(|client| server.take_only(*client, Some(0)));
+        let lists = measure(|| {
+            for client in clients {
+                server.feed(client, "LIST\n");
+                server.feed(other, "LOAD\nnew\nENDOFDATA\n");
+            }
+        });
+        lists.bytes_current
+    };
+    let (short, long) = (heap(10), heap(1_000));
+    println!("100 unread LISTs: {short} bytes for 10 names, {long} for 1,000");
+    assert!(long - short < 10_000, "{long} bytes for a long list, {short} for a short one");
 }
 
 /// The process that is measured: it serves, and reports when asked.

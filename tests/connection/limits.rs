@@ -337,6 +337,22 @@ fn past_the_budget_of_all_the_largest_backlog_goes_first() {
 }
 
 #[test]
+fn a_budget_that_is_lowered_is_kept_from_the_next_turn_on() {
+    let mut server = Harness::new(Callbacks::new().on_line(|cx, line| {
+        cx.send(line);
+    }));
+    let (slow, other) = (server.connect(), server.connect());
+    server.take_only(slow, Some(0));
+    server.feed(slow, "hello\n");
+    server.set_max_total_output(4);
+    assert_eq!(server.closed(slow), None);
+    // It causes no output.
+    server.feed(other, "half");
+    assert_eq!(server.closed(slow), Some(CloseReason::TotalOutput));
+    assert_eq!(server.closed(other), None);
+}
+
+#[test]
 fn limits_that_make_no_sense_are_named() {
     let usual = Limits::default;
     let wrong = [

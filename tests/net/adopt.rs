@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write, pipe};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -60,18 +60,22 @@ fn is_busy(reactor: &Reactor<'_>) -> bool {
     reactor.next_deadline().is_some_and(|when| when <= Instant::now())
 }
 
-/// A reactor that has adopted the two; gives what came of it, and the reactor's counters.
-fn run(
-    input: impl Into<std::os::fd::OwnedFd>,
-    output: impl Into<std::os::fd::OwnedFd>,
-) -> Vec<String> {
-    let (input, output) = (input.into(), output.into());
-    let mut echo = Echo::default();
+/// A reactor that has adopted the two.
+fn adopted<'a>(
+    handler: impl Handler<Session = (), Message = ()> + 'a,
+    input: impl AsFd,
+    output: impl AsFd,
+) -> Reactor<'a> {
     let mut reactor = Reactor::new().unwrap();
-    let service = reactor.add(&mut echo, Limits::default()).unwrap();
-    reactor.adopt(&service, &input, &output).unwrap();
-    reactor.run().unwrap();
-    drop(reactor);
+    let service = reactor.add(handler, Limits::default()).unwrap();
+    reactor.adopt(&service, input, output).unwrap();
+    reactor
+}
+
+/// Adopts the two; gives what came of it.
+fn run(input: impl AsFd, output: impl AsFd) -> Vec<String> {
+    let mut echo = Echo::default();
+    adopted(&mut echo, &input, &output).run().unwrap();
     echo.heard
 }
 
@@ -135,9 +139,7 @@ fn a_file_has_its_share_of_a_turn_like_the_others() {
     let lines = "x".repeat(999) + "\n";
     let input = file(lines.repeat(1_000).as_bytes());
     let mut echo = Echo::default();
-    let mut reactor = Reactor::new().unwrap();
-    let service = reactor.add(&mut echo, Limits::default()).unwrap();
-    reactor.adopt(&service, &input, File::create("/dev/null").unwrap()).unwrap();
+    let mut reactor = adopted(&mut echo, &input, File::create("/dev/null").unwrap());
     let mut before = 0;
     while reactor.exit().is_none() {
         reactor.turn(Some(PATIENCE)).unwrap();
@@ -187,9 +189,7 @@ fn a_slow_reader_of_the_output_holds_the_input_back() {
     let input = file(lines.as_bytes());
     let (mut from_output, output) = pipe().unwrap();
     let mut echo = Echo::default();
-    let mut reactor = Reactor::new().unwrap();
-    let service = reactor.add(&mut echo, Limits::default()).unwrap();
-    reactor.adopt(&service, &input, &output).unwrap();
+    let mut reactor = adopted(&mut echo, &input, &output);
     drop(output);
     while is_busy(&reactor) {
         reactor.turn(Some(Duration::ZERO)).unwrap();
@@ -213,11 +213,7 @@ fn what_the_system_said_can_be_told() {
     let unread = File::create(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let mut echo = Echo::default();
-    let mut reactor = Reactor::new().unwrap();
-    let service = reactor.add(&mut echo, Limits::default()).unwrap();
-    reactor.adopt(&service, &unread, &unread).unwrap();
-    reactor.run().unwrap();
-    drop(reactor);
+    adopted(&mut echo, &unread, &unread).run().unwrap();
     assert_eq!(echo.error.unwrap().raw_os_error(), Some(libc::EBADF));
 
     let mut echo = Echo::default();
@@ -274,9 +270,7 @@ fn an_output_that_nobody_reads_ends_it_once_there_is_no_input_either() {
     let (input, mut to_input) = pipe().unwrap();
     let (from_output, output) = pipe().unwrap();
     let mut reasons = Vec::new();
-    let mut reactor = Reactor::new().unwrap();
-    let service = reactor.add(Stays(&mut reasons), Limits::default()).unwrap();
-    reactor.adopt(&service, input, output).unwrap();
+    let mut reactor = adopted(Stays(&mut reasons), input, output);
     to_input.write_all(b"the last").unwrap();
     drop(to_input);
     while is_busy(&reactor) || reactor.counters().lines_in == 0 {
@@ -293,9 +287,7 @@ fn an_output_that_nobody_reads_does_not_end_a_paused_input() {
     let (input, mut to_input) = pipe().unwrap();
     let (from_output, output) = pipe().unwrap();
     let mut reasons = Vec::new();
-    let mut reactor = Reactor::new().unwrap();
-    let service = reactor.add(Stays(&mut reasons), Limits::default()).unwrap();
-    reactor.adopt(&service, input, output).unwrap();
+    let mut reactor = adopted(Stays(&mut reasons), input, output);
     to_input.write_all(b"one\ntwo\n").unwrap();
     while reactor.counters().lines_in < 1 {
         reactor.turn(Some(PATIENCE)).unwrap();
@@ -339,9 +331,7 @@ fn at_a_close_unread_input_is_left_to_whoever_reads_it_next() {
     let (mut from_output, output) = pipe().unwrap();
     to_input.write_all(b"for somebody else").unwrap();
     let mut echo = Echo { close_at_once: true, goes_on: true, ..Echo::default() };
-    let mut reactor = Reactor::new().unwrap();
-    let service = reactor.add(&mut echo, Limits::default()).unwrap();
-    reactor.adopt(&service, &input, &output).unwrap();
+    let mut reactor = adopted(&mut echo, &input, &output);
     drop(output);
     // It has more to say than fits into the pipe, so that closing takes some turns.
     for _ in 0..20 {
@@ -395,13 +385,9 @@ fn a_childs_pipes_are_a_connection() {
         }
     }
     let mut said = String::new();
-    let mut reactor = Reactor::new().unwrap();
-    let service = reactor.add(Asks(&mut said), Limits::default()).unwrap();
     // Given away, so that the loop's duplicates are the last ones.
     let (input, output) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
-    reactor.adopt(&service, input, output).unwrap();
-    reactor.run().unwrap();
-    drop(reactor);
+    adopted(Asks(&mut said), input, output).run().unwrap();
     assert_eq!(said, "HOW ARE YOU?");
     assert!(child.wait().unwrap().success());
 }

@@ -204,7 +204,8 @@ fn ask_roulette(program: &Program, service: &str, lines: &str) -> String {
 fn the_roulettes_begin_with_the_students_of_a_file() {
     let folder = Folder::new("students");
     let path = folder.file("names.txt");
-    std::fs::write(&path, b"john doe\r\n\ncaf\xe9\nlast").unwrap();
+    // The byte order mark at its front is no part of the first name.
+    std::fs::write(&path, b"\xef\xbb\xbfjohn doe\r\n\ncaf\xe9\nlast").unwrap();
     let option = format!("--roulette-file={}", path.display());
     let program = Program::serve(&["roulette2=0", "roulette=0", &option]);
     let list = "{\"students\":[{\"fullname\":\"john doe\"},{\"fullname\":\"\"},\
@@ -390,10 +391,18 @@ fn students_that_cannot_be_had_are_status_1() {
     std::fs::write(&path, "name\n".repeat(200)).unwrap();
     let path = path.to_str().unwrap();
     let missing = folder.file("missing.txt");
+    let [little, big] = [u16::to_le_bytes, u16::to_be_bytes].map(|order| {
+        let path = folder.file(&format!("utf-16-{}", order(1)[0]));
+        let text = "\u{feff}john doe\n".encode_utf16().flat_map(order).collect::<Vec<_>>();
+        std::fs::write(&path, text).unwrap();
+        path
+    });
     for (file, memory, words) in [
         (path, "1K", "too many names for the 1024 bytes of --roulette-memory; raise it"),
         (path, "999", "too many names for the 999 bytes"),
         ("/dev/zero", "1M", "too many names"),
+        (little.to_str().unwrap(), "1M", "it is UTF-16; write it as UTF-8: iconv -f UTF-16"),
+        (big.to_str().unwrap(), "1M", "it is UTF-16"),
         (missing.to_str().unwrap(), "1M", "No such file"),
         (std::env::temp_dir().to_str().unwrap(), "1M", "cannot be read (Is a directory"),
     ] {

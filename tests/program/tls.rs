@@ -260,6 +260,22 @@ fn a_mark_of_the_byte_order_hides_no_certificate() {
     addr(&program, "echo");
 }
 
+/// As some editors and shells write it.
+#[test]
+fn a_certificate_in_utf_16_is_told_from_none() {
+    let pem = Pem::new("wide");
+    for (file, option) in [(pem.key(), "--tls-key "), (pem.cert(), "--tls-cert ")] {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for order in [u16::to_le_bytes, u16::to_be_bytes] {
+            let units =
+                format!("\u{feff}{text}").encode_utf16().flat_map(order).collect::<Vec<_>>();
+            std::fs::write(&file, units).unwrap();
+            let words = [option, ".pem: it is UTF-16", "iconv -f UTF-16 -t UTF-8"];
+            fails(serve(&pem, &["echo=tls:0"]), 1, &words);
+        }
+    }
+}
+
 #[test]
 fn tls_without_its_files_and_files_without_tls_are_status_2() {
     let pem = Pem::new("usage");

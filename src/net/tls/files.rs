@@ -184,6 +184,10 @@ fn read_file(path: &Path, open: Open) -> Result<Vec<u8>, Error> {
             let why = "longer than 1 MiB; give the server's certificate or key, as PEM";
             Err(Error::certificate(path, why))
         }
+        Ok(_) if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") => {
+            let why = "it is UTF-16; write it as UTF-8: iconv -f UTF-16 -t UTF-8 FILE > NEW";
+            Err(Error::certificate(path, why))
+        }
         // A byte order mark would hide the first line.
         Ok(_) => Ok(text.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(text)),
     }

@@ -4,6 +4,9 @@
 mod names;
 mod reply;
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use super::FOREIGN;
 use crate::text::{is_foreign, printable};
 use crate::{CloseReason, Context, Handler};
@@ -61,7 +64,8 @@ impl Version {
 #[derive(Debug)]
 pub struct Roulette {
     version: Version,
-    students: Names,
+    /// LISTs under way read it too. LOAD only ever appends to it, and CLEAR leaves it to them.
+    students: Rc<RefCell<Names>>,
     random: fastrand::Rng,
 }
 
@@ -69,11 +73,13 @@ impl Roulette {
     /// An empty store with room for names of `memory` bytes in all. A name takes its bytes in UTF-8
     /// and four more, so 64 MiB are room for three million names.
     ///
-    /// The names of a LOAD that has not ended and of a LIST that is being sent count too, so that no
-    /// number of clients can take more. A LOAD for which there is no room is refused at its end, with
+    /// The names of LOADs that have not ended count too, and those that were cleared while a LIST still
+    /// reads them, so that no number of clients can take more. A LIST itself takes no room. A LOAD for
+    /// which there is no room is refused at its end, with
     /// `{"error":"No room for so many students, none of them was loaded (limit N bytes)"}`.
     pub fn new(version: Version, memory: usize) -> Roulette {
-        Roulette { version, students: Names::new(memory), random: fastrand::Rng::new() }
+        let students = Rc::new(RefCell::new(Names::new(memory)));
+        Roulette { version, students, random: fastrand::Rng::new() }
     }
 
     /// Adds the students of a text, one name per line, as LOAD does. Returns how many. An empty line
@@ -82,14 +88,14 @@ impl Roulette {
     /// # Errors
     /// [`Full`] if there is no room for all of them. Then none is added.
     pub fn load(&mut self, text: &[u8]) -> Result<usize, Full> {
-        let mut names = self.students.empty();
+        let mut names = self.students.borrow().empty();
         for line in text.split_inclusive(|byte| *byte == b'\n') {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             names.push(&printable(line))?;
         }
         let count = names.len();
-        self.students.append(names);
+        self.students.borrow_mut().append(names);
         Ok(count)
     }
 }
@@ -150,26 +156,23 @@ impl Roulette {
             }
             b"INFO" => {
                 let protocol_version = self.version.name();
-                let number_of_students = self.students.len();
+                let number_of_students = self.students.borrow().len();
                 cx.send(Reply::Info { protocol_version, number_of_students }.line());
             }
             b"LOAD" => {
                 cx.send("Send your data [end with ENDOFDATA]\n");
-                cx.session().load = Some(Box::new(Ok(self.students.empty())));
+                cx.session().load = Some(Box::new(Ok(self.students.borrow().empty())));
             }
             b"RANDOM" => {
-                let reply = match self.pick() {
-                    Some(fullname) => Reply::Student { fullname },
-                    None => Reply::Error { error: NOBODY },
-                };
-                cx.send(reply.line());
+                cx.send(self.pick());
             }
             b"LIST" if two => {
-                cx.session().list = Some(Box::new(Listing::new(self.students.clone())));
+                cx.session().list = Some(Box::new(Listing::new(&self.students)));
                 send_piece(cx);
             }
             b"CLEAR" if two => {
-                self.students = self.students.empty();
+                let empty = self.students.borrow().empty();
+                self.students = Rc::new(RefCell::new(empty));
                 cx.send("DATASTORE CLEARED\n");
             }
             b"BYE" => {
@@ -185,9 +188,16 @@ impl Roulette {
         }
     }
 
-    fn pick(&mut self) -> Option<&str> {
-        let count = self.students.len();
-        if count == 0 { None } else { self.students.get(self.random.usize(..count)) }
+    /// The reply to RANDOM.
+    fn pick(&mut self) -> Vec<u8> {
+        let students = self.students.borrow();
+        let count = students.len();
+        let index = if count == 0 { 0 } else { self.random.usize(..count) };
+        let reply = match students.get(index) {
+            Some(fullname) => Reply::Student { fullname },
+            None => Reply::Error { error: NOBODY },
+        };
+        reply.line()
     }
 
     /// At ENDOFDATA all names of the LOAD enter the store, or none.
@@ -195,7 +205,7 @@ impl Roulette {
         match cx.session().load.take().map(|load| *load) {
             Some(Ok(names)) => {
                 let (status, number_of_new_students) = (SUCCESS, names.len());
-                self.students.append(names);
+                self.students.borrow_mut().append(names);
                 match self.version {
                     Version::One => cx.send("DATA LOADED\n"),
                     Version::Two => {
@@ -204,7 +214,7 @@ impl Roulette {
                 };
             }
             Some(Err(Full)) => {
-                let limit = self.students.memory();
+                let limit = self.students.borrow().memory();
                 let error = &format!(
                     "No room for so many students, none of them was loaded (limit {limit} bytes)"
                 );
@@ -252,7 +262,7 @@ mod tests {
         server.feed(page, format!("POST / HTTP/1.1\r\nHost: localhost:2613\r\n\r\n{body}"));
         assert_eq!(text(&mut server, page), FOREIGN);
         assert_eq!(server.closed(page), Some(CloseReason::Closed));
-        assert_eq!(server.handler().students.len(), 0);
+        assert_eq!(server.handler().students.borrow().len(), 0);
     }
 
     fn start(version: Version) -> (Harness<Roulette>, Client) {
@@ -336,7 +346,7 @@ mod tests {
         server.feed(one, "ENDOFDATA");
         server.end(one);
         assert_eq!(text(&mut server, one), loaded);
-        assert_eq!(server.handler().students.len(), 5);
+        assert_eq!(server.handler().students.borrow().len(), 5);
     }
 
     #[test]
@@ -396,6 +406,31 @@ mod tests {
              {\"students\":[{\"fullname\":\"newer\"}]}\n\
              {\"status\":\"success\",\"numberOfCommands\":4}\n"
         );
+    }
+
+    /// Not even what is loaded while they are under way makes a copy of anything.
+    #[test]
+    fn lists_under_way_take_no_room() {
+        let (mut server, other) = start(Version::Two);
+        // The room that is left is less than two chunks.
+        let name = format!("{}\n", "x".repeat(32_000));
+        ask(&mut server, other, format!("LOAD\n{}ENDOFDATA\n", name.repeat(31)));
+        let slow: Vec<_> = (0..10)
+            .map(|number| {
+                let client = server.connect();
+                server.take_only(client, Some(0));
+                server.feed(client, "LIST\n");
+                let said = ask(&mut server, other, "LOAD\nnew\nENDOFDATA\n");
+                assert!(said.contains("success"), "LIST {number}: {said}");
+                client
+            })
+            .collect();
+        for (number, client) in slow.into_iter().enumerate() {
+            server.take_only(client, None);
+            let said = text(&mut server, client);
+            assert_eq!(said.matches("\"fullname\":").count(), 31 + number);
+            assert!(said.ends_with("]}\n"));
+        }
     }
 
     #[test]

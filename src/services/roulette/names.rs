@@ -1,16 +1,17 @@
-//! A long list of names that is cheap to append to another, to copy and to throw away.
+//! A long list of names that is cheap to append to another, to read while it grows and to throw away.
 //!
 //! Half a million names in as many `String`s would be half a million allocations to make, and to
 //! free in one turn when somebody says CLEAR. So the names lie in chunks of about a thousand: their
-//! text in a row, and where each ends. Copies of a list share its chunks. A shared chunk is copied
-//! before it is changed.
+//! text in a row, and where each ends. A list only ever grows at its end, so whoever remembers how
+//! long it was reads it as it was: nothing is copied for that, neither names nor the table of chunks.
 
 use std::cell::Cell;
 use std::fmt;
+use std::ops::Range;
 use std::rc::Rc;
 
-/// Bytes that the names of one chunk take at the most, unless a single name takes more. To change a
-/// shared chunk copies so much, and one piece of a LIST is made of so much.
+/// Bytes that the names of one chunk take at the most, unless a single name takes more. One piece of
+/// a LIST is made of so much.
 const CHUNK: usize = 32 * 1024;
 /// Bytes that a name takes besides its text: where it ends.
 const END: usize = size_of::<u32>();
@@ -20,27 +21,29 @@ const END: usize = size_of::<u32>();
 #[error("no room for so many students")]
 pub struct Full;
 
-/// Names in their order. A list and all that are made of it, by [`empty`](Self::empty) or by a clone,
-/// have one bound of memory together. What they share counts once.
-#[derive(Clone)]
+/// Names in their order. A list and all that are made of it by [`empty`](Self::empty) have one bound
+/// of memory together.
 pub(super) struct Names {
     /// With each chunk the number of names up to its end.
-    chunks: Vec<(usize, Rc<Chunk>)>,
+    chunks: Vec<(usize, Chunk)>,
+    /// The weight of all its names.
+    weight: usize,
     /// The bound, in bytes.
     memory: usize,
-    /// How much of it is used.
+    /// The weight of all lists under the bound.
     used: Rc<Cell<usize>>,
 }
 
 impl Names {
     /// An empty list with room for `memory` bytes of names.
     pub(super) fn new(memory: usize) -> Names {
-        Names { chunks: Vec::new(), memory, used: Rc::default() }
+        Names { chunks: Vec::new(), weight: 0, memory, used: Rc::default() }
     }
 
     /// An empty list under the same bound.
     pub(super) fn empty(&self) -> Names {
-        Names { chunks: Vec::new(), memory: self.memory, used: Rc::clone(&self.used) }
+        let used = Rc::clone(&self.used);
+        Names { chunks: Vec::new(), weight: 0, memory: self.memory, used }
     }
 
     /// The bound of memory, in bytes.
@@ -53,19 +56,24 @@ impl Names {
     }
 
     pub(super) fn get(&self, index: usize) -> Option<&str> {
-        let chunk = self.chunks.partition_point(|(upto, _)| *upto <= index);
-        let (upto, chunk) = self.chunks.get(chunk)?;
-        chunk.get(index + chunk.ends.len() - upto)
+        let (before, chunk) = self.chunk_of(index)?;
+        chunk.get(index - before)
     }
 
-    /// The names of one of the [`pieces`](Self::pieces), whose size is bounded: so that not all is
-    /// done at once.
-    pub(super) fn piece(&self, number: usize) -> impl Iterator<Item = &str> {
-        self.chunks.get(number).into_iter().flat_map(|(_, chunk)| chunk.names())
+    /// The first of these names, some thousand at the most: so that not all is done at once.
+    pub(super) fn piece(&self, of: Range<usize>) -> impl Iterator<Item = &str> {
+        let found = self.chunk_of(of.start).into_iter();
+        found.flat_map(move |(before, chunk)| {
+            let end = chunk.ends.len().min(of.end - before);
+            (of.start - before..end).filter_map(move |index| chunk.get(index))
+        })
     }
 
-    pub(super) fn pieces(&self) -> usize {
-        self.chunks.len()
+    /// The chunk with this name, and how many names there are before the chunk.
+    fn chunk_of(&self, index: usize) -> Option<(usize, &Chunk)> {
+        let number = self.chunks.partition_point(|(upto, _)| *upto <= index);
+        let (upto, chunk) = self.chunks.get(number)?;
+        Some((upto - chunk.ends.len(), chunk))
     }
 
     pub(super) fn push(&mut self, name: &str) -> Result<(), Full> {
@@ -73,41 +81,51 @@ impl Names {
         if weight(name) > left || u32::try_from(name.len()).is_err() {
             return Err(Full);
         }
+        self.used.set(self.used.get() + weight(name));
+        self.weight += weight(name);
         self.add(name);
         Ok(())
     }
 
-    /// Appends another list. It costs a step for each chunk, not for each name.
-    pub(super) fn append(&mut self, more: Names) {
-        let mut more = more.chunks.into_iter();
-        let mut first = more.next();
-        // Many short lists must not become many small chunks.
-        if let (Some((_, last)), Some((_, chunk))) = (self.chunks.last(), &first)
-            && last.weight() + chunk.weight() <= CHUNK
-        {
-            chunk.names().for_each(|name| self.add(name));
-            first = None;
-        }
-        for (_, chunk) in first.into_iter().chain(more) {
-            self.chunks.push((self.len() + chunk.ends.len(), chunk));
+    /// Appends another list under the same bound. It costs a step for each chunk, not for each name.
+    pub(super) fn append(&mut self, mut more: Names) {
+        self.weight += std::mem::take(&mut more.weight);
+        for (_, chunk) in std::mem::take(&mut more.chunks) {
+            match self.chunks.last() {
+                // Many short lists must not become many small chunks.
+                Some((_, last)) if last.weight() + chunk.weight() <= CHUNK => {
+                    chunk.names().for_each(|name| self.add(name));
+                }
+                _ => self.add_chunk(chunk),
+            }
         }
     }
 
+    /// Appends a name whose weight is counted.
     fn add(&mut self, name: &str) {
-        match self.chunks.last_mut() {
+        match self.chunks.last() {
             Some((_, last)) if last.weight() + weight(name) <= CHUNK => {}
-            last => {
-                if let Some(full) = last.and_then(|(_, last)| Rc::get_mut(last)) {
-                    full.text.shrink_to_fit();
-                    full.ends.shrink_to_fit();
-                }
-                self.chunks.push((self.len(), Rc::new(Chunk::new(&self.used))));
-            }
+            _ => self.add_chunk(Chunk::default()),
         }
         if let Some((upto, last)) = self.chunks.last_mut() {
             *upto += 1;
-            Rc::make_mut(last).add(name);
+            last.add(name);
         }
+    }
+
+    /// Appends a chunk. The one before it grows no more, so it keeps no capacity for that.
+    fn add_chunk(&mut self, chunk: Chunk) {
+        if let Some((_, full)) = self.chunks.last_mut() {
+            full.text.shrink_to_fit();
+            full.ends.shrink_to_fit();
+        }
+        self.chunks.push((self.len() + chunk.ends.len(), chunk));
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        self.used.set(self.used.get() - self.weight);
     }
 }
 
@@ -122,20 +140,15 @@ fn weight(name: &str) -> usize {
     name.len() + END
 }
 
+#[derive(Default)]
 struct Chunk {
     /// The names, with nothing in between.
     text: String,
     /// Where each ends.
     ends: Vec<u32>,
-    /// The weight of all chunks under one bound.
-    used: Rc<Cell<usize>>,
 }
 
 impl Chunk {
-    fn new(used: &Rc<Cell<usize>>) -> Chunk {
-        Chunk { text: String::new(), ends: Vec::new(), used: Rc::clone(used) }
-    }
-
     fn weight(&self) -> usize {
         self.text.len() + self.ends.len() * END
     }
@@ -154,20 +167,6 @@ impl Chunk {
     fn add(&mut self, name: &str) {
         self.text.push_str(name);
         self.ends.push(self.text.len() as u32);
-        self.used.set(self.used.get() + weight(name));
-    }
-}
-
-impl Clone for Chunk {
-    fn clone(&self) -> Chunk {
-        self.used.set(self.used.get() + self.weight());
-        Chunk { text: self.text.clone(), ends: self.ends.clone(), used: Rc::clone(&self.used) }
-    }
-}
-
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        self.used.set(self.used.get() - self.weight());
     }
 }
 
@@ -176,7 +175,16 @@ mod tests {
     use super::*;
 
     fn names(of: &Names) -> Vec<String> {
-        (0..of.pieces()).flat_map(|number| of.piece(number)).map(str::to_owned).collect()
+        first(of, of.len())
+    }
+
+    /// The first `count` names, piece by piece.
+    fn first(of: &Names, count: usize) -> Vec<String> {
+        let mut names = Vec::new();
+        while names.len() < count {
+            names.extend(of.piece(names.len()..count).map(str::to_owned));
+        }
+        names
     }
 
     fn numbered(store: &Names, range: std::ops::Range<usize>) -> Names {
@@ -207,6 +215,7 @@ mod tests {
         assert!(found.eq(&wanted));
         assert_eq!((store.get(wanted.len()), store.get(usize::MAX)), (None, None));
         assert_eq!(Names::new(0).get(0), None);
+        assert_eq!(Names::new(0).piece(0..0).count(), 0);
     }
 
     #[test]
@@ -214,10 +223,11 @@ mod tests {
         let mut store = Names::new(usize::MAX);
         store.append(numbered(&store, 0..10_000));
         let list = numbered(&store, 0..100_000);
-        let lay: Vec<_> = list.chunks.iter().map(|(_, chunk)| Rc::as_ptr(chunk)).collect();
+        let place = |chunk: &(usize, Chunk)| chunk.1.text.as_ptr();
+        let lay: Vec<_> = list.chunks.iter().map(place).collect();
         store.append(list);
-        let lies = store.chunks.iter().map(|(_, chunk)| Rc::as_ptr(chunk));
-        assert!(lies.skip(store.pieces() - lay.len()).eq(lay));
+        let lies = store.chunks.iter().map(place);
+        assert!(lies.skip(store.chunks.len() - lay.len()).eq(lay));
     }
 
     #[test]
@@ -226,19 +236,19 @@ mod tests {
         for n in 0..10_000 {
             store.append(numbered(&store, n..n + 1));
         }
-        assert_eq!(store.pieces(), numbered(&store, 0..10_000).pieces());
+        assert_eq!(store.chunks.len(), numbered(&store, 0..10_000).chunks.len());
         assert_eq!(names(&store), names(&numbered(&store, 0..10_000)));
     }
 
     #[test]
-    fn a_copy_stays_as_it_was() {
+    fn what_it_was_can_be_read_while_it_grows() {
         let mut store = Names::new(usize::MAX);
         store.append(numbered(&store, 0..3));
-        let copy = store.clone();
+        let was = store.len();
         store.append(numbered(&store, 3..5000));
-        assert_eq!((copy.len(), store.len()), (3, 5000));
-        assert_eq!(names(&copy), ["student 0", "student 1", "student 2"]);
         assert_eq!(names(&store), names(&numbered(&store, 0..5000)));
+        assert_eq!(first(&store, was), ["student 0", "student 1", "student 2"]);
+        assert_eq!(store.piece(1..was).collect::<Vec<_>>(), ["student 1", "student 2"]);
     }
 
     #[test]
@@ -255,15 +265,13 @@ mod tests {
         assert_eq!(fill(&mut one), 100);
         let mut two = store.empty();
         assert_eq!(two.push("four"), Err(Full));
-        drop(one);
+        one = two.empty();
         assert_eq!(fill(&mut two), 100);
         store.append(two);
-        // A copy takes nothing as long as it is the same, and keeps what the other gives up.
-        let copy = store.clone();
+        // What is cleared takes its room until nobody reads it any more.
+        let cleared = std::mem::replace(&mut store, one);
         assert_eq!(store.push(""), Err(Full));
-        store = store.empty();
-        assert_eq!(store.push(""), Err(Full));
-        drop(copy);
+        drop(cleared);
         assert_eq!(fill(&mut store), 100);
         assert_eq!(store.used.get(), store.memory());
         store = store.empty();
@@ -272,10 +280,17 @@ mod tests {
 
     #[test]
     fn a_full_chunk_has_no_capacity_to_spare() {
-        let list = numbered(&Names::new(usize::MAX), 0..10_000);
-        for (_, chunk) in &list.chunks[..list.pieces() - 1] {
+        let mut store = numbered(&Names::new(usize::MAX), 0..10_000);
+        let full = store.chunks.len() - 1;
+        // Each of these is more than half a chunk, so the next begins another.
+        for _ in 0..5 {
+            let mut list = store.empty();
+            (0..5).for_each(|_| list.push(&"x".repeat(CHUNK / 8)).unwrap());
+            store.append(list);
+        }
+        for (number, (_, chunk)) in store.chunks.iter().enumerate().rev().skip(1) {
             assert_eq!(chunk.text.capacity() + chunk.ends.capacity() * END, chunk.weight());
-            assert!(chunk.weight() > CHUNK - 20 && chunk.weight() <= CHUNK);
+            assert!(number >= full || chunk.weight() > CHUNK - 20 && chunk.weight() <= CHUNK);
         }
     }
 }

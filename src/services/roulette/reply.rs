@@ -1,5 +1,9 @@
 //! What the roulette says in JSON: without spaces, with the keys in this order.
 
+use std::cell::RefCell;
+use std::ops::Range;
+use std::rc::Rc;
+
 use serde::Serialize;
 
 use super::names::Names;
@@ -31,31 +35,32 @@ impl Reply<'_> {
 /// The reply to LIST, in pieces: with half a million students it is too long to be made at once.
 #[derive(Debug)]
 pub(super) struct Listing {
-    /// As they were when the client asked.
-    students: Names,
-    /// The next piece of them.
-    piece: usize,
+    /// The store that the client asked for. It may have grown since, or been cleared for the others.
+    students: Rc<RefCell<Names>>,
+    /// Which of them, in the order of the store, are still to be sent. Those that were loaded since
+    /// are not among these.
+    left: Range<usize>,
 }
 
 impl Listing {
-    pub(super) fn new(students: Names) -> Listing {
-        Listing { students, piece: 0 }
+    pub(super) fn new(students: &Rc<RefCell<Names>>) -> Listing {
+        Listing { students: Rc::clone(students), left: 0..students.borrow().len() }
     }
 
     /// The next piece of the reply. It has no more than some 100 KiB, however many students there
     /// are, unless a single name is longer.
     pub(super) fn next_piece(&mut self) -> Vec<u8> {
         let mut json = Vec::new();
-        if self.piece == 0 {
+        if self.left.start == 0 {
             json.extend(b"{\"students\":[");
         }
-        for (number, fullname) in self.students.piece(self.piece).enumerate() {
-            if (self.piece, number) != (0, 0) {
+        for fullname in self.students.borrow().piece(self.left.clone()) {
+            if self.left.start > 0 {
                 json.push(b',');
             }
             Reply::Student { fullname }.put(&mut json);
+            self.left.start += 1;
         }
-        self.piece += 1;
         if self.is_done() {
             json.extend(b"]}\n");
         }
@@ -63,6 +68,6 @@ impl Listing {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.piece >= self.students.pieces()
+        self.left.is_empty()
     }
 }
