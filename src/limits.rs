@@ -69,7 +69,8 @@ pub struct Limits {
     /// [`CloseReason::LineTimeout`](crate::CloseReason::LineTimeout).
     ///
     /// For a protocol on [`on_bytes`](crate::Handler::on_bytes) the time counts from the first byte
-    /// that the handler left untaken because it needs more. Outbound connections are exempt, since
+    /// that the handler left untaken because it needs more. Over TLS it counts from the first byte
+    /// of a record that is not complete, whatever that holds. Outbound connections are exempt, since
     /// the prompt of a server does not end with an LF; to time a reply, set a timer for each request.
     /// Default 60 s; none is for ever.
     pub line_timeout: Option<Duration>,

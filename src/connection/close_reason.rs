@@ -36,7 +36,7 @@ pub enum CloseReason {
     Aborted,
     /// The peer sent a line above [`max_line`](crate::Limits::max_line).
     LineTooLong,
-    /// The peer began a line and did not finish it within
+    /// The peer began a line, or a record of TLS, and did not finish it within
     /// [`line_timeout`](crate::Limits::line_timeout).
     LineTimeout,
     /// Nothing moved in either direction for [`idle_timeout`](crate::Limits::idle_timeout).

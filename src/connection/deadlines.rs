@@ -17,7 +17,7 @@ pub(crate) enum Wait {
     Attempt,
     /// For anything to move.
     Idle,
-    /// For the rest of a line.
+    /// For the rest of a line, or of a unit of a layer.
     Line,
     /// For the client to take what others sent it.
     SoftLimit,
@@ -36,8 +36,14 @@ pub(crate) fn later(since: Nanos, wait: Duration) -> Nanos {
 
 impl Connection {
     /// When the loop must look at the connection again if nothing moves until then, and what for.
-    /// `attempt` says when the next address of a host is due.
-    pub(crate) fn due(&self, limits: &Limits, attempt: Option<Nanos>) -> Option<(Nanos, Wait)> {
+    /// `attempt` says when the next address of a host is due, and `unfinished` since when the peer
+    /// has owed the stream the rest of a unit.
+    pub(crate) fn due(
+        &self,
+        limits: &Limits,
+        attempt: Option<Nanos>,
+        unfinished: Option<Nanos>,
+    ) -> Option<(Nanos, Wait)> {
         let after = |wait: Duration| later(self.active, wait);
         match self.stage {
             Stage::Connecting if self.flags.has(Flag::Handshaking) => {
@@ -47,14 +53,14 @@ impl Connection {
                 let end = (after(limits.connect_timeout), Wait::Connect);
                 Some(attempt.map_or(end, |next| end.min((next, Wait::Attempt))))
             }
-            Stage::Open => self.due_open(limits),
+            Stage::Open => self.due_open(limits, unfinished),
             Stage::Closing => Some((after(limits.flush_timeout), Wait::Flush)),
             // Those that linger wait in a list of their own.
             Stage::Lingering | Stage::Ended => None,
         }
     }
 
-    fn due_open(&self, limits: &Limits) -> Option<(Nanos, Wait)> {
+    fn due_open(&self, limits: &Limits, unfinished: Option<Nanos>) -> Option<(Nanos, Wait)> {
         let throttled = self.flags.has(Flag::Throttled);
         let rate = limits.rate.filter(|_| throttled).zip(self.extras.as_ref());
         let rate = rate.map(|(rate, extras)| (rate.next(extras.paid), Wait::Rate));
@@ -65,7 +71,10 @@ impl Connection {
         let idle = idle.map(|wait| (later(self.active, wait), Wait::Idle));
         // A client that is not read cannot finish its line. A server need not end its prompt.
         let judged = self.takes_input() && !self.flags.has(Flag::Outbound);
-        let line = limits.line_timeout.filter(|_| judged).zip(self.input.unfinished_since());
+        // What follows the end of the input is not read.
+        let unfinished = unfinished.filter(|_| !self.flags.has(Flag::Eof));
+        let begun = self.input.unfinished_since().into_iter().chain(unfinished).min();
+        let line = limits.line_timeout.filter(|_| judged).zip(begun);
         let line = line.map(|(wait, since)| (later(since, wait), Wait::Line));
         let slow = Some(self.over_soft()).filter(|since| *since != 0);
         let slow = slow.map(|since| (later(since, limits.soft_output_for), Wait::SoftLimit));

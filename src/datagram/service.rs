@@ -143,6 +143,10 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         self.slow_hooks.check(state, &self.endpoint.name, self.endpoint.options.slow_call);
     }
 
+    fn move_handshake(&mut self, _state: &mut LoopState, _scratch: &mut Scratch) -> bool {
+        false
+    }
+
     fn flush(&mut self, state: &mut LoopState) {
         if self.endpoint.may_flush() {
             self.endpoint.flush(state);

@@ -168,7 +168,7 @@ impl<'a, S> Context<'a, S> {
         self.commit();
         let ServiceContext { table, state } = &mut self.service;
         let slot = &mut table.connections[self.id.slot()];
-        if slot.conn.stop_waiting(Flag::Paused, state.turn.now) && slot.conn.stage == Stage::Open {
+        if slot.stop_waiting(Flag::Paused, state.turn.now) && slot.conn.stage == Stage::Open {
             slot.conn.active = state.turn.now;
             table.arm(self.id);
             // What has arrived meanwhile was told by an edge that does not repeat.

@@ -59,14 +59,18 @@ impl Dialling {
     }
 
     /// Moves it on: the connection once it is there, none while that may still come.
-    fn advance(&mut self, now: Nanos) -> io::Result<Option<(SocketAddr, Stream)>> {
+    fn advance(
+        &mut self,
+        now: Nanos,
+        spent: &mut Nanos,
+    ) -> io::Result<Option<(SocketAddr, Stream)>> {
         if !self.host.is_known() && !self.look_up()? {
             return Ok(None);
         }
         let mut failed = self.attempts.is_empty();
         let mut number = 0;
         while let Some((_, stream)) = self.attempts.get_mut(number) {
-            match stream.handshake(now) {
+            match stream.handshake(now, spent) {
                 Ok(Some(_)) => return Ok(Some(self.attempts.swap_remove(number))),
                 Ok(None) => number += 1,
                 Err(error) => {
@@ -146,8 +150,8 @@ impl Layer for Dialling {
         Ok(())
     }
 
-    fn handshake(&mut self, now: Nanos) -> io::Result<Option<Opened>> {
-        let first = self.advance(now)?;
+    fn handshake(&mut self, now: Nanos, spent: &mut Nanos) -> io::Result<Option<Opened>> {
+        let first = self.advance(now, spent)?;
         Ok(first.map(|(peer, stream)| Opened { peer: Some(peer), instead: Some(stream) }))
     }
 

@@ -34,9 +34,10 @@ use crate::limits::Limits;
 ///    one read does a bounded amount of work, whatever the peer sends.
 /// 5. **Unread input shows.** [`has_unread`](Self::has_unread) takes nothing away and changes
 ///    nothing.
-/// 6. **Work is accounted for.** [`take_cost`](Self::take_cost) says how many bytes came in for
-///    what the last reads gave, and [`unfinished_since`](Self::unfinished_since) since when the
-///    peer has owed the rest of a unit.
+/// 6. **Work is accounted for.** [`handshake`](Self::handshake) says how long it has computed,
+///    [`take_cost`](Self::take_cost) how many bytes came in for what the last reads gave, and
+///    [`unfinished_since`](Self::unfinished_since) since when the peer has owed the rest of a unit.
+///    To owe it for too long is to leave a line unfinished, whatever the unit holds.
 /// 7. **`write` takes a prefix or nothing.** What it has taken goes out in order. A layer may hold
 ///    some of that back, within a bound. It then is [`unsent`](Self::unsent), nothing more is
 ///    taken, and `flush` sends it on or says `WouldBlock`; [`take_moved`](Self::take_moved) tells
@@ -71,7 +72,10 @@ pub(crate) trait Layer: Any + Read + Write {
 
     /// Moves the handshake on, or finds out whether a connect has succeeded; none while it is under
     /// way. It ends: the peer may say as much as a handshake has. Rule 2.
-    fn handshake(&mut self, _now: Nanos) -> io::Result<Option<Opened>> {
+    ///
+    /// To `spent` it adds the time that this step took, on the real clock, unless it was a few
+    /// system calls and no more. All handshakes of a loop share a little time of each turn. Rule 6.
+    fn handshake(&mut self, _now: Nanos, _spent: &mut Nanos) -> io::Result<Option<Opened>> {
         Ok(Some(Opened::default()))
     }
 
@@ -123,11 +127,15 @@ pub(crate) trait Layer: Any + Read + Write {
         0
     }
 
-    /// Since when the peer has owed the rest of what it has begun: a record, a frame. A layer has
-    /// no clock, so a unit counts from the first question after its beginning. Rule 6.
-    fn unfinished_since(&mut self, _now: Nanos) -> Option<Nanos> {
+    /// Since when the peer has owed the rest of what it has begun: a record, a frame. Rule 6.
+    fn unfinished_since(&self) -> Option<Nanos> {
         None
     }
+
+    /// Tells the time after reads, since a layer has no clock of the loop's: what the peer has begun
+    /// since it was last told counts from `now` on. With `anew` so does what it had begun before,
+    /// for until now it was the loop that did not read. A layer tells the stream below. Rule 6.
+    fn tell_time(&mut self, _now: Nanos, _anew: bool) {}
 
     /// Whether [`flush`](Write::flush) has something to do. Rule 7.
     fn unsent(&self) -> bool {

@@ -38,6 +38,8 @@ pub(crate) struct Wire {
     /// Output that still fits; none for any.
     pub(crate) room: Option<usize>,
     pub(crate) connected: bool,
+    /// What the steps of its handshake are still to cost.
+    pub(crate) steps: VecDeque<Nanos>,
     pub(crate) end: bool,
     pub(crate) shut: bool,
     pub(crate) error: Option<ErrorKind>,
@@ -199,12 +201,17 @@ impl Layer for Pipe {
         Ok(())
     }
 
-    fn handshake(&mut self, _now: Nanos) -> io::Result<Option<Opened>> {
-        let wire = self.0.borrow();
-        match wire.error {
-            Some(error) => Err(error.into()),
-            None => Ok(wire.connected.then(Opened::default)),
+    fn has_handshake(&self) -> bool {
+        !self.0.borrow().steps.is_empty()
+    }
+
+    fn handshake(&mut self, _now: Nanos, spent: &mut Nanos) -> io::Result<Option<Opened>> {
+        let wire = &mut *self.0.borrow_mut();
+        if let Some(error) = wire.error {
+            return Err(error.into());
         }
+        *spent = spent.saturating_add(wire.steps.pop_front().unwrap_or(0));
+        Ok((wire.connected && wire.steps.is_empty()).then(Opened::default))
     }
 
     fn has_unread(&mut self) -> bool {

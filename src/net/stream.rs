@@ -90,12 +90,22 @@ impl Stream {
     }
 
     /// As [`Layer::handshake`]; what is to take its place has done so.
-    pub(crate) fn handshake(&mut self, now: Nanos) -> io::Result<Option<Opened>> {
-        let Some(opened) = ask!(self, it => it.handshake(now))? else { return Ok(None) };
+    pub(crate) fn handshake(
+        &mut self,
+        now: Nanos,
+        spent: &mut Nanos,
+    ) -> io::Result<Option<Opened>> {
+        let Some(opened) = ask!(self, it => it.handshake(now, spent))? else { return Ok(None) };
         if let Some(stream) = opened.instead {
             *self = stream;
         }
         Ok(Some(Opened { peer: opened.peer, instead: None }))
+    }
+
+    /// Whether a layer lies over a socket, or in the place of one.
+    #[inline]
+    pub(crate) fn is_layer(&self) -> bool {
+        matches!(self, Stream::Layer(_))
     }
 
     /// What `count` bytes of input, just read, cost of a turn's share: at least themselves.
@@ -151,9 +161,12 @@ impl Stream {
         ask!(self, it => it.has_unread())
     }
 
-    #[allow(dead_code, reason = "no limit asks it yet")]
-    pub(crate) fn unfinished_since(&mut self, now: Nanos) -> Option<Nanos> {
-        ask!(self, it => it.unfinished_since(now))
+    pub(crate) fn unfinished_since(&self) -> Option<Nanos> {
+        ask!(self, it => it.unfinished_since())
+    }
+
+    pub(crate) fn tell_time(&mut self, now: Nanos, anew: bool) {
+        ask!(self, it => it.tell_time(now, anew));
     }
 
     pub(crate) fn announces_end(&self) -> bool {
@@ -243,7 +256,7 @@ impl Layer for Failed {
         Ok(())
     }
 
-    fn handshake(&mut self, _now: Nanos) -> io::Result<Option<Opened>> {
+    fn handshake(&mut self, _now: Nanos, _spent: &mut Nanos) -> io::Result<Option<Opened>> {
         Err(io::ErrorKind::NotConnected.into())
     }
 

@@ -48,7 +48,7 @@ impl Layer for TcpStream {
         registry.register(self, token, BOTH)
     }
 
-    fn handshake(&mut self, _now: Nanos) -> io::Result<Option<Opened>> {
+    fn handshake(&mut self, _now: Nanos, _spent: &mut Nanos) -> io::Result<Option<Opened>> {
         if is_itself(self) {
             // Its port is the one that somebody is to listen at: no remains of it may stay.
             self.reset();

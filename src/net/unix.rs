@@ -25,7 +25,7 @@ impl Layer for UnixStream {
         registry.register(self, token, BOTH)
     }
 
-    fn handshake(&mut self, _now: Nanos) -> io::Result<Option<Opened>> {
+    fn handshake(&mut self, _now: Nanos, _spent: &mut Nanos) -> io::Result<Option<Opened>> {
         opened(self.take_error()?, self.peer_addr().map(drop))
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use super::loop_state::LoopState;
+use super::loop_state::{LoopState, Turn};
 use super::table::Table;
 use crate::connection::ConnId;
 use crate::connection::flags::Flag;
@@ -40,10 +40,11 @@ impl<S> Table<S> {
     }
 
     /// Moves a connection's handshake on, as [`Stream::handshake`] does; says whether it is open.
-    pub(crate) fn connected(&mut self, id: ConnId, state: &LoopState) -> io::Result<bool> {
+    pub(crate) fn connected(&mut self, id: ConnId, state: &mut LoopState) -> io::Result<bool> {
         let Table { connections, peers, .. } = self;
         let slot = &mut connections[id.slot()];
-        let Some(opened) = slot.stream.handshake(state.turn.now)? else {
+        let Turn { now, step, .. } = &mut state.turn;
+        let Some(opened) = slot.stream.handshake(*now, &mut step.spent)? else {
             self.arm(id);
             return Ok(false);
         };

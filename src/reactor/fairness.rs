@@ -20,6 +20,7 @@
 use std::time::Duration;
 
 use super::loop_state::Turn;
+use crate::connection::clock::Nanos;
 
 // What one turn fetches.
 
@@ -30,16 +31,23 @@ pub(super) const FIRST_EVENTS: usize = 1024;
 /// a turn longer without making it cheaper.
 pub(super) const MOST_EVENTS: usize = 64 * 1024;
 
+// What the whole loop does in a turn.
+
+/// Time that handshakes have: a step is the last one once they have had so much. One of the dearest
+/// key that is taken, RSA of 4096 bits, computes for longer than this, so that a turn has one such
+/// step, which nobody minds; of the usual keys it has some ten.
+const HANDSHAKES_PER_TURN: Nanos = 2_000_000;
+
+/// Time that a step of a handshake counts beside what its layer has computed, for its system calls
+/// and for the hook of a connection that opens. So a turn has no more than 250 steps, however cheap.
+const HANDSHAKE_STEP: Nanos = 8_000;
+
 // What one service does in a turn. What is left over waits for the next turn, behind the other
 // services.
 
 /// Connections that are served: few enough that their replies leave soon after they are written, so
 /// many that the system call of a wait costs each of them next to nothing.
 pub(super) const SERVED_PER_TURN: usize = 256;
-
-/// Handshakes that are moved on: at a millisecond each for the largest usual keys, the other
-/// connections wait for no more than that.
-pub(super) const HANDSHAKES_PER_TURN: usize = 8;
 
 /// Messages that are taken: other threads may post faster than the handler works.
 pub(crate) const MESSAGES_PER_TURN: usize = 1024;
@@ -51,7 +59,7 @@ pub(crate) const TIMERS_PER_TURN: usize = 1024;
 /// come from an address that is not allowed: a flood of them must not keep the loop in one call.
 pub(super) const PASSED_OVER: usize = 64;
 
-// What one step of a service's turn may cost; see `Step`.
+// What one step of a turn may cost; see `Step`.
 
 /// Bytes of output that a step gathers, so that it leaves soon and the arena stays small.
 const OUTPUT_PER_STEP: usize = 256 * 1024;
@@ -107,14 +115,17 @@ pub(super) const SLOTS_KEPT: usize = 2048;
 /// minutes: the process should end soon.
 pub(super) const LINGER_AT_SHUTDOWN: Duration = Duration::from_millis(500);
 
-/// What one step of a service's turn has used up. The steps are accepting, serving, handshakes,
-/// timers, messages and reaping. Each has a budget of its own, so that none can use up another's.
+/// What one step of a turn has used up. The steps of a service are accepting, serving, timers,
+/// messages and reaping; the handshakes of all services are one more. Each has a budget of its own,
+/// so that none can use up another's.
 #[derive(Debug, Default)]
 pub(crate) struct Step {
     /// Copies of broadcasts that it has queued.
     copies: usize,
     /// Length of the arena when it began.
     arena_began: usize,
+    /// Time that handshakes have taken.
+    pub(super) spent: Nanos,
 }
 
 impl Step {
@@ -122,16 +133,22 @@ impl Step {
     pub(super) fn count_copies(&mut self, receivers: usize) {
         self.copies += receivers;
     }
+
+    /// Counts one step of a handshake, beside what its layer adds to `spent`.
+    pub(super) fn count_handshake(&mut self) {
+        self.spent = self.spent.saturating_add(HANDSHAKE_STEP);
+    }
 }
 
 impl Turn {
     pub(super) fn begin_step(&mut self) {
-        self.step = Step { copies: 0, arena_began: self.arena.len() };
+        self.step = Step { copies: 0, arena_began: self.arena.len(), spent: 0 };
     }
 
     /// The step has caused as much output as it may; the rest is for the next turn.
     pub(super) fn step_is_spent(&self) -> bool {
         self.step.copies > COPIES_PER_STEP
             || self.arena.len() - self.step.arena_began > OUTPUT_PER_STEP
+            || self.step.spent >= HANDSHAKES_PER_TURN
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct LoopState {
     pub(crate) counters: Counters,
     /// What handles on other threads reach: the waker, and whether a stop was asked for.
     pub(crate) shared: Arc<Shared>,
+    /// The service that last had a step of a handshake.
+    pub(super) last_shaken: usize,
     /// The shutdown is under way: nothing new begins.
     pub(crate) stopping: bool,
     /// Counts descriptors given back, so that listeners which ran out know when to try again.
@@ -95,6 +97,7 @@ impl LoopState {
             serials: Serials::default(),
             counters: Counters::default(),
             shared,
+            last_shaken: 0,
             stopping: false,
             freed: 0,
             starving: false,

@@ -5,11 +5,11 @@
 //! Read `reactor` first (the public methods), then `turn` (the whole turn, top to bottom),
 //! `service` (what one service is) and `table` with `queues` (its connections, and which of them
 //! something is due for). A connection's life in order: `accepting`, `dialling` or `adopting`,
-//! `opening`, `readiness`, `reading`, `writing`, `broadcast`, `timers`, `closing`. What bounds it:
-//! `fairness`, `total_output`, `peers`. What keeps the loop alive: `panics`, `slow_hooks`,
-//! `spare_descriptor`, `log_limits`. Around it: `handle`, `shutdown`, `signals`, `reload`,
-//! `counters`. What the services share is in `loop_state`, what the selector and the timers carry
-//! in `token`.
+//! `handshakes`, `opening`, `readiness`, `reading`, `writing`, `broadcast`, `timers`, `closing`. What
+//! bounds it: `fairness`, `total_output`, `peers`. What keeps the loop alive: `panics`,
+//! `slow_hooks`, `spare_descriptor`, `log_limits`. Around it: `handle`, `shutdown`, `signals`,
+//! `reload`, `counters`. What the services share is in `loop_state`, what the selector and the timers
+//! carry in `token`.
 
 mod accepting;
 mod adopting;
@@ -19,6 +19,7 @@ mod counters;
 mod dialling;
 pub(crate) mod fairness;
 pub(crate) mod handle;
+pub(crate) mod handshakes;
 pub(crate) mod log_limits;
 pub(crate) mod loop_state;
 mod opening;

@@ -16,6 +16,7 @@ pub(crate) struct Queues {
     pub(super) ready: VecDeque<ConnId>,
     /// To be moved on in the handshakes of their layers, of which one of TLS costs as much as
     /// thousands of lines: apart from `ready`, so that the connections there do not wait behind them.
+    /// See `handshakes.rs`.
     pub(super) handshakes: VecDeque<ConnId>,
     /// To be flushed at the end of the turn; in no order.
     pub(super) dirty: Vec<ConnId>,

@@ -31,16 +31,16 @@ impl<H: Handler> ActiveService<H> {
         let Some(slot) = connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) else {
             return;
         };
-        if slot.stream.unsent() {
-            // The stream answers by itself to some of what it reads, as TLS does.
-            queues.push_dirty(&mut slot.conn);
-        }
+        let layered = slot.stream.is_layer();
         if slot.conn.is_broken_unread() {
             // Nobody reads the connection now, and no other event will tell of the error.
             let error = slot.take_error();
             self.table.lose_peer(id, &error, state.turn.now);
         } else if slot.conn.has_work() {
             queues.push_ready(slot);
+        }
+        if layered {
+            self.table.look_into_layer(id, state.turn.now);
         }
     }
 
@@ -71,7 +71,8 @@ impl<H: Handler> ActiveService<H> {
             if !slot.conn.takes_input() {
                 return;
             }
-            let since = slot.conn.input.unfinished_since().unwrap_or(state.turn.now);
+            let since = slot.conn.input.unfinished_since();
+            let since = since.or_else(|| slot.stream.unfinished_since()).unwrap_or(state.turn.now);
             let known = slot.conn.input.known();
             let kept = if slot.conn.input.has_work() { slot.conn.input.lend() } else { None };
             let offer = if let Some(kept) = kept {
@@ -210,6 +211,24 @@ impl<H: Handler> ActiveService<H> {
                 }
             }
             Err(error) => self.table.fail(id, &error),
+        }
+    }
+}
+
+impl<S> Table<S> {
+    /// What a layer has read may concern nobody but itself: it answers by itself, as TLS does, and
+    /// a part of a record is nothing that a handler would wait for the rest of.
+    fn look_into_layer(&mut self, id: ConnId, now: Nanos) {
+        let Table { connections, queues, .. } = self;
+        let Some(slot) = connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) else {
+            return;
+        };
+        if slot.stream.unsent() {
+            queues.push_dirty(&mut slot.conn);
+        }
+        slot.stream.tell_time(now, false);
+        if slot.stream.unfinished_since().is_some() {
+            self.arm(id);
         }
     }
 }

@@ -102,6 +102,8 @@ pub(crate) trait AnyService {
     fn ready(&mut self, token: Token, what: Readiness);
     /// Accepts, reads, frames, handles, fires timers, takes messages, each within its budget.
     fn work(&mut self, state: &mut LoopState, scratch: &mut Scratch);
+    /// Moves one handshake a step on, if one is waiting; says whether one was.
+    fn move_handshake(&mut self, state: &mut LoopState, scratch: &mut Scratch) -> bool;
     /// Writes what the turn has gathered.
     fn flush(&mut self, state: &mut LoopState);
     /// Tells the handler of the connections that have ended, and frees them.
@@ -229,6 +231,10 @@ impl<H: Handler> AnyService for ActiveService<H> {
 
     fn work(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
         self.take_turn(state, scratch)
+    }
+
+    fn move_handshake(&mut self, state: &mut LoopState, scratch: &mut Scratch) -> bool {
+        self.move_oldest_handshake(state, scratch)
     }
 
     fn flush(&mut self, state: &mut LoopState) {

@@ -154,7 +154,7 @@ impl<H: Handler> ActiveService<H> {
             }
             Wait::SoftLimit => self.table.arm(id),
             Wait::Rate => {
-                slot.conn.stop_waiting(Flag::Throttled, state.turn.now);
+                slot.stop_waiting(Flag::Throttled, state.turn.now);
                 slot.conn.active = state.turn.now;
                 self.table.arm(id);
                 self.table.enqueue_if_work(id);
@@ -167,7 +167,18 @@ impl<H: Handler> ActiveService<H> {
 impl<S> Slot<S> {
     /// When the loop must look at the connection again if nothing moves until then, and what for.
     fn due(&self, limits: &Limits) -> Option<(Nanos, Wait)> {
-        self.conn.due(limits, self.stream.due())
+        self.conn.due(limits, self.stream.due(), self.stream.unfinished_since())
+    }
+
+    /// As [`Connection::stop_waiting`](crate::connection::connection::Connection::stop_waiting),
+    /// with what is unfinished in the stream.
+    #[inline]
+    pub(crate) fn stop_waiting(&mut self, reason: Flag, now: Nanos) -> bool {
+        let waited = self.conn.stop_waiting(reason, now);
+        if waited {
+            self.stream.tell_time(now, true);
+        }
+        waited
     }
 }
 

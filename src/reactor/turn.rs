@@ -1,5 +1,5 @@
-//! One turn of the loop, from top to bottom: wait, mark what is ready, let each service work,
-//! settle.
+//! One turn of the loop, from top to bottom: wait, mark what is ready, let each service work, move
+//! handshakes on, settle.
 
 use std::io::ErrorKind;
 use std::ops::DerefMut;
@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use mio::Events;
 
-use super::fairness::{HANDSHAKES_PER_TURN, MESSAGES_PER_TURN, MOST_EVENTS, SERVED_PER_TURN};
+use super::fairness::{MESSAGES_PER_TURN, MOST_EVENTS, SERVED_PER_TURN};
+use super::handshakes;
 use super::loop_state::LoopState;
 use super::reactor::OWN_SOURCES;
 use super::service::{ActiveService, AnyService};
@@ -35,6 +36,7 @@ impl Reactor<'_> {
         for service in &mut self.services {
             service.work(&mut self.state, &mut self.scratch);
         }
+        handshakes::move_on(&mut self.services, &mut self.state, &mut self.scratch);
         self.settle();
         self.advance_shutdown();
         let counters = &mut self.state.counters;
@@ -165,7 +167,6 @@ impl<H: Handler> ActiveService<H> {
     pub(super) fn take_turn(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
         self.accept_all(state);
         self.serve_ready(state, scratch);
-        self.move_handshakes(state, scratch);
         self.fire_timers(state);
         self.take_messages(state);
         self.slow_hooks.check(state, &self.table.name, self.table.limits.slow_call);
@@ -187,18 +188,6 @@ impl<H: Handler> ActiveService<H> {
                 return;
             }
             if let Some(id) = self.table.queues.ready.pop_front() {
-                self.serve(id, state, scratch);
-            }
-        }
-    }
-
-    fn move_handshakes(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
-        state.turn.begin_step();
-        for _ in 0..self.table.queues.handshakes.len().min(HANDSHAKES_PER_TURN) {
-            if state.turn.step_is_spent() {
-                return;
-            }
-            if let Some(id) = self.table.queues.handshakes.pop_front() {
                 self.serve(id, state, scratch);
             }
         }

@@ -170,7 +170,7 @@ impl<H: Handler> ActiveService<H> {
                     slot.conn.flags.set(Flag::Blocked, later);
                 }
                 if slot.conn.is_drained(limits.low_water) {
-                    let held = slot.conn.stop_waiting(Flag::Held, state.turn.now);
+                    let held = slot.stop_waiting(Flag::Held, state.turn.now);
                     arm |= held;
                     if slot.conn.flags.has(Flag::Drain) {
                         // `on_drain` is not called from here: what it sends needs an arena that is

@@ -7,13 +7,14 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use super::memory_loop::{MemoryLoop, Wires};
+use crate::connection::clock::nanos;
 use crate::connection::connection::Stage;
 use crate::connection::{CloseReason, ConnId};
 use crate::handler::Handler;
 use crate::limits::Limits;
 use crate::net::memory::{Pipe, SharedWire, Wire};
 use crate::net::stream::Stream;
-use crate::net::{Address, Fault};
+use crate::net::{Address, Fault, Listen};
 use crate::reactor::Counters;
 use crate::reactor::readiness::Readiness;
 use crate::reactor::service::{ActiveService, AnyService, type_name_of};
@@ -134,8 +135,34 @@ impl<H: Handler> Harness<H> {
     /// A client connects. The limits for newcomers do not apply, and the client has no address, as
     /// over a Unix socket.
     pub fn connect(&mut self) -> Client {
-        let wire = Rc::new(RefCell::new(Wire { connected: true, ..Wire::default() }));
-        let stream = Stream::layer(Pipe::new(Rc::clone(&wire)));
+        self.admit(Wire::default(), |stream| stream)
+    }
+
+    /// A client connects whose stream has a handshake to do. Each step takes an event, which
+    /// [`feed`](Self::feed) makes, and costs so much of a turn.
+    #[doc(hidden)]
+    pub fn connect_with_handshake(&mut self, steps: impl IntoIterator<Item = Duration>) -> Client {
+        let steps = steps.into_iter().map(nanos).collect();
+        self.admit(Wire { steps, ..Wire::default() }, |stream| stream)
+    }
+
+    /// A client connects through a listener like this one: what it is fed and what it is sent is what
+    /// the layers make of it on the wire.
+    ///
+    /// # Panics
+    /// If a layer fails for it.
+    #[doc(hidden)]
+    pub fn connect_through(&mut self, listen: &Listen) -> Client {
+        let layers = listen.layers.iter();
+        self.admit(Wire::default(), |stream| {
+            layers.fold(stream, |stream, layer| layer.accept(stream).expect("a layer failed"))
+        })
+    }
+
+    /// A newcomer over this wire, under these layers.
+    fn admit(&mut self, wire: Wire, layers: impl FnOnce(Stream) -> Stream) -> Client {
+        let wire = Rc::new(RefCell::new(Wire { connected: true, ..wire }));
+        let stream = layers(Stream::layer(Pipe::new(Rc::clone(&wire))));
         let id = self.inner.service.admit(stream, None, &mut self.inner.state);
         let id = id.expect("making the session panicked");
         self.know(id, wire);

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::connection::input::Scratch;
 use crate::reactor::Handle;
+use crate::reactor::handshakes;
 use crate::reactor::handle::{Mailbox, Shared};
 use crate::reactor::loop_state::LoopState;
 use crate::reactor::service::AnyService;
@@ -77,6 +78,7 @@ impl<S: AnyService, W: Wires<S>, M> MemoryLoop<S, W, M> {
         // The time that the test itself took does not count as the handler's.
         state.turn.clock = Instant::now();
         service.work(state, &mut self.scratch);
+        handshakes::move_on(&mut [&mut *service], state, &mut self.scratch);
         settle(&mut [service], state, |service, state| {
             wires.before_reap(service);
             service.reap(state);

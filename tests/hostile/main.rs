@@ -22,6 +22,8 @@ mod flood;
 mod foreign;
 mod frozen;
 mod handlers;
+#[cfg(feature = "tls")]
+mod hellos;
 mod lines;
 mod outward;
 mod readers;

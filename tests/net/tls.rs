@@ -7,7 +7,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use reactor::services::Echo;
-use reactor::{CloseReason, Context, Counters, Handle, Handler, Limits, Listen, Reactor, Tls};
+use reactor::testing::{Client, Harness};
+use reactor::{
+    CloseReason, Context, Counters, Handle, Handler, Limits, Listen, Reactor, TimerId, Tls,
+};
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 
 use crate::util::PATIENCE;
@@ -482,6 +487,218 @@ fn a_stop_in_the_middle_of_a_handshake_ends_it_too() {
     assert_eq!(server.thread.join().unwrap().handshakes_failed, 1);
     saw(&told, &["open", "here", "closed: closed by the peer"]);
     assert!(told.recv().is_err(), "nobody else was there");
+}
+
+// ---- The unfinished record ----
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Answers each line with itself. After `pause` it hears the next one 100 s later, and the end of
+/// the input is no reason to close.
+struct Parrot;
+
+impl Handler for Parrot {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        if line == b"pause" {
+            cx.pause();
+            cx.set_timer(100 * SECOND);
+        } else {
+            cx.send([line, b"\n"].concat());
+        }
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, ()>, _: TimerId) {
+        cx.resume();
+    }
+
+    fn on_eof(&mut self, _: &mut Context<'_, ()>) {}
+}
+
+/// A client under a clock of ours, that has shaken hands.
+struct Timed {
+    server: Harness<Parrot>,
+    client: Client,
+    tls: ClientConnection,
+}
+
+impl Timed {
+    fn new(limits: Limits) -> Timed {
+        let pem = Pem::new(std::thread::current().name().unwrap_or_default());
+        let mut server = Harness::with_limits(Parrot, limits);
+        let tls = Tls::from_files(pem.cert(), pem.key()).unwrap();
+        let client = server.connect_through(&Listen::at("127.0.0.1:0").unwrap().tls(&tls));
+        let name = ServerName::try_from("localhost").unwrap();
+        let tls = ClientConnection::new(pem.trust(rustls::ALL_VERSIONS).into(), name).unwrap();
+        let mut timed = Timed { server, client, tls };
+        while timed.tls.is_handshaking() {
+            let out = timed.out();
+            timed.feed(&out);
+            timed.heard();
+        }
+        let out = timed.out();
+        timed.feed(&out);
+        timed
+    }
+
+    fn out(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut out).unwrap();
+        }
+        out
+    }
+
+    /// A record that holds this, not yet sent.
+    fn record(&mut self, text: impl AsRef<[u8]>) -> Vec<u8> {
+        self.tls.writer().write_all(text.as_ref()).unwrap();
+        self.out()
+    }
+
+    fn feed(&mut self, bytes: impl AsRef<[u8]>) {
+        self.server.feed(self.client, bytes);
+    }
+
+    fn wait(&mut self, seconds: u32) {
+        self.server.advance(seconds * SECOND);
+    }
+
+    /// What the server has said since this was last asked.
+    fn heard(&mut self) -> String {
+        let said = self.server.sent(self.client);
+        let (mut said, mut heard) = (said.as_slice(), Vec::new());
+        while !said.is_empty() {
+            self.tls.read_tls(&mut said).unwrap();
+            self.tls.process_new_packets().unwrap();
+            let _ = self.tls.reader().read_to_end(&mut heard);
+        }
+        String::from_utf8(heard).unwrap()
+    }
+
+    fn closed(&self) -> Option<CloseReason> {
+        self.server.closed(self.client)
+    }
+}
+
+#[test]
+fn a_record_that_drips_in_is_an_unfinished_line() {
+    let mut timed = Timed::new(Limits::default());
+    let whole = timed.record("whole\n");
+    timed.feed(whole);
+    timed.wait(1_000);
+    assert_eq!((timed.heard().as_str(), timed.closed()), ("whole\n", None));
+    // Its first byte says no more than that it has begun.
+    for byte in timed.record([b'x'; 500]).iter().take(60) {
+        assert_eq!(timed.closed(), None);
+        timed.feed([*byte]);
+        timed.wait(1);
+    }
+    assert_eq!(timed.heard(), "Line not finished in time (limit 60 s)\n");
+    assert_eq!(timed.closed(), Some(CloseReason::LineTimeout));
+}
+
+#[test]
+fn who_completes_records_may_take_its_time_for_each() {
+    let mut timed = Timed::new(Limits::default());
+    for _ in 0..10 {
+        let (one, two) = (timed.record("one\n"), timed.record("two\n"));
+        timed.feed(&one[..7]);
+        timed.wait(40);
+        timed.feed([&one[7..], &two[..1]].concat());
+        timed.wait(40);
+        timed.feed(&two[1..]);
+        assert_eq!(timed.heard(), "one\ntwo\n");
+    }
+    assert_eq!(timed.closed(), None);
+    timed.server.end(timed.client);
+    timed.wait(100);
+    assert_eq!(timed.server.left_over(), (0, 0));
+}
+
+#[test]
+fn a_line_counts_from_the_first_byte_of_its_record() {
+    let mut timed = Timed::new(Limits::default());
+    let (half, rest) = (timed.record("li"), timed.record("ne\n"));
+    timed.feed(&half[..3]);
+    timed.wait(40);
+    timed.feed(&half[3..]);
+    timed.wait(19);
+    assert_eq!(timed.closed(), None);
+    timed.feed(&rest[..20]);
+    timed.wait(1);
+    assert_eq!(timed.closed(), Some(CloseReason::LineTimeout));
+}
+
+#[test]
+fn while_a_record_is_not_read_its_time_stands_still() {
+    for finish in [true, false] {
+        let mut timed = Timed::new(Limits::default());
+        let (pause, line) = (timed.record("pause\n"), timed.record("line\n"));
+        timed.feed([&pause, &line[..9]].concat());
+        timed.wait(100);
+        timed.wait(59);
+        assert_eq!(timed.closed(), None);
+        if finish {
+            timed.feed(&line[9..]);
+        }
+        timed.wait(1);
+        assert_eq!(timed.heard() == "line\n", finish);
+        assert_eq!(timed.closed(), (!finish).then_some(CloseReason::LineTimeout));
+    }
+}
+
+#[test]
+fn who_is_held_back_has_the_time_of_a_record_when_it_is_read_again() {
+    let mut timed = Timed::new(Limits { high_water: 1_000, low_water: 0, ..Limits::default() });
+    timed.server.take_only(timed.client, Some(0));
+    // The layer takes the first reply from us, and not the second.
+    let text = format!("{}\n", "x".repeat(60_000));
+    let (one, two, next) = (timed.record(&text), timed.record(&text), timed.record("next\n"));
+    timed.feed([&one, &two, &next[..9]].concat());
+    timed.wait(100);
+    timed.server.take_only(timed.client, None);
+    timed.wait(59);
+    assert_eq!(timed.closed(), None);
+    timed.feed(&next[9..]);
+    assert_eq!(timed.heard(), text.repeat(2) + "next\n");
+}
+
+#[test]
+fn what_follows_the_end_of_the_input_is_nothing_unfinished() {
+    let mut timed = Timed::new(Limits::default());
+    let line = timed.record("line\n");
+    timed.tls.send_close_notify();
+    let end = timed.out();
+    timed.feed([&line, &end, &line[..9]].concat());
+    timed.wait(1_000);
+    assert_eq!((timed.heard().as_str(), timed.closed()), ("line\n", None));
+}
+
+/// The same over real sockets.
+#[test]
+fn a_record_that_never_ends_is_cut_off() {
+    let limits = Limits { line_timeout: Some(Duration::from_millis(200)), ..Limits::default() };
+    let (server, told) = witness("drip", limits);
+    let mut client = server.pem.connect(server.addr);
+    client.send("line\n");
+    client.expect("line\n");
+    // Each read waits for so long.
+    client.stream.set_nonblocking(false).unwrap();
+    client.stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+    let began = Instant::now();
+    // The header of the longest record, and bytes of it.
+    let mut drops = b"\x17\x03\x03\x40\x00".iter().chain(std::iter::repeat(&0));
+    while client.end.is_none() {
+        assert!(began.elapsed() < PATIENCE, "it is not cut off");
+        client.stream.write_all(&[*drops.next().unwrap()]).unwrap();
+        client.step(true);
+    }
+    assert_eq!(client.rest(), (b"Line not finished in time (limit 0.2 s)\n".to_vec(), End::Clean));
+    drop(client);
+    saw(&told, &["open", "line", "closed: line not finished in time"]);
+    assert_eq!(server.stop().closed(CloseReason::LineTimeout), 1);
 }
 
 // ---- The files ----

@@ -94,6 +94,46 @@ fn many_lines_in_the_kernel_are_served_in_turns() {
     }
 }
 
+#[test]
+fn a_turn_moves_on_as_many_handshakes_as_its_share_has_time_for() {
+    for (micros, most) in [(5_000, 1), (700, 3), (0, 250)] {
+        let mut server = Harness::new(Echo).by_hand();
+        let quiet = server.connect();
+        while server.turn() {}
+        server.sent(quiet);
+        let cost = Duration::from_micros(micros);
+        let waiting: Vec<_> = (0..300).map(|_| server.connect_with_handshake([cost])).collect();
+        waiting.iter().for_each(|client| server.feed(*client, ""));
+        let mut done = 0;
+        while done < waiting.len() {
+            server.feed(quiet, "ping\n");
+            assert!(server.turn());
+            assert_eq!(server.sent(quiet), b"> PING\n", "it waits for {done} handshakes");
+            let open = waiting.iter().filter(|client| server.session(**client).is_some());
+            let before = std::mem::replace(&mut done, open.count());
+            assert_eq!(done, (before + most).min(300), "steps of {micros} us");
+        }
+    }
+}
+
+/// What has been done of a handshake brings on no more of it.
+#[test]
+fn each_step_of_a_handshake_takes_an_event() {
+    let mut server = Harness::new(Echo);
+    let client = server.connect_with_handshake([Duration::ZERO; 3]);
+    for _ in 0..2 {
+        server.feed(client, "");
+        assert!(!server.turn() && server.session(client).is_none());
+    }
+    server.feed(client, "");
+    assert!(server.session(client).is_some());
+    assert!(server.sent(client).starts_with(b"Welcome"));
+    let silent = server.connect_with_handshake([Duration::ZERO]);
+    server.advance(Limits::default().handshake_timeout);
+    assert!(server.closed(silent).is_some());
+    assert_eq!(server.counters().handshakes_failed, 1);
+}
+
 /// Sets a timer that is due at once, again and again.
 struct Busy;
 

@@ -112,8 +112,18 @@ impl Pair {
     }
 
     fn opened(mut self) -> Pair {
-        self.until(|stream| stream.handshake(1)?.ok_or(ErrorKind::WouldBlock.into())).unwrap();
+        self.shake_hands().0.unwrap();
         self
+    }
+
+    /// Gives what the handshake has found out, how many steps it took and what they cost.
+    fn shake_hands(&mut self) -> (io::Result<Opened>, usize, Nanos) {
+        let (mut steps, mut spent) = (0, 0);
+        let opened = self.until(|stream| {
+            steps += 1;
+            stream.handshake(1, &mut spent)?.ok_or(ErrorKind::WouldBlock.into())
+        });
+        (opened, steps, spent)
     }
 
     /// Waits for an event.
@@ -211,7 +221,7 @@ fn rule_1_nothing_blocks_and_an_event_follows() {
 #[test]
 fn rule_2_the_handshake_comes_first() {
     each_new(|mut pair| {
-        let first = pair.stream.handshake(1).unwrap();
+        let first = pair.stream.handshake(1, &mut 0).unwrap();
         assert_eq!(first.is_none(), pair.stream.has_handshake(), "{}", pair.name);
         let mut pair = pair.opened();
         pair.peer.send(b"hello");
@@ -223,11 +233,7 @@ fn rule_2_the_handshake_comes_first() {
         let Pair { stream, peer, .. } = memory(0);
         let below = Pair { stream, peer, ..memory(0) };
         let mut pair = over(late(below));
-        let mut steps = 0;
-        let opened = pair.until(|stream| {
-            steps += 1;
-            stream.handshake(1)?.ok_or(ErrorKind::WouldBlock.into())
-        });
+        let (opened, steps, _) = pair.shake_hands();
         assert_eq!(opened.unwrap().peer, Some(([192, 0, 2, 7], 77).into()), "{name}");
         assert!(steps > 2, "{name}: {steps} steps");
         assert!(pair.stream.downcast::<Late>().is_none(), "{name}: it is still in the way");
@@ -313,6 +319,20 @@ fn rule_5_unread_input_shows() {
 }
 
 #[test]
+fn rule_6_a_handshake_tells_what_it_has_computed() {
+    each_new(|mut pair| {
+        let computes = pair.stream.has_handshake() && pair.stream.announces_end();
+        assert_eq!(pair.shake_hands().2 > 0, computes, "{}", pair.name);
+    });
+    // With one below it that does too.
+    for (name, over) in LAYERS {
+        let below = in_memory(Wire { steps: [3, 4].into(), ..Wire::default() });
+        let (opened, _, spent) = over(below).shake_hands();
+        assert!(opened.is_ok() && spent >= 7, "{name}: {spent}");
+    }
+}
+
+#[test]
 fn rule_6_work_is_accounted_for() {
     each(|mut pair| {
         pair.stream.cost(0);
@@ -321,23 +341,29 @@ fn rule_6_work_is_accounted_for() {
         let coded = pair.stream.announces_end();
         assert_eq!(pair.stream.cost(1) > 1, coded, "{}", pair.name);
         assert_eq!(pair.stream.cost(0), 0, "{}", pair.name);
-        assert_eq!(pair.stream.unfinished_since(3), None, "{}", pair.name);
+        pair.stream.tell_time(3, false);
+        assert_eq!(pair.stream.unfinished_since(), None, "{}", pair.name);
         for now in [5, 50] {
             pair.peer.begin();
             let since = coded.then_some(now);
             let arrived = pair.until(|stream| {
                 let outcome = stream.read(&mut [0; 100]);
                 assert!(outcome.is_err(), "half a record is none");
-                if stream.unfinished_since(now) == since { Ok(()) } else { outcome.map(drop) }
+                stream.tell_time(now, false);
+                if stream.unfinished_since() == since { Ok(()) } else { outcome.map(drop) }
             });
             arrived.unwrap();
-            assert_eq!(pair.stream.unfinished_since(now), since, "{}", pair.name);
-            assert_eq!(pair.stream.unfinished_since(now + 1), since, "{}", pair.name);
+            pair.stream.tell_time(now + 1, false);
+            assert_eq!(pair.stream.unfinished_since(), since, "{}", pair.name);
+            pair.stream.tell_time(now + 2, true);
+            let since = coded.then_some(now + 2);
+            assert_eq!(pair.stream.unfinished_since(), since, "{}", pair.name);
             pair.peer.complete();
             if coded {
                 pair.read(1);
             }
-            assert_eq!(pair.stream.unfinished_since(now + 2), None, "{}", pair.name);
+            pair.stream.tell_time(now + 3, false);
+            assert_eq!(pair.stream.unfinished_since(), None, "{}", pair.name);
         }
     });
 }
@@ -551,8 +577,11 @@ struct Held(SharedWire);
 const ROOM: Option<usize> = Some(1000);
 
 fn memory(holds: usize) -> Pair {
-    let wire = Wire { connected: true, room: ROOM, holds, ..Wire::default() };
-    let wire = Rc::new(RefCell::new(wire));
+    in_memory(Wire { holds, ..Wire::default() })
+}
+
+fn in_memory(wire: Wire) -> Pair {
+    let wire = Rc::new(RefCell::new(Wire { connected: true, room: ROOM, ..wire }));
     let stream = Stream::layer(Pipe::new(Rc::clone(&wire)));
     Pair::new(stream, Held(wire), false)
 }
@@ -609,9 +638,9 @@ impl Layer for Late {
         true
     }
 
-    fn handshake(&mut self, now: Nanos) -> io::Result<Option<Opened>> {
+    fn handshake(&mut self, now: Nanos, spent: &mut Nanos) -> io::Result<Option<Opened>> {
         self.steps += 1;
-        if self.steps < 3 || self.below().handshake(now)?.is_none() {
+        if self.steps < 3 || self.below().handshake(now, spent)?.is_none() {
             return Ok(None);
         }
         let peer = Some(([192, 0, 2, 7], 77).into());

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use mio::Registry;
 use rustls::{ServerConfig, ServerConnection};
 
 use super::records::{Counted, Records};
-use crate::connection::clock::Nanos;
+use crate::connection::clock::{Nanos, nanos};
 use crate::limits::Limits;
 use crate::net::Host;
 use crate::net::layer::{Layer, Opened};
@@ -38,7 +39,7 @@ pub(crate) struct TlsStream {
     /// Bytes read of the socket since this was last asked for.
     pulled: usize,
     records: Records,
-    /// Since when a record has been unfinished, as far as that was asked for.
+    /// Since when a record has been unfinished, by the time that was told.
     since: Option<Nanos>,
     /// What came is no TLS. The plaintext before it is still to be read.
     broken: bool,
@@ -144,13 +145,15 @@ impl Layer for TlsStream {
         true
     }
 
-    fn handshake(&mut self, now: Nanos) -> io::Result<Option<Opened>> {
+    fn handshake(&mut self, now: Nanos, spent: &mut Nanos) -> io::Result<Option<Opened>> {
         if self.opening {
-            let Some(opened) = self.inner.handshake(now)? else { return Ok(None) };
+            let Some(opened) = self.inner.handshake(now, spent)? else { return Ok(None) };
             (self.opening, self.peer) = (false, opened.peer);
         }
-        let done = self.shake_hands()?;
-        Ok(done.then(|| Opened { peer: self.peer.take(), instead: None }))
+        let began = Instant::now();
+        let done = self.shake_hands();
+        *spent = spent.saturating_add(nanos(began.elapsed()));
+        Ok(done?.then(|| Opened { peer: self.peer.take(), instead: None }))
     }
 
     fn due(&self) -> Option<Nanos> {
@@ -196,11 +199,16 @@ impl Layer for TlsStream {
         std::mem::take(&mut self.pulled).max(below)
     }
 
-    fn unfinished_since(&mut self, now: Nanos) -> Option<Nanos> {
-        let unfinished = self.records.is_unfinished();
-        let since = unfinished.then(|| *self.since.get_or_insert(now));
+    fn unfinished_since(&self) -> Option<Nanos> {
         // If the stream below has begun something, this layer may not have seen any of it.
-        since.into_iter().chain(self.inner.unfinished_since(now)).min()
+        self.since.into_iter().chain(self.inner.unfinished_since()).min()
+    }
+
+    fn tell_time(&mut self, now: Nanos, anew: bool) {
+        if self.records.is_unfinished() && (anew || self.since.is_none()) {
+            self.since = Some(now);
+        }
+        self.inner.tell_time(now, anew);
     }
 
     fn unsent(&self) -> bool {

@@ -50,7 +50,7 @@ impl Layer for Named {
         true
     }
 
-    fn handshake(&mut self, _: Nanos) -> io::Result<Option<Opened>> {
+    fn handshake(&mut self, _: Nanos, _: &mut Nanos) -> io::Result<Option<Opened>> {
         let peer = Some(([192, 0, 2, 7], 77).into());
         Ok(Some(Opened { peer, instead: self.below.take() }))
     }
