@@ -35,8 +35,9 @@ use crate::limits::Limits;
 /// 5. **Unread input shows.** [`has_unread`](Self::has_unread) takes nothing away and changes
 ///    nothing.
 /// 6. **Work is accounted for.** [`take_cost`](Self::take_cost) says how many bytes came in for
-///    what the last reads gave, and [`unfinished_since`](Self::unfinished_since) since when the
-///    peer has owed the rest of a unit.
+///    what the last reads gave, [`unfinished_since`](Self::unfinished_since) since when the
+///    peer has owed the rest of a unit, and [`kept`](Self::kept) how much memory the layer takes for
+///    what was not read yet and what is not out.
 /// 7. **`write` takes a prefix or nothing.** What it has taken goes out in order. A layer may hold
 ///    some of that back, within a bound. It then is [`unsent`](Self::unsent), nothing more is
 ///    taken, and `flush` sends it on or says `WouldBlock`; [`take_moved`](Self::take_moved) tells
@@ -127,6 +128,14 @@ pub(crate) trait Layer: Any + Read + Write {
     /// no clock, so a unit counts from the first question after its beginning. Rule 6.
     fn unfinished_since(&mut self, _now: Nanos) -> Option<Nanos> {
         None
+    }
+
+    /// How much memory it takes for bytes: of units that are unfinished, of what was decoded and not
+    /// read, of what was taken for writing and is not out. 0 once there is none of that, however
+    /// large the layer itself is. Only a handshake, a read, a write, a flush and a shutdown change it.
+    /// Rule 6.
+    fn kept(&self) -> usize {
+        0
     }
 
     /// Whether [`flush`](Write::flush) has something to do. Rule 7.

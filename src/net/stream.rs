@@ -156,6 +156,11 @@ impl Stream {
         ask!(self, it => it.unfinished_since(now))
     }
 
+    #[inline]
+    pub(crate) fn kept(&self) -> usize {
+        ask!(self, it => it.kept())
+    }
+
     pub(crate) fn announces_end(&self) -> bool {
         ask!(self, it => it.announces_end())
     }

@@ -41,9 +41,10 @@ impl<S> Table<S> {
 
     /// Moves a connection's handshake on, as [`Stream::handshake`] does; says whether it is open.
     pub(crate) fn connected(&mut self, id: ConnId, state: &LoopState) -> io::Result<bool> {
-        let Table { connections, peers, .. } = self;
+        let Table { connections, peers, kept, .. } = self;
         let slot = &mut connections[id.slot()];
-        let Some(opened) = slot.stream.handshake(state.turn.now)? else {
+        let opened = slot.counted(kept, |slot| slot.stream.handshake(state.turn.now));
+        let Some(opened) = opened? else {
             self.arm(id);
             return Ok(false);
         };

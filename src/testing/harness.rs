@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::connection::connection::Stage;
+use crate::connection::flags::Flag;
 use crate::connection::input::Scratch;
 use crate::connection::{CloseReason, ConnId};
 use crate::handler::Handler;
@@ -184,6 +185,7 @@ impl<H: Handler> Harness<H> {
         self.state.turn.arena.clear();
         self.reap();
         self.state.counters.turns += 1;
+        debug_assert_eq!(self.kept(), self.count_kept(), "the counter has gone astray");
         assert!(self.panics || self.state.counters.panics == 0, "a hook of the handler panicked");
         true
     }
@@ -435,9 +437,27 @@ impl<H: Handler> Harness<H> {
         self.service.table.backlog
     }
 
+    /// How much memory the loop keeps of input that the handler has not taken, of all connections
+    /// together.
+    pub fn kept(&self) -> usize {
+        self.service.table.kept
+    }
+
+    /// As [`Reactor::set_max_total_input`](crate::Reactor::set_max_total_input).
+    pub fn set_max_total_input(&mut self, bytes: usize) {
+        self.state.max_total_input = bytes;
+    }
+
     /// As [`Reactor::set_max_total_output`](crate::Reactor::set_max_total_output).
     pub fn set_max_total_output(&mut self, bytes: usize) {
         self.state.max_total_output = bytes;
+    }
+
+    /// What the loop should have counted as kept.
+    fn count_kept(&self) -> usize {
+        let slots = self.service.table.connections.iter().map(|(_, slot)| slot);
+        let alive = slots.filter(|slot| slot.conn.stage != Stage::Ended);
+        alive.map(|slot| slot.kept()).sum()
     }
 
     /// Keeps our side of a new connection.
@@ -502,13 +522,18 @@ impl<H: Handler> Harness<H> {
 
     /// Reaps, and notes why connections ended, since their slots are freed.
     fn reap(&mut self) {
-        for id in &self.service.table.queues.ending {
-            let known = self.clients.get_mut(id);
-            if let (Some(known), Some(slot)) = (known, self.service.table.get(*id)) {
-                known.closed.get_or_insert(slot.conn.reason);
+        let table = &self.service.table;
+        let reason = |id: &ConnId| Some((*id, table.get(*id)?.conn.reason));
+        let ending: Vec<_> = table.queues.ending.iter().filter_map(reason).collect();
+        self.service.reap(&mut self.state);
+        for (id, reason) in ending {
+            // The loop tells the handler of so many at once.
+            let slot = self.service.table.get(id);
+            let told = slot.is_none_or(|slot| !slot.conn.flags.has(Flag::Ending));
+            if let Some(known) = self.clients.get_mut(&id).filter(|_| told) {
+                known.closed.get_or_insert(reason);
             }
         }
-        self.service.reap(&mut self.state);
     }
 }
 

@@ -11,7 +11,7 @@ use reactor::{CloseReason, Context, Counters, Handle, Handler, Limits, Listen, R
 use rustls::version::{TLS12, TLS13};
 
 use crate::util::PATIENCE;
-use crate::util::tls::{End, Pem};
+use crate::util::tls::{End, Pem, TlsClient};
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\
                         Send me text lines and conclude with the BYE command.\n";
@@ -33,11 +33,25 @@ where
     H: Handler + 'static,
     H::Message: Send,
 {
+    secure_with(name, limits, |_| {}, make)
+}
+
+fn secure_with<H>(
+    name: &str,
+    limits: Limits,
+    set: impl FnOnce(&mut Reactor<'_>) + Send + 'static,
+    make: impl FnOnce() -> H + Send + 'static,
+) -> Secure<H::Message>
+where
+    H: Handler + 'static,
+    H::Message: Send,
+{
     let pem = Pem::new(name);
     let (cert, key) = (pem.cert(), pem.key());
     let (tell, told) = channel();
     let thread = std::thread::spawn(move || {
         let mut reactor = Reactor::new().unwrap();
+        set(&mut reactor);
         let tls = Tls::from_files(cert, key).unwrap();
         let listen = Listen::at("127.0.0.1:0").unwrap().tls(&tls);
         let service = reactor.listen_with(listen, make(), limits).unwrap();
@@ -92,6 +106,59 @@ fn saw(told: &Receiver<String>, what: &[&str]) {
     for what in what {
         assert_eq!(told.recv_timeout(PATIENCE).as_deref(), Ok(*what));
     }
+}
+
+// ---- The total of unfinished input ----
+
+/// Sends a record but for its last byte, which is given.
+fn begin_record(client: &mut TlsClient, plaintext: &[u8]) -> u8 {
+    client.tls.writer().write_all(plaintext).unwrap();
+    let mut record = Vec::new();
+    while client.tls.wants_write() {
+        client.tls.write_tls(&mut record).unwrap();
+    }
+    let last = record.pop().unwrap();
+    client.stream.write_all(&record).unwrap();
+    last
+}
+
+#[test]
+fn unfinished_records_count_as_unfinished_input() {
+    const CLIENTS: usize = 12;
+    let (tell, told) = channel();
+    let limits = Limits { line_timeout: None, ..Limits::default() };
+    let set = |reactor: &mut Reactor<'_>| reactor.set_max_total_input(256 << 10);
+    let server = secure_with("unfinished", limits, set, move || Witness(tell));
+    let mut small = server.pem.connect(server.addr);
+    saw(&told, &["open"]);
+    let last = begin_record(&mut small, b"take your time\n");
+    // Each needs a buffer of 32 KiB.
+    let mut large = Vec::new();
+    for number in 1..=CLIENTS {
+        let mut client = server.pem.connect(server.addr);
+        saw(&told, &["open"]);
+        begin_record(&mut client, &[b'x'; 16_000]);
+        large.push(client);
+        if number % 6 == 0 {
+            // One that begins and finishes records all the while pays for nothing.
+            let mut whole = server.pem.connect(server.addr);
+            whole.send("one\ntwo\n");
+            whole.expect("one\ntwo\n");
+            whole.close_notify();
+            assert_eq!(whole.rest(), (Vec::new(), End::Clean));
+        }
+    }
+    let mut seen = Vec::new();
+    let gone = "closed: too much unfinished input in all";
+    while !seen.iter().any(|what| what == gone) {
+        seen.push(told.recv_timeout(PATIENCE).expect("nobody is closed"));
+    }
+    small.stream.write_all(&[last]).unwrap();
+    small.expect("take your time\n");
+    drop((small, large));
+    let counters = server.stop();
+    let closed = counters.closed(CloseReason::TotalInput);
+    assert!((3..=CLIENTS as u64).contains(&closed), "{closed}");
 }
 
 // ---- Lines ----
