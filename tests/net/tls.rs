@@ -1,6 +1,6 @@
 //! The same promises over TLS, with rustls as the client.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
@@ -10,8 +10,8 @@ use reactor::services::Echo;
 use reactor::{CloseReason, Context, Counters, Handle, Handler, Limits, Listen, Reactor, Tls};
 use rustls::version::{TLS12, TLS13};
 
-use crate::util::PATIENCE;
 use crate::util::tls::{End, Pem, TlsClient};
+use crate::util::{PATIENCE, until};
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\
                         Send me text lines and conclude with the BYE command.\n";
@@ -158,6 +158,32 @@ fn unfinished_records_count_as_unfinished_input() {
     let counters = server.stop();
     let closed = counters.closed(CloseReason::TotalInput);
     assert!((3..=CLIENTS as u64).contains(&closed), "{closed}");
+}
+
+/// Whole records, of one message that does not come to its end.
+#[test]
+fn an_unfinished_hello_counts_as_unfinished_input() {
+    let set = |reactor: &mut Reactor<'_>| reactor.set_max_total_input(256 << 10);
+    let server = secure_with("hello", Limits::default(), set, || Echo);
+    let record = |body: &[u8]| [&[22, 3, 1, 0x3e, 0x80], body].concat();
+    let parts = [record(&[&[1, 0, 0xea, 0x60][..], &[0; 15_996]].concat()), record(&[0; 16_000])];
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let mut client = TcpStream::connect(server.addr).unwrap();
+        for part in [&parts[0], &parts[1], &parts[1]] {
+            client.write_all(part).unwrap();
+        }
+        client.set_nonblocking(true).unwrap();
+        clients.push(client);
+    }
+    let reset = |client: &mut TcpStream| {
+        client.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+    };
+    until("some are reset", || clients.iter_mut().any(reset));
+    let mut other = server.pem.connect(server.addr);
+    other.expect(GREETING);
+    drop((clients, other));
+    assert!(server.stop().handshakes_failed > 0);
 }
 
 // ---- Lines ----
