@@ -6,7 +6,9 @@ use crate::error::Error;
 ///
 /// A service is one handler with its listeners and connections, and each service has limits of its
 /// own. So the memory of a service is bounded by `max_connections` times what one connection may
-/// hold.
+/// hold. What all connections of all services hold together has bounds of its own:
+/// [`set_max_total_input`](crate::Reactor::set_max_total_input) and
+/// [`set_max_total_output`](crate::Reactor::set_max_total_output).
 ///
 /// ```
 /// use reactor::Limits;
@@ -23,9 +25,13 @@ pub struct Limits {
     /// count too, from the moment they are begun.
     ///
     /// A newcomer above it is told so in one line ([`Handler::farewell`](crate::Handler::farewell))
-    /// and closed. Connections that only [linger](Self::linger) do not count. But if there are as
+    /// and closed, unless it can have the place of a connection whose peer is gone: a read or a write
+    /// has failed, and only what that peer sent before still waits, for the handler or for the
+    /// [`rate`](Self::rate). Whoever has been gone longest gives up its place first; its input is
+    /// lost then. Connections that only [linger](Self::linger) do not count. But if there are as
     /// many sockets as this in all, or no file descriptor is left, then a newcomer takes the place
-    /// of the connection that has lingered longest. Default 10,000.
+    /// of the connection that has lingered longest. Where none lingers and no descriptor is left, it
+    /// takes that of whoever has been gone longest. Default 10,000.
     pub max_connections: usize,
     /// How many bytes a line may have, without its LF or CRLF; from 1 to 1 GiB. For a protocol on
     /// [`on_bytes`](crate::Handler::on_bytes), how many bytes it may leave untaken.
@@ -112,7 +118,8 @@ pub struct Limits {
     /// [`CloseReason::Stalled`](crate::CloseReason::Stalled).
     ///
     /// It is also how long input may wait after a read or a write has failed, while the handler has
-    /// [paused](crate::Context::pause) the connection or its `rate` is used up. Default 30 s.
+    /// [paused](crate::Context::pause) the connection or its `rate` is used up. It waits for less
+    /// where a newcomer needs the place; see [`max_connections`](Self::max_connections). Default 30 s.
     pub flush_timeout: Duration,
     /// How long input is read and discarded after the last byte went out, until the peer closes
     /// too, so that no reset destroys the last reply. While the reactor shuts down, half a second at
@@ -164,6 +171,8 @@ impl Default for Limits {
 
 /// The default of [`set_max_total_output`](crate::Reactor::set_max_total_output).
 pub(crate) const MAX_TOTAL_OUTPUT: usize = 1 << 30;
+/// The default of [`set_max_total_input`](crate::Reactor::set_max_total_input).
+pub(crate) const MAX_TOTAL_INPUT: usize = 128 << 20;
 /// The default of [`set_shutdown_timeout`](crate::Reactor::set_shutdown_timeout).
 pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -95,6 +95,11 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "BYTES", default_value = "1G", value_parser = output)]
     max_total_output: usize,
 
+    /// Memory for unfinished lines, and for unfinished records of TLS, of all services together;
+    /// beyond it, the clients with the longest are closed.
+    #[arg(long, value_name = "BYTES", default_value = "128M", value_parser = output)]
+    max_total_input: usize,
+
     /// Time without traffic after which TCP asks whether the peer is still there; `never` for not
     /// at all.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = patience)]
@@ -208,6 +213,7 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
     reactor.stop_on_signals()?;
     reactor.reload_on_hangup()?;
     reactor.set_max_total_output(args.max_total_output);
+    reactor.set_max_total_input(args.max_total_input);
     let mut ready = String::new();
     let mut services = Vec::new();
     for (target, endpoint) in targets.iter().zip(endpoints) {

@@ -2,7 +2,7 @@ use std::fmt;
 use std::io::ErrorKind;
 
 /// How many reasons are counted.
-pub(crate) const REASONS: usize = 13;
+pub(crate) const REASONS: usize = 14;
 
 /// The reasons, each at its [`index`](CloseReason::index), with some kind of error for all errors.
 pub(crate) const ALL: [CloseReason; REASONS] = [
@@ -14,6 +14,7 @@ pub(crate) const ALL: [CloseReason; REASONS] = [
     CloseReason::IdleTimeout,
     CloseReason::SlowConsumer,
     CloseReason::TotalOutput,
+    CloseReason::TotalInput,
     CloseReason::Stalled,
     CloseReason::ConnectTimeout,
     CloseReason::Error(ErrorKind::Other),
@@ -48,6 +49,9 @@ pub enum CloseReason {
     /// All connections together had too much unsent output, and this one was among those with the
     /// most. See [`Reactor::set_max_total_output`](crate::Reactor::set_max_total_output).
     TotalOutput,
+    /// All connections together had too much unfinished input, and this one was among those with the
+    /// most. See [`Reactor::set_max_total_input`](crate::Reactor::set_max_total_input).
+    TotalInput,
     /// The connection was closing, and the peer took next to nothing of the remaining output for
     /// [`flush_timeout`](crate::Limits::flush_timeout).
     Stalled,
@@ -56,7 +60,8 @@ pub enum CloseReason {
     ConnectTimeout,
     /// The operating system reported an error: a reset, a refused connect, a broken pipe. What the
     /// peer had sent before was handled, except for a last line without an LF, and for what was not
-    /// handled within [`flush_timeout`](crate::Limits::flush_timeout) of the error.
+    /// handled within [`flush_timeout`](crate::Limits::flush_timeout) of the error, or before a
+    /// newcomer needed the [place](crate::Limits::max_connections).
     /// [`Context::error`](crate::Context::error) has the whole error, for a message to people.
     Error(ErrorKind),
     /// A hook panicked while it served this connection.
@@ -77,11 +82,12 @@ impl CloseReason {
             CloseReason::IdleTimeout => 5,
             CloseReason::SlowConsumer => 6,
             CloseReason::TotalOutput => 7,
-            CloseReason::Stalled => 8,
-            CloseReason::ConnectTimeout => 9,
-            CloseReason::Error(_) => 10,
-            CloseReason::Panicked => 11,
-            CloseReason::Shutdown => 12,
+            CloseReason::TotalInput => 8,
+            CloseReason::Stalled => 9,
+            CloseReason::ConnectTimeout => 10,
+            CloseReason::Error(_) => 11,
+            CloseReason::Panicked => 12,
+            CloseReason::Shutdown => 13,
         }
     }
 
@@ -98,6 +104,7 @@ impl CloseReason {
             }
             CloseReason::SlowConsumer
             | CloseReason::TotalOutput
+            | CloseReason::TotalInput
             | CloseReason::Stalled
             | CloseReason::Panicked => log::Level::Warn,
             CloseReason::LineTooLong
@@ -118,6 +125,7 @@ impl fmt::Display for CloseReason {
             CloseReason::LineTooLong => f.write_str("line too long"),
             CloseReason::LineTimeout => f.write_str("line not finished in time"),
             CloseReason::TotalOutput => f.write_str("too much unsent output in all"),
+            CloseReason::TotalInput => f.write_str("too much unfinished input in all"),
             CloseReason::IdleTimeout => f.write_str("idle for too long"),
             CloseReason::SlowConsumer => f.write_str("slow consumer"),
             CloseReason::Stalled => f.write_str("did not take the last replies"),

@@ -85,6 +85,12 @@ impl Input {
         self.kept.as_ref().filter(|kept| kept.searched).map_or(0, |kept| kept.rest().len())
     }
 
+    /// How much memory is taken for what is kept, while it is not lent out.
+    #[inline]
+    pub(crate) fn kept(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.bytes.capacity())
+    }
+
     /// Whether something is kept that the handler has not refused.
     pub(crate) fn has_work(&self) -> bool {
         self.kept.as_ref().is_some_and(|kept| !kept.hungry)
@@ -142,6 +148,11 @@ impl Input {
             Some(mut kept) => {
                 kept.bytes.drain(..kept.taken);
                 kept.taken = 0;
+                let want = kept.bytes.len() + count;
+                if kept.bytes.capacity() < want {
+                    // Doubling would have thousands of half lines take twice what they are.
+                    kept.bytes.reserve_exact(count + want / 8);
+                }
                 kept.bytes.extend_from_slice(&scratch.buffer[fresh]);
                 Offer::Kept(kept)
             }
@@ -164,12 +175,13 @@ impl Input {
         let rest = &offer.bytes(scratch)[taken..];
         self.kept = match offer {
             _ if rest.is_empty() => None,
-            Offer::Kept(mut kept) if rest.len() > HEADROOM => {
+            Offer::Kept(mut kept) if rest.len() > HEADROOM.max(kept.bytes.capacity() / 4) => {
                 kept.taken += taken;
                 (kept.searched, kept.hungry, kept.since) = (searched, hungry, since);
                 Some(kept)
             }
-            // A short rest gets a buffer of just its size, so that an idle connection holds no more.
+            // A short rest gets a buffer of just its size, so that an idle connection holds no more,
+            // and so does what is little of a large buffer.
             _ => Some(Box::new(Kept { bytes: rest.to_vec(), taken: 0, searched, hungry, since })),
         };
     }

@@ -19,6 +19,7 @@ use crate::reactor::service::AnyService;
 use crate::reactor::slow_hooks::SlowHooks;
 use crate::reactor::timers::{Due, Timers};
 use crate::reactor::token::Token;
+use crate::reactor::total_memory::Memory;
 
 /// One datagram socket with its handler.
 pub(crate) struct Datagrams<H: DatagramHandler> {
@@ -160,15 +161,19 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
     }
 
     /// None: what waits in the outbox has a small bound of its own, and there is no connection to end.
-    fn backlog(&self) -> usize {
+    fn total(&self, _memory: Memory) -> usize {
         0
     }
 
-    fn list_backlogs(&self, _all: &mut Vec<(usize, Token)>) {}
+    fn list_shares(&self, _memory: Memory, _all: &mut Vec<(usize, Token)>) {}
 
-    fn end_for_total_output(&mut self, _token: Token) {}
+    fn end_for_total(&mut self, _memory: Memory, _token: Token) {}
 
     fn cut_lingering(&mut self) -> bool {
+        false
+    }
+
+    fn cut_gone(&mut self) -> bool {
         false
     }
 

@@ -38,6 +38,8 @@ use crate::limits::Limits;
 ///    [`take_cost`](Self::take_cost) how many bytes came in for what the last reads gave, and
 ///    [`unfinished_since`](Self::unfinished_since) since when the peer has owed the rest of a unit.
 ///    To owe it for too long is to leave a line unfinished, whatever the unit holds.
+///    [`kept`](Self::kept) says how much memory the layer takes for what was not read yet and what is
+///    not out.
 /// 7. **`write` takes a prefix or nothing.** What it has taken goes out in order. A layer may hold
 ///    some of that back, within a bound. It then is [`unsent`](Self::unsent), nothing more is
 ///    taken, and `flush` sends it on or says `WouldBlock`; [`take_moved`](Self::take_moved) tells
@@ -136,6 +138,13 @@ pub(crate) trait Layer: Any + Read + Write {
     /// since it was last told counts from `now` on. With `anew` so does what it had begun before,
     /// for until now it was the loop that did not read. A layer tells the stream below. Rule 6.
     fn tell_time(&mut self, _now: Nanos, _anew: bool) {}
+    /// How much memory it takes for bytes: of units that are unfinished, of what was decoded and not
+    /// read, of what was taken for writing and is not out. 0 once there is none of that, however
+    /// large the layer itself is. Only a handshake, a read, a write, a flush and a shutdown change it.
+    /// Rule 6.
+    fn kept(&self) -> usize {
+        0
+    }
 
     /// Whether [`flush`](Write::flush) has something to do. Rule 7.
     fn unsent(&self) -> bool {

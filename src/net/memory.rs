@@ -218,6 +218,10 @@ impl Layer for Pipe {
         !self.0.borrow().inbound.is_empty()
     }
 
+    fn kept(&self) -> usize {
+        self.0.borrow().held.len()
+    }
+
     fn unsent(&self) -> bool {
         !self.0.borrow().held.is_empty()
     }

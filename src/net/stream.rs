@@ -169,6 +169,11 @@ impl Stream {
         ask!(self, it => it.tell_time(now, anew));
     }
 
+    #[inline]
+    pub(crate) fn kept(&self) -> usize {
+        ask!(self, it => it.kept())
+    }
+
     pub(crate) fn announces_end(&self) -> bool {
         ask!(self, it => it.announces_end())
     }

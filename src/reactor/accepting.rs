@@ -282,11 +282,16 @@ impl<H: Handler> ActiveService<H> {
             if state.turn.step_is_spent() {
                 return;
             }
-            let Table { limits, timers, counted, name, peers, .. } = &mut self.table;
+            let Table { limits, timers, name, .. } = &mut self.table;
             let farewell = |state: &mut LoopState| {
                 farewell_text(&self.handler, Farewell::TooManyConnections, limits, name, state)
             };
-            match self.listeners[number].accept(timers, state, farewell) {
+            let newcomer = self.listeners[number].accept(timers, state, farewell);
+            if newcomer.is_some() && self.table.counted >= self.table.limits.max_connections {
+                self.free_place(state);
+            }
+            let Table { limits, counted, name, peers, .. } = &mut self.table;
+            match newcomer {
                 None => return,
                 Some((mut stream, _)) if *counted >= limits.max_connections => {
                     state.counters.refused += 1;
@@ -296,7 +301,8 @@ impl<H: Handler> ActiveService<H> {
                             "{name}: full with {most} connections (max_connections): turning away"
                         );
                     }
-                    stream.turn_away(&farewell(state));
+                    let why = Farewell::TooManyConnections;
+                    stream.turn_away(&farewell_text(&self.handler, why, limits, name, state));
                 }
                 Some((mut stream, peer)) => match peer.zip(peers.limit_reached(peer)) {
                     Some((peer, most)) => {

@@ -3,6 +3,7 @@
 use super::fairness::RECEIVERS_PER_LINE;
 use super::loop_state::LoopState;
 use super::table::Table;
+use super::total_memory::Memory;
 use crate::connection::{CloseReason, ConnId};
 
 impl<S> Table<S> {
@@ -47,7 +48,7 @@ impl<S> Table<S> {
                     }
                 }
             }
-            self.enforce_total_output(state);
+            self.enforce_total(Memory::Output, state);
         }
         for id in slow {
             self.end(id, CloseReason::SlowConsumer);

@@ -5,10 +5,13 @@
 //! [`Table::close`] is graceful and [`Table::end`] immediate; there is no third way.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::time::Instant;
 
+use super::fairness::REAPED_AT_ONCE;
 use super::loop_state::LoopState;
+use super::queues::Queues;
 use super::service::ActiveService;
 use super::table::Table;
 use super::writing::would_block;
@@ -66,7 +69,9 @@ impl<S> Table<S> {
             slot.conn.reason = reason;
         }
         slot.conn.active = state.turn.now;
+        let kept = slot.conn.input.kept();
         slot.conn.input.discard();
+        self.kept -= kept;
         self.open -= 1;
         self.mark_dirty(id.slot());
         self.enqueue_if_work(id);
@@ -94,6 +99,7 @@ impl<S> Table<S> {
             slot.conn.flags.set(flag, true);
         }
         self.backlog -= backlog;
+        self.list(id, |queues| &mut queues.gone);
         // A handler that waits for room in the output is told by way of the flush.
         self.mark_dirty(id.slot());
         self.enqueue_if_work(id);
@@ -124,10 +130,15 @@ impl<S> Table<S> {
         if was == Stage::Ended {
             return;
         }
+        // What a layer keeps is freed with it, soon.
+        let kept = slot.kept();
         // Once the close has begun, what goes wrong with it does not change why it began: a peer
         // may leave early, or before the handler has been told. But an error is all that tells that a file or a pipe did not get its
         // output.
-        let graver = matches!(reason, CloseReason::Stalled | CloseReason::TotalOutput);
+        let graver = matches!(
+            reason,
+            CloseReason::Stalled | CloseReason::TotalOutput | CloseReason::TotalInput
+        );
         let begun =
             was == Stage::Lingering || was == Stage::Closing && !graver && slot.stream.is_socket();
         if !begun && !slot.conn.flags.has(Flag::Gone) {
@@ -141,11 +152,13 @@ impl<S> Table<S> {
             CloseReason::Aborted
                 | CloseReason::SlowConsumer
                 | CloseReason::TotalOutput
+                | CloseReason::TotalInput
                 | CloseReason::Stalled
         ) {
             slot.stream.reset();
         }
         self.backlog -= backlog;
+        self.kept -= kept;
         if was == Stage::Open {
             self.open -= 1;
         }
@@ -156,13 +169,14 @@ impl<S> Table<S> {
 impl<H: Handler> ActiveService<H> {
     /// All is sent: shuts the write side and waits for the peer to end its side too.
     pub(super) fn linger(&mut self, id: ConnId, state: &mut LoopState) {
-        let slot = &mut self.table.connections[id.slot()];
+        let Table { connections, kept, .. } = &mut self.table;
+        let slot = &mut connections[id.slot()];
         if slot.conn.flags.has(Flag::Eof) && slot.stream.shuts_with_drop() {
             // All input has been read: no reset follows the output, and nobody is waited for.
             let reason = slot.conn.reason;
             return self.table.end(id, reason);
         }
-        let shut = slot.stream.shutdown_write();
+        let shut = slot.counted(kept, |slot| slot.stream.shutdown_write());
         if would_block(&shut) {
             slot.conn.flags.set(Flag::Blocked, true);
             return self.table.arm(id);
@@ -173,24 +187,24 @@ impl<H: Handler> ActiveService<H> {
         }
         slot.conn.stage = Stage::Lingering;
         slot.conn.active = state.turn.now;
-        self.table.enqueue_lingering(id);
+        self.table.list(id, |queues| &mut queues.lingering);
         // The handler is told now: it need not wait for the peer.
         self.table.enqueue_ending(id);
     }
 }
 
 impl<S> Table<S> {
-    /// Notes that the connection lingers from now on.
-    fn enqueue_lingering(&mut self, id: ConnId) {
+    /// Notes that from now on the connection lingers, or is without its peer.
+    fn list(&mut self, id: ConnId, choose: impl FnOnce(&mut Queues) -> &mut VecDeque<ConnId>) {
         let Table { queues, connections, .. } = self;
-        let lingering = &mut queues.lingering;
+        let list = choose(queues);
         let there =
             |id: &ConnId| connections.get(id.slot()).is_some_and(|slot| slot.conn.id == *id);
-        if lingering.len() > 2 * connections.len() {
-            // The oldest one stays for long, and most of those behind it are gone.
-            lingering.retain(there);
+        if list.len() > 2 * connections.len() {
+            // The oldest one stays for long, and most of those behind it are not there any more.
+            list.retain(there);
         }
-        lingering.push_back(id);
+        list.push_back(id);
     }
 
     /// When the connection that has lingered longest has done so for long enough. All of them wait
@@ -226,9 +240,35 @@ impl<S> Table<S> {
         }
         false
     }
+
+    /// Ends the connection whose peer has been gone longest, though what that has sent still waits:
+    /// nobody waits for the answers. Says whether there was one.
+    pub(super) fn cut_gone(&mut self) -> bool {
+        while let Some(oldest) = self.queues.gone.pop_front() {
+            if self.get(oldest).is_some_and(|slot| slot.conn.stage == Stage::Open) {
+                self.end(oldest, CloseReason::Stalled);
+                return true;
+            }
+        }
+        false
+    }
 }
 
 impl<H: Handler> ActiveService<H> {
+    /// Frees a place among `max_connections` if it can: that of a connection that has ended and only
+    /// waits to be reaped, or of one whose peer is gone.
+    pub(super) fn free_place(&mut self, state: &mut LoopState) {
+        for _ in 0..REAPED_AT_ONCE {
+            let full = self.table.counted >= self.table.limits.max_connections;
+            if !full || self.table.queues.ending.is_empty() && !self.table.cut_gone() {
+                return;
+            }
+            if let Some(id) = self.table.queues.ending.pop_front() {
+                self.reap_one(id, state);
+            }
+        }
+    }
+
     /// Tells the handler of the connections that have ended.
     pub(super) fn reap_ended(&mut self, state: &mut LoopState) {
         if self.table.queues.ending.is_empty() {
@@ -236,9 +276,9 @@ impl<H: Handler> ActiveService<H> {
         }
         state.turn.clock = Instant::now();
         state.turn.begin_step();
-        // Thousands of clients that leave a room at once cause thousands of broadcasts: not all of
-        // them in one turn. Connections that end meanwhile are reported in the next round.
-        for _ in 0..self.table.queues.ending.len() {
+        // Thousands of clients that leave a room at once cause thousands of broadcasts, and a system
+        // call each: not all of them in one turn. Connections that end meanwhile are reported in the next round.
+        for _ in 0..self.table.queues.ending.len().min(REAPED_AT_ONCE) {
             if state.turn.step_is_spent() {
                 break;
             }

@@ -41,10 +41,11 @@ impl<S> Table<S> {
 
     /// Moves a connection's handshake on, as [`Stream::handshake`] does; says whether it is open.
     pub(crate) fn connected(&mut self, id: ConnId, state: &mut LoopState) -> io::Result<bool> {
-        let Table { connections, peers, .. } = self;
+        let Table { connections, peers, kept, .. } = self;
         let slot = &mut connections[id.slot()];
         let Turn { now, step, .. } = &mut state.turn;
-        let Some(opened) = slot.stream.handshake(*now, &mut step.spent)? else {
+        let opened = slot.counted(kept, |slot| slot.stream.handshake(*now, &mut step.spent));
+        let Some(opened) = opened? else {
             self.arm(id);
             return Ok(false);
         };

@@ -49,6 +49,10 @@ const HANDSHAKE_STEP: Nanos = 8_000;
 /// many that the system call of a wait costs each of them next to nothing.
 pub(super) const SERVED_PER_TURN: usize = 256;
 
+/// Connections that have ended and are reported and freed at once, which is twice a turn: to close a
+/// socket costs as much as to serve a connection.
+pub(super) const REAPED_AT_ONCE: usize = 256;
+
 /// Messages that are taken: other threads may post faster than the handler works.
 pub(crate) const MESSAGES_PER_TURN: usize = 1024;
 

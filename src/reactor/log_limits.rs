@@ -35,4 +35,6 @@ pub(crate) struct LogLimits {
     pub(super) barred: LogLimit,
     /// There is too much unsent output in all.
     pub(super) total_output: LogLimit,
+    /// There is too much unfinished input in all.
+    pub(super) total_input: LogLimit,
 }

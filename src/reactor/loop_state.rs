@@ -16,7 +16,7 @@ use super::writing::Reply;
 use crate::connection::clock::{Nanos, nanos};
 use crate::connection::framing::Search;
 use crate::connection::output::Arena;
-use crate::limits::MAX_TOTAL_OUTPUT;
+use crate::limits::{MAX_TOTAL_INPUT, MAX_TOTAL_OUTPUT};
 #[cfg(feature = "signals")]
 use crate::net::layer::Acceptor;
 use crate::net::stream::Stream;
@@ -49,6 +49,8 @@ pub(crate) struct LoopState {
     pub(super) spare_descriptor: SpareDescriptor,
     /// See [`set_max_total_output`](crate::Reactor::set_max_total_output).
     pub(crate) max_total_output: usize,
+    /// See [`set_max_total_input`](crate::Reactor::set_max_total_input).
+    pub(crate) max_total_input: usize,
     pub(super) log_limits: LogLimits,
     /// What a reload reads again: the layers of all listeners, each once.
     #[cfg(feature = "signals")]
@@ -103,6 +105,7 @@ impl LoopState {
             starving: false,
             spare_descriptor: SpareDescriptor::open(),
             max_total_output: MAX_TOTAL_OUTPUT,
+            max_total_input: MAX_TOTAL_INPUT,
             log_limits: LogLimits::default(),
             #[cfg(feature = "signals")]
             layers: Vec::new(),

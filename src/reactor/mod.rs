@@ -6,7 +6,7 @@
 //! `service` (what one service is) and `table` with `queues` (its connections, and which of them
 //! something is due for). A connection's life in order: `accepting`, `dialling` or `adopting`,
 //! `handshakes`, `opening`, `readiness`, `reading`, `writing`, `broadcast`, `timers`, `closing`. What
-//! bounds it: `fairness`, `total_output`, `peers`. What keeps the loop alive: `panics`,
+//! bounds it: `fairness`, `total_memory`, `peers`. What keeps the loop alive: `panics`,
 //! `slow_hooks`, `spare_descriptor`, `log_limits`. Around it: `handle`, `shutdown`, `signals`,
 //! `reload`, `counters`. What the services share is in `loop_state`, what the selector and the timers
 //! carry in `token`.
@@ -40,7 +40,7 @@ mod spare_descriptor;
 pub(crate) mod table;
 pub(crate) mod timers;
 pub(crate) mod token;
-mod total_output;
+pub(crate) mod total_memory;
 pub(crate) mod turn;
 mod writing;
 

@@ -24,12 +24,14 @@ pub(crate) struct Queues {
     pub(crate) ending: VecDeque<ConnId>,
     /// Those that linger, oldest first, which is the order of their deadlines. The oldest is there.
     pub(super) lingering: VecDeque<ConnId>,
+    /// Those that have lost their peer, in that order; most of them are not there any more.
+    pub(super) gone: VecDeque<ConnId>,
 }
 
 impl Queues {
     /// Nothing is left over for the next turn.
     pub(super) fn is_empty(&self) -> bool {
-        let Queues { ready, handshakes, dirty, ending, lingering: _ } = self;
+        let Queues { ready, handshakes, dirty, ending, lingering: _, gone: _ } = self;
         ready.is_empty() && handshakes.is_empty() && dirty.is_empty() && ending.is_empty()
     }
 

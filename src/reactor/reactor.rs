@@ -294,6 +294,17 @@ impl<'h> Reactor<'h> {
         self.state.max_total_output = bytes;
     }
 
+    /// Memory for unfinished input of all connections together: what handlers have not taken yet,
+    /// such as lines without an end, and what layers such as TLS keep: of unfinished records, of
+    /// plaintext that was not read, of ciphertext that is not out. Past it those with the most are
+    /// reset with [`CloseReason::TotalInput`](crate::CloseReason::TotalInput), until an eighth of it
+    /// is free again: each line may be within [`max_line`](Limits::max_line) and all together too
+    /// much. It holds for each service after each connection that is served, and for all of them at
+    /// the end of a turn. Default 128 MiB.
+    pub fn set_max_total_input(&mut self, bytes: usize) {
+        self.state.max_total_input = bytes;
+    }
+
     /// What the loop has done so far.
     pub fn counters(&self) -> &Counters {
         &self.state.counters

@@ -4,7 +4,8 @@ use std::io::ErrorKind;
 
 use super::loop_state::LoopState;
 use super::service::ActiveService;
-use super::table::Table;
+use super::table::{Slot, Table};
+use super::total_memory::Memory;
 use crate::connection::clock::Nanos;
 use crate::connection::connection::Stage;
 use crate::connection::flags::Flag;
@@ -27,6 +28,7 @@ impl<H: Handler> ActiveService<H> {
             Stage::Closing | Stage::Lingering => self.discard_input(id, state, scratch),
             Stage::Ended => {}
         }
+        self.table.enforce_total(Memory::Input, state);
         let Table { connections, queues, .. } = &mut self.table;
         let Some(slot) = connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) else {
             return;
@@ -67,22 +69,29 @@ impl<H: Handler> ActiveService<H> {
             return self.table.arm(id);
         }
         while state.turn.lines < state.turn.most_lines {
-            let slot = &mut self.table.connections[id.slot()];
+            let Table { connections, kept, .. } = &mut self.table;
+            let slot = &mut connections[id.slot()];
             if !slot.conn.takes_input() {
                 return;
             }
             let since = slot.conn.input.unfinished_since();
             let since = since.or_else(|| slot.stream.unfinished_since()).unwrap_or(state.turn.now);
             let known = slot.conn.input.known();
-            let kept = if slot.conn.input.has_work() { slot.conn.input.lend() } else { None };
-            let offer = if let Some(kept) = kept {
-                kept
+            let lent = match slot.conn.input.has_work() {
+                true => slot.counted(kept, |slot| slot.conn.input.lend()),
+                false => None,
+            };
+            let offer = if let Some(lent) = lent {
+                lent
             } else if slot.conn.flags.has(Flag::Eof) {
                 return self.call_on_eof(id, state);
             } else if !slot.conn.flags.has(Flag::Readable) || budget == 0 {
                 return;
             } else {
-                match slot.conn.input.read(&mut slot.stream, scratch, budget) {
+                let read = |Slot { conn, stream, .. }: &mut Slot<_>| {
+                    conn.input.read(stream, scratch, budget)
+                };
+                match slot.counted(kept, read) {
                     Ok((_, None)) if slot.is_cut() => {
                         return self.table.close_with_error(id, ErrorKind::UnexpectedEof, state);
                     }
@@ -121,10 +130,11 @@ impl<H: Handler> ActiveService<H> {
     /// Tells the handler once that the peer has ended its side and all input was handled. Where our
     /// side has ended too, the connection closes.
     fn call_on_eof(&mut self, id: ConnId, state: &mut LoopState) {
-        let slot = &mut self.table.connections[id.slot()];
+        let Table { connections, kept, .. } = &mut self.table;
+        let slot = &mut connections[id.slot()];
         if !slot.conn.flags.has(Flag::EofTold) {
             slot.conn.flags.set(Flag::EofTold, true);
-            slot.conn.input.discard();
+            slot.counted(kept, |slot| slot.conn.input.discard());
             self.call(id, true, state, H::on_eof);
             if self.table.connections[id.slot()].conn.flags.has(Flag::Finished) {
                 self.table.close(id, CloseReason::PeerClosed, state);
@@ -189,6 +199,8 @@ impl<H: Handler> ActiveService<H> {
         let searched = state.turn.search.is_done(bytes.len() - taken);
         let since = if taken == 0 { since } else { state.turn.now };
         slot.conn.input.give_back(offer, scratch, taken, hungry, searched, since);
+        // It held nothing meanwhile.
+        self.table.kept += slot.conn.input.kept();
         if hungry {
             self.table.arm(id);
         }
@@ -201,8 +213,11 @@ impl<H: Handler> ActiveService<H> {
     /// a reset, and a client that writes before it reads would never come to the reply.
     fn discard_input(&mut self, id: ConnId, state: &mut LoopState, scratch: &mut Scratch) {
         let budget = self.table.limits.bytes_per_turn;
-        let slot = &mut self.table.connections[id.slot()];
-        match input::discard(&mut slot.stream.raw(), scratch, budget) {
+        let Table { connections, kept, .. } = &mut self.table;
+        let slot = &mut connections[id.slot()];
+        let discarded =
+            slot.counted(kept, |slot| input::discard(&mut slot.stream.raw(), scratch, budget));
+        match discarded {
             Ok((count, eof)) => {
                 state.counters.bytes_in += count as u64;
                 slot.mark_discarded(count, budget, eof);

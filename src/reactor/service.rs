@@ -13,6 +13,7 @@ use super::readiness::Readiness;
 use super::slow_hooks::SlowHooks;
 use super::table::Table;
 use super::token::Token;
+use super::total_memory::Memory;
 use crate::connection::clock::Nanos;
 use crate::connection::input::Scratch;
 use crate::connection::{CloseReason, ConnId};
@@ -108,14 +109,16 @@ pub(crate) trait AnyService {
     fn flush(&mut self, state: &mut LoopState);
     /// Tells the handler of the connections that have ended, and frees them.
     fn reap(&mut self, state: &mut LoopState);
-    /// Bytes of unsent output that the service's connections own.
-    fn backlog(&self) -> usize;
-    /// Adds which connection has how many of these bytes.
-    fn list_backlogs(&self, all: &mut Vec<(usize, Token)>);
-    /// Ends a connection since there is too much unsent output in all.
-    fn end_for_total_output(&mut self, token: Token);
+    /// How much memory the service's connections take.
+    fn total(&self, memory: Memory) -> usize;
+    /// Adds which connection takes how much of it.
+    fn list_shares(&self, memory: Memory, all: &mut Vec<(usize, Token)>);
+    /// Ends a connection since all together take too much.
+    fn end_for_total(&mut self, memory: Memory, token: Token);
     /// Ends the connection that has lingered longest; says whether there is one.
     fn cut_lingering(&mut self) -> bool;
+    /// Ends the connection whose peer has been gone longest; says whether there is one.
+    fn cut_gone(&mut self) -> bool;
     /// More could be done now, without any event.
     fn is_busy(&self, state: &LoopState) -> bool;
     fn next_deadline(&self) -> Option<Nanos>;
@@ -175,20 +178,24 @@ impl<H: Handler> AnyService for ActiveService<H> {
         self.listeners.len() + 2 * self.table.connections.len()
     }
 
-    fn backlog(&self) -> usize {
-        self.table.backlog
+    fn total(&self, memory: Memory) -> usize {
+        self.table.total(memory)
     }
 
-    fn list_backlogs(&self, all: &mut Vec<(usize, Token)>) {
-        self.table.list_backlogs(all);
+    fn list_shares(&self, memory: Memory, all: &mut Vec<(usize, Token)>) {
+        self.table.list_shares(memory, all);
     }
 
-    fn end_for_total_output(&mut self, token: Token) {
-        self.table.end_for_total_output(token);
+    fn end_for_total(&mut self, memory: Memory, token: Token) {
+        self.table.end_for_total(memory, token);
     }
 
     fn cut_lingering(&mut self) -> bool {
         self.table.cut_lingering()
+    }
+
+    fn cut_gone(&mut self) -> bool {
+        self.table.cut_gone()
     }
 
     fn is_busy(&self, state: &LoopState) -> bool {

@@ -46,6 +46,30 @@ pub(crate) struct Table<S> {
     pub(super) counted: usize,
     /// Bytes in the backlogs of all of them.
     pub(crate) backlog: usize,
+    /// Memory that all of them keep of input; see [`Slot::kept`]. Those that have ended do not count.
+    pub(crate) kept: usize,
+}
+
+impl<S> Slot<S> {
+    /// How much memory it takes for what the handler has not taken, and for what layers keep.
+    #[inline]
+    pub(crate) fn kept(&self) -> usize {
+        self.conn.input.kept() + self.stream.kept()
+    }
+
+    /// Does something that may change how much it keeps, and counts that in `kept`, the table's.
+    /// Nothing may call a hook meanwhile.
+    #[inline]
+    pub(super) fn counted<R>(
+        &mut self,
+        kept: &mut usize,
+        what: impl FnOnce(&mut Slot<S>) -> R,
+    ) -> R {
+        let before = self.kept();
+        let outcome = what(self);
+        *kept = *kept + self.kept() - before;
+        outcome
+    }
 }
 
 impl<S> Table<S> {
@@ -60,6 +84,7 @@ impl<S> Table<S> {
             open: 0,
             counted: 0,
             backlog: 0,
+            kept: 0,
             limits,
         }
     }
@@ -113,6 +138,9 @@ impl<S> Table<S> {
             return;
         }
         let gone = self.connections.remove(id.slot());
+        if gone.conn.stage != Stage::Ended {
+            self.kept -= gone.kept();
+        }
         let token = Token::connection(self.service, id);
         if gone.conn.deadline != 0 {
             self.timers.disarm(gone.conn.deadline, token);

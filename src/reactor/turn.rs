@@ -16,7 +16,7 @@ use super::shutdown::Phase;
 #[cfg(feature = "signals")]
 use super::signals::Caught;
 use super::token::Token;
-use super::{Reactor, total_output};
+use super::{Reactor, total_memory};
 use crate::connection::clock::Nanos;
 use crate::connection::input::Scratch;
 use crate::error::Error;
@@ -227,13 +227,15 @@ pub(crate) fn settle<S: DerefMut<Target: AnyService>>(
     state: &mut LoopState,
     mut reap: impl FnMut(&mut S::Target, &mut LoopState),
 ) {
-    if std::mem::take(&mut state.starving) {
-        services.iter_mut().any(|service| service.cut_lingering());
+    if std::mem::take(&mut state.starving)
+        && !services.iter_mut().any(|service| service.cut_lingering())
+    {
+        services.iter_mut().any(|service| service.cut_gone());
     }
     services.iter_mut().for_each(|service| reap(service, state));
     services.iter_mut().for_each(|service| service.flush(state));
     state.turn.arena.clear();
-    total_output::enforce(services, state);
+    total_memory::enforce(services, state);
     services.iter_mut().for_each(|service| reap(service, state));
 }
 

@@ -6,6 +6,7 @@ use super::fairness::WRITTEN_PER_TURN;
 use super::loop_state::LoopState;
 use super::service::ActiveService;
 use super::table::{Slot, Table};
+use super::total_memory::Memory;
 use crate::connection::connection::Stage;
 use crate::connection::flags::Flag;
 use crate::connection::output::Flushed;
@@ -58,7 +59,7 @@ impl<S> Table<S> {
             return false;
         }
         self.mark_dirty(key);
-        self.enforce_total_output(state);
+        self.enforce_total(Memory::Output, state);
         self.connections[key].conn.stage == Stage::Open
     }
 
@@ -111,7 +112,8 @@ impl<H: Handler> ActiveService<H> {
         let mut dirty = std::mem::take(&mut self.table.queues.dirty);
         for id in dirty.drain(..) {
             self.flush_one(id, state);
-            self.table.enforce_total_output(state);
+            self.table.enforce_total(Memory::Output, state);
+            self.table.enforce_total(Memory::Input, state);
         }
         dirty.append(&mut self.table.queues.dirty);
         self.table.queues.dirty = dirty;
@@ -119,7 +121,7 @@ impl<H: Handler> ActiveService<H> {
 
     /// Writes for one connection, and does what follows from how much is unsent then.
     fn flush_one(&mut self, id: ConnId, state: &mut LoopState) {
-        let Table { connections, backlog, .. } = &mut self.table;
+        let Table { connections, backlog, kept, .. } = &mut self.table;
         let Some(slot) = connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) else {
             return;
         };
@@ -135,9 +137,10 @@ impl<H: Handler> ActiveService<H> {
             *backlog = *backlog + slot.conn.output.backlog() - before;
         } else if !slot.conn.flags.has(Flag::Gone) {
             let mut written = 0;
-            let Slot { conn, stream, .. } = slot;
             let arena = &state.turn.arena;
-            let outcome = conn.output.flush(stream, arena, WRITTEN_PER_TURN, &mut written);
+            let outcome = slot.counted(kept, |Slot { conn, stream, .. }| {
+                conn.output.flush(stream, arena, WRITTEN_PER_TURN, &mut written)
+            });
             *backlog = *backlog + slot.conn.output.backlog() - before;
             state.counters.bytes_out += written as u64;
             if written > 0 || slot.stream.take_moved() {
@@ -155,7 +158,7 @@ impl<H: Handler> ActiveService<H> {
                 Err(error) => return self.table.fail(id, &error),
             }
         }
-        let Table { limits, connections, .. } = &mut self.table;
+        let Table { limits, connections, kept, .. } = &mut self.table;
         let slot = &mut connections[id.slot()];
         match slot.conn.stage {
             Stage::Open => {
@@ -166,7 +169,8 @@ impl<H: Handler> ActiveService<H> {
                 let mut arm = slot.conn.over_soft() != 0;
                 if slot.conn.flags.has(Flag::Finished) && slot.conn.all_sent() {
                     // Any other error means that the peer is gone, which the next read tells.
-                    let later = would_block(&slot.stream.shutdown_write());
+                    let shut = slot.counted(kept, |slot| slot.stream.shutdown_write());
+                    let later = would_block(&shut);
                     slot.conn.flags.set(Flag::Blocked, later);
                 }
                 if slot.conn.is_drained(limits.low_water) {

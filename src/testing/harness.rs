@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::memory_loop::{MemoryLoop, Wires};
 use crate::connection::clock::nanos;
 use crate::connection::connection::Stage;
+use crate::connection::flags::Flag;
 use crate::connection::{CloseReason, ConnId};
 use crate::handler::Handler;
 use crate::limits::Limits;
@@ -16,6 +17,7 @@ use crate::net::memory::{Pipe, SharedWire, Wire};
 use crate::net::stream::Stream;
 use crate::net::{Address, Fault, Listen};
 use crate::reactor::Counters;
+use crate::reactor::loop_state::LoopState;
 use crate::reactor::readiness::Readiness;
 use crate::reactor::service::{ActiveService, AnyService, type_name_of};
 use crate::reactor::table::Table;
@@ -404,6 +406,17 @@ impl<H: Handler> Harness<H> {
         self.inner.service.table.backlog
     }
 
+    /// How much memory the loop keeps of input that the handler has not taken, of all connections
+    /// together.
+    pub fn kept(&self) -> usize {
+        self.inner.service.table.kept
+    }
+
+    /// As [`Reactor::set_max_total_input`](crate::Reactor::set_max_total_input).
+    pub fn set_max_total_input(&mut self, bytes: usize) {
+        self.inner.state.max_total_input = bytes;
+    }
+
     /// As [`Reactor::set_max_total_output`](crate::Reactor::set_max_total_output).
     pub fn set_max_total_output(&mut self, bytes: usize) {
         self.inner.state.max_total_output = bytes;
@@ -454,14 +467,27 @@ impl<H: Handler> Wires<ActiveService<H>> for Clients {
     }
 
     /// Notes why connections ended, since their slots are freed.
-    fn before_reap(&mut self, service: &ActiveService<H>) {
-        for id in &service.table.queues.ending {
-            let known = self.peers.get_mut(id);
-            if let (Some(known), Some(slot)) = (known, service.table.get(*id)) {
-                known.closed.get_or_insert(slot.conn.reason);
+    fn reap(&mut self, service: &mut ActiveService<H>, state: &mut LoopState) {
+        let table = &service.table;
+        let reason = |id: &ConnId| Some((*id, table.get(*id)?.conn.reason));
+        let ending: Vec<_> = table.queues.ending.iter().filter_map(reason).collect();
+        service.reap(state);
+        for (id, reason) in ending {
+            // The loop tells the handler of so many at once.
+            let slot = service.table.get(id);
+            let told = slot.is_none_or(|slot| !slot.conn.flags.has(Flag::Ending));
+            if let Some(known) = self.peers.get_mut(&id).filter(|_| told) {
+                known.closed.get_or_insert(reason);
             }
         }
+        debug_assert_eq!(table_kept(&service.table), service.table.kept, "the counter is wrong");
     }
+}
+
+/// What the loop should have counted as kept.
+fn table_kept<S>(table: &Table<S>) -> usize {
+    let slots = table.connections.iter().map(|(_, slot)| slot);
+    slots.filter(|slot| slot.conn.stage != Stage::Ended).map(|slot| slot.kept()).sum()
 }
 
 impl<H: Handler> fmt::Debug for Harness<H> {

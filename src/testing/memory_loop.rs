@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::connection::input::Scratch;
 use crate::reactor::Handle;
-use crate::reactor::handshakes;
 use crate::reactor::handle::{Mailbox, Shared};
+use crate::reactor::handshakes;
 use crate::reactor::loop_state::LoopState;
 use crate::reactor::service::AnyService;
 use crate::reactor::shutdown;
@@ -15,12 +15,14 @@ use crate::reactor::turn::{Fetched, fetch_all, settle};
 const MOST_TURNS: usize = 10_000;
 
 /// Our ends of what a service has for sockets.
-pub(super) trait Wires<S> {
+pub(super) trait Wires<S: AnyService> {
     /// Delivers the events that the wires have raised, as the selector would.
     fn look(&mut self, service: &mut S) -> Fetched;
 
-    /// The service is about to free what has ended.
-    fn before_reap(&mut self, _service: &S) {}
+    /// Has the service tell of what has ended, and free it.
+    fn reap(&mut self, service: &mut S, state: &mut LoopState) {
+        service.reap(state);
+    }
 }
 
 /// The loop of a harness: one service over wires in memory, with a clock that stands still until the
@@ -79,10 +81,7 @@ impl<S: AnyService, W: Wires<S>, M> MemoryLoop<S, W, M> {
         state.turn.clock = Instant::now();
         service.work(state, &mut self.scratch);
         handshakes::move_on(&mut [&mut *service], state, &mut self.scratch);
-        settle(&mut [service], state, |service, state| {
-            wires.before_reap(service);
-            service.reap(state);
-        });
+        settle(&mut [service], state, |service, state| wires.reap(service, state));
         state.counters.turns += 1;
         assert!(self.panics || state.counters.panics == 0, "a hook of the handler panicked");
         true

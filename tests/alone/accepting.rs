@@ -24,6 +24,9 @@ impl Handler for Plain {
     }
 
     fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        if line == b"pause" {
+            cx.pause();
+        }
         cx.send(line);
         cx.send("\n");
     }
@@ -101,6 +104,9 @@ fn survives_resets_before_accept_and_running_out_of_descriptors() {
     late.expect("hello\n");
 
     // And again, where it is somebody who leaves that makes room.
+    let mut gone = server.connect();
+    gone.send("pause\nmore\n");
+    gone.expect("hello\npause\n");
     let sockets = newcomers(20);
     let plugs = self::plugs();
     let more: Vec<Client> = sockets.into_iter().map(|socket| knock(socket, &server)).collect();
@@ -108,6 +114,12 @@ fn survives_resets_before_accept_and_running_out_of_descriptors() {
     let before = server.counters().accepted;
     drop(late);
     util::until("one gets in", || server.counters().accepted > before);
+
+    // Somebody who was reset makes room too, though what it has sent still waits for the handler.
+    // Both ends of each are ours.
+    gone.reset();
+    let soon = Duration::from_secs(15);
+    util::until_within(soon, "four get in", || server.counters().accepted >= before + 4);
     drop((plugs, waiting, more, served));
     let (exit, counters) = server.stop();
     assert_eq!((exit, counters.open), (Exit::Clean, 0));

@@ -1,13 +1,13 @@
 //! The limits against clients that mean harm, each with the bound it keeps.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use reactor::testing::{Client, Harness};
-use reactor::{Callbacks, CloseReason, Context, Counters, Handler, Limits, Rate, Reactor};
+use reactor::{Callbacks, CloseReason, ConnId, Context, Counters, Handler, Limits, Rate, Reactor};
 use reactor::{ServiceContext, TimerId};
 
 use crate::util::{self, Server, until};
@@ -334,6 +334,142 @@ fn past_the_budget_of_all_the_largest_backlog_goes_first() {
     let gone = counters.closed(CloseReason::TotalOutput);
     assert_eq!(counters.open, 6 - gone);
     assert_eq!(counters.closed_in_all(), gone, "for no other reason");
+}
+
+// ---- The unfinished input of all together ----
+
+#[test]
+fn past_the_total_of_unfinished_input_the_longest_line_goes_first() {
+    let (mut server, idle) = parrot(Limits::default());
+    server.set_max_total_input(40_000);
+    let half = |server: &mut Harness<Parrot>, number: usize| {
+        let client = server.connect();
+        server.feed(client, "x".repeat(number * 1_000));
+        client
+    };
+    let clients: Vec<_> = (1..=8).map(|number| half(&mut server, number)).collect();
+    assert_eq!((server.kept(), server.counters().closed_in_all()), (36_000, 0));
+    let last = half(&mut server, 9);
+    // 45,000 are too much, and at 36,000 less than an eighth is free.
+    assert_eq!(server.kept(), 28_000);
+    for client in [clients[7], last] {
+        assert_eq!(server.closed(client), Some(CloseReason::TotalInput));
+        assert!(server.sent(client).is_empty());
+    }
+    for (number, client) in (1..).zip(&clients[..7]) {
+        server.feed(*client, "\n");
+        assert_eq!(server.sent(*client).len(), number * 1_000 + 1);
+    }
+    assert_eq!((server.closed(idle), server.kept()), (None, 0));
+    assert_eq!(server.counters().closed(CloseReason::TotalInput), 2);
+    assert_eq!(server.counters().closed_in_all(), 2);
+}
+
+#[test]
+fn what_is_kept_of_a_line_is_given_back_however_it_ends() {
+    type End = fn(&mut Harness<Parrot>, Client);
+    let ends: [(&str, End); 8] = [
+        ("finished", |server, client| server.feed(client, "\n")),
+        ("grown first", |server, client| {
+            (0..50).for_each(|_| server.feed(client, "y".repeat(1_000)));
+            server.feed(client, "\nmore\npause\n");
+        }),
+        ("the end", |server, client| server.end(client)),
+        ("a reset", |server, client| server.reset(client)),
+        ("too long", |server, client| server.feed(client, "z".repeat(64 << 10))),
+        ("too slow", |server, _| server.advance(60 * SECOND)),
+        ("paused", |server, client| {
+            server.feed(client, "\npause\nfor a while\nand mo");
+            assert!(server.kept() > 0);
+            server.advance(100 * SECOND);
+            server.feed(client, "re\n");
+        }),
+        ("a shutdown", |server, _| server.stop()),
+    ];
+    for (how, end) in ends {
+        for count in [10, 5_000] {
+            let (mut server, client) = parrot(Limits::default());
+            server.feed(client, "whole\n");
+            assert_eq!(server.kept(), 0, "{how}");
+            server.feed(client, "x".repeat(count));
+            assert_eq!(server.kept(), count, "{how}");
+            end(&mut server, client);
+            assert_eq!(server.kept(), 0, "{how}");
+        }
+    }
+}
+
+#[test]
+fn a_line_that_grows_takes_little_more_than_it_is() {
+    let (mut server, client) = parrot(Limits::default());
+    for count in 1..=60 {
+        server.feed(client, "x".repeat(1_000));
+        let kept = server.kept();
+        assert!(kept <= count * 1_000 * 9 / 8, "{kept} bytes for {count} kB");
+    }
+}
+
+// ---- The places ----
+
+/// Answers, and notes who has ended and why.
+struct Ends(Rc<RefCell<Vec<(ConnId, CloseReason)>>>);
+
+impl Handler for Ends {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        cx.send([line, b"\n"].concat());
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, ()>, reason: CloseReason) {
+        self.0.borrow_mut().push((cx.id(), reason));
+    }
+}
+
+#[test]
+fn whoever_is_gone_gives_up_its_place_to_a_newcomer() {
+    const PLACES: usize = 20;
+    let ends = Rc::new(RefCell::new(Vec::new()));
+    let rate = Some(Rate { per_second: 1, burst: 1 });
+    let limits = Limits { max_connections: PLACES, rate, ..Limits::default() };
+    let mut reactor = Reactor::new().unwrap();
+    let service = reactor.listen_with("127.0.0.1:0", Ends(Rc::clone(&ends)), limits).unwrap();
+    let addr = service.address().unwrap().as_socket().unwrap();
+    // What has been done is known to the loop at once: nothing lies between us.
+    let work = |reactor: &mut Reactor<'_>| {
+        (0..10).for_each(|_| reactor.turn(Some(Duration::from_millis(1))).unwrap());
+    };
+    let mut clients: Vec<_> = (0..PLACES).map(|_| util::Client::connect(addr)).collect();
+    for client in &mut clients {
+        client.send(numbers(0, 1_000));
+    }
+    work(&mut reactor);
+    // What they have sent before waits for the rate.
+    for client in clients {
+        client.reset();
+        work(&mut reactor);
+    }
+    assert_eq!(reactor.counters().open, PLACES as u64);
+    assert!(ends.borrow().is_empty());
+    let mut newcomers = Vec::new();
+    for came in 1..=PLACES + 3 {
+        let mut newcomer = util::Client::connect(addr);
+        newcomer.send("ping\n");
+        work(&mut reactor);
+        if came <= PLACES {
+            newcomer.expect("ping\n");
+        } else {
+            assert_eq!(newcomer.rest(), b"Too many connections, try again later\n");
+        }
+        newcomers.push(newcomer);
+        assert_eq!(ends.borrow().len(), came.min(PLACES));
+    }
+    assert_eq!(reactor.counters().refused, 3, "those who are there keep their places");
+    let ends = ends.borrow();
+    assert!(ends.is_sorted_by_key(|(id, _)| *id), "oldest first: {ends:?}");
+    let reset = CloseReason::Error(std::io::ErrorKind::ConnectionReset);
+    assert!(ends.iter().all(|(_, reason)| *reason == reset), "{ends:?}");
 }
 
 #[test]

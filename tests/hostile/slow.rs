@@ -52,17 +52,17 @@ fn slowloris() {
 /// Each a line of almost the limit that never ends: what a service may hold of unfinished lines.
 #[test]
 fn unfinished_lines() {
-    let options = ["--max-line", "64K", "--line-timeout", "10m"];
+    let options = ["--max-line", "64K", "--line-timeout", "10m", "--max-total-input", "1G"];
     let victim = Victim::start(&["echo", "presence"], &options);
     let count = at_once(size(2_000, 9_000));
-    let most = count * 2 * 65_536 + (8 << 20);
+    let most = count * 5 / 4 * 65_536 + (8 << 20);
     victim.does_not_grow(&format!("unfinished lines, {count} of 65 kB"), most, |victim| {
         let line = vec![b'x'; 65_000];
         let mut clients = Vec::new();
         for number in 0..count {
             let (_, addr) = victim.services()[number % 2];
             let mut client = join(addr, number);
-            // In pieces, as it comes from afar: a buffer that doubles has the most to waste.
+            // In pieces, as it comes from afar: a buffer that grows has something to waste.
             for piece in line.chunks(33_000) {
                 client.write_all(piece).unwrap();
             }
@@ -72,4 +72,33 @@ fn unfinished_lines() {
         victim.serves_the_polite();
     });
     victim.ends();
+}
+
+/// More of them than the process has memory for: the longest go, the others never notice.
+#[test]
+fn unfinished_lines_beyond_the_memory_there_is() {
+    let options = ["--line-timeout", "10m", "--max-total-input", "32M"];
+    let victim = Victim::start_after("ulimit -v 262144", &["echo"], &options);
+    let count = at_once(size(4_600, 9_000));
+    let mut slow = Client::connect(victim.addr("echo"));
+    while slow.line().starts_with("Welcome") {}
+    slow.send("take your ");
+    let line = vec![b'x'; 65_000];
+    let mut clients = Vec::new();
+    for number in 0..count {
+        let mut client = join(victim.addr("echo"), number);
+        will_reset(&client);
+        client.write_all(&line).unwrap();
+        clients.push(client);
+        if number % 500 == 0 {
+            victim.serves_the_polite();
+        }
+    }
+    slow.send("time\n");
+    slow.expect("> TAKE YOUR TIME\n");
+    assert!(victim.peak() < 48 << 20, "{} bytes", victim.peak());
+    drop((clients, slow));
+    victim.is_well(&format!("{count} unfinished lines of 65 kB in 256 MiB"), 8 << 20);
+    let log = victim.ends();
+    assert!(log.contains("max_total_input") && log.contains("too much unfinished input"), "{log}");
 }

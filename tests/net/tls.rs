@@ -1,6 +1,6 @@
 //! The same promises over TLS, with rustls as the client.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
@@ -15,8 +15,8 @@ use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 
-use crate::util::PATIENCE;
-use crate::util::tls::{End, Pem};
+use crate::util::tls::{End, Pem, TlsClient};
+use crate::util::{PATIENCE, until};
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\
                         Send me text lines and conclude with the BYE command.\n";
@@ -38,11 +38,25 @@ where
     H: Handler + 'static,
     H::Message: Send,
 {
+    secure_with(name, limits, |_| {}, make)
+}
+
+fn secure_with<H>(
+    name: &str,
+    limits: Limits,
+    set: impl FnOnce(&mut Reactor<'_>) + Send + 'static,
+    make: impl FnOnce() -> H + Send + 'static,
+) -> Secure<H::Message>
+where
+    H: Handler + 'static,
+    H::Message: Send,
+{
     let pem = Pem::new(name);
     let (cert, key) = (pem.cert(), pem.key());
     let (tell, told) = channel();
     let thread = std::thread::spawn(move || {
         let mut reactor = Reactor::new().unwrap();
+        set(&mut reactor);
         let tls = Tls::from_files(cert, key).unwrap();
         let listen = Listen::at("127.0.0.1:0").unwrap().tls(&tls);
         let service = reactor.listen_with(listen, make(), limits).unwrap();
@@ -97,6 +111,84 @@ fn saw(told: &Receiver<String>, what: &[&str]) {
     for what in what {
         assert_eq!(told.recv_timeout(PATIENCE).as_deref(), Ok(*what));
     }
+}
+
+// ---- The total of unfinished input ----
+
+/// Sends a record but for its last byte, which is given.
+fn begin_record(client: &mut TlsClient, plaintext: &[u8]) -> u8 {
+    client.tls.writer().write_all(plaintext).unwrap();
+    let mut record = Vec::new();
+    while client.tls.wants_write() {
+        client.tls.write_tls(&mut record).unwrap();
+    }
+    let last = record.pop().unwrap();
+    client.stream.write_all(&record).unwrap();
+    last
+}
+
+#[test]
+fn unfinished_records_count_as_unfinished_input() {
+    const CLIENTS: usize = 12;
+    let (tell, told) = channel();
+    let limits = Limits { line_timeout: None, ..Limits::default() };
+    let set = |reactor: &mut Reactor<'_>| reactor.set_max_total_input(256 << 10);
+    let server = secure_with("unfinished", limits, set, move || Witness(tell));
+    let connect = || {
+        let mut client = server.pem.connect(server.addr);
+        // The last word of the handshake is its own.
+        client.step(false);
+        saw(&told, &["open"]);
+        client
+    };
+    let mut small = connect();
+    let last = begin_record(&mut small, b"take your time\n");
+    // Each needs a buffer of 32 KiB.
+    let mut large: Vec<_> = (0..CLIENTS).map(|_| connect()).collect();
+    // One that sends whole records all the while pays for nothing.
+    let mut whole = connect();
+    for client in &mut large {
+        begin_record(client, &[b'x'; 16_000]);
+        whole.send("one\ntwo\n");
+        whole.expect("one\ntwo\n");
+    }
+    let mut seen = Vec::new();
+    let gone = "closed: too much unfinished input in all";
+    while !seen.iter().any(|what| what == gone) {
+        seen.push(told.recv_timeout(PATIENCE).expect("nobody is closed"));
+    }
+    small.stream.write_all(&[last]).unwrap();
+    small.expect("take your time\n");
+    drop((small, large, whole));
+    let counters = server.stop();
+    let closed = counters.closed(CloseReason::TotalInput);
+    assert!((3..=CLIENTS as u64).contains(&closed), "{closed}");
+}
+
+/// Whole records, of one message that does not come to its end.
+#[test]
+fn an_unfinished_hello_counts_as_unfinished_input() {
+    let set = |reactor: &mut Reactor<'_>| reactor.set_max_total_input(256 << 10);
+    let server = secure_with("hello", Limits::default(), set, || Echo);
+    let record = |body: &[u8]| [&[22, 3, 1, 0x3e, 0x80], body].concat();
+    let parts = [record(&[&[1, 0, 0xea, 0x60][..], &[0; 15_996]].concat()), record(&[0; 16_000])];
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let mut client = TcpStream::connect(server.addr).unwrap();
+        for part in [&parts[0], &parts[1], &parts[1]] {
+            client.write_all(part).unwrap();
+        }
+        client.set_nonblocking(true).unwrap();
+        clients.push(client);
+    }
+    let reset = |client: &mut TcpStream| {
+        client.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+    };
+    until("some are reset", || clients.iter_mut().any(reset));
+    let mut other = server.pem.connect(server.addr);
+    other.expect(GREETING);
+    drop((clients, other));
+    assert!(server.stop().handshakes_failed > 0);
 }
 
 // ---- Lines ----

@@ -3,16 +3,19 @@
 
 #![cfg(feature = "services")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use reactor::services::Echo;
 use reactor::testing::{Client, Harness};
-use reactor::{Callbacks, ConnId, Context, Handler, Limits, Reactor, ServiceContext, TimerId};
+use reactor::{
+    Callbacks, CloseReason, ConnId, Context, Handler, Limits, Reactor, ServiceContext, TimerId,
+};
 
 use crate::util::{self, Server, again};
 
@@ -68,6 +71,75 @@ fn a_turn_reads_no_more_than_its_budget_of_bytes_of_one_connection() {
     assert_eq!(lines_before(Limits::default(), flood.as_bytes()), (6, 100));
     let limits = Limits { bytes_per_turn: 20_000, ..Limits::default() };
     assert_eq!(lines_before(limits, flood.as_bytes()), (2, 100));
+}
+
+/// Has everybody wait but for those who come late, and counts who has left.
+struct Leaving {
+    paused: usize,
+    opened: usize,
+    left: Rc<Cell<usize>>,
+}
+
+impl Handler for Leaving {
+    type Session = ();
+    type Message = ();
+
+    fn on_open(&mut self, cx: &mut Context<'_, ()>) {
+        self.opened += 1;
+        if self.opened <= self.paused {
+            cx.pause();
+        }
+    }
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, _: &[u8]) {
+        cx.send(format!("{} have left\n", self.left.get()));
+    }
+
+    fn on_close(&mut self, _: &mut Context<'_, ()>, _: CloseReason) {
+        self.left.set(self.left.get() + 1);
+    }
+}
+
+/// Nobody reads from those who are paused, so their resets end them all in one turn.
+#[test]
+fn many_who_leave_together_are_told_of_in_several_turns() {
+    let _quiet = util::quiet();
+    let most = rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    let count = (most / 2).saturating_sub(200).min(2_000) as usize;
+    let left = Rc::new(Cell::new(0));
+    let handler = Leaving { paused: count, opened: 0, left: Rc::clone(&left) };
+    let mut reactor = Reactor::new().unwrap();
+    let service = reactor.listen("127.0.0.1:0", handler).unwrap();
+    let addr = service.address().unwrap().as_socket().unwrap();
+    let clients: Vec<_> = (0..count).map(|_| util::Client::connect(addr)).collect();
+    util::until("everybody is in", || {
+        reactor.turn(Some(Duration::from_millis(1))).unwrap();
+        reactor.counters().open == count as u64
+    });
+    clients.into_iter().for_each(util::Client::reset);
+    let mut newcomer = util::Client::connect(addr);
+    newcomer.send("how many?\n");
+    util::until("everybody has left", || {
+        let before = left.get();
+        reactor.turn(Some(Duration::from_millis(1))).unwrap();
+        let more = left.get() - before;
+        assert!(more <= 512, "{more} of {count} in one turn");
+        left.get() == count && reactor.counters().lines_in == 1
+    });
+    let answer = newcomer.line();
+    let left: usize = answer.split(' ').next().unwrap().parse().unwrap();
+    assert!(left < count, "the newcomer waited for all {left}");
+}
+
+#[test]
+fn a_shutdown_tells_of_all_however_many() {
+    let left = Rc::new(Cell::new(0));
+    let handler = Leaving { paused: 0, opened: 0, left: Rc::clone(&left) };
+    let mut server = Harness::new(handler);
+    let clients: Vec<_> = (0..2_000).map(|_| server.connect()).collect();
+    server.stop();
+    clients.iter().for_each(|client| server.end(*client));
+    assert_eq!((left.get(), server.left_over()), (2_000, (0, 0)));
 }
 
 /// The same over real sockets: all is there before the turn.

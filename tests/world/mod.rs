@@ -187,11 +187,14 @@ impl<M: Model> World<M> {
     fn check(&mut self, worked: bool) {
         let World { server, peers, posted, .. } = self;
         let (connections, timers) = server.left_over();
-        let unsent = server.unsent();
+        let (unsent, kept) = (server.unsent(), server.kept());
         let Watched { model, book, .. } = server.handler_mut();
         let owed = book.after_turn();
         if unsent > book.budget || connections == 0 && unsent > 0 {
             book.complain(format!("{unsent} bytes of output are kept for {connections}"));
+        }
+        if connections == 0 && kept > 0 {
+            book.complain(format!("{kept} bytes of input are kept for nobody"));
         }
         if connections == 0 && timers != model.service_timers() {
             book.complain(format!("{timers} timers of nobody"));

@@ -358,13 +358,31 @@ fn rule_6_work_is_accounted_for() {
             pair.stream.tell_time(now + 2, true);
             let since = coded.then_some(now + 2);
             assert_eq!(pair.stream.unfinished_since(), since, "{}", pair.name);
+            assert_eq!(pair.stream.kept() > 0, coded, "{}: the half record", pair.name);
             pair.peer.complete();
             if coded {
                 pair.read(1);
             }
             pair.stream.tell_time(now + 3, false);
             assert_eq!(pair.stream.unfinished_since(), None, "{}", pair.name);
+            assert_eq!(pair.stream.kept(), 0, "{}", pair.name);
         }
+        // What is decoded and not read, and what is taken and not out.
+        pair.peer.send(b"read and unread");
+        pair.read(4);
+        assert_eq!(pair.stream.kept(), if coded { 11 } else { 0 }, "{}", pair.name);
+        pair.read(11);
+        assert_eq!(pair.stream.kept(), 0, "{}", pair.name);
+        pair.fill();
+        assert_eq!(pair.stream.kept() > 0, pair.stream.unsent(), "{}", pair.name);
+        pair.until(Write::flush).unwrap();
+        assert_eq!(pair.stream.kept(), 0, "{}", pair.name);
+    });
+    each_new(|mut pair| {
+        assert_eq!(pair.stream.kept(), 0, "{}: the handshake is to come", pair.name);
+        pair = pair.opened();
+        pair.until(Write::flush).unwrap();
+        assert_eq!(pair.stream.kept(), 0, "{}: the handshake is done", pair.name);
     });
 }
 
@@ -653,6 +671,10 @@ impl Layer for Late {
 
     fn has_unread(&mut self) -> bool {
         self.below().has_unread()
+    }
+
+    fn kept(&self) -> usize {
+        self.below.as_ref().map_or(0, Stream::kept)
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {

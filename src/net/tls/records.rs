@@ -22,6 +22,19 @@ impl Records {
         self.have > 0
     }
 
+    /// How many bytes of it have come.
+    pub(super) fn unfinished(&self) -> usize {
+        match self.have {
+            HEADER => HEADER + usize::from(self.length()) - self.rest,
+            have => have,
+        }
+    }
+
+    /// What the header says of the body.
+    fn length(&self) -> u16 {
+        u16::from_be_bytes([self.header[3], self.header[4]])
+    }
+
     /// Notes bytes that came in; says whether one of them completes a record.
     fn pass(&mut self, mut bytes: &[u8]) -> bool {
         let mut completed = false;
@@ -31,7 +44,7 @@ impl Records {
                 self.have += 1;
                 bytes = &bytes[1..];
                 if self.have == HEADER {
-                    self.rest = u16::from_be_bytes([self.header[3], self.header[4]]).into();
+                    self.rest = self.length().into();
                 }
             } else {
                 let count = self.rest.min(bytes.len());
@@ -74,7 +87,8 @@ mod tests {
         let completed: Vec<_> = wire.iter().map(|byte| records.pass(&[*byte])).collect();
         let at: Vec<_> = (0..wire.len()).filter(|at| completed[*at]).collect();
         assert_eq!(at, [6, 11]);
-        assert!(records.is_unfinished() && records.rest == 256);
-        assert!(records.pass(&[0; 257]) && records.have == 1);
+        assert!(records.is_unfinished() && records.rest == 256 && records.unfinished() == 5);
+        assert!(!records.pass(&[0; 250]) && records.unfinished() == 255);
+        assert!(records.pass(&[0; 7]) && records.unfinished() == 1);
     }
 }

@@ -21,6 +21,12 @@ use crate::net::stream::Stream;
 /// of a record of the largest size, which takes one more.
 const FRUITLESS_READS: usize = 4;
 
+/// Room that rustls makes for each read of the socket.
+const READ: usize = 4096;
+
+/// The largest buffer that rustls has for what is unfinished.
+const LARGEST: usize = 64 * 1024;
+
 /// A stream that speaks TLS over another one, as non-blocking as that is.
 ///
 /// What is taken for writing and the stream below refuses waits in here, some 64 KiB at the most.
@@ -39,6 +45,13 @@ pub(crate) struct TlsStream {
     /// Bytes read of the socket since this was last asked for.
     pulled: usize,
     records: Records,
+    /// Bytes that came in and have led to nothing yet: of a record that is unfinished, of a message
+    /// of the handshake that is.
+    undone: usize,
+    /// Bytes of plaintext that were not read.
+    plain: usize,
+    /// Bytes of ciphertext that are not out.
+    cipher: usize,
     /// Since when a record has been unfinished, by the time that was told.
     since: Option<Nanos>,
     /// What came is no TLS. The plaintext before it is still to be read.
@@ -60,6 +73,9 @@ impl TlsStream {
             moved: false,
             pulled: 0,
             records: Records::default(),
+            undone: 0,
+            plain: 0,
+            cipher: 0,
             since: None,
             broken: false,
             refused: None,
@@ -98,10 +114,21 @@ impl TlsStream {
             self.since = None;
         }
         self.pulled += count;
+        self.undone += count;
+        let handshaking = self.tls.is_handshaking();
         // In debug builds rustls panics over what is wrong after our goodbye, for it has no alert
         // left to send: https://github.com/rustls/rustls/issues/959.
         match catch_unwind(AssertUnwindSafe(|| self.tls.process_new_packets())) {
-            Ok(Ok(_)) => return Ok(count),
+            Ok(Ok(state)) => {
+                let (plain, cipher) = (state.plaintext_bytes_to_read(), state.tls_bytes_to_write());
+                let shaken = handshaking && !self.tls.is_handshaking();
+                if shaken || plain > self.plain || cipher > self.cipher {
+                    // What it keeps of messages between records it keeps in front of all others.
+                    self.undone = self.records.unfinished();
+                }
+                (self.plain, self.cipher) = (plain, cipher);
+                return Ok(count);
+            }
             Ok(Err(error)) => log::debug!("TLS: {error}"),
             Err(_) => log::debug!("TLS: bad records after the goodbye"),
         }
@@ -111,8 +138,21 @@ impl TlsStream {
         Err(ErrorKind::InvalidData.into())
     }
 
-    /// Writes what waits.
+    /// Writes what waits, and notes how much is left.
     fn push(&mut self) -> io::Result<()> {
+        let outcome = self.push_all();
+        self.cipher = match self.tls.wants_write() {
+            false => 0,
+            // With nothing new to process this only says how much there is.
+            true => match self.tls.process_new_packets() {
+                Ok(state) => state.tls_bytes_to_write(),
+                Err(_) => self.cipher,
+            },
+        };
+        outcome
+    }
+
+    fn push_all(&mut self) -> io::Result<()> {
         while self.tls.wants_write() {
             let failed = match self.refused {
                 Some(kind) => return Err(kind.into()),
@@ -211,6 +251,15 @@ impl Layer for TlsStream {
         self.inner.tell_time(now, anew);
     }
 
+    /// rustls reads into a buffer that doubles.
+    fn kept(&self) -> usize {
+        let undone = match self.undone {
+            0 => 0,
+            count => (count + READ).next_power_of_two().min(LARGEST),
+        };
+        undone + self.plain + self.cipher + self.inner.kept()
+    }
+
     fn unsent(&self) -> bool {
         (self.tls.wants_write() || self.inner.unsent()) && self.refused.is_none()
     }
@@ -255,7 +304,11 @@ impl Read for TlsStream {
         for _ in 0..FRUITLESS_READS {
             match self.tls.reader().read(buf) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                outcome => return outcome,
+                outcome => {
+                    // Of broken records rustls does not tell what it had decoded before.
+                    self.plain = self.plain.saturating_sub(*outcome.as_ref().unwrap_or(&0));
+                    return outcome;
+                }
             }
             if self.broken {
                 return Err(ErrorKind::InvalidData.into());
