@@ -131,12 +131,13 @@ impl<H: DatagramHandler> DatagramHarness<H> {
         self.run();
     }
 
-    /// Posts a message, as another thread would.
-    pub fn post(&mut self, message: H::Message) {
-        // The mailbox lives as long as this harness, so it cannot be gone.
-        let _ = self.handle.post(message);
+    /// Posts a message, as another thread would. False if it is refused, since a shutdown has come to
+    /// its end.
+    pub fn post(&mut self, message: H::Message) -> bool {
+        let posted = self.handle.post(message).is_ok();
         self.service.mark_mailbox();
         self.run();
+        posted
     }
 
     /// Begins a graceful shutdown.
@@ -196,6 +197,9 @@ impl<H: DatagramHandler> DatagramHarness<H> {
             self.service.work(&mut self.state, &mut self.scratch);
             self.service.flush(&mut self.state);
             self.service.reap(&mut self.state);
+            if self.service.is_over() && self.service.is_empty() {
+                self.state.shared.end();
+            }
             self.state.counters.turns += 1;
         }
         panic!("the handler keeps the loop busy for ever");

@@ -70,7 +70,8 @@ struct Peer {
 }
 
 impl<H: Handler> Harness<H> {
-    /// A service with the default limits. [`Handler::on_listening`] is called with `127.0.0.1:0`.
+    /// A service with the default limits. [`Handler::on_listening`] is called with `127.0.0.1:0`, then
+    /// [`Handler::on_start`].
     pub fn new(handler: H) -> Self {
         Self::with_limits(handler, Limits::default())
     }
@@ -81,6 +82,32 @@ impl<H: Handler> Harness<H> {
     /// # Panics
     /// If the limits do not pass [`Limits::check`].
     pub fn with_limits(handler: H, limits: Limits) -> Self {
+        let mut harness = Self::unstarted(handler, limits);
+        let address = Address::Tcp(([127, 0, 0, 1], 0).into());
+        harness.service.call_service(&mut harness.state, |handler, cx| {
+            handler.on_listening(cx, &address);
+        });
+        harness.start()
+    }
+
+    /// A service without a listener, as [`Reactor::add`](crate::Reactor::add) makes one for a
+    /// [client](crate::client): [`Handler::on_listening`] is not called, only [`Handler::on_start`].
+    ///
+    /// # Panics
+    /// If the limits do not pass [`Limits::check`].
+    pub fn without_listener(handler: H, limits: Limits) -> Self {
+        Self::unstarted(handler, limits).start()
+    }
+
+    /// Tells the handler that the loop runs, and runs it.
+    fn start(mut self) -> Self {
+        self.service.start(&mut self.state);
+        self.run();
+        self
+    }
+
+    /// A service that was told nothing yet.
+    fn unstarted(handler: H, limits: Limits) -> Self {
         if let Err(error) = limits.check() {
             panic!("{error}");
         }
@@ -104,7 +131,7 @@ impl<H: Handler> Harness<H> {
         let table = Table::new(0, type_name_of::<H>(), limits);
         let service = ActiveService::new(handler, table, mailbox);
         let (scratch, clients) = (Scratch::default(), BTreeMap::new());
-        let mut harness = Harness {
+        Harness {
             service,
             state,
             scratch,
@@ -117,13 +144,7 @@ impl<H: Handler> Harness<H> {
             by_hand: false,
             panics: false,
             shut_down: false,
-        };
-        let address = Address::Tcp(([127, 0, 0, 1], 0).into());
-        harness.service.call_service(&mut harness.state, |handler, cx| {
-            handler.on_listening(cx, &address);
-        });
-        harness.run();
-        harness
+        }
     }
 
     /// From now on the loop runs only in [`turn`](Self::turn) and [`advance`](Self::advance). So what
@@ -183,6 +204,9 @@ impl<H: Handler> Harness<H> {
         self.service.flush(&mut self.state);
         self.state.turn.arena.clear();
         self.reap();
+        if self.shut_down && self.service.is_empty() {
+            self.state.shared.end();
+        }
         self.state.counters.turns += 1;
         assert!(self.panics || self.state.counters.panics == 0, "a hook of the handler panicked");
         true
@@ -343,12 +367,13 @@ impl<H: Handler> Harness<H> {
         self.run();
     }
 
-    /// Posts a message, as another thread would.
-    pub fn post(&mut self, message: H::Message) {
-        // The mailbox lives as long as this harness, so it cannot be gone.
-        let _ = self.handle.post(message);
+    /// Posts a message, as another thread would. False if it is refused, since a shutdown has come to
+    /// its end.
+    pub fn post(&mut self, message: H::Message) -> bool {
+        let posted = self.handle.post(message).is_ok();
         self.service.mark_mailbox();
         self.run();
+        posted
     }
 
     /// Dials out from outside the handler, as [`Reactor::connect`](crate::Reactor::connect) does.
