@@ -184,6 +184,9 @@ impl<H: DatagramHandler> DatagramHarness<H> {
             if self.state.stopping && !self.service.is_over() && !self.service.delays_shutdown() {
                 self.service.shut_down(&mut self.state);
             }
+            if self.service.is_over() && self.service.is_empty() {
+                self.state.shared.end();
+            }
             let edge = self.edge();
             if let Some(what) = edge {
                 self.service.ready(Token::listener(0, 0), what);
@@ -197,9 +200,6 @@ impl<H: DatagramHandler> DatagramHarness<H> {
             self.service.work(&mut self.state, &mut self.scratch);
             self.service.flush(&mut self.state);
             self.service.reap(&mut self.state);
-            if self.service.is_over() && self.service.is_empty() {
-                self.state.shared.end();
-            }
             self.state.counters.turns += 1;
         }
         panic!("the handler keeps the loop busy for ever");
