@@ -66,6 +66,7 @@
 //! | speak in datagrams: UDP, multicast, broadcast | [`DatagramHandler`], [`Reactor::datagrams`] |
 //! | do something later | [`Context::set_timer`], [`ServiceContext::set_service_timer`] |
 //! | do blocking work, or reach the handler from another thread | [`Service::handle`], [`Handle`] |
+//! | be a client, and come back to a server that was lost | [`client`], [`client::Redial`] |
 //! | connect outward | [`ServiceContext::connect`], [`ServiceContext::connect_from`], [`Reactor::connect`] |
 //! | use the names of hosts | [`Host`], [`Address::resolve`] |
 //! | talk to a terminal, a file, a child's pipes | [`ServiceContext::adopt`], [`Reactor::adopt`] |
@@ -84,7 +85,7 @@
 //! * No client is served at the cost of another: a turn reads and handles a bounded share of each.
 //! * What a turn sends to a connection leaves in one write.
 //! * A client that does not read its own replies is no longer read; one that does not read what
-//!   others send it is closed. So memory stays below `connections x limits`, apart from what a hook
+//!   others send it is closed; a server that was dialled and does not read is sent no more. So memory stays below `connections x limits`, apart from what a hook
 //!   makes in one call: a reply of gigabytes should be [streamed](Handler::on_drain).
 //! * Closing never destroys the last reply; [`Handler::on_close`] comes exactly once.
 //! * A [`ConnId`] never names another connection than the one that it was given to.
@@ -121,7 +122,8 @@ pub mod testing;
 pub use connection::{CloseReason, ConnId, TimerId};
 pub use datagram::{DatagramContext, DatagramHandler, DatagramOptions};
 pub use error::Error;
-pub use handler::{Callbacks, Context, Farewell, Handler, Lines, ServiceContext, Writer, text};
+pub use handler::{Callbacks, Context, Farewell, Handler, Lines, ServiceContext, Writer};
+pub use handler::{client, text};
 pub use limits::{Limits, Rate};
 #[cfg(feature = "tls")]
 pub use net::tls::Tls;

@@ -43,20 +43,21 @@ pub struct Limits {
     /// message: see [`Context::send`](crate::Context::send)); from 1 to 1 GiB.
     ///
     /// A connection above it is reset with
-    /// [`CloseReason::SlowConsumer`](crate::CloseReason::SlowConsumer). Default 1 MiB.
+    /// [`CloseReason::SlowConsumer`](crate::CloseReason::SlowConsumer). One that was dialled is not:
+    /// with more than this unsent, whoever caused it, it is full, and what it is sent is refused until
+    /// no more is left ([`client`](crate::client) says how to go on). Default 1 MiB.
     pub max_output: usize,
     /// As `max_output`, but this many may be exceeded for up to `soft_output_for` at a time. At
-    /// least 1 and at most `max_output`. Default 256 KiB.
+    /// least 1 and at most `max_output`. It does not apply to connections that were dialled. Default
+    /// 256 KiB.
     pub soft_output: usize,
     /// How long `soft_output` may be exceeded without a break. Default 10 s.
     pub soft_output_for: Duration,
     /// How many unsent bytes a connection may have that its *own* requests caused, up to 1 GiB.
     ///
     /// Above it, the connection is not read until no more than `low_water` bytes are unsent, so that
-    /// TCP holds the client back. This holds for outbound connections too. So a client that sends
-    /// requests ahead of the replies must keep its unsent requests below this number
-    /// ([`request_drain`](crate::Context::request_drain) tells when to go on), or raise the number.
-    /// Otherwise, if the server holds back likewise, each side waits for ever for the other to read.
+    /// TCP holds the client back. A connection that was dialled is always read: a server that holds
+    /// its client back likewise would wait for ever for it to read, and it for the server.
     /// Default 256 KiB.
     pub high_water: usize,
     /// How many unsent bytes there may be for a connection that was held back at `high_water` to be

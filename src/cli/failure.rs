@@ -101,7 +101,7 @@ pub(crate) fn unreachable(
     };
     match (error.kind(), server) {
         (ConnectionRefused, _) => "nobody listens there".to_owned(),
-        (NotFound, _) => "there is no such socket".to_owned(),
+        (NotFound, Address::Unix(_)) => "there is no such socket".to_owned(),
         (PermissionDenied, Address::Unix(_)) => "its owner lets only others connect".to_owned(),
         (WouldBlock, Address::Unix(_)) => {
             "its queue of newcomers is full; come later, or fewer at once (load --ramp)".to_owned()

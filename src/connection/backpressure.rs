@@ -1,10 +1,14 @@
-//! How a client is judged that reads slowly or not at all. Three rules:
+//! How a peer is judged that reads slowly or not at all. Three rules for clients:
 //!
 //! * While it does not take the replies to its own requests, it is not read: from `high_water` on,
 //!   until no more than `low_water` is left.
 //! * If it does not take what others send it, it is a slow consumer: above `max_output` at once,
 //!   above `soft_output` after `soft_output_for`.
 //! * If it is closing, it must go on taking what is left, or it has stalled.
+//!
+//! A server that was dialled is never held back and no slow consumer: its handler is its client, which
+//! must hear it and knows what to do about it. Above `max_output` it is full, and takes nothing more
+//! until some is gone, whoever sends. Closing, it is judged as the others.
 //!
 //! Which bytes of the output are whose is not kept. Those that others caused are taken to go out
 //! last.
@@ -19,7 +23,7 @@ use crate::limits::Limits;
 const LEAST_TAKEN: usize = 16 * 1024;
 
 impl Connection {
-    /// Unsent bytes that others caused.
+    /// Unsent bytes that others caused; none of a dialled connection are counted.
     pub(crate) fn pushed(&self) -> usize {
         (self.others as usize).min(self.output.len())
     }
@@ -33,7 +37,23 @@ impl Connection {
     #[inline]
     pub(crate) fn hold_above(&mut self, high_water: usize) {
         if self.output.len() > high_water && self.owed() > high_water {
-            self.flags.set(Flag::Held, true);
+            let held = !self.flags.has(Flag::Outbound);
+            self.flags.set(Flag::Held, held);
+        }
+    }
+
+    /// Whether it is not full. Only a dialled connection ever is.
+    #[inline]
+    pub(crate) fn has_room(&self, max_output: usize) -> bool {
+        self.output.len() <= max_output || !self.flags.has(Flag::Outbound)
+    }
+
+    /// How many bytes of replies it takes before it is held back or, if it was dialled, before it is
+    /// full.
+    pub(crate) fn room(&self, limits: &Limits) -> usize {
+        match self.flags.has(Flag::Outbound) {
+            true => limits.max_output.saturating_sub(self.output.len()),
+            false => limits.high_water.saturating_sub(self.owed()),
         }
     }
 
@@ -48,6 +68,9 @@ impl Connection {
     /// not blocked, only the flush at the end of the turn can show whether its client keeps up.
     #[inline]
     pub(crate) fn overrun(&mut self, count: usize, limits: &Limits, now: Nanos) -> bool {
+        if self.flags.has(Flag::Outbound) {
+            return false;
+        }
         self.others = self.others.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
         self.flags.has(Flag::Blocked) && self.too_slow(limits, now)
     }

@@ -44,7 +44,8 @@ pub enum CloseReason {
     IdleTimeout,
     /// The peer did not read what others sent it: more than
     /// [`max_output`](crate::Limits::max_output) bytes, or more than
-    /// [`soft_output`](crate::Limits::soft_output) for too long.
+    /// [`soft_output`](crate::Limits::soft_output) for too long. Never that of a connection that was
+    /// dialled.
     SlowConsumer,
     /// All connections together had too much unsent output, and this one was among those with the
     /// most. See [`Reactor::set_max_total_output`](crate::Reactor::set_max_total_output).

@@ -51,10 +51,17 @@ pub(crate) struct Extras {
     /// The bytes that a closing connection had unsent when its `flush_timeout` last began anew; 0
     /// before.
     pub(super) left: usize,
-    /// The system's number of the error that ended it.
-    pub(super) error: Option<i32>,
+    /// The error that ended it, if it says more than its kind.
+    pub(super) error: Option<io::Error>,
     /// When a read or a write failed; 0 while none has.
     pub(crate) lost: Nanos,
+}
+
+/// The same error once more; none of one that has nothing but its kind.
+fn copy(error: &io::Error) -> Option<io::Error> {
+    let text = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
+    let number = error.raw_os_error().map(io::Error::from_raw_os_error);
+    number.or_else(|| error.get_ref().is_some().then(|| text(error)))
 }
 
 /// The life of a connection. It only ever moves down this list.
@@ -176,16 +183,16 @@ impl Connection {
 
     /// Notes the error that ended it: the first, if there are several.
     pub(crate) fn note(&mut self, error: &io::Error) {
-        if let Some(number) = error.raw_os_error() {
-            self.extras().error.get_or_insert(number);
+        if let Some(error) = copy(error) {
+            self.extras().error.get_or_insert(error);
         }
     }
 
     /// What the system said, if an error ended it.
     pub(crate) fn error(&self) -> Option<io::Error> {
         let CloseReason::Error(kind) = self.reason else { return None };
-        let number = self.extras.as_ref().and_then(|extras| extras.error);
-        Some(number.map_or(kind.into(), io::Error::from_raw_os_error))
+        let noted = self.extras.as_ref().and_then(|extras| extras.error.as_ref());
+        Some(noted.and_then(copy).unwrap_or(kind.into()))
     }
 
     /// The extras, made if there are none. To clear something in them, use

@@ -132,6 +132,9 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
             .ready(what.readable || what.read_on || what.error, what.writable || what.error);
     }
 
+    /// Nothing: what a socket begins with is told when it is bound.
+    fn start(&mut self, _state: &mut LoopState) {}
+
     fn work(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
         if self.over {
             return;

@@ -46,7 +46,9 @@ impl<'a, S> Context<'a, S> {
     /// Appends bytes to this connection's output. All that a turn sends to it leaves in one write.
     ///
     /// Returns false, and sends nothing, after [`close`](Self::close) or
-    /// [`half_close`](Self::half_close), or once a read or a write has failed.
+    /// [`half_close`](Self::half_close), or once a read or a write has failed. So it does while a
+    /// connection that was dialled is full, that is above [`max_output`](crate::Limits::max_output)
+    /// unsent bytes; see [`client`](crate::client).
     ///
     /// What happens to a client that does not read depends on who caused the output:
     ///
@@ -81,7 +83,8 @@ impl<'a, S> Context<'a, S> {
     /// Appends bytes to the output of every open connection of this handler, this one included.
     ///
     /// For this connection they count as a reply, as with [`send`](Self::send). Others that do not
-    /// read them are closed as slow consumers above [`max_output`](crate::Limits::max_output).
+    /// read them are closed as slow consumers above [`max_output`](crate::Limits::max_output); those
+    /// that were dialled do not get it while they are full.
     pub fn broadcast(&mut self, bytes: impl AsRef<[u8]>) {
         self.broadcast_if(bytes, |_, _| true);
     }
@@ -181,7 +184,8 @@ impl<'a, S> Context<'a, S> {
     ///
     /// Timers fire in the order in which they are due, with a resolution of a millisecond. What is
     /// sent in `on_timer` counts as caused by others, so a client that does not read what timers
-    /// send it is closed above [`max_output`](crate::Limits::max_output).
+    /// send it is closed above [`max_output`](crate::Limits::max_output). A connection that was dialled
+    /// is not: it takes no more then.
     pub fn set_timer(&mut self, after: Duration) -> TimerId {
         let when = self.service.state.after(after);
         self.service.table.set_timer(self.id, when)
@@ -267,14 +271,18 @@ impl<'a, S> Context<'a, S> {
     #[inline]
     pub(super) fn may_go_on(&mut self) -> bool {
         let state = &self.service.state;
-        state.turn.lines < state.turn.most_lines
-            && (state.turn.arena.len() < state.turn.reply.end || self.takes_input())
+        state.turn.lines < state.turn.most_lines && (reply_has_room(state) || self.takes_input())
     }
 
     /// Looks at the connection itself, once in a hook: from then on the length of its reply tells.
+    /// A dialled connection is read although its reply has filled it.
     #[cold]
     fn takes_input(&mut self) -> bool {
         let ServiceContext { table, state } = &mut self.service;
+        let conn = &table.connections[self.id.slot()].conn;
+        if conn.flags.has(Flag::Outbound) && conn.takes_input() {
+            table.commit(state);
+        }
         let takes =
             state.turn.reply.of.is_none() && table.connections[self.id.slot()].conn.takes_input();
         if takes && self.own {
@@ -287,7 +295,7 @@ impl<'a, S> Context<'a, S> {
     #[inline]
     pub(super) fn joins_reply(&mut self) -> bool {
         let ServiceContext { table, state } = &mut self.service;
-        self.own && (state.turn.reply.of.is_some() || table.begin_reply(self.id, state))
+        self.own && (reply_has_room(state) || table.join_reply(self.id, state))
     }
 
     /// Gives the reply so far to the connection. Due before its state changes.
@@ -311,6 +319,12 @@ impl<'a, S> Context<'a, S> {
         self.service.state.turn.most_lines = 0;
         self.service.table.connections[self.id.slot()].conn.flags.set(Flag::Overlong, true);
     }
+}
+
+/// Whether there is a reply that has not come to its end.
+#[inline]
+pub(super) fn reply_has_room(state: &LoopState) -> bool {
+    state.turn.arena.len() < state.turn.reply.end
 }
 
 impl<'a, S> Deref for Context<'a, S> {

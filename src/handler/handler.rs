@@ -37,12 +37,23 @@ pub trait Handler {
     /// What other threads may [post](crate::Handle::post); `()` if nothing.
     type Message;
 
+    /// Called once, when the loop begins to run: in the first [turn](crate::Reactor::turn) after the
+    /// service was added, before anything else of it is served. The place to set a first service
+    /// timer, or to dial out, with or without a listener.
+    ///
+    /// Whatever the caller does between [`add`](crate::Reactor::add) and
+    /// [`run`](crate::Reactor::run) is done by then, such as to [name](crate::Reactor::set_name) the
+    /// service or to keep its [handle](crate::Service::handle). If the reactor is stopped before, it is
+    /// not called.
+    fn on_start(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
+        let _ = cx;
+    }
+
     /// Called when a listener is bound; `address` has the real port.
     ///
     /// It is called within [`listen`](crate::Reactor::listen) or [`bind`](crate::Reactor::bind),
-    /// once for each listener: a [host](crate::Host) has one for each of its addresses. This is the
-    /// place to set a first service timer or to dial out. A service without a listener never gets
-    /// this call; it dials with [`Reactor::connect`](crate::Reactor::connect).
+    /// once for each listener: a [host](crate::Host) has one for each of its addresses. A service
+    /// without a listener never gets this call: see [`on_start`](Self::on_start).
     fn on_listening(&mut self, cx: &mut ServiceContext<'_, Self::Session>, address: &Address) {
         let _ = (cx, address);
     }

@@ -4,9 +4,11 @@
 //! Read `handler` first (the hooks and their contract), then `context` (what a hook can do with its
 //! connection) and `service_context` (what it can do with all of them). `lines` cuts input into lines
 //! and `writer` makes replies; `farewell` is what a client is told when it is closed for a limit. `callbacks`
-//! is a handler made of closures, and `text` has helpers for protocols of commands.
+//! is a handler made of closures, `text` has helpers for protocols of commands, and `client` is for those
+//! that dial.
 
 pub(crate) mod callbacks;
+pub mod client;
 pub(crate) mod context;
 pub(crate) mod farewell;
 #[expect(clippy::module_inception, reason = "the wing is named after what it is about")]

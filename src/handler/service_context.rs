@@ -44,7 +44,9 @@ impl<'a, S> ServiceContext<'a, S> {
     ///
     /// The client did not ask for this, so it must keep up: above
     /// [`max_output`](Limits::max_output) unsent bytes, the connection is closed with
-    /// [`CloseReason::SlowConsumer`](crate::CloseReason::SlowConsumer).
+    /// [`CloseReason::SlowConsumer`](crate::CloseReason::SlowConsumer). A connection that was dialled is
+    /// not closed but full: the call gives false while [`connection`](Self::connection) still has it,
+    /// and [`request_drain`](Context::request_drain) tells when to go on.
     pub fn send_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
         self.send_bytes(id, bytes.as_ref(), false)
     }
@@ -99,9 +101,10 @@ impl<'a, S> ServiceContext<'a, S> {
     ///
     /// The name of a [host](crate::Host) is looked up on another thread, and its addresses are tried
     /// in turn. If it cannot be looked up, the error is
-    /// [`NotFound`](std::io::ErrorKind::NotFound). A Unix socket whose queue of newcomers is full
+    /// [`NotFound`](std::io::ErrorKind::NotFound), and [`Context::error`] says why. A Unix socket whose queue of newcomers is full
     /// cannot be waited for, since the system has no event for that (connect(2), `EAGAIN`). The
-    /// error is then [`WouldBlock`](std::io::ErrorKind::WouldBlock); set a timer to try again.
+    /// error is then [`WouldBlock`](std::io::ErrorKind::WouldBlock); set a timer to try again, or
+    /// leave that to [`Redial`](crate::client::Redial).
     ///
     /// # Errors
     /// [`Error::Address`] if a text is not an address, and [`Error::ShuttingDown`].

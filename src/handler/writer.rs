@@ -1,5 +1,6 @@
 use std::fmt;
 
+use super::context::reply_has_room;
 use super::{Context, Lines, ServiceContext};
 
 /// A reply that is written piece by piece. Made by [`Context::writer`]; what was written is sent when
@@ -48,10 +49,26 @@ impl<'w, 'a, S> Writer<'w, 'a, S> {
     }
 
     /// As [`Lines::next`], which cannot be called while this borrows the context: so one writer can
-    /// take the replies to many lines.
+    /// take the replies to many lines. None as well where these have filled a connection that was dialled:
+    /// the next ones are refused, so they come in the next call of
+    /// [`on_bytes`](crate::Handler::on_bytes).
     #[inline]
     pub fn next_line<'b>(&mut self, lines: &mut Lines<'b>) -> Option<&'b [u8]> {
+        if !reply_has_room(self.cx.service.state) && self.fills() {
+            return None;
+        }
         lines.next(self.cx)
+    }
+
+    /// Whether what was written has filled the connection, or would have, which lets nothing more follow
+    /// in this writer.
+    #[cold]
+    fn fills(&mut self) -> bool {
+        if !self.joined && self.cx.own {
+            // It is going to be refused.
+            self.cx.service.state.turn.arena.truncate(self.start);
+        }
+        self.joined && self.cx.is_outbound()
     }
 
     /// Sends what was written, as dropping does, and says whether the connection takes output.

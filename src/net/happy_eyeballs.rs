@@ -131,10 +131,7 @@ impl Dialling {
         };
         match lookup.answer.try_recv() {
             Ok(Ok(host)) => self.host = host,
-            Ok(Err(error)) => {
-                log::info!("{error}");
-                return Err(ErrorKind::NotFound.into());
-            }
+            Ok(Err(error)) => return Err(io::Error::new(ErrorKind::NotFound, error.to_string())),
             Err(TryRecvError::Empty) => return Ok(false),
             Err(TryRecvError::Disconnected) => return Err(ErrorKind::NotFound.into()),
         }

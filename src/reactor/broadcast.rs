@@ -7,8 +7,8 @@ use super::total_memory::Memory;
 use crate::connection::{CloseReason, ConnId};
 
 impl<S> Table<S> {
-    /// Appends the same output for every open connection that `wanted` picks. The copy of `sender`
-    /// is one that its own request caused.
+    /// Appends the same output for every open connection that `wanted` picks, but for those that are
+    /// full. The copy of `sender` is one that its own request caused.
     pub(crate) fn broadcast(
         &mut self,
         bytes: &[u8],
@@ -31,7 +31,8 @@ impl<S> Table<S> {
         while done < self.connections.len() {
             for (_, slot) in self.connections.iter_mut().skip(done) {
                 done += 1;
-                if !slot.conn.takes_output() || !wanted(slot.conn.id, &slot.session) {
+                let takes = slot.conn.takes_output() && slot.conn.has_room(self.limits.max_output);
+                if !takes || !wanted(slot.conn.id, &slot.session) {
                     continue;
                 }
                 let copied = slot.conn.output.push(&state.turn.arena, bytes, segment);

@@ -120,6 +120,9 @@ impl<M> Handle<M> {
     /// thread tries again later, or waits for a token that
     /// [`on_message`](crate::Handler::on_message) gives back to it.
     ///
+    /// It is the handler's queue that is bounded. What the handler sends on to a server that does not
+    /// read is bounded by the [connection](crate::client#backpressure).
+    ///
     /// # Errors
     /// [`TryPostError`] gives the message back.
     pub fn try_post(&self, message: M, most: usize) -> Result<(), TryPostError<M>> {
@@ -227,9 +230,8 @@ impl<M> Service<M> {
     }
 
     /// A handle for other threads. A handler that starts threads itself borrows a place for it,
-    /// as a `OnceCell` that is filled before [`run`](crate::Reactor::run); where
-    /// [`on_listening`](crate::Handler::on_listening) is to find it, [add](crate::Reactor::add)
-    /// the service, fill it, then [bind](crate::Reactor::bind).
+    /// as a `OnceCell` that is filled before [`run`](crate::Reactor::run), so that
+    /// [`on_start`](crate::Handler::on_start) finds it.
     pub fn handle(&self) -> Handle<M> {
         self.handle.clone()
     }

@@ -1,6 +1,7 @@
 //! The reactor and its public methods; what a turn does is in `turn`.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -39,10 +40,42 @@ pub(super) const OWN_SOURCES: usize = 2;
 ///
 /// The lifetime is that of what the handlers borrow; it is `'static` if they own all they use.
 ///
-/// A reactor is not `Send`: make it on the thread that runs it, and send a [`Service`] or a
-/// [`Handle`](crate::Handle) of it to the others. What it has to say it logs through the crate
+/// A reactor stays on the thread that made it, since its handlers may hold what no other thread may
+/// touch. For one on another thread, make it there, and let that thread send a [`Service`] or a
+/// [`Handle`](crate::Handle) of it back:
+///
+/// ```
+/// use std::sync::mpsc::channel;
+/// use reactor::{Callbacks, Error, Exit, Reactor};
+///
+/// let (tell, told) = channel();
+/// let running = std::thread::spawn(move || -> Result<Exit, Error> {
+///     let mut reactor = Reactor::new()?;
+///     let _ = tell.send(reactor.listen("127.0.0.1:0", Callbacks::new())?);
+///     reactor.run()
+/// });
+/// // An error on the way to the loop ends the thread, and with that the channel.
+/// if let Ok(service) = told.recv() {
+///     println!("try: nc 127.0.0.1 {}", service.port());
+///     service.handle().stop();
+/// }
+/// let exit = running.join().expect("no panic")?;
+/// # assert_eq!(exit, Exit::Clean);
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// Moving it there is what the compiler refuses, with a message that begins with this remedy:
+///
+/// ```compile_fail,E0277
+/// let mut reactor = reactor::Reactor::new().unwrap();
+/// std::thread::spawn(move || reactor.run());
+/// ```
+///
+/// What it has to say it logs through the crate
 /// `log`; without a logger, the warning about callbacks that block goes unseen.
 pub struct Reactor<'h> {
+    /// Before all others that are not `Send`, so that what the compiler says of it comes first.
+    _not_send: PhantomData<*const MakeTheReactorOnTheThreadThatRunsIt>,
     /// The selector: epoll or kqueue.
     pub(super) poll: Poll,
     /// What the last wait gave; in use only until it is dispatched.
@@ -52,6 +85,8 @@ pub struct Reactor<'h> {
     pub(super) full: bool,
     /// A token has its service's place in this list, so it never changes.
     pub(crate) services: Vec<Box<dyn AnyService + 'h>>,
+    /// How many of them know that the loop runs: the first ones.
+    pub(super) started: usize,
     /// What the services share. Apart from them, so that each may be lent it while it works.
     pub(crate) state: LoopState,
     /// The buffer that all connections are read into.
@@ -62,6 +97,9 @@ pub struct Reactor<'h> {
     #[cfg(feature = "signals")]
     pub(super) signals: Signals,
 }
+
+/// Its name is what who moves a reactor to another thread is to read.
+struct MakeTheReactorOnTheThreadThatRunsIt;
 
 impl<'h> Reactor<'h> {
     /// Makes a reactor without services.
@@ -74,10 +112,12 @@ impl<'h> Reactor<'h> {
             .map_err(Error::io("cannot make a waker"))?;
         let registry = poll.registry().try_clone().map_err(Error::io("cannot use the selector"))?;
         Ok(Reactor {
+            _not_send: PhantomData,
             poll,
             events: Events::with_capacity(FIRST_EVENTS),
             full: false,
             services: Vec::new(),
+            started: 0,
             state: LoopState::new(Some(Rc::new(registry)), Arc::new(Shared::new(waker))),
             scratch: Scratch::default(),
             shutdown_timeout: SHUTDOWN_TIMEOUT,
@@ -196,7 +236,9 @@ impl<'h> Reactor<'h> {
     }
 
     /// Dials out in the name of a service, with a default session; see
-    /// [`ServiceContext::connect`](crate::ServiceContext::connect).
+    /// [`ServiceContext::connect`](crate::ServiceContext::connect). That one takes a session: a
+    /// service's key does not know their type, so a handler that needs another one dials in
+    /// [`on_start`](Handler::on_start).
     ///
     /// # Errors
     /// [`Error::Address`] where text is no address, [`Error::Datagrams`], [`Error::ShuttingDown`].

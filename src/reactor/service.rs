@@ -101,6 +101,8 @@ pub(crate) trait AnyService {
     fn sources(&self) -> usize;
     /// Marks what an event is about; no hook is called yet.
     fn ready(&mut self, token: Token, what: Readiness);
+    /// Tells the handler that the loop begins to run.
+    fn start(&mut self, state: &mut LoopState);
     /// Accepts, reads, frames, handles, fires timers, takes messages, each within its budget.
     fn work(&mut self, state: &mut LoopState, scratch: &mut Scratch);
     /// Moves one handshake a step on, if one is waiting; says whether one was.
@@ -234,6 +236,11 @@ impl<H: Handler> AnyService for ActiveService<H> {
 
     fn ready(&mut self, token: Token, what: Readiness) {
         self.mark_ready(token, what)
+    }
+
+    fn start(&mut self, state: &mut LoopState) {
+        self.call_service(state, H::on_start);
+        self.slow_hooks.check(state, &self.table.name, self.table.limits.slow_call);
     }
 
     fn work(&mut self, state: &mut LoopState, scratch: &mut Scratch) {

@@ -16,7 +16,8 @@ use crate::handler::Handler;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// No connection had to be cut off: the kernel has taken all that was sent, or the client was
-    /// gone or was [closed](crate::CloseReason) for not taking it.
+    /// gone or was [closed](crate::CloseReason) for not taking it. It says nothing of what a
+    /// [client](crate::client) was to do.
     Clean,
     /// Some clients did not take their last output before the shutdown timeout, or before a second
     /// signal.

@@ -27,6 +27,7 @@ impl Reactor<'_> {
         if self.exit().is_some() {
             return Ok(());
         }
+        self.start();
         self.wait(timeout)?;
         let began = self.state.turn.clock;
         if self.exit().is_some() {
@@ -43,6 +44,19 @@ impl Reactor<'_> {
         counters.turns += 1;
         counters.longest_turn = counters.longest_turn.max(began.elapsed());
         Ok(())
+    }
+
+    /// Tells handlers that are new here that the loop runs.
+    fn start(&mut self) {
+        while self.is_startable() {
+            self.state.tick();
+            self.services[self.started].start(&mut self.state);
+            self.started += 1;
+        }
+    }
+
+    fn is_startable(&self) -> bool {
+        self.started < self.services.len() && !self.state.is_ending()
     }
 
     /// Waits for events and marks what they are about. Where a deadline has come, all that happened
@@ -81,7 +95,8 @@ impl Reactor<'_> {
     /// When the next turn is due without any event: now, if the last one has left something over.
     pub(super) fn next_moment(&self) -> Option<Nanos> {
         let stop = self.phase == Phase::Running && self.state.is_ending();
-        if stop || self.full || self.services.iter().any(|service| service.is_busy(&self.state)) {
+        let due = stop || self.full || self.is_startable();
+        if due || self.services.iter().any(|service| service.is_busy(&self.state)) {
             return Some(self.state.turn.now);
         }
         self.deadline()

@@ -14,7 +14,7 @@ use crate::connection::{CloseReason, ConnId};
 use crate::handler::Handler;
 
 impl<S> Table<S> {
-    /// Appends output for one connection, and says whether the connection is open. With `own` its
+    /// Appends output for one connection, and says whether the connection takes it. With `own` its
     /// own request has caused the output, which holds the connection back; else it has to keep up.
     #[inline]
     pub(crate) fn send(
@@ -40,10 +40,10 @@ impl<S> Table<S> {
     ) -> bool {
         let slot = &mut self.connections[key];
         let count = state.turn.arena.len() - start;
-        let open = slot.conn.takes_output();
-        if !open || count == 0 {
+        let takes = slot.conn.takes_output() && slot.conn.has_room(self.limits.max_output);
+        if !takes || count == 0 {
             state.turn.arena.truncate(start);
-            return open;
+            return takes;
         }
         let copied = slot.conn.output.push_since(&state.turn.arena, start);
         if copied > 0 {
@@ -64,19 +64,32 @@ impl<S> Table<S> {
     }
 
     /// From here on the arena's bytes are a reply of this connection to its own request, until
-    /// [`commit`](Self::commit). False if the connection is not open.
+    /// [`commit`](Self::commit). False if the connection takes none.
     #[inline(never)]
     pub(crate) fn begin_reply(&mut self, id: ConnId, state: &mut LoopState) -> bool {
         debug_assert!(state.turn.reply.of.is_none(), "one hook at a time");
-        let slot = &self.connections[id.slot()];
-        if !slot.conn.takes_output() {
+        let conn = &self.connections[id.slot()].conn;
+        if !conn.takes_output() || !conn.has_room(self.limits.max_output) {
             return false;
         }
         let start = state.turn.arena.len();
-        let room = self.limits.high_water.saturating_sub(slot.conn.owed());
-        let end = if slot.conn.takes_input() { start.saturating_add(room + 1) } else { 0 };
+        let room = conn.room(&self.limits);
+        let end = if conn.takes_input() { start.saturating_add(room + 1) } else { 0 };
         state.turn.reply = Reply { of: Some(id), start, end };
         true
+    }
+
+    /// As [`begin_reply`](Self::begin_reply), where there may be a reply that has come to its end. A
+    /// client gets more of it all the same: it is held back once the hook has returned.
+    #[inline(never)]
+    pub(crate) fn join_reply(&mut self, id: ConnId, state: &mut LoopState) -> bool {
+        if state.turn.reply.of.is_some() {
+            if !self.connections[id.slot()].conn.flags.has(Flag::Outbound) {
+                return true;
+            }
+            self.commit(state);
+        }
+        self.begin_reply(id, state)
     }
 
     /// Gives the reply to its connection. Due before anybody else gets output, before the
@@ -100,8 +113,8 @@ pub(crate) struct Reply {
     pub(crate) of: Option<ConnId>,
     /// Length of the arena when it began.
     pub(crate) start: usize,
-    /// Length of the arena at which the connection is held back; 0 where it takes no input, and
-    /// without a reply.
+    /// Length of the arena at which the connection is held back, or full; 0 where it takes no input,
+    /// and without a reply.
     pub(crate) end: usize,
 }
 

@@ -32,8 +32,8 @@ const FULL_EVERY: Duration = Duration::from_secs(10);
 /// are not two is closed.
 ///
 /// [`soft_output`](Limits::soft_output) must be above `low_water` and
-/// [`bytes_per_turn`](Limits::bytes_per_turn) together, as it is by default. Otherwise a side that
-/// reads slowly is closed as a slow consumer.
+/// [`bytes_per_turn`](Limits::bytes_per_turn) together, as it is by default. Otherwise a client that
+/// reads slowly is closed as a slow consumer, and the pair of a target that does is reset.
 #[derive(Clone, Debug)]
 pub struct Forward {
     target: Address,
@@ -126,8 +126,10 @@ impl Handler for Forward {
     fn on_bytes(&mut self, cx: &mut Context<'_, Session>, bytes: &[u8]) -> usize {
         let enough = cx.limits().low_water;
         if let Some(mut partner) = partner(cx) {
-            partner.send(bytes);
-            if partner.unsent() > enough {
+            if !partner.send(bytes) && partner.unsent() > 0 {
+                // It is full. These bytes are lost, and an end would claim that nothing is missing.
+                partner.abort();
+            } else if partner.unsent() > enough {
                 partner.request_drain();
                 cx.pause();
             }

@@ -113,9 +113,10 @@ impl<H: DatagramHandler> DatagramHarness<H> {
         self.inner.jump(time);
     }
 
-    /// Posts a message, as another thread would.
-    pub fn post(&mut self, message: H::Message) {
-        self.inner.post(message);
+    /// Posts a message, as another thread would. False if it is refused, since a shutdown has come to
+    /// its end.
+    pub fn post(&mut self, message: H::Message) -> bool {
+        self.inner.post(message)
     }
 
     /// Begins a graceful shutdown.

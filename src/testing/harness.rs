@@ -61,7 +61,8 @@ struct Peer {
 }
 
 impl<H: Handler> Harness<H> {
-    /// A service with the default limits. [`Handler::on_listening`] is called with `127.0.0.1:0`.
+    /// A service with the default limits. [`Handler::on_listening`] is called with `127.0.0.1:0`, then
+    /// [`Handler::on_start`].
     pub fn new(handler: H) -> Self {
         Self::with_limits(handler, Limits::default())
     }
@@ -72,6 +73,33 @@ impl<H: Handler> Harness<H> {
     /// # Panics
     /// If the limits do not pass [`Limits::check`].
     pub fn with_limits(handler: H, limits: Limits) -> Self {
+        let mut harness = Self::unstarted(handler, limits);
+        let address = Address::Tcp(([127, 0, 0, 1], 0).into());
+        let MemoryLoop { service, state, .. } = &mut harness.inner;
+        service.call_service(state, |handler, cx| {
+            handler.on_listening(cx, &address);
+        });
+        harness.start()
+    }
+
+    /// A service without a listener, as [`Reactor::add`](crate::Reactor::add) makes one for a
+    /// [client](crate::client): [`Handler::on_listening`] is not called, only [`Handler::on_start`].
+    ///
+    /// # Panics
+    /// If the limits do not pass [`Limits::check`].
+    pub fn without_listener(handler: H, limits: Limits) -> Self {
+        Self::unstarted(handler, limits).start()
+    }
+
+    /// Tells the handler that the loop runs, and runs it.
+    fn start(mut self) -> Self {
+        self.inner.service.start(&mut self.inner.state);
+        self.inner.run();
+        self
+    }
+
+    /// A service that was told nothing yet.
+    fn unstarted(handler: H, limits: Limits) -> Self {
         if let Err(error) = limits.check() {
             panic!("{error}");
         }
@@ -93,11 +121,6 @@ impl<H: Handler> Harness<H> {
             wires.borrow_mut().push(Rc::clone(&wire));
             Ok(Stream::layer(Pipe::new(wire)))
         });
-        let address = Address::Tcp(([127, 0, 0, 1], 0).into());
-        inner.service.call_service(&mut inner.state, |handler, cx| {
-            handler.on_listening(cx, &address);
-        });
-        inner.run();
         Harness { inner, dialled, adopted }
     }
 
@@ -318,9 +341,10 @@ impl<H: Handler> Harness<H> {
         self.inner.state.time_of_day = Some(time - passed);
     }
 
-    /// Posts a message, as another thread would.
-    pub fn post(&mut self, message: H::Message) {
-        self.inner.post(message);
+    /// Posts a message, as another thread would. False if it is refused, since a shutdown has come to
+    /// its end.
+    pub fn post(&mut self, message: H::Message) -> bool {
+        self.inner.post(message)
     }
 
     /// Dials out from outside the handler, as [`Reactor::connect`](crate::Reactor::connect) does.

@@ -81,7 +81,10 @@ impl<S: AnyService, W: Wires<S>, M> MemoryLoop<S, W, M> {
         state.turn.clock = Instant::now();
         service.work(state, &mut self.scratch);
         handshakes::move_on(&mut [&mut *service], state, &mut self.scratch);
-        settle(&mut [service], state, |service, state| wires.reap(service, state));
+        settle(&mut [&mut *service], state, |service, state| wires.reap(service, state));
+        if self.told && service.is_empty() {
+            state.shared.end();
+        }
         state.counters.turns += 1;
         assert!(self.panics || state.counters.panics == 0, "a hook of the handler panicked");
         true
@@ -117,12 +120,12 @@ impl<S: AnyService, W: Wires<S>, M> MemoryLoop<S, W, M> {
         self.run();
     }
 
-    /// Posts a message, as another thread would.
-    pub(super) fn post(&mut self, message: M) {
-        // The mailbox lives as long as this loop, so it cannot be gone.
-        let _ = self.handle.post(message);
+    /// Posts a message, as another thread would; says whether it was accepted.
+    pub(super) fn post(&mut self, message: M) -> bool {
+        let posted = self.handle.post(message).is_ok();
         self.service.mark_mailbox();
         self.run();
+        posted
     }
 
     /// Begins a graceful shutdown.

@@ -484,8 +484,9 @@ fn a_datagram_that_was_cut_is_not_taken_for_a_whole_one() {
 #[test]
 fn its_own_end_is_told_to_the_loop() {
     let mut shout = DatagramHarness::new(Shout);
-    shout.post(Ask::Stop);
+    assert!(shout.post(Ask::Stop));
     assert!(shout.is_stopping());
+    assert!(!shout.post(Ask::Stop), "as with a reactor that has ended");
     shout.deliver(peer(), "anybody?");
     assert_eq!(shout.sent(), []);
 }

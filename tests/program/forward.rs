@@ -351,6 +351,24 @@ fn a_pair_holds_no_more_than_a_read_above_the_low_water_mark() {
     assert_eq!(server.left_over(), (0, 0));
 }
 
+/// What cannot be passed on is not to look as if it had been.
+#[test]
+fn what_a_full_target_refuses_resets_the_pair() {
+    // Below what a pair keeps to by itself.
+    let limits = Limits { max_output: 1_000, soft_output: 1_000, ..Limits::default() };
+    let (mut server, client, target) = pair(limits);
+    server.answer(target);
+    server.take_only(target, Some(0));
+    server.feed(client, vec![b'x'; 800]);
+    server.feed(client, vec![b'x'; 800]);
+    assert_eq!((server.closed(client), server.closed(target)), (None, None));
+    server.feed(client, vec![b'x'; 800]);
+    for side in [client, target] {
+        assert_eq!(server.closed(side), Some(CloseReason::Aborted));
+    }
+    assert_eq!(server.left_over(), (0, 0));
+}
+
 #[test]
 fn a_slow_direction_does_not_hold_up_the_other() {
     let (mut server, client, target) = pair(Limits::default());

@@ -1,14 +1,17 @@
 //! Outbound connections: dialled, not accepted, and then like the others.
 
+use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
+use reactor::client::Redial;
 use reactor::testing::Harness;
 use reactor::{
     Address, CloseReason, ConnId, Context, Error, Handler, Host, Limits, Reactor, ServiceContext,
+    TimerId,
 };
 
 use crate::util::{self, PATIENCE, Server};
@@ -176,11 +179,16 @@ fn a_shutdown_ends_a_dial_under_way_and_allows_no_other() {
     let (mut server, told) = harness(Limits::default());
     let client = dial_in(&mut server, &told);
     let id = server.id(client);
+    // Does not close its side.
+    let lingers = server.connect();
+    assert!(matches!(told.try_recv(), Ok(Told::Open(..))));
     server.stop();
     assert_eq!(told.try_recv(), Ok(Told::Closed(id, CloseReason::Shutdown)));
-    assert_eq!(server.left_over(), (0, 0));
-    server.post(("192.0.2.1:7".to_owned(), String::new()));
+    assert!(matches!(told.try_recv(), Ok(Told::Closed(..))));
+    assert!(server.post(("192.0.2.1:7".to_owned(), String::new())));
     assert_eq!(told.try_recv(), Ok(Told::Refused));
+    server.end(lingers);
+    assert_eq!(server.left_over(), (0, 0));
 }
 
 #[test]
@@ -340,4 +348,429 @@ fn a_name_is_looked_up_without_holding_the_loop_up() {
     server.handle.post(Host::new("no..name", 7).into()).unwrap();
     let Told::Dialling(id) = next(&told) else { panic!() };
     assert_eq!(next(&told), Told::Closed(id, CloseReason::Error(ErrorKind::NotFound)));
+}
+
+// ---- A server that does not read ----
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// Publishes pieces of so many bytes from a message, until one is refused; counts what it hears and what
+/// of its answers were taken.
+#[derive(Default)]
+struct Publisher {
+    published: usize,
+    refused: usize,
+    heard: usize,
+    answered: usize,
+    drained: usize,
+    timer: Option<bool>,
+    id: Option<ConnId>,
+}
+
+impl Handler for Publisher {
+    type Session = ();
+    /// How many, of what size.
+    type Message = (usize, usize);
+
+    fn on_start(&mut self, cx: &mut ServiceContext<'_, ()>) {
+        self.id = cx.connect("192.0.2.1:7", ()).ok();
+    }
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        self.heard += 1;
+        let size = str::from_utf8(line).unwrap().parse().unwrap();
+        self.answered += usize::from(cx.send(vec![b'a'; size]));
+    }
+
+    fn on_drain(&mut self, _cx: &mut Context<'_, ()>) {
+        self.drained += 1;
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, ()>, _timer: TimerId) {
+        self.timer = Some(cx.send("tick"));
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, (count, size): (usize, usize)) {
+        let id = self.id.unwrap();
+        for _ in 0..count {
+            let sent = cx.send_to(id, vec![b'p'; size]);
+            *(if sent { &mut self.published } else { &mut self.refused }) += 1;
+        }
+        cx.broadcast("all");
+        let mut server = cx.connection(id).expect("full is not gone");
+        server.request_drain();
+        server.set_timer(MILLISECOND);
+    }
+}
+
+/// One whose server takes nothing.
+fn publisher(limits: Limits) -> (Harness<Publisher>, reactor::testing::Client) {
+    let mut client = Harness::without_listener(Publisher::default(), limits);
+    let (_, server) = client.dialled()[0];
+    client.answer(server);
+    client.take_only(server, Some(0));
+    (client, server)
+}
+
+#[test]
+fn a_publisher_is_told_that_its_server_is_full_and_when_to_go_on() {
+    let (mut client, server) = publisher(Limits::default());
+    let Limits { max_output, low_water, soft_output_for, .. } = Limits::default();
+    let piece = 64 * 1024;
+    client.post((48, piece));
+    let published = max_output / piece + 1;
+    assert_eq!(client.handler().published, published);
+    assert_eq!(client.handler().refused, 48 - published);
+    client.advance(2 * soft_output_for);
+    assert_eq!((client.handler().timer, client.closed(server)), (Some(false), None));
+    assert_eq!((client.unsent(), client.handler().drained), (published * piece, 0));
+
+    client.take_only(server, Some(published * piece - low_water));
+    assert_eq!(client.handler().drained, 1);
+    client.take_only(server, None);
+    assert_eq!(
+        client.sent(server),
+        vec![b'p'; published * piece],
+        "and nothing of what was refused"
+    );
+    client.post((1, 1));
+    client.advance(MILLISECOND);
+    assert_eq!(client.sent(server), b"palltick");
+}
+
+#[test]
+fn at_the_limit_it_is_not_full_and_above_it_is() {
+    let (mut client, _) = publisher(Limits { max_output: 10, soft_output: 1, ..Limits::default() });
+    client.post((1, 7));
+    assert_eq!(client.unsent(), 7 + 3, "the broadcast");
+    client.advance(Duration::from_secs(1));
+    assert_eq!((client.unsent(), client.handler().timer), (14, Some(true)));
+    client.post((1, 1));
+    assert_eq!((client.unsent(), client.handler().refused), (14, 1));
+}
+
+#[test]
+fn a_server_that_does_not_read_is_heard_all_the_same() {
+    let (mut client, server) =
+        publisher(Limits { high_water: 100, low_water: 10, ..Limits::default() });
+    client.feed(server, "60\n".repeat(5_000));
+    assert_eq!((client.handler().heard, client.handler().answered), (5_000, 5_000));
+    client.take_only(server, None);
+    assert_eq!(client.sent(server).len(), 5_000 * 60);
+}
+
+#[test]
+fn answers_that_a_server_does_not_read_are_refused_above_the_limit() {
+    let limits = Limits {
+        max_output: 1_000,
+        soft_output: 1,
+        high_water: 100,
+        low_water: 10,
+        ..Limits::default()
+    };
+    let (mut client, server) = publisher(limits);
+    client.feed(server, "30\n".repeat(5_000));
+    // 34 times 30 is above it.
+    assert_eq!((client.handler().heard, client.handler().answered), (5_000, 34));
+    client.feed(server, "1\n");
+    client.advance(Duration::from_secs(3600));
+    assert_eq!((client.unsent(), client.closed(server)), (34 * 30, None));
+    client.take_only(server, Some(20));
+    client.feed(server, "50\n1\n");
+    assert_eq!((client.unsent(), client.handler().answered), (1_050, 35));
+}
+
+/// Answers line by line through one writer.
+struct Writes(usize);
+
+impl Handler for Writes {
+    type Session = ();
+    type Message = ();
+
+    fn on_start(&mut self, cx: &mut ServiceContext<'_, ()>) {
+        cx.connect("192.0.2.1:7", ()).unwrap();
+    }
+
+    fn on_bytes(&mut self, cx: &mut Context<'_, ()>, bytes: &[u8]) -> usize {
+        let mut lines = cx.lines(bytes);
+        let mut writer = cx.writer();
+        while let Some(line) = writer.next_line(&mut lines) {
+            self.0 += 1;
+            writer.put(line);
+        }
+        writer.written().make_ascii_uppercase();
+        drop(writer);
+        lines.taken()
+    }
+}
+
+#[test]
+fn one_writer_for_many_answers_is_full_at_the_same_mark() {
+    let limits = Limits { max_output: 1_000, soft_output: 1, ..Limits::default() };
+    let mut client = Harness::without_listener(Writes(0), limits);
+    let (_, server) = client.dialled()[0];
+    client.answer(server);
+    client.take_only(server, Some(0));
+    client.feed(server, "abc\n".repeat(5_000));
+    assert_eq!((client.handler().0, client.unsent()), (5_000, 1_002));
+    client.take_only(server, Some(500));
+    client.feed(server, "abc\n".repeat(300));
+    assert_eq!((client.handler().0, client.unsent()), (5_300, 1_003));
+    client.take_only(server, None);
+    assert_eq!(client.sent(server), b"ABC".repeat(501));
+}
+
+// ---- Beginning, and coming back ----
+
+/// Tells that the loop runs.
+struct Starts<'a>(&'a Cell<usize>);
+
+impl Handler for Starts<'_> {
+    type Session = ();
+    type Message = ();
+
+    fn on_start(&mut self, cx: &mut ServiceContext<'_, ()>) {
+        self.0.set(self.0.get() + 1);
+        cx.set_service_timer(Duration::ZERO);
+    }
+
+    fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, ()>, _: TimerId) {
+        cx.stop();
+    }
+}
+
+#[test]
+fn a_service_starts_when_the_loop_runs_and_once() {
+    let starts = Cell::new(0);
+    let mut reactor = Reactor::new().unwrap();
+    reactor.add(Starts(&starts), Limits::default()).unwrap();
+    reactor.listen("127.0.0.1:0", Starts(&starts)).unwrap();
+    assert_eq!(starts.get(), 0);
+    assert!(reactor.next_deadline().unwrap() <= Instant::now(), "a foreign loop calls it now");
+    let _ = reactor.run().unwrap();
+    assert_eq!(starts.get(), 2);
+
+    // Not if it never runs.
+    let mut reactor = Reactor::new().unwrap();
+    reactor.add(Starts(&starts), Limits::default()).unwrap();
+    reactor.stop();
+    let _ = reactor.run().unwrap();
+    assert_eq!(starts.get(), 2);
+}
+
+/// Stays connected to a server; a message stops that.
+struct Stays {
+    server: Redial,
+    delays: Vec<Duration>,
+    others: usize,
+}
+
+impl Stays {
+    fn new(server: Redial) -> Stays {
+        Stays { server, delays: Vec::new(), others: 0 }
+    }
+}
+
+impl Handler for Stays {
+    type Session = ();
+    type Message = &'static str;
+
+    fn on_start(&mut self, cx: &mut ServiceContext<'_, ()>) {
+        self.server.start(cx);
+    }
+
+    fn on_open(&mut self, cx: &mut Context<'_, ()>) {
+        self.others += usize::from(!self.server.on_open(cx));
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, ()>, _: CloseReason) {
+        self.delays.extend(self.server.on_close(cx));
+    }
+
+    fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, ()>, timer: TimerId) {
+        self.others += usize::from(!self.server.on_service_timer(cx, timer));
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, what: &'static str) {
+        match what {
+            "stop" => self.server.stop(cx),
+            "start" => self.server.start(cx),
+            _ => _ = cx.set_service_timer(Duration::ZERO),
+        }
+    }
+}
+
+fn stays(seed: u64) -> Harness<Stays> {
+    let server = Redial::new("192.0.2.1:7").unwrap().with_seed(seed);
+    let server = server.with_delays(100 * MILLISECOND, 3_000 * MILLISECOND);
+    Harness::without_listener(Stays::new(server), Limits::default())
+}
+
+/// The connection that it dials next; the time that it took to is over.
+fn redialled(client: &mut Harness<Stays>) -> reactor::testing::Client {
+    if let Some(delay) = client.handler().delays.last().copied() {
+        assert_eq!(client.dialled(), [], "before its time");
+        client.advance(delay + MILLISECOND);
+    }
+    let dialled = client.dialled();
+    assert_eq!(dialled.len(), 1);
+    assert_eq!(client.handler().server.connection(), Some(client.id(dialled[0].1)));
+    dialled[0].1
+}
+
+#[test]
+fn the_delays_grow_up_to_a_bound_and_are_jittered() {
+    let refused = |seed, times| {
+        let mut client = stays(seed);
+        for number in 1..=times {
+            let server = redialled(&mut client);
+            assert_eq!(client.handler().server.attempts(), number);
+            client.refuse(server, ErrorKind::ConnectionRefused);
+            assert_eq!(client.handler().server.connection(), None);
+            assert!(client.handler().server.waits_for().is_some());
+        }
+        client.handler().delays.clone()
+    };
+    let runs: Vec<_> = (0..200).map(|seed| refused(seed, 8)).collect();
+    for (number, bound) in
+        [100_u32, 200, 400, 800, 1_600, 3_000, 3_000, 3_000].into_iter().enumerate()
+    {
+        let bound = bound * MILLISECOND;
+        let delays = || runs.iter().map(|delays| delays[number]);
+        assert!(delays().max().unwrap() <= bound && delays().max().unwrap() > bound * 9 / 10);
+        assert!(delays().min().unwrap() < bound / 10);
+        let mean = delays().sum::<Duration>() / 200;
+        assert!(mean > bound * 4 / 10 && mean < bound * 6 / 10, "{mean:?} of {bound:?}");
+    }
+    assert_eq!(refused(7, 8), runs[7], "the same from the same seed");
+    // Far beyond where the doubling would overflow.
+    assert!(refused(1, 100)[99] <= 3_000 * MILLISECOND);
+}
+
+#[test]
+fn the_delays_begin_anew_once_a_connection_has_stayed() {
+    let mut client = stays(3);
+    for _ in 0..5 {
+        let server = redialled(&mut client);
+        client.refuse(server, ErrorKind::ConnectionRefused);
+    }
+    // One that is accepted and closed soon proves nothing.
+    let server = redialled(&mut client);
+    assert!(!client.handler().server.is_open());
+    client.answer(server);
+    assert!(client.handler().server.is_open());
+    client.advance(2_999 * MILLISECOND);
+    client.end(server);
+    assert_eq!(client.handler().server.attempts(), 6);
+    let server = redialled(&mut client);
+    client.answer(server);
+    client.advance(3_000 * MILLISECOND);
+    client.end(server);
+    assert_eq!(client.handler().server.attempts(), 0);
+    assert!(*client.handler().delays.last().unwrap() <= 100 * MILLISECOND);
+    let server = redialled(&mut client);
+    // The handler may know better.
+    client.answer(server);
+    assert_eq!(client.handler().server.attempts(), 1);
+    client.handler_mut().server.reset();
+    client.end(server);
+    assert_eq!(client.handler().server.attempts(), 0);
+    assert_eq!(client.handler().others, 0);
+}
+
+#[test]
+fn stopped_it_dials_no_more_until_it_is_started() {
+    let mut client = stays(4);
+    let server = redialled(&mut client);
+    client.refuse(server, ErrorKind::ConnectionRefused);
+    client.post("stop");
+    assert_eq!(client.left_over(), (0, 0), "no timer is left");
+    client.advance(Duration::from_secs(60));
+    assert_eq!(client.dialled(), []);
+    client.post("start");
+    client.post("start");
+    let (_, server) = client.dialled()[0];
+    client.answer(server);
+    client.post("stop");
+    assert_eq!(client.closed(server), None);
+    client.end(server);
+    assert_eq!((client.dialled(), client.handler().delays.len()), (vec![], 1));
+    assert_eq!(client.left_over(), (0, 0));
+}
+
+#[test]
+fn other_connections_and_timers_are_none_of_its_business() {
+    let mut client = stays(5);
+    redialled(&mut client);
+    let other = client.connect();
+    client.end(other);
+    client.post("a timer");
+    client.advance(MILLISECOND);
+    assert_eq!((client.handler().others, client.handler().delays.len()), (2, 0));
+    assert_eq!((client.handler().server.attempts(), client.dialled()), (1, vec![]));
+}
+
+#[test]
+fn a_shutdown_is_no_loss() {
+    let mut client = stays(6);
+    let server = redialled(&mut client);
+    client.answer(server);
+    client.stop();
+    client.end(server);
+    assert_eq!((client.handler().delays.len(), client.left_over()), (0, (0, 0)));
+}
+
+/// With real sockets, and a server that is gone for a while.
+#[test]
+fn it_comes_back_to_a_server_that_comes_back() {
+    let listener = TcpListener::bind(util::DOOMED).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (tell, told) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let server = Redial::new(addr).unwrap().with_delays(MILLISECOND, 20 * MILLISECOND);
+        let mut reactor = Reactor::new().unwrap();
+        let service = reactor.add(Stays::new(server), Limits::default()).unwrap();
+        tell.send(service.handle()).unwrap();
+        reactor.run().unwrap();
+        reactor.counters().clone()
+    });
+    let handle = told.recv_timeout(PATIENCE).unwrap();
+    let first = listener.accept().unwrap().0;
+    drop((first, listener));
+    // On this address nobody else takes the port meanwhile.
+    let mut again = None;
+    util::until("the port is free", || {
+        again = TcpListener::bind(addr).ok();
+        again.is_some()
+    });
+    let second = again.unwrap().accept().unwrap();
+    handle.stop();
+    drop(second);
+    let counters = thread.join().unwrap();
+    assert!(counters.dialled >= 2 && counters.closed_in_all() == counters.dialled);
+}
+
+#[test]
+fn why_a_name_could_not_be_looked_up_is_told() {
+    struct Lost<'a>(&'a RefCell<String>);
+    impl Handler for Lost<'_> {
+        type Session = ();
+        type Message = ();
+
+        fn on_start(&mut self, cx: &mut ServiceContext<'_, ()>) {
+            cx.connect(Host::new("no..name", 7), ()).unwrap();
+        }
+
+        fn on_close(&mut self, cx: &mut Context<'_, ()>, _: CloseReason) {
+            *self.0.borrow_mut() = cx.error().unwrap().to_string();
+            cx.stop();
+        }
+    }
+    let error = RefCell::default();
+    let mut reactor = Reactor::new().unwrap();
+    reactor.add(Lost(&error), Limits::default()).unwrap();
+    let _ = reactor.run().unwrap();
+    let text = Address::from(Host::new("no..name", 7)).resolve().unwrap_err().to_string();
+    assert!(text.starts_with("cannot look up no..name:7: "), "{text}");
+    assert_eq!(*error.borrow(), text);
 }

@@ -108,7 +108,8 @@ impl Book {
 
     pub fn dialled(&mut self, id: ConnId) {
         let moved = self.clock;
-        self.records.insert(id, Record { stage: Stage::Dialled, moved, ..Record::new() });
+        let stage = Stage::Dialled;
+        self.records.insert(id, Record { stage, moved, outbound: true, ..Record::new() });
     }
 
     /// The loop has it open, or not any more.
@@ -142,6 +143,13 @@ impl Book {
     pub fn holds(&mut self, id: ConnId, most: usize) {
         if let Some(record) = self.records.get_mut(&id) {
             record.holds = most;
+        }
+    }
+
+    /// How many its stream holds after a turn.
+    pub fn held(&mut self, id: ConnId, held: usize) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.held = held;
         }
     }
 
@@ -392,11 +400,13 @@ impl Book {
         open.map(|(id, _)| *id).collect()
     }
 
+    /// Nothing comes of it where it takes no output, or is full.
     pub fn say(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) {
         let count = bytes.as_ref().len();
         if let Some(record) = self.records.get_mut(&id)
             && record.stage == Stage::Open
             && !record.finished
+            && !record.is_full(&self.limits)
         {
             record.due.extend(bytes.as_ref());
             record.largest = record.largest.max(count);
@@ -523,6 +533,12 @@ impl Book {
         let farewell = self.farewells.iter().find(|(why, _)| *why == reason);
         let words = match reason {
             _ if record.streamed && reason != CloseReason::Closed => return None,
+            // It may have been full.
+            CloseReason::LineTooLong | CloseReason::IdleTimeout
+                if record.outbound && record.last_words.is_empty() =>
+            {
+                b""
+            }
             CloseReason::LineTooLong | CloseReason::LineTimeout | CloseReason::IdleTimeout
                 if !record.finished =>
             {

@@ -165,7 +165,9 @@ impl<M: Model> World<M> {
         for peer in &self.peers {
             let mut got = self.server.sent(peer.client);
             let broken = self.server.is_broken(peer.client);
+            let held = self.server.held(peer.client);
             let Watched { model, book, .. } = self.server.handler_mut();
+            book.held(peer.id, held);
             if broken {
                 book.broke(peer.id);
             }

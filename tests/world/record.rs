@@ -59,6 +59,8 @@ pub struct Record {
     /// What it has sent since the last turn, while it was open and nothing kept us from reading:
     /// no deadline is to judge it before that is looked at.
     pub fresh: Vec<u8>,
+    /// The service has dialled it.
+    pub outbound: bool,
     /// What may have broken it.
     pub errors: Vec<ErrorKind>,
     /// When one of them had, while it was open.
@@ -71,6 +73,8 @@ pub struct Record {
     pub streamed: bool,
     /// So many bytes of what is due to it may be its stream's, taken and not sent.
     pub holds: usize,
+    /// How many were so after the last turn.
+    pub held: usize,
     /// No limit holds for what is due to it.
     pub unbounded: bool,
     /// Of what is due, at the most what others caused: the loop takes theirs to go last too.
@@ -110,12 +114,14 @@ impl Record {
             finished: false,
             disturbed: false,
             fresh: Vec::new(),
+            outbound: false,
             errors: Vec::new(),
             broke: None,
             lossy: false,
             due: Queue::default(),
             streamed: false,
             holds: 0,
+            held: 0,
             unbounded: false,
             others: 0,
             over_soft: None,
@@ -151,8 +157,18 @@ impl Record {
         }
     }
 
+    /// Whether it takes no more of what it is sent.
+    pub fn is_full(&self, limits: &Limits) -> bool {
+        self.outbound && self.due.rest().len().saturating_sub(self.held) > limits.max_output
+    }
+
     /// Whether more is due to it than its limits allow.
     pub fn is_owed_too_much(&mut self, now: Duration, limits: &Limits) -> Option<String> {
+        let due = self.due.rest().len();
+        if self.stage == Stage::Open && self.outbound {
+            let over = due > limits.max_output + self.largest + self.holds;
+            return over.then(|| format!("was dialled and is owed {due} bytes"));
+        }
         if self.stage != Stage::Open || self.unbounded {
             return None;
         }
@@ -214,7 +230,12 @@ impl Record {
                 (stopping || idle() || overlong() || late(), "it had more time")
             }
             CloseReason::SlowConsumer => {
-                (self.due.rest().len() > limits.soft_output, "it was not slow")
+                let slow = self.due.rest().len() > limits.soft_output;
+                (slow && !self.outbound, "it was not slow")
+            }
+            // By a service that must not lose what it refused.
+            CloseReason::Aborted => {
+                (self.outbound && self.due.rest().len() > limits.max_output, "nobody gave it")
             }
             CloseReason::ConnectTimeout => {
                 (!self.opened && self.still >= limits.connect_timeout, "it had more time")

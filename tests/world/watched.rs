@@ -87,6 +87,10 @@ impl<M: Model> Handler for Watched<M> {
     type Session = Session<M>;
     type Message = <M::Service as Handler>::Message;
 
+    fn on_start(&mut self, cx: &mut ServiceContext<'_, Session<M>>) {
+        self.service.on_start(cx);
+    }
+
     fn on_listening(&mut self, cx: &mut ServiceContext<'_, Session<M>>, address: &Address) {
         self.service.on_listening(cx, address);
     }

@@ -224,19 +224,11 @@ impl Load {
         self.duration.or(usual)
     }
 
-    /// A client must never stop reading because of what it has yet to send: the server may wait for
-    /// it to read, and both would wait for ever. So the output may hold all that can be in flight,
-    /// and the input the longest reply or greeting.
+    /// The output may hold all that can be in flight, since what is above it would be refused, and the
+    /// input the longest reply or greeting.
     pub(crate) fn limits(&self) -> Limits {
         let most = (2 * self.depth() * (self.size + 64)).max(1 << 20);
-        Limits {
-            max_output: most,
-            soft_output: most,
-            high_water: most,
-            low_water: most / 2,
-            max_line: (self.size + 64).max(1024),
-            ..Limits::default()
-        }
+        Limits { max_output: most, max_line: (self.size + 64).max(1024), ..Limits::default() }
     }
 }
 
