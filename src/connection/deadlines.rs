@@ -17,7 +17,7 @@ pub(crate) enum Wait {
     Attempt,
     /// For anything to move.
     Idle,
-    /// For the rest of a line.
+    /// For the rest of a line or of a block.
     Line,
     /// For the client to take what others sent it.
     SoftLimit,
@@ -65,7 +65,7 @@ impl Connection {
         let idle = idle.map(|wait| (later(self.active, wait), Wait::Idle));
         // A client that is not read cannot finish its line. A server need not end its prompt.
         let judged = self.takes_input() && !self.flags.has(Flag::Outbound);
-        let line = limits.line_timeout.filter(|_| judged).zip(self.input.unfinished_since());
+        let line = limits.line_timeout.filter(|_| judged).zip(self.unfinished_since());
         let line = line.map(|(wait, since)| (later(since, wait), Wait::Line));
         let slow = Some(self.over_soft()).filter(|since| *since != 0);
         let slow = slow.map(|since| (later(since, limits.soft_output_for), Wait::SoftLimit));

@@ -12,10 +12,13 @@ pub enum Farewell {
     TooManyConnections,
     /// The newcomer's address has [`max_per_peer`](Limits::max_per_peer) connections already.
     TooManyFromPeer,
-    /// The client did not finish a line within [`line_timeout`](Limits::line_timeout).
+    /// The client did not finish a line within [`line_timeout`](Limits::line_timeout), or sent nothing
+    /// of a block for so long.
     LineTimeout,
     /// The client's line is above [`max_line`](Limits::max_line).
     LineTooLong,
+    /// The client's frame is above [`max_frame`](Limits::max_frame).
+    FrameTooLong,
     /// Nothing moved for [`idle_timeout`](Limits::idle_timeout).
     IdleTimeout,
 }
@@ -33,6 +36,9 @@ impl Farewell {
                 format!("Line not finished in time (limit {seconds} s)\n")
             }
             Farewell::LineTooLong => format!("Line too long (limit {} bytes)\n", limits.max_line),
+            Farewell::FrameTooLong => {
+                format!("Frame too long (limit {} bytes)\n", limits.longest_frame())
+            }
             Farewell::IdleTimeout => {
                 let seconds = limits.idle_timeout.unwrap_or_default().as_secs_f64();
                 format!("Idle for too long (limit {seconds} s)\n")

@@ -73,7 +73,7 @@ impl<S> Table<S> {
         }
         let start = state.turn.arena.len();
         let room = self.limits.high_water.saturating_sub(slot.conn.owed());
-        let end = if slot.conn.takes_input() { start.saturating_add(room + 1) } else { 0 };
+        let end = if slot.conn.takes_lines() { start.saturating_add(room + 1) } else { 0 };
         state.turn.reply = Reply { of: Some(id), start, end };
         true
     }
@@ -99,7 +99,7 @@ pub(crate) struct Reply {
     pub(crate) of: Option<ConnId>,
     /// Length of the arena when it began.
     pub(crate) start: usize,
-    /// Length of the arena at which the connection is held back; 0 where it takes no input, and
+    /// Length of the arena at which the connection is held back; 0 where it takes no lines, and
     /// without a reply.
     pub(crate) end: usize,
 }
