@@ -130,7 +130,7 @@ fn memcached_says_what_is_wrong_and_goes_on() {
         "CLIENT_ERROR invalid numeric delta argument",
         "CLIENT_ERROR invalid exptime argument",
         usage,
-        bad,
+        "CLIENT_ERROR invalid exptime argument",
         "ERROR",
         "ERROR",
         "ERROR",
