@@ -376,10 +376,13 @@ impl<'a, S> Context<'a, S> {
             return;
         }
         conn.begin_block(count, state.turn.now);
-        table.arm(self.id);
         if !self.own || count == 0 {
             // No event need come for what is here already.
             table.enqueue_if_work(self.id);
+        }
+        if !self.own {
+            // After a hook of its own the loop does so if the block has not come by then.
+            table.arm(self.id);
         }
     }
 

@@ -39,8 +39,14 @@ impl<H: Handler> ActiveService<H> {
             // Nobody reads the connection now, and no other event will tell of the error.
             let error = slot.take_error();
             self.table.lose_peer(id, &error, state.turn.now);
-        } else if slot.conn.has_work() {
-            queues.push_ready(slot);
+        } else {
+            let in_block = slot.conn.flags.has(Flag::InBlock);
+            if slot.conn.has_work() {
+                queues.push_ready(slot);
+            }
+            if in_block {
+                self.table.arm(id);
+            }
         }
     }
 
