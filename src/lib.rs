@@ -61,8 +61,9 @@
 //! | --- | --- |
 //! | write a protocol of lines | [`Handler`], [`Context`] |
 //! | write one out of closures, as in Node.js | [`Callbacks`] |
+//! | take bodies behind lines, of any length | [`Context::take_block`], [`Handler::on_block`] |
 //! | speak something other than lines, for a while or always | [`Handler::on_bytes`], [`Lines`] |
-//! | send more than should lie in memory | [`Context::request_drain`], [`Handler::on_drain`] |
+//! | send more than should lie in memory | [`Context::send_pieces`], [`Handler::on_drain`] |
 //! | speak in datagrams: UDP, multicast, broadcast | [`DatagramHandler`], [`Reactor::datagrams`] |
 //! | do something later | [`Context::set_timer`], [`ServiceContext::set_service_timer`] |
 //! | do blocking work, or reach the handler from another thread | [`Service::handle`], [`Handle`] |

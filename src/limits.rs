@@ -33,12 +33,20 @@ pub struct Limits {
     /// of the connection that has lingered longest. Where none lingers and no descriptor is left, it
     /// takes that of whoever has been gone longest. Default 10,000.
     pub max_connections: usize,
-    /// How many bytes a line may have, without its LF or CRLF; from 1 to 1 GiB. For a protocol on
-    /// [`on_bytes`](crate::Handler::on_bytes), how many bytes it may leave untaken.
+    /// How many bytes a line may have, without its LF or CRLF; from 1 to 1 GiB.
     ///
     /// A client whose line is longer is told so and closed with
     /// [`CloseReason::LineTooLong`](crate::CloseReason::LineTooLong). Default 64 KiB.
     pub max_line: usize,
+    /// How many bytes a handler with an [`on_bytes`](crate::Handler::on_bytes) of its own may leave
+    /// untaken because it needs more, apart from an unfinished line that it has looked for by
+    /// [`Lines`](crate::Lines); from 1 to 1 GiB. So it has to be as large as the largest frame.
+    ///
+    /// A client whose frame is longer is told so and closed with
+    /// [`CloseReason::LineTooLong`](crate::CloseReason::LineTooLong). Of a
+    /// [block](crate::Context::take_block) nothing is kept, so blocks need no bound. Default none,
+    /// which is as many as `max_line`.
+    pub max_frame: Option<usize>,
     /// How many unsent bytes a connection may have that *others* caused (a broadcast, a timer, a
     /// message: see [`Context::send`](crate::Context::send)); from 1 to 1 GiB.
     ///
@@ -76,8 +84,10 @@ pub struct Limits {
     /// [`CloseReason::LineTimeout`](crate::CloseReason::LineTimeout).
     ///
     /// For a protocol on [`on_bytes`](crate::Handler::on_bytes) the time counts from the first byte
-    /// that the handler left untaken because it needs more. Over TLS it counts from the first byte
-    /// of a record that is not complete, whatever that holds. Outbound connections are exempt, since
+    /// that the handler left untaken because it needs more. In a
+    /// [block](crate::Context::take_block) it counts from the last piece that came. Over TLS it
+    /// counts from the first byte of a record that is not complete, whatever that holds. Outbound
+    /// connections are exempt, since
     /// the prompt of a server does not end with an LF; to time a reply, set a timer for each request.
     /// Default 60 s; none is for ever.
     pub line_timeout: Option<Duration>,
@@ -131,7 +141,8 @@ pub struct Limits {
     pub bytes_per_turn: usize,
     /// How many lines of one connection are handled in one turn; at least 1. What is left waits
     /// behind the other connections. A call of [`on_bytes`](crate::Handler::on_bytes) that takes
-    /// bytes without cutting lines counts as one. Default 1,024.
+    /// bytes without cutting lines counts as one, and so does each piece of a
+    /// [block](crate::Context::take_block). Default 1,024.
     pub lines_per_turn: usize,
     /// How many newcomers are accepted in one turn; at least 1. Default 64.
     pub accepts_per_turn: usize,
@@ -145,6 +156,7 @@ impl Default for Limits {
         Limits {
             max_connections: 10_000,
             max_line: 64 * 1024,
+            max_frame: None,
             max_output: 1024 * 1024,
             soft_output: 256 * 1024,
             soft_output_for: Duration::from_secs(10),
@@ -187,6 +199,11 @@ const MOST_KEEPALIVE: Duration = Duration::from_secs(32_767);
 const MOST_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 impl Limits {
+    /// How many bytes `on_bytes` may leave untaken.
+    pub(crate) fn longest_frame(&self) -> usize {
+        self.max_frame.unwrap_or(self.max_line)
+    }
+
     /// Says whether the limits can be kept. The [`Reactor`](crate::Reactor) checks those that it is
     /// given, so call this to learn of a mistake sooner.
     ///
@@ -200,6 +217,7 @@ impl Limits {
         };
         within("max_connections", self.max_connections, crate::connection::id::MOST_SLOTS)?;
         within("max_line", self.max_line, MOST_BYTES)?;
+        within("max_frame", self.longest_frame(), MOST_BYTES)?;
         within("max_output", self.max_output, MOST_BYTES)?;
         within("soft_output", self.soft_output, usize::MAX)?;
         if self.soft_output > self.max_output {
@@ -239,7 +257,8 @@ impl Limits {
 
 /// How fast lines are handled: a token bucket of `burst` tokens that fills with `per_second` tokens a
 /// second. A line takes one token. In a protocol that is not lines, each call of
-/// [`on_bytes`](crate::Handler::on_bytes) that takes bytes takes one.
+/// [`on_bytes`](crate::Handler::on_bytes) that takes bytes takes one; so does each piece of a
+/// [block](crate::Context::take_block).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
     /// Lines a second in the long run; at least 1.

@@ -35,10 +35,11 @@ pub enum CloseReason {
     Closed,
     /// The handler called [`abort`](crate::Context::abort).
     Aborted,
-    /// The peer sent a line above [`max_line`](crate::Limits::max_line).
+    /// The peer sent a line above [`max_line`](crate::Limits::max_line), or a frame above
+    /// [`max_frame`](crate::Limits::max_frame).
     LineTooLong,
     /// The peer began a line, or a record of TLS, and did not finish it within
-    /// [`line_timeout`](crate::Limits::line_timeout).
+    /// [`line_timeout`](crate::Limits::line_timeout), or sent nothing of a block for so long.
     LineTimeout,
     /// Nothing moved in either direction for [`idle_timeout`](crate::Limits::idle_timeout).
     IdleTimeout,

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use super::block::Block;
 use super::clock::Nanos;
 use super::flags::{Flag, Flags};
 use super::input::Input;
@@ -55,6 +56,8 @@ pub(crate) struct Extras {
     pub(super) error: Option<io::Error>,
     /// When a read or a write failed; 0 while none has.
     pub(crate) lost: Nanos,
+    /// The block under way or the last one; none before the first.
+    pub(super) block: Option<Block>,
 }
 
 /// The same error once more; none of one that has nothing but its kind.
@@ -124,6 +127,12 @@ impl Connection {
                 || self.flags.has(Flag::Overlong))
     }
 
+    /// Whether its input may be cut into lines.
+    #[inline]
+    pub(crate) fn takes_lines(&self) -> bool {
+        self.takes_input() && !self.flags.has(Flag::InBlock)
+    }
+
     /// Whether output is taken for it.
     #[inline]
     pub(crate) fn takes_output(&self) -> bool {
@@ -145,7 +154,8 @@ impl Connection {
         match self.stage {
             Stage::Open => {
                 let untold = eof && !self.flags.has(Flag::EofTold);
-                self.takes_input() && (unread || untold || self.input.has_work())
+                let due = untold || self.input.has_work() || self.has_empty_block();
+                self.takes_input() && (unread || due)
             }
             Stage::Closing | Stage::Lingering => unread && !self.flags.has(Flag::Descriptors),
             // Only an event brings a connect on.
@@ -153,14 +163,14 @@ impl Connection {
         }
     }
 
-    /// Ends one of the reasons not to read it: `Paused`, `Throttled` or `Held`. An unfinished line
-    /// is timed from now on, since until now it was the loop that did not read. Says whether it
+    /// Ends one of the reasons not to read it: `Paused`, `Throttled` or `Held`. An unfinished line or
+    /// block is timed from now on, since until now it was the loop that did not read. Says whether it
     /// did wait for that reason.
     #[inline]
     pub(crate) fn stop_waiting(&mut self, reason: Flag, now: Nanos) -> bool {
         let waited = self.flags.take(reason);
         if waited {
-            self.input.wait_from(now);
+            self.wait_from(now);
         }
         waited
     }
@@ -205,9 +215,9 @@ impl Connection {
     pub(crate) fn change_extras(&mut self, change: impl FnOnce(&mut Extras)) {
         if let Some(extras) = &mut self.extras {
             change(extras);
-            let Extras { timers, over_soft, paid, left, lost, error } = &**extras;
+            let Extras { timers, over_soft, paid, left, lost, error, block } = &**extras;
             let unset = (*over_soft, *paid, *left, *lost) == (0, 0, 0, 0);
-            if unset && timers.is_empty() && error.is_none() {
+            if unset && timers.is_empty() && error.is_none() && block.is_none() {
                 self.extras = None;
             }
         }

@@ -17,7 +17,7 @@ pub(crate) enum Wait {
     Attempt,
     /// For anything to move.
     Idle,
-    /// For the rest of a line, or of a unit of a layer.
+    /// For the rest of a line, of a block, or of a unit of a layer.
     Line,
     /// For the client to take what others sent it.
     SoftLimit,
@@ -73,7 +73,7 @@ impl Connection {
         let judged = self.takes_input() && !self.flags.has(Flag::Outbound);
         // What follows the end of the input is not read.
         let unfinished = unfinished.filter(|_| !self.flags.has(Flag::Eof));
-        let begun = self.input.unfinished_since().into_iter().chain(unfinished).min();
+        let begun = self.unfinished_since().into_iter().chain(unfinished).min();
         let line = limits.line_timeout.filter(|_| judged).zip(begun);
         let line = line.map(|(wait, since)| (later(since, wait), Wait::Line));
         let slow = Some(self.over_soft()).filter(|since| *since != 0);

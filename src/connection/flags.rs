@@ -32,6 +32,10 @@ pub(crate) enum Flag {
     /// A line above [`max_line`](crate::Limits::max_line) came; nothing after it is handled.
     Overlong,
 
+    // How its input is handled.
+    /// What comes next is a block, not lines.
+    InBlock,
+
     // What the handler has asked for, and what it has been told.
     /// The handler has ended our side: no more output is taken, and once all is sent the write
     /// side is shut.

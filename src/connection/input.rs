@@ -70,6 +70,9 @@ pub(crate) enum Offer {
 }
 
 impl Offer {
+    /// No bytes, for a hook that needs none.
+    pub(crate) const NOTHING: Offer = Offer::Scratch(0..0);
+
     /// The bytes to offer.
     pub(crate) fn bytes<'a>(&'a self, scratch: &'a Scratch) -> &'a [u8] {
         match self {

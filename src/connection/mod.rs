@@ -2,11 +2,12 @@
 //! so all of it can be tested without a network. Who calls it, and when, is up to `reactor`.
 //!
 //! Read `connection` first (what is kept of one client) with its `flags`. Then follow a byte in (`input`,
-//! `framing`, `newlines`) and out (`output`). Then come the rules that judge a client: `backpressure`,
+//! `framing`, `newlines`, `block`) and out (`output`). Then come the rules that judge a client: `backpressure`,
 //! `deadlines`, `rate`. The rest are small types that all wings share: `id`, `clock`, `peer_address`,
 //! `close_reason`.
 
 mod backpressure;
+mod block;
 pub(crate) mod clock;
 pub(crate) mod close_reason;
 #[expect(clippy::module_inception, reason = "the wing is named after what it is about")]

@@ -81,7 +81,8 @@ impl<'f, S: Default> Callbacks<'f, S> {
         self
     }
 
-    /// Called for each line, without its LF or CRLF. See [`Handler::on_line`].
+    /// Called for each line, without its LF or CRLF. See [`Handler::on_line`]. The pieces of a
+    /// [block](Context::take_block) pass unseen; for these, write a handler.
     pub fn on_line(mut self, callback: impl FnMut(&mut Context<'_, S>, &[u8]) + 'f) -> Self {
         self.line = Box::new(callback);
         self

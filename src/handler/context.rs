@@ -259,15 +259,139 @@ impl<'a, S> Context<'a, S> {
         table.mark_dirty(self.id.slot());
     }
 
+    /// Sends what `next` makes of the session, piece by piece, until it gives none: a reply of any
+    /// length in bounded memory. True once all is sent.
+    ///
+    /// To be called where the reply begins and again in [`on_drain`](crate::Handler::on_drain), in the
+    /// same way: so begin it by calling `on_drain`. Each call sends pieces until more than
+    /// [`low_water`](crate::Limits::low_water) bytes are unsent. Then it [pauses](Self::pause) the
+    /// connection, so that the client's next commands wait, and asks for a
+    /// [drain](Self::request_drain). After the last piece, or where no more output is taken, it
+    /// [resumes](Self::resume).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use reactor::{Context, Handler};
+    ///
+    /// /// Counts to a million for everybody who says anything.
+    /// struct Count;
+    ///
+    /// impl Handler for Count {
+    ///     type Session = std::ops::Range<u32>; // the numbers that are still to be sent
+    ///     type Message = ();
+    ///
+    ///     fn on_line(&mut self, cx: &mut Context<'_, Self::Session>, _line: &[u8]) {
+    ///         *cx.session() = 0..1_000_000;
+    ///         self.on_drain(cx);
+    ///     }
+    ///
+    ///     fn on_drain(&mut self, cx: &mut Context<'_, Self::Session>) {
+    ///         cx.send_pieces(|left| left.next().map(|n| format!("{n}\n")));
+    ///     }
+    /// }
+    ///
+    /// let mut server = reactor::testing::Harness::new(Count);
+    /// let client = server.connect();
+    /// server.feed(client, "go\n");
+    /// server.end(client);
+    /// assert!(server.sent(client).ends_with(b"\n999998\n999999\n"));
+    /// ```
+    pub fn send_pieces<P: AsRef<[u8]>>(
+        &mut self,
+        mut next: impl FnMut(&mut S) -> Option<P>,
+    ) -> bool {
+        // Nothing is made for a client that is gone.
+        while self.send("")
+            && let Some(piece) = next(self.session())
+        {
+            self.send(piece);
+            if self.unsent() > self.limits().low_water {
+                self.pause();
+                self.request_drain();
+                return false;
+            }
+        }
+        self.resume();
+        true
+    }
+
     /// The lines in `bytes`, which must be what [`on_bytes`](crate::Handler::on_bytes) was given, or
-    /// what is left of it at the end.
+    /// what is left of that up to its last byte.
     #[inline]
     pub fn lines<'b>(&self, bytes: &'b [u8]) -> Lines<'b> {
         Lines::new(bytes, self.service.state.turn.search)
     }
 
+    /// Makes a block of the next `count` bytes from this connection: they are not cut into lines, but
+    /// given to [`on_block`](crate::Handler::on_block) in pieces as they come. Behind the block lines
+    /// go on.
+    ///
+    /// The next bytes are those behind the line in [`on_line`](crate::Handler::on_line), those that
+    /// [`on_bytes`](crate::Handler::on_bytes) does not take, and those behind the piece in `on_block`.
+    /// Anywhere else they are what has come and was not taken, then what comes next. Called in the
+    /// middle of a block, this sets how many bytes of it are still to come.
+    ///
+    /// A block may have any number of bytes, also none: of each the handler is told once that it
+    /// ends. Nothing of a block is kept, so none is too long. Check an announced length only for what
+    /// the handler itself keeps; what it does not want it can let pass.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use reactor::{Context, Handler};
+    ///
+    /// /// `PUT 5`, then five bytes of any kind and an LF; the answer is their sum.
+    /// struct Sums;
+    ///
+    /// impl Handler for Sums {
+    ///     type Session = u64;
+    ///     type Message = ();
+    ///
+    ///     fn on_line(&mut self, cx: &mut Context<'_, u64>, line: &[u8]) {
+    ///         let count = line.strip_prefix(b"PUT ").and_then(|count| str::from_utf8(count).ok());
+    ///         match count.and_then(|count| count.parse().ok()) {
+    ///             Some(count) => cx.take_block(count),
+    ///             None if line.is_empty() => {} // the LF behind a block
+    ///             None => writeln!(cx, "PUT and a number, please"),
+    ///         }
+    ///     }
+    ///
+    ///     fn on_block(&mut self, cx: &mut Context<'_, u64>, piece: &[u8], end: bool) {
+    ///         *cx.session() += piece.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+    ///         if end {
+    ///             let sum = std::mem::take(cx.session());
+    ///             writeln!(cx, "{sum}");
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let mut server = reactor::testing::Harness::new(Sums);
+    /// let client = server.connect();
+    /// server.feed(client, b"PUT 5\n\x01\n");
+    /// server.feed(client, b"\n\x02\x03\nPUT 0\n\nSUM\n");
+    /// assert_eq!(server.sent(client), b"26\n0\nPUT and a number, please\n");
+    /// ```
+    pub fn take_block(&mut self, count: usize) {
+        self.commit();
+        let ServiceContext { table, state } = &mut self.service;
+        let conn = &mut table.connections[self.id.slot()].conn;
+        if conn.flags.has(Flag::EofTold) {
+            return;
+        }
+        conn.begin_block(count, state.turn.now);
+        if !self.own || count == 0 {
+            // No event need come for what is here already.
+            table.enqueue_if_work(self.id);
+        }
+        if !self.own {
+            // After a hook of its own the loop does so if the block has not come by then.
+            table.arm(self.id);
+        }
+    }
+
     /// Whether the loop still wants input handled: false once this connection is paused, held
-    /// back or closing, or has had its share of the turn.
+    /// back or closing, in a block, or has had its share of the turn.
     #[inline]
     pub(super) fn may_go_on(&mut self) -> bool {
         let state = &self.service.state;
@@ -284,7 +408,7 @@ impl<'a, S> Context<'a, S> {
             table.commit(state);
         }
         let takes =
-            state.turn.reply.of.is_none() && table.connections[self.id.slot()].conn.takes_input();
+            state.turn.reply.of.is_none() && table.connections[self.id.slot()].conn.takes_lines();
         if takes && self.own {
             table.begin_reply(self.id, state);
         }

@@ -15,12 +15,15 @@ pub enum Farewell {
     /// The newcomer's address has [`max_per_peer`](Limits::max_per_peer) connections already.
     /// `Too many connections from your address, close one first`
     TooManyFromPeer,
-    /// The client did not finish a line within [`line_timeout`](Limits::line_timeout).
+    /// The client did not finish a line within [`line_timeout`](Limits::line_timeout), or sent nothing
+    /// of a block for so long.
     /// `Line not finished in time (limit 60 s)`
     LineTimeout,
     /// The client's line is above [`max_line`](Limits::max_line).
     /// `Line too long (limit 65536 bytes)`
     LineTooLong,
+    /// The client's frame is above [`max_frame`](Limits::max_frame).
+    FrameTooLong,
     /// Nothing moved for [`idle_timeout`](Limits::idle_timeout).
     /// `Idle for too long (limit 300 s)`
     IdleTimeout,
@@ -39,6 +42,9 @@ impl Farewell {
                 format!("Line not finished in time (limit {seconds} s)\n")
             }
             Farewell::LineTooLong => format!("Line too long (limit {} bytes)\n", limits.max_line),
+            Farewell::FrameTooLong => {
+                format!("Frame too long (limit {} bytes)\n", limits.longest_frame())
+            }
             Farewell::IdleTimeout => {
                 let seconds = limits.idle_timeout.unwrap_or_default().as_secs_f64();
                 format!("Idle for too long (limit {seconds} s)\n")

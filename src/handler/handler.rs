@@ -70,10 +70,32 @@ pub trait Handler {
         let _ = (cx, line);
     }
 
-    /// Called when bytes have come. Returns how many of them it took.
+    /// Called with the bytes of a [block](Context::take_block), piece by piece as they come; `end` says
+    /// that the block ends with this piece. Then lines go on, unless this takes the next block.
+    ///
+    /// A piece is what one read has brought, so it has between one byte and
+    /// [`bytes_per_turn`](Limits::bytes_per_turn); only the end of a block of no bytes is an empty
+    /// piece. [Pausing](Context::pause) or closing the connection here holds as in
+    /// [`on_line`](Self::on_line). While a block is under way the client owes bytes: if none come for
+    /// [`line_timeout`](Limits::line_timeout), it is closed. Each piece counts as a line for
+    /// [`rate`](Limits::rate) and [`lines_per_turn`](Limits::lines_per_turn).
+    ///
+    /// If the client ends its side within a block, there is no piece with `end`; what comes next is
+    /// [`on_eof`](Self::on_eof), and then, or after an error, [`on_close`](Self::on_close). So keep in
+    /// the session what the block is for until `end`: whatever is still there then was cut off.
+    ///
+    /// The default lets the bytes pass.
+    fn on_block(&mut self, cx: &mut Context<'_, Self::Session>, piece: &[u8], end: bool) {
+        let _ = (cx, piece, end);
+    }
+
+    /// Called when bytes have come, but for those of a [block](Self::on_block). Returns how many of
+    /// them it took.
     ///
     /// The default cuts lines and calls [`on_line`](Self::on_line). Override it for a protocol
-    /// that is not lines, or not always: see [`Lines`](crate::Lines).
+    /// that is not lines, or not always: see [`Lines`](crate::Lines). Lines with bodies do without it:
+    /// see [`Context::take_block`], which can be called here too. The block then begins behind the
+    /// bytes that this call takes.
     ///
     /// The bytes that were not taken are offered again, in front of those that come next. After
     /// some were taken but not all, the rest is offered again at once, until none is taken or the
@@ -81,10 +103,10 @@ pub trait Handler {
     /// that takes one frame in each call gets pauses and backpressure right by itself. At the end
     /// of the input the untaken rest is offered once more, with [`at_eof`](Context::at_eof) true.
     ///
-    /// At most [`max_line`](Limits::max_line) bytes may be left untaken, or the connection is closed
-    /// with [`CloseReason::LineTooLong`]. So `max_line` must be as large as the largest frame. Check
+    /// At most [`max_frame`](Limits::max_frame) bytes may be left untaken, or the connection is closed
+    /// with [`CloseReason::LineTooLong`]. So `max_frame` must be as large as the largest frame. Check
     /// an announced length all the same: a larger frame passes if it came at once, so that no more
-    /// than `max_line` of it had to wait. Take larger bodies piece by piece. If the protocol is not
+    /// than `max_frame` of it had to wait. Take larger bodies as blocks. If the protocol is not
     /// text, override [`farewell`](Self::farewell) too.
     ///
     /// # Panics
@@ -98,7 +120,7 @@ pub trait Handler {
     /// /// Sends every frame back: a length of four bytes, big-endian, then so many bytes.
     /// struct Frames;
     ///
-    /// const LONGEST: usize = 60_000; // max_line must be at least 4 more
+    /// const LONGEST: usize = 60_000; // max_frame must be at least 4 more
     ///
     /// impl Handler for Frames {
     ///     type Session = ();
@@ -152,48 +174,7 @@ pub trait Handler {
     /// ends its side right after its request (`printf ... | nc -N`) gets only the first pieces,
     /// since the default [`on_eof`](Self::on_eof) closes the connection.
     ///
-    /// # Examples
-    ///
-    /// ```
-    /// use reactor::{Context, Handler};
-    ///
-    /// /// Counts to a million for everybody who says anything.
-    /// struct Count;
-    ///
-    /// /// The numbers that are still to be sent to one client.
-    /// type Left = std::ops::Range<u32>;
-    ///
-    /// fn send_piece(cx: &mut Context<'_, Left>) {
-    ///     let piece: String = cx.session().take(5_000).map(|n| format!("{n}\n")).collect();
-    ///     cx.send(piece);
-    ///     if cx.session().is_empty() {
-    ///         cx.resume(); // the next command, or the end
-    ///     } else {
-    ///         cx.pause();
-    ///         cx.request_drain();
-    ///     }
-    /// }
-    ///
-    /// impl Handler for Count {
-    ///     type Session = Left;
-    ///     type Message = ();
-    ///
-    ///     fn on_line(&mut self, cx: &mut Context<'_, Left>, _line: &[u8]) {
-    ///         *cx.session() = 0..1_000_000;
-    ///         send_piece(cx);
-    ///     }
-    ///
-    ///     fn on_drain(&mut self, cx: &mut Context<'_, Left>) {
-    ///         send_piece(cx);
-    ///     }
-    /// }
-    ///
-    /// let mut server = reactor::testing::Harness::new(Count);
-    /// let client = server.connect();
-    /// server.feed(client, "go");
-    /// server.end(client);
-    /// assert!(server.sent(client).ends_with(b"\n999998\n999999\n"));
-    /// ```
+    /// [`Context::send_pieces`] does all that and has an example.
     fn on_drain(&mut self, cx: &mut Context<'_, Self::Session>) {
         let _ = cx;
     }

@@ -21,6 +21,22 @@ use crate::connection::newlines::Ends;
 /// }
 /// # }
 /// ```
+///
+/// In an `on_bytes` of your own:
+///
+/// * It may return less than [`taken`](Self::taken): the lines behind that are offered again, and
+///   found again. Each time that a line is looked at it counts, for
+///   [`lines_per_turn`](crate::Limits::lines_per_turn), [`rate`](crate::Limits::rate) and
+///   [`lines_in`](crate::Counters::lines_in).
+/// * Between two lines it may take bytes that are none, and go on with
+///   [`cx.lines`](Context::lines) of the rest, up to the last byte.
+/// * A request of several lines may be refused as a whole, by returning 0, until all of it is there.
+///   It is offered again when more has come, or at once in the next turn where the lines before it had
+///   a part of this turn's share. Its lines have to be no more than `lines_per_turn` and, where there is
+///   a rate, no more than are allowed at that moment. So it is better to take each line as it comes, and
+///   to keep what it said in the session.
+/// * A [block](Context::take_block) ends the lines. Return `taken` then; what follows goes to
+///   [`on_block`](crate::Handler::on_block).
 #[derive(Debug)]
 pub struct Lines<'b> {
     bytes: &'b [u8],
@@ -40,8 +56,8 @@ impl<'b> Lines<'b> {
     /// line.
     ///
     /// None if no line is complete, if the connection has had its
-    /// [`lines_per_turn`](crate::Limits::lines_per_turn), or once it is paused, held back or closing.
-    /// Then return [`taken`](Lines::taken) from `on_bytes`; the rest is offered again later.
+    /// [`lines_per_turn`](crate::Limits::lines_per_turn), or once it is paused, held back, closing or in
+    /// a block. Then return [`taken`](Lines::taken) from `on_bytes`; the rest is offered again later.
     ///
     /// None as well if the line is above [`max_line`](crate::Limits::max_line). The loop then sends
     /// the client a [`farewell`](crate::Handler::farewell) and closes the connection.
@@ -73,6 +89,12 @@ impl<'b> Lines<'b> {
         }
         cx.search().failed(all - self.taken);
         None
+    }
+
+    /// Whether the last line had its LF. The last line of all input may have none: somebody has
+    /// forgotten it, or was cut off. False before the first line.
+    pub fn is_whole(&self) -> bool {
+        self.bytes[..self.taken].ends_with(b"\n")
     }
 
     /// How many bytes the lines so far took, with their LFs.

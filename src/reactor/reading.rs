@@ -38,8 +38,14 @@ impl<H: Handler> ActiveService<H> {
             // Nobody reads the connection now, and no other event will tell of the error.
             let error = slot.take_error();
             self.table.lose_peer(id, &error, state.turn.now);
-        } else if slot.conn.has_work() {
-            queues.push_ready(slot);
+        } else {
+            let in_block = slot.conn.flags.has(Flag::InBlock);
+            if slot.conn.has_work() {
+                queues.push_ready(slot);
+            }
+            if in_block {
+                self.table.arm(id);
+            }
         }
         if layered {
             self.table.look_into_layer(id, state.turn.now);
@@ -83,6 +89,8 @@ impl<H: Handler> ActiveService<H> {
             };
             let offer = if let Some(lent) = lent {
                 lent
+            } else if slot.conn.has_empty_block() {
+                Offer::NOTHING
             } else if slot.conn.flags.has(Flag::Eof) {
                 return self.call_on_eof(id, state);
             } else if !slot.conn.flags.has(Flag::Readable) || budget == 0 {
@@ -135,6 +143,7 @@ impl<H: Handler> ActiveService<H> {
         if !slot.conn.flags.has(Flag::EofTold) {
             slot.conn.flags.set(Flag::EofTold, true);
             slot.counted(kept, |slot| slot.conn.input.discard());
+            slot.conn.flags.set(Flag::InBlock, false);
             self.call(id, true, state, H::on_eof);
             if self.table.connections[id.slot()].conn.flags.has(Flag::Finished) {
                 self.table.close(id, CloseReason::PeerClosed, state);
@@ -159,30 +168,21 @@ impl<H: Handler> ActiveService<H> {
             let rest = &bytes[taken..];
             state.turn.search = Search::new(rest.len(), known.saturating_sub(taken));
             let before = state.turn.lines;
-            let took = self.call(id, true, state, |handler, cx| {
-                let took = handler.on_bytes(cx, rest);
-                assert!(took <= rest.len(), "on_bytes took {took} of {} bytes", rest.len());
-                took
-            });
-            let took = took.unwrap_or(rest.len());
+            let (took, refused) = self.call_with_input(id, rest, state);
             taken += took;
-            let lines = (state.turn.lines - before) as u64;
-            state.counters.lines_in += lines;
-            // What a handler without lines takes in one call counts as one line.
-            let lines = lines.max(u64::from(took > 0));
-            state.turn.lines = before + lines as usize;
-            let Table { limits, connections, .. } = &mut self.table;
-            connections[id.slot()].conn.spend(limits, lines, state.turn.now);
             let left = rest.len() - took;
-            if left == 0 || !self.table.connections[id.slot()].conn.takes_input() {
+            let conn = &self.table.connections[id.slot()].conn;
+            if left == 0 && !conn.has_empty_block() || !conn.takes_input() {
                 break false;
             }
-            if took == 0 || state.turn.search.is_done(left) {
+            let spent = state.turn.lines >= state.turn.most_lines;
+            if (refused || state.turn.search.is_done(left)) && conn.takes_lines() {
                 // Also when the handler looked at all the lines that it may have in a turn and took
-                // none: with nothing new to see it would look at the same lines for ever.
-                break true;
+                // none: with nothing new to see it would look at the same lines for ever. But where
+                // others before them had a part of that share, it sees more in the next turn.
+                break !(refused && spent && before > 0);
             }
-            if state.turn.lines >= state.turn.most_lines {
+            if spent {
                 break false;
             }
         };
@@ -190,13 +190,21 @@ impl<H: Handler> ActiveService<H> {
         if slot.conn.stage != Stage::Open {
             return;
         }
-        let overlong = slot.conn.flags.has(Flag::Overlong)
-            || hungry && framing::overlong(&bytes[taken..], self.table.limits.max_line);
+        let rest = &bytes[taken..];
+        let searched = state.turn.search.is_done(rest.len());
+        let limits = &self.table.limits;
+        let too_long = if slot.conn.flags.has(Flag::Overlong) {
+            Some(Farewell::LineTooLong)
+        } else if searched {
+            let overlong = hungry && framing::overlong(rest, limits.max_line);
+            overlong.then_some(Farewell::LineTooLong)
+        } else {
+            (hungry && rest.len() > limits.longest_frame()).then_some(Farewell::FrameTooLong)
+        };
         if taken > 0 {
             // The input may have come turns ago: what waited for us does not make its client idle.
             slot.conn.active = state.turn.now;
         }
-        let searched = state.turn.search.is_done(bytes.len() - taken);
         let since = if taken == 0 { since } else { state.turn.now };
         slot.conn.input.give_back(offer, scratch, taken, hungry, searched, since);
         // It held nothing meanwhile.
@@ -204,9 +212,45 @@ impl<H: Handler> ActiveService<H> {
         if hungry {
             self.table.arm(id);
         }
-        if overlong {
-            self.farewell(id, Farewell::LineTooLong, CloseReason::LineTooLong, state);
+        if let Some(why) = too_long {
+            self.farewell(id, why, CloseReason::LineTooLong, state);
         }
+    }
+
+    /// Calls `on_block` with the piece of a block that the bytes begin with, or else `on_bytes`. Counts
+    /// the lines that the hook had, and gives how many bytes it took and whether it refused them.
+    fn call_with_input(
+        &mut self,
+        id: ConnId,
+        bytes: &[u8],
+        state: &mut LoopState,
+    ) -> (usize, bool) {
+        let before = state.turn.lines;
+        let piece = self.table.connections[id.slot()].conn.cut_piece(bytes.len(), state.turn.now);
+        let took = match piece {
+            Some((count, ends)) => {
+                let piece = &bytes[..count];
+                self.call(id, true, state, |handler, cx| handler.on_block(cx, piece, ends));
+                count
+            }
+            None => {
+                let took = self.call(id, true, state, |handler, cx| {
+                    let took = handler.on_bytes(cx, bytes);
+                    assert!(took <= bytes.len(), "on_bytes took {took} of {} bytes", bytes.len());
+                    took
+                });
+                took.unwrap_or(bytes.len())
+            }
+        };
+        let lines = (state.turn.lines - before) as u64;
+        state.counters.lines_in += lines;
+        // What a handler takes in one call without lines counts as one line, and so does a piece.
+        let refused = took == 0 && piece.is_none();
+        let lines = lines.max(u64::from(!refused));
+        state.turn.lines = before + lines as usize;
+        let Table { limits, connections, .. } = &mut self.table;
+        connections[id.slot()].conn.spend(limits, lines, state.turn.now);
+        (took, refused)
     }
 
     /// Reads and forgets, for a connection that is closing: unread input would turn the close into

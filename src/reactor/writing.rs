@@ -74,7 +74,7 @@ impl<S> Table<S> {
         }
         let start = state.turn.arena.len();
         let room = conn.room(&self.limits);
-        let end = if conn.takes_input() { start.saturating_add(room + 1) } else { 0 };
+        let end = if conn.takes_lines() { start.saturating_add(room + 1) } else { 0 };
         state.turn.reply = Reply { of: Some(id), start, end };
         true
     }
@@ -113,7 +113,7 @@ pub(crate) struct Reply {
     pub(crate) of: Option<ConnId>,
     /// Length of the arena when it began.
     pub(crate) start: usize,
-    /// Length of the arena at which the connection is held back, or full; 0 where it takes no input,
+    /// Length of the arena at which the connection is held back, or full; 0 where it takes no lines,
     /// and without a reply.
     pub(crate) end: usize,
 }

@@ -20,7 +20,8 @@ use reactor::{Context, Handler, Limits, Reactor, Service, ServiceContext};
 
 const BIG: usize = 8 * 1024 * 1024;
 
-/// Answers each line with `ok`, and `big` with a lot.
+/// Answers each line with `ok`, and `big` with a lot. Behind `set` a block of 100 bytes follows, which has
+/// the answer.
 struct Frugal {
     big: Vec<u8>,
     /// What the turns have left on the heap.
@@ -36,7 +37,17 @@ impl Handler for Frugal {
     }
 
     fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
-        cx.send(if line == b"big" { &self.big[..] } else { b"ok\n" });
+        match line {
+            b"set" => cx.take_block(100),
+            b"big" => _ = cx.send(&self.big),
+            _ => _ = cx.send("ok\n"),
+        }
+    }
+
+    fn on_block(&mut self, cx: &mut Context<'_, ()>, _: &[u8], end: bool) {
+        if end {
+            cx.send("ok\n");
+        }
     }
 
     fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, (): ()) {
@@ -233,6 +244,33 @@ fn unread_lists_cost_the_same_however_long_they_are() {
     let (short, long) = (heap(10), heap(1_000));
     println!("100 unread LISTs: {short} bytes for 10 names, {long} for 1,000");
     assert!(long - short < 10_000, "{long} bytes for a long list, {short} for a short one");
+}
+
+#[test]
+fn nothing_is_allocated_for_a_block() {
+    let mut world = World::new(Limits::default());
+    let mut client = world.connect();
+    let block = [b"set\n", &[b'x'; 100][..]].concat();
+    let many = block.repeat(1_000);
+    let round = |world: &mut World, client: &mut TcpStream| {
+        world.write(client, &many);
+        world.read(client, 3_000);
+        // Also where blocks come one at a time, each in two pieces.
+        for _ in 0..5 {
+            world.write(client, &block[..50]);
+            world.write(client, &block[50..]);
+            world.read(client, 3);
+        }
+    };
+    round(&mut world, &mut client);
+    let (before, heap) = (world.allocations, world.heap());
+    for _ in 0..20 {
+        round(&mut world, &mut client);
+    }
+    let count = world.allocations - before;
+    println!("{count} allocations for 20100 blocks");
+    assert!(count < 500, "{count} allocations for 20100 blocks");
+    assert!(world.heap() - heap <= 0, "{} bytes more", world.heap() - heap);
 }
 
 /// The process that is measured: it serves, and reports when asked.

@@ -349,3 +349,71 @@ fn who_takes_nothing_of_a_stream_is_idle_even_while_paused() {
     let said = format!("{}Idle for too long (limit 60 s)\n", "x".repeat(100));
     assert_eq!(server.sent(client), said.as_bytes());
 }
+
+/// A number asks for all numbers below it, by `send_pieces`; any other line comes back.
+#[derive(Default)]
+struct Counter {
+    /// Pieces that were made, and the most that was unsent then.
+    made: u32,
+    most: usize,
+}
+
+impl Handler for Counter {
+    type Session = std::ops::Range<u32>;
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, Self::Session>, line: &[u8]) {
+        let text = str::from_utf8(line).unwrap();
+        match text.parse() {
+            Ok(count) => {
+                *cx.session() = 0..count;
+                self.on_drain(cx);
+            }
+            Err(_) if text == "last" => cx.half_close(),
+            Err(_) => writeln!(cx, "{text}"),
+        }
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_, Self::Session>) {
+        let done = cx.send_pieces(|left| {
+            let number = left.next()?;
+            self.made += 1;
+            Some(format!("{number}\n"))
+        });
+        assert!(!done || cx.session().start == cx.session().end || !cx.send(""));
+        self.most = self.most.max(cx.unsent());
+    }
+}
+
+#[test]
+fn pieces_go_out_in_order_and_what_comes_next_waits() {
+    let (mut server, client) = one(Counter::default());
+    server.feed(client, "1000\nhello\n0\n2\nbye");
+    server.end(client);
+    let mut got = Vec::new();
+    while server.closed(client).is_none() {
+        assert!(server.handler().most < small().low_water + 20, "{}", server.handler().most);
+        server.take_only(client, Some(7));
+        got.extend(server.sent(client));
+    }
+    let wanted: String = (0..1000).map(|number| format!("{number}\n")).collect();
+    assert_eq!(String::from_utf8(got).unwrap(), wanted + "hello\n0\n1\nbye\n");
+}
+
+#[test]
+fn no_piece_is_made_for_one_who_takes_none() {
+    let (mut server, client) = one(Counter::default());
+    server.feed(client, "1000\n".repeat(10));
+    let made = server.handler().made;
+    assert!(made < 100, "{made}");
+    server.reset(client);
+    assert!(server.closed(client).is_some());
+    assert_eq!((server.handler().made, server.left_over()), (made, (0, 0)));
+
+    let mut server = Harness::new(Counter::default());
+    let client = server.connect();
+    server.feed(client, "last\n1000\n");
+    assert_eq!((server.handler().made, server.is_shut(client)), (0, true));
+    server.end(client);
+    assert!(server.closed(client).is_some());
+}

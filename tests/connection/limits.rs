@@ -158,6 +158,34 @@ fn the_rate_counts_frames_where_there_are_no_lines() {
     assert_eq!(seen.get(), 15);
 }
 
+/// Takes blocks of two bytes, and counts the pieces.
+struct Pairs(Rc<Cell<usize>>);
+
+impl Handler for Pairs {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, _: &[u8]) {
+        cx.take_block(2);
+    }
+
+    fn on_block(&mut self, _: &mut Context<'_, ()>, _: &[u8], _: bool) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+#[test]
+fn the_rate_counts_a_piece_of_a_block_as_a_line() {
+    let seen = Rc::new(Cell::new(0));
+    let mut server = Harness::with_limits(Pairs(Rc::clone(&seen)), ten_a_second());
+    let client = server.connect();
+    // Of five at once, the lines are three.
+    server.feed(client, "x\nab".repeat(30));
+    assert_eq!((seen.get(), server.counters().lines_in), (2, 3));
+    server.advance(SECOND);
+    assert_eq!(seen.get(), 7);
+}
+
 // ---- The unfinished line ----
 
 #[test]

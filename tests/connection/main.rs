@@ -3,6 +3,7 @@
 #[path = "../util/mod.rs"]
 mod util;
 
+mod blocks;
 mod coalescing;
 mod drain;
 mod endings;

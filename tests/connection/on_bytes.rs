@@ -56,7 +56,7 @@ fn length_prefixes_over_a_socket() {
 }
 
 #[test]
-fn more_left_untaken_than_a_line_may_be_long_is_the_end() {
+fn more_left_untaken_than_a_frame_may_be_long_is_the_end() {
     let limits = Limits { max_line: 100, ..Limits::default() };
     let mut server = Harness::with_limits(Frames, limits.clone());
     let client = server.connect();
@@ -66,7 +66,7 @@ fn more_left_untaken_than_a_line_may_be_long_is_the_end() {
     assert_eq!(server.closed(client), None);
     server.feed(client, "x");
     assert_eq!(server.closed(client), Some(CloseReason::LineTooLong));
-    assert_eq!(server.sent(client), b"Line too long (limit 100 bytes)\n");
+    assert_eq!(server.sent(client), b"Frame too long (limit 100 bytes)\n");
     assert_eq!(server.left_over().0, 1, "it lingers");
 
     // A rest that is taken as it comes is no rest, however much comes at once.
@@ -74,6 +74,120 @@ fn more_left_untaken_than_a_line_may_be_long_is_the_end() {
     let client = server.connect();
     server.feed(client, frame(b"short").repeat(1_000));
     assert_eq!(server.sent(client), b"[short]".repeat(1_000));
+}
+
+#[test]
+fn lines_and_frames_have_a_bound_each() {
+    // What the line framing leaves is a line, whatever frames may have.
+    let limits = Limits { max_line: 10, max_frame: Some(1_000), ..Limits::default() };
+    let mut server = Harness::with_limits(Requests, limits.clone());
+    let client = server.connect();
+    server.feed(client, [b'x'; 11]);
+    assert_eq!(server.closed(client), Some(CloseReason::LineTooLong));
+    assert_eq!(server.sent(client), b"Line too long (limit 10 bytes)\n");
+
+    let mut server = Harness::with_limits(Frames, limits);
+    let client = server.connect();
+    server.feed(client, &frame(&[b'x'; 998])[..999]);
+    server.feed(client, "x");
+    assert_eq!(server.sent(client).len(), 1_000);
+    server.feed(client, &frame(&[b'\r'; 1_000])[..1_001]);
+    assert_eq!(server.closed(client), Some(CloseReason::LineTooLong));
+    assert_eq!(server.sent(client), b"Frame too long (limit 1000 bytes)\n");
+    assert!(Limits { max_frame: Some(0), ..Limits::default() }.check().is_err());
+}
+
+/// Requests of two lines, taken together or not at all; `cut` says that the last line has no end.
+struct Requests;
+
+impl Handler for Requests {
+    type Session = ();
+    type Message = ();
+
+    fn on_bytes(&mut self, cx: &mut Context<'_, ()>, bytes: &[u8]) -> usize {
+        let mut lines = cx.lines(bytes);
+        assert!(!lines.is_whole(), "there is no last line yet");
+        let Some(first) = lines.next(cx) else { return 0 };
+        let whole = lines.is_whole();
+        let Some(second) = lines.next(cx) else {
+            if !whole || cx.at_eof() {
+                cx.send("cut\n");
+            }
+            return 0;
+        };
+        cx.send([first, b"+", second, if lines.is_whole() { b"\n" } else { b" cut\n" }].concat());
+        lines.taken()
+    }
+}
+
+/// The first line used up the share of a turn, the second was not seen in that turn; and since nothing
+/// was taken, the handler seemed to need more than had come.
+#[test]
+fn nothing_taken_at_the_end_of_a_share_does_not_stall() {
+    for lines_per_turn in 2..8 {
+        let limits = Limits { lines_per_turn, ..Limits::default() };
+        let mut server = Harness::with_limits(Requests, limits);
+        let client = server.connect();
+        server.feed(client, "a\nb\n".repeat(20));
+        assert_eq!(server.sent(client), b"a+b\n".repeat(20), "{lines_per_turn}");
+    }
+}
+
+#[test]
+fn a_line_tells_whether_it_is_whole() {
+    for (input, wanted) in [
+        ("a\nb\n", "a+b\n"),
+        ("a\nb", "a+b cut\n"),
+        ("a\nb\r", "a+b cut\n"),
+        ("a", "cut\n"),
+        ("a\n", "cut\n"),
+        ("\n\n", "+\n"),
+    ] {
+        let mut server = Harness::new(Requests);
+        let client = server.connect();
+        server.feed(client, input);
+        server.end(client);
+        assert_eq!(String::from_utf8(server.sent(client)).unwrap(), wanted, "{input:?}");
+    }
+}
+
+#[test]
+fn a_line_that_is_looked_at_twice_counts_twice() {
+    let mut server = Harness::new(Requests);
+    let client = server.connect();
+    server.feed(client, "a\n");
+    server.feed(client, "b");
+    server.feed(client, "\n");
+    assert_eq!((server.sent(client), server.counters().lines_in), (b"a+b\n".to_vec(), 1 + 1 + 2));
+}
+
+/// A line, then three raw bytes, then a line again, all in one call; the last byte is left behind.
+struct Mixed;
+
+impl Handler for Mixed {
+    type Session = ();
+    type Message = ();
+
+    fn on_bytes(&mut self, cx: &mut Context<'_, ()>, bytes: &[u8]) -> usize {
+        let mut first = cx.lines(bytes);
+        let Some(a) = first.next(cx) else { return 0 };
+        let rest = &bytes[first.taken()..];
+        let Some((raw, rest)) = rest.split_at_checked(3) else { return 0 };
+        let mut second = cx.lines(rest);
+        let Some(b) = second.next(cx) else { return 0 };
+        cx.send([b"[", a, b"][", raw, b"][", b, b"]"].concat());
+        // Less than was looked at.
+        first.taken() + raw.len() + second.taken() - 1
+    }
+}
+
+#[test]
+fn lines_may_follow_on_the_rest_and_less_may_be_taken() {
+    let mut server = Harness::new(Mixed);
+    let client = server.connect();
+    let input = "one\n\n\n\ntwo\n\nabcthree\n";
+    input.bytes().for_each(|byte| server.feed(client, [byte]));
+    assert_eq!(server.sent(client), b"[one][\n\n\n][two][][\nab][cthree]");
 }
 
 /// Lines; `BODY n` says that n raw bytes follow, then lines again: as in HTTP.

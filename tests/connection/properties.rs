@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use reactor::testing::{Client, Fault, Harness};
-use reactor::{CloseReason, ConnId, Context, Handler, Limits};
+use reactor::{CloseReason, ConnId, Context, Handler, Limits, ServiceContext};
 
 const CASES: u32 = 256;
 
@@ -38,6 +38,53 @@ impl Handler for Recorder {
     fn on_close(&mut self, cx: &mut Context<'_, ()>, _: CloseReason) {
         assert!(self.open.remove(&cx.id()));
         self.closed += 1;
+    }
+}
+
+/// Notes lines and the blocks behind them; a line begins with the length of its block.
+#[derive(Default)]
+struct Blocks {
+    parts: Vec<Vec<u8>>,
+    /// The block under way.
+    block: Vec<u8>,
+    /// How many hooks pause their connection: one in so many, or none.
+    pauses: usize,
+    calls: usize,
+}
+
+impl Blocks {
+    fn pause(&mut self, cx: &mut Context<'_, ()>) {
+        self.calls += 1;
+        if self.pauses > 0 && self.calls.is_multiple_of(self.pauses) {
+            cx.pause();
+        }
+    }
+}
+
+impl Handler for Blocks {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        let (length, line) = reactor::text::command(line);
+        self.parts.push(line.to_vec());
+        cx.take_block(str::from_utf8(length).unwrap().parse().unwrap());
+        self.pause(cx);
+        cx.send("a reply");
+    }
+
+    fn on_block(&mut self, cx: &mut Context<'_, ()>, piece: &[u8], end: bool) {
+        self.block.extend(piece);
+        if end {
+            self.parts.push(std::mem::take(&mut self.block));
+        }
+        cx.send("another reply");
+        self.pause(cx);
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, (): ()) {
+        let all: Vec<_> = cx.connections().map(|(id, _)| id).collect();
+        all.into_iter().for_each(|id| cx.connection(id).unwrap().resume());
     }
 }
 
@@ -130,6 +177,42 @@ proptest! {
         prop_assert_eq!(server.sent(client), echoed(&lines));
         prop_assert_eq!(server.closed(client), Some(CloseReason::PeerClosed));
         check_end(&mut server, 1);
+    }
+
+    /// Whatever the splits, the budgets, the faults and the pauses: each line and each block comes whole
+    /// and in its place.
+    #[test]
+    fn any_split_of_lines_and_blocks_gives_the_same(
+        parts in vec((input(12), prop_oneof![3 => 0_usize..12, 1 => 0_usize..1_000]), 0..20),
+        cuts in cuts(), limits in limits(), reads in faults(), pauses in 0_usize..4,
+    ) {
+        let limits = Limits { bytes_per_turn: limits.bytes_per_turn.max(3), ..limits };
+        let (mut input, mut wanted) = (Vec::new(), Vec::new());
+        for (number, (bytes, length)) in parts.into_iter().enumerate() {
+            let line: Vec<u8> = bytes.into_iter().filter(|byte| !b"\r\n".contains(byte)).collect();
+            let block = vec![b"\n\rx"[number % 3]; length];
+            input.extend(format!("{length} ").into_bytes());
+            input.extend([&line, &b"\n"[..], &block].concat());
+            wanted.push(line);
+            wanted.push(block);
+        }
+        let blocks = Blocks { pauses, ..Blocks::default() };
+        let mut server = Harness::with_limits(blocks, limits);
+        let client = server.connect();
+        server.disturb(client, reads, []);
+        pieces(&input, &cuts).into_iter().for_each(|piece| server.feed(client, piece));
+        server.end(client);
+        for _ in 0..20_000 {
+            if server.closed(client).is_some() {
+                break;
+            }
+            server.post(());
+            // A fault may have been a would-block, of which no event tells.
+            server.feed(client, "");
+        }
+        prop_assert!(server.handler().parts == wanted);
+        prop_assert_eq!(server.closed(client), Some(CloseReason::PeerClosed));
+        prop_assert_eq!(server.left_over(), (0, 0));
     }
 
     /// Lines around the size up to which a rest is copied in front of the next read.

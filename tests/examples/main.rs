@@ -4,4 +4,5 @@
 mod util;
 
 mod each;
+mod memcached;
 mod models;

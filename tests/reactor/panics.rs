@@ -281,6 +281,37 @@ fn in_on_bytes() {
     assert_eq!((counters.panics, counters.closed(CloseReason::Panicked)), (1, 1));
 }
 
+/// Takes a block after each line, and not any block.
+struct Squeamish;
+
+impl Handler for Squeamish {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, _: &[u8]) {
+        cx.take_block(3);
+    }
+
+    fn on_block(&mut self, cx: &mut Context<'_, ()>, piece: &[u8], _: bool) {
+        assert!(!piece.contains(&b'!'), "on purpose");
+        cx.send(piece);
+    }
+}
+
+#[test]
+fn in_on_block() {
+    let server = Server::start(Limits::default(), || Squeamish);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    client.send("\nabc\nd!e\nfgh");
+    assert_eq!(client.rest(), b"abc");
+    other.send("\nxyz");
+    other.end();
+    assert_eq!(other.rest(), b"xyz");
+    drop((client, other));
+    let (_, counters) = server.stop();
+    assert_eq!((counters.panics, counters.closed(CloseReason::Panicked)), (1, 1));
+}
+
 #[test]
 fn a_handler_that_only_panics_still_gets_on_close_for_everybody() {
     let scene = scene(false, Limits::default());
