@@ -86,7 +86,7 @@ pub struct Limits {
     /// other, in the order in which they began to wait.
     ///
     /// If there is a `rate` too, the smaller of both counts. Unix sockets, descriptors and dialled
-    /// connections are exempt. A service remembers what 65,536 peers have used, in some 8 MB at the
+    /// connections are exempt. A service remembers what 65,536 peers have used, in some 10 MB at the
     /// most, and each of them only until its burst is free again; beyond that, it forgets the one whose
     /// burst is free soonest, and counts that in
     /// [`Counters::peers_forgotten`](crate::Counters::peers_forgotten). Default none, which is
@@ -286,8 +286,8 @@ pub struct Rates {
     /// Lines. In a protocol that is not lines, each call of
     /// [`on_bytes`](crate::Handler::on_bytes) that takes bytes counts as one.
     pub lines: Option<Rate>,
-    /// Bytes, counted as they are read; over TLS, as they came in encrypted. No read asks for more
-    /// than is allowed. Once all are used up, nothing is read until an eighth of the burst is free.
+    /// Bytes, counted as they are read; over TLS, at least as many as came in encrypted. No read asks
+    /// for more than is allowed. Once all are used up, nothing is read until an eighth of the burst is free.
     pub bytes: Option<Rate>,
 }
 

@@ -105,7 +105,7 @@ pub(super) const CALLS_PER_CLOCK_READING: u32 = 16;
 /// system: only slots in use lie in memory, and growing leaves no smaller tables behind.
 pub(super) const SLOTS_KEPT: usize = 2048;
 
-/// Peers of which a service remembers what they have used of their rates: some 8 MB.
+/// Peers of which a service remembers what they have used of their rates: some 10 MB.
 pub(super) const PEERS_REMEMBERED: usize = 65_536;
 
 /// How many of them are looked at for each that is new, to forget those that have paid: more than

@@ -285,6 +285,23 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_given_back_something_is_forgiven_sooner() {
+        let (mut accounts, mut counters) = (accounts(2), Counters::default());
+        accounts.spend(ip(1), Share { lines: 3, bytes: 0 }, SECOND, &mut counters);
+        let (share, _) = accounts.reserve(ip(1), true, SECOND, &mut counters);
+        for last in [2, 0] {
+            accounts.spend(ip(last), LINE, SECOND, &mut counters);
+        }
+        // It has come to the front meanwhile, and has been moved to where it stood then.
+        accounts.spend(ip(0), Share { lines: 3, bytes: 0 }, SECOND, &mut counters);
+        accounts.spend(ip(4), LINE, 4 * SECOND, &mut counters);
+        assert!(accounts.order.contains(&(5 * SECOND, ip(1))));
+        accounts.refund(ip(1), share);
+        assert!(accounts.order.contains(&(4 * SECOND, ip(1))));
+        agrees(&accounts);
+    }
+
+    #[test]
     fn connections_have_an_account_of_their_own() {
         let (mut accounts, mut counters) = (accounts(9), Counters::default());
         let mut begin = |now| accounts.begin(ip(1), now, &mut counters);

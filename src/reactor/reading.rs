@@ -116,7 +116,6 @@ impl<H: Handler> ActiveService<H> {
                         offer
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        state.turn.bytes += slot.stream.cost(0);
                         if slot.mark_would_block() && slot.conn.flags.has(Flag::Gone) {
                             self.table.close_with_error(id, error.kind(), state);
                         }
