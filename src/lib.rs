@@ -125,7 +125,7 @@ pub use datagram::{DatagramContext, DatagramHandler, DatagramOptions};
 pub use error::Error;
 pub use handler::{Callbacks, Context, Farewell, Handler, Lines, ServiceContext, Writer};
 pub use handler::{client, text};
-pub use limits::{Limits, Rate};
+pub use limits::{Limits, Rate, Rates};
 #[cfg(feature = "tls")]
 pub use net::tls::Tls;
 pub use net::{Address, Host, Listen, Networks, ToAddress, ToListen};

@@ -15,6 +15,10 @@ pub enum Farewell {
     /// The newcomer's address has [`max_per_peer`](Limits::max_per_peer) connections already.
     /// `Too many connections from your address, close one first`
     TooManyFromPeer,
+    /// The newcomer's address connects faster than
+    /// [`peer_connect_rate`](Limits::peer_connect_rate).
+    /// `Connections from your address come too fast, wait a second`
+    ConnectingTooFast,
     /// The client did not finish a line within [`line_timeout`](Limits::line_timeout), or sent nothing
     /// of a block for so long.
     /// `Line not finished in time (limit 60 s)`
@@ -23,6 +27,7 @@ pub enum Farewell {
     /// `Line too long (limit 65536 bytes)`
     LineTooLong,
     /// The client's frame is above [`max_frame`](Limits::max_frame).
+    /// `Frame too long (limit 65536 bytes)`
     FrameTooLong,
     /// Nothing moved for [`idle_timeout`](Limits::idle_timeout).
     /// `Idle for too long (limit 300 s)`
@@ -36,6 +41,10 @@ impl Farewell {
             Farewell::TooManyConnections => "Too many connections, try again later\n".to_owned(),
             Farewell::TooManyFromPeer => {
                 "Too many connections from your address, close one first\n".to_owned()
+            }
+            // A rate is at least one a second.
+            Farewell::ConnectingTooFast => {
+                "Connections from your address come too fast, wait a second\n".to_owned()
             }
             Farewell::LineTimeout => {
                 let seconds = limits.line_timeout.unwrap_or_default().as_secs_f64();

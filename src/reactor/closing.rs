@@ -73,6 +73,7 @@ impl<S> Table<S> {
         slot.conn.input.discard();
         self.kept -= kept;
         self.open -= 1;
+        self.release(id);
         self.mark_dirty(id.slot());
         self.enqueue_if_work(id);
     }
@@ -162,6 +163,7 @@ impl<S> Table<S> {
         if was == Stage::Open {
             self.open -= 1;
         }
+        self.release(id);
         self.enqueue_ending(id);
     }
 }

@@ -2,6 +2,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -67,8 +68,8 @@ impl<H: Handler> Harness<H> {
         Self::with_limits(handler, Limits::default())
     }
 
-    /// A service with limits of your own. Those for newcomers, `max_connections` and `max_per_peer`,
-    /// do not apply to [`connect`](Self::connect).
+    /// A service with limits of your own. Those for newcomers, `max_connections`, `max_per_peer` and
+    /// `peer_connect_rate`, do not apply to [`connect`](Self::connect).
     ///
     /// # Panics
     /// If the limits do not pass [`Limits::check`].
@@ -160,7 +161,13 @@ impl<H: Handler> Harness<H> {
     /// A client connects. The limits for newcomers do not apply, and the client has no address, as
     /// over a Unix socket.
     pub fn connect(&mut self) -> Client {
-        self.admit(Wire::default(), |stream| stream)
+        self.admit(None, Wire::default(), |stream| stream)
+    }
+
+    /// As [`connect`](Self::connect), from this address, so that
+    /// [`peer_rate`](Limits::peer_rate) applies.
+    pub fn connect_from(&mut self, peer: SocketAddr) -> Client {
+        self.admit(Some(peer), Wire::default(), |stream| stream)
     }
 
     /// A client connects whose stream has a handshake to do. Each step takes an event, which
@@ -168,7 +175,7 @@ impl<H: Handler> Harness<H> {
     #[doc(hidden)]
     pub fn connect_with_handshake(&mut self, steps: impl IntoIterator<Item = Duration>) -> Client {
         let steps = steps.into_iter().map(nanos).collect();
-        self.admit(Wire { steps, ..Wire::default() }, |stream| stream)
+        self.admit(None, Wire { steps, ..Wire::default() }, |stream| stream)
     }
 
     /// A client connects through a listener like this one: what it is fed and what it is sent is what
@@ -179,16 +186,21 @@ impl<H: Handler> Harness<H> {
     #[doc(hidden)]
     pub fn connect_through(&mut self, listen: &Listen) -> Client {
         let layers = listen.layers.iter();
-        self.admit(Wire::default(), |stream| {
+        self.admit(None, Wire::default(), |stream| {
             layers.fold(stream, |stream, layer| layer.accept(stream).expect("a layer failed"))
         })
     }
 
     /// A newcomer over this wire, under these layers.
-    fn admit(&mut self, wire: Wire, layers: impl FnOnce(Stream) -> Stream) -> Client {
+    fn admit(
+        &mut self,
+        peer: Option<SocketAddr>,
+        wire: Wire,
+        layers: impl FnOnce(Stream) -> Stream,
+    ) -> Client {
         let wire = Rc::new(RefCell::new(Wire { connected: true, ..wire }));
         let stream = layers(Stream::layer(Pipe::new(Rc::clone(&wire))));
-        let id = self.inner.service.admit(stream, None, &mut self.inner.state);
+        let id = self.inner.service.admit(stream, peer, &mut self.inner.state);
         let id = id.expect("making the session panicked");
         self.know(id, wire);
         self.inner.run();

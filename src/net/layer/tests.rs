@@ -233,6 +233,7 @@ fn rule_2_the_handshake_comes_first() {
         let Pair { stream, peer, .. } = memory(0);
         let below = Pair { stream, peer, ..memory(0) };
         let mut pair = over(late(below));
+        assert!(pair.stream.names_peer(), "{name}");
         let (opened, steps, _) = pair.shake_hands();
         assert_eq!(opened.unwrap().peer, Some(([192, 0, 2, 7], 77).into()), "{name}");
         assert!(steps > 2, "{name}: {steps} steps");
@@ -653,6 +654,10 @@ impl Layer for Late {
     }
 
     fn has_handshake(&self) -> bool {
+        true
+    }
+
+    fn names_peer(&self) -> bool {
         true
     }
 
