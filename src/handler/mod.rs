@@ -4,7 +4,8 @@
 //! Read `handler` first (the hooks and their contract), then `context` (what a hook can do with its
 //! connection) and `service_context` (what it can do with all of them). `lines` cuts input into lines
 //! and `writer` makes replies; `farewell` is what a client is told when it is closed for a limit. `callbacks`
-//! is a handler made of closures, and `text` has helpers for protocols of commands.
+//! is a handler made of closures, and `text` has helpers for protocols of commands, of which `unprintable`
+//! knows the characters that are not safe to show.
 
 pub(crate) mod callbacks;
 pub(crate) mod context;
@@ -14,6 +15,7 @@ pub(crate) mod handler;
 pub(crate) mod lines;
 mod service_context;
 pub mod text;
+mod unprintable;
 pub(crate) mod writer;
 
 pub use callbacks::Callbacks;

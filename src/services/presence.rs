@@ -31,6 +31,8 @@ const NAME_LENGTH: usize = 64;
 /// A client that does not read what the others say is closed as a slow consumer, while they go on. If
 /// somebody may talk faster than the others can read, set a [`rate`](crate::Limits::rate). A client
 /// that begins a line like a browser is closed too, so that no web page talks in its visitors' names.
+///
+/// Names and messages are [made safe to show](printable). A name is cut at 64 characters.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Presence {
     allow_kill: bool,
@@ -104,7 +106,10 @@ impl Handler for Presence {
 fn hello(cx: &mut Context<'_, Session>, rest: &[u8]) {
     let text = String::from_utf8_lossy(rest);
     let word = text.split_whitespace().next();
-    let name = word.map(|word| printable(word.as_bytes()).chars().take(NAME_LENGTH).collect());
+    let name = word.map(|word| {
+        let word: String = word.chars().take(NAME_LENGTH).collect();
+        printable(word.as_bytes())
+    });
     cx.session().name = name;
     let line = format!("{} is in the room.\n", cx.session().name());
     cx.broadcast(line);

@@ -230,3 +230,34 @@ fn presence_script_five_users_come_and_one_leaves() {
         assert_eq!(client.rest(), b"");
     }
 }
+
+// ---- What the others see ----
+
+#[test]
+fn nothing_that_deceives_the_eye_reaches_the_others() {
+    let server = server();
+    let mut alice = join(&server, &mut []);
+    let mut mallory = join(&server, &mut [&mut alice]);
+    for (sent, heard) in [
+        ("HELLO bob\u{2800}says:\u{2800}x", "bob?says:?x is in the room."),
+        ("HELLO An\u{3164}anonymous\u{3164}user", "An?anonymous?user is in the room."),
+        ("HELLO \u{200b}\u{2060}", "?? is in the room."),
+        ("HELLO \u{e0041}", "? is in the room."),
+        ("HELLO mal\u{202e}yas", "mal?yas is in the room."),
+        ("SAY \u{2067}abc\u{2066}def\u{2069}", "mal?yas says: ?abc?def?"),
+        ("SAY hi\u{2028}alice says: I resign\u{2029}", "mal?yas says: hi?alice says: I resign?"),
+        ("HELLO \u{f8ff}\u{ad}\u{feff}", "??? is in the room."),
+        ("HELLO नर्\u{200d}द\u{200d}", "नर्\u{200d}द? is in the room."),
+        (
+            "SAY می\u{200c}خواهم ❤\u{fe0f} \u{fe0f}",
+            "नर्\u{200d}द? says: می\u{200c}خواهم ❤\u{fe0f} ?",
+        ),
+    ] {
+        mallory.send(format!("{sent}\n"));
+        expect_all(&mut [&mut alice, &mut mallory], &format!("{heard}\n"));
+    }
+    // Where a name is cut, no joiner is left that joins nothing.
+    let long = "x".repeat(63);
+    mallory.send(format!("HELLO {long}\u{200d}x\n"));
+    alice.expect(format!("{long}? is in the room.\n"));
+}

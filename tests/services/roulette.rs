@@ -101,6 +101,40 @@ fn a_load_that_is_cut_off_leaves_nothing_behind() {
     assert_eq!((exit, counters.accepted), (Exit::Clean, 4));
 }
 
+#[test]
+fn names_come_back_whole_and_no_terminal_obeys_them() {
+    let server = server(Version::Two);
+    let mut client = join(&server);
+    let all: String = (0..=0x9f).filter_map(char::from_u32).filter(|c| *c != '\n').collect();
+    let names = [
+        &all[..],
+        "tab\there \"quoted\" back\\slash",
+        "\u{202e}mal\u{2028}\u{3164}\u{2800}\u{e0041}\u{10fffd}",
+        "नर्\u{200d}द می\u{200c}خواهم ❤\u{fe0f} \u{fe0f}",
+        "\u{feff}no longer the first line",
+    ];
+    client.send(format!("LOAD\n{}\nENDOFDATA\nLIST\n", names.join("\n")));
+    client.expect(loaded(names.len()));
+    let list = client.line();
+    let parsed: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let listed = parsed["students"].as_array().unwrap().iter().map(|it| &it["fullname"]);
+    assert!(listed.eq(names), "{list}");
+    assert!(!list.trim_end().contains(char::is_control), "{list}");
+    assert!(
+        list.contains("\\u001b") && list.contains("\\u007f") && list.contains("\\u009b"),
+        "{list}"
+    );
+    let third = "\"\\u202emal\\u2028\\u3164\\u2800\\udb40\\udc41\\udbff\\udffd\"";
+    assert!(list.contains(third), "{list}");
+    let fourth = "\"नर्\u{200d}द می\u{200c}خواهم ❤\u{fe0f} \\ufe0f\"";
+    assert!(list.contains(fourth), "{list}");
+    // RANDOM says it as LIST does.
+    client.send("CLEAR\nLOAD\n\u{9b}2J\u{ff}\nENDOFDATA\nRANDOM\n");
+    client.expect("DATASTORE CLEARED\n");
+    client.expect(loaded(1));
+    client.expect("{\"fullname\":\"\\u009b2J\u{ff}\"}\n");
+}
+
 // ---- Half a million ----
 
 /// A roulette and an echo in one loop, which the test turns by hand. Over Unix sockets what one

@@ -5,7 +5,7 @@ mod names;
 mod reply;
 
 use super::FOREIGN;
-use crate::text::{is_foreign, printable};
+use crate::text::is_foreign;
 use crate::{CloseReason, Context, Handler};
 
 pub use names::Full;
@@ -52,12 +52,13 @@ impl Version {
 ///
 /// The names of a LOAD enter the store together, at its ENDOFDATA. If the client is gone before that,
 /// none does. A LIST shows the store as it was when the list was asked for, whatever others load or
-/// clear while it is sent; a shutdown cuts it off. In a name, what is not UTF-8 becomes U+FFFD and
-/// control characters become `?`, since the terminals of other clients show it.
+/// clear while it is sent; a shutdown cuts it off. A name is kept as it came, but for what is not UTF-8,
+/// which becomes U+FFFD. In a reply, the characters that are [not safe to show](crate::text::unprintable)
+/// are escaped, so that a program gets the whole name and a terminal obeys none.
 ///
 /// A command is a whole line, in upper or lower case; a line with anything behind the command is
-/// unknown. A client that begins like a browser is closed, so that no web page loads or clears
-/// anything.
+/// unknown. A client that begins like a browser is closed, so that
+/// no web page loads or clears anything.
 #[derive(Debug)]
 pub struct Roulette {
     version: Version,
@@ -86,7 +87,7 @@ impl Roulette {
         for line in text.split_inclusive(|byte| *byte == b'\n') {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            names.push(&printable(line))?;
+            names.push(&String::from_utf8_lossy(line))?;
         }
         let count = names.len();
         self.students.append(names);
@@ -118,7 +119,7 @@ impl Handler for Roulette {
             return self.loaded(cx);
         }
         if let Ok(names) = load
-            && let Err(full) = names.push(&printable(line))
+            && let Err(full) = names.push(&String::from_utf8_lossy(line))
         {
             // The names so far are freed at once; the rest of the LOAD is only read.
             *load = Err(full);
@@ -361,7 +362,7 @@ mod tests {
         assert_eq!(
             said.lines().nth(2).unwrap(),
             "{\"students\":[{\"fullname\":\"O\\\"Neil \\\\ é\"},\
-             {\"fullname\":\"\u{fffd}?[2J?x??\"},{\"fullname\":\"{}\"}]}"
+             {\"fullname\":\"\u{fffd}\\u001b[2J\\tx\\u007f\\u009b\"},{\"fullname\":\"{}\"}]}"
         );
     }
 

@@ -8,6 +8,7 @@ mod roulette;
 mod time;
 
 use reactor::{CloseReason, ConnId, Handler};
+use unicode_general_category::{GeneralCategory as Category, get_general_category};
 
 use super::book::Book;
 use super::choices::Choices;
@@ -127,8 +128,41 @@ fn is_foreign(line: &[u8]) -> bool {
     request || line.to_ascii_lowercase().starts_with(b"host:") || line.starts_with(b"\x16\x03")
 }
 
+/// A text and, of each of its characters, whether other clients may see it as it is.
+fn judged(text: &str) -> Vec<(char, bool)> {
+    use Category::*;
+    let hidden = |c: char| {
+        let ignorable = matches!(u32::from(c), 0x34f | 0x115f | 0x1160 | 0x17b4 | 0x17b5 | 0x180b..=0x180f
+            | 0x2060..=0x206f | 0x2800 | 0x3164 | 0xfe00..=0xfe0f | 0xffa0 | 0xfff0..=0xfff8
+            | 0xe0000..=0xe0fff);
+        let category = get_general_category(c);
+        ignorable
+            || matches!(
+                category,
+                Control | Format | LineSeparator | ParagraphSeparator | PrivateUse
+            )
+    };
+    let joins = |c: char| {
+        let category = get_general_category(c);
+        let mark = matches!(category, NonspacingMark | SpacingMark | EnclosingMark);
+        (c.is_alphabetic() || mark) && !hidden(c)
+    };
+    let all: Vec<char> = text.chars().collect();
+    let at = |index: usize| all.get(index).copied();
+    let judge = |(index, c): (usize, &char)| {
+        let (before, after) = (index.checked_sub(1).and_then(at), at(index + 1));
+        let shows = match c {
+            '\u{200c}' | '\u{200d}' => before.is_some_and(joins) && after.is_some_and(joins),
+            '\u{fe0e}' | '\u{fe0f}' => before.is_some_and(|c| !c.is_whitespace() && !hidden(c)),
+            c => !hidden(*c),
+        };
+        (*c, shows)
+    };
+    all.iter().enumerate().map(judge).collect()
+}
+
 /// Text as other clients may see it.
 fn harmless(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    judged(&text).into_iter().map(|(c, shows)| if shows { c } else { '?' }).collect()
 }

@@ -56,7 +56,8 @@ impl Model for Presence {
                 let text = String::from_utf8_lossy(rest);
                 match text.split_whitespace().next() {
                     Some(name) => {
-                        let name = harmless(name.as_bytes()).chars().take(64).collect();
+                        let name: String = name.chars().take(64).collect();
+                        let name = harmless(name.as_bytes());
                         self.names.insert(id, name);
                     }
                     None => _ = self.names.remove(&id),

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use reactor::services::roulette::{self, Version};
 use reactor::{CloseReason, ConnId};
 
-use super::{Book, Choices, FOREIGN, Model, harmless, is_foreign};
+use super::{Book, Choices, FOREIGN, Model, is_foreign, judged};
 
 /// What one client has done.
 #[derive(Default)]
@@ -21,7 +21,18 @@ pub struct Roulette {
 }
 
 fn student(name: &str) -> String {
-    format!("{{\"fullname\":{}}}", serde_json::to_string(name).unwrap())
+    let mut text = String::new();
+    for (c, shows) in judged(name) {
+        match c {
+            '"' | '\\' | '\0'..' ' => {
+                let quoted = serde_json::to_string(&c).unwrap();
+                text.push_str(&quoted[1..quoted.len() - 1]);
+            }
+            c if shows => text.push(c),
+            c => c.encode_utf16(&mut [0; 2]).iter().for_each(|u| text += &format!("\\u{u:04x}")),
+        }
+    }
+    format!("{{\"fullname\":\"{text}\"}}")
 }
 
 impl Model for Roulette {
@@ -72,7 +83,7 @@ impl Model for Roulette {
         let Some(guest) = self.guests.get_mut(&id) else { return };
         if let Some(names) = &mut guest.load {
             if !line.eq_ignore_ascii_case(b"ENDOFDATA") {
-                return names.push(harmless(line));
+                return names.push(String::from_utf8_lossy(line).into_owned());
             }
             let success = "{\"status\":\"success\",\"numberOfNewStudents\":";
             book.say(id, format!("{success}{}}}\n", names.len()));
