@@ -5,7 +5,7 @@
 //! connection) and `service_context` (what it can do with all of them). `lines` cuts input into lines
 //! and `writer` makes replies; `farewell` is what a client is told when it is closed for a limit. `callbacks`
 //! is a handler made of closures, and `text` has helpers for protocols of commands, of which `unprintable`
-//! knows the characters that are not safe to show.
+//! knows the characters that are not safe to show, and `telnet` the commands that its clients send.
 
 pub(crate) mod callbacks;
 pub(crate) mod context;
@@ -14,6 +14,7 @@ pub(crate) mod farewell;
 pub(crate) mod handler;
 pub(crate) mod lines;
 mod service_context;
+mod telnet;
 pub mod text;
 mod unprintable;
 pub(crate) mod writer;

@@ -1,4 +1,4 @@
-use super::FOREIGN;
+use super::{FOREIGN, without_mark};
 use crate::text::{command, is_foreign, printable};
 use crate::{CloseReason, Context, Handler};
 
@@ -33,6 +33,8 @@ const NAME_LENGTH: usize = 64;
 /// that begins a line like a browser is closed too, so that no web page talks in its visitors' names.
 ///
 /// Names and messages are [made safe to show](printable). A name is cut at 64 characters.
+/// [Telnet commands](crate::text::telnet) in front of a line are no part of it, nor is a byte order mark
+/// in front of a client's first line.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Presence {
     allow_kill: bool,
@@ -50,7 +52,9 @@ impl Presence {
 #[derive(Debug, Default)]
 pub struct Session {
     /// None before a HELLO, and after a HELLO without a name.
-    name: Option<String>,
+    name: Option<Box<str>>,
+    /// It has sent a line.
+    heard: bool,
 }
 
 impl Session {
@@ -68,7 +72,20 @@ impl Handler for Presence {
         cx.send(WELCOME);
     }
 
+    // The default, but for telnet's commands.
+    fn on_bytes(&mut self, cx: &mut Context<'_, Session>, bytes: &[u8]) -> usize {
+        let mut lines = cx.lines(bytes);
+        while lines.skip_telnet(cx)
+            && let Some(line) = lines.next(cx)
+        {
+            self.on_line(cx, line);
+        }
+        lines.taken()
+    }
+
     fn on_line(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
+        let first = !std::mem::replace(&mut cx.session().heard, true);
+        let line = if first { without_mark(line) } else { line };
         if is_foreign(line) {
             cx.send(FOREIGN);
             return cx.close();
@@ -108,7 +125,7 @@ fn hello(cx: &mut Context<'_, Session>, rest: &[u8]) {
     let word = text.split_whitespace().next();
     let name = word.map(|word| {
         let word: String = word.chars().take(NAME_LENGTH).collect();
-        printable(word.as_bytes())
+        printable(word.as_bytes()).into_boxed_str()
     });
     cx.session().name = name;
     let line = format!("{} is in the room.\n", cx.session().name());

@@ -231,6 +231,42 @@ fn presence_script_five_users_come_and_one_leaves() {
     }
 }
 
+// ---- Telnet, byte order marks ----
+
+#[test]
+fn telnets_commands_are_answered_and_no_part_of_a_line() {
+    let server = server();
+    let mut alice = join(&server, &mut []);
+    let mut putty = join(&server, &mut [&mut alice]);
+    putty.send(b"\xff\xfb\x1f\xff\xfd\x01\xff\xfb\x03HELLO putty\r\n");
+    putty.expect(b"\xff\xfe\x1f\xff\xfc\x01\xff\xfe\x03putty is in the room.\n");
+    // Nobody else hears of it.
+    alice.expect("putty is in the room.\n");
+    putty.send(b"\xff\xf4\xff\xfd\x06SAY \xff\xf4hi\r\n\xff\xf1BYE\r\n\xff\xfd\x06");
+    let said = "putty says: \u{fffd}\u{fffd}hi\nputty is about to leave the room.\n";
+    assert_eq!(putty.rest(), [b"\xff\xfb\x06", said.as_bytes()].concat());
+    alice.expect(said);
+    alice.expect("putty has left the room.\n");
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped_in_front_of_the_first_line_alone() {
+    let server = server();
+    let mut alice = join(&server, &mut []);
+    alice.send("\u{feff}HELLO alice\n");
+    alice.expect("alice is in the room.\n");
+    alice.send("\u{feff}WHO\n");
+    alice.expect("What? I only understand HELLO, SAY, WHO, BYE and KILL commands\n");
+    let mut putty = join(&server, &mut [&mut alice]);
+    for byte in b"\xff\xfd\x01\xef\xbb\xbfSAY x\n" {
+        putty.send([*byte]);
+    }
+    putty.expect(b"\xff\xfc\x01An anonymous user says: x\n");
+    let mut page = join(&server, &mut [&mut putty]);
+    page.send("\u{feff}GET / HTTP/1.1\r\n");
+    assert_eq!(page.rest(), b"This is neither HTTP nor TLS.\n");
+}
+
 // ---- What the others see ----
 
 #[test]

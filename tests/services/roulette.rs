@@ -135,6 +135,21 @@ fn names_come_back_whole_and_no_terminal_obeys_them() {
     client.expect("{\"fullname\":\"\\u009b2J\u{ff}\"}\n");
 }
 
+#[test]
+fn telnets_commands_and_a_byte_order_mark_are_no_part_of_a_line() {
+    let server = server(Version::Two);
+    let mut client = join(&server);
+    client.send(b"\xff\xfb\x1f\xff\xfd\x01\xef\xbb\xbfLOAD\r\n\xff\xf1john doe\r\n\xff\xf4\xff\xfd\x06ENDOFDATA\r\n");
+    client.expect([b"\xff\xfe\x1f\xff\xfc\x01", DATA.as_bytes(), b"\xff\xfb\x06"].concat());
+    client.expect("{\"status\":\"success\",\"numberOfNewStudents\":1}\n");
+    client.send("RANDOM\n\u{feff}RANDOM\n");
+    client.expect(["{\"fullname\":\"john doe\"}\n", HUH].concat());
+    // A mark is not interrupted by a list, nor a list by it.
+    client.send(b"LIST\n\xff\xfd\x06LIST\n");
+    let list = "{\"students\":[{\"fullname\":\"john doe\"}]}\n";
+    client.expect([list.as_bytes(), b"\xff\xfb\x06", list.as_bytes()].concat());
+}
+
 // ---- Half a million ----
 
 /// A roulette and an echo in one loop, which the test turns by hand. Over Unix sockets what one

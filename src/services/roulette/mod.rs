@@ -4,7 +4,7 @@
 mod names;
 mod reply;
 
-use super::FOREIGN;
+use super::{FOREIGN, without_mark};
 use crate::text::is_foreign;
 use crate::{CloseReason, Context, Handler};
 
@@ -57,7 +57,8 @@ impl Version {
 /// are escaped, so that a program gets the whole name and a terminal obeys none.
 ///
 /// A command is a whole line, in upper or lower case; a line with anything behind the command is
-/// unknown. A client that begins like a browser is closed, so that
+/// unknown. [Telnet commands](crate::text::telnet) in front of a line are no part of it, nor is a byte
+/// order mark in front of a client's first line. A client that begins like a browser is closed, so that
 /// no web page loads or clears anything.
 #[derive(Debug)]
 pub struct Roulette {
@@ -113,6 +114,17 @@ impl Handler for Roulette {
         cx.send(GREETING);
     }
 
+    // The default, but for telnet's commands.
+    fn on_bytes(&mut self, cx: &mut Context<'_, Session>, bytes: &[u8]) -> usize {
+        let mut lines = cx.lines(bytes);
+        while lines.skip_telnet(cx)
+            && let Some(line) = lines.next(cx)
+        {
+            self.on_line(cx, line);
+        }
+        lines.taken()
+    }
+
     fn on_line(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
         let Some(load) = cx.session().load.as_deref_mut() else { return self.command(cx, line) };
         if line.eq_ignore_ascii_case(b"ENDOFDATA") {
@@ -138,6 +150,7 @@ impl Handler for Roulette {
 
 impl Roulette {
     fn command(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
+        let line = if cx.session().commands == 0 { without_mark(line) } else { line };
         if is_foreign(line) {
             cx.send(FOREIGN);
             return cx.close();

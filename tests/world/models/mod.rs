@@ -26,6 +26,8 @@ pub trait Model: Sized {
     const NAME: &'static str;
     /// It has lines handed to it, rather than bytes.
     const CUTS_LINES: bool = true;
+    /// Telnet's commands are no part of these.
+    const TELNET: bool = false;
     /// It is tried with little room for the output of all together. Not where its answers tell who
     /// is open, which that changes in the middle of a hook.
     const BUDGET: bool = true;
@@ -165,4 +167,51 @@ fn judged(text: &str) -> Vec<(char, bool)> {
 fn harmless(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     judged(&text).into_iter().map(|(c, shows)| if shows { c } else { '?' }).collect()
+}
+
+/// A line of a client that has sent none before.
+fn without_mark(line: &[u8]) -> &[u8] {
+    line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)
+}
+
+/// The length of a telnet command at the front of these bytes, and what is answered.
+pub fn telnet(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
+    let (&first, &command) = (bytes.first()?, bytes.get(1)?);
+    if first != 0xff {
+        return None;
+    }
+    match (command, bytes.get(2)) {
+        (0xf1..=0xf9, _) => Some((2, Vec::new())),
+        (0xfb..=0xfe, Some(b'\r' | b'\n')) => None,
+        (0xfb, Some(option)) => Some((3, vec![0xff, 0xfe, *option])),
+        (0xfd, Some(6)) => Some((3, vec![0xff, 0xfb, 6])),
+        (0xfd, Some(option)) => Some((3, vec![0xff, 0xfc, *option])),
+        (0xfc | 0xfe, Some(_)) => Some((3, Vec::new())),
+        (0xfa, _) => {
+            let line = bytes.split(|byte| *byte == b'\n').next()?;
+            let mut end = 2;
+            while line.get(end..end + 2)? != b"\xff\xf0" {
+                end += match line[end..] {
+                    [0xff, 0xff, ..] => 2,
+                    [0xff, ..] => return None,
+                    _ => 1,
+                };
+            }
+            (end + 2 <= 512).then_some((end + 2, Vec::new()))
+        }
+        _ => None,
+    }
+}
+
+/// Something that a telnet client says in front of a line, mostly nothing.
+fn telnet_talk(choices: &mut Choices) -> Vec<u8> {
+    const COMMANDS: &[&[u8]] = &[
+        b"\xff\xfb\x18\xff\xfd\x03",
+        b"\xff\xf4\xff\xfd\x06",
+        b"\xff\xfa\x18\x00xterm\xff\xff\xff\xf0\xff\xfc\x01",
+        b"\xff\xfa\x18",
+        b"\xff\xff\xff\xf4",
+        b"\xff\xfd",
+    ];
+    if choices.once_in(12) { choices.one_of(COMMANDS).into() } else { Vec::new() }
 }

@@ -1,12 +1,14 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use reactor::{CloseReason, ConnId, services};
 
-use super::{Book, Choices, FOREIGN, Model, harmless, is_foreign};
+use super::{Book, Choices, FOREIGN, Model, harmless, is_foreign, telnet_talk, without_mark};
 
 #[derive(Default)]
 pub struct Presence {
     names: BTreeMap<ConnId, String>,
+    /// Those that have sent a line.
+    heard: BTreeSet<ConnId>,
 }
 
 impl Presence {
@@ -19,14 +21,18 @@ impl Model for Presence {
     type Service = services::Presence;
 
     const NAME: &'static str = "presence";
+    const TELNET: bool = true;
 
     fn start(_choices: &mut Choices) -> (services::Presence, Presence) {
         (services::Presence::default(), Presence::default())
     }
 
     fn talk(&self, choices: &mut Choices, _longest: usize) -> Vec<u8> {
-        let words = ["SAY ", "say hello", "HELLO ", "hello", "WHO", "WHO ", "SAY", "KILL", ""];
-        if choices.once_in(60) { b"bye".to_vec() } else { choices.one_of(&words).into() }
+        let words =
+            ["SAY ", "say hello", "HELLO ", "hello", "WHO", "\u{feff}WHO ", "SAY", "KILL", ""];
+        let mut talk = telnet_talk(choices);
+        talk.extend(if choices.once_in(60) { "bye" } else { choices.one_of(&words) }.bytes());
+        talk
     }
 
     fn opened(&mut self, book: &mut Book, id: ConnId) {
@@ -45,6 +51,7 @@ impl Model for Presence {
     }
 
     fn line(&mut self, book: &mut Book, id: ConnId, line: &[u8]) {
+        let line = if self.heard.insert(id) { without_mark(line) } else { line };
         if is_foreign(line) {
             book.say(id, FOREIGN);
             return book.ends(id, CloseReason::Closed);
@@ -87,9 +94,10 @@ impl Model for Presence {
     fn closed(&mut self, book: &mut Book, id: ConnId, _reason: CloseReason) {
         book.say_all(format!("{} has left the room.\n", self.name(id)));
         self.names.remove(&id);
+        self.heard.remove(&id);
     }
 
     fn left_over(&self) -> usize {
-        self.names.len()
+        self.names.len() + self.heard.len()
     }
 }

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use reactor::services::roulette::{self, Version};
 use reactor::{CloseReason, ConnId};
 
-use super::{Book, Choices, FOREIGN, Model, is_foreign, judged};
+use super::{Book, Choices, FOREIGN, Model, is_foreign, judged, telnet_talk, without_mark};
 
 /// What one client has done.
 #[derive(Default)]
@@ -40,6 +40,7 @@ impl Model for Roulette {
 
     const NAME: &'static str = "roulette";
     const LAST_LINE: &'static str = "CLEAR";
+    const TELNET: bool = true;
 
     fn start(choices: &mut Choices) -> (roulette::Roulette, Roulette) {
         let seed = choices.below(1 << 20) as u64;
@@ -70,7 +71,7 @@ impl Model for Roulette {
             }
             38 => b"BYE".to_vec(),
             37 => b"CLEAR".to_vec(),
-            _ => WORDS[choices.below(8)].into(),
+            _ => [&telnet_talk(choices)[..], WORDS[choices.below(8)].as_bytes()].concat(),
         }
     }
 
@@ -91,6 +92,7 @@ impl Model for Roulette {
             guest.load = None;
             return;
         }
+        let line = if guest.commands == 0 { without_mark(line) } else { line };
         if is_foreign(line) {
             book.say(id, FOREIGN);
             return book.ends(id, CloseReason::Closed);
