@@ -169,6 +169,7 @@ const WORDS: &[&str] = &[
     "echo=tls:127.0.0.1:0",
     "--tls-cert",
     "--tls-key",
+    "--unique-names",
 ];
 
 /// Any words after the program's name are options that can be kept, or one line says what is wrong.

@@ -297,3 +297,58 @@ fn nothing_that_deceives_the_eye_reaches_the_others() {
     mallory.send(format!("HELLO {long}\u{200d}x\n"));
     alice.expect(format!("{long}? is in the room.\n"));
 }
+
+// ---- Unique names ----
+
+#[test]
+fn a_name_that_somebody_has_is_refused_if_names_are_unique() {
+    let server = Server::start(Limits::default(), || Presence::default().unique_names());
+    let mut alice = join(&server, &mut []);
+    let mut bob = join(&server, &mut [&mut alice]);
+    let taken =
+        |name: &str| format!("The name {name} is taken; choose another with 'HELLO name'\n");
+    alice.send("HELLO Zo\u{eb}\n");
+    expect_all(&mut [&mut alice, &mut bob], "Zo\u{eb} is in the room.\n");
+    bob.send("HELLO bob\n");
+    expect_all(&mut [&mut alice, &mut bob], "bob is in the room.\n");
+    // In another case, composed otherwise, wide, with something that nobody sees.
+    for name in
+        ["Zo\u{eb}", "zOE\u{308}", "\u{ff3a}o\u{eb}", "Z\u{200d}o\u{eb}", "Zo\u{eb}\u{fe0f}"]
+    {
+        bob.send(format!("HELLO {name}\n"));
+        bob.expect(taken(name));
+    }
+    // Who is refused keeps the former name, and one's own name is free for oneself.
+    bob.send("SAY x\nHELLO BOB\n");
+    let heard = "bob says: x\nBOB is in the room.\n";
+    expect_all(&mut [&mut alice, &mut bob], heard);
+    // A name is free once its owner has another, or none, or is gone.
+    alice.send("HELLO stra\u{df}e\n");
+    expect_all(&mut [&mut alice, &mut bob], "stra\u{df}e is in the room.\n");
+    bob.send("HELLO STRASSE\nHELLO zo\u{eb}\nHELLO\n");
+    bob.expect(taken("STRASSE"));
+    let heard = "zo\u{eb} is in the room.\nAn anonymous user is in the room.\n";
+    expect_all(&mut [&mut alice, &mut bob], heard);
+    alice.send("HELLO zo\u{eb}\n");
+    expect_all(&mut [&mut alice, &mut bob], "zo\u{eb} is in the room.\n");
+    drop(alice);
+    bob.expect("zo\u{eb} has left the room.\n");
+    bob.send("HELLO Zo\u{eb}\n");
+    bob.expect("Zo\u{eb} is in the room.\n");
+    // Anonymous may be any number.
+    let mut carol = join(&server, &mut [&mut bob]);
+    carol.send("HELLO\nWHO\n");
+    expect_all(&mut [&mut bob, &mut carol], "An anonymous user is in the room.\n");
+    carol.expect("Currently connected users:\n - Zo\u{eb}\n - An anonymous user\n");
+}
+
+#[test]
+fn two_may_have_one_name_otherwise() {
+    let server = server();
+    let mut alice = join(&server, &mut []);
+    let mut bob = join(&server, &mut [&mut alice]);
+    for client in [0, 1] {
+        [&mut alice, &mut bob][client].send("HELLO bob\n");
+        expect_all(&mut [&mut alice, &mut bob], "bob is in the room.\n");
+    }
+}

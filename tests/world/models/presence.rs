@@ -1,19 +1,34 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use reactor::{CloseReason, ConnId, services};
+use unicode_normalization::UnicodeNormalization;
 
-use super::{Book, Choices, FOREIGN, Model, harmless, is_foreign, telnet_talk, without_mark};
+use super::{
+    Book, Choices, FOREIGN, Model, harmless, is_foreign, judged, telnet_talk, without_mark,
+};
 
-#[derive(Default)]
 pub struct Presence {
+    unique: bool,
     names: BTreeMap<ConnId, String>,
     /// Those that have sent a line.
     heard: BTreeSet<ConnId>,
 }
 
+/// What two names that are the same have in common.
+fn essence(name: &str) -> String {
+    let seen = name.chars().filter(|c| judged(&c.to_string())[0].1);
+    let name: String = seen.nfkc().collect();
+    name.to_uppercase().to_lowercase().nfkc().collect()
+}
+
 impl Presence {
     fn name(&self, id: ConnId) -> &str {
         self.names.get(&id).map_or("An anonymous user", String::as_str)
+    }
+
+    fn is_taken(&self, name: &str, by: ConnId) -> bool {
+        let mut others = self.names.iter().filter(|(id, _)| **id != by);
+        self.unique && others.any(|(_, other)| essence(other) == essence(name))
     }
 }
 
@@ -23,8 +38,11 @@ impl Model for Presence {
     const NAME: &'static str = "presence";
     const TELNET: bool = true;
 
-    fn start(_choices: &mut Choices) -> (services::Presence, Presence) {
-        (services::Presence::default(), Presence::default())
+    fn start(choices: &mut Choices) -> (services::Presence, Presence) {
+        let unique = choices.once_in(2);
+        let service = services::Presence::default();
+        let service = if unique { service.unique_names() } else { service };
+        (service, Presence { unique, names: BTreeMap::new(), heard: BTreeSet::new() })
     }
 
     fn talk(&self, choices: &mut Choices, _longest: usize) -> Vec<u8> {
@@ -65,6 +83,10 @@ impl Model for Presence {
                     Some(name) => {
                         let name: String = name.chars().take(64).collect();
                         let name = harmless(name.as_bytes());
+                        if self.is_taken(&name, id) {
+                            let choose = "choose another with 'HELLO name'";
+                            return book.say(id, format!("The name {name} is taken; {choose}\n"));
+                        }
                         self.names.insert(id, name);
                     }
                     None => _ = self.names.remove(&id),
