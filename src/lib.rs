@@ -5,7 +5,7 @@
 //! leaves. You give it to a [`Reactor`] with an address, and run the loop:
 //!
 //! ```
-//! use reactor::{CloseReason, Context, Handler, Reactor};
+//! use reactor::{CloseReason, Context, Handler, Reactor, text};
 //!
 //! /// The state that all connections of this service share.
 //! #[derive(Default)]
@@ -29,7 +29,7 @@
 //!     }
 //!
 //!     fn on_line(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
-//!         let name = String::from_utf8_lossy(line).into_owned();
+//!         let name = text::printable(line); // what others are shown
 //!         cx.broadcast(format!("{name} is here\n")); // to every connection of this handler
 //!         cx.session().name = Some(name);
 //!     }
@@ -76,7 +76,7 @@
 //! | bound what clients may use | [`Limits`], [`DatagramOptions`], [`CloseReason`] |
 //! | see what the loop does | [`Counters`], [`Reactor::set_name`] for the log |
 //! | test a handler without sockets | [`testing`] |
-//! | show one client's text to another, split commands into words | [`text`] |
+//! | show one client's text to another, split commands into words, take telnet's out | [`text`] |
 //! | use a ready-made service | `services` |
 //!
 //! # What the loop promises

@@ -156,7 +156,7 @@ impl Serve {
         Access::check(given, &addresses.iter().collect::<Vec<_>>())?;
         for (options, used, user) in [
             (&["time_interval", "time_count"][..], serves("time"), "the service time; add it"),
-            (&["allow_kill"], serves("presence"), "the service presence; add it"),
+            (&["allow_kill", "unique_names"], serves("presence"), "the service presence; add it"),
             (
                 &["roulette_file", "roulette_memory"],
                 serves("roulette"),

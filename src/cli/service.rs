@@ -31,7 +31,11 @@ pub(crate) static SERVICES: &[Service] = &[
         name: "presence",
         port: 9907,
         about: "a room to talk in: HELLO, SAY, WHO, BYE",
-        start: |setup| setup.start(Presence::new(setup.options.allow_kill)),
+        start: |setup| {
+            let ServiceOptions { allow_kill, unique_names, .. } = *setup.options;
+            let room = Presence::new(allow_kill);
+            setup.start(if unique_names { room.unique_names() } else { room })
+        },
     },
     Service {
         name: "roulette",
@@ -68,6 +72,11 @@ pub(crate) struct ServiceOptions {
     /// Let the clients of presence shut the whole program down with KILL.
     #[arg(long)]
     allow_kill: bool,
+
+    /// Let no two clients of presence have the same name: a HELLO with one that somebody else there
+    /// has is refused.
+    #[arg(long)]
+    unique_names: bool,
 
     /// The time from one line of the time service to the next: 500ms, 30s, 5m, 1h.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]

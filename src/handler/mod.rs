@@ -4,8 +4,9 @@
 //! Read `handler` first (the hooks and their contract), then `context` (what a hook can do with its
 //! connection) and `service_context` (what it can do with all of them). `lines` cuts input into lines
 //! and `writer` makes replies; `farewell` is what a client is told when it is closed for a limit. `callbacks`
-//! is a handler made of closures, `text` has helpers for protocols of commands, and `client` is for those
-//! that dial.
+//! is a handler made of closures, `client` is for those that dial, and `text` has helpers for protocols of
+//! commands, of which `unprintable` knows the characters that are not safe to show, and `telnet` the
+//! commands that its clients send.
 
 pub(crate) mod callbacks;
 pub mod client;
@@ -15,7 +16,9 @@ pub(crate) mod farewell;
 pub(crate) mod handler;
 pub(crate) mod lines;
 mod service_context;
+mod telnet;
 pub mod text;
+mod unprintable;
 pub(crate) mod writer;
 
 pub use callbacks::Callbacks;

@@ -1,10 +1,49 @@
-//! Small helpers for protocols of commands, and for text of one client that another is shown.
+//! Small helpers for protocols of commands, for text of one client that another is shown, and for
+//! clients that are telnet.
 
-/// Makes text safe to show. Control characters (C0, DEL and C1) become `?`, so that no escape sequence
-/// can rewrite somebody's terminal. What is not UTF-8 becomes U+FFFD.
+pub use super::telnet::{Telnet, telnet};
+pub use super::unprintable::unprintable;
+
+/// Makes text of one client safe to show to another: no escape sequence rewrites a terminal, no
+/// character turns the line around or breaks it, and nothing is there that cannot be seen. These
+/// become `?`, a character each:
+///
+/// * control characters (Cc): C0, DEL, C1, and so every escape sequence;
+/// * format characters (Cf), such as those that change the direction of writing, and tags. The joiners
+///   U+200C and U+200D stay within a word, that is between two letters or marks: Persian and the
+///   scripts of India are written with them;
+/// * separators of lines and paragraphs (Zl, Zp), and private use (Co);
+/// * whatever else is invisible by its nature (Default_Ignorable_Code_Point), such as the Hangul
+///   fillers. The variation selectors U+FE0E and U+FE0F stay behind a character that can be seen: they
+///   choose between text and emoji;
+/// * U+2800, the braille pattern without dots.
+///
+/// What is not UTF-8 becomes U+FFFD. Letters that look like others, and any number of accents on one
+/// letter, stay as they are.
+///
+/// Cut a text before this rather than after: what stays for the sake of the next character would then
+/// be the last.
+///
+/// ```
+/// use reactor::text::printable;
+///
+/// assert_eq!(printable(b"\x1b[2Jcaf\xc3\xa9 \xff"), "?[2Jcafé \u{fffd}");
+/// assert_eq!(printable("bob\u{200b} \u{202e}ylno".as_bytes()), "bob? ?ylno");
+/// ```
 pub fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    let mut shown = String::new();
+    let mut from = 0;
+    for (at, c) in unprintable(&text) {
+        shown.push_str(&text[from..at]);
+        shown.push('?');
+        from = at + c.len_utf8();
+    }
+    if from == 0 {
+        return text.into_owned();
+    }
+    shown.push_str(&text[from..]);
+    shown
 }
 
 /// Splits a line into its first word and what follows the one space or tab after it. Nothing else is
@@ -56,6 +95,23 @@ mod tests {
         assert_eq!(printable("a\x1b[2Jb\x07\x7f\u{9b}é".as_bytes()), "a?[2Jb???é");
         assert_eq!(printable(b"\xff\x9bx"), "\u{fffd}\u{fffd}x");
         assert_eq!(printable(b"tab\there\0"), "tab?here?");
+    }
+
+    #[test]
+    fn nothing_that_deceives_the_eye_passes() {
+        for (text, shown) in [
+            ("\u{202e}yenom eht dnes :syas ecila", "?yenom eht dnes :syas ecila"),
+            ("\u{2067}abc\u{2066}def\u{2069}", "?abc?def?"),
+            ("hi\u{2028}alice\u{2029}", "hi?alice?"),
+            ("bob\u{200b}\u{2060}\u{e0041}", "bob???"),
+            ("An\u{3164}anonymous\u{2800}user", "An?anonymous?user"),
+            ("\u{f8ff}\u{10fffd}", "??"),
+            ("b\u{200d}b\u{200d}", "b\u{200d}b?"),
+            ("❤\u{fe0f}\u{fe0f}", "❤\u{fe0f}?"),
+            ("", ""),
+        ] {
+            assert_eq!(printable(text.as_bytes()), shown, "{text:?}");
+        }
     }
 
     #[test]

@@ -158,7 +158,8 @@ fn read(from: SocketAddr, bytes: &[u8]) -> Option<Announced> {
     if address.ip().is_unspecified() {
         address.set_ip(from.ip());
     }
-    let service: String = printable(service.as_bytes()).chars().take(NAME_LENGTH).collect();
+    let service: String = service.chars().take(NAME_LENGTH).collect();
+    let service = printable(service.as_bytes());
     (!service.is_empty() && address.port() > 0).then_some(Announced { service, address })
 }
 

@@ -18,7 +18,8 @@ Send me text lines and conclude with the BYE command.
 /// > BYE
 /// ```
 ///
-/// In a line that is not valid UTF-8 only the ASCII letters change.
+/// In a line that is not valid UTF-8 only the ASCII letters change. [Telnet commands](crate::text::telnet)
+/// in front of a line are no part of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Echo;
 
@@ -31,20 +32,18 @@ impl Handler for Echo {
         cx.send(GREETING);
     }
 
-    // `on_line` with one `send` a line would do. To check and change a whole read at a time takes a
-    // fraction of the instructions.
+    // `on_line` with one `send` a line would do, but for telnet's commands. To check and change a
+    // whole read at a time takes a fraction of the instructions.
     fn on_bytes(&mut self, cx: &mut Context<'_, ()>, bytes: &[u8]) -> usize {
-        let ascii = bytes.is_ascii();
+        if !bytes.is_ascii() {
+            return on_other_bytes(cx, bytes);
+        }
         let mut lines = cx.lines(bytes);
         let mut reply = cx.writer();
         let mut bye = false;
         while !bye && let Some(line) = reply.next_line(&mut lines) {
             reply.put("> ");
-            if !ascii && let Ok(text) = str::from_utf8(line) {
-                reply.put(text.to_uppercase());
-            } else {
-                reply.put(line);
-            }
+            reply.put(line);
             reply.put("\n");
             bye = line.eq_ignore_ascii_case(b"bye");
         }
@@ -56,6 +55,28 @@ impl Handler for Echo {
         }
         lines.taken()
     }
+}
+
+/// The same, line by line, of a read that may hold other letters and telnet's commands.
+#[inline(never)]
+fn on_other_bytes(cx: &mut Context<'_, ()>, bytes: &[u8]) -> usize {
+    let mut lines = cx.lines(bytes);
+    while lines.skip_telnet(cx)
+        && let Some(line) = lines.next(cx)
+    {
+        let mut reply = cx.writer();
+        reply.put("> ");
+        match str::from_utf8(line) {
+            Ok(text) => reply.put(text.to_uppercase()),
+            Err(_) => reply.put_ascii_uppercase(line),
+        }
+        reply.put("\n");
+        drop(reply);
+        if line.eq_ignore_ascii_case(b"bye") {
+            cx.close();
+        }
+    }
+    lines.taken()
 }
 
 #[cfg(test)]
@@ -80,6 +101,27 @@ mod tests {
         server.sent(client);
         server.feed(client, b"caf\xe9 \xff\x00\n");
         assert_eq!(server.sent(client), b"> CAF\xe9 \xff\x00\n");
+    }
+
+    #[test]
+    fn telnet_commands_are_answered_and_not_sent_back() {
+        let mut server = Harness::new(Echo);
+        let client = server.connect();
+        server.sent(client);
+        // An option that is a letter stays as it is.
+        server.feed(client, b"\xff\xfba\xff\xfd\x01h\xc3\xa9\xff\xf4\n\xff\xf4\xff\xfd\x06bye\n");
+        let told = b"\xff\xfea\xff\xfc\x01> H\xc3\xa9\xff\xf4\n\xff\xfb\x06> BYE\n";
+        assert_eq!(server.sent(client), told);
+        assert!(server.is_shut(client));
+    }
+
+    #[test]
+    fn a_byte_order_mark_comes_back() {
+        let mut server = Harness::new(Echo);
+        let client = server.connect();
+        server.sent(client);
+        server.feed(client, "\u{feff}a\n");
+        assert_eq!(server.sent(client), "> \u{feff}A\n".as_bytes());
     }
 
     #[test]

@@ -31,3 +31,8 @@ pub use time::Time;
 
 /// What a client is sent that [speaks another protocol](crate::text::is_foreign).
 const FOREIGN: &str = "This is neither HTTP nor TLS.\n";
+
+/// The first line of a client without the byte order mark that some programs write in front of UTF-8.
+fn without_mark(line: &[u8]) -> &[u8] {
+    line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line)
+}

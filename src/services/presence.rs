@@ -1,6 +1,10 @@
-use super::FOREIGN;
+use std::collections::HashMap;
+
+use unicode_normalization::UnicodeNormalization;
+
+use super::{FOREIGN, without_mark};
 use crate::text::{command, is_foreign, printable};
-use crate::{CloseReason, Context, Handler};
+use crate::{CloseReason, ConnId, Context, Handler};
 
 /// What a newcomer is sent.
 const WELCOME: &str = "\
@@ -32,24 +36,80 @@ const NAME_LENGTH: usize = 64;
 /// somebody may talk faster than the others can read, set a [`peer_rate`](crate::Limits::peer_rate) of
 /// lines and of bytes: a new connection gains them nothing then, and neither does a long line. A client
 /// that begins a line like a browser is closed too, so that no web page talks in its visitors' names.
-#[derive(Clone, Copy, Debug, Default)]
+///
+/// Names and messages are [made safe to show](printable). A name is cut at 64 characters. Several
+/// clients may have the same one, unless the room is one of [unique names](Presence::unique_names).
+/// [Telnet commands](crate::text::telnet) in front of a line are no part of it, nor is a byte order mark
+/// in front of a client's first line.
+#[derive(Clone, Debug, Default)]
 pub struct Presence {
     allow_kill: bool,
+    /// Whose each name is, by what is [compared](folded) of it; none if any number may have the same.
+    names: Option<HashMap<String, ConnId>>,
 }
 
 impl Presence {
     /// An empty room. `allow_kill` says whether anybody in it may shut down the whole reactor with
     /// KILL.
     pub fn new(allow_kill: bool) -> Presence {
-        Presence { allow_kill }
+        Presence { allow_kill, names: None }
     }
+
+    /// The same room, in which no two clients have the same name: a HELLO with one that somebody else
+    /// there has is refused, with one line to its sender, who keeps the name of before.
+    ///
+    /// `An anonymous user` may be any number, and nobody by a HELLO. Names are the same if they differ
+    /// only in case, in the width or the composition of their characters (NFKC), or in what cannot be
+    /// seen in them. A Cyrillic `о` is another letter than a Latin `o`, though.
+    ///
+    /// A client that is gone keeps its name until the loop has found that out, as
+    /// [`keepalive`](crate::Limits::keepalive) does.
+    pub fn unique_names(self) -> Presence {
+        Presence { names: Some(HashMap::new()), ..self }
+    }
+
+    /// Takes a name, or none, for a client in exchange for its former one. False if somebody else has
+    /// it.
+    fn rename(&mut self, cx: &mut Context<'_, Session>, name: Option<&str>) -> bool {
+        let Some(names) = &mut self.names else { return true };
+        let id = cx.id();
+        if let Some(name) = name.map(folded) {
+            if name == folded(ANONYMOUS) || names.get(&name).is_some_and(|of| *of != id) {
+                return false;
+            }
+            free(names, cx);
+            names.insert(name, id);
+        } else {
+            free(names, cx);
+        }
+        true
+    }
+}
+
+/// The client's name may be another's from now on.
+fn free(names: &mut HashMap<String, ConnId>, cx: &mut Context<'_, Session>) {
+    if let Some(name) = &cx.session().name {
+        names.remove(&folded(name));
+    }
+}
+
+/// What is compared of a name: NFKC, in upper and then in lower case, since there are letters that only
+/// one of the two makes the same, and NFKC again. Without what a [printable] name may have and nobody
+/// sees: joiners and variation selectors.
+fn folded(name: &str) -> String {
+    let seen =
+        name.chars().filter(|c| !matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe0e}' | '\u{fe0f}'));
+    let name: String = seen.nfkc().collect();
+    name.to_uppercase().to_lowercase().nfkc().collect()
 }
 
 /// Who one client is.
 #[derive(Debug, Default)]
 pub struct Session {
     /// None before a HELLO, and after a HELLO without a name.
-    name: Option<String>,
+    name: Option<Box<str>>,
+    /// It has sent a line.
+    heard: bool,
 }
 
 impl Session {
@@ -67,14 +127,27 @@ impl Handler for Presence {
         cx.send(WELCOME);
     }
 
+    // The default, but for telnet's commands.
+    fn on_bytes(&mut self, cx: &mut Context<'_, Session>, bytes: &[u8]) -> usize {
+        let mut lines = cx.lines(bytes);
+        while lines.skip_telnet(cx)
+            && let Some(line) = lines.next(cx)
+        {
+            self.on_line(cx, line);
+        }
+        lines.taken()
+    }
+
     fn on_line(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
+        let first = !std::mem::replace(&mut cx.session().heard, true);
+        let line = if first { without_mark(line) } else { line };
         if is_foreign(line) {
             cx.send(FOREIGN);
             return cx.close();
         }
         let (word, rest) = command(line);
         match word.to_ascii_uppercase().as_slice() {
-            b"HELLO" => hello(cx, rest),
+            b"HELLO" => self.hello(cx, rest),
             b"SAY" => say(cx, rest),
             b"WHO" => who(cx),
             b"BYE" => {
@@ -97,18 +170,28 @@ impl Handler for Presence {
 
     fn on_close(&mut self, cx: &mut Context<'_, Session>, _reason: CloseReason) {
         // Told however the client left, with or without a BYE.
+        self.rename(cx, None);
         let name = cx.session().name().to_owned();
         cx.broadcast(format!("{name} has left the room.\n"));
     }
 }
 
-fn hello(cx: &mut Context<'_, Session>, rest: &[u8]) {
-    let text = String::from_utf8_lossy(rest);
-    let word = text.split_whitespace().next();
-    let name = word.map(|word| printable(word.as_bytes()).chars().take(NAME_LENGTH).collect());
-    cx.session().name = name;
-    let line = format!("{} is in the room.\n", cx.session().name());
-    cx.broadcast(line);
+impl Presence {
+    fn hello(&mut self, cx: &mut Context<'_, Session>, rest: &[u8]) {
+        let text = String::from_utf8_lossy(rest);
+        let word = text.split_whitespace().next();
+        let name = word.map(|word| {
+            let word: String = word.chars().take(NAME_LENGTH).collect();
+            printable(word.as_bytes())
+        });
+        if !self.rename(cx, name.as_deref()) {
+            let name = name.unwrap_or_default();
+            return writeln!(cx, "The name {name} is taken; choose another with 'HELLO name'");
+        }
+        cx.session().name = name.map(String::into_boxed_str);
+        let line = format!("{} is in the room.\n", cx.session().name());
+        cx.broadcast(line);
+    }
 }
 
 fn say(cx: &mut Context<'_, Session>, text: &[u8]) {
@@ -231,6 +314,29 @@ mod tests {
         assert_eq!(server.closed(page), Some(CloseReason::Closed));
         assert_eq!(text(&mut server, alice), "An anonymous user has left the room.\n");
         assert!(!server.is_stopping());
+    }
+
+    #[test]
+    fn names_are_compared_as_people_see_them() {
+        for (one, other) in [
+            ("alice", "ALICE"),
+            ("stra\u{df}e", "STRASSE"),
+            (
+                "\u{3a3}\u{3af}\u{3c3}\u{3c5}\u{3c6}\u{3bf}\u{3c2}",
+                "\u{3c3}\u{3b9}\u{301}\u{3c3}\u{3c5}\u{3c6}\u{3bf}\u{3c3}",
+            ),
+            ("zo\u{eb}", "zoe\u{308}"),
+            ("\u{ff21}\u{ff4e}\u{ff4e}", "ann"),
+            ("\u{fb01}n", "fin"),
+            ("\u{212a}im", "kim"),
+            ("bo\u{200c}b", "b\u{200d}o\u{fe0f}b"),
+            ("a\u{345}b", "A\u{399}B"),
+        ] {
+            assert_eq!(folded(one), folded(other), "{one:?} {other:?}");
+        }
+        assert_ne!(folded("b\u{43e}b"), folded("bob"));
+        // Nobody is refused this one, and nobody can take it.
+        assert_eq!(folded("an\u{a0}ANONYMOUS user"), folded(ANONYMOUS));
     }
 
     #[test]

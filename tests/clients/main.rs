@@ -12,6 +12,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
 use util::program::{Program, lines_of, wait};
+#[cfg(target_os = "linux")]
+use util::program::{Running, terminal};
 #[cfg(feature = "tls")]
 use util::tls;
 use util::{PATIENCE, example};
@@ -176,6 +178,36 @@ fn telnet_talks_to_echo_until_bye() {
         // Some say here that the server has closed.
     }
     wait(&mut telnet.child);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn telnet_shows_the_answers_after_ctrl_c() {
+    if !installed("telnet", "--help", "telnet") || !installed("setsid", "--help", "--ctty") {
+        return;
+    }
+    let program = Program::serve(&["echo=0", "presence=0", "roulette2=0"]);
+    let help = "Commands: [HELP, RANDOM, LOAD, INFO, BYE, CLEAR, LIST]";
+    for (service, greeting, typed, heard) in [
+        ("echo", GREETING[1], "hello", "> HELLO"),
+        ("presence", "  Shutdown", "say hello", "An anonymous user says: hello"),
+        ("roulette2", "Hello.", "help", help),
+    ] {
+        let (mut keyboard, screen) = terminal();
+        let addr = program.addr(service);
+        // Ctrl-C is a signal to those whose terminal it is.
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", "telnet", &addr.ip().to_string(), &addr.port().to_string()]);
+        command.stdin(screen.try_clone().unwrap()).stdout(screen).stderr(Stdio::null());
+        let _telnet = Running(command.spawn().unwrap());
+        let lines = lines_of(keyboard.try_clone().unwrap());
+        let line = || lines.recv_timeout(PATIENCE).expect("the screen is frozen");
+        while !line().starts_with(greeting) {}
+        for keys in ["", "\x03", "\x03"] {
+            keyboard.write_all(format!("{keys}{typed}\n").as_bytes()).unwrap();
+            while line().trim_end() != heard {}
+        }
+    }
 }
 
 #[test]

@@ -173,6 +173,7 @@ const WORDS: &[&str] = &[
     "--tls-cert",
     "--tls-key",
     "--max-total-input",
+    "--unique-names",
 ];
 
 /// Any words after the program's name are options that can be kept, or one line says what is wrong.

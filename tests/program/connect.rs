@@ -12,6 +12,8 @@ use reactor::Limits;
 use reactor::services::Echo;
 
 use crate::util::namespace::inside;
+#[cfg(target_os = "linux")]
+use crate::util::program::terminal;
 use crate::util::program::{self, Folder, Program, REACTOR, Running};
 use crate::util::{self, Client, PATIENCE, Server};
 
@@ -113,18 +115,6 @@ fn a_pipe_may_be_a_unix_socket_to_a_unix_socket() {
 }
 
 // ---- Terminals ----
-
-/// A terminal: what a test types into it, and the side that the program sees.
-#[cfg(target_os = "linux")]
-fn terminal() -> (File, File) {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let name = ptsname(&master, Vec::new()).unwrap();
-    let slave = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
-    (File::from(master), slave)
-}
 
 /// Whether the descriptor blocks, which is a property of all its duplicates.
 #[cfg(target_os = "linux")]

@@ -256,6 +256,29 @@ fn nobody_may_kill_it_unless_allowed() {
 }
 
 #[test]
+fn names_are_unique_if_that_is_asked_for() {
+    for (options, heard) in [
+        (&["presence=0"][..], "Alice is in the room.\n"),
+        (
+            &["presence=0", "--unique-names"],
+            "The name Alice is taken; choose another with 'HELLO name'\n",
+        ),
+    ] {
+        let program = Program::serve(options);
+        let addr = program.addr("presence");
+        let mut all = [Client::connect(addr), Client::connect(addr)];
+        for client in &mut all {
+            while !client.line().starts_with("  Shutdown") {}
+        }
+        let [one, other] = &mut all;
+        one.send("HELLO alice\n");
+        while other.line() != "alice is in the room.\n" {}
+        other.send("HELLO Alice\n");
+        other.expect(heard);
+    }
+}
+
+#[test]
 fn says_what_it_can_do() {
     let (code, stdout, stderr) = Program::run(&[]);
     assert_eq!((code, stderr.as_str()), (0, ""));
@@ -272,6 +295,7 @@ fn says_what_it_can_do() {
         "--max-output <BYTES>",
         "--idle-timeout <DURATION>",
         "--allow-kill",
+        "--unique-names",
         "--time-interval <DURATION>",
         "--time-count <N>",
         "--roulette-file <PATH>",
@@ -371,6 +395,7 @@ fn an_option_that_nothing_heeds_is_status_2() {
         // What is the default anyway is asked for all the same.
         (&["serve", "echo=0", "--time-interval=1s"], "--time-interval goes with"),
         (&["serve", "echo=0", "--allow-kill"], "--allow-kill goes with the service presence"),
+        (&["serve", "time=0", "--unique-names"], "--unique-names goes with the service presence"),
         (&["serve", "time=0", "--roulette-file=x"], "--roulette-file goes with"),
         (&["serve", "time=0", "--roulette-memory=1M"], "--roulette-memory goes with"),
         (&["serve", "echo=127.0.0.1:0", "--host=::1"], "--host goes with a port"),

@@ -230,3 +230,125 @@ fn presence_script_five_users_come_and_one_leaves() {
         assert_eq!(client.rest(), b"");
     }
 }
+
+// ---- Telnet, byte order marks ----
+
+#[test]
+fn telnets_commands_are_answered_and_no_part_of_a_line() {
+    let server = server();
+    let mut alice = join(&server, &mut []);
+    let mut putty = join(&server, &mut [&mut alice]);
+    putty.send(b"\xff\xfb\x1f\xff\xfd\x01\xff\xfb\x03HELLO putty\r\n");
+    putty.expect(b"\xff\xfe\x1f\xff\xfc\x01\xff\xfe\x03putty is in the room.\n");
+    // Nobody else hears of it.
+    alice.expect("putty is in the room.\n");
+    putty.send(b"\xff\xf4\xff\xfd\x06SAY \xff\xf4hi\r\n\xff\xf1BYE\r\n\xff\xfd\x06");
+    let said = "putty says: \u{fffd}\u{fffd}hi\nputty is about to leave the room.\n";
+    assert_eq!(putty.rest(), [b"\xff\xfb\x06", said.as_bytes()].concat());
+    alice.expect(said);
+    alice.expect("putty has left the room.\n");
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped_in_front_of_the_first_line_alone() {
+    let server = server();
+    let mut alice = join(&server, &mut []);
+    alice.send("\u{feff}HELLO alice\n");
+    alice.expect("alice is in the room.\n");
+    alice.send("\u{feff}WHO\n");
+    alice.expect("What? I only understand HELLO, SAY, WHO, BYE and KILL commands\n");
+    let mut putty = join(&server, &mut [&mut alice]);
+    for byte in b"\xff\xfd\x01\xef\xbb\xbfSAY x\n" {
+        putty.send([*byte]);
+    }
+    putty.expect(b"\xff\xfc\x01An anonymous user says: x\n");
+    let mut page = join(&server, &mut [&mut putty]);
+    page.send("\u{feff}GET / HTTP/1.1\r\n");
+    assert_eq!(page.rest(), b"This is neither HTTP nor TLS.\n");
+}
+
+// ---- What the others see ----
+
+#[test]
+fn nothing_that_deceives_the_eye_reaches_the_others() {
+    let server = server();
+    let mut alice = join(&server, &mut []);
+    let mut mallory = join(&server, &mut [&mut alice]);
+    for (sent, heard) in [
+        ("HELLO bob\u{2800}says:\u{2800}x", "bob?says:?x is in the room."),
+        ("HELLO An\u{3164}anonymous\u{3164}user", "An?anonymous?user is in the room."),
+        ("HELLO \u{200b}\u{2060}", "?? is in the room."),
+        ("HELLO \u{e0041}", "? is in the room."),
+        ("HELLO mal\u{202e}yas", "mal?yas is in the room."),
+        ("SAY \u{2067}abc\u{2066}def\u{2069}", "mal?yas says: ?abc?def?"),
+        ("SAY hi\u{2028}alice says: I resign\u{2029}", "mal?yas says: hi?alice says: I resign?"),
+        ("HELLO \u{f8ff}\u{ad}\u{feff}", "??? is in the room."),
+        ("HELLO नर्\u{200d}द\u{200d}", "नर्\u{200d}द? is in the room."),
+        (
+            "SAY می\u{200c}خواهم ❤\u{fe0f} \u{fe0f}",
+            "नर्\u{200d}द? says: می\u{200c}خواهم ❤\u{fe0f} ?",
+        ),
+    ] {
+        mallory.send(format!("{sent}\n"));
+        expect_all(&mut [&mut alice, &mut mallory], &format!("{heard}\n"));
+    }
+    // Where a name is cut, no joiner is left that joins nothing.
+    let long = "x".repeat(63);
+    mallory.send(format!("HELLO {long}\u{200d}x\n"));
+    alice.expect(format!("{long}? is in the room.\n"));
+}
+
+// ---- Unique names ----
+
+#[test]
+fn a_name_that_somebody_has_is_refused_if_names_are_unique() {
+    let server = Server::start(Limits::default(), || Presence::default().unique_names());
+    let mut alice = join(&server, &mut []);
+    let mut bob = join(&server, &mut [&mut alice]);
+    let taken =
+        |name: &str| format!("The name {name} is taken; choose another with 'HELLO name'\n");
+    alice.send("HELLO Zo\u{eb}\n");
+    expect_all(&mut [&mut alice, &mut bob], "Zo\u{eb} is in the room.\n");
+    bob.send("HELLO bob\n");
+    expect_all(&mut [&mut alice, &mut bob], "bob is in the room.\n");
+    // In another case, composed otherwise, wide, with something that nobody sees.
+    for name in
+        ["Zo\u{eb}", "zOE\u{308}", "\u{ff3a}o\u{eb}", "Z\u{200d}o\u{eb}", "Zo\u{eb}\u{fe0f}"]
+    {
+        bob.send(format!("HELLO {name}\n"));
+        bob.expect(taken(name));
+    }
+    // Who is refused keeps the former name, and one's own name is free for oneself.
+    bob.send("SAY x\nHELLO BOB\n");
+    let heard = "bob says: x\nBOB is in the room.\n";
+    expect_all(&mut [&mut alice, &mut bob], heard);
+    // A name is free once its owner has another, or none, or is gone.
+    alice.send("HELLO stra\u{df}e\n");
+    expect_all(&mut [&mut alice, &mut bob], "stra\u{df}e is in the room.\n");
+    bob.send("HELLO STRASSE\nHELLO zo\u{eb}\nHELLO\n");
+    bob.expect(taken("STRASSE"));
+    let heard = "zo\u{eb} is in the room.\nAn anonymous user is in the room.\n";
+    expect_all(&mut [&mut alice, &mut bob], heard);
+    alice.send("HELLO zo\u{eb}\n");
+    expect_all(&mut [&mut alice, &mut bob], "zo\u{eb} is in the room.\n");
+    drop(alice);
+    bob.expect("zo\u{eb} has left the room.\n");
+    bob.send("HELLO Zo\u{eb}\n");
+    bob.expect("Zo\u{eb} is in the room.\n");
+    // Anonymous may be any number.
+    let mut carol = join(&server, &mut [&mut bob]);
+    carol.send("HELLO\nWHO\n");
+    expect_all(&mut [&mut bob, &mut carol], "An anonymous user is in the room.\n");
+    carol.expect("Currently connected users:\n - Zo\u{eb}\n - An anonymous user\n");
+}
+
+#[test]
+fn two_may_have_one_name_otherwise() {
+    let server = server();
+    let mut alice = join(&server, &mut []);
+    let mut bob = join(&server, &mut [&mut alice]);
+    for client in [0, 1] {
+        [&mut alice, &mut bob][client].send("HELLO bob\n");
+        expect_all(&mut [&mut alice, &mut bob], "bob is in the room.\n");
+    }
+}

@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use std::panic::resume_unwind;
 
 use reactor::{
-    Address, CloseReason, ConnId, Context, Farewell, Handler, Limits, ServiceContext, TimerId,
+    Address, CloseReason, ConnId, Context, Farewell, Handler, Limits, Lines, ServiceContext,
+    TimerId,
 };
 
 use super::book::Book;
-use super::models::Model;
+use super::models::{Model, telnet};
 
 const HOOKS_PER_PANIC: usize = 400;
 
@@ -60,6 +61,31 @@ impl<M: Model> Watched<M> {
     fn begins(&mut self, cx: &ServiceContext<'_, Session<M>>, id: Option<ConnId>) {
         self.sync(cx);
         self.may_panic(id);
+    }
+
+    /// Telnet's commands in front of a line are answered, as its model says.
+    fn skips_telnet(
+        &mut self,
+        cx: &mut Context<'_, Session<M>>,
+        lines: &mut Lines<'_>,
+        bytes: &[u8],
+    ) -> bool {
+        if !M::TELNET {
+            return true;
+        }
+        self.sync(cx);
+        self.book.handles(Some(cx.id()));
+        let before = lines.taken();
+        let complete = lines.skip_telnet(cx);
+        let mut skipped = &bytes[before..lines.taken()];
+        while let Some((length, answer)) = telnet(skipped) {
+            self.book.say(cx.id(), answer);
+            skipped = &skipped[length..];
+        }
+        if !skipped.is_empty() {
+            self.book.complain(format!("{}: {skipped:?} was skipped", cx.id()));
+        }
+        complete
     }
 
     fn sync(&mut self, cx: &ServiceContext<'_, Session<M>>) {
@@ -118,7 +144,9 @@ impl<M: Model> Handler for Watched<M> {
         self.book.offered(id, bytes, cx.at_eof());
         if M::CUTS_LINES {
             let mut lines = cx.lines(bytes);
-            while let Some(line) = lines.next(cx) {
+            while self.skips_telnet(cx, &mut lines, bytes)
+                && let Some(line) = lines.next(cx)
+            {
                 self.on_line(cx, line);
             }
             self.book.took(id, lines.taken());

@@ -7,8 +7,8 @@ mod reply;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::FOREIGN;
-use crate::text::{is_foreign, printable};
+use super::{FOREIGN, without_mark};
+use crate::text::is_foreign;
 use crate::{CloseReason, Context, Handler};
 
 pub use names::Full;
@@ -55,12 +55,14 @@ impl Version {
 ///
 /// The names of a LOAD enter the store together, at its ENDOFDATA. If the client is gone before that,
 /// none does. A LIST shows the store as it was when the list was asked for, whatever others load or
-/// clear while it is sent; a shutdown cuts it off. In a name, what is not UTF-8 becomes U+FFFD and
-/// control characters become `?`, since the terminals of other clients show it.
+/// clear while it is sent; a shutdown cuts it off. A name is kept as it came, but for what is not UTF-8,
+/// which becomes U+FFFD. In a reply, the characters that are [not safe to show](crate::text::unprintable)
+/// are escaped, so that a program gets the whole name and a terminal obeys none.
 ///
 /// A command is a whole line, in upper or lower case; a line with anything behind the command is
-/// unknown. A client that begins like a browser is closed, so that no web page loads or clears
-/// anything.
+/// unknown. [Telnet commands](crate::text::telnet) in front of a line are no part of it, nor is a byte
+/// order mark in front of a client's first line. A client that begins like a browser is closed, so that
+/// no web page loads or clears anything.
 #[derive(Debug)]
 pub struct Roulette {
     version: Version,
@@ -92,7 +94,7 @@ impl Roulette {
         for line in text.split_inclusive(|byte| *byte == b'\n') {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            names.push(&printable(line))?;
+            names.push(&String::from_utf8_lossy(line))?;
         }
         let count = names.len();
         self.students.borrow_mut().append(names);
@@ -118,13 +120,24 @@ impl Handler for Roulette {
         cx.send(GREETING);
     }
 
+    // The default, but for telnet's commands.
+    fn on_bytes(&mut self, cx: &mut Context<'_, Session>, bytes: &[u8]) -> usize {
+        let mut lines = cx.lines(bytes);
+        while lines.skip_telnet(cx)
+            && let Some(line) = lines.next(cx)
+        {
+            self.on_line(cx, line);
+        }
+        lines.taken()
+    }
+
     fn on_line(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
         let Some(load) = cx.session().load.as_deref_mut() else { return self.command(cx, line) };
         if line.eq_ignore_ascii_case(b"ENDOFDATA") {
             return self.loaded(cx);
         }
         if let Ok(names) = load
-            && let Err(full) = names.push(&printable(line))
+            && let Err(full) = names.push(&String::from_utf8_lossy(line))
         {
             // The names so far are freed at once; the rest of the LOAD is only read.
             *load = Err(full);
@@ -143,6 +156,7 @@ impl Handler for Roulette {
 
 impl Roulette {
     fn command(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
+        let line = if cx.session().commands == 0 { without_mark(line) } else { line };
         if is_foreign(line) {
             cx.send(FOREIGN);
             return cx.close();
@@ -371,7 +385,7 @@ mod tests {
         assert_eq!(
             said.lines().nth(2).unwrap(),
             "{\"students\":[{\"fullname\":\"O\\\"Neil \\\\ é\"},\
-             {\"fullname\":\"\u{fffd}?[2J?x??\"},{\"fullname\":\"{}\"}]}"
+             {\"fullname\":\"\u{fffd}\\u001b[2J\\tx\\u007f\\u009b\"},{\"fullname\":\"{}\"}]}"
         );
     }
 

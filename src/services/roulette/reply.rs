@@ -1,12 +1,16 @@
 //! What the roulette says in JSON: without spaces, with the keys in this order.
 
 use std::cell::RefCell;
+use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 
 use serde::Serialize;
+use serde_json::Serializer;
+use serde_json::ser::Formatter;
 
 use super::names::Names;
+use crate::text::unprintable;
 
 #[derive(Serialize)]
 #[serde(untagged, rename_all_fields = "camelCase")]
@@ -28,7 +32,29 @@ impl Reply<'_> {
     }
 
     fn put(&self, json: &mut Vec<u8>) {
-        serde_json::to_writer(json, self).expect("text and numbers can always be written");
+        let mut json = Serializer::with_formatter(json, Escaping);
+        self.serialize(&mut json).expect("text and numbers can always be written");
+    }
+}
+
+/// Escapes what JSON would let pass and a terminal or an eye should not get, so that it still comes
+/// back whole.
+struct Escaping;
+
+impl Formatter for Escaping {
+    fn write_string_fragment<W>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()>
+    where
+        W: ?Sized + io::Write,
+    {
+        let mut from = 0;
+        for (at, c) in unprintable(fragment) {
+            writer.write_all(&fragment.as_bytes()[from..at])?;
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+            from = at + c.len_utf8();
+        }
+        writer.write_all(&fragment.as_bytes()[from..])
     }
 }
 
@@ -47,7 +73,7 @@ impl Listing {
         Listing { students: Rc::clone(students), left: 0..students.borrow().len() }
     }
 
-    /// The next piece of the reply. It has no more than some 100 KiB, however many students there
+    /// The next piece of the reply. It has no more than some 200 KiB, however many students there
     /// are, unless a single name is longer.
     pub(super) fn next_piece(&mut self) -> Vec<u8> {
         let mut json = Vec::new();

@@ -1,6 +1,6 @@
 use reactor::{CloseReason, ConnId, services};
 
-use super::{Book, Choices, Model, lines};
+use super::{Book, Choices, Model, lines, telnet, telnet_talk};
 
 pub struct Echo;
 
@@ -15,7 +15,7 @@ impl Model for Echo {
     }
 
     fn talk(&self, choices: &mut Choices, _longest: usize) -> Vec<u8> {
-        if choices.once_in(60) { b"Bye".to_vec() } else { Vec::new() }
+        if choices.once_in(60) { b"Bye".to_vec() } else { telnet_talk(choices) }
     }
 
     fn opened(&mut self, book: &mut Book, id: ConnId) {
@@ -27,7 +27,15 @@ impl Model for Echo {
     }
 
     fn took(&mut self, book: &mut Book, id: ConnId, bytes: &[u8]) {
-        for line in lines(bytes) {
+        let mut rest = bytes;
+        loop {
+            while let Some((length, answer)) = telnet(rest) {
+                book.say(id, answer);
+                rest = &rest[length..];
+            }
+            let Some(line) = lines(rest).next() else { break };
+            let end = rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |end| end + 1);
+            rest = &rest[end..];
             book.line(id, line);
             let text = match std::str::from_utf8(line) {
                 Ok(text) => text.to_uppercase().into_bytes(),

@@ -1,17 +1,34 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use reactor::{CloseReason, ConnId, services};
+use unicode_normalization::UnicodeNormalization;
 
-use super::{Book, Choices, FOREIGN, Model, harmless, is_foreign};
+use super::{
+    Book, Choices, FOREIGN, Model, harmless, is_foreign, judged, telnet_talk, without_mark,
+};
 
-#[derive(Default)]
 pub struct Presence {
+    unique: bool,
     names: BTreeMap<ConnId, String>,
+    /// Those that have sent a line.
+    heard: BTreeSet<ConnId>,
+}
+
+/// What two names that are the same have in common.
+fn essence(name: &str) -> String {
+    let seen = name.chars().filter(|c| judged(&c.to_string())[0].1);
+    let name: String = seen.nfkc().collect();
+    name.to_uppercase().to_lowercase().nfkc().collect()
 }
 
 impl Presence {
     fn name(&self, id: ConnId) -> &str {
         self.names.get(&id).map_or("An anonymous user", String::as_str)
+    }
+
+    fn is_taken(&self, name: &str, by: ConnId) -> bool {
+        let mut others = self.names.iter().filter(|(id, _)| **id != by);
+        self.unique && others.any(|(_, other)| essence(other) == essence(name))
     }
 }
 
@@ -19,14 +36,21 @@ impl Model for Presence {
     type Service = services::Presence;
 
     const NAME: &'static str = "presence";
+    const TELNET: bool = true;
 
-    fn start(_choices: &mut Choices) -> (services::Presence, Presence) {
-        (services::Presence::default(), Presence::default())
+    fn start(choices: &mut Choices) -> (services::Presence, Presence) {
+        let unique = choices.once_in(2);
+        let service = services::Presence::default();
+        let service = if unique { service.unique_names() } else { service };
+        (service, Presence { unique, names: BTreeMap::new(), heard: BTreeSet::new() })
     }
 
     fn talk(&self, choices: &mut Choices, _longest: usize) -> Vec<u8> {
-        let words = ["SAY ", "say hello", "HELLO ", "hello", "WHO", "WHO ", "SAY", "KILL", ""];
-        if choices.once_in(60) { b"bye".to_vec() } else { choices.one_of(&words).into() }
+        let words =
+            ["SAY ", "say hello", "HELLO ", "hello", "WHO", "\u{feff}WHO ", "SAY", "KILL", ""];
+        let mut talk = telnet_talk(choices);
+        talk.extend(if choices.once_in(60) { "bye" } else { choices.one_of(&words) }.bytes());
+        talk
     }
 
     fn opened(&mut self, book: &mut Book, id: ConnId) {
@@ -45,6 +69,7 @@ impl Model for Presence {
     }
 
     fn line(&mut self, book: &mut Book, id: ConnId, line: &[u8]) {
+        let line = if self.heard.insert(id) { without_mark(line) } else { line };
         if is_foreign(line) {
             book.say(id, FOREIGN);
             return book.ends(id, CloseReason::Closed);
@@ -56,7 +81,12 @@ impl Model for Presence {
                 let text = String::from_utf8_lossy(rest);
                 match text.split_whitespace().next() {
                     Some(name) => {
-                        let name = harmless(name.as_bytes()).chars().take(64).collect();
+                        let name: String = name.chars().take(64).collect();
+                        let name = harmless(name.as_bytes());
+                        if self.is_taken(&name, id) {
+                            let choose = "choose another with 'HELLO name'";
+                            return book.say(id, format!("The name {name} is taken; {choose}\n"));
+                        }
                         self.names.insert(id, name);
                     }
                     None => _ = self.names.remove(&id),
@@ -86,9 +116,10 @@ impl Model for Presence {
     fn closed(&mut self, book: &mut Book, id: ConnId, _reason: CloseReason) {
         book.say_all(format!("{} has left the room.\n", self.name(id)));
         self.names.remove(&id);
+        self.heard.remove(&id);
     }
 
     fn left_over(&self) -> usize {
-        self.names.len()
+        self.names.len() + self.heard.len()
     }
 }

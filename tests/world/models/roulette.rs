@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use reactor::services::roulette::{self, Version};
 use reactor::{CloseReason, ConnId};
 
-use super::{Book, Choices, FOREIGN, Model, harmless, is_foreign};
+use super::{Book, Choices, FOREIGN, Model, is_foreign, judged, telnet_talk, without_mark};
 
 /// What one client has done.
 #[derive(Default)]
@@ -21,7 +21,18 @@ pub struct Roulette {
 }
 
 fn student(name: &str) -> String {
-    format!("{{\"fullname\":{}}}", serde_json::to_string(name).unwrap())
+    let mut text = String::new();
+    for (c, shows) in judged(name) {
+        match c {
+            '"' | '\\' | '\0'..' ' => {
+                let quoted = serde_json::to_string(&c).unwrap();
+                text.push_str(&quoted[1..quoted.len() - 1]);
+            }
+            c if shows => text.push(c),
+            c => c.encode_utf16(&mut [0; 2]).iter().for_each(|u| text += &format!("\\u{u:04x}")),
+        }
+    }
+    format!("{{\"fullname\":\"{text}\"}}")
 }
 
 impl Model for Roulette {
@@ -29,6 +40,7 @@ impl Model for Roulette {
 
     const NAME: &'static str = "roulette";
     const LAST_LINE: &'static str = "CLEAR";
+    const TELNET: bool = true;
 
     fn start(choices: &mut Choices) -> (roulette::Roulette, Roulette) {
         let seed = choices.below(1 << 20) as u64;
@@ -59,7 +71,7 @@ impl Model for Roulette {
             }
             38 => b"BYE".to_vec(),
             37 => b"CLEAR".to_vec(),
-            _ => WORDS[choices.below(8)].into(),
+            _ => [&telnet_talk(choices)[..], WORDS[choices.below(8)].as_bytes()].concat(),
         }
     }
 
@@ -72,7 +84,7 @@ impl Model for Roulette {
         let Some(guest) = self.guests.get_mut(&id) else { return };
         if let Some(names) = &mut guest.load {
             if !line.eq_ignore_ascii_case(b"ENDOFDATA") {
-                return names.push(harmless(line));
+                return names.push(String::from_utf8_lossy(line).into_owned());
             }
             let success = "{\"status\":\"success\",\"numberOfNewStudents\":";
             book.say(id, format!("{success}{}}}\n", names.len()));
@@ -80,6 +92,7 @@ impl Model for Roulette {
             guest.load = None;
             return;
         }
+        let line = if guest.commands == 0 { without_mark(line) } else { line };
         if is_foreign(line) {
             book.say(id, FOREIGN);
             return book.ends(id, CloseReason::Closed);
