@@ -14,6 +14,7 @@ use crate::connection::{CloseReason, ConnId};
 use crate::handler::Handler;
 use crate::limits::Limits;
 use crate::net::memory::{Pipe, SharedWire, Wire};
+use crate::net::proxy::Sending;
 use crate::net::stream::Stream;
 use crate::net::{Address, Fault};
 use crate::reactor::handle::{Mailbox, Shared};
@@ -358,7 +359,7 @@ impl<H: Handler> Harness<H> {
     /// If a shutdown is under way.
     pub fn dial(&mut self) -> Client {
         let address = Address::Tcp(([127, 0, 0, 1], 0).into());
-        let id = self.service.dial(&address, &mut self.state);
+        let id = self.service.dial(&address.into(), &mut self.state);
         let id = id.expect("nothing is dialled during a shutdown");
         let (_, wire) = self.dialled.borrow_mut().pop().expect("dialling makes a wire");
         self.know(id, wire);
@@ -385,7 +386,10 @@ impl<H: Handler> Harness<H> {
     /// Makes our side of a connection a client; none if the connection has ended already.
     fn holder(&mut self, wire: SharedWire) -> Option<Client> {
         let mut connections = self.service.table.connections.iter().map(|(_, slot)| slot);
-        let this = |stream: &Stream| stream.downcast::<Pipe>().is_some_and(|pipe| pipe.is(&wire));
+        let this = |stream: &Stream| {
+            let dialled = stream.downcast().map_or(stream, Sending::below);
+            dialled.downcast::<Pipe>().is_some_and(|pipe| pipe.is(&wire))
+        };
         let id = connections.find(|slot| this(&slot.stream))?.conn.id;
         self.know(id, wire);
         Some(Client(id))
