@@ -121,7 +121,7 @@ pub use connection::{CloseReason, ConnId, TimerId};
 pub use datagram::{DatagramContext, DatagramHandler, DatagramOptions};
 pub use error::Error;
 pub use handler::{Callbacks, Context, Farewell, Handler, Lines, ServiceContext, Writer, text};
-pub use limits::{Limits, Rate};
+pub use limits::{Limits, Rate, Rates};
 #[cfg(feature = "tls")]
 pub use net::tls::Tls;
 pub use net::{Address, Connect, Host, Listen, Networks, ToAddress, ToConnect, ToListen};

@@ -73,16 +73,37 @@ pub struct Limits {
     /// the prompt of a server does not end with an LF; to time a reply, set a timer for each request.
     /// Default 60 s; none is for ever.
     pub line_timeout: Option<Duration>,
-    /// How fast the lines of one connection are handled. A connection that is faster is not read for
-    /// a while, so that TCP holds it back. No line is lost, and a client that waits for each reply
-    /// is just answered later. Default none, which is without a bound.
-    pub rate: Option<Rate>,
+    /// How fast the input of one connection is read and handled: its lines, its bytes, or both.
+    ///
+    /// A connection that is faster is not read for a while, so that TCP holds it back. No line is
+    /// lost, and a client that waits for each reply is just answered later. Lines alone do not bound
+    /// what a room is sent, since a line may have [`max_line`](Self::max_line) bytes. Default none,
+    /// which is without a bound.
+    pub rate: Rates,
+    /// As `rate`, for all connections of one peer together: those from one IP address; for IPv6, from
+    /// one network of 64 bits. What a peer has used up stays used up when it comes again, so
+    /// reconnecting gains it nothing. Connections that wait for the same rate go on one after the
+    /// other, in the order in which they began to wait.
+    ///
+    /// If there is a `rate` too, the smaller of both counts. Unix sockets, descriptors and dialled
+    /// connections are exempt. A service remembers what 65,536 peers have used, in some 10 MB at the
+    /// most, and each of them only until its burst is free again; beyond that, it forgets the one whose
+    /// burst is free soonest, and counts that in
+    /// [`Counters::peers_forgotten`](crate::Counters::peers_forgotten). Default none, which is
+    /// without a bound, and remembers nobody.
+    pub peer_rate: Rates,
     /// How many connections may be open at once from one IP address; for IPv6, from one network of
     /// 64 bits. At least 1.
     ///
     /// A newcomer above it is told so and closed. Unix sockets and dialled connections do not count.
     /// Default none, which is without a bound.
     pub max_per_peer: Option<usize>,
+    /// How many connections a second one peer may begin, in the long run and at once; a peer is
+    /// the same as for `peer_rate`, and remembered in the same way.
+    ///
+    /// A newcomer above it is told so and closed. Those that are refused do not count, and neither do
+    /// Unix sockets and dialled connections. Default none, which is without a bound.
+    pub peer_connect_rate: Option<Rate>,
     /// How long there may be no traffic before TCP asks the peer whether it is still there; tcp(7),
     /// `TCP_KEEPIDLE`. In whole seconds, from 1 to 32,767.
     ///
@@ -111,7 +132,7 @@ pub struct Limits {
     /// [`CloseReason::Stalled`](crate::CloseReason::Stalled).
     ///
     /// It is also how long input may wait after a read or a write has failed, while the handler has
-    /// [paused](crate::Context::pause) the connection or its `rate` is used up. Default 30 s.
+    /// [paused](crate::Context::pause) the connection or a rate is used up. Default 30 s.
     pub flush_timeout: Duration,
     /// How long input is read and discarded after the last byte went out, until the peer closes
     /// too, so that no reset destroys the last reply. While the reactor shuts down, half a second at
@@ -143,8 +164,10 @@ impl Default for Limits {
             low_water: 64 * 1024,
             idle_timeout: None,
             line_timeout: Some(Duration::from_secs(60)),
-            rate: None,
+            rate: Rates::default(),
+            peer_rate: Rates::default(),
             max_per_peer: None,
+            peer_connect_rate: None,
             keepalive: Some(Duration::from_secs(300)),
             user_timeout: None,
             connect_timeout: Duration::from_secs(10),
@@ -206,9 +229,17 @@ impl Limits {
         if let Some(most) = self.max_per_peer {
             within("max_per_peer", most, usize::MAX)?;
         }
-        if let Some(rate) = self.rate {
-            within("rate.per_second", rate.per_second as usize, usize::MAX)?;
-            within("rate.burst", rate.burst as usize, usize::MAX)?;
+        for (per_second, burst, rate) in [
+            ("rate.lines.per_second", "rate.lines.burst", self.rate.lines),
+            ("rate.bytes.per_second", "rate.bytes.burst", self.rate.bytes),
+            ("peer_rate.lines.per_second", "peer_rate.lines.burst", self.peer_rate.lines),
+            ("peer_rate.bytes.per_second", "peer_rate.bytes.burst", self.peer_rate.bytes),
+            ("peer_connect_rate.per_second", "peer_connect_rate.burst", self.peer_connect_rate),
+        ] {
+            if let Some(rate) = rate {
+                within(per_second, rate.per_second as usize, usize::MAX)?;
+                within(burst, rate.burst as usize, usize::MAX)?;
+            }
         }
         let lasts = |name, value: Option<Duration>, least: Duration, most: Duration| match value {
             Some(value) if value < least => {
@@ -226,13 +257,43 @@ impl Limits {
     }
 }
 
-/// How fast lines are handled: a token bucket of `burst` tokens that fills with `per_second` tokens a
-/// second. A line takes one token. In a protocol that is not lines, each call of
-/// [`on_bytes`](crate::Handler::on_bytes) that takes bytes takes one.
+/// How fast something may come: a token bucket of `burst` tokens that fills with `per_second` tokens
+/// a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
-    /// Lines a second in the long run; at least 1.
+    /// So many a second in the long run; at least 1.
     pub per_second: u32,
-    /// Lines that may come at once after a pause; at least 1.
+    /// So many at once after a pause; at least 1.
     pub burst: u32,
+}
+
+/// How fast input may come: [`rate`](Limits::rate) and [`peer_rate`](Limits::peer_rate).
+///
+/// ```
+/// use reactor::{Limits, Rate, Rates};
+///
+/// let lines = Rate { per_second: 10, burst: 20 };
+/// let bytes = Rate { per_second: 64 * 1024, burst: 64 * 1024 };
+/// let limits = Limits {
+///     rate: lines.into(),
+///     peer_rate: Rates { lines: Some(lines), bytes: Some(bytes) },
+///     ..Limits::default()
+/// };
+/// # assert!(limits.check().is_ok());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Rates {
+    /// Lines. In a protocol that is not lines, each call of
+    /// [`on_bytes`](crate::Handler::on_bytes) that takes bytes counts as one.
+    pub lines: Option<Rate>,
+    /// Bytes, counted as they are read; over TLS, at least as many as came in encrypted. No read asks
+    /// for more than is allowed. Once all are used up, nothing is read until an eighth of the burst is free.
+    pub bytes: Option<Rate>,
+}
+
+/// A rate of lines alone.
+impl From<Rate> for Rates {
+    fn from(lines: Rate) -> Rates {
+        Rates { lines: Some(lines), bytes: None }
+    }
 }

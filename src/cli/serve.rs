@@ -2,7 +2,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use log::LevelFilter;
-use reactor::{Address, Limits, Rate, Reactor};
+use reactor::{Address, Limits, Rate, Rates, Reactor};
 
 use super::access::Access;
 use super::address::{self, Endpoint, LISTENER_LOOKUP, look_up};
@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::logging::levels;
 use super::service::{self, ServiceOptions, Setup};
 use super::target::Target;
-use super::units::{Patience, bytes, count, duration, output, patience, rate};
+use super::units::{Patience, bytes, count, duration, output, patience, rates, whole_rate};
 use super::unused_options::GivenOptions;
 use super::{descriptors, logging};
 
@@ -82,10 +82,13 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = patience)]
     line_timeout: Patience,
 
-    /// Lines a second that are handled of one connection; a faster one waits, and loses nothing
-    /// [default: no limit].
-    #[arg(long, value_name = "N/s", value_parser = rate)]
-    rate: Option<u32>,
+    /// Lines a second that are handled of one connection, and bytes a second that are read of it:
+    /// 10/s, or 10/s,64K/s; a faster one waits, and loses nothing [default: no limit].
+    ///
+    /// A line may have as many bytes as --max-line says, so lines alone do not bound what others are
+    /// sent.
+    #[arg(long, value_name = "N/s[,BYTES/s]", value_parser = rates)]
+    rate: Option<Rates>,
 
     /// Lines that may come at once before the rate counts [default: those of a second].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -96,6 +99,18 @@ pub(crate) struct Serve {
     /// told so and closed [default: no limit].
     #[arg(long, value_name = "N", value_parser = count)]
     max_per_peer: Option<usize>,
+
+    /// As --rate, for all connections from one address together, also if it comes again [default: no
+    /// limit].
+    ///
+    /// Against somebody who floods a room: --peer-rate 10/s,64K/s.
+    #[arg(long, value_name = "N/s[,BYTES/s]", value_parser = rates)]
+    peer_rate: Option<Rates>,
+
+    /// Connections a second that one address may begin, per service; one more is told so and
+    /// closed [default: no limit].
+    #[arg(long, value_name = "N/s", value_parser = whole_rate)]
+    peer_connect_rate: Option<Rate>,
 
     /// Unsent bytes of all services together; beyond it, the clients that let most pile up are
     /// closed.
@@ -154,7 +169,11 @@ impl Serve {
                 serves("roulette"),
                 "the services roulette and roulette2; add one",
             ),
-            (&["max_per_peer"], known, "TCP, and only Unix sockets listen; leave it out"),
+            (
+                &["max_per_peer", "peer_rate", "peer_connect_rate"],
+                known,
+                "TCP, and only Unix sockets listen; leave it out",
+            ),
             (
                 &["keepalive", "user_timeout"],
                 tcp,
@@ -165,6 +184,12 @@ impl Serve {
             given.refuse_unless(used, options, user)?;
         }
         Ok(())
+    }
+
+    fn rate(&self) -> Rates {
+        let rates = self.rate.unwrap_or_default();
+        let burst = |rate: Rate| Rate { burst: self.burst.unwrap_or(rate.burst), ..rate };
+        Rates { lines: rates.lines.map(burst), ..rates }
     }
 
     /// The limits of each service.
@@ -179,11 +204,10 @@ impl Serve {
             low_water: self.max_output / 16,
             idle_timeout: self.idle_timeout,
             line_timeout: self.line_timeout.0,
-            rate: self.rate.map(|per_second| {
-                let burst = self.burst.unwrap_or(per_second);
-                Rate { per_second, burst }
-            }),
+            rate: self.rate(),
+            peer_rate: self.peer_rate.unwrap_or_default(),
             max_per_peer: self.max_per_peer,
+            peer_connect_rate: self.peer_connect_rate,
             keepalive: self.keepalive.0,
             user_timeout: self.user_timeout,
             ..usual
@@ -303,11 +327,27 @@ mod tests {
         let limits = serve(&["--line-timeout", "never", "--keepalive", "never"]).limits().unwrap();
         assert_eq!((limits.line_timeout, limits.keepalive), (None, None));
         let rate = serve(&["--rate", "20/s"]).limits().unwrap().rate;
-        assert_eq!(rate, Some(Rate { per_second: 20, burst: 20 }));
+        assert_eq!(rate, Rate { per_second: 20, burst: 20 }.into());
         let rate = serve(&["--rate", "20", "--burst", "7"]).limits().unwrap().rate;
-        assert_eq!(rate, Some(Rate { per_second: 20, burst: 7 }));
+        assert_eq!(rate, Rate { per_second: 20, burst: 7 }.into());
+        let rate = serve(&["--rate", "20/s,4K/s", "--burst", "7"]).limits().unwrap().rate;
+        let (lines, bytes) = ((20, 7), (4096, 4096));
+        let [lines, bytes] =
+            [lines, bytes].map(|(per_second, burst)| Some(Rate { per_second, burst }));
+        assert_eq!(rate, Rates { lines, bytes });
+        let limits = serve(&["--peer-rate", "9/s", "--peer-connect-rate", "5/s"]).limits().unwrap();
+        assert_eq!(limits.peer_rate, Rate { per_second: 9, burst: 9 }.into());
+        assert_eq!(limits.peer_connect_rate, Some(Rate { per_second: 5, burst: 5 }));
         let args = |args: &[&str]| Alone::try_parse_from([&["serve"], args].concat());
-        for wrong in [&["--burst", "7"][..], &["--rate", "0"], &["--rate", "1", "--burst", "0"]] {
+        for wrong in [
+            &["--burst", "7"][..],
+            &["--rate", "0"],
+            &["--rate", "1", "--burst", "0"],
+            &["--rate", ",64K/s"],
+            &["--peer-rate", "64K/s"],
+            &["--peer-rate", "9/s", "--burst", "7"],
+            &["--peer-connect-rate", "5/s,1K/s"],
+        ] {
             assert!(args(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use reactor::{Rate, Rates};
 
 /// A year. Far beyond it, moments cannot be computed.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -88,6 +89,28 @@ pub(crate) fn rate(text: &str) -> Result<u32, String> {
     number.ok_or_else(|| "write a whole number above 0, as 500/s".to_owned())
 }
 
+/// `10/s`, or `10/s,64K/s`: lines, and after a comma bytes. What may come at once is that of a second.
+pub(crate) fn rates(text: &str) -> Result<Rates, String> {
+    const REMEDY: &str = "write lines a second, and after a comma bytes: 10/s or 10/s,64K/s";
+    let (lines, bytes) =
+        text.split_once(',').map_or((text, None), |(lines, bytes)| (lines, Some(bytes)));
+    let lines = rate(lines).map_err(|_| REMEDY.to_owned())?;
+    let bytes = bytes.map(|text| match self::bytes(text.strip_suffix("/s").unwrap_or(text)) {
+        Ok(0) | Err(_) => Err(REMEDY.to_owned()),
+        Ok(number) => u32::try_from(number).map_err(|_| "the bytes must be below 4G/s".to_owned()),
+    });
+    Ok(Rates { lines: Some(of_a_second(lines)), bytes: bytes.transpose()?.map(of_a_second) })
+}
+
+/// `5/s`; what may come at once is that of a second.
+pub(crate) fn whole_rate(text: &str) -> Result<Rate, String> {
+    rate(text).map(of_a_second)
+}
+
+fn of_a_second(per_second: u32) -> Rate {
+    Rate { per_second, burst: per_second }
+}
+
 /// `500/s` or `500`.
 pub(crate) fn per_second(text: &str) -> Result<f64, String> {
     rate(text).map(f64::from)
@@ -139,6 +162,37 @@ mod tests {
         for text in ["", "/s", "0", "0/s", "-1/s", "1/m", "1.5/s"] {
             assert!(per_second(text).unwrap_err().contains("500/s"), "{text}");
         }
+    }
+
+    #[test]
+    fn rates_of_lines_and_of_bytes() {
+        let of = |lines, bytes: Option<u32>| {
+            Ok(Rates { lines: Some(of_a_second(lines)), bytes: bytes.map(of_a_second) })
+        };
+        for (text, expected) in [
+            ("10/s", of(10, None)),
+            ("10", of(10, None)),
+            ("10/s,64K/s", of(10, Some(65_536))),
+            ("10,64k", of(10, Some(65_536))),
+            ("1/s,1/s", of(1, Some(1))),
+        ] {
+            assert_eq!(rates(text), expected, "{text}");
+        }
+        for text in [
+            "",
+            ",",
+            ",64K/s",
+            "64K/s",
+            "10/s,",
+            "10/s,0/s",
+            "0/s,64K/s",
+            "10/s, 64K/s",
+            "1/s,2/s,3/s",
+        ] {
+            assert!(rates(text).unwrap_err().contains("10/s,64K/s"), "{text}");
+        }
+        assert!(rates("1/s,4G/s").unwrap_err().contains("below 4G"));
+        assert_eq!(whole_rate("5/s"), Ok(of_a_second(5)));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::flags::{Flag, Flags};
 use super::input::Input;
 use super::output::Output;
 use super::peer_address::PeerAddress;
+use super::rate::{Paid, Share};
 use super::{CloseReason, ConnId, TimerId};
 
 /// The state of one connection. Thousands of them are idle at a time, so what few of them need is
@@ -46,8 +47,12 @@ pub(crate) struct Extras {
     pub(crate) timers: BTreeSet<TimerId>,
     /// Since when more than `soft_output` has been unsent; 0 while it is not.
     pub(super) over_soft: Nanos,
-    /// Until when the lines that were handled have used up the rate.
-    pub(super) paid: Nanos,
+    /// Until when what it has used of its rate is paid for.
+    pub(crate) paid: Paid,
+    /// What its peer's rate has set aside for it, for when it resumes.
+    pub(crate) reserved: Share,
+    /// When the rates let it be read again. Means something only while it is throttled.
+    pub(super) resumes: Nanos,
     /// The bytes that a closing connection had unsent when its `flush_timeout` last began anew; 0
     /// before.
     pub(super) left: usize,
@@ -198,9 +203,11 @@ impl Connection {
     pub(crate) fn change_extras(&mut self, change: impl FnOnce(&mut Extras)) {
         if let Some(extras) = &mut self.extras {
             change(extras);
-            let Extras { timers, over_soft, paid, left, lost, error } = &**extras;
-            let unset = (*over_soft, *paid, *left, *lost) == (0, 0, 0, 0);
-            if unset && timers.is_empty() && error.is_none() {
+            let Extras { timers, over_soft, paid, reserved, resumes, left, lost, error } =
+                &**extras;
+            let unset = (*over_soft, *resumes, *left, *lost) == (0, 0, 0, 0);
+            let unused = *paid == Paid::default() && reserved.is_nothing();
+            if unset && unused && timers.is_empty() && error.is_none() {
                 self.extras = None;
             }
         }

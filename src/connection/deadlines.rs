@@ -21,7 +21,7 @@ pub(crate) enum Wait {
     Line,
     /// For the client to take what others sent it.
     SoftLimit,
-    /// For the rate to allow another line.
+    /// For the rates to allow another line, or more bytes.
     Rate,
     /// For a closing connection to take the rest of its output.
     Flush,
@@ -56,8 +56,8 @@ impl Connection {
 
     fn due_open(&self, limits: &Limits) -> Option<(Nanos, Wait)> {
         let throttled = self.flags.has(Flag::Throttled);
-        let rate = limits.rate.filter(|_| throttled).zip(self.extras.as_ref());
-        let rate = rate.map(|(rate, extras)| (rate.next(extras.paid), Wait::Rate));
+        let rate = self.extras.as_ref().filter(|_| throttled);
+        let rate = rate.map(|extras| (extras.resumes, Wait::Rate));
         // A paused connection waits for the handler, unless the handler waits for its client to
         // take output.
         let waits = self.flags.has(Flag::Paused) && !self.flags.has(Flag::Drain);

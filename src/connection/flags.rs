@@ -25,7 +25,8 @@ pub(crate) enum Flag {
     // Why its input is not handled. One of the first three ends by `stop_waiting`.
     /// The handler has paused it.
     Paused,
-    /// It has used up its [`rate`](crate::Limits::rate) for now.
+    /// It has used up its [`rate`](crate::Limits::rate), or its peer its
+    /// [`peer_rate`](crate::Limits::peer_rate), for now.
     Throttled,
     /// Its unsent replies are past [`high_water`](crate::Limits::high_water).
     Held,
@@ -51,6 +52,9 @@ pub(crate) enum Flag {
     /// It was accepted and has not done the handshake of its layers. It counts as a connection, but
     /// the handler does not know of it.
     Handshaking,
+    /// Its handshake has named its peer or is to do so, and the limits by peer were not asked for that
+    /// address yet. It does not count for them.
+    Unjudged,
     /// It runs over two descriptors, not over a socket. What is unread in them is for whoever
     /// reads them next.
     Descriptors,

@@ -12,6 +12,9 @@ pub enum Farewell {
     TooManyConnections,
     /// The newcomer's address has [`max_per_peer`](Limits::max_per_peer) connections already.
     TooManyFromPeer,
+    /// The newcomer's address connects faster than
+    /// [`peer_connect_rate`](Limits::peer_connect_rate).
+    ConnectingTooFast,
     /// The client did not finish a line within [`line_timeout`](Limits::line_timeout).
     LineTimeout,
     /// The client's line is above [`max_line`](Limits::max_line).
@@ -27,6 +30,10 @@ impl Farewell {
             Farewell::TooManyConnections => "Too many connections, try again later\n".to_owned(),
             Farewell::TooManyFromPeer => {
                 "Too many connections from your address, close one first\n".to_owned()
+            }
+            // A rate is at least one a second.
+            Farewell::ConnectingTooFast => {
+                "Connections from your address come too fast, wait a second\n".to_owned()
             }
             Farewell::LineTimeout => {
                 let seconds = limits.line_timeout.unwrap_or_default().as_secs_f64();

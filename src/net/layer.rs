@@ -25,7 +25,8 @@ use crate::limits::Limits;
 ///    stream has said `WouldBlock`. A layer registers the stream below it and nothing of its own.
 /// 2. **The handshake comes first.** Nothing is read or written before [`handshake`](Self::handshake)
 ///    is done; it is moved on at each event and when it is [due](Self::due). The handshake of the
-///    stream below, if it has one, comes before the layer's own.
+///    stream below, if it has one, comes before the layer's own. If one of them says who the peer is,
+///    the stream [says so beforehand](Self::names_peer).
 /// 3. **`read` gives the input in order.** 0 is the end, and stays so. If somebody else than the
 ///    peer can end the stream below, an end that the peer has not announced is `UnexpectedEof`
 ///    ([`announces_end`](Self::announces_end)).
@@ -73,6 +74,12 @@ pub(crate) trait Layer: Any + Read + Write {
     /// way. It ends: the peer may say as much as a handshake has. Rule 2.
     fn handshake(&mut self, _now: Nanos) -> io::Result<Option<Opened>> {
         Ok(Some(Opened::default()))
+    }
+
+    /// Whether its handshake, or that of a stream below, is to say who the peer is. The limits by peer
+    /// are then asked after it only, since the address before is that of somebody in between. Rule 2.
+    fn names_peer(&self) -> bool {
+        false
     }
 
     /// When the handshake must be moved on without an event; none if never.

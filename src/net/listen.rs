@@ -84,8 +84,8 @@ impl Listen {
     ///   [`handshakes_failed`](crate::Counters::handshakes_failed); the client hears nothing.
     /// * A connection of the proxy's own (`LOCAL`, a health check) is served under the proxy's
     ///   address, whatever `allow` says. A client whose address the header does not tell (`UNKNOWN`,
-    ///   a Unix socket) is refused if `allow` or
-    ///   [`max_per_peer`](crate::Limits::max_per_peer) is set, and otherwise served likewise.
+    ///   a Unix socket) is refused if `allow` or a limit by peer is set
+    ///   ([`max_per_peer`](crate::Limits::max_per_peer) and the like), and otherwise served likewise.
     /// * TLVs are read over; if one of them is a checksum, it must be right. Where there is TLS as
     ///   well, the header comes before it.
     ///

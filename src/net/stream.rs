@@ -123,6 +123,10 @@ impl Stream {
         ask!(self, it => it.has_handshake())
     }
 
+    pub(crate) fn names_peer(&self) -> bool {
+        ask!(self, it => it.names_peer())
+    }
+
     pub(crate) fn due(&self) -> Option<Nanos> {
         ask!(self, it => it.due())
     }

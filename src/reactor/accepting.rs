@@ -9,6 +9,7 @@ use std::rc::Rc;
 use super::closing::farewell_text;
 use super::fairness::{ACCEPT_RETRY, LOG_EVERY, PASSED_OVER, PORTS_TRIED};
 use super::loop_state::LoopState;
+use super::peers::{Peers, Refusal};
 use super::service::ActiveService;
 use super::table::Table;
 use super::timers::Timers;
@@ -123,8 +124,8 @@ impl Listener {
         let proxied = listen.proxies.is_some();
         if proxied {
             // Who may come is judged once the header has said who comes.
-            let per_peer = limits.max_per_peer.is_some();
-            layers.insert(0, Rc::new(Proxied::new(listen.allow.clone(), per_peer)));
+            let proxied = Proxied::new(listen.allow.clone(), Peers::are_limited(limits));
+            layers.insert(0, Rc::new(proxied));
         }
         Ok(Listener {
             socket,
@@ -313,25 +314,41 @@ impl<H: Handler> ActiveService<H> {
                     }
                     stream.turn_away(&farewell(state));
                 }
-                Some((mut stream, peer)) => match peer.zip(peers.limit_reached(peer)) {
-                    Some((peer, most)) => {
-                        state.counters.refused += 1;
-                        if state.log_limits.crowded.allows(state.turn.now, LOG_EVERY) {
-                            let ip = peer.ip();
-                            log::warn!(
-                                "{name}: {ip} has {most} connections (max_per_peer): turning away"
-                            );
+                Some((mut stream, peer)) => {
+                    // If a handshake is to name the peer, it is judged after that.
+                    let known = peer.filter(|_| !stream.names_peer());
+                    match peers.judge(known, state.turn.now, &mut state.counters) {
+                        Some(refusal) => stream.turn_away(&self.refuse(refusal, state)),
+                        None => {
+                            self.table.make_room();
+                            self.admit(stream, peer, state);
                         }
-                        let why = Farewell::TooManyFromPeer;
-                        stream.turn_away(&farewell_text(&self.handler, why, limits, name, state));
                     }
-                    None => {
-                        self.table.make_room();
-                        self.admit(stream, peer, state);
-                    }
-                },
+                }
             }
         }
+    }
+
+    /// Counts a newcomer whose peer may not have one more connection, and gives what to say to it.
+    pub(super) fn refuse(&self, refusal: Refusal, state: &mut LoopState) -> Cow<'static, [u8]> {
+        let Table { limits, name, .. } = &self.table;
+        let now = state.turn.now;
+        state.counters.refused += 1;
+        let why = match refusal {
+            Refusal::TooMany(ip, most) => {
+                if state.log_limits.crowded.allows(now, LOG_EVERY) {
+                    log::warn!("{name}: {ip} has {most} connections (max_per_peer): turning away");
+                }
+                Farewell::TooManyFromPeer
+            }
+            Refusal::TooFast(ip) => {
+                if state.log_limits.hasty.allows(now, LOG_EVERY) {
+                    log::warn!("{name}: {ip} connects too fast (peer_connect_rate): turning away");
+                }
+                Farewell::ConnectingTooFast
+            }
+        };
+        farewell_text(&self.handler, why, limits, name, state)
     }
 }
 

@@ -68,6 +68,7 @@ impl<S> Table<S> {
         slot.conn.active = state.turn.now;
         slot.conn.input.discard();
         self.open -= 1;
+        self.release(id);
         self.mark_dirty(id.slot());
         self.enqueue_if_work(id);
     }
@@ -149,6 +150,7 @@ impl<S> Table<S> {
         if was == Stage::Open {
             self.open -= 1;
         }
+        self.release(id);
         self.enqueue_ending(id);
     }
 }

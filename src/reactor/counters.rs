@@ -12,20 +12,24 @@ use crate::connection::close_reason::{ALL, REASONS};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Connections accepted, the refused ones not counted.
+    /// Connections accepted. The refused ones are not counted, unless it was their handshake that said
+    /// who they are.
     pub accepted: u64,
     /// Outbound connections begun.
     pub dialled: u64,
-    /// Newcomers turned away: past `max_connections` or `max_per_peer`, out of file descriptors,
-    /// from an address that is not [allowed](crate::Listen::allow), or whose
-    /// [PROXY header](crate::Listen::proxy) is not believed. Those that a PROXY header has named are
-    /// among the accepted ones.
+    /// Newcomers turned away: past `max_connections`, `max_per_peer` or `peer_connect_rate`, out of
+    /// file descriptors, from an address that is not [allowed](crate::Listen::allow), or whose
+    /// [PROXY header](crate::Listen::proxy) is not believed.
     pub refused: u64,
     /// TLS handshakes and PROXY headers that failed or took too long; those connections are among
     /// the accepted ones, and no handler was told of them.
     pub handshakes_failed: u64,
     /// Connections that handlers have been told of (`on_open`) and not yet of their end.
     pub open: u64,
+    /// Peers whose use of [`peer_rate`](crate::Limits::peer_rate) or
+    /// [`peer_connect_rate`](crate::Limits::peer_connect_rate) was forgotten before it was paid for,
+    /// since too many others were to be remembered.
+    pub peers_forgotten: u64,
     /// Lines handled.
     pub lines_in: u64,
     /// Bytes read, including those of closing connections that were thrown away.

@@ -48,15 +48,12 @@ impl<S> Table<S> {
             return Ok(false);
         };
         if opened.peer.is_some() {
-            // In its handshake it counts already, from now on under the address that it gave.
-            let counted = slot.conn.flags.has(Flag::Handshaking);
-            if counted {
+            // If it was accepted, its peer is to be judged by the address that it gave.
+            if slot.conn.flags.has(Flag::Handshaking) {
                 peers.remove(&slot.conn);
+                slot.conn.flags.set(Flag::Unjudged, true);
             }
             slot.conn.peer = opened.peer.into();
-            if counted {
-                peers.add(&slot.conn);
-            }
         }
         slot.conn.runs_over(slot.stream.traits());
         Ok(true)

@@ -7,6 +7,8 @@
 //! * How much memory a buffer keeps is not a matter of fairness and stands beside the buffer:
 //!   `ARENA_KEPT`, `ARENA_FIRST` and `BACKLOG_KEPT` in `connection/output.rs`, `HEADROOM` and `FRESH`
 //!   in `connection/input.rs`.
+//! * What part of a burst of bytes is waited for is part of the rule that it serves: `PART_OF_BURST` in
+//!   `connection/rate.rs`.
 //! * What a closing client has to take in each flush timeout is part of the rule that it serves:
 //!   `LEAST_TAKEN` in `connection/backpressure.rs`.
 //! * How many services there may be follows from the layout of a token: `MOST_SERVICES` in
@@ -102,6 +104,13 @@ pub(super) const CALLS_PER_CLOCK_READING: u32 = 16;
 /// slots, and the memory of more is of use to others. Allocators take so many straight from the
 /// system: only slots in use lie in memory, and growing leaves no smaller tables behind.
 pub(super) const SLOTS_KEPT: usize = 2048;
+
+/// Peers of which a service remembers what they have used of their rates: some 10 MB.
+pub(super) const PEERS_REMEMBERED: usize = 65_536;
+
+/// How many of them are looked at for each that is new, to forget those that have paid: more than
+/// one, so that they become fewer, and few enough that a newcomer costs next to nothing.
+pub(super) const PEERS_CHECKED: usize = 8;
 
 /// How long a connection lingers at a shutdown, where its [`linger`](crate::Limits::linger) may be
 /// minutes: the process should end soon.

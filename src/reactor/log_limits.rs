@@ -31,6 +31,8 @@ pub(crate) struct LogLimits {
     pub(super) full: LogLimit,
     /// An address has as many connections as it may.
     pub(super) crowded: LogLimit,
+    /// An address connects faster than it may.
+    pub(super) hasty: LogLimit,
     /// A newcomer's address is not allowed.
     pub(super) barred: LogLimit,
     /// Somebody came to where a PROXY header is expected who may not send one, or sent none.

@@ -67,6 +67,8 @@ pub(crate) struct Turn {
     pub(crate) lines: usize,
     /// How many it may have; broadcasts take from it.
     pub(crate) most_lines: usize,
+    /// Bytes that its input has cost in this turn.
+    pub(crate) bytes: usize,
     /// How far the line framing has looked.
     pub(crate) search: Search,
 }
@@ -84,6 +86,7 @@ impl LoopState {
                 step: Step::default(),
                 lines: 0,
                 most_lines: 0,
+                bytes: 0,
                 search: Search::default(),
             },
             registry,

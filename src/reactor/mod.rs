@@ -6,7 +6,7 @@
 //! `service` (what one service is) and `table` with `queues` (its connections, and which of them
 //! something is due for). A connection's life in order: `accepting`, `dialling` or `adopting`,
 //! `opening`, `readiness`, `reading`, `writing`, `broadcast`, `timers`, `closing`. What bounds it:
-//! `fairness`, `total_output`, `peers`. What keeps the loop alive: `panics`, `slow_hooks`,
+//! `fairness`, `total_output`, `peers`, `throttling`. What keeps the loop alive: `panics`, `slow_hooks`,
 //! `spare_descriptor`, `log_limits`. Around it: `handle`, `shutdown`, `signals`, `reload`,
 //! `counters`. What the services share is in `loop_state`, what the selector and the timers carry
 //! in `token`.
@@ -23,6 +23,7 @@ pub(crate) mod log_limits;
 pub(crate) mod loop_state;
 mod opening;
 mod panics;
+mod peer_accounts;
 mod peers;
 mod queues;
 #[expect(clippy::module_inception, reason = "the wing is named after what it is about")]
@@ -37,6 +38,7 @@ mod signals;
 pub(crate) mod slow_hooks;
 mod spare_descriptor;
 pub(crate) mod table;
+mod throttling;
 pub(crate) mod timers;
 pub(crate) mod token;
 mod total_output;

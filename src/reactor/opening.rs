@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 
 use super::fairness::LOG_EVERY;
 use super::loop_state::LoopState;
+use super::peers::Refusal;
 use super::service::ActiveService;
-use crate::connection::ConnId;
+use super::table::Table;
 use crate::connection::connection::Stage;
 use crate::connection::flags::Flag;
+use crate::connection::{CloseReason, ConnId};
 use crate::handler::Handler;
 use crate::net::proxy::Rejected;
 use crate::net::stream::Stream;
@@ -32,6 +34,7 @@ impl<H: Handler> ActiveService<H> {
         slot.conn.peer = peer.into();
         if slot.stream.has_handshake() {
             slot.conn.flags.set(Flag::Handshaking, true);
+            slot.conn.flags.set(Flag::Unjudged, slot.stream.names_peer());
             self.table.counted += 1;
             self.table.peers.add(&slot.conn);
             self.table.arm(id);
@@ -71,7 +74,10 @@ impl<H: Handler> ActiveService<H> {
     pub(super) fn finish_connect(&mut self, id: ConnId, state: &mut LoopState) {
         match self.table.connected(id, state) {
             Ok(false) => {}
-            Ok(true) => self.opened(id, state),
+            Ok(true) => match self.table.judge_named(id, state) {
+                None => self.opened(id, state),
+                Some(refusal) => self.turn_away(id, refusal, state),
+            },
             Err(error) => {
                 if let Some(why) = Rejected::of(&error) {
                     self.report_rejected(id, why, state);
@@ -92,6 +98,17 @@ impl<H: Handler> ActiveService<H> {
         }
     }
 
+    /// Closes a newcomer whose handshake has named a peer that may not have one more connection. The
+    /// handler is not told of it.
+    fn turn_away(&mut self, id: ConnId, refusal: Refusal, state: &mut LoopState) {
+        let words = self.refuse(refusal, state);
+        let slot = &mut self.table.connections[id.slot()];
+        slot.conn.flags.set(Flag::Handshaking, false);
+        self.table.counted -= 1;
+        slot.stream.turn_away(&words);
+        self.table.end(id, CloseReason::Closed);
+    }
+
     /// The connection as the log names it.
     pub(super) fn describe(&self, id: ConnId) -> String {
         let Some(slot) = self.table.get(id) else { return id.to_string() };
@@ -100,5 +117,21 @@ impl<H: Handler> ActiveService<H> {
             (Some(peer), None) => format!("{id} ({peer})"),
             (None, None) => id.to_string(),
         }
+    }
+}
+
+impl<S> Table<S> {
+    /// Asks the limits by peer, if the handshake has told whom to ask them for; none if it may come.
+    fn judge_named(&mut self, id: ConnId, state: &mut LoopState) -> Option<Refusal> {
+        let Table { connections, peers, .. } = self;
+        let conn = &mut connections[id.slot()].conn;
+        if !conn.flags.take(Flag::Unjudged) {
+            return None;
+        }
+        let refusal = peers.judge(conn.peer.get(), state.turn.now, &mut state.counters);
+        if refusal.is_none() {
+            peers.add(conn);
+        }
+        refusal
     }
 }

@@ -1,30 +1,75 @@
-//! How many connections each address has: `max_per_peer`.
+//! What one peer may take up: connections at once (`max_per_peer`), connections a second
+//! (`peer_connect_rate`), and with all its connections together lines and bytes a second
+//! (`peer_rate`).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
+use super::counters::Counters;
+use super::peer_accounts::PeerAccounts;
+use crate::connection::clock::Nanos;
 use crate::connection::connection::Connection;
 use crate::connection::flags::Flag;
+use crate::connection::rate::Share;
+use crate::limits::Limits;
 
-/// Counts the connections that were accepted from each address, where they are limited. It is told
-/// of each that comes and goes, and asked whether one more may come.
+/// Counts the connections that were accepted from each address, where they are limited, and keeps
+/// what they have used. It is told of each that comes and goes, and asked whether one more may come.
 #[derive(Debug)]
 pub(crate) struct Peers {
     /// How many each address may have. Without a limit nothing is counted.
     most: Option<usize>,
     /// How many each has. An address without any is not in the map.
     open: HashMap<IpAddr, usize>,
+    /// What each has used of its rates; none where there are none.
+    accounts: Option<Box<PeerAccounts>>,
+}
+
+/// Why a newcomer may not come: a limit of its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It has so many connections already: `max_per_peer`.
+    TooMany(IpAddr, usize),
+    /// It has begun one too many in too short a time: `peer_connect_rate`.
+    TooFast(IpAddr),
 }
 
 impl Peers {
-    pub(super) fn new(most: Option<usize>) -> Peers {
-        Peers { most, open: HashMap::new() }
+    pub(super) fn new(limits: &Limits) -> Peers {
+        let accounts = Peers::remembers(limits).then(|| Box::new(PeerAccounts::new(limits)));
+        Peers { most: limits.max_per_peer, open: HashMap::new(), accounts }
     }
 
-    /// The limit, if the newcomer's address has as many connections as that already.
-    pub(super) fn limit_reached(&self, peer: Option<SocketAddr>) -> Option<usize> {
-        let most = self.most?;
-        self.open.get(&peer_key(peer?)).is_some_and(|open| *open >= most).then_some(most)
+    /// Whether anything depends on what a peer has used before.
+    fn remembers(limits: &Limits) -> bool {
+        limits.peer_rate.are_set() || limits.peer_connect_rate.is_some()
+    }
+
+    /// Whether there is any limit by peer.
+    pub(super) fn are_limited(limits: &Limits) -> bool {
+        limits.max_per_peer.is_some() || Peers::remembers(limits)
+    }
+
+    /// Asks all limits by peer whether one more may come from there; then it counts as begun.
+    pub(super) fn judge(
+        &mut self,
+        peer: Option<SocketAddr>,
+        now: Nanos,
+        counters: &mut Counters,
+    ) -> Option<Refusal> {
+        if self.most.is_none() && self.accounts.is_none() {
+            return None;
+        }
+        let peer = peer?;
+        let key = peer_key(peer);
+        let ip = peer.ip().to_canonical();
+        if let Some(most) = self.most
+            && self.open.get(&key).is_some_and(|open| *open >= most)
+        {
+            return Some(Refusal::TooMany(ip, most));
+        }
+        let accounts = self.accounts.as_mut()?;
+        (!accounts.begin(key, now, counters)).then_some(Refusal::TooFast(ip))
     }
 
     pub(super) fn add(&mut self, conn: &Connection) {
@@ -44,12 +89,66 @@ impl Peers {
         }
     }
 
-    /// What the connection counts under, if it does: those that were dialled do not.
+    /// What the connection counts under, if it does.
     fn counted(&self, conn: &Connection) -> Option<IpAddr> {
         self.most?;
-        let peer = conn.peer.get().filter(|_| !conn.flags.has(Flag::Outbound))?;
-        Some(peer_key(peer))
+        key(conn)
     }
+
+    /// What the connection may have as far as its peer goes: what is set aside for it, and what its
+    /// peer has left.
+    pub(super) fn allow(&self, conn: &Connection, now: Nanos) -> Share {
+        let account = self.accounts.as_ref().zip(key(conn));
+        account.map_or(Share::UNBOUNDED, |(accounts, peer)| {
+            accounts.allow(peer, now).plus(conn.reserved())
+        })
+    }
+
+    /// Sets aside what the connection needs to go on, and gives when that comes.
+    pub(super) fn reserve(
+        &mut self,
+        conn: &mut Connection,
+        reads: bool,
+        now: Nanos,
+        counters: &mut Counters,
+    ) -> Nanos {
+        let Some((accounts, peer)) = self.accounts.as_mut().zip(key(conn)) else { return now };
+        let (reserved, ready) = accounts.reserve(peer, reads, now, counters);
+        conn.extras().reserved = reserved;
+        ready
+    }
+
+    /// Gives back what was set aside for the connection and not used.
+    pub(super) fn release(&mut self, conn: &mut Connection) {
+        let reserved = conn.take_reserved();
+        if !reserved.is_nothing()
+            && let Some((accounts, peer)) = self.accounts.as_mut().zip(key(conn))
+        {
+            accounts.refund(peer, reserved);
+        }
+    }
+
+    /// Counts what the connection has used.
+    pub(super) fn spend(
+        &mut self,
+        conn: &Connection,
+        used: Share,
+        now: Nanos,
+        counters: &mut Counters,
+    ) {
+        if !used.is_nothing()
+            && let Some((accounts, peer)) = self.accounts.as_mut().zip(key(conn))
+        {
+            accounts.spend(peer, used, now, counters);
+        }
+    }
+}
+
+/// What the connection's peer goes by. Those that were dialled have none, and neither have those
+/// whose peer is still to be named.
+fn key(conn: &Connection) -> Option<IpAddr> {
+    let exempt = conn.flags.has(Flag::Outbound) || conn.flags.has(Flag::Unjudged);
+    conn.peer.get().filter(|_| !exempt).map(peer_key)
 }
 
 /// What counts as one peer: an IPv4 address, or the 64 bits of an IPv6 address that name a network,

@@ -10,8 +10,10 @@ use crate::connection::connection::Stage;
 use crate::connection::flags::Flag;
 use crate::connection::framing::{self, Search};
 use crate::connection::input::{self, Offer, Scratch};
+use crate::connection::rate::Share;
 use crate::connection::{CloseReason, ConnId};
 use crate::handler::{Farewell, Handler};
+use crate::limits::Limits;
 
 impl<H: Handler> ActiveService<H> {
     /// Does what is due for a connection whose turn has come, by its stage.
@@ -54,19 +56,35 @@ impl<H: Handler> ActiveService<H> {
         }
     }
 
-    /// Reads and offers what has come to the handler, until nothing is left or the connection has
-    /// had its share of the turn.
+    /// Gives the connection its share of the turn, as far as its rates allow.
     fn read(&mut self, id: ConnId, state: &mut LoopState, scratch: &mut Scratch) {
-        let mut budget = self.table.limits.bytes_per_turn;
-        let Table { limits, connections, .. } = &mut self.table;
-        let allowed = connections[id.slot()].conn.allowance(limits, state.turn.now);
-        state.turn.lines = 0;
-        state.turn.most_lines = limits.lines_per_turn.min(allowed);
-        if allowed == 0 {
-            connections[id.slot()].conn.flags.set(Flag::Throttled, true);
-            return self.table.arm(id);
+        let Limits { lines_per_turn, bytes_per_turn, .. } = self.table.limits;
+        let mut share = Share { lines: lines_per_turn, bytes: bytes_per_turn };
+        let metered = self.table.metered;
+        if metered {
+            let Some(allowed) = self.table.allowance(id, state) else { return };
+            share = share.min(allowed);
         }
+        self.read_share(id, share, state, scratch);
+        if metered {
+            let used = Share { lines: state.turn.lines, bytes: state.turn.bytes };
+            self.table.spend(id, used, state);
+        }
+    }
+
+    /// Reads and offers what has come to the handler, until nothing is left or the connection has
+    /// had its share.
+    fn read_share(
+        &mut self,
+        id: ConnId,
+        share: Share,
+        state: &mut LoopState,
+        scratch: &mut Scratch,
+    ) {
+        (state.turn.lines, state.turn.most_lines) = (0, share.lines);
+        state.turn.bytes = 0;
         while state.turn.lines < state.turn.most_lines {
+            let budget = share.bytes.saturating_sub(state.turn.bytes);
             let slot = &mut self.table.connections[id.slot()];
             if !slot.conn.takes_input() {
                 return;
@@ -92,7 +110,7 @@ impl<H: Handler> ActiveService<H> {
                     }
                     Ok((count, Some(offer))) => {
                         slot.mark_read(count, budget);
-                        budget -= slot.stream.cost(count).min(budget);
+                        state.turn.bytes += slot.stream.cost(count);
                         slot.conn.active = state.turn.now;
                         state.counters.bytes_in += count as u64;
                         offer
@@ -160,8 +178,6 @@ impl<H: Handler> ActiveService<H> {
             // What a handler without lines takes in one call counts as one line.
             let lines = lines.max(u64::from(took > 0));
             state.turn.lines = before + lines as usize;
-            let Table { limits, connections, .. } = &mut self.table;
-            connections[id.slot()].conn.spend(limits, lines, state.turn.now);
             let left = rest.len() - took;
             if left == 0 || !self.table.connections[id.slot()].conn.takes_input() {
                 break false;

@@ -37,8 +37,10 @@ pub(crate) struct Table<S> {
     pub(crate) queues: Queues,
     /// What is due later, for connections, for listeners and for the handler itself.
     pub(crate) timers: Timers,
-    /// Connections per address.
+    /// What each peer has and uses.
     pub(super) peers: Peers,
+    /// There is a rate, of connections or of peers, that input is held to.
+    pub(super) metered: bool,
     /// How many are in stage `Open`.
     pub(crate) open: usize,
     /// How many count for `max_connections`: the handler was told of them, dialled them or adopted
@@ -56,7 +58,8 @@ impl<S> Table<S> {
             connections: Slab::with_capacity(SLOTS_KEPT),
             queues: Queues::default(),
             timers: Timers::default(),
-            peers: Peers::new(limits.max_per_peer),
+            peers: Peers::new(&limits),
+            metered: limits.rate.are_set() || limits.peer_rate.are_set(),
             open: 0,
             counted: 0,
             backlog: 0,

@@ -156,8 +156,13 @@ impl<H: Handler> ActiveService<H> {
             Wait::Rate => {
                 slot.conn.stop_waiting(Flag::Throttled, state.turn.now);
                 slot.conn.active = state.turn.now;
+                let works = slot.conn.has_work();
                 self.table.arm(id);
-                self.table.enqueue_if_work(id);
+                if works {
+                    self.table.enqueue(id);
+                } else {
+                    self.table.release(id);
+                }
             }
             Wait::Flush | Wait::Gone => self.table.end(id, CloseReason::Stalled),
         }

@@ -29,7 +29,8 @@ const NAME_LENGTH: usize = 64;
 /// ```
 ///
 /// A client that does not read what the others say is closed as a slow consumer, while they go on. If
-/// somebody may talk faster than the others can read, set a [`rate`](crate::Limits::rate). A client
+/// somebody may talk faster than the others can read, set a [`peer_rate`](crate::Limits::peer_rate) of
+/// lines and of bytes: a new connection gains them nothing then, and neither does a long line. A client
 /// that begins a line like a browser is closed too, so that no web page talks in its visitors' names.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Presence {

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -76,8 +77,8 @@ impl<H: Handler> Harness<H> {
         Self::with_limits(handler, Limits::default())
     }
 
-    /// A service with limits of your own. Those for newcomers, `max_connections` and `max_per_peer`,
-    /// do not apply to [`connect`](Self::connect).
+    /// A service with limits of your own. Those for newcomers, `max_connections`, `max_per_peer` and
+    /// `peer_connect_rate`, do not apply to [`connect`](Self::connect).
     ///
     /// # Panics
     /// If the limits do not pass [`Limits::check`].
@@ -192,9 +193,19 @@ impl<H: Handler> Harness<H> {
     /// A client connects. The limits for newcomers do not apply, and the client has no address, as
     /// over a Unix socket.
     pub fn connect(&mut self) -> Client {
+        self.connect_with(None)
+    }
+
+    /// As [`connect`](Self::connect), from this address, so that
+    /// [`peer_rate`](Limits::peer_rate) applies.
+    pub fn connect_from(&mut self, peer: SocketAddr) -> Client {
+        self.connect_with(Some(peer))
+    }
+
+    fn connect_with(&mut self, peer: Option<SocketAddr>) -> Client {
         let wire = Rc::new(RefCell::new(Wire { connected: true, ..Wire::default() }));
         let stream = Stream::layer(Pipe::new(Rc::clone(&wire)));
-        let id = self.service.admit(stream, None, &mut self.state);
+        let id = self.service.admit(stream, peer, &mut self.state);
         let id = id.expect("making the session panicked");
         self.know(id, wire);
         self.run();

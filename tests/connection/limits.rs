@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use reactor::testing::{Client, Harness};
-use reactor::{Callbacks, CloseReason, Context, Counters, Handler, Limits, Rate, Reactor};
+use reactor::{Callbacks, CloseReason, Context, Counters, Handler, Limits, Rate, Rates, Reactor};
 use reactor::{ServiceContext, TimerId};
 
 use crate::util::{self, Server, until};
@@ -60,7 +60,7 @@ fn numbers(from: usize, to: usize) -> String {
 // ---- The rate ----
 
 fn ten_a_second() -> Limits {
-    Limits { rate: Some(Rate { per_second: 10, burst: 5 }), ..Limits::default() }
+    Limits { rate: Rate { per_second: 10, burst: 5 }.into(), ..Limits::default() }
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_polite_client_never_notices_the_rate() {
 
 #[test]
 fn who_is_held_to_the_rate_is_not_idle() {
-    let rate = Some(Rate { per_second: 1, burst: 1 });
+    let rate = Rate { per_second: 1, burst: 1 }.into();
     let limits = Limits { rate, idle_timeout: Some(SECOND / 2), ..Limits::default() };
     let (mut server, client) = parrot(limits);
     server.feed(client, numbers(0, 3));
@@ -156,6 +156,258 @@ fn the_rate_counts_frames_where_there_are_no_lines() {
     assert_eq!(seen.get(), 5);
     server.advance(SECOND);
     assert_eq!(seen.get(), 15);
+}
+
+// ---- The rate of bytes ----
+
+/// 8,000 bytes a second, of which an eighth is a thousand.
+const BYTES: Rates = Rates { lines: None, bytes: Some(Rate { per_second: 8_000, burst: 8_000 }) };
+
+#[test]
+fn bytes_are_read_at_their_rate_and_none_is_lost() {
+    let (mut server, client) = parrot(Limits { rate: BYTES, ..Limits::default() });
+    let text: String = (0..2_000).map(|number| format!("{number:>9}\n")).collect();
+    server.feed(client, &text);
+    let mut got = server.sent(client);
+    assert_eq!((got.len(), server.counters().bytes_in), (8_000, 8_000), "the burst");
+    for eighth in 1..=12 {
+        server.advance(SECOND / 8);
+        got.extend(server.sent(client));
+        let expected = 8_000 + (eighth * 1_000).min(12_000);
+        assert_eq!((got.len(), server.counters().bytes_in), (expected, expected as u64));
+    }
+    assert_eq!(got, text.as_bytes());
+}
+
+#[test]
+fn who_has_used_up_its_bytes_is_not_woken_for_each() {
+    let (mut server, client) = parrot(Limits { rate: BYTES, ..Limits::default() });
+    server.feed(client, "x\n".repeat(20_000));
+    let (reads, turns) = (server.reads(client), server.counters().turns);
+    for _ in 0..1_000 {
+        server.advance(SECOND / 1_000);
+    }
+    assert_eq!(server.counters().bytes_in, 16_000);
+    assert_eq!(server.reads(client) - reads, 8);
+    assert!(server.counters().turns - turns <= 4 * 8, "{}", server.counters().turns - turns);
+}
+
+#[test]
+fn the_rate_of_bytes_counts_where_no_line_ends() {
+    let (mut server, client) = parrot(Limits { rate: BYTES, ..Limits::default() });
+    server.feed(client, vec![b'x'; 30_000]);
+    assert_eq!(server.counters().bytes_in, 8_000);
+    server.advance(SECOND);
+    assert_eq!(server.counters().bytes_in, 16_000);
+    server.feed(client, "\n");
+    server.advance(2 * SECOND);
+    assert_eq!(server.sent(client).len(), 30_001);
+}
+
+#[test]
+fn of_lines_and_bytes_the_scarcer_counts() {
+    let few = Rate { per_second: 10, burst: 10 };
+    for (length, burst, each) in [(10, 10, 10), (2_000, 4, 4)] {
+        let rate = Rates { lines: Some(few), ..BYTES };
+        let (mut server, client) = parrot(Limits { rate, ..Limits::default() });
+        server.feed(client, format!("{}\n", "x".repeat(length - 1)).repeat(100));
+        assert_eq!(server.counters().lines_in, burst);
+        server.advance(SECOND);
+        assert_eq!(server.counters().lines_in, burst + each, "{length}");
+    }
+}
+
+#[test]
+fn an_end_is_noticed_once_the_bytes_allow_it() {
+    let (mut server, client) = parrot(Limits { rate: BYTES, ..Limits::default() });
+    server.feed(client, "1234567\n".repeat(1_000));
+    server.end(client);
+    assert_eq!(server.closed(client), None);
+    server.advance(SECOND / 8);
+    assert_eq!(server.closed(client), Some(CloseReason::PeerClosed));
+    assert_eq!(server.left_over(), (0, 0));
+}
+
+// ---- The rate of a peer ----
+
+fn peer(address: &str) -> std::net::SocketAddr {
+    std::net::SocketAddr::new(address.parse().unwrap(), 9)
+}
+
+/// Ten lines a second for each peer, five at once.
+fn ten_a_peer() -> Limits {
+    Limits { peer_rate: Rate { per_second: 10, burst: 5 }.into(), ..Limits::default() }
+}
+
+#[test]
+fn all_connections_of_a_peer_share_its_rate() {
+    for (one, other, shared) in [
+        ("192.0.2.1", "192.0.2.1", true),
+        ("192.0.2.1", "192.0.2.2", false),
+        ("192.0.2.1", "::ffff:192.0.2.1", true),
+        ("2001:db8::1", "2001:db8::ffff:0:0:1", true),
+        ("2001:db8::1", "2001:db8:0:1::1", false),
+    ] {
+        let mut server = Harness::with_limits(Parrot, ten_a_peer());
+        let first = server.connect_from(peer(one));
+        server.feed(first, numbers(0, 5));
+        let second = server.connect_from(peer(other));
+        server.feed(second, numbers(0, 5));
+        let expected = if shared { String::new() } else { numbers(0, 5) };
+        assert_eq!(server.sent(second), expected.as_bytes(), "{one} and {other}");
+    }
+}
+
+#[test]
+fn coming_again_gains_a_peer_nothing() {
+    let mut server = Harness::with_limits(Parrot, ten_a_peer());
+    let first = server.connect_from(peer("192.0.2.1"));
+    server.feed(first, numbers(0, 5));
+    server.end(first);
+    server.advance(SECOND / 10);
+    assert_eq!(server.closed(first), Some(CloseReason::PeerClosed));
+    let again = server.connect_from(peer("192.0.2.1"));
+    server.feed(again, numbers(0, 5));
+    server.advance(SECOND / 10);
+    assert_eq!(server.sent(again), numbers(0, 2).as_bytes());
+}
+
+#[test]
+fn who_has_no_address_is_exempt_and_so_is_who_was_dialled() {
+    let mut server = Harness::with_limits(Parrot, ten_a_peer());
+    for client in [server.connect(), server.connect()] {
+        server.feed(client, numbers(0, 50));
+        assert_eq!(server.sent(client), numbers(0, 50).as_bytes());
+    }
+    let dialled = server.dial();
+    server.answer(dialled);
+    server.feed(dialled, numbers(0, 50));
+    assert_eq!(server.sent(dialled), numbers(0, 50).as_bytes());
+}
+
+#[test]
+fn of_its_own_rate_and_its_peers_the_smaller_counts() {
+    let own = |per_second| Limits { rate: Rate { per_second, burst: 5 }.into(), ..ten_a_peer() };
+    for (limits, after) in [(own(2), 7), (own(10), 15), (own(100), 15)] {
+        let mut server = Harness::with_limits(Parrot, limits);
+        let client = server.connect_from(peer("192.0.2.1"));
+        server.feed(client, numbers(0, 50));
+        assert_eq!(server.sent(client), numbers(0, 5).as_bytes());
+        server.advance(SECOND);
+        assert_eq!(server.sent(client), numbers(5, after).as_bytes());
+    }
+}
+
+#[test]
+fn those_that_wait_for_one_peer_go_on_one_after_the_other() {
+    let mut server = Harness::with_limits(Parrot, ten_a_peer());
+    let clients: Vec<_> = (0..305).map(|_| server.connect_from(peer("192.0.2.1"))).collect();
+    clients.iter().for_each(|client| server.feed(*client, "ping\n"));
+    let turns = server.counters().turns;
+    for answered in 5..305 {
+        assert_eq!(server.counters().lines_in, answered);
+        let all: usize = clients.iter().map(|client| server.reads(*client)).sum();
+        assert!(all <= 2 * answered as usize, "{all} reads for {answered}");
+        server.advance(SECOND / 10);
+    }
+    assert!(server.counters().turns - turns <= 3 * 300, "nobody is woken in vain");
+    for client in clients {
+        assert_eq!(server.sent(client), b"ping\n", "each in its turn");
+    }
+}
+
+/// 105 of one peer, of which all but five wait.
+fn waiting<H: Handler>(handler: H, limits: Limits) -> (Harness<H>, Vec<Client>) {
+    let mut server = Harness::with_limits(handler, limits);
+    let clients: Vec<_> = (0..105).map(|_| server.connect_from(peer("192.0.2.1"))).collect();
+    clients.iter().for_each(|client| server.feed(*client, "ping\n"));
+    assert_eq!(server.counters().lines_in, 5);
+    (server, clients)
+}
+
+#[test]
+fn what_is_set_aside_for_those_that_give_up_is_given_back() {
+    let limits = Limits { peer_rate: Rate { per_second: 1, burst: 5 }.into(), ..Limits::default() };
+    let (mut server, clients) = waiting(Parrot, limits);
+    clients.iter().for_each(|client| server.reset(*client));
+    server.advance(Limits::default().flush_timeout);
+    assert!(matches!(server.counters().lines_in, 34 | 35), "{}", server.counters().lines_in);
+    let next = server.connect_from(peer("192.0.2.1"));
+    server.feed(next, numbers(0, 5));
+    server.advance(5 * SECOND);
+    assert_eq!(server.sent(next), numbers(0, 5).as_bytes());
+}
+
+/// Closes or pauses whoever it is told to.
+struct Remote;
+
+impl Handler for Remote {
+    type Session = ();
+    type Message = (reactor::ConnId, bool);
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        cx.send([line, b"\n"].concat());
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, (who, close): Self::Message) {
+        let mut cx = cx.connection(who).unwrap();
+        if close { cx.close() } else { cx.pause() }
+    }
+}
+
+#[test]
+fn who_is_closed_or_paused_while_it_waits_gives_back_its_part() {
+    for (close, wait) in [(true, SECOND / 10), (false, 11 * SECOND)] {
+        let (mut server, clients) = waiting(Remote, ten_a_peer());
+        for client in &clients[5..] {
+            let id = server.id(*client);
+            server.post((id, close));
+        }
+        if !close {
+            // Each is woken in its turn, and finds that it is not read.
+            server.advance(10 * SECOND);
+        }
+        let next = server.connect_from(peer("192.0.2.1"));
+        server.feed(next, "ping\n");
+        server.advance(wait - if close { Duration::ZERO } else { 10 * SECOND });
+        assert_eq!(server.sent(next), b"ping\n");
+        assert_eq!(server.counters().lines_in, 6);
+    }
+}
+
+#[test]
+fn what_one_does_not_use_in_time_is_not_saved_up() {
+    let mut server = Harness::with_limits(Parrot, ten_a_peer());
+    let clients: Vec<_> = (0..105).map(|_| server.connect_from(peer("192.0.2.1"))).collect();
+    server.feed(clients[0], numbers(0, 5));
+    // Each has a part set aside for a line that it does not finish.
+    clients[5..].iter().for_each(|client| server.feed(*client, "pi"));
+    assert_eq!(server.counters().bytes_in, 10);
+    server.advance(30 * SECOND);
+    assert_eq!((server.counters().bytes_in, server.counters().lines_in), (210, 5));
+    clients[5..].iter().for_each(|client| server.feed(*client, "ng\n"));
+    assert_eq!(server.counters().lines_in, 10, "a burst, and no more");
+}
+
+#[test]
+fn many_that_wait_for_bytes_get_them_one_after_the_other() {
+    let mut server = Harness::with_limits(Parrot, Limits { peer_rate: BYTES, ..Limits::default() });
+    let clients: Vec<_> = (0..4).map(|_| server.connect_from(peer("192.0.2.1"))).collect();
+    let text = "1234567\n".repeat(10_000);
+    clients.iter().for_each(|client| server.feed(*client, &text));
+    assert_eq!(server.counters().bytes_in, 8_000);
+    for _ in 0..8 {
+        let before: Vec<_> = clients.iter().map(|client| server.reads(*client)).collect();
+        let bytes = server.counters().bytes_in;
+        server.advance(SECOND / 8);
+        let woken =
+            clients.iter().zip(before).filter(|(client, reads)| server.reads(**client) > *reads);
+        assert_eq!((woken.count(), server.counters().bytes_in - bytes), (1, 1_000));
+    }
+    server.advance(4 * SECOND);
+    let each: Vec<_> = clients.iter().map(|client| server.sent(*client).len()).collect();
+    assert_eq!(each.iter().sum::<usize>(), 8_000 + 8_000 + 32_000);
+    assert!(each[1..].iter().all(|bytes| *bytes >= 9_000), "each has its turn: {each:?}");
 }
 
 // ---- The unfinished line ----
@@ -339,9 +591,16 @@ fn past_the_budget_of_all_the_largest_backlog_goes_first() {
 #[test]
 fn limits_that_make_no_sense_are_named() {
     let usual = Limits::default;
+    let none_a_second = Rate { per_second: 0, burst: 1 };
+    let none_at_once = Rate { per_second: 1, burst: 0 };
+    let bytes = |rate| Rates { bytes: Some(rate), lines: None };
     let wrong = [
-        ("rate", Limits { rate: Some(Rate { per_second: 0, burst: 1 }), ..usual() }),
-        ("rate.burst", Limits { rate: Some(Rate { per_second: 1, burst: 0 }), ..usual() }),
+        ("rate.lines.per_second", Limits { rate: none_a_second.into(), ..usual() }),
+        ("rate.lines.burst", Limits { rate: none_at_once.into(), ..usual() }),
+        ("rate.bytes.burst", Limits { rate: bytes(none_at_once), ..usual() }),
+        ("peer_rate.lines.burst", Limits { peer_rate: none_at_once.into(), ..usual() }),
+        ("peer_rate.bytes.per_second", Limits { peer_rate: bytes(none_a_second), ..usual() }),
+        ("peer_connect_rate.burst", Limits { peer_connect_rate: Some(none_at_once), ..usual() }),
         ("max_per_peer", Limits { max_per_peer: Some(0), ..usual() }),
         ("line_timeout", Limits { line_timeout: Some(Duration::ZERO), ..usual() }),
         ("keepalive", Limits { keepalive: Some(SECOND / 2), ..usual() }),

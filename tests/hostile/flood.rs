@@ -2,6 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use reactor::services::Presence;
+use reactor::testing::Harness;
+use reactor::{CloseReason, Limits, Rate, Rates};
 
 use crate::swarm::{from, join, narrow, size};
 use crate::util::Client;
@@ -81,4 +86,54 @@ fn of_talk() {
     victim.is_well(&format!("{lines} lines of talk at once, at {rate}"), 8 << 20);
     let log = victim.ends();
     assert!(!log.contains("slow consumer"), "{log}");
+}
+
+/// Says its lines, resets, comes again. The clock is the test's.
+#[test]
+fn by_one_who_comes_again_and_again() {
+    let five = Rate { per_second: 5, burst: 5 };
+    let limits = Limits { rate: five.into(), peer_rate: five.into(), ..Limits::default() };
+    let mut room = Harness::with_limits(Presence::new(false), limits);
+    let listener = room.connect();
+    let step = Duration::from_millis(10);
+    for _ in 0..500 {
+        let flooder = room.connect_from(([127, 0, 0, 7], 9).into());
+        room.feed(flooder, "SAY spam\n".repeat(5));
+        room.reset(flooder);
+        room.advance(step);
+    }
+    let heard = String::from_utf8(room.sent(listener)).unwrap();
+    let spam = heard.matches("says: spam\n").count();
+    assert!((25..=30).contains(&spam), "{spam} lines in five seconds");
+    // Another address has lost nothing.
+    let polite = room.connect_from(([127, 0, 0, 8], 9).into());
+    room.feed(polite, "SAY hello\n");
+    assert!(room.sent(listener).ends_with(b"says: hello\n"));
+}
+
+/// A byte that is no text is three for everybody in the room, and a line has 64 KiB of them: ten
+/// lines a second are more than a listener can read, who reads all that his link of 20 Mbit/s
+/// carries.
+#[test]
+fn of_few_lines_that_are_long() {
+    let lines = Some(Rate { per_second: 10, burst: 10 });
+    let bytes = Some(Rate { per_second: 64 << 10, burst: 64 << 10 });
+    let said = [b"SAY ".as_slice(), &[0xff; 65_500], b"\n"].concat();
+    for (bytes, fate) in [(None, Some(CloseReason::SlowConsumer)), (bytes, None)] {
+        let limits = Limits { rate: Rates { lines, bytes }, ..Limits::default() };
+        let mut room = Harness::with_limits(Presence::new(false), limits);
+        let (listener, flooder) = (room.connect(), room.connect());
+        let mut heard = Vec::new();
+        room.take_only(listener, Some(0));
+        room.feed(flooder, said.repeat(10));
+        for _ in 0..150 {
+            room.take_only(listener, Some(250_000));
+            room.advance(Duration::from_millis(100));
+            heard.extend(room.sent(listener));
+        }
+        assert_eq!(room.closed(listener), fate);
+        let heard = String::from_utf8_lossy(&heard);
+        let lines = heard.matches("says: \u{fffd}").count();
+        assert_eq!(lines == 10, fate.is_none(), "{lines} lines");
+    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use reactor::{
     Address, Callbacks, Connect, Context, Counters, Handle, Handler, Host, Limits, Listen,
-    Networks, Reactor, ToConnect,
+    Networks, Rate, Reactor, ToConnect,
 };
 
 #[cfg(feature = "tls")]
@@ -261,6 +261,30 @@ fn a_client_without_an_address_goes_by_the_proxys_where_nothing_depends_on_it() 
     }
     behind.begin(&v2(LOCAL, 0x31, b"")).expect("127.0.0.1:");
     assert_eq!(behind.stop().refused, 3);
+}
+
+#[test]
+fn the_limits_by_peer_are_those_of_the_client() {
+    let once = Some(Rate { per_second: 1, burst: 1 });
+    let crowded = "Too many connections from your address, close one first\n";
+    let hasty = "Connections from your address come too fast, wait a second\n";
+    for (limits, words) in [
+        (Limits { max_per_peer: Some(1), ..Limits::default() }, crowded),
+        (Limits { peer_connect_rate: once, ..Limits::default() }, hasty),
+    ] {
+        let behind = Behind::new(limits, || at("127.0.0.1:0").proxy(Networks::loopback()));
+        // All of them come from the same proxy, at once.
+        let mut clients: Vec<_> = (1..=5).map(|_| behind.connect()).collect();
+        for (client, last) in clients.iter_mut().zip(1..) {
+            client.send(v2_for([192, 0, 2, last], 7));
+        }
+        for (client, last) in clients.iter_mut().zip(1..) {
+            client.expect(format!("192.0.2.{last}:7\n"));
+        }
+        assert_eq!(behind.begin(&v2_for([192, 0, 2, 1], 8)).rest(), words.as_bytes());
+        let counters = behind.stop();
+        assert_eq!((counters.refused, counters.handshakes_failed), (1, 0));
+    }
 }
 
 #[test]

@@ -364,6 +364,8 @@ fn an_option_that_nothing_heeds_is_status_2() {
         (&["serve", &echo, "--keepalive=5m"], "--keepalive goes with TCP"),
         (&["serve", &echo, "--user-timeout=5m"], "--user-timeout goes with TCP"),
         (&["serve", &echo, "--max-per-peer=5"], "--max-per-peer goes with TCP"),
+        (&["serve", &echo, "--peer-rate=5/s"], "--peer-rate goes with TCP"),
+        (&["serve", &echo, "--peer-connect-rate=5/s"], "--peer-connect-rate goes with TCP"),
         (&["serve", "echo=0", "--time-count=3"], "--time-count goes with the service time"),
         // What is the default anyway is asked for all the same.
         (&["serve", "echo=0", "--time-interval=1s"], "--time-interval goes with"),

@@ -954,7 +954,7 @@ fn what_came_before_a_failed_write_waits_for_its_turn() {
         assert_eq!(server.handler().0.len(), if in_time { 2 } else { 1 });
         assert_eq!(server.left_over(), (0, 0));
     }
-    let rate = Some(reactor::Rate { per_second: 1, burst: 1 });
+    let rate = reactor::Rate { per_second: 1, burst: 1 }.into();
     let (mut server, client) = unheard(reset, Limits { rate, ..Limits::default() }, "1\n2\n3\n");
     server.advance(3 * SECOND);
     assert_eq!(server.handler().0.len(), 3);
@@ -964,7 +964,7 @@ fn what_came_before_a_failed_write_waits_for_its_turn() {
 /// As the last, with a reset that the selector tells of.
 #[test]
 fn what_came_before_a_reset_is_handled_at_its_rate() {
-    let rate = Some(reactor::Rate { per_second: 1, burst: 1 });
+    let rate = reactor::Rate { per_second: 1, burst: 1 }.into();
     let mut server =
         Harness::with_limits(Noted::default(), Limits { rate, ..Limits::default() }).by_hand();
     let client = server.connect();

@@ -375,10 +375,15 @@ impl Book {
         self.is_open(id) && self.records.get(&id).is_some_and(|record| record.errors.is_empty())
     }
 
+    fn is_metered(&self) -> bool {
+        let Limits { rate, peer_rate, .. } = &self.limits;
+        (*rate, *peer_rate) != Default::default()
+    }
+
     /// Whether nobody need have found out that it is broken: it is paused, or too fast.
     pub fn may_wait(&self, id: ConnId) -> bool {
         let waits = |record: &Record| {
-            let rests = record.paused || self.pauses || self.limits.rate.is_some();
+            let rests = record.paused || self.pauses || self.is_metered();
             // The deadline comes a moment later for one whose input was still worked off when it came.
             let late = record.broke_for(self.limits.flush_timeout, self.clock);
             rests && (!late || record.moved == self.clock)

@@ -106,7 +106,10 @@ impl<M: Model> World<M> {
     }
 
     pub(super) fn connect(&mut self) {
-        let client = self.server.connect();
+        let client = match self.choices.below(3) {
+            0 => self.server.connect(),
+            last => self.server.connect_from(([127, 0, 0, last as u8], 9).into()),
+        };
         self.meet(client, false);
         self.meet_dialled();
     }

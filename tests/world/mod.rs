@@ -17,7 +17,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use reactor::testing::{Client, Harness};
-use reactor::{ConnId, Limits, Rate};
+use reactor::{ConnId, Limits, Rate, Rates};
 
 pub use choices::Choices;
 use models::Model;
@@ -70,13 +70,17 @@ pub struct World<M: Model> {
 fn limits(choices: &mut Choices) -> Limits {
     let (low_water, high_water) = choices.one_of(&[(64 << 10, 256 << 10), (10, 100), (1, 2)]);
     let (soft_output, max_output) = choices.one_of(&[(256 << 10, 1 << 20), (2_000, 5_000)]);
+    let no_rate = Rates::default();
+    let lines = Rate { per_second: 500, burst: 5 };
+    let bytes = Some(Rate { per_second: 500_000, burst: 5_000 });
     Limits {
         max_line: choices.one_of(&[64 << 10, 5_000, 100, 20]),
         bytes_per_turn: choices.one_of(&[64 << 10, 4096, 100, 3]),
         lines_per_turn: choices.one_of(&[1024, 3, 1]),
         idle_timeout: choices.one_of(&[None, Some(Duration::from_secs(30))]),
         line_timeout: choices.one_of(&[None, Some(Duration::from_secs(40))]),
-        rate: choices.one_of(&[None, None, Some(Rate { per_second: 500, burst: 5 })]),
+        rate: choices.one_of(&[no_rate, no_rate, lines.into(), Rates { bytes, ..lines.into() }]),
+        peer_rate: choices.one_of(&[no_rate, no_rate, Rates { bytes, ..lines.into() }]),
         high_water,
         low_water,
         max_output,

@@ -224,6 +224,7 @@ fn rule_2_the_handshake_comes_first() {
         let Pair { stream, peer, .. } = memory(0);
         let below = Pair { stream, peer, ..memory(0) };
         let mut pair = over(late(below));
+        assert!(pair.stream.names_peer(), "{name}");
         let mut steps = 0;
         let opened = pair.until(|stream| {
             steps += 1;
@@ -609,6 +610,10 @@ impl Layer for Late {
     }
 
     fn has_handshake(&self) -> bool {
+        true
+    }
+
+    fn names_peer(&self) -> bool {
         true
     }
 

@@ -67,6 +67,10 @@ impl Layer for Receiving {
         Ok(Some(Opened { peer, instead: Some(below) }))
     }
 
+    fn names_peer(&self) -> bool {
+        true
+    }
+
     fn due(&self) -> Option<Nanos> {
         self.below.due()
     }

@@ -153,6 +153,10 @@ impl Layer for TlsStream {
         Ok(done.then(|| Opened { peer: self.peer.take(), instead: None }))
     }
 
+    fn names_peer(&self) -> bool {
+        self.inner.names_peer()
+    }
+
     fn due(&self) -> Option<Nanos> {
         self.inner.due()
     }

@@ -11,18 +11,27 @@ use mio::Registry;
 
 use super::*;
 use crate::net::layer::{Layer, Opened};
-use crate::{Callbacks, Reactor};
+use crate::{Callbacks, Rate, Reactor};
 
 /// Puts [`Named`] over newcomers, but for as many as it is to fail for first.
 #[derive(Debug, Default)]
 struct Naming {
     failures: Cell<usize>,
+    /// It says beforehand that it names the peer.
+    foretells: bool,
+    /// Each newcomer is somebody else.
+    differ: bool,
+    newcomers: Cell<u8>,
 }
 
 impl Acceptor for Naming {
     fn accept(&self, newcomer: Stream) -> io::Result<Stream> {
         match self.failures.get() {
-            0 => Ok(Stream::layer(Named { below: Some(newcomer) })),
+            0 => {
+                self.newcomers.set(self.newcomers.get() + 1);
+                let last = if self.differ { self.newcomers.get() } else { 7 };
+                Ok(Stream::layer(Named { below: Some(newcomer), last, foretold: self.foretells }))
+            }
             left => {
                 self.failures.set(left - 1);
                 Err(io::Error::other("on purpose"))
@@ -39,6 +48,9 @@ impl Acceptor for Naming {
 /// Does nothing but tell who the peer is.
 struct Named {
     below: Option<Stream>,
+    /// The end of the peer's address.
+    last: u8,
+    foretold: bool,
 }
 
 impl Layer for Named {
@@ -50,8 +62,12 @@ impl Layer for Named {
         true
     }
 
+    fn names_peer(&self) -> bool {
+        self.foretold
+    }
+
     fn handshake(&mut self, _: Nanos) -> io::Result<Option<Opened>> {
-        let peer = Some(([192, 0, 2, 7], 77).into());
+        let peer = Some(([192, 0, 2, self.last], 77).into());
         Ok(Some(Opened { peer, instead: self.below.take() }))
     }
 
@@ -128,6 +144,67 @@ fn who_is_named_by_a_handshake_no_longer_counts_under_the_address_before() {
     assert_eq!(reactor.counters().refused, 0);
 }
 
+fn said(mut client: TcpStream) -> String {
+    let mut words = String::new();
+    client.read_to_string(&mut words).unwrap();
+    words
+}
+
+const SLOWER: &str = "Connections from your address come too fast, wait a second\n";
+
+#[test]
+fn who_connects_too_fast_is_told_so() {
+    let mut reactor = Reactor::new().unwrap();
+    let rate = Some(Rate { per_second: 1, burst: 2 });
+    let limits = Limits { peer_connect_rate: rate, ..Limits::default() };
+    let service = reactor.listen_with("127.0.0.1:0", Callbacks::new(), limits).unwrap();
+    let addr = service.address().and_then(Address::as_socket).unwrap();
+    // All of them come at one moment as the loop counts it.
+    let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    turn_until(&mut reactor, |r| r.counters().accepted + r.counters().refused == 5);
+    assert_eq!((reactor.counters().accepted, reactor.counters().refused), (2, 3));
+    let words: Vec<_> = clients.into_iter().skip(2).map(said).collect();
+    assert_eq!(words, [SLOWER; 3]);
+}
+
+#[test]
+fn who_is_named_by_a_handshake_is_judged_by_that_name() {
+    let at_once = Limits { max_per_peer: Some(1), ..Limits::default() };
+    let rate = Some(Rate { per_second: 1, burst: 1 });
+    let a_second = Limits { peer_connect_rate: rate, ..Limits::default() };
+    let crowded = "Too many connections from your address, close one first\n";
+    for (limits, words) in [(at_once, crowded), (a_second, SLOWER)] {
+        let layer = Naming { foretells: true, ..Naming::default() };
+        let (mut reactor, addr) = serving(layer, Callbacks::new(), limits);
+        let clients: Vec<_> = (0..3).map(|_| TcpStream::connect(addr).unwrap()).collect();
+        turn_until(&mut reactor, |r| r.counters().open + r.counters().refused == 3);
+        let counters = reactor.counters();
+        assert_eq!((counters.refused, counters.handshakes_failed), (2, 0));
+        assert_eq!(counters.closed_in_all(), 0, "no handler was told of them");
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+        clients.iter().for_each(|client| client.set_nonblocking(true).unwrap());
+        let mut buf = [0; 100];
+        let told = clients.iter().filter(|client| {
+            let count = (&**client).read(&mut buf).unwrap_or_default();
+            &buf[..count] == words.as_bytes()
+        });
+        assert_eq!(told.count(), 2, "{words}");
+    }
+}
+
+#[test]
+fn who_is_to_be_named_by_a_handshake_is_not_judged_before() {
+    let rate = Some(Rate { per_second: 1, burst: 1 });
+    for (foretells, accepted) in [(true, 3), (false, 1)] {
+        let limits = Limits { max_per_peer: Some(1), peer_connect_rate: rate, ..Limits::default() };
+        let layer = Naming { foretells, differ: true, ..Naming::default() };
+        let (mut reactor, addr) = serving(layer, Callbacks::new(), limits);
+        let _clients: Vec<_> = (0..3).map(|_| TcpStream::connect(addr).unwrap()).collect();
+        turn_until(&mut reactor, |r| r.counters().open + r.counters().refused == 3);
+        assert_eq!(reactor.counters().open, accepted);
+    }
+}
+
 #[test]
 fn handshakes_have_a_share_of_the_turns_output() {
     let greeter = Callbacks::new().on_connection(|cx| _ = cx.send(vec![b'x'; 300 * 1024]));
@@ -146,7 +223,7 @@ fn handshakes_have_a_share_of_the_turns_output() {
 
 #[test]
 fn a_layer_that_fails_for_a_newcomer_does_not_hold_up_the_next() {
-    let layer = Naming { failures: Cell::new(1) };
+    let layer = Naming { failures: Cell::new(1), ..Naming::default() };
     let (mut reactor, addr) = serving(layer, Callbacks::new(), Limits::default());
     let _clients = [TcpStream::connect(addr).unwrap(), TcpStream::connect(addr).unwrap()];
     reactor.turn(Some(Duration::ZERO)).unwrap();

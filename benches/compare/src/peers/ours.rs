@@ -18,7 +18,7 @@ pub(super) fn serve(service: Service, port: u16) -> io::Result<()> {
 pub(super) fn serve_limited(service: Service, port: u16) -> io::Result<()> {
     let limits = Limits {
         idle_timeout: Some(Duration::from_secs(600)),
-        rate: Some(Rate { per_second: 100_000_000, burst: 100_000_000 }),
+        rate: Rate { per_second: 100_000_000, burst: 100_000_000 }.into(),
         ..limits()
     };
     run(service, port, limits).map_err(io::Error::other)
