@@ -73,6 +73,7 @@
 //! | talk to a terminal, a file, a child's pipes | [`ServiceContext::adopt`], [`Reactor::adopt`] |
 //! | run inside another event loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
 //! | restrict who may connect | [`Listen`], [`Networks`] |
+//! | stand behind a balancer, or be one | [`Listen::proxy`], [`Connect::proxy_for`] |
 //! | bound what clients may use | [`Limits`], [`DatagramOptions`], [`CloseReason`] |
 //! | see what the loop does | [`Counters`], [`Reactor::set_name`] for the log |
 //! | test a handler without sockets | [`testing`] |
@@ -128,5 +129,5 @@ pub use handler::{client, text};
 pub use limits::{Limits, Rate, Rates};
 #[cfg(feature = "tls")]
 pub use net::tls::Tls;
-pub use net::{Address, Host, Listen, Networks, ToAddress, ToListen};
+pub use net::{Address, Connect, Host, Listen, Networks, ToAddress, ToConnect, ToListen};
 pub use reactor::{Counters, Exit, Handle, Reactor, Service, TryPostError};

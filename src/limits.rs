@@ -141,7 +141,7 @@ pub struct Limits {
     /// [host](crate::Host) and all its addresses, before it ends with
     /// [`CloseReason::ConnectTimeout`](crate::CloseReason::ConnectTimeout). Default 10 s.
     pub connect_timeout: Duration,
-    /// How long a TLS handshake may take, counted from when the client was accepted, however the
+    /// How long a TLS handshake and a PROXY header may take together, counted from when the client was accepted, however the
     /// client drips bytes in. After that the connection is closed; the handler is not told of it.
     /// Default 10 s.
     pub handshake_timeout: Duration,

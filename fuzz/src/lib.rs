@@ -3,6 +3,8 @@
 #[path = "../../src/cli/mod.rs"]
 #[allow(dead_code, reason = "only its options are looked at")]
 mod cli;
+#[path = "../../src/net/proxy/header.rs"]
+mod proxy_header;
 #[path = "../../tests/fuzzing/targets.rs"]
 pub mod targets;
 #[path = "../../tests/world/mod.rs"]

@@ -3,11 +3,11 @@
 #[cfg(feature = "tls")]
 use std::path::PathBuf;
 
-use reactor::{Address, Listen, Networks};
 #[cfg(feature = "tls")]
 use reactor::{Error, Tls};
+use reactor::{Listen, Networks};
 
-use super::address::Endpoint;
+use super::address::{Endpoint, Layer};
 use super::failure::Failure;
 use super::units::mode;
 use super::unused_options::GivenOptions;
@@ -17,9 +17,18 @@ use super::unused_options::GivenOptions;
 pub(crate) struct Access {
     /// Serve only clients from these networks: 127.0.0.0/8,::1/128 [default: any].
     ///
-    /// Others are closed without a word; the log says so. Unix sockets are not affected.
+    /// Others are closed without a word; the log says so. Unix sockets are not affected. At the
+    /// addresses with proxy: it is about the clients that the proxy names.
     #[arg(long, value_name = "NETWORKS", value_parser = networks)]
     allow: Option<Networks>,
+
+    /// Believe the PROXY headers of proxies from these networks, and of those that come over Unix
+    /// sockets [default: 127.0.0.0/8,::1/128].
+    ///
+    /// At an address with proxy: nobody else is served. They are closed without a word; the log says
+    /// so.
+    #[arg(long, value_name = "NETWORKS", value_parser = networks)]
+    proxy_from: Option<Networks>,
 
     /// Permissions of Unix sockets, in octal: with 0660, owner and group may connect [default: as
     /// the umask says].
@@ -40,24 +49,37 @@ pub(crate) struct Access {
 
 impl Access {
     /// Refuses the options that none of these listeners uses.
-    pub(crate) fn check(given: &GivenOptions<'_>, listeners: &[&Address]) -> Result<(), Failure> {
-        let unix = |address: &&Address| matches!(address, Address::Unix(_));
-        let (some, all) = (listeners.iter().any(unix), listeners.iter().all(unix));
-        given.refuse_unless(
-            some,
-            &["unix_mode"],
-            "a Unix socket, and none listens; write unix:PATH",
-        )?;
-        given.refuse_unless(!all, &["allow"], "TCP, and only Unix sockets listen; see --unix-mode")
+    pub(crate) fn check(given: &GivenOptions<'_>, listeners: &[Endpoint]) -> Result<(), Failure> {
+        let proxied = |it: &Endpoint| it.layers.has(Layer::Proxy);
+        for (options, used, user) in [
+            (
+                "unix_mode",
+                listeners.iter().any(Endpoint::is_unix),
+                "a Unix socket, and none listens; write unix:PATH",
+            ),
+            (
+                "allow",
+                listeners.iter().any(Endpoint::knows_clients),
+                "TCP, and only Unix sockets listen; see --unix-mode",
+            ),
+            (
+                "proxy_from",
+                listeners.iter().any(|it| proxied(it) && !it.is_unix()),
+                "an address for proxies over TCP, and there is none; write proxy:ADDR",
+            ),
+        ] {
+            given.refuse_unless(used, &[options], user)?;
+        }
+        Ok(())
     }
 
-    /// Reads the certificate if one is needed, which `tls` says.
+    /// Reads the certificate if one of these listeners needs it.
     #[cfg_attr(not(feature = "tls"), expect(unused_variables))]
-    pub(crate) fn entrance(&self, tls: bool) -> Result<Entrance<'_>, Failure> {
+    pub(crate) fn entrance(&self, listeners: &[Endpoint]) -> Result<Entrance<'_>, Failure> {
         Ok(Entrance {
             access: self,
             #[cfg(feature = "tls")]
-            tls: self.certificate(tls)?,
+            tls: self.certificate(listeners.iter().any(|it| it.layers.has(Layer::Tls)))?,
         })
     }
 
@@ -80,14 +102,14 @@ impl Access {
 
     /// Warns if other machines can connect and `--allow` does not say which of them may. The
     /// program listens all the same.
-    pub(crate) fn warn_if_open(&self, name: &str, address: &Address) {
-        let beyond = |address: &Address| {
-            address.as_socket().is_some_and(|addr| !addr.ip().to_canonical().is_loopback())
-        };
-        if self.allow.is_none() && beyond(address) {
+    pub(crate) fn warn_if_open(&self, name: &str, at: &Endpoint) {
+        let addr = at.address.as_socket();
+        let beyond = addr.is_some_and(|addr| !addr.ip().to_canonical().is_loopback());
+        // Behind a proxy it is the proxy that lets them in.
+        if self.allow.is_none() && beyond && !at.layers.has(Layer::Proxy) {
             log::warn!(
-                "{name}: every machine that reaches {address} may connect; say who may with \
-                 --allow NETWORKS"
+                "{name}: every machine that reaches {at} may connect; say who may with --allow \
+                 NETWORKS"
             );
         }
     }
@@ -110,8 +132,12 @@ impl Entrance<'_> {
         if let Some(mode) = self.access.unix_mode {
             listen = listen.unix_mode(mode);
         }
+        if endpoint.layers.has(Layer::Proxy) {
+            let usual = Networks::loopback;
+            listen = listen.proxy(self.access.proxy_from.clone().unwrap_or_else(usual));
+        }
         #[cfg(feature = "tls")]
-        if let Some(tls) = self.tls.as_ref().filter(|_| endpoint.tls) {
+        if let Some(tls) = self.tls.as_ref().filter(|_| endpoint.layers.has(Layer::Tls)) {
             listen = listen.tls(tls);
         }
         Ok(listen)

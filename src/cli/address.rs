@@ -6,13 +6,10 @@ use std::os::unix::net as unix;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use reactor::Address;
+use reactor::{Address, Connect};
 
 use super::failure::{Failure, start_thread};
 use super::service;
-
-/// Stands in front of an address to listen on with TLS.
-const TLS: &str = "tls:";
 
 /// How long the lookup of a host to listen on may take.
 pub(crate) const LISTENER_LOOKUP: Duration = Duration::from_secs(10);
@@ -25,14 +22,89 @@ pub(crate) enum PortOrAddress {
     At(Address),
 }
 
-/// Where to listen and whether with TLS, written `tls:ADDRESS`.
+/// What goes below the lines of a connection; in the order of the bytes on the wire, from the
+/// outside in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Layer {
+    /// A PROXY header comes first.
+    Proxy,
+    Tls,
+}
+
+impl Layer {
+    const ALL: [Layer; 2] = [Layer::Proxy, Layer::Tls];
+
+    /// What stands for it in front of an address.
+    fn prefix(self) -> &'static str {
+        match self {
+            Layer::Proxy => "proxy:",
+            Layer::Tls => "tls:",
+        }
+    }
+}
+
+/// The layers of an address, each once at the most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Layers([bool; Layer::ALL.len()]);
+
+impl Layers {
+    pub(crate) fn has(self, layer: Layer) -> bool {
+        self.0[layer as usize]
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self == Layers::default()
+    }
+
+    /// Reads those in front of an address, and gives what is behind them. A host of such a name is
+    /// written with a dot at its end.
+    pub(crate) fn parse(text: &str) -> Result<(Layers, &str), String> {
+        let (mut layers, mut rest, mut last) = (Layers::default(), text, None);
+        let mut in_order = true;
+        let first = |rest: &str| Layer::ALL.into_iter().find(|it| rest.starts_with(it.prefix()));
+        while let Some(layer) = first(rest) {
+            in_order &= last < Some(layer);
+            last = Some(layer);
+            layers.0[layer as usize] = true;
+            rest = &rest[layer.prefix().len()..];
+        }
+        if !in_order {
+            return Err(format!(
+                "layers stand in the order of the bytes on the wire: write {layers}{rest}"
+            ));
+        }
+        if layers.has(Layer::Tls) && !cfg!(feature = "tls") {
+            let why = "this program was built without TLS: build it with --features tls";
+            return Err(why.to_owned());
+        }
+        Ok((layers, rest))
+    }
+}
+
+impl fmt::Display for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let there = Layer::ALL.into_iter().filter(|layer| self.has(*layer));
+        there.map(Layer::prefix).try_for_each(|prefix| f.write_str(prefix))
+    }
+}
+
+/// Where to listen or to connect to, and under which layers: `[LAYER:]...ADDRESS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
-    pub(crate) tls: bool,
+    pub(crate) layers: Layers,
     pub(crate) address: Address,
 }
 
 impl Endpoint {
+    pub(crate) fn is_unix(&self) -> bool {
+        matches!(self.address, Address::Unix(_))
+    }
+
+    /// Whether the clients there have addresses that can be judged.
+    pub(crate) fn knows_clients(&self) -> bool {
+        !self.is_unix() || self.layers.has(Layer::Proxy)
+    }
+
     /// The endpoints of a host that was looked up: one for each of its addresses.
     pub(crate) fn each(&self) -> Vec<Endpoint> {
         match &self.address {
@@ -48,11 +120,17 @@ impl Endpoint {
     pub(crate) fn look_up(self, within: Duration) -> Result<Endpoint, Failure> {
         Ok(Endpoint { address: look_up(&self.address, within)?, ..self })
     }
+
+    /// How to connect there, in our own name.
+    pub(crate) fn connect(&self) -> Connect {
+        let connect = Connect::from(self.address.clone());
+        if self.layers.has(Layer::Proxy) { connect.proxy() } else { connect }
+    }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", if self.tls { TLS } else { "" }, self.address)
+        write!(f, "{}{}", self.layers, self.address)
     }
 }
 
@@ -66,26 +144,25 @@ pub(crate) fn host(text: &str) -> Result<Address, String> {
 
 /// Reads where to listen. A bare port is on 127.0.0.1.
 pub(crate) fn listener(text: &str) -> Result<Endpoint, String> {
-    let (tls, place) = PortOrAddress::parse_tls(text).map_err(|why| {
+    let (layers, place) = PortOrAddress::parse(text).map_err(|why| {
         // As `ssh -L` takes them.
         let colons = text.match_indices(':').map(|(at, _)| (&text[..at], &text[at + 1..]));
         let both = |(listen, target): &(&str, &str)| {
-            PortOrAddress::parse_tls(listen).is_ok()
-                && target.contains(':')
-                && server(target).is_ok()
+            PortOrAddress::parse(listen).is_ok() && target.contains(':') && server(target).is_ok()
         };
         match colons.into_iter().find(both) {
             Some((listen, target)) => format!("write them as two: {listen} {target}"),
             None => why,
         }
     })?;
-    Ok(Endpoint { tls, address: place.local() })
+    Ok(Endpoint { layers, address: place.local() })
 }
 
 /// Reads the address of a server to connect to. A bare port is on 127.0.0.1, and so is the default
 /// port of a service, for which its name stands.
-pub(crate) fn server(text: &str) -> Result<Address, String> {
-    if text.starts_with(TLS) {
+pub(crate) fn server(text: &str) -> Result<Endpoint, String> {
+    let (layers, text) = Layers::parse(text)?;
+    if layers.has(Layer::Tls) {
         return Err("TLS is for listening only; see openssl s_client -connect".to_owned());
     }
     let address = match service::named(text) {
@@ -95,31 +172,31 @@ pub(crate) fn server(text: &str) -> Result<Address, String> {
                 Some(name) => format!("{why}; or did you mean {name}?"),
                 None => why,
             };
-            PortOrAddress::parse(text).map_err(meant)?.local()
+            PortOrAddress::parse_bare(text).map_err(meant)?.local()
         }
     };
     let port = match &address {
-        Address::Tcp(addr) => addr.port(),
-        Address::Host(host) => host.port(),
-        Address::Unix(_) => return Ok(address),
+        Address::Tcp(addr) => Some(addr.port()),
+        Address::Host(host) => Some(host.port()),
+        Address::Unix(_) => None,
     };
     match port {
-        0 => Err("nobody can be reached at port 0".to_owned()),
-        _ => Ok(address),
+        Some(0) => Err("nobody can be reached at port 0".to_owned()),
+        _ => Ok(Endpoint { layers, address }),
     }
 }
 
 /// Looks a server up, and refuses a path that no socket can have.
-pub(crate) fn look_up_server(address: &Address, within: Duration) -> Result<Address, Failure> {
-    if let Address::Unix(path) = address
+pub(crate) fn look_up_server(server: &Endpoint, within: Duration) -> Result<Endpoint, Failure> {
+    if let Address::Unix(path) = &server.address
         && unix::SocketAddr::from_pathname(path).is_err()
     {
         let length = path.as_os_str().len();
         return Err(Failure::Runtime(format!(
-            "cannot connect to {address}: a path of {length} bytes is too long for a socket"
+            "cannot connect to {server}: a path of {length} bytes is too long for a socket"
         )));
     }
-    look_up(address, within)
+    server.clone().look_up(within)
 }
 
 /// Looks a host up, before there is a loop that it could block.
@@ -135,15 +212,10 @@ pub(crate) fn look_up(address: &Address, within: Duration) -> Result<Address, Fa
 }
 
 impl PortOrAddress {
-    /// Reads one that may begin with `tls:`.
-    pub(crate) fn parse_tls(text: &str) -> Result<(bool, PortOrAddress), String> {
-        match text.strip_prefix(TLS) {
-            Some(_) if !cfg!(feature = "tls") => {
-                Err("this program was built without TLS: build it with --features tls".to_owned())
-            }
-            Some(rest) => Ok((true, PortOrAddress::parse(rest)?)),
-            None => Ok((false, PortOrAddress::parse(text)?)),
-        }
+    /// Reads one with the layers in front of it.
+    pub(crate) fn parse(text: &str) -> Result<(Layers, PortOrAddress), String> {
+        let (layers, rest) = Layers::parse(text)?;
+        Ok((layers, PortOrAddress::parse_bare(rest)?))
     }
 
     /// A bare port is on this machine.
@@ -156,7 +228,7 @@ impl PortOrAddress {
         }
     }
 
-    fn parse(text: &str) -> Result<PortOrAddress, String> {
+    fn parse_bare(text: &str) -> Result<PortOrAddress, String> {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             let port = text.parse().map(PortOrAddress::Port);
             return port.map_err(|_| "the port must be a number from 0 to 65535".to_owned());
@@ -186,6 +258,11 @@ mod tests {
             ("unix:/tmp/a", "unix:/tmp/a"),
             ("localhost:80", "localhost:80"),
             ("presence", "127.0.0.1:9907"),
+            ("proxy:2323", "proxy:127.0.0.1:2323"),
+            ("proxy:echo", "proxy:127.0.0.1:2323"),
+            ("proxy:unix:/tmp/tls:a", "proxy:unix:/tmp/tls:a"),
+            ("proxy.:3128", "proxy.:3128"),
+            ("proxy:proxy.:3128", "proxy:proxy.:3128"),
         ] {
             assert_eq!(server(text).unwrap().to_string(), address);
         }
@@ -206,12 +283,36 @@ mod tests {
     }
 
     #[test]
+    fn layers_stand_in_the_order_of_the_bytes() {
+        let read = |text: &str| {
+            let (layers, rest) = Layers::parse(text)?;
+            Ok::<_, String>(format!("{layers} {rest}"))
+        };
+        assert_eq!(read("proxy:7").as_deref(), Ok("proxy: 7"));
+        assert_eq!(read("7").as_deref(), Ok(" 7"));
+        for (text, right) in [
+            ("proxy:proxy:7", "write proxy:7"),
+            #[cfg(feature = "tls")]
+            ("tls:proxy:[::1]:7", "write proxy:tls:[::1]:7"),
+            #[cfg(feature = "tls")]
+            ("proxy:tls:proxy:unix:/a", "write proxy:tls:unix:/a"),
+            #[cfg(feature = "tls")]
+            ("tls:tls:7", "write tls:7"),
+        ] {
+            let said = read(text).unwrap_err();
+            assert!(said.ends_with(right), "{text}: {said}");
+        }
+        #[cfg(feature = "tls")]
+        assert_eq!(read("proxy:tls:7").as_deref(), Ok("proxy:tls: 7"));
+    }
+
+    #[test]
     fn a_host_is_looked_up_within_its_time() {
-        let look_up = |text: &str| look_up(&server(text).unwrap(), Duration::from_secs(30));
+        let look_up = |text: &str| look_up(&server(text).unwrap().address, Duration::from_secs(30));
         let found = look_up("localhost:7").unwrap();
         assert!(!found.as_sockets().is_empty() && found.to_string() == "localhost:7");
         assert_eq!(look_up("7").unwrap().to_string(), "127.0.0.1:7");
-        let endpoint = Endpoint { tls: false, address: found.clone() };
+        let endpoint = Endpoint { layers: Layers::default(), address: found.clone() };
         let each: Vec<_> =
             endpoint.each().into_iter().map(|endpoint| endpoint.address.as_socket()).collect();
         assert_eq!(each, found.as_sockets().iter().copied().map(Some).collect::<Vec<_>>());

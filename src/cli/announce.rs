@@ -17,7 +17,8 @@ pub(crate) struct Announce {
     ///
     /// Announcements do not leave the local network (their TTL is 1), nor this machine with the
     /// default --host. Services on Unix sockets are not announced, nor services on loopback to
-    /// another interface, nor services behind TLS, for which the announcements have no word.
+    /// another interface, nor services behind TLS or a proxy, for which the announcements have no
+    /// word.
     #[arg(long)]
     announce: bool,
 
@@ -50,15 +51,15 @@ impl Announce {
         }
         let interface = self.announce_interface.unwrap_or_else(|| interface_of(host));
         let reachable = |endpoint: &Endpoint| {
-            let address = endpoint.address.as_socket().filter(|_| !endpoint.tls)?;
+            let address = endpoint.address.as_socket().filter(|_| endpoint.layers.is_empty())?;
             (interface.is_loopback() || !address.ip().is_loopback()).then_some(address)
         };
         let found = services.iter().filter_map(|(name, at)| Some((*name, reachable(at)?)));
         let announced: Vec<_> = found.collect();
         if announced.is_empty() {
             return Err(Failure::Usage(format!(
-                "--announce: none of the services could be reached without TLS from {interface}; \
-                 see --host"
+                "--announce: none of the services could be reached without TLS or a proxy from \
+                 {interface}; see --host"
             )));
         }
         let announcer = Announcer::new(announced);
@@ -68,7 +69,8 @@ impl Announce {
         log::info!("announcing to {} at {interface}", self.announce_group);
         for (name, endpoint) in services.iter().filter(|(_, at)| reachable(at).is_none()) {
             log::warn!(
-                "not announced, since nobody at {interface} could reach it without TLS: {name} {endpoint}"
+                "not announced, since nobody at {interface} could reach it without TLS or a proxy: \
+                 {name} {endpoint}"
             );
         }
         Ok(())

@@ -3,9 +3,9 @@ use std::io::{self, ErrorKind, IsTerminal};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use reactor::{Address, CloseReason, Context, Handler, Limits, Reactor, services};
+use reactor::{CloseReason, Context, Handler, Limits, Reactor, services};
 
-use super::address::{self, look_up_server};
+use super::address::{self, Endpoint, look_up_server};
 use super::crlf::Crlf;
 use super::failure::{Failure, unreachable, why};
 use super::units::duration;
@@ -21,9 +21,10 @@ use super::units::duration;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Connect {
     /// The server: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; or the name of a
-    /// service of ours, at its default port on 127.0.0.1.
+    /// service of ours, at its default port on 127.0.0.1. With proxy: in front, a PROXY header of
+    /// version 2 goes first and names us.
     #[arg(value_name = "ADDR", value_parser = address::server)]
-    server: Address,
+    server: Endpoint,
 
     /// How long the server may take to be looked up and to accept: 500ms, 30s, 5m, 1h.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
@@ -121,8 +122,8 @@ impl Connect {
         }
     }
 
-    fn client<'a>(&self, server: Address, typed: bool, ends: &'a RefCell<Ends>) -> Client<'a> {
-        let forward = services::Forward::new(server);
+    fn client<'a>(&self, server: &Endpoint, typed: bool, ends: &'a RefCell<Ends>) -> Client<'a> {
+        let forward = services::Forward::to(server.connect());
         Client { forward, crlf: self.crlf.then(Crlf::default), typed, ends }
     }
 }
@@ -132,7 +133,7 @@ pub(crate) fn connect(args: &Connect) -> Result<ExitCode, Failure> {
     let ends = RefCell::default();
     let began = Instant::now();
     let server = look_up_server(&args.server, args.timeout)?;
-    let client = args.client(server, io::stdin().is_terminal(), &ends);
+    let client = args.client(&server, io::stdin().is_terminal(), &ends);
     let mut reactor = Reactor::new()?;
     let service = reactor.add(client, args.limits(began.elapsed()))?;
     reactor.set_name(&service, "connect");
@@ -158,7 +159,7 @@ fn verdict(args: &Connect, ends: Ends) -> Result<(), String> {
             Err(format!("the connection to {server} broke: {why}"))
         }
         (_, Some((reason, error))) => {
-            let why = unreachable(server, reason, error);
+            let why = unreachable(&server.address, reason, error);
             Err(format!("cannot connect to {server}: {why}"))
         }
         (_, None) => Err("standard input and output cannot be used".to_owned()),
@@ -189,9 +190,9 @@ mod tests {
 
     /// Standard input and output, and the server.
     fn start(ends: &RefCell<Ends>) -> (Harness<Client<'_>>, Peer, Peer) {
-        let server = "127.0.0.1:9".parse().unwrap();
+        let server = address::server("127.0.0.1:9").unwrap();
         let args = Connect { server, timeout: Duration::from_secs(3), crlf: false };
-        let client = args.client(args.server.clone(), false, ends);
+        let client = args.client(&args.server, false, ends);
         let mut harness = Harness::with_limits(client, args.limits(Duration::ZERO));
         let stdio = harness.connect();
         let (_, server) = harness.dialled().remove(0);

@@ -6,7 +6,7 @@ use log::LevelFilter;
 use reactor::{Address, Limits, Reactor, services};
 
 use super::access::Access;
-use super::address::{self, Endpoint, LISTENER_LOOKUP, look_up_server};
+use super::address::{self, Endpoint, LISTENER_LOOKUP, Layer, look_up_server};
 use super::descriptors::Demand;
 use super::event_loop::run_until_stopped;
 use super::failure::Failure;
@@ -31,15 +31,17 @@ use super::{descriptors, logging};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Forward {
     /// Where to listen: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a
-    /// free one. With tls: in front it speaks TLS there, and passes on the plaintext.
+    /// free one. With tls: in front it speaks TLS there, and passes on the plaintext; with proxy: in
+    /// front of that, a PROXY header comes first and says who the client is.
     #[arg(value_parser = address::listener)]
     listen: Endpoint,
 
     /// Where to connect to: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; or the name
     /// of a service of ours, at its default port on 127.0.0.1. A host is looked up once, at the
-    /// start; of its addresses each client gets the first that answers.
+    /// start; of its addresses each client gets the first that answers. With proxy: in front, TARGET
+    /// is told who the client is, in a PROXY header of version 2.
     #[arg(value_parser = address::server)]
-    target: Address,
+    target: Endpoint,
 
     #[command(flatten)]
     access: Access,
@@ -84,11 +86,12 @@ impl Forward {
 
 /// Listens, says where, and forwards until a signal.
 pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCode, Failure> {
-    Access::check(given, &[&args.listen.address])?;
-    let entrance = args.access.entrance(args.listen.tls)?;
+    let listeners = std::slice::from_ref(&args.listen);
+    Access::check(given, listeners)?;
+    let entrance = args.access.entrance(listeners)?;
     let listen = args.listen.clone().look_up(LISTENER_LOOKUP)?;
     let target = look_up_server(&args.target, args.connect_timeout)?;
-    if is_itself(&listen.address, &target) {
+    if is_itself(&listen.address, &target.address) {
         let what = "LISTEN and TARGET are the same: it would connect to itself without end";
         return Err(Failure::Usage(what.to_owned()));
     }
@@ -107,7 +110,10 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
     let mut reactor = Reactor::new()?;
     reactor.stop_on_signals()?;
     reactor.reload_on_hangup()?;
-    let handler = services::Forward::new(target);
+    let mut handler = services::Forward::new(target.address);
+    if target.layers.has(Layer::Proxy) {
+        handler = handler.introduce_clients();
+    }
     let service = reactor.add(handler, limits)?;
     reactor.set_name(&service, "forward");
     let address = reactor
@@ -116,7 +122,7 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
     descriptors::report(&raised, demand);
     let mut ready = String::new();
     for endpoint in (Endpoint { address, ..listen }).each() {
-        args.access.warn_if_open("forward", &endpoint.address);
+        args.access.warn_if_open("forward", &endpoint);
         ready.push_str(&format!("forward listening on {endpoint}\n"));
     }
     stdout.say(ready);

@@ -10,8 +10,8 @@
 //!    `event_loop`: serving until a signal. `unused_options`: those without effect are refused.
 //! 4. `service`: the list of services, and the options that single ones have; `roulette_file`
 //!    is below it.
-//! 5. `address`: `[HOST:]PORT`, `unix:PATH`, `tls:ADDR`, and looking a host up. `target`:
-//!    `SERVICE[=ADDR]`.
+//! 5. `address`: `[LAYER:]...[HOST:]PORT` or `unix:PATH`, and looking a host up. `target`:
+//!    `SERVICE[=ADDR[,ADDR]...]`.
 //! 6. `access`: who may connect, and the certificate. `announce`: `serve --announce`.
 //! 7. The subcommands: `serve`, `forward`, `connect`, `discover`, and `load`, which has a list of
 //!    its own. None knows another, nor `args`.

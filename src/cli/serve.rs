@@ -33,10 +33,17 @@ pub(crate) struct Serve {
     /// What to serve, and where; without any, every service at its default port.
     ///
     /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one. If a
-    /// HOST has several addresses, the service listens on all of them. With tls: in front
-    /// (echo=tls:2323) it speaks TLS there; see --tls-cert. Without ADDR it listens on its default
-    /// port on --host. A service that is given twice is two, which share nothing.
-    #[arg(value_name = "SERVICE[=ADDR]", value_parser = Target::parse)]
+    /// HOST has several addresses, the service listens on all of them. Without ADDR it listens on
+    /// its default port on --host.
+    ///
+    /// In front of it may stand what clients speak there, in the order of the bytes on the wire.
+    /// proxy: (echo=proxy:2323) is a PROXY header, version 1 or 2, in which a balancer says who the
+    /// client is; see --proxy-from. tls: is TLS; see --tls-cert. A host called proxy is written
+    /// proxy.:PORT.
+    ///
+    /// Several ADDRs with commas between them are doors of one service: echo=2323,unix:/run/e.sock.
+    /// A service that is given twice is two, which share nothing; the log calls the second echo-2.
+    #[arg(value_name = "SERVICE[=ADDR[,ADDR]...]", value_parser = Target::parse)]
     targets: Vec<Target>,
 
     /// The IP address or host to listen on if only a port is given; 0.0.0.0 or :: for all.
@@ -145,15 +152,20 @@ impl Serve {
         self.targets.clone()
     }
 
+    /// Where all of them are to listen, before hosts are looked up.
+    fn endpoints(&self) -> Vec<Endpoint> {
+        self.targets().iter().flat_map(|target| target.endpoints(&self.host)).collect()
+    }
+
     /// Refuses the options that nothing uses.
     fn check(&self, given: &GivenOptions<'_>) -> Result<(), Failure> {
         let targets = self.targets();
-        let addresses: Vec<_> =
-            targets.iter().map(|target| target.endpoint(&self.host).address).collect();
-        let tcp = addresses.iter().any(|address| !matches!(address, Address::Unix(_)));
+        let endpoints = self.endpoints();
+        let tcp = endpoints.iter().any(|endpoint| !endpoint.is_unix());
+        let known = endpoints.iter().any(Endpoint::knows_clients);
         let host = self.announce.goes_by_host() || targets.iter().any(Target::goes_by_host);
         let serves = |name| targets.iter().any(|target| target.service.name.starts_with(name));
-        Access::check(given, &addresses.iter().collect::<Vec<_>>())?;
+        Access::check(given, &endpoints)?;
         for (options, used, user) in [
             (&["time_interval", "time_count"][..], serves("time"), "the service time; add it"),
             (&["allow_kill", "unique_names"], serves("presence"), "the service presence; add it"),
@@ -163,7 +175,12 @@ impl Serve {
                 "the services roulette and roulette2; add one",
             ),
             (
-                &["max_per_peer", "peer_rate", "peer_connect_rate", "keepalive", "user_timeout"],
+                &["max_per_peer", "peer_rate", "peer_connect_rate"],
+                known,
+                "TCP, and only Unix sockets listen; leave it out",
+            ),
+            (
+                &["keepalive", "user_timeout"],
                 tcp,
                 "TCP, and only Unix sockets listen; leave it out",
             ),
@@ -205,22 +222,35 @@ impl Serve {
     }
 }
 
+/// What the services go by in the log: a second one of a name has its number behind it.
+fn names(targets: &[Target]) -> Vec<String> {
+    let named = |(number, target): (usize, &Target)| {
+        let name = target.service.name;
+        match targets[..number].iter().filter(|before| before.service.name == name).count() {
+            0 => name.to_owned(),
+            before => format!("{name}-{}", before + 1),
+        }
+    };
+    targets.iter().enumerate().map(named).collect()
+}
+
 /// Listens, says where, and serves until a signal or KILL.
 pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, Failure> {
     args.check(given)?;
     let limits = args.limits()?;
     let targets = args.targets();
     let students = args.services.roulette.students()?;
-    let entrance = args.access.entrance(targets.iter().any(|target| target.tls))?;
+    let entrance = args.access.entrance(&args.endpoints())?;
     // Before signals are caught: a lookup may take long, and Ctrl-C must end it.
     let host = look_up(&args.host, LISTENER_LOOKUP)?;
-    let endpoints = targets.iter().map(|target| target.endpoint(&host).look_up(LISTENER_LOOKUP));
-    let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
+    let look_up = |endpoint: Endpoint| endpoint.look_up(LISTENER_LOOKUP);
+    let endpoints = targets.iter().map(|it| it.endpoints(&host).into_iter().map(look_up).collect());
+    let endpoints = endpoints.collect::<Result<Vec<Vec<_>>, _>>()?;
     let stdout = logging::init(args.log)?;
     let raised = descriptors::raise();
     let demand = Demand {
         services: targets.len(),
-        listeners: endpoints.iter().map(|endpoint| endpoint.each().len()).sum(),
+        listeners: endpoints.iter().flatten().map(|endpoint| endpoint.each().len()).sum(),
         clients: limits.max_connections,
         each: 1,
     };
@@ -235,25 +265,32 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
     reactor.set_max_total_output(args.max_total_output);
     reactor.set_max_total_input(args.max_total_input);
     let mut ready = String::new();
-    let mut services = Vec::new();
-    for (target, endpoint) in targets.iter().zip(endpoints) {
-        let listen = entrance.listen(&endpoint)?;
-        let limits = limits.clone();
-        let students = &students;
+    let (mut services, mut known) = (Vec::new(), Vec::new());
+    for ((target, known_as), endpoints) in targets.iter().zip(names(&targets)).zip(endpoints) {
         let name = target.service.name;
-        let options = &args.services;
-        let mut setup = Setup { name, reactor: &mut reactor, listen, options, students, limits };
-        let endpoint = Endpoint { address: (target.service.start)(&mut setup)?, ..endpoint };
-        for endpoint in endpoint.each() {
+        let mut setup = Setup {
+            name,
+            known_as: &known_as,
+            reactor: &mut reactor,
+            listens: endpoints.iter().map(|it| entrance.listen(it)).collect::<Result<_, _>>()?,
+            options: &args.services,
+            students: &students,
+            limits: limits.clone(),
+        };
+        let addresses = (target.service.start)(&mut setup)?;
+        let bound = endpoints.iter().zip(addresses);
+        let bound = bound.map(|(asked, address)| Endpoint { address, layers: asked.layers });
+        for endpoint in bound.flat_map(|endpoint| endpoint.each()) {
             ready.push_str(&format!("{name} listening on {endpoint}\n"));
             services.push((name, endpoint));
+            known.push(known_as.clone());
         }
     }
     drop(students);
     args.announce.start(&host, &services, &mut reactor)?;
     // Not earlier: a failure must be one line, and alone.
     descriptors::report(&raised, demand);
-    services.iter().for_each(|(name, at)| args.access.warn_if_open(name, &at.address));
+    known.iter().zip(&services).for_each(|(name, (_, at))| args.access.warn_if_open(name, at));
     stdout.say(ready);
     run_until_stopped(&mut reactor)
 }
@@ -329,6 +366,12 @@ mod tests {
             let failure = serve(&[option, value]).limits().unwrap_err();
             assert!(failure.to_string().starts_with(option), "{failure}");
         }
+    }
+
+    #[test]
+    fn a_service_that_is_given_again_has_a_number() {
+        let targets = serve(&["echo", "time=1,2", "echo=3", "echo=4"]).targets();
+        assert_eq!(names(&targets), ["echo", "time", "echo-2", "echo-3"]);
     }
 
     #[test]

@@ -56,8 +56,8 @@ pub(crate) struct Service {
     /// The default one.
     pub(crate) port: u16,
     pub(crate) about: &'static str,
-    /// Makes the handler and listens; gives the address in force.
-    pub(crate) start: fn(&mut Setup<'_>) -> Result<Address, Failure>,
+    /// Makes the handler and listens; gives the addresses in force.
+    pub(crate) start: fn(&mut Setup<'_>) -> Result<Vec<Address>, Failure>,
 }
 
 impl fmt::Debug for Service {
@@ -99,8 +99,10 @@ fn lines(text: &str) -> Result<u64, String> {
 pub(crate) struct Setup<'a> {
     /// The service's name.
     pub(crate) name: &'static str,
+    /// What it goes by in the log.
+    pub(crate) known_as: &'a str,
     pub(crate) reactor: &'a mut Reactor<'static>,
-    pub(crate) listen: Listen,
+    pub(crate) listens: Vec<Listen>,
     pub(crate) options: &'a ServiceOptions,
     /// The names in `--roulette-file`.
     pub(crate) students: &'a [u8],
@@ -108,12 +110,14 @@ pub(crate) struct Setup<'a> {
 }
 
 impl Setup<'_> {
-    /// Starts the service with this handler; gives the address in force.
-    fn start(&mut self, handler: impl Handler + 'static) -> Result<Address, Failure> {
+    /// Starts the service with this handler; gives the addresses in force.
+    fn start(&mut self, handler: impl Handler + 'static) -> Result<Vec<Address>, Failure> {
         let service = self.reactor.add(handler, self.limits.clone())?;
-        self.reactor.set_name(&service, self.name);
-        let bound = self.reactor.bind(&service, self.listen.clone());
-        bound.map_err(|error| Failure::listen(error, &format!("with {}=PORT", self.name)))
+        self.reactor.set_name(&service, self.known_as);
+        let how = format!("with {}=PORT", self.name);
+        let listens = std::mem::take(&mut self.listens).into_iter();
+        let bound = listens.map(|listen| self.reactor.bind(&service, listen));
+        bound.map(|bound| bound.map_err(|error| Failure::listen(error, &how))).collect()
     }
 }
 
@@ -130,13 +134,7 @@ pub(crate) fn unknown(text: &str) -> String {
     if named(name).is_some() {
         return format!("write {name}{place}");
     }
-    if let Some(rest) = text.strip_prefix("tls:") {
-        let (name, port) = rest.split_once('=').unwrap_or((rest, "PORT"));
-        if named(name).is_some() {
-            return format!("write {name}=tls:{port}");
-        }
-    }
-    if text.split(',').all(|one| one.split('=').next().is_some_and(|name| named(name).is_some())) {
+    if text.split(',').all(begins_with_one) {
         return format!("write {}", text.replace(',', " "));
     }
     let meant = match nearest(name) {
@@ -148,6 +146,11 @@ pub(crate) fn unknown(text: &str) -> String {
     };
     let names: Vec<_> = SERVICES.iter().map(|service| service.name).collect();
     format!("unknown service{meant} the services are {}", names.join(", "))
+}
+
+/// Whether this looks like `SERVICE[=ADDR]`.
+pub(crate) fn begins_with_one(text: &str) -> bool {
+    text.split('=').next().is_some_and(|name| named(name).is_some())
 }
 
 /// Whether this looks like what stands after `SERVICE=`.

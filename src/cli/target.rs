@@ -1,57 +1,80 @@
-//! An argument of `serve`: `SERVICE[=ADDR]`.
+//! An argument of `serve`: `SERVICE[=ADDR[,ADDR]...]`.
 
 use reactor::{Address, Host};
 
-use super::address::{Endpoint, PortOrAddress};
+use super::address::{Endpoint, Layers, PortOrAddress};
 use super::service::{self, Service};
 
 /// A service and where it listens.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) service: &'static Service,
-    pub(crate) tls: bool,
-    place: PortOrAddress,
+    /// At least one.
+    places: Vec<(Layers, PortOrAddress)>,
 }
 
 impl Target {
     /// The service at its default port.
     pub(crate) fn usual(service: &'static Service) -> Target {
-        Target { service, tls: false, place: PortOrAddress::Port(service.port) }
+        Target { service, places: vec![(Layers::default(), PortOrAddress::Port(service.port))] }
     }
 
-    /// Reads `SERVICE[=ADDR]`.
+    /// Reads `SERVICE[=ADDR[,ADDR]...]`.
     pub(crate) fn parse(text: &str) -> Result<Target, String> {
-        let (name, place) = match text.split_once('=') {
-            Some((name, place)) => (name, Some(place)),
+        let (name, places) = match text.split_once('=') {
+            Some((name, places)) => (name, Some(places)),
             None => (text, None),
         };
-        let service = service::named(name).ok_or_else(|| service::unknown(text))?;
-        let usual = (false, PortOrAddress::Port(service.port));
-        let (tls, place) = place.map_or(Ok(usual), PortOrAddress::parse_tls)?;
-        Ok(Target { service, tls, place })
+        let service = service::named(name).ok_or_else(|| unknown(text))?;
+        let Some(places) = places else { return Ok(Target::usual(service)) };
+        let place = |(number, place)| {
+            PortOrAddress::parse(place).map_err(|why| match service::begins_with_one(place) {
+                true if number > 0 => {
+                    format!("write {}", text.replace(&format!(",{place}"), &format!(" {place}")))
+                }
+                _ => why,
+            })
+        };
+        let places = places.split(',').enumerate().map(place).collect::<Result<_, _>>()?;
+        Ok(Target { service, places })
     }
 
     /// Whether it listens on `--host`.
     pub(crate) fn goes_by_host(&self) -> bool {
-        matches!(self.place, PortOrAddress::Port(_))
+        self.places.iter().any(|(_, place)| matches!(place, PortOrAddress::Port(_)))
     }
 
     /// Where it is to listen.
-    pub(crate) fn endpoint(&self, host: &Address) -> Endpoint {
-        let address = match (&self.place, host) {
-            (PortOrAddress::At(address), _)
-            | (PortOrAddress::Port(_), address @ Address::Unix(_)) => address.clone(),
-            (PortOrAddress::Port(port), Address::Host(host)) => {
-                Host::new(host.name(), *port).into()
-            }
-            (PortOrAddress::Port(port), Address::Tcp(addr)) => {
-                let mut addr = *addr;
-                addr.set_port(*port);
-                Address::Tcp(addr)
-            }
-        };
-        Endpoint { tls: self.tls, address }
+    pub(crate) fn endpoints(&self, host: &Address) -> Vec<Endpoint> {
+        self.places.iter().map(|(layers, place)| endpoint(*layers, place, host)).collect()
     }
+}
+
+/// Why this is no target. The layers stand in front of the address, not of the service.
+fn unknown(text: &str) -> String {
+    match Layers::parse(text) {
+        Ok((layers, rest)) if !layers.is_empty() && service::begins_with_one(rest) => {
+            let (name, place) = rest.split_once('=').unwrap_or((rest, "PORT"));
+            format!("write {name}={layers}{place}")
+        }
+        Ok(_) => service::unknown(text),
+        Err(why) => why,
+    }
+}
+
+fn endpoint(layers: Layers, place: &PortOrAddress, host: &Address) -> Endpoint {
+    let address = match (place, host) {
+        (PortOrAddress::At(address), _) | (PortOrAddress::Port(_), address @ Address::Unix(_)) => {
+            address.clone()
+        }
+        (PortOrAddress::Port(port), Address::Host(host)) => Host::new(host.name(), *port).into(),
+        (PortOrAddress::Port(port), Address::Tcp(addr)) => {
+            let mut addr = *addr;
+            addr.set_port(*port);
+            Address::Tcp(addr)
+        }
+    };
+    Endpoint { layers, address }
 }
 
 #[cfg(test)]
@@ -70,6 +93,10 @@ mod tests {
             ("time=0.0.0.0:80", "time", "0.0.0.0:80"),
             ("time=[::1]:80", "time", "[::1]:80"),
             ("presence=unix:/tmp/a=b:c", "presence", "unix:/tmp/a=b:c"),
+            ("echo=proxy:2323", "echo", "proxy:127.0.0.1:2323"),
+            ("echo=1,proxy:2,unix:/a", "echo", "127.0.0.1:1 proxy:127.0.0.1:2 unix:/a"),
+            #[cfg(feature = "tls")]
+            ("echo=proxy:tls:unix:/a", "echo", "proxy:tls:unix:/a"),
             #[cfg(feature = "tls")]
             ("echo=tls:2323", "echo", "tls:127.0.0.1:2323"),
             #[cfg(feature = "tls")]
@@ -78,7 +105,8 @@ mod tests {
             let target = Target::parse(text).unwrap();
             assert_eq!(target.service.name, name, "{text}");
             let host = host("127.0.0.1").unwrap();
-            assert_eq!(target.endpoint(&host).to_string(), address, "{text}");
+            let all: Vec<_> = target.endpoints(&host).iter().map(Endpoint::to_string).collect();
+            assert_eq!(all.join(" "), address, "{text}");
         }
     }
 
@@ -91,7 +119,7 @@ mod tests {
             ("fe80::1%2", "[fe80::1%2]:2323"),
             ("fe80::1%eth0", "[fe80::1%eth0]:2323"),
         ] {
-            assert_eq!(echo.endpoint(&host(text).unwrap()).to_string(), address);
+            assert_eq!(echo.endpoints(&host(text).unwrap())[0].to_string(), address);
         }
         for text in ["", "fe80::1", "127.0.0.1:80", "http://a", "unix:/a", "80"] {
             assert!(host(text).unwrap_err().contains("127.0.0.1, ::1"), "{text}");
@@ -109,6 +137,9 @@ mod tests {
             ("echo=-1", "write HOST:PORT"),
             ("echo=localhost:x", "from 0 to 65535"),
             ("echo=unix:", "path"),
+            ("echo=1,", "the address is missing"),
+            ("echo=1,time=2", "write echo=1 time=2"),
+            ("echo=1,2,time", "write echo=1,2 time"),
         ] {
             let error = Target::parse(text).unwrap_err();
             assert!(error.contains(words), "{text:?}: {error}");

@@ -10,7 +10,7 @@ use crate::connection::ConnId;
 use crate::connection::clock::Nanos;
 use crate::connection::input::Scratch;
 use crate::error::Error;
-use crate::net::{Address, Listen};
+use crate::net::{Address, Connect, Listen};
 use crate::reactor::fairness::{MESSAGES_PER_TURN, TIMERS_PER_TURN};
 use crate::reactor::handle::Mailbox;
 use crate::reactor::loop_state::LoopState;
@@ -101,7 +101,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         Err(Error::Datagrams)
     }
 
-    fn dial(&mut self, _address: &Address, _state: &mut LoopState) -> Result<ConnId, Error> {
+    fn dial(&mut self, _target: &Connect, _state: &mut LoopState) -> Result<ConnId, Error> {
         Err(Error::Datagrams)
     }
 

@@ -8,7 +8,7 @@ use crate::connection::connection::Stage;
 use crate::connection::{ConnId, TimerId};
 use crate::error::Error;
 use crate::limits::Limits;
-use crate::net::ToAddress;
+use crate::net::ToConnect;
 use crate::reactor::Counters;
 use crate::reactor::loop_state::LoopState;
 use crate::reactor::table::Table;
@@ -93,7 +93,8 @@ impl<'a, S> ServiceContext<'a, S> {
         self.table.open
     }
 
-    /// Dials out. The new connection belongs to this handler like an accepted one.
+    /// Dials out. The new connection belongs to this handler like an accepted one. A
+    /// [`Connect`](crate::Connect) says more than an address: that a PROXY header goes first.
     ///
     /// When it is connected, [`on_open`](crate::Handler::on_open) is called. When it cannot be,
     /// [`on_close`](crate::Handler::on_close) is called with the error, without an `on_open`.
@@ -108,8 +109,8 @@ impl<'a, S> ServiceContext<'a, S> {
     ///
     /// # Errors
     /// [`Error::Address`] if a text is not an address, and [`Error::ShuttingDown`].
-    pub fn connect(&mut self, address: impl ToAddress, session: S) -> Result<ConnId, Error> {
-        self.table.dial(None, &address.to_address()?, session, self.state)
+    pub fn connect(&mut self, target: impl ToConnect, session: S) -> Result<ConnId, Error> {
+        self.table.dial(None, &target.to_connect()?, session, self.state)
     }
 
     /// As [`connect`](Self::connect), from one of this machine's addresses; the system chooses the
@@ -127,10 +128,10 @@ impl<'a, S> ServiceContext<'a, S> {
     pub fn connect_from(
         &mut self,
         source: IpAddr,
-        address: impl ToAddress,
+        target: impl ToConnect,
         session: S,
     ) -> Result<ConnId, Error> {
-        self.table.dial(Some(source), &address.to_address()?, session, self.state)
+        self.table.dial(Some(source), &target.to_connect()?, session, self.state)
     }
 
     /// Makes a connection of two descriptors, such as standard input and output, a child's pipes

@@ -80,6 +80,10 @@ pub(crate) fn read(text: &str) -> Result<Address, String> {
     if text.starts_with("tls:") {
         return Err("an address says nothing of TLS; see `Listen::tls`".to_owned());
     }
+    if text.strip_prefix("proxy:").is_some_and(|rest| read(rest).is_ok()) {
+        let why = "an address says nothing of a proxy; see `Listen::proxy` and `Connect::proxy`";
+        return Err(why.to_owned());
+    }
     if let Some(why) = habit(text) {
         return Err(why);
     }
@@ -287,6 +291,7 @@ mod tests {
             "0.0.0.0:0",
             "localhost:7",
             "a-b.c_d.:7",
+            "proxy:7",
             "unix:/tmp/a b.sock",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
@@ -323,6 +328,7 @@ mod tests {
             ("https://example.org", "no URL: write HOST:PORT"),
             ("unix:", "path"),
             ("tls:127.0.0.1:80", "Listen::tls"),
+            ("proxy:127.0.0.1:80", "Listen::proxy"),
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains(word), "{text:?}: {error}");

@@ -29,7 +29,10 @@ pub struct Listen {
     pub(crate) address: Address,
     pub(crate) unix_mode: Option<u32>,
     pub(crate) allow: Option<Networks>,
-    /// What newcomers speak, in the order of the bytes on the wire, from the outside in.
+    /// Whose PROXY headers are believed; none where there are no headers.
+    pub(crate) proxies: Option<Networks>,
+    /// What newcomers speak, in the order of the bytes on the wire, from the outside in, but for a
+    /// PROXY header, which comes before all of it.
     pub(crate) layers: Vec<Rc<dyn Acceptor>>,
 }
 
@@ -43,6 +46,7 @@ impl Listen {
             address: address.to_address()?,
             unix_mode: None,
             allow: None,
+            proxies: None,
             layers: Vec::new(),
         })
     }
@@ -58,11 +62,42 @@ impl Listen {
 
     /// Only a client that comes from one of these networks is served. The others are closed without a word
     /// before the handler hears of them, and count as [refused](crate::Counters::refused). Over
-    /// Unix sockets, where there are no such addresses, it says nothing.
+    /// Unix sockets, where there are no such addresses, it says nothing. Behind a
+    /// [proxy](Self::proxy) it is about the client that the header names.
     ///
     /// An address proves no identity: only clients that cannot send from one of these are kept out.
     pub fn allow(self, networks: Networks) -> Listen {
         Listen { allow: Some(networks), ..self }
+    }
+
+    /// Expects every connection there to begin with a header of the PROXY protocol, version 1 or 2,
+    /// as HAProxy, nginx and the balancers of clouds send one. From then on the client that it names
+    /// is the [peer](crate::Context::peer_addr): for the handler, in the log, for
+    /// [`allow`](Self::allow) and for the limits. The handler does not notice.
+    ///
+    /// * Only proxies from these networks are believed, and those that reach a Unix socket; see
+    ///   [`Networks::loopback`]. Whoever else comes is closed without a word and counts as
+    ///   [refused](crate::Counters::refused), since an address that may be forged is worse than none.
+    ///   For the same reason a connection without a header is never served.
+    /// * A header has [`handshake_timeout`](crate::Limits::handshake_timeout), in any pieces. One that
+    ///   is missing, malformed, or longer than 107 bytes in version 1 or 552 in version 2 counts in
+    ///   [`handshakes_failed`](crate::Counters::handshakes_failed); the client hears nothing.
+    /// * A connection of the proxy's own (`LOCAL`, a health check) is served under the proxy's
+    ///   address, whatever `allow` says. A client whose address the header does not tell (`UNKNOWN`,
+    ///   a Unix socket) is refused if `allow` or a limit by peer is set
+    ///   ([`max_per_peer`](crate::Limits::max_per_peer) and the like), and otherwise served likewise.
+    /// * TLVs are read over; if one of them is a checksum, it must be right. Where there is TLS as
+    ///   well, the header comes before it.
+    ///
+    /// ```
+    /// use reactor::{Listen, Networks};
+    ///
+    /// let here = Listen::at("127.0.0.1:0")?.proxy(Networks::loopback());
+    /// let inside = Listen::at("0.0.0.0:0")?.proxy("10.0.0.7,10.0.0.8".parse()?);
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    pub fn proxy(self, from: Networks) -> Listen {
+        Listen { proxies: Some(from), ..self }
     }
 
     /// Speaks TLS there. The handler does not notice: it is told of a connection when the

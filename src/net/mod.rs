@@ -3,11 +3,12 @@
 //!
 //! Read `layer` first (the contract of what a connection runs over) and `stream` (a socket or a
 //! layer). Then read what keeps the contract: `tcp`, `unix`, `descriptors`, `memory` (of the tests),
-//! `happy_eyeballs` (a host before one of its addresses is connected), `tls`. `listener` makes
-//! streams of newcomers, and `unix_path` guards the path of a Unix socket. `address`, `host`,
-//! `networks` and `listen` are what a user writes.
+//! `happy_eyeballs` (a host before one of its addresses is connected), `proxy`, `tls`. `listener`
+//! makes streams of newcomers, and `unix_path` guards the path of a Unix socket. `address`, `host`,
+//! `networks`, `listen` and `connect` are what a user writes.
 
 pub(crate) mod address;
+pub(crate) mod connect;
 pub(crate) mod descriptors;
 pub(crate) mod happy_eyeballs;
 pub(crate) mod host;
@@ -16,6 +17,7 @@ pub(crate) mod listen;
 pub(crate) mod listener;
 pub(crate) mod memory;
 pub(crate) mod networks;
+pub(crate) mod proxy;
 pub(crate) mod stream;
 pub(crate) mod tcp;
 #[cfg(feature = "tls")]
@@ -24,6 +26,7 @@ pub(crate) mod unix;
 pub(crate) mod unix_path;
 
 pub use address::{Address, ToAddress};
+pub use connect::{Connect, ToConnect};
 pub use host::Host;
 pub use listen::{Listen, ToListen};
 pub use memory::Fault;

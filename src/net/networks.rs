@@ -1,5 +1,5 @@
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::error::Error;
 
 /// A list of IP networks, as `127.0.0.0/8,::1/128`: from where [a listener](crate::Listen::allow)
-/// is to be reached.
+/// is to be reached, and whose [proxies](crate::Listen::proxy) are believed.
 ///
 /// A single address is the network of itself alone. An IPv4 address that comes over an IPv6 socket
 /// (`::ffff:10.1.2.3`) counts as the IPv4 address it is, so `0.0.0.0/0` is all of IPv4, and `::/0`
@@ -25,6 +25,12 @@ use crate::error::Error;
 pub struct Networks(Vec<IpNet>);
 
 impl Networks {
+    /// This machine alone: `127.0.0.0/8,::1/128`.
+    pub fn loopback() -> Networks {
+        let v4 = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+        Networks(vec![v4.into(), IpAddr::V6(Ipv6Addr::LOCALHOST).into()])
+    }
+
     /// Whether the address is in one of them.
     pub fn contain(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -88,7 +94,7 @@ mod tests {
     fn who_is_in_and_who_is_not() {
         let all = ["127.0.0.1", "10.1.2.3", "::1", "::ffff:10.1.2.3", "2001:db8::1"];
         for (networks, inside) in [
-            ("127.0.0.0/8,::1/128", &["127.0.0.1", "::1"][..]),
+            (&*Networks::loopback().to_string(), &["127.0.0.1", "::1"][..]),
             ("10.1.2.3", &["10.1.2.3", "::ffff:10.1.2.3"]),
             ("::ffff:10.0.0.0/104", &["10.1.2.3", "::ffff:10.1.2.3"]),
             ("::ffff:10.1.2.3", &["10.1.2.3", "::ffff:10.1.2.3"]),

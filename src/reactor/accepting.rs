@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::closing::farewell_text;
 use super::fairness::{ACCEPT_RETRY, LOG_EVERY, PASSED_OVER, PORTS_TRIED};
 use super::loop_state::LoopState;
-use super::peers::Refusal;
+use super::peers::{Peers, Refusal};
 use super::service::ActiveService;
 use super::table::Table;
 use super::timers::Timers;
@@ -20,6 +20,7 @@ use crate::handler::{Farewell, Handler};
 use crate::limits::Limits;
 use crate::net::layer::Acceptor;
 use crate::net::listener::ListeningSocket;
+use crate::net::proxy::Proxied;
 use crate::net::stream::Stream;
 use crate::net::{Address, Host, Listen, Networks};
 
@@ -27,8 +28,10 @@ pub(crate) struct Listener {
     socket: ListeningSocket,
     /// Where it listens; port 0 is the real port here.
     address: Address,
-    /// Where newcomers may come from; none for anywhere.
+    /// Where newcomers may come from; none for anywhere. Behind a proxy, where that may come from.
     allow: Option<Networks>,
+    /// Newcomers come by way of a proxy that says who they are.
+    proxied: bool,
     /// What newcomers speak, as [`Listen::layers`].
     layers: Vec<Rc<dyn Acceptor>>,
     /// What the selector and the timers call it.
@@ -117,11 +120,19 @@ impl Listener {
             let registered = socket.register(registry, token.into());
             registered.map_err(|error| Error::listen(&address, error))?;
         }
+        let mut layers = listen.layers;
+        let proxied = listen.proxies.is_some();
+        if proxied {
+            // Who may come is judged once the header has said who comes.
+            let proxied = Proxied::new(listen.allow.clone(), Peers::are_limited(limits));
+            layers.insert(0, Rc::new(proxied));
+        }
         Ok(Listener {
             socket,
             address: local,
-            allow: listen.allow,
-            layers: listen.layers,
+            allow: listen.proxies.or(listen.allow),
+            proxied,
+            layers,
             token,
             ready: true,
             stuck: None,
@@ -166,9 +177,13 @@ impl Listener {
     /// Counts a newcomer that is not allowed, and hears nothing.
     fn turn_away_unheard(&self, peer: SocketAddr, state: &mut LoopState) {
         state.counters.refused += 1;
-        if state.log_limits.barred.allows(state.turn.now, LOG_EVERY) {
+        let (limit, networks) = match self.proxied {
+            true => (&mut state.log_limits.unproxied, "networks whose proxies are believed"),
+            false => (&mut state.log_limits.barred, "allowed networks"),
+        };
+        if limit.allows(state.turn.now, LOG_EVERY) {
             let (listener, ip) = (&self.address, peer.ip());
-            log::warn!("{listener}: {ip} is in none of the allowed networks: turning away");
+            log::warn!("{listener}: {ip} is in none of the {networks}: turning away");
         }
     }
 

@@ -303,7 +303,11 @@ impl<H: Handler> ActiveService<H> {
         if slot.conn.flags.take(Flag::Handshaking) {
             self.table.counted -= 1;
             self.table.peers.remove(&slot.conn);
-            state.counters.handshakes_failed += 1;
+            match reason {
+                // The handshake has named a client that may not come.
+                CloseReason::Error(ErrorKind::PermissionDenied) => state.counters.refused += 1,
+                _ => state.counters.handshakes_failed += 1,
+            }
             log::debug!("{}: {}: no handshake: {reason}", self.table.name, self.describe(id));
             return self.table.remove(id, state);
         }

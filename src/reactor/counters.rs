@@ -18,10 +18,11 @@ pub struct Counters {
     /// Outbound connections begun.
     pub dialled: u64,
     /// Newcomers turned away: past `max_connections`, `max_per_peer` or `peer_connect_rate`, out of
-    /// file descriptors, or from an address that is not [allowed](crate::Listen::allow).
+    /// file descriptors, from an address that is not [allowed](crate::Listen::allow), or whose
+    /// [PROXY header](crate::Listen::proxy) is not believed.
     pub refused: u64,
-    /// TLS handshakes that failed or took too long; those connections are among the accepted ones,
-    /// and no handler was told of them.
+    /// TLS handshakes and PROXY headers that failed or took too long; those connections are among
+    /// the accepted ones, and no handler was told of them.
     pub handshakes_failed: u64,
     /// Connections that handlers have been told of (`on_open`) and not yet of their end.
     pub open: u64,

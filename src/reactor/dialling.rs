@@ -8,15 +8,15 @@ use super::table::Table;
 use crate::connection::ConnId;
 use crate::connection::flags::Flag;
 use crate::error::Error;
-use crate::net::Address;
 use crate::net::stream::{Failed, Stream};
+use crate::net::{Address, Connect};
 
 impl<S> Table<S> {
     /// Begins an outbound connection. Whatever goes wrong, the handler learns from its `on_close`.
     pub(crate) fn dial(
         &mut self,
         source: Option<IpAddr>,
-        address: &Address,
+        target: &Connect,
         session: S,
         state: &mut LoopState,
     ) -> Result<ConnId, Error> {
@@ -24,10 +24,10 @@ impl<S> Table<S> {
             return Err(Error::ShuttingDown);
         }
         state.counters.dialled += 1;
-        let stream = (state.dial)(source, address);
+        let stream = (state.dial)(source, &target.address).map(|stream| target.over(stream));
         let id = self.insert_connecting(stream, session, state);
         let slot = &mut self.connections[id.slot()];
-        if let Address::Tcp(peer) = address {
+        if let Address::Tcp(peer) = &target.address {
             slot.conn.peer = Some(*peer).into();
         }
         slot.conn.flags.set(Flag::Outbound, true);

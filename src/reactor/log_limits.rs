@@ -35,6 +35,8 @@ pub(crate) struct LogLimits {
     pub(super) hasty: LogLimit,
     /// A newcomer's address is not allowed.
     pub(super) barred: LogLimit,
+    /// Somebody came to where a PROXY header is expected who may not send one, or sent none.
+    pub(super) unproxied: LogLimit,
     /// There is too much unsent output in all.
     pub(super) total_output: LogLimit,
     /// There is too much unfinished input in all.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::fairness::LOG_EVERY;
 use super::loop_state::LoopState;
 use super::peers::Refusal;
 use super::service::ActiveService;
@@ -10,6 +11,7 @@ use crate::connection::connection::Stage;
 use crate::connection::flags::Flag;
 use crate::connection::{CloseReason, ConnId};
 use crate::handler::Handler;
+use crate::net::proxy::Rejected;
 use crate::net::stream::Stream;
 
 impl<H: Handler> ActiveService<H> {
@@ -76,7 +78,23 @@ impl<H: Handler> ActiveService<H> {
                 None => self.opened(id, state),
                 Some(refusal) => self.turn_away(id, refusal, state),
             },
-            Err(error) => self.table.fail(id, &error),
+            Err(error) => {
+                if let Some(why) = Rejected::of(&error) {
+                    self.report_rejected(id, why, state);
+                }
+                self.table.fail(id, &error);
+            }
+        }
+    }
+
+    /// Logs that a newcomer that a proxy has sent is turned away.
+    fn report_rejected(&self, id: ConnId, why: &Rejected, state: &mut LoopState) {
+        let limit = match why {
+            Rejected::Header(_) => &mut state.log_limits.unproxied,
+            Rejected::NotAllowed(_) | Rejected::Unknown => &mut state.log_limits.barred,
+        };
+        if limit.allows(state.turn.now, LOG_EVERY) {
+            log::warn!("{}: {}: {why}: turning away", self.table.name, self.describe(id));
         }
     }
 

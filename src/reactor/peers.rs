@@ -36,9 +36,18 @@ pub(super) enum Refusal {
 
 impl Peers {
     pub(super) fn new(limits: &Limits) -> Peers {
-        let remembers = limits.peer_rate.are_set() || limits.peer_connect_rate.is_some();
-        let accounts = remembers.then(|| Box::new(PeerAccounts::new(limits)));
+        let accounts = Peers::remembers(limits).then(|| Box::new(PeerAccounts::new(limits)));
         Peers { most: limits.max_per_peer, open: HashMap::new(), accounts }
+    }
+
+    /// Whether anything depends on what a peer has used before.
+    fn remembers(limits: &Limits) -> bool {
+        limits.peer_rate.are_set() || limits.peer_connect_rate.is_some()
+    }
+
+    /// Whether there is any limit by peer.
+    pub(super) fn are_limited(limits: &Limits) -> bool {
+        limits.max_per_peer.is_some() || Peers::remembers(limits)
     }
 
     /// Asks all limits by peer whether one more may come from there; then it counts as begun.

@@ -24,7 +24,7 @@ use crate::connection::input::Scratch;
 use crate::error::Error;
 use crate::handler::Handler;
 use crate::limits::{Limits, SHUTDOWN_TIMEOUT};
-use crate::net::{Address, ToAddress, ToListen};
+use crate::net::{Address, ToConnect, ToListen};
 
 /// Sources of events that belong to no service: the waker and the signals.
 pub(super) const OWN_SOURCES: usize = 2;
@@ -249,9 +249,9 @@ impl<'h> Reactor<'h> {
     pub fn connect<M>(
         &mut self,
         service: &Service<M>,
-        address: impl ToAddress,
+        target: impl ToConnect,
     ) -> Result<ConnId, Error> {
-        self.services[service.index].dial(&address.to_address()?, &mut self.state)
+        self.services[service.index].dial(&target.to_connect()?, &mut self.state)
     }
 
     /// Makes a connection of two descriptors in the name of a service, with a default session; see

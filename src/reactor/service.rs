@@ -19,7 +19,7 @@ use crate::connection::input::Scratch;
 use crate::connection::{CloseReason, ConnId};
 use crate::error::Error;
 use crate::handler::{Context, Handler, ServiceContext};
-use crate::net::{Address, Listen};
+use crate::net::{Address, Connect, Listen};
 
 /// One service at work: everything that belongs to a handler. Calls below it are static.
 pub(crate) struct ActiveService<H: Handler> {
@@ -87,7 +87,7 @@ impl<H: Handler> ActiveService<H> {
 /// A service as the reactor sees it, whatever its handler: one of lines or one of datagrams.
 pub(crate) trait AnyService {
     fn listen(&mut self, listen: Listen, state: &mut LoopState) -> Result<Address, Error>;
-    fn dial(&mut self, address: &Address, state: &mut LoopState) -> Result<ConnId, Error>;
+    fn dial(&mut self, target: &Connect, state: &mut LoopState) -> Result<ConnId, Error>;
     fn adopt(
         &mut self,
         input: BorrowedFd<'_>,
@@ -154,8 +154,8 @@ impl<H: Handler> AnyService for ActiveService<H> {
         Ok(local)
     }
 
-    fn dial(&mut self, address: &Address, state: &mut LoopState) -> Result<ConnId, Error> {
-        self.table.dial(None, address, H::Session::default(), state)
+    fn dial(&mut self, target: &Connect, state: &mut LoopState) -> Result<ConnId, Error> {
+        self.table.dial(None, target, H::Session::default(), state)
     }
 
     fn adopt(

@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
-use crate::{Address, CloseReason, ConnId, Context, Farewell, Handler, Limits};
+use crate::{Address, CloseReason, ConnId, Connect, Context, Farewell, Handler, Limits};
 
 /// How often it is logged that there is no room for a client.
 const FULL_EVERY: Duration = Duration::from_secs(10);
@@ -36,7 +36,9 @@ const FULL_EVERY: Duration = Duration::from_secs(10);
 /// reads slowly is closed as a slow consumer, and the pair of a target that does is reset.
 #[derive(Clone, Debug)]
 pub struct Forward {
-    target: Address,
+    target: Connect,
+    /// The target is told who the client is.
+    introduces: bool,
     /// How many clients have a connection to the target, or one under way.
     clients: usize,
     /// The last attempt to reach the target failed.
@@ -49,7 +51,20 @@ impl Forward {
     /// Forwards every client to this address. The name of a host is looked up for each client, unless
     /// it was [resolved](Address::resolve) before.
     pub fn new(target: Address) -> Forward {
-        Forward { target, clients: 0, gone: false, full: None }
+        Forward::to(target.into())
+    }
+
+    /// As [`new`](Self::new), with what is to go before the bytes of each client.
+    pub fn to(target: Connect) -> Forward {
+        Forward { target, introduces: false, clients: 0, gone: false, full: None }
+    }
+
+    /// Sends the target a header of the PROXY protocol, version 2, for each client: where it came
+    /// from, and where it connected to. One over a Unix socket, which has no such addresses, is
+    /// announced as unknown. The target must [expect](crate::Listen::proxy) the header, and believe
+    /// this machine.
+    pub fn introduce_clients(self) -> Forward {
+        Forward { introduces: true, ..self }
     }
 
     /// Warns that there is no room for a client, as the loop does if it refuses one.
@@ -64,7 +79,7 @@ impl Forward {
     /// The log has a line for each of them besides.
     fn failed(&mut self, reason: CloseReason, error: Option<io::Error>) {
         if !std::mem::replace(&mut self.gone, true) {
-            let target = &self.target;
+            let target = self.target.address();
             let why = error.map_or_else(|| reason.to_string(), |error| error.to_string());
             log::warn!("forward: the target {target} cannot be reached: {why}; closing clients");
         }
@@ -97,7 +112,7 @@ impl Handler for Forward {
         if cx.is_outbound() {
             if std::mem::take(&mut self.gone) {
                 // At the level of the warning that it takes back.
-                log::warn!("forward: the target {} can be reached again", self.target);
+                log::warn!("forward: the target {} can be reached again", self.target.address());
             }
             if let Some(mut client) = partner(cx) {
                 client.resume();
@@ -113,7 +128,11 @@ impl Handler for Forward {
         // TCP keeps what the client sends until the target is connected.
         cx.pause();
         let client = Session { partner: Some(cx.id()), ..Session::default() };
-        match cx.connect(&self.target, client) {
+        let mut target = self.target.clone();
+        if self.introduces {
+            target = target.proxy_for(cx.peer_addr(), cx.local_addr());
+        }
+        match cx.connect(target, client) {
             Ok(target) => {
                 cx.session().partner = Some(target);
                 self.clients += 1;

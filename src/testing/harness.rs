@@ -15,6 +15,7 @@ use crate::connection::{CloseReason, ConnId};
 use crate::handler::Handler;
 use crate::limits::Limits;
 use crate::net::memory::{Pipe, SharedWire, Wire};
+use crate::net::proxy::Sending;
 use crate::net::stream::Stream;
 use crate::net::{Address, Fault, Listen};
 use crate::reactor::Counters;
@@ -366,7 +367,7 @@ impl<H: Handler> Harness<H> {
     /// If a shutdown is under way.
     pub fn dial(&mut self) -> Client {
         let address = Address::Tcp(([127, 0, 0, 1], 0).into());
-        let id = self.inner.service.dial(&address, &mut self.inner.state);
+        let id = self.inner.service.dial(&address.into(), &mut self.inner.state);
         let id = id.expect("nothing is dialled during a shutdown");
         let (_, wire) = self.dialled.borrow_mut().pop().expect("dialling makes a wire");
         self.know(id, wire);
@@ -393,7 +394,10 @@ impl<H: Handler> Harness<H> {
     /// Makes our side of a connection a client; none if the connection has ended already.
     fn holder(&mut self, wire: SharedWire) -> Option<Client> {
         let mut connections = self.inner.service.table.connections.iter().map(|(_, slot)| slot);
-        let this = |stream: &Stream| stream.downcast::<Pipe>().is_some_and(|pipe| pipe.is(&wire));
+        let this = |stream: &Stream| {
+            let dialled = stream.downcast().map_or(stream, Sending::below);
+            dialled.downcast::<Pipe>().is_some_and(|pipe| pipe.is(&wire))
+        };
         let id = connections.find(|slot| this(&slot.stream))?.conn.id;
         self.know(id, wire);
         Some(Client(id))

@@ -6,6 +6,8 @@
 #[path = "../util/mod.rs"]
 mod util;
 
+mod balancers;
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};

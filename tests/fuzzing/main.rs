@@ -9,6 +9,8 @@
 #[path = "../../src/cli/mod.rs"]
 #[allow(dead_code, reason = "only its options are looked at")]
 mod cli;
+#[path = "../../src/net/proxy/header.rs"]
+mod proxy_header;
 mod targets;
 #[path = "../world/mod.rs"]
 mod world;
@@ -79,6 +81,11 @@ fn puppet() {
 #[test]
 fn address() {
     run("address", 60, targets::address);
+}
+
+#[test]
+fn proxy() {
+    run("proxy", 600, targets::proxy);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use reactor::{Address, CloseReason, ConnId, Context, Handler, Limits, Networks};
 
 use crate::cli::args::{Args, Command};
 use crate::cli::failure::Failure;
+use crate::proxy_header::{self, Origin, Progress};
 use crate::world::models::Model;
 use crate::world::{Choices, World};
 
@@ -96,6 +97,42 @@ pub fn address(data: &[u8]) {
     }
 }
 
+/// Any bytes in any pieces are the same PROXY header, or none; no byte behind a header is asked for,
+/// and what a header says can be said again. Half of the inputs have a right beginning put in front.
+pub fn proxy(data: &[u8]) {
+    let Some((&form, data)) = data.split_first() else { return };
+    let beginnings: [&[u8]; 4] = [
+        b"PROXY TCP4 ",
+        b"PROXY TCP6 ::",
+        b"\r\n\r\n\0\r\nQUIT\n",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0",
+    ];
+    let beginning = beginnings.get(usize::from(form)).copied().unwrap_or_default();
+    let bytes = [beginning, data].concat();
+    let mut asked_for = 0;
+    let mut whole = None;
+    for end in 0..=bytes.len() {
+        match proxy_header::read(&bytes[..end]) {
+            Ok(Progress::Wants(count)) => {
+                assert!(count > 0 && end + count <= proxy_header::LONGEST);
+                asked_for = asked_for.max(end + count);
+            }
+            Ok(Progress::Complete(origin)) => {
+                whole = Some((end, origin));
+                break;
+            }
+            // What is wrong stays wrong; there is nothing to wait for.
+            Err(_) => return,
+        }
+    }
+    let Some((end, origin)) = whole else { return };
+    assert_eq!(asked_for, end, "{bytes:?}");
+    if let Origin::Client { source, destination } = origin {
+        let again = proxy_header::write(Some((source, destination)));
+        assert_eq!(proxy_header::read(&again), Ok(Progress::Complete(origin)));
+    }
+}
+
 /// What command lines are made of.
 const WORDS: &[&str] = &[
     "serve",
@@ -170,6 +207,9 @@ const WORDS: &[&str] = &[
     "--announce-interface",
     "--interface",
     "echo=tls:127.0.0.1:0",
+    "echo=proxy:0,tls:0",
+    "proxy:2323",
+    "--proxy-from",
     "--tls-cert",
     "--tls-key",
     "--max-total-input",

@@ -7,6 +7,7 @@ mod access;
 mod adopt;
 mod datagrams;
 mod multicast;
+mod proxy;
 mod source_address;
 #[cfg(all(feature = "services", feature = "tls"))]
 mod tls;

@@ -325,6 +325,22 @@ fn what_is_sent_while_dialling_waits_in_the_kernel() {
 }
 
 #[test]
+fn the_target_hears_of_the_client_before_anything_else() {
+    let handler = Forward::new("127.0.0.1:9".parse().unwrap()).introduce_clients();
+    let mut server = Harness::new(handler);
+    let client = server.connect();
+    server.feed(client, "early");
+    let (_, target) = server.dialled().remove(0);
+    server.take_only(target, Some(10));
+    server.answer(target);
+    server.take_only(target, Some(3));
+    assert_eq!(server.sent(target), b"\r\n\r\n\0\r\nQUIT\n\x21");
+    server.take_only(target, None);
+    // As over a Unix socket, nobody knows who it is.
+    assert_eq!(server.sent(target), b"\0\0\0early");
+}
+
+#[test]
 fn a_pair_holds_no_more_than_a_read_above_the_low_water_mark() {
     let (mut server, client, target) = pair(Limits::default());
     server.answer(target);

@@ -9,6 +9,7 @@ mod discovery;
 mod forward;
 mod load;
 mod load_faults;
+mod proxy;
 mod serve;
 #[cfg(feature = "tls")]
 mod tls;

@@ -263,7 +263,7 @@ impl<P: Workload> Handler for Driver<'_, P> {
                 let (number, source) = (client.number, client.source);
                 let fault = Fault::of_connect(reason);
                 if fault != Fault::NoPorts {
-                    let why = || unreachable(&self.run.plan.target, reason, error);
+                    let why = || unreachable(&self.run.plan.target.address, reason, error);
                     self.run.refusal.get_or_insert_with(|| Refusal { fault, why: why() });
                 }
                 self.run.not_connected(number, source, fault);

@@ -2,10 +2,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use reactor::{Address, Limits};
+use reactor::Limits;
 
 use super::payload;
-use crate::cli::address;
+use crate::cli::address::{self, Endpoint};
 use crate::cli::failure::Failure;
 use crate::cli::units::{bytes, count, duration, per_second};
 
@@ -26,9 +26,10 @@ use crate::cli::units::{bytes, count, duration, per_second};
 #[command(after_long_help = RESULT)]
 pub(crate) struct Load {
     /// The server: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; or the name of a
-    /// service of ours, at its default port on 127.0.0.1.
+    /// service of ours, at its default port on 127.0.0.1. With proxy: in front, each client begins
+    /// with a PROXY header of version 2 that names it.
     #[arg(value_name = "ADDR", value_parser = address::server)]
-    pub(crate) target: Address,
+    pub(crate) target: Endpoint,
 
     /// What the clients do.
     #[arg(long, value_name = "MODE", default_value = "echo")]

@@ -116,7 +116,7 @@ impl Run {
             metrics: Metrics::new(),
             phase: Phase::Connecting,
             ramp: Ramp::new(plan.clients(), plan.ramp),
-            sources: SourceAddresses::new(&plan.target, plan.clients()),
+            sources: SourceAddresses::new(&plan.target.address, plan.clients()),
             ids: vec![None; clients],
             here: 0,
             connected: 0,
@@ -202,7 +202,7 @@ impl Run {
         while let Some(number) = self.ramp.next(now) {
             let (source, address) = self.sources.next();
             let client = Client { number, source, since: now, ..Client::default() };
-            let target = &self.plan.target;
+            let target = self.plan.target.connect();
             let dialled = match address {
                 None => cx.connect(target, client),
                 Some(ip) => cx.connect_from(ip, target, client),

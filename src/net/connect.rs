@@ -1,0 +1,95 @@
+use std::net::SocketAddr;
+
+use super::proxy::{Sending, Whom};
+use super::stream::Stream;
+use super::{Address, ToAddress};
+use crate::error::Error;
+
+/// Where to connect to, and what goes before the bytes of the handler: for
+/// [`ServiceContext::connect`](crate::ServiceContext::connect) where an address alone does not say
+/// enough.
+///
+/// ```
+/// use reactor::{Callbacks, Connect, Limits, Reactor};
+///
+/// let mut reactor = Reactor::new()?;
+/// let service = reactor.add(Callbacks::new(), Limits::default())?;
+/// reactor.connect(&service, Connect::to("127.0.0.1:2323")?.proxy())?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Connect {
+    pub(crate) address: Address,
+    /// Whom a PROXY header names; none for no header.
+    whom: Option<Whom>,
+}
+
+impl Connect {
+    /// Connects there.
+    ///
+    /// # Errors
+    /// [`Error::Address`] where text is no address.
+    pub fn to(address: impl ToAddress) -> Result<Connect, Error> {
+        address.to_address().map(Connect::from)
+    }
+
+    /// Sends a header of the PROXY protocol, version 2, before anything else. It names this end of
+    /// the connection as the client; over a Unix socket it names nobody. The server must expect one:
+    /// see [`Listen::proxy`](crate::Listen::proxy).
+    pub fn proxy(self) -> Connect {
+        Connect { whom: Some(Whom::Ourselves), ..self }
+    }
+
+    /// As [`proxy`](Self::proxy), in the name of a client: where it came from, and where it connected
+    /// to. If one of them is none, as over a Unix socket, the header names nobody.
+    pub fn proxy_for(self, peer: Option<SocketAddr>, local: Option<SocketAddr>) -> Connect {
+        Connect { whom: Some(Whom::Client(peer.zip(local))), ..self }
+    }
+
+    /// The address that is connected to.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Puts the layers over a stream that is being dialled.
+    pub(crate) fn over(&self, stream: Stream) -> Stream {
+        match self.whom {
+            Some(whom) => Stream::layer(Sending::new(stream, whom, self.address.as_socket())),
+            None => stream,
+        }
+    }
+}
+
+impl From<Address> for Connect {
+    fn from(address: Address) -> Connect {
+        Connect { address, whom: None }
+    }
+}
+
+/// What [`ServiceContext::connect`](crate::ServiceContext::connect) takes: all that is an address to
+/// [`listen`](crate::Reactor::listen) at too, or a [`Connect`].
+pub trait ToConnect {
+    /// Where to connect to and how.
+    ///
+    /// # Errors
+    /// [`Error::Address`] where text is not an address.
+    fn to_connect(self) -> Result<Connect, Error>;
+}
+
+impl<T: ToAddress> ToConnect for T {
+    fn to_connect(self) -> Result<Connect, Error> {
+        Connect::to(self)
+    }
+}
+
+impl ToConnect for Connect {
+    fn to_connect(self) -> Result<Connect, Error> {
+        Ok(self)
+    }
+}
+
+impl ToConnect for &Connect {
+    fn to_connect(self) -> Result<Connect, Error> {
+        Ok(self.clone())
+    }
+}
