@@ -27,7 +27,13 @@ fn talk_to_the_deaf(victim: &Victim, count: usize, lines: usize) {
     let mut readers: Vec<_> = (0..10).map(|_| Client::connect(victim.addr("presence"))).collect();
     for reader in &mut readers {
         while !reader.line().starts_with("  Shutdown") {}
-        reader.send("HELLO reader\n");
+    }
+    readers.iter_mut().for_each(|reader| reader.send("HELLO reader\n"));
+    for reader in &mut readers {
+        let mut named = 0;
+        while named < 10 {
+            named += usize::from(reader.line() == "reader is in the room.\n");
+        }
     }
     // What has been said until the last one was there.
     readers[9].send("SAY begin\n");

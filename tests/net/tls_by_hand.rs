@@ -80,7 +80,12 @@ fn sizes() -> impl Iterator<Item = usize> {
 fn who_has_not_got_what_tls_holds_was_cut_off() {
     let pem = Pem::new("cut-off");
     let mut cut = 0;
-    for size in sizes() {
+    // What the kernel takes is its own affair: of which sizes TLS holds a part is found out by trying.
+    for (number, size) in (1_000_000..).step_by(9_000).enumerate() {
+        if number >= 8 && cut > 0 {
+            break;
+        }
+        assert!(number < 200, "TLS never held anything");
         let (mut reactor, mut client) = held(&pem, size);
         reactor.set_shutdown_timeout(Duration::ZERO);
         reactor.stop();
@@ -95,7 +100,6 @@ fn who_has_not_got_what_tls_holds_was_cut_off() {
         assert_eq!(exit == Exit::Clean, client.received.len() == size, "{exit:?}");
         cut += usize::from(exit != Exit::Clean);
     }
-    assert!(cut > 0, "TLS never held anything");
 }
 
 /// It lay in the arena, which was cleared without it: the reactor panicked, or sent what lay there
