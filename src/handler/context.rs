@@ -260,14 +260,20 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Sends what `next` makes of the session, piece by piece, until it gives none: a reply of any
-    /// length in bounded memory. True once all is sent.
+    /// length in bounded memory.
     ///
-    /// To be called where the reply begins and again in [`on_drain`](crate::Handler::on_drain), in the
+    /// Call it where the reply begins and again in [`on_drain`](crate::Handler::on_drain), in the
     /// same way: so begin it by calling `on_drain`. Each call sends pieces until more than
     /// [`low_water`](crate::Limits::low_water) bytes are unsent. Then it [pauses](Self::pause) the
-    /// connection, so that the client's next commands wait, and asks for a
-    /// [drain](Self::request_drain). After the last piece, or where no more output is taken, it
-    /// [resumes](Self::resume).
+    /// connection, so that the client's next commands wait, asks for a
+    /// [drain](Self::request_drain), and returns false. It does so at once, without calling `next`,
+    /// where a connection that was dialled is not open yet or [full](crate::client#backpressure).
+    ///
+    /// It returns true when `next` has given none, or when the connection takes no more output because
+    /// it is closing, half-closed or broken. Then it [resumes](Self::resume) the connection, also one
+    /// that the handler had paused itself. True does not say that the client has taken all of it.
+    ///
+    /// A dialled connection that is paused does not hear its server either, such as a PING.
     ///
     /// # Examples
     ///
@@ -301,19 +307,25 @@ impl<'a, S> Context<'a, S> {
         &mut self,
         mut next: impl FnMut(&mut S) -> Option<P>,
     ) -> bool {
-        // Nothing is made for a client that is gone.
-        while self.send("")
-            && let Some(piece) = next(self.session())
-        {
+        let all = loop {
+            if !self.send("") {
+                // Nothing is made for a client that is gone. A server may be full, or not there yet.
+                let conn = &self.service.table.connections[self.id.slot()].conn;
+                break conn.stage != Stage::Connecting && !conn.takes_output();
+            }
+            let Some(piece) = next(self.session()) else { break true };
             self.send(piece);
             if self.unsent() > self.limits().low_water {
-                self.pause();
-                self.request_drain();
-                return false;
+                break false;
             }
+        };
+        if all {
+            self.resume();
+        } else {
+            self.pause();
+            self.request_drain();
         }
-        self.resume();
-        true
+        all
     }
 
     /// The lines in `bytes`, which must be what [`on_bytes`](crate::Handler::on_bytes) was given, or

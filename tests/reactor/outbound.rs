@@ -520,6 +520,97 @@ fn one_writer_for_many_answers_is_full_at_the_same_mark() {
     assert_eq!(client.sent(server), b"ABC".repeat(501));
 }
 
+/// Sends what there is of numbers and asks for more room, in the two ways that there are.
+#[derive(Default)]
+struct Streams {
+    by_hand: bool,
+    id: Option<ConnId>,
+    drained: usize,
+    done: usize,
+}
+
+impl Handler for Streams {
+    type Session = std::ops::Range<u32>;
+    type Message = usize;
+
+    fn on_start(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
+        self.id = cx.connect("192.0.2.1:7", 0..200).ok();
+    }
+
+    /// Fills the connection from elsewhere, then begins.
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, Self::Session>, size: usize) {
+        cx.send_to(self.id.unwrap(), vec![b'p'; size]);
+        self.on_drain(&mut cx.connection(self.id.unwrap()).unwrap());
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_, Self::Session>) {
+        self.drained += 1;
+        if !self.by_hand {
+            self.done +=
+                usize::from(cx.send_pieces(|left| left.next().map(|n| format!("{n:09}\n"))));
+            return;
+        }
+        while let Some(n) = cx.session().clone().next() {
+            if !cx.send(format!("{n:09}\n")) {
+                return cx.request_drain();
+            }
+            cx.session().next();
+        }
+        self.done += 1;
+    }
+}
+
+/// Numbers for a server that was dialled with these limits, has `before` to read and takes `room` at a
+/// time.
+fn streams(by_hand: bool, limits: Limits, before: usize, room: usize) {
+    let handler = Streams { by_hand, ..Streams::default() };
+    let most = before.max(limits.max_output + 10);
+    let mut client = Harness::without_listener(handler, limits);
+    let (_, server) = client.dialled()[0];
+    client.answer(server);
+    client.take_only(server, Some(0));
+    client.post(before);
+    assert_eq!((client.handler().drained, client.handler().done), (1, 0), "nothing has gone out");
+    let mut sent = Vec::new();
+    for _ in 0..(before + 2_000).div_ceil(room) {
+        assert!(client.unsent() <= most);
+        client.take_only(server, Some(room));
+        sent.extend(client.sent(server));
+    }
+    let numbers: String = (0..200).map(|n| format!("{n:09}\n")).collect();
+    assert_eq!(
+        sent[before..].escape_ascii().to_string(),
+        numbers.as_bytes().escape_ascii().to_string()
+    );
+    assert_eq!(client.handler().done, 1);
+}
+
+#[test]
+fn a_drain_of_a_full_connection_waits_until_it_takes_more() {
+    let limits = Limits { max_output: 100, soft_output: 100, ..Limits::default() };
+    assert!(limits.low_water > limits.max_output);
+    for by_hand in [true, false] {
+        streams(by_hand, limits.clone(), 0, 50);
+        streams(by_hand, limits.clone(), 500, 50);
+    }
+}
+
+#[test]
+fn pieces_for_a_full_connection_wait_until_it_takes_more() {
+    let (max_output, high_water, low_water) = (100, 50, 20);
+    let soft_output = max_output;
+    let limits = Limits { max_output, soft_output, high_water, low_water, ..Limits::default() };
+    streams(false, limits, 500, 50);
+
+    // They wait as well until it is open.
+    let mut client = Harness::without_listener(Streams::default(), Limits::default());
+    let (_, server) = client.dialled()[0];
+    client.post(0);
+    assert_eq!(client.handler().done, 0);
+    client.answer(server);
+    assert_eq!((client.sent(server).len(), client.handler().done), (2_000, 1));
+}
+
 // ---- Beginning, and coming back ----
 
 /// Tells that the loop runs.
