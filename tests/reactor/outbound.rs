@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use reactor::client::Redial;
 use reactor::testing::Harness;
 use reactor::{
-    Address, CloseReason, ConnId, Context, Error, Handler, Host, Limits, Reactor, ServiceContext,
-    TimerId,
+    Address, CloseReason, ConnId, Connect, Context, Error, Handler, Host, Limits, Reactor,
+    ServiceContext, TimerId,
 };
 
 use crate::util::{self, PATIENCE, Server};
@@ -520,6 +520,23 @@ fn one_writer_for_many_answers_is_full_at_the_same_mark() {
     assert_eq!(client.sent(server), b"ABC".repeat(501));
 }
 
+#[test]
+fn a_server_is_closed_without_a_farewell() {
+    let idle_timeout = Some(Duration::from_secs(1));
+    for (line, reason) in [("", CloseReason::IdleTimeout), ("12345\n", CloseReason::LineTooLong)] {
+        let limits = Limits { idle_timeout, max_line: 4, ..Limits::default() };
+        let mut client = Harness::without_listener(Publisher::default(), limits);
+        let (_, server) = client.dialled()[0];
+        client.answer(server);
+        client.feed(server, line);
+        client.advance(Duration::from_secs(1));
+        assert_eq!(client.closed(server), Some(reason));
+        // It would read it as a request.
+        assert_eq!(client.sent(server).escape_ascii().to_string(), "");
+        assert!(client.is_shut(server));
+    }
+}
+
 /// Sends what there is of numbers and asks for more room, in the two ways that there are.
 #[derive(Default)]
 struct Streams {
@@ -799,6 +816,19 @@ fn other_connections_and_timers_are_none_of_its_business() {
     client.advance(MILLISECOND);
     assert_eq!((client.handler().others, client.handler().delays.len()), (2, 0));
     assert_eq!((client.handler().server.attempts(), client.dialled()), (1, vec![]));
+}
+
+#[test]
+fn each_time_the_same_goes_before_the_bytes() {
+    let target = Connect::to("192.0.2.1:7").unwrap().proxy_for(None, None);
+    let mut client =
+        Harness::without_listener(Stays::new(Redial::new(target).unwrap()), Limits::default());
+    for _ in 0..3 {
+        let server = redialled(&mut client);
+        client.answer(server);
+        assert_eq!(client.sent(server), b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0");
+        client.reset(server);
+    }
 }
 
 #[test]
