@@ -130,6 +130,8 @@
 //!
 //! A server that takes nothing for ever is not closed either. Set
 //! [`idle_timeout`](crate::Limits::idle_timeout), or [abort](Context::abort) it at a timer of your own.
+//! The limit is that of the service: it applies to a terminal that the same handler has
+//! [adopted](ServiceContext::adopt) too.
 //!
 //! Threads that publish through a [`Handle`](crate::Handle) fill its queue if the loop is slower than
 //! they are. [`try_post`](crate::Handle::try_post) bounds it, and [`len`](crate::Handle::len) says how
@@ -206,7 +208,10 @@ impl Redial {
     /// The longest delay at all, likewise: 30 s.
     pub const MOST: Duration = Duration::from_secs(30);
 
-    /// Nothing is dialled before [`start`](Self::start).
+    /// Stays connected to an address, or to a [`Connect`]: what that puts before the bytes of the
+    /// handler is sent each time. Nothing is dialled before [`start`](Self::start).
+    ///
+    /// The name of a [host](crate::Host) is looked up each time that it is dialled.
     ///
     /// # Errors
     /// [`Error::Address`] if a text is not an address.
@@ -288,7 +293,11 @@ impl Redial {
         this
     }
 
-    /// Dials no more. A connection that there is stays, and is not replaced.
+    /// Dials no more. A connection that there is, or is being dialled, stays and is not replaced. It is
+    /// this one's no longer: [`connection`](Self::connection) gives none, and
+    /// [`on_open`](Self::on_open) and [`on_close`](Self::on_close) take it for another one. So take
+    /// `connection` before this call to close it, and do that before [`start`](Self::start), which dials
+    /// a second one.
     pub fn stop<S>(&mut self, cx: &mut ServiceContext<'_, S>) {
         if let State::Waiting(timer) = self.state {
             cx.cancel_service_timer(timer);
@@ -296,7 +305,8 @@ impl Redial {
         self.state = State::Off;
     }
 
-    /// The server is well: after the next loss the delays begin anew, and so do the attempts.
+    /// The server is well: after the next loss the delays begin anew, and so do the attempts. To be
+    /// called at each proof of that, for instance for each answer; it costs nothing.
     pub fn reset(&mut self) {
         self.attempts = 0;
     }

@@ -159,14 +159,23 @@ impl<'a, S> Context<'a, S> {
     /// Input that was already received waits too, and so does the end of input: a client that sent a
     /// request and ended its side is still there when the answer is. While the connection is paused,
     /// [`idle_timeout`](crate::Limits::idle_timeout) does not apply, since it is the handler that is
-    /// waited for, unless it has [asked for a drain](Self::request_drain).
+    /// waited for, unless it has [asked for a drain](Self::request_drain). Nor does
+    /// [`line_timeout`](crate::Limits::line_timeout).
+    ///
+    /// Output goes out as before, and timers fire. To pause twice is the same as once. In the middle of
+    /// `on_bytes` it keeps [`Lines`] from giving the next line; after the hook the untaken bytes wait.
     pub fn pause(&mut self) {
         self.commit();
         self.service.table.connections[self.id.slot()].conn.flags.set(Flag::Paused, true);
     }
 
-    /// Reads again after [`pause`](Self::pause). Input that waited is handled first. Without a pause
-    /// this does nothing.
+    /// Reads again after [`pause`](Self::pause), however often that was called. Input that waited is
+    /// handled first, once the current hook has returned.
+    ///
+    /// Without a pause this does nothing. It lifts a pause alone: a connection that is held back at
+    /// [`high_water`](crate::Limits::high_water) or by a [rate](crate::Limits::rate) goes on waiting.
+    /// [`idle_timeout`](crate::Limits::idle_timeout) and
+    /// [`line_timeout`](crate::Limits::line_timeout) count from now.
     pub fn resume(&mut self) {
         self.commit();
         let ServiceContext { table, state } = &mut self.service;
@@ -240,8 +249,9 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Asks for one call of [`on_drain`](crate::Handler::on_drain), once no more than
-    /// [`low_water`](crate::Limits::low_water) bytes of this connection's output are unsent. If that
-    /// is so already, the call comes in the next turn. To ask twice before the call changes nothing.
+    /// [`low_water`](crate::Limits::low_water) bytes of this connection's output are unsent, and a
+    /// connection that was dialled is open and not [full](crate::client#backpressure). If that is so
+    /// already, the call comes in the next turn. To ask twice before the call changes nothing.
     ///
     /// So a reply of any length is sent in bounded memory: send a piece, ask, send the next piece
     /// in `on_drain`, ask again. To ask again and again without sending keeps the loop busy. Until
@@ -342,11 +352,17 @@ impl<'a, S> Context<'a, S> {
     /// The next bytes are those behind the line in [`on_line`](crate::Handler::on_line), those that
     /// [`on_bytes`](crate::Handler::on_bytes) does not take, and those behind the piece in `on_block`.
     /// Anywhere else they are what has come and was not taken, then what comes next. Called in the
-    /// middle of a block, this sets how many bytes of it are still to come.
+    /// middle of a block, or twice in one hook, this sets how many bytes are still to come. From
+    /// [`on_eof`](crate::Handler::on_eof) on it does nothing.
     ///
     /// A block may have any number of bytes, also none: of each the handler is told once that it
-    /// ends. Nothing of a block is kept, so none is too long. Check an announced length only for what
-    /// the handler itself keeps; what it does not want it can let pass.
+    /// ends. Nothing of a block is kept, so none is too long, and neither
+    /// [`max_line`](crate::Limits::max_line) nor [`max_frame`](crate::Limits::max_frame) applies. Check
+    /// an announced length only for what the handler itself keeps. What it does not want it can let
+    /// pass: a request that is refused has its block all the same, and the next one is behind that.
+    ///
+    /// A client that sends nothing of a block for [`line_timeout`](crate::Limits::line_timeout) is
+    /// closed. One that drips it in is not, so set a [timer](Self::set_timer) for the whole of it.
     ///
     /// # Examples
     ///

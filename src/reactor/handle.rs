@@ -115,8 +115,11 @@ impl<M> Handle<M> {
         self.send(message)
     }
 
-    /// As [`post`](Self::post), unless `most` messages of any thread wait for this handler. There is
-    /// no post that waits for room: on the loop's own thread it would wait for itself. Another
+    /// As [`post`](Self::post), unless `most` messages of any thread wait for this handler. One that
+    /// `on_message` has been called for waits no more. With a `most` of 0 every message is refused.
+    /// `post` heeds no bound, but what it has posted counts here.
+    ///
+    /// There is no post that waits for room: on the loop's own thread it would wait for itself. Another
     /// thread tries again later, or waits for a token that
     /// [`on_message`](crate::Handler::on_message) gives back to it.
     ///
@@ -124,7 +127,8 @@ impl<M> Handle<M> {
     /// read is bounded by the [connection](crate::client#backpressure).
     ///
     /// # Errors
-    /// [`TryPostError`] gives the message back.
+    /// [`TryPostError::Full`] where so many wait, and [`TryPostError::Gone`] when the reactor has ended
+    /// or is gone. Both give the message back.
     pub fn try_post(&self, message: M, most: usize) -> Result<(), TryPostError<M>> {
         if self.shared.ended.load(SeqCst) {
             return Err(TryPostError::Gone(message));
