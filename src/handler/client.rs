@@ -133,6 +133,10 @@
 //! The limit is that of the service: it applies to a terminal that the same handler has
 //! [adopted](ServiceContext::adopt) too.
 //!
+//! `idle_timeout` does not find a server that hangs while its system still takes what it is sent, since
+//! that counts as movement. Where it matters, ask something at a timer, and abort if there is no answer
+//! by the next one.
+//!
 //! Threads that publish through a [`Handle`](crate::Handle) fill its queue if the loop is slower than
 //! they are. [`try_post`](crate::Handle::try_post) bounds it, and [`len`](crate::Handle::len) says how
 //! far the handler is behind. That the server is behind, only the handler knows: it tells them, or keeps
