@@ -31,7 +31,9 @@
 //!         while let Some(text) = self.unsent.front() {
 //!             if !cx.send_to(id, format!("PUB {text}\r\n")) {
 //!                 // Full, or not open yet: `on_drain` goes on.
-//!                 cx.connection(id).into_iter().for_each(|mut server| server.request_drain());
+//!                 if let Some(mut server) = cx.connection(id).filter(|it| it.takes_output()) {
+//!                     server.request_drain();
+//!                 }
 //!                 return;
 //!             }
 //!             self.unsent.pop_front();
@@ -124,9 +126,10 @@
 //! passes it over.
 //!
 //! False says that nothing was taken, not why. If [`connection`](ServiceContext::connection) still gives
-//! it, it is full, or not open yet: ask for [`on_drain`](crate::Handler::on_drain) with
-//! [`request_drain`](Context::request_drain), which also comes once it is open, and keep what is unsent
-//! until then, or drop it. If there is none, it is gone, and what its server has not taken is lost.
+//! it and it [takes output](Context::takes_output), it is full, or not open yet: ask for
+//! [`on_drain`](crate::Handler::on_drain) with [`request_drain`](Context::request_drain), which also
+//! comes once it is open, and keep what is unsent until then, or drop it. Otherwise it is gone, broken or
+//! half-closed, and takes nothing more; what its server has not taken is lost.
 //!
 //! A server that takes nothing for ever is not closed either. Set
 //! [`idle_timeout`](crate::Limits::idle_timeout), or [abort](Context::abort) it at a timer of your own.

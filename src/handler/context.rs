@@ -240,6 +240,18 @@ impl<'a, S> Context<'a, S> {
         self.service.table.connections[self.id.slot()].conn.flags.has(Flag::Eof)
     }
 
+    /// Whether output is taken, now or once there is room. False after [`close`](Self::close) or
+    /// [`half_close`](Self::half_close), and once a read or a write has failed: then
+    /// [`send`](Self::send) gives false for good.
+    ///
+    /// It is true where `send` gives false for now, since a connection that was dialled is not open yet
+    /// or [full](crate::client#backpressure). Then [`request_drain`](Self::request_drain) tells when to
+    /// go on.
+    pub fn takes_output(&self) -> bool {
+        let conn = &self.service.table.connections[self.id.slot()].conn;
+        conn.stage <= Stage::Open && !conn.flags.has(Flag::Finished)
+    }
+
     /// How many bytes of this connection's output the kernel has not taken yet.
     pub fn unsent(&self) -> usize {
         let ServiceContext { table, state } = &self.service;
@@ -254,7 +266,8 @@ impl<'a, S> Context<'a, S> {
     /// already, the call comes in the next turn. To ask twice before the call changes nothing.
     ///
     /// So a reply of any length is sent in bounded memory: send a piece, ask, send the next piece
-    /// in `on_drain`, ask again. To ask again and again without sending keeps the loop busy. Until
+    /// in `on_drain`, ask again. To ask again and again without sending keeps the loop busy: where
+    /// nothing was taken, ask only if the connection still [takes output](Self::takes_output). Until
     /// the call it is the client that is waited for, so
     /// [`idle_timeout`](crate::Limits::idle_timeout) applies even while the connection is paused.
     pub fn request_drain(&mut self) {
@@ -320,8 +333,7 @@ impl<'a, S> Context<'a, S> {
         let all = loop {
             if !self.send("") {
                 // Nothing is made for a client that is gone. A server may be full, or not there yet.
-                let conn = &self.service.table.connections[self.id.slot()].conn;
-                break conn.stage != Stage::Connecting && !conn.takes_output();
+                break !self.takes_output();
             }
             let Some(piece) = next(self.session()) else { break true };
             self.send(piece);

@@ -45,8 +45,9 @@ impl<'a, S> ServiceContext<'a, S> {
     /// The client did not ask for this, so it must keep up: above
     /// [`max_output`](Limits::max_output) unsent bytes, the connection is closed with
     /// [`CloseReason::SlowConsumer`](crate::CloseReason::SlowConsumer). A connection that was dialled is
-    /// not closed but full: the call gives false while [`connection`](Self::connection) still has it,
-    /// and [`request_drain`](Context::request_drain) tells when to go on.
+    /// not closed but full: the call gives false while [`connection`](Self::connection) still has it and
+    /// it [takes output](Context::takes_output), and [`request_drain`](Context::request_drain) tells when
+    /// to go on.
     pub fn send_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
         self.send_bytes(id, bytes.as_ref(), false)
     }

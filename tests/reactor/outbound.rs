@@ -520,6 +520,88 @@ fn one_writer_for_many_answers_is_full_at_the_same_mark() {
     assert_eq!(client.sent(server), b"ABC".repeat(501));
 }
 
+/// Publishes as the page for clients says, and notes whether its server takes output.
+#[derive(Default)]
+struct Follows {
+    id: Option<ConnId>,
+    drained: usize,
+    takes: Vec<bool>,
+}
+
+impl Follows {
+    fn publish(&mut self, cx: &mut ServiceContext<'_, ()>) {
+        if !cx.send_to(self.id.unwrap(), "x")
+            && let Some(mut server) = cx.connection(self.id.unwrap()).filter(|it| it.takes_output())
+        {
+            server.request_drain();
+        }
+    }
+}
+
+impl Handler for Follows {
+    type Session = ();
+    type Message = &'static str;
+
+    fn on_start(&mut self, cx: &mut ServiceContext<'_, ()>) {
+        self.id = cx.connect("192.0.2.1:7", ()).ok();
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_, ()>) {
+        self.drained += 1;
+        self.publish(cx);
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, ()>, _: CloseReason) {
+        self.takes.push(cx.takes_output());
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, what: &'static str) {
+        let mut server = cx.connection(self.id.unwrap()).unwrap();
+        match what {
+            "half-close" => server.half_close(),
+            "pause" => server.pause(),
+            "resume" => server.resume(),
+            _ => {}
+        }
+        self.takes.push(server.takes_output());
+        self.publish(cx);
+    }
+}
+
+#[test]
+fn whether_a_server_takes_output_is_told_apart_from_whether_it_does_now() {
+    let begun = || {
+        let limits = Limits { max_output: 1, soft_output: 1, ..Limits::default() };
+        let mut client = Harness::without_listener(Follows::default(), limits);
+        let (_, server) = client.dialled()[0];
+        client.post("");
+        assert_eq!((client.handler().takes.as_slice(), client.handler().drained), (&[true][..], 0));
+        client.answer(server);
+        assert_eq!(client.handler().drained, 1, "it is open");
+        client.take_only(server, Some(0));
+        (client, server)
+    };
+
+    let (mut client, server) = begun();
+    for _ in 0..3 {
+        client.post("");
+    }
+    client.take_only(server, None);
+    assert_eq!((client.handler().takes.as_slice(), client.handler().drained), (&[true; 4][..], 2));
+    client.post("half-close");
+    assert_eq!(client.handler().takes.last(), Some(&false));
+
+    let (mut client, server) = begun();
+    client.post("pause");
+    client.feed(server, "it waits\n");
+    client.reset(server);
+    client.post("");
+    assert_eq!((client.handler().takes.last(), client.closed(server)), (Some(&false), None));
+    client.post("resume");
+    assert_eq!(client.closed(server), Some(CloseReason::Error(ErrorKind::ConnectionReset)));
+    assert_eq!(client.handler().takes.last(), Some(&false));
+}
+
 #[test]
 fn a_server_is_closed_without_a_farewell() {
     let idle_timeout = Some(Duration::from_secs(1));
