@@ -45,7 +45,8 @@ pub struct Limits {
     /// untaken because it needs more, apart from an unfinished line that it has looked for by
     /// [`Lines`](crate::Lines); from 1 to 1 GiB. So it has to be as large as the largest frame.
     ///
-    /// A client whose frame is longer is told so and closed with
+    /// A client whose frame is longer is told so
+    /// ([`Farewell::FrameTooLong`](crate::Farewell::FrameTooLong)) and closed with
     /// [`CloseReason::LineTooLong`](crate::CloseReason::LineTooLong). Of a
     /// [block](crate::Context::take_block) nothing is kept, so blocks need no bound. Default none,
     /// which is as many as `max_line`.

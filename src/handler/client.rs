@@ -300,11 +300,11 @@ impl Redial {
         this
     }
 
-    /// Dials no more. A connection that there is, or is being dialled, stays and is not replaced. It is
-    /// this one's no longer: [`connection`](Self::connection) gives none, and
-    /// [`on_open`](Self::on_open) and [`on_close`](Self::on_close) take it for another one. So take
-    /// `connection` before this call to close it, and do that before [`start`](Self::start), which dials
-    /// a second one.
+    /// Dials no more. A connection that there is, or is being dialled, stays and is not replaced.
+    ///
+    /// That connection does not belong to this any more: [`connection`](Self::connection) gives none, and
+    /// [`on_open`](Self::on_open) and [`on_close`](Self::on_close) take it for another one. To close it
+    /// too, ask for `connection` before this call. A later [`start`](Self::start) dials a second one.
     pub fn stop<S>(&mut self, cx: &mut ServiceContext<'_, S>) {
         if let State::Waiting(timer) = self.state {
             cx.cancel_service_timer(timer);
