@@ -128,7 +128,11 @@ impl Lines<'_> {
         while cx.may_go_on() {
             match telnet(&self.bytes[self.taken..]) {
                 Telnet::Data => break,
-                Telnet::Unfinished => return cx.at_eof(),
+                Telnet::Unfinished => {
+                    // It has no LF, and goes on as an unfinished line does.
+                    cx.search().failed(self.bytes.len() - self.taken);
+                    return cx.at_eof();
+                }
                 Telnet::Command { length, answer } => {
                     self.taken += length;
                     answer.into_iter().for_each(|answer| _ = cx.send(answer));
