@@ -75,6 +75,7 @@
 //! | restrict who may connect | [`Listen`], [`Networks`] |
 //! | stand behind a balancer, or be one | [`Listen::proxy`], [`Connect::proxy_for`] |
 //! | bound what clients may use | [`Limits`], [`DatagramOptions`], [`CloseReason`] |
+//! | choose what a client is told that the loop closes | [`Handler::farewell`], [`Farewell`] |
 //! | see what the loop does | [`Counters`], [`Reactor::set_name`] for the log |
 //! | test a handler without sockets | [`testing`] |
 //! | show one client's text to another, split commands into words, take telnet's out | [`text`] |
@@ -87,8 +88,9 @@
 //! * No client is served at the cost of another: a turn reads and handles a bounded share of each.
 //! * What a turn sends to a connection leaves in one write.
 //! * A client that does not read its own replies is no longer read; one that does not read what
-//!   others send it is closed; a server that was dialled and does not read is sent no more. So memory stays below `connections x limits`, apart from what a hook
-//!   makes in one call: a reply of gigabytes should be [streamed](Handler::on_drain).
+//!   others send it is closed; a server that was dialled and does not read is sent no more. So memory
+//!   stays below `connections x limits`, apart from what a hook makes in one call: a reply of gigabytes
+//!   should be [streamed](Context::send_pieces).
 //! * Closing never destroys the last reply; [`Handler::on_close`] comes exactly once.
 //! * A [`ConnId`] never names another connection than the one that it was given to.
 //! * Running out of descriptors, a panic in a hook, a reset at any moment: the other connections go

@@ -17,8 +17,11 @@ use crate::error::Error;
 /// # assert!(limits.check().is_ok());
 /// ```
 ///
-/// Give them to [`Reactor::listen_with`](crate::Reactor::listen_with), which
-/// [checks](Self::check) them.
+/// Give them to [`Reactor::listen_with`](crate::Reactor::listen_with) or
+/// [`Reactor::add`](crate::Reactor::add), which [check](Self::check) them: a value out of its range is
+/// [`Error::Limit`].
+///
+/// A duration for which no range is given may have any length, and is over at once if it is zero.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// How many connections there may be at once, from 1 to 16,777,216. Dialled and adopted ones
@@ -42,7 +45,8 @@ pub struct Limits {
     /// untaken because it needs more, apart from an unfinished line that it has looked for by
     /// [`Lines`](crate::Lines); from 1 to 1 GiB. So it has to be as large as the largest frame.
     ///
-    /// A client whose frame is longer is told so and closed with
+    /// A client whose frame is longer is told so
+    /// ([`Farewell::FrameTooLong`](crate::Farewell::FrameTooLong)) and closed with
     /// [`CloseReason::LineTooLong`](crate::CloseReason::LineTooLong). Of a
     /// [block](crate::Context::take_block) nothing is kept, so blocks need no bound. Default none,
     /// which is as many as `max_line`.
@@ -53,7 +57,8 @@ pub struct Limits {
     /// A connection above it is reset with
     /// [`CloseReason::SlowConsumer`](crate::CloseReason::SlowConsumer). One that was dialled is not:
     /// with more than this unsent, whoever caused it, it is full, and what it is sent is refused until
-    /// no more is left ([`client`](crate::client) says how to go on). Default 1 MiB.
+    /// no more than this is left ([`client`](crate::client) says how to go on). Whoever lowers it below
+    /// 256 KiB has to lower `soft_output` too. Default 1 MiB.
     pub max_output: usize,
     /// As `max_output`, but this many may be exceeded for up to `soft_output_for` at a time. At
     /// least 1 and at most `max_output`. It does not apply to connections that were dialled. Default
@@ -61,7 +66,8 @@ pub struct Limits {
     pub soft_output: usize,
     /// How long `soft_output` may be exceeded without a break. Default 10 s.
     pub soft_output_for: Duration,
-    /// How many unsent bytes a connection may have that its *own* requests caused, up to 1 GiB.
+    /// How many unsent bytes a connection may have that its *own* requests caused; from 1 to 1 GiB, and
+    /// above `low_water`.
     ///
     /// Above it, the connection is not read until no more than `low_water` bytes are unsent, so that
     /// TCP holds the client back. A connection that was dialled is always read: a server that holds
@@ -69,22 +75,24 @@ pub struct Limits {
     /// Default 256 KiB.
     pub high_water: usize,
     /// How many unsent bytes there may be for a connection that was held back at `high_water` to be
-    /// read again, and for [`on_drain`](crate::Handler::on_drain) to be called. Must be below
+    /// read again, and for [`on_drain`](crate::Handler::on_drain) to be called. From 0 up, and below
     /// `high_water`. Default 64 KiB.
     pub low_water: usize,
     /// How long nothing may move on a connection, in either direction, before its client is told so
-    /// and closed with [`CloseReason::IdleTimeout`](crate::CloseReason::IdleTimeout).
+    /// and closed with [`CloseReason::IdleTimeout`](crate::CloseReason::IdleTimeout). More than zero.
     ///
+    /// Connections that were dialled or adopted are closed too; a server that was dialled is not told.
     /// It does not apply while the handler has [paused](crate::Context::pause) the connection,
     /// unless the handler waits until the client
     /// [takes its output](crate::Context::request_drain). Default none, which is for ever.
     pub idle_timeout: Option<Duration>,
     /// How long a client may take to finish a line that it has begun, however it drips bytes in,
     /// before it is told so and closed with
-    /// [`CloseReason::LineTimeout`](crate::CloseReason::LineTimeout).
+    /// [`CloseReason::LineTimeout`](crate::CloseReason::LineTimeout). More than zero.
     ///
     /// For a protocol on [`on_bytes`](crate::Handler::on_bytes) the time counts from the first byte
-    /// that the handler left untaken because it needs more. In a
+    /// that the handler left untaken because it needs more; where it takes every byte as it comes,
+    /// nothing is timed, so set a timer. In a
     /// [block](crate::Context::take_block) it counts from the last piece that came. Over TLS it
     /// counts from the first byte of a record that is not complete, whatever that holds. Outbound
     /// connections are exempt, since
@@ -98,8 +106,9 @@ pub struct Limits {
     /// what a room is sent, since a line may have [`max_line`](Self::max_line) bytes. Default none,
     /// which is without a bound.
     pub rate: Rates,
-    /// As `rate`, for all connections of one peer together: those from one IP address; for IPv6, from
-    /// one network of 64 bits. What a peer has used up stays used up when it comes again, so
+    /// As `rate`, for all connections of one peer together: those of this service from one IP address;
+    /// for IPv6, from one network of 64 bits. Behind a [proxy](crate::Listen::proxy) it is the address
+    /// of the client that counts. What a peer has used up stays used up when it comes again, so
     /// reconnecting gains it nothing. Connections that wait for the same rate go on one after the
     /// other, in the order in which they began to wait.
     ///
@@ -141,9 +150,9 @@ pub struct Limits {
     /// [host](crate::Host) and all its addresses, before it ends with
     /// [`CloseReason::ConnectTimeout`](crate::CloseReason::ConnectTimeout). Default 10 s.
     pub connect_timeout: Duration,
-    /// How long a TLS handshake and a PROXY header may take together, counted from when the client was accepted, however the
-    /// client drips bytes in. After that the connection is closed; the handler is not told of it.
-    /// Default 10 s.
+    /// How long a TLS handshake and a PROXY header may take together, counted from when the client was
+    /// accepted, however the client drips bytes in. After that the connection is closed; the handler is
+    /// not told of it. Default 10 s.
     pub handshake_timeout: Duration,
     /// In this time the peer of a closing connection must take 16 KiB of the remaining output, or
     /// all of it, again and again. Otherwise the connection is reset with

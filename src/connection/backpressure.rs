@@ -58,10 +58,10 @@ impl Connection {
     }
 
     /// Whether so little is unsent that input which was held back is read again, and that the handler
-    /// may be asked for more output.
+    /// may be asked for more output. A full connection would refuse it, and the handler ask again.
     #[inline]
-    pub(crate) fn is_drained(&self, low_water: usize) -> bool {
-        self.output.len() <= low_water
+    pub(crate) fn is_drained(&self, limits: &Limits) -> bool {
+        self.output.len() <= limits.low_water && self.has_room(limits.max_output)
     }
 
     /// Others appended `count` bytes. Says whether that is too much already. If the connection is

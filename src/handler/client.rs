@@ -31,7 +31,9 @@
 //!         while let Some(text) = self.unsent.front() {
 //!             if !cx.send_to(id, format!("PUB {text}\r\n")) {
 //!                 // Full, or not open yet: `on_drain` goes on.
-//!                 cx.connection(id).into_iter().for_each(|mut server| server.request_drain());
+//!                 if let Some(mut server) = cx.connection(id).filter(|it| it.takes_output()) {
+//!                     server.request_drain();
+//!                 }
 //!                 return;
 //!             }
 //!             self.unsent.pop_front();
@@ -124,12 +126,19 @@
 //! passes it over.
 //!
 //! False says that nothing was taken, not why. If [`connection`](ServiceContext::connection) still gives
-//! it, it is full, or not open yet: ask for [`on_drain`](crate::Handler::on_drain) with
-//! [`request_drain`](Context::request_drain), which also comes once it is open, and keep what is unsent
-//! until then, or drop it. If there is none, it is gone, and what its server has not taken is lost.
+//! it and it [takes output](Context::takes_output), it is full, or not open yet: ask for
+//! [`on_drain`](crate::Handler::on_drain) with [`request_drain`](Context::request_drain), which also
+//! comes once it is open, and keep what is unsent until then, or drop it. Otherwise it is gone, broken or
+//! half-closed, and takes nothing more; what its server has not taken is lost.
 //!
 //! A server that takes nothing for ever is not closed either. Set
 //! [`idle_timeout`](crate::Limits::idle_timeout), or [abort](Context::abort) it at a timer of your own.
+//! The limit is that of the service: it applies to a terminal that the same handler has
+//! [adopted](ServiceContext::adopt) too.
+//!
+//! `idle_timeout` does not find a server that hangs while its system still takes what it is sent, since
+//! that counts as movement. Where it matters, ask something at a timer, and abort if there is no answer
+//! by the next one.
 //!
 //! Threads that publish through a [`Handle`](crate::Handle) fill its queue if the loop is slower than
 //! they are. [`try_post`](crate::Handle::try_post) bounds it, and [`len`](crate::Handle::len) says how
@@ -155,7 +164,7 @@ use std::time::{Duration, Instant};
 use super::{Context, ServiceContext};
 use crate::connection::{ConnId, TimerId};
 use crate::error::Error;
-use crate::net::{Address, ToAddress};
+use crate::net::{Address, Connect, ToConnect};
 
 /// One server that a handler is to stay connected to: dials, and dials again after a while whenever the
 /// connection is lost or not made. See [`client`](self) for a whole handler.
@@ -177,7 +186,7 @@ use crate::net::{Address, ToAddress};
 /// [`stop`](Self::stop) ends it.
 #[derive(Debug)]
 pub struct Redial {
-    address: Address,
+    target: Connect,
     first: Duration,
     most: Duration,
     /// The state of the random numbers.
@@ -206,13 +215,16 @@ impl Redial {
     /// The longest delay at all, likewise: 30 s.
     pub const MOST: Duration = Duration::from_secs(30);
 
-    /// Nothing is dialled before [`start`](Self::start).
+    /// Stays connected to an address, or to a [`Connect`]: what that puts before the bytes of the
+    /// handler is sent each time. Nothing is dialled before [`start`](Self::start).
+    ///
+    /// The name of a [host](crate::Host) is looked up each time that it is dialled.
     ///
     /// # Errors
     /// [`Error::Address`] if a text is not an address.
-    pub fn new(address: impl ToAddress) -> Result<Redial, Error> {
+    pub fn new(target: impl ToConnect) -> Result<Redial, Error> {
         Ok(Redial {
-            address: address.to_address()?,
+            target: target.to_connect()?,
             first: Self::FIRST,
             most: Self::MOST,
             random: RandomState::new().build_hasher().finish(),
@@ -288,7 +300,11 @@ impl Redial {
         this
     }
 
-    /// Dials no more. A connection that there is stays, and is not replaced.
+    /// Dials no more. A connection that there is, or is being dialled, stays and is not replaced.
+    ///
+    /// That connection does not belong to this any more: [`connection`](Self::connection) gives none, and
+    /// [`on_open`](Self::on_open) and [`on_close`](Self::on_close) take it for another one. To close it
+    /// too, ask for `connection` before this call. A later [`start`](Self::start) dials a second one.
     pub fn stop<S>(&mut self, cx: &mut ServiceContext<'_, S>) {
         if let State::Waiting(timer) = self.state {
             cx.cancel_service_timer(timer);
@@ -296,7 +312,8 @@ impl Redial {
         self.state = State::Off;
     }
 
-    /// The server is well: after the next loss the delays begin anew, and so do the attempts.
+    /// The server is well: after the next loss the delays begin anew, and so do the attempts. To be
+    /// called at each proof of that, for instance for each answer; it costs nothing.
     pub fn reset(&mut self) {
         self.attempts = 0;
     }
@@ -331,12 +348,12 @@ impl Redial {
 
     /// The server's address.
     pub fn address(&self) -> &Address {
-        &self.address
+        self.target.address()
     }
 
     fn dial<S: Default>(&mut self, cx: &mut ServiceContext<'_, S>) {
         // It fails only while shutting down.
-        self.state = cx.connect(&self.address, S::default()).map_or(State::Off, State::Dialling);
+        self.state = cx.connect(&self.target, S::default()).map_or(State::Off, State::Dialling);
         self.attempts = self.attempts.saturating_add(u32::from(self.connection().is_some()));
     }
 

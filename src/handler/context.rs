@@ -159,14 +159,23 @@ impl<'a, S> Context<'a, S> {
     /// Input that was already received waits too, and so does the end of input: a client that sent a
     /// request and ended its side is still there when the answer is. While the connection is paused,
     /// [`idle_timeout`](crate::Limits::idle_timeout) does not apply, since it is the handler that is
-    /// waited for, unless it has [asked for a drain](Self::request_drain).
+    /// waited for, unless it has [asked for a drain](Self::request_drain). Nor does
+    /// [`line_timeout`](crate::Limits::line_timeout).
+    ///
+    /// Output goes out as before, and timers fire. To pause twice is the same as once. In the middle of
+    /// `on_bytes` it keeps [`Lines`] from giving the next line; after the hook the untaken bytes wait.
     pub fn pause(&mut self) {
         self.commit();
         self.service.table.connections[self.id.slot()].conn.flags.set(Flag::Paused, true);
     }
 
-    /// Reads again after [`pause`](Self::pause). Input that waited is handled first. Without a pause
-    /// this does nothing.
+    /// Reads again after [`pause`](Self::pause), however often that was called. Input that waited is
+    /// handled first, once the current hook has returned.
+    ///
+    /// Without a pause this does nothing. It lifts a pause alone: a connection that is held back at
+    /// [`high_water`](crate::Limits::high_water) or by a [rate](crate::Limits::rate) goes on waiting.
+    /// [`idle_timeout`](crate::Limits::idle_timeout) and
+    /// [`line_timeout`](crate::Limits::line_timeout) count from now.
     pub fn resume(&mut self) {
         self.commit();
         let ServiceContext { table, state } = &mut self.service;
@@ -231,6 +240,18 @@ impl<'a, S> Context<'a, S> {
         self.service.table.connections[self.id.slot()].conn.flags.has(Flag::Eof)
     }
 
+    /// Whether output is taken, now or once there is room. False after [`close`](Self::close) or
+    /// [`half_close`](Self::half_close), and once a read or a write has failed: then
+    /// [`send`](Self::send) gives false for good.
+    ///
+    /// It is true where `send` gives false for now, since a connection that was dialled is not open yet
+    /// or [full](crate::client#backpressure). Then [`request_drain`](Self::request_drain) tells when to
+    /// go on.
+    pub fn takes_output(&self) -> bool {
+        let conn = &self.service.table.connections[self.id.slot()].conn;
+        conn.stage <= Stage::Open && !conn.flags.has(Flag::Finished)
+    }
+
     /// How many bytes of this connection's output the kernel has not taken yet.
     pub fn unsent(&self) -> usize {
         let ServiceContext { table, state } = &self.service;
@@ -240,11 +261,13 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Asks for one call of [`on_drain`](crate::Handler::on_drain), once no more than
-    /// [`low_water`](crate::Limits::low_water) bytes of this connection's output are unsent. If that
-    /// is so already, the call comes in the next turn. To ask twice before the call changes nothing.
+    /// [`low_water`](crate::Limits::low_water) bytes of this connection's output are unsent, and a
+    /// connection that was dialled is open and not [full](crate::client#backpressure). If that is so
+    /// already, the call comes in the next turn. To ask twice before the call changes nothing.
     ///
     /// So a reply of any length is sent in bounded memory: send a piece, ask, send the next piece
-    /// in `on_drain`, ask again. To ask again and again without sending keeps the loop busy. Until
+    /// in `on_drain`, ask again. To ask again and again without sending keeps the loop busy: where
+    /// nothing was taken, ask only if the connection still [takes output](Self::takes_output). Until
     /// the call it is the client that is waited for, so
     /// [`idle_timeout`](crate::Limits::idle_timeout) applies even while the connection is paused.
     pub fn request_drain(&mut self) {
@@ -260,14 +283,20 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Sends what `next` makes of the session, piece by piece, until it gives none: a reply of any
-    /// length in bounded memory. True once all is sent.
+    /// length in bounded memory.
     ///
-    /// To be called where the reply begins and again in [`on_drain`](crate::Handler::on_drain), in the
+    /// Call it where the reply begins and again in [`on_drain`](crate::Handler::on_drain), in the
     /// same way: so begin it by calling `on_drain`. Each call sends pieces until more than
     /// [`low_water`](crate::Limits::low_water) bytes are unsent. Then it [pauses](Self::pause) the
-    /// connection, so that the client's next commands wait, and asks for a
-    /// [drain](Self::request_drain). After the last piece, or where no more output is taken, it
-    /// [resumes](Self::resume).
+    /// connection, so that the client's next commands wait, asks for a
+    /// [drain](Self::request_drain), and returns false. It does so at once, without calling `next`,
+    /// where a connection that was dialled is not open yet or [full](crate::client#backpressure).
+    ///
+    /// It returns true when `next` has given none, or when the connection takes no more output because
+    /// it is closing, half-closed or broken. Then it [resumes](Self::resume) the connection, also one
+    /// that the handler had paused itself. True does not say that the client has taken all of it.
+    ///
+    /// A dialled connection that is paused does not hear its server either, such as a PING.
     ///
     /// # Examples
     ///
@@ -301,19 +330,24 @@ impl<'a, S> Context<'a, S> {
         &mut self,
         mut next: impl FnMut(&mut S) -> Option<P>,
     ) -> bool {
-        // Nothing is made for a client that is gone.
-        while self.send("")
-            && let Some(piece) = next(self.session())
-        {
+        let all = loop {
+            if !self.send("") {
+                // Nothing is made for a client that is gone. A server may be full, or not there yet.
+                break !self.takes_output();
+            }
+            let Some(piece) = next(self.session()) else { break true };
             self.send(piece);
             if self.unsent() > self.limits().low_water {
-                self.pause();
-                self.request_drain();
-                return false;
+                break false;
             }
+        };
+        if all {
+            self.resume();
+        } else {
+            self.pause();
+            self.request_drain();
         }
-        self.resume();
-        true
+        all
     }
 
     /// The lines in `bytes`, which must be what [`on_bytes`](crate::Handler::on_bytes) was given, or
@@ -330,11 +364,17 @@ impl<'a, S> Context<'a, S> {
     /// The next bytes are those behind the line in [`on_line`](crate::Handler::on_line), those that
     /// [`on_bytes`](crate::Handler::on_bytes) does not take, and those behind the piece in `on_block`.
     /// Anywhere else they are what has come and was not taken, then what comes next. Called in the
-    /// middle of a block, this sets how many bytes of it are still to come.
+    /// middle of a block, or twice in one hook, this sets how many bytes are still to come. From
+    /// [`on_eof`](crate::Handler::on_eof) on it does nothing.
     ///
     /// A block may have any number of bytes, also none: of each the handler is told once that it
-    /// ends. Nothing of a block is kept, so none is too long. Check an announced length only for what
-    /// the handler itself keeps; what it does not want it can let pass.
+    /// ends. Nothing of a block is kept, so none is too long, and neither
+    /// [`max_line`](crate::Limits::max_line) nor [`max_frame`](crate::Limits::max_frame) applies. Check
+    /// an announced length only for what the handler itself keeps. What it does not want it can let
+    /// pass: a request that is refused has its block all the same, and the next one is behind that.
+    ///
+    /// A client that sends nothing of a block for [`line_timeout`](crate::Limits::line_timeout) is
+    /// closed. One that drips it in is not, so set a [timer](Self::set_timer) for the whole of it.
     ///
     /// # Examples
     ///

@@ -5,7 +5,14 @@ use crate::limits::Limits;
 /// Why the loop turns a client away or closes it, as [`Handler::farewell`](crate::Handler::farewell)
 /// is told. In all other cases the loop sends nothing of its own.
 ///
-/// Each has the line that the default of `farewell` sends, with the limits that are in force.
+/// Each variant shows the line that the default of `farewell` sends; the numbers are those of the limits
+/// that are in force.
+///
+/// The first three are about newcomers. The handler hears nothing else of a newcomer that is turned
+/// away: there is neither an `on_open` nor an `on_close`, and
+/// [`Counters::refused`](crate::Counters::refused) counts it. After the others
+/// [`on_close`](crate::Handler::on_close) comes with the [`CloseReason`](crate::CloseReason) of the same
+/// name; that of a frame is `LineTooLong`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Farewell {

@@ -66,6 +66,9 @@ pub trait Handler {
 
     /// Called for each line, without its LF or CRLF. A line may hold any other bytes, UTF-8 or not.
     /// At the end of the input, bytes without an LF count as a line.
+    ///
+    /// A protocol that must not act on a line that was cut off, or that must tell an LF from a CRLF,
+    /// needs an [`on_bytes`](Self::on_bytes) of its own: [`Lines`](crate::Lines) has both.
     fn on_line(&mut self, cx: &mut Context<'_, Self::Session>, line: &[u8]) {
         let _ = (cx, line);
     }
@@ -77,8 +80,9 @@ pub trait Handler {
     /// [`bytes_per_turn`](Limits::bytes_per_turn); only the end of a block of no bytes is an empty
     /// piece. [Pausing](Context::pause) or closing the connection here holds as in
     /// [`on_line`](Self::on_line). While a block is under way the client owes bytes: if none come for
-    /// [`line_timeout`](Limits::line_timeout), it is closed. Each piece counts as a line for
-    /// [`rate`](Limits::rate) and [`lines_per_turn`](Limits::lines_per_turn).
+    /// [`line_timeout`](Limits::line_timeout), it is closed with [`CloseReason::LineTimeout`]; a server
+    /// that was dialled is not. Each piece counts as a line for [`rate`](Limits::rate) and
+    /// [`lines_per_turn`](Limits::lines_per_turn).
     ///
     /// If the client ends its side within a block, there is no piece with `end`; what comes next is
     /// [`on_eof`](Self::on_eof), and then, or after an error, [`on_close`](Self::on_close). So keep in
@@ -221,11 +225,41 @@ pub trait Handler {
     }
 
     /// The last words to a client that the loop turns away or closes for a limit. `limits` are those
-    /// of the service. By default one line in English that says why, such as
-    /// `Line too long (limit 65536 bytes)`. A protocol that is not text should override it, if only
-    /// with an empty reply.
+    /// of the service.
+    ///
+    /// By default they are one line in English that says why, and an LF, such as
+    /// `Line too long (limit 65536 bytes)`. A protocol whose replies look different should override
+    /// this. What it returns is sent as it is, so it has to contain the end of the line. Nothing is sent
+    /// if it is empty. Keep it short: to a newcomer it is written once, and what the system does not
+    /// take at once is lost.
+    ///
+    /// It is not called for connections that were dialled, since a server would read the words as a
+    /// request. Newcomers over TLS are not sent it, since that would take a handshake each.
     ///
     /// If this panics, nothing is said, and the client is closed all the same.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::borrow::Cow;
+    ///
+    /// use reactor::{Farewell, Handler, Limits};
+    ///
+    /// struct Mail;
+    ///
+    /// impl Handler for Mail {
+    ///     type Session = ();
+    ///     type Message = ();
+    ///
+    ///     fn farewell(&self, why: Farewell, _limits: &Limits) -> Cow<'static, [u8]> {
+    ///         match why {
+    ///             Farewell::LineTooLong => b"500 Line too long\r\n".into(),
+    ///             Farewell::IdleTimeout => b"421 Idle for too long\r\n".into(),
+    ///             _ => b"421 Try again later\r\n".into(),
+    ///         }
+    ///     }
+    /// }
+    /// ```
     fn farewell(&self, why: Farewell, limits: &Limits) -> Cow<'static, [u8]> {
         Cow::Owned(why.words(limits).into_bytes())
     }

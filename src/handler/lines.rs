@@ -35,6 +35,11 @@ use crate::connection::newlines::Ends;
 ///   a part of this turn's share. Its lines have to be no more than `lines_per_turn` and, where there is
 ///   a rate, no more than are allowed at that moment. So it is better to take each line as it comes, and
 ///   to keep what it said in the session.
+/// * An LF and a CRLF end a line alike. Where only a CRLF may, look at the bytes that were taken:
+///   `bytes[..lines.taken()].ends_with(b"\r\n")`. The end of a mail in SMTP is such a place, since
+///   servers that disagree about it can be made to see two mails in one.
+/// * A line above [`max_line`](crate::Limits::max_line) ends the connection. A protocol that answers it
+///   and goes on takes the bytes of such a line itself, as they come.
 /// * A [block](Context::take_block) ends the lines. Return `taken` then; what follows goes to
 ///   [`on_block`](crate::Handler::on_block).
 #[derive(Debug)]
@@ -92,8 +97,8 @@ impl<'b> Lines<'b> {
         None
     }
 
-    /// Whether the last line had its LF. The last line of all input may have none: somebody has
-    /// forgotten it, or was cut off. False before the first line.
+    /// Whether the line that [`next`](Self::next) gave last had its LF. The last line of all input may
+    /// have none: somebody has forgotten it, or was cut off. False before the first line.
     pub fn is_whole(&self) -> bool {
         self.bytes[..self.taken].ends_with(b"\n")
     }

@@ -45,8 +45,9 @@ impl<'a, S> ServiceContext<'a, S> {
     /// The client did not ask for this, so it must keep up: above
     /// [`max_output`](Limits::max_output) unsent bytes, the connection is closed with
     /// [`CloseReason::SlowConsumer`](crate::CloseReason::SlowConsumer). A connection that was dialled is
-    /// not closed but full: the call gives false while [`connection`](Self::connection) still has it,
-    /// and [`request_drain`](Context::request_drain) tells when to go on.
+    /// not closed but full: the call gives false while [`connection`](Self::connection) still has it and
+    /// it [takes output](Context::takes_output), and [`request_drain`](Context::request_drain) tells when
+    /// to go on.
     pub fn send_to(&mut self, id: ConnId, bytes: impl AsRef<[u8]>) -> bool {
         self.send_bytes(id, bytes.as_ref(), false)
     }
@@ -102,10 +103,10 @@ impl<'a, S> ServiceContext<'a, S> {
     ///
     /// The name of a [host](crate::Host) is looked up on another thread, and its addresses are tried
     /// in turn. If it cannot be looked up, the error is
-    /// [`NotFound`](std::io::ErrorKind::NotFound), and [`Context::error`] says why. A Unix socket whose queue of newcomers is full
-    /// cannot be waited for, since the system has no event for that (connect(2), `EAGAIN`). The
-    /// error is then [`WouldBlock`](std::io::ErrorKind::WouldBlock); set a timer to try again, or
-    /// leave that to [`Redial`](crate::client::Redial).
+    /// [`NotFound`](std::io::ErrorKind::NotFound), and [`Context::error`] says why. A Unix socket whose
+    /// queue of newcomers is full cannot be waited for, since the system has no event for that
+    /// (connect(2), `EAGAIN`). The error is then [`WouldBlock`](std::io::ErrorKind::WouldBlock); set a
+    /// timer to try again, or leave that to [`Redial`](crate::client::Redial).
     ///
     /// # Errors
     /// [`Error::Address`] if a text is not an address, and [`Error::ShuttingDown`].
@@ -140,7 +141,8 @@ impl<'a, S> ServiceContext<'a, S> {
     ///
     /// It belongs to this handler like the others. [`on_open`](crate::Handler::on_open) is called in
     /// the next turn. If the descriptors cannot be used, [`on_close`](crate::Handler::on_close) is
-    /// called with the error, without an `on_open`.
+    /// called with the error, without an `on_open`. For input alone, give `/dev/null`, opened for writing,
+    /// as the output.
     ///
     /// ```no_run
     /// # fn f(cx: &mut reactor::Context<'_, ()>) -> Result<(), reactor::Error> {
@@ -200,9 +202,11 @@ impl<'a, S> ServiceContext<'a, S> {
         self.state.instant(self.state.turn.now)
     }
 
-    /// The time of day. It may jump, so measure with [`now`](Self::now). The testing harness
-    /// [can set it](crate::testing::Harness::set_wall_clock); otherwise this is
-    /// [`SystemTime::now`].
+    /// The time of day, for dates that people read. It may jump in both directions, so measure with
+    /// [`now`](Self::now).
+    ///
+    /// This is [`SystemTime::now`]: it asks the system at each call, also twice in one turn. In a test
+    /// [`Harness::set_wall_clock`](crate::testing::Harness::set_wall_clock) sets it.
     pub fn wall_clock(&self) -> SystemTime {
         self.state.wall_clock()
     }

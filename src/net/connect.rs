@@ -6,8 +6,9 @@ use super::{Address, ToAddress};
 use crate::error::Error;
 
 /// Where to connect to, and what goes before the bytes of the handler: for
-/// [`ServiceContext::connect`](crate::ServiceContext::connect) where an address alone does not say
-/// enough.
+/// [`ServiceContext::connect`](crate::ServiceContext::connect),
+/// [`Reactor::connect`](crate::Reactor::connect) and [`Redial`](crate::client::Redial) where an address
+/// alone does not say enough.
 ///
 /// ```
 /// use reactor::{Callbacks, Connect, Limits, Reactor};
@@ -25,7 +26,8 @@ pub struct Connect {
 }
 
 impl Connect {
-    /// Connects there.
+    /// Connects there, over TCP or a Unix socket, and sends nothing before the bytes of the handler.
+    /// Nothing is looked up or dialled yet.
     ///
     /// # Errors
     /// [`Error::Address`] where text is no address.
@@ -41,7 +43,9 @@ impl Connect {
     }
 
     /// As [`proxy`](Self::proxy), in the name of a client: where it came from, and where it connected
-    /// to. If one of them is none, as over a Unix socket, the header names nobody.
+    /// to. If one of them is none, as over a Unix socket, the header names nobody. If one
+    /// is of IPv4 and the other of IPv6, the former is written as `::ffff:192.0.2.1`. Of several calls of
+    /// `proxy` and this the last one decides.
     pub fn proxy_for(self, peer: Option<SocketAddr>, local: Option<SocketAddr>) -> Connect {
         Connect { whom: Some(Whom::Client(peer.zip(local))), ..self }
     }

@@ -89,6 +89,9 @@ impl Listen {
     /// * TLVs are read over; if one of them is a checksum, it must be right. Where there is TLS as
     ///   well, the header comes before it.
     ///
+    /// Without this call no header is looked for, and one that comes is input of the handler. Of several
+    /// calls the last one decides. It needs no feature.
+    ///
     /// ```
     /// use reactor::{Listen, Networks};
     ///
@@ -100,7 +103,8 @@ impl Listen {
         Listen { proxies: Some(from), ..self }
     }
 
-    /// Speaks TLS there. The handler does not notice: it is told of a connection when the
+    /// Speaks TLS there, from the first byte on. A plain connection cannot turn to TLS later, as
+    /// STARTTLS does. The handler does not notice: it is told of a connection when the
     /// handshake is done, and all that holds for connections holds for the plaintext.
     ///
     /// * A handshake has [`handshake_timeout`](crate::Limits::handshake_timeout); one that fails

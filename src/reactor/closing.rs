@@ -36,7 +36,8 @@ pub(super) fn farewell_text<H: Handler>(
 }
 
 impl<H: Handler> ActiveService<H> {
-    /// Says the last words and begins the graceful end.
+    /// Says the last words and begins the graceful end. A server that was dialled would read them as a
+    /// request, so it gets none.
     pub(super) fn farewell(
         &mut self,
         id: ConnId,
@@ -44,9 +45,11 @@ impl<H: Handler> ActiveService<H> {
         reason: CloseReason,
         state: &mut LoopState,
     ) {
-        let Table { limits, name, .. } = &self.table;
-        let words = farewell_text(&self.handler, why, limits, name, state);
-        self.table.send(id.slot(), &words, true, state);
+        let Table { limits, name, connections, .. } = &self.table;
+        if !connections[id.slot()].conn.flags.has(Flag::Outbound) {
+            let words = farewell_text(&self.handler, why, limits, name, state);
+            self.table.send(id.slot(), &words, true, state);
+        }
         self.table.close(id, reason, state);
     }
 }

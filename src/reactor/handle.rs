@@ -97,6 +97,54 @@ impl Count {
 ///
 /// What one thread does with the handles of a reactor has one order: a stop comes after the
 /// messages that it has posted before, to whichever services.
+///
+/// # Examples
+///
+/// Each line is worked on by a thread, while its connection waits and the others go on:
+///
+/// ```
+/// use std::sync::mpsc::{Sender, channel};
+///
+/// use reactor::{ConnId, Context, Handler, Reactor, ServiceContext};
+///
+/// struct Words {
+///     jobs: Sender<(ConnId, Vec<u8>)>,
+/// }
+///
+/// impl Handler for Words {
+///     type Session = ();
+///     type Message = (ConnId, usize);
+///
+///     fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+///         if self.jobs.send((cx.id(), line.to_vec())).is_ok() {
+///             cx.pause(); // its next line waits for this answer, and so does its end
+///         }
+///     }
+///
+///     fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, (id, count): (ConnId, usize)) {
+///         cx.reply_to(id, format!("{count}\n"));
+///         if let Some(mut client) = cx.connection(id) {
+///             client.resume();
+///         } // else it has gone meanwhile
+///     }
+/// }
+///
+/// let (jobs, work) = channel();
+/// let mut reactor = Reactor::new()?;
+/// let service = reactor.listen("127.0.0.1:0", Words { jobs })?;
+/// let handle = service.handle();
+/// std::thread::spawn(move || {
+///     for (id, line) in work {
+///         let count = line.split(|byte| *byte == b' ').count(); // or what takes long
+///         if handle.post((id, count)).is_err() {
+///             return; // the reactor has ended
+///         }
+///     }
+/// });
+/// # service.handle().stop();
+/// reactor.run()?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
 pub struct Handle<M> {
     sender: Sender<M>,
     count: Arc<Count>,
@@ -115,8 +163,11 @@ impl<M> Handle<M> {
         self.send(message)
     }
 
-    /// As [`post`](Self::post), unless `most` messages of any thread wait for this handler. There is
-    /// no post that waits for room: on the loop's own thread it would wait for itself. Another
+    /// As [`post`](Self::post), unless `most` messages of any thread wait for this handler. One that
+    /// `on_message` has been called for waits no more. With a `most` of 0 every message is refused.
+    /// `post` heeds no bound, but what it has posted counts here.
+    ///
+    /// There is no post that waits for room: on the loop's own thread it would wait for itself. Another
     /// thread tries again later, or waits for a token that
     /// [`on_message`](crate::Handler::on_message) gives back to it.
     ///
@@ -124,7 +175,8 @@ impl<M> Handle<M> {
     /// read is bounded by the [connection](crate::client#backpressure).
     ///
     /// # Errors
-    /// [`TryPostError`] gives the message back.
+    /// [`TryPostError::Full`] where so many wait, and [`TryPostError::Gone`] when the reactor has ended
+    /// or is gone. Both give the message back.
     pub fn try_post(&self, message: M, most: usize) -> Result<(), TryPostError<M>> {
         if self.shared.ended.load(SeqCst) {
             return Err(TryPostError::Gone(message));

@@ -331,7 +331,8 @@ impl<'h> Reactor<'h> {
     /// the largest backlogs are reset with
     /// [`CloseReason::TotalOutput`](crate::CloseReason::TotalOutput), until an eighth of it is
     /// free again: each may be within its own limits and all together too much. It holds at any
-    /// moment for each service, and for all of them at the end of a turn. Default 1 GiB.
+    /// moment for each service, and for all of them at the end of a turn. In bytes, any number; it may be
+    /// changed at any time. Default 1 GiB.
     pub fn set_max_total_output(&mut self, bytes: usize) {
         self.state.max_total_output = bytes;
     }
@@ -342,7 +343,11 @@ impl<'h> Reactor<'h> {
     /// reset with [`CloseReason::TotalInput`](crate::CloseReason::TotalInput), until an eighth of it
     /// is free again: each line may be within [`max_line`](Limits::max_line) and all together too
     /// much. It holds for each service after each connection that is served, and for all of them at
-    /// the end of a turn. Default 128 MiB.
+    /// the end of a turn.
+    ///
+    /// What a handler keeps in its sessions does not count, nor do the pieces of a
+    /// [block](crate::Context::take_block), of which the loop keeps nothing. In bytes, any number; with 0
+    /// nothing may be unfinished at the end of a turn. It may be changed at any time. Default 128 MiB.
     pub fn set_max_total_input(&mut self, bytes: usize) {
         self.state.max_total_input = bytes;
     }

@@ -58,7 +58,7 @@ impl<H: Handler> ActiveService<H> {
     fn call_on_drain(&mut self, id: ConnId, state: &mut LoopState) {
         let Table { limits, connections, .. } = &mut self.table;
         let slot = &mut connections[id.slot()];
-        if slot.conn.flags.has(Flag::Drain) && slot.conn.is_drained(limits.low_water) {
+        if slot.conn.flags.has(Flag::Drain) && slot.conn.is_drained(limits) {
             slot.conn.flags.set(Flag::Drain, false);
             self.call(id, true, state, H::on_drain);
         }

@@ -186,7 +186,7 @@ impl<H: Handler> ActiveService<H> {
                     let later = would_block(&shut);
                     slot.conn.flags.set(Flag::Blocked, later);
                 }
-                if slot.conn.is_drained(limits.low_water) {
+                if slot.conn.is_drained(limits) {
                     let held = slot.stop_waiting(Flag::Held, state.turn.now);
                     arm |= held;
                     if slot.conn.flags.has(Flag::Drain) {

@@ -33,6 +33,10 @@ pub struct Client(ConnId);
 /// A [`Handler`] with its service, in memory. Each method that changes something then runs the loop
 /// until nothing is left to do, unless the loop is run [by hand](Harness::by_hand).
 ///
+/// There is no [`Handle`](crate::Handle) to it, since nothing wakes this loop. So let a handler that has
+/// work done by a thread send it through a channel that it was given: the test receives what the
+/// thread would, and [posts](Harness::post) its answer.
+///
 /// # Panics
 /// A method that is given a [`Client`] that was [forgotten](Harness::forget) panics, unless it can do
 /// without what is kept of it.

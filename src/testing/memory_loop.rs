@@ -78,6 +78,7 @@ impl<S: AnyService, W: Wires<S>, M> MemoryLoop<S, W, M> {
             });
         }
         if events == 0 && !due && !service.is_busy(state) {
+            self.end_if_over();
             return false;
         }
         // The time that the test itself took does not count as the handler's.
@@ -87,7 +88,15 @@ impl<S: AnyService, W: Wires<S>, M> MemoryLoop<S, W, M> {
         settle(&mut [&mut *service], state, |service, state| wires.reap(service, state));
         state.counters.turns += 1;
         assert!(self.panics || state.counters.panics == 0, "a hook of the handler panicked");
+        self.end_if_over();
         true
+    }
+
+    /// Takes no more messages once a shutdown is over, which it may be without a turn.
+    fn end_if_over(&self) {
+        if self.told && self.service.is_empty() {
+            self.state.shared.end();
+        }
     }
 
     /// Takes turns until nothing is left to do, unless the loop is run by hand.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use reactor::client::Redial;
 use reactor::testing::Harness;
 use reactor::{
-    Address, CloseReason, ConnId, Context, Error, Handler, Host, Limits, Reactor, ServiceContext,
-    TimerId,
+    Address, CloseReason, ConnId, Connect, Context, Error, Handler, Host, Limits, Reactor,
+    ServiceContext, TimerId,
 };
 
 use crate::util::{self, PATIENCE, Server};
@@ -520,6 +520,196 @@ fn one_writer_for_many_answers_is_full_at_the_same_mark() {
     assert_eq!(client.sent(server), b"ABC".repeat(501));
 }
 
+/// Publishes as the page for clients says, and notes whether its server takes output.
+#[derive(Default)]
+struct Follows {
+    id: Option<ConnId>,
+    drained: usize,
+    takes: Vec<bool>,
+}
+
+impl Follows {
+    fn publish(&mut self, cx: &mut ServiceContext<'_, ()>) {
+        if !cx.send_to(self.id.unwrap(), "x")
+            && let Some(mut server) = cx.connection(self.id.unwrap()).filter(|it| it.takes_output())
+        {
+            server.request_drain();
+        }
+    }
+}
+
+impl Handler for Follows {
+    type Session = ();
+    type Message = &'static str;
+
+    fn on_start(&mut self, cx: &mut ServiceContext<'_, ()>) {
+        self.id = cx.connect("192.0.2.1:7", ()).ok();
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_, ()>) {
+        self.drained += 1;
+        self.publish(cx);
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, ()>, _: CloseReason) {
+        self.takes.push(cx.takes_output());
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, what: &'static str) {
+        let mut server = cx.connection(self.id.unwrap()).unwrap();
+        match what {
+            "half-close" => server.half_close(),
+            "pause" => server.pause(),
+            "resume" => server.resume(),
+            _ => {}
+        }
+        self.takes.push(server.takes_output());
+        self.publish(cx);
+    }
+}
+
+#[test]
+fn whether_a_server_takes_output_is_told_apart_from_whether_it_does_now() {
+    let begun = || {
+        let limits = Limits { max_output: 1, soft_output: 1, ..Limits::default() };
+        let mut client = Harness::without_listener(Follows::default(), limits);
+        let (_, server) = client.dialled()[0];
+        client.post("");
+        assert_eq!((client.handler().takes.as_slice(), client.handler().drained), (&[true][..], 0));
+        client.answer(server);
+        assert_eq!(client.handler().drained, 1, "it is open");
+        client.take_only(server, Some(0));
+        (client, server)
+    };
+
+    let (mut client, server) = begun();
+    for _ in 0..3 {
+        client.post("");
+    }
+    client.take_only(server, None);
+    assert_eq!((client.handler().takes.as_slice(), client.handler().drained), (&[true; 4][..], 2));
+    client.post("half-close");
+    assert_eq!(client.handler().takes.last(), Some(&false));
+
+    let (mut client, server) = begun();
+    client.post("pause");
+    client.feed(server, "it waits\n");
+    client.reset(server);
+    client.post("");
+    assert_eq!((client.handler().takes.last(), client.closed(server)), (Some(&false), None));
+    client.post("resume");
+    assert_eq!(client.closed(server), Some(CloseReason::Error(ErrorKind::ConnectionReset)));
+    assert_eq!(client.handler().takes.last(), Some(&false));
+}
+
+#[test]
+fn a_server_is_closed_without_a_farewell() {
+    let idle_timeout = Some(Duration::from_secs(1));
+    for (line, reason) in [("", CloseReason::IdleTimeout), ("12345\n", CloseReason::LineTooLong)] {
+        let limits = Limits { idle_timeout, max_line: 4, ..Limits::default() };
+        let mut client = Harness::without_listener(Publisher::default(), limits);
+        let (_, server) = client.dialled()[0];
+        client.answer(server);
+        client.feed(server, line);
+        client.advance(Duration::from_secs(1));
+        assert_eq!(client.closed(server), Some(reason));
+        // It would read it as a request.
+        assert_eq!(client.sent(server).escape_ascii().to_string(), "");
+        assert!(client.is_shut(server));
+    }
+}
+
+/// Sends what there is of numbers and asks for more room, in the two ways that there are.
+#[derive(Default)]
+struct Streams {
+    by_hand: bool,
+    id: Option<ConnId>,
+    drained: usize,
+    done: usize,
+}
+
+impl Handler for Streams {
+    type Session = std::ops::Range<u32>;
+    type Message = usize;
+
+    fn on_start(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
+        self.id = cx.connect("192.0.2.1:7", 0..200).ok();
+    }
+
+    /// Fills the connection from elsewhere, then begins.
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, Self::Session>, size: usize) {
+        cx.send_to(self.id.unwrap(), vec![b'p'; size]);
+        self.on_drain(&mut cx.connection(self.id.unwrap()).unwrap());
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_, Self::Session>) {
+        self.drained += 1;
+        if !self.by_hand {
+            self.done +=
+                usize::from(cx.send_pieces(|left| left.next().map(|n| format!("{n:09}\n"))));
+            return;
+        }
+        while let Some(n) = cx.session().clone().next() {
+            if !cx.send(format!("{n:09}\n")) {
+                return cx.request_drain();
+            }
+            cx.session().next();
+        }
+        self.done += 1;
+    }
+}
+
+/// Numbers for a server that was dialled with these limits, has `before` to read and takes `room` at a
+/// time.
+fn streams(by_hand: bool, limits: Limits, before: usize, room: usize) {
+    let handler = Streams { by_hand, ..Streams::default() };
+    let most = before.max(limits.max_output + 10);
+    let mut client = Harness::without_listener(handler, limits);
+    let (_, server) = client.dialled()[0];
+    client.answer(server);
+    client.take_only(server, Some(0));
+    client.post(before);
+    assert_eq!((client.handler().drained, client.handler().done), (1, 0), "nothing has gone out");
+    let mut sent = Vec::new();
+    for _ in 0..(before + 2_000).div_ceil(room) {
+        assert!(client.unsent() <= most);
+        client.take_only(server, Some(room));
+        sent.extend(client.sent(server));
+    }
+    let numbers: String = (0..200).map(|n| format!("{n:09}\n")).collect();
+    assert_eq!(
+        sent[before..].escape_ascii().to_string(),
+        numbers.as_bytes().escape_ascii().to_string()
+    );
+    assert_eq!(client.handler().done, 1);
+}
+
+#[test]
+fn a_drain_of_a_full_connection_waits_until_it_takes_more() {
+    let limits = Limits { max_output: 100, soft_output: 100, ..Limits::default() };
+    assert!(limits.low_water > limits.max_output);
+    for by_hand in [true, false] {
+        streams(by_hand, limits.clone(), 0, 50);
+        streams(by_hand, limits.clone(), 500, 50);
+    }
+}
+
+#[test]
+fn pieces_for_a_full_connection_wait_until_it_takes_more() {
+    let (max_output, high_water, low_water) = (100, 50, 20);
+    let soft_output = max_output;
+    let limits = Limits { max_output, soft_output, high_water, low_water, ..Limits::default() };
+    streams(false, limits, 500, 50);
+
+    // They wait as well until it is open.
+    let mut client = Harness::without_listener(Streams::default(), Limits::default());
+    let (_, server) = client.dialled()[0];
+    client.post(0);
+    assert_eq!(client.handler().done, 0);
+    client.answer(server);
+    assert_eq!((client.sent(server).len(), client.handler().done), (2_000, 1));
+}
+
 // ---- Beginning, and coming back ----
 
 /// Tells that the loop runs.
@@ -708,6 +898,19 @@ fn other_connections_and_timers_are_none_of_its_business() {
     client.advance(MILLISECOND);
     assert_eq!((client.handler().others, client.handler().delays.len()), (2, 0));
     assert_eq!((client.handler().server.attempts(), client.dialled()), (1, vec![]));
+}
+
+#[test]
+fn each_time_the_same_goes_before_the_bytes() {
+    let target = Connect::to("192.0.2.1:7").unwrap().proxy_for(None, None);
+    let mut client =
+        Harness::without_listener(Stays::new(Redial::new(target).unwrap()), Limits::default());
+    for _ in 0..3 {
+        let server = redialled(&mut client);
+        client.answer(server);
+        assert_eq!(client.sent(server), b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0");
+        client.reset(server);
+    }
 }
 
 #[test]
