@@ -65,9 +65,6 @@ impl<S: AnyService, W: Wires<S>, M> MemoryLoop<S, W, M> {
             self.told = true;
             service.shut_down(state);
         }
-        if self.told && service.is_empty() {
-            state.shared.end();
-        }
         let due = service.next_deadline().is_some_and(|next| next <= state.turn.now);
         let mut events = wires.look(service).events;
         if due {
