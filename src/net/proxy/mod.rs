@@ -8,8 +8,6 @@ mod sending;
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
-#[cfg(feature = "signals")]
-use std::path::Path;
 use std::rc::Rc;
 
 use thiserror::Error;
@@ -20,8 +18,6 @@ pub(crate) use self::sending::{Sending, Whom};
 use super::Networks;
 use super::layer::Acceptor;
 use super::stream::Stream;
-#[cfg(feature = "signals")]
-use crate::error::Error as ReactorError;
 
 /// Who may come of those that a header names, and the layer that reads it.
 #[derive(Clone, Debug)]
@@ -55,11 +51,6 @@ impl Proxied {
 impl Acceptor for Proxied {
     fn accept(&self, newcomer: Stream) -> io::Result<Stream> {
         Ok(Stream::layer(Receiving::new(newcomer, Rc::clone(&self.0))))
-    }
-
-    #[cfg(feature = "signals")]
-    fn reload(&self) -> Result<Option<&Path>, ReactorError> {
-        Ok(None)
     }
 }
 
