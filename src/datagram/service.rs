@@ -1,16 +1,12 @@
 //! The service of a datagram socket: a handler with its endpoint, and the steps of a turn that the
 //! reactor asks of every service.
 
-use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::endpoint::{Endpoint, ROOM};
 use super::{DatagramContext, DatagramHandler};
-use crate::connection::ConnId;
 use crate::connection::clock::Nanos;
 use crate::connection::input::Scratch;
-use crate::error::Error;
-use crate::net::{Address, Connect, Listen};
 use crate::reactor::fairness::{MESSAGES_PER_TURN, TIMERS_PER_TURN};
 use crate::reactor::handle::Mailbox;
 use crate::reactor::loop_state::LoopState;
@@ -19,9 +15,9 @@ use crate::reactor::service::AnyService;
 use crate::reactor::slow_hooks::SlowHooks;
 use crate::reactor::timers::{Due, Timers};
 use crate::reactor::token::Token;
-use crate::reactor::total_memory::Memory;
 
-/// One datagram socket with its handler.
+/// One datagram socket with its handler. What waits in its outbox has a small bound of its own, so it is
+/// no part of the bounds on all memory; what a socket begins with is told when it is bound.
 pub(crate) struct Datagrams<H: DatagramHandler> {
     pub(crate) handler: H,
     endpoint: Endpoint,
@@ -97,23 +93,6 @@ impl<H: DatagramHandler> Datagrams<H> {
 }
 
 impl<H: DatagramHandler> AnyService for Datagrams<H> {
-    fn listen(&mut self, _listen: Listen, _state: &mut LoopState) -> Result<Address, Error> {
-        Err(Error::Datagrams)
-    }
-
-    fn dial(&mut self, _target: &Connect, _state: &mut LoopState) -> Result<ConnId, Error> {
-        Err(Error::Datagrams)
-    }
-
-    fn adopt(
-        &mut self,
-        _input: BorrowedFd<'_>,
-        _output: BorrowedFd<'_>,
-        _state: &mut LoopState,
-    ) -> Result<ConnId, Error> {
-        Err(Error::Datagrams)
-    }
-
     fn name(&self) -> &str {
         &self.endpoint.name
     }
@@ -132,9 +111,6 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
             .ready(what.readable || what.read_on || what.error, what.writable || what.error);
     }
 
-    /// Nothing: what a socket begins with is told when it is bound.
-    fn start(&mut self, _state: &mut LoopState) {}
-
     fn work(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
         if self.over {
             return;
@@ -147,10 +123,6 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         self.slow_hooks.check(state, &self.endpoint.name, self.endpoint.options.slow_call);
     }
 
-    fn move_handshake(&mut self, _state: &mut LoopState, _scratch: &mut Scratch) -> bool {
-        false
-    }
-
     fn flush(&mut self, state: &mut LoopState) {
         if self.endpoint.may_flush() {
             self.endpoint.flush(state);
@@ -161,23 +133,6 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         if self.over && self.endpoint.outbox.is_empty() {
             self.endpoint.close(state);
         }
-    }
-
-    /// None: what waits in the outbox has a small bound of its own, and there is no connection to end.
-    fn total(&self, _memory: Memory) -> usize {
-        0
-    }
-
-    fn list_shares(&self, _memory: Memory, _all: &mut Vec<(usize, Token)>) {}
-
-    fn end_for_total(&mut self, _memory: Memory, _token: Token) {}
-
-    fn cut_lingering(&mut self) -> bool {
-        false
-    }
-
-    fn cut_gone(&mut self) -> bool {
-        false
     }
 
     fn is_busy(&self, _state: &LoopState) -> bool {

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::counters::Counters;
+use super::loop_state::LoopState;
 use super::peer_accounts::PeerAccounts;
 use crate::connection::clock::Nanos;
 use crate::connection::connection::Connection;
@@ -25,12 +25,14 @@ pub(crate) struct Peers {
     accounts: Option<Box<PeerAccounts>>,
 }
 
-/// Why a newcomer may not come: a limit of its peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a newcomer may not come, in the words of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    /// It has so many connections already: `max_per_peer`.
+    #[error("full with {0} connections (max_connections)")]
+    Full(usize),
+    #[error("{0} has {1} connections (max_per_peer)")]
     TooMany(IpAddr, usize),
-    /// It has begun one too many in too short a time: `peer_connect_rate`.
+    #[error("{0} connects too fast (peer_connect_rate)")]
     TooFast(IpAddr),
 }
 
@@ -54,8 +56,7 @@ impl Peers {
     pub(super) fn judge(
         &mut self,
         peer: Option<SocketAddr>,
-        now: Nanos,
-        counters: &mut Counters,
+        state: &mut LoopState,
     ) -> Option<Refusal> {
         if self.most.is_none() && self.accounts.is_none() {
             return None;
@@ -69,7 +70,8 @@ impl Peers {
             return Some(Refusal::TooMany(ip, most));
         }
         let accounts = self.accounts.as_mut()?;
-        (!accounts.begin(key, now, counters)).then_some(Refusal::TooFast(ip))
+        let may = accounts.begin(key, state.turn.now, &mut state.counters);
+        (!may).then_some(Refusal::TooFast(ip))
     }
 
     pub(super) fn add(&mut self, conn: &Connection) {
@@ -109,11 +111,11 @@ impl Peers {
         &mut self,
         conn: &mut Connection,
         reads: bool,
-        now: Nanos,
-        counters: &mut Counters,
+        state: &mut LoopState,
     ) -> Nanos {
+        let now = state.turn.now;
         let Some((accounts, peer)) = self.accounts.as_mut().zip(key(conn)) else { return now };
-        let (reserved, ready) = accounts.reserve(peer, reads, now, counters);
+        let (reserved, ready) = accounts.reserve(peer, reads, now, &mut state.counters);
         conn.extras().reserved = reserved;
         ready
     }
@@ -129,17 +131,11 @@ impl Peers {
     }
 
     /// Counts what the connection has used.
-    pub(super) fn spend(
-        &mut self,
-        conn: &Connection,
-        used: Share,
-        now: Nanos,
-        counters: &mut Counters,
-    ) {
+    pub(super) fn spend(&mut self, conn: &Connection, used: Share, state: &mut LoopState) {
         if !used.is_nothing()
             && let Some((accounts, peer)) = self.accounts.as_mut().zip(key(conn))
         {
-            accounts.spend(peer, used, now, counters);
+            accounts.spend(peer, used, state.turn.now, &mut state.counters);
         }
     }
 }

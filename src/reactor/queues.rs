@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::table::{Slot, Table};
+use super::table::{Slot, Table, find};
 use crate::connection::ConnId;
 use crate::connection::connection::{Connection, Stage};
 use crate::connection::flags::Flag;
@@ -63,7 +63,7 @@ impl Queues {
 impl<S> Table<S> {
     /// Puts the connection behind those that wait to be served.
     pub(crate) fn enqueue(&mut self, id: ConnId) {
-        if let Some(slot) = self.connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) {
+        if let Some(slot) = find(&mut self.connections, id) {
             self.queues.push_ready(slot);
         }
     }
@@ -71,7 +71,7 @@ impl<S> Table<S> {
     /// As [`enqueue`](Self::enqueue), if serving the connection would do something.
     #[inline]
     pub(crate) fn enqueue_if_work(&mut self, id: ConnId) {
-        if let Some(slot) = self.connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id)
+        if let Some(slot) = find(&mut self.connections, id)
             && slot.conn.has_work()
         {
             self.queues.push_ready(slot);
@@ -85,7 +85,7 @@ impl<S> Table<S> {
 
     /// Lists the connection to be reported to the handler, or freed.
     pub(super) fn enqueue_ending(&mut self, id: ConnId) {
-        if let Some(slot) = self.connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) {
+        if let Some(slot) = find(&mut self.connections, id) {
             self.queues.push_ending(&mut slot.conn);
         }
     }

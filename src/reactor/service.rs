@@ -84,16 +84,23 @@ impl<H: Handler> ActiveService<H> {
     }
 }
 
-/// A service as the reactor sees it, whatever its handler: one of lines or one of datagrams.
+/// A service as the reactor sees it, whatever its handler: one of lines or one of datagrams. The default
+/// bodies are those of datagrams, which have no connections.
 pub(crate) trait AnyService {
-    fn listen(&mut self, listen: Listen, state: &mut LoopState) -> Result<Address, Error>;
-    fn dial(&mut self, target: &Connect, state: &mut LoopState) -> Result<ConnId, Error>;
+    fn listen(&mut self, _listen: Listen, _state: &mut LoopState) -> Result<Address, Error> {
+        Err(Error::Datagrams)
+    }
+    fn dial(&mut self, _target: &Connect, _state: &mut LoopState) -> Result<ConnId, Error> {
+        Err(Error::Datagrams)
+    }
     fn adopt(
         &mut self,
-        input: BorrowedFd<'_>,
-        output: BorrowedFd<'_>,
-        state: &mut LoopState,
-    ) -> Result<ConnId, Error>;
+        _input: BorrowedFd<'_>,
+        _output: BorrowedFd<'_>,
+        _state: &mut LoopState,
+    ) -> Result<ConnId, Error> {
+        Err(Error::Datagrams)
+    }
     /// What the service goes by in the log.
     fn name(&self) -> &str;
     fn set_name(&mut self, name: Box<str>);
@@ -102,25 +109,33 @@ pub(crate) trait AnyService {
     /// Marks what an event is about; no hook is called yet.
     fn ready(&mut self, token: Token, what: Readiness);
     /// Tells the handler that the loop begins to run.
-    fn start(&mut self, state: &mut LoopState);
+    fn start(&mut self, _state: &mut LoopState) {}
     /// Accepts, reads, frames, handles, fires timers, takes messages, each within its budget.
     fn work(&mut self, state: &mut LoopState, scratch: &mut Scratch);
     /// Moves one handshake a step on, if one is waiting; says whether one was.
-    fn move_handshake(&mut self, state: &mut LoopState, scratch: &mut Scratch) -> bool;
+    fn move_handshake(&mut self, _state: &mut LoopState, _scratch: &mut Scratch) -> bool {
+        false
+    }
     /// Writes what the turn has gathered.
     fn flush(&mut self, state: &mut LoopState);
     /// Tells the handler of the connections that have ended, and frees them.
     fn reap(&mut self, state: &mut LoopState);
     /// How much memory the service's connections take.
-    fn total(&self, memory: Memory) -> usize;
+    fn total(&self, _memory: Memory) -> usize {
+        0
+    }
     /// Adds which connection takes how much of it.
-    fn list_shares(&self, memory: Memory, all: &mut Vec<(usize, Token)>);
+    fn list_shares(&self, _memory: Memory, _all: &mut Vec<(usize, Token)>) {}
     /// Ends a connection since all together take too much.
-    fn end_for_total(&mut self, memory: Memory, token: Token);
+    fn end_for_total(&mut self, _memory: Memory, _token: Token) {}
     /// Ends the connection that has lingered longest; says whether there is one.
-    fn cut_lingering(&mut self) -> bool;
+    fn cut_lingering(&mut self) -> bool {
+        false
+    }
     /// Ends the connection whose peer has been gone longest; says whether there is one.
-    fn cut_gone(&mut self) -> bool;
+    fn cut_gone(&mut self) -> bool {
+        false
+    }
     /// More could be done now, without any event.
     fn is_busy(&self, state: &LoopState) -> bool;
     fn next_deadline(&self) -> Option<Nanos>;

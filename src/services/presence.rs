@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use unicode_normalization::UnicodeNormalization;
 
-use super::{FOREIGN, without_mark};
+use super::{FOREIGN, handle_lines, without_mark};
 use crate::text::{command, is_foreign, printable};
 use crate::{CloseReason, ConnId, Context, Handler};
 
@@ -72,24 +72,18 @@ impl Presence {
     /// it.
     fn rename(&mut self, cx: &mut Context<'_, Session>, name: Option<&str>) -> bool {
         let Some(names) = &mut self.names else { return true };
-        let id = cx.id();
-        if let Some(name) = name.map(folded) {
-            if name == folded(ANONYMOUS) || names.get(&name).is_some_and(|of| *of != id) {
-                return false;
-            }
-            free(names, cx);
-            names.insert(name, id);
-        } else {
-            free(names, cx);
+        let (id, name) = (cx.id(), name.map(folded));
+        let is_taken = |name: &String| {
+            *name == folded(ANONYMOUS) || names.get(name).is_some_and(|of| *of != id)
+        };
+        if name.as_ref().is_some_and(is_taken) {
+            return false;
         }
+        if let Some(former) = &cx.session().name {
+            names.remove(&folded(former));
+        }
+        names.extend(name.map(|name| (name, id)));
         true
-    }
-}
-
-/// The client's name may be another's from now on.
-fn free(names: &mut HashMap<String, ConnId>, cx: &mut Context<'_, Session>) {
-    if let Some(name) = &cx.session().name {
-        names.remove(&folded(name));
     }
 }
 
@@ -127,15 +121,8 @@ impl Handler for Presence {
         cx.send(WELCOME);
     }
 
-    // The default, but for telnet's commands.
     fn on_bytes(&mut self, cx: &mut Context<'_, Session>, bytes: &[u8]) -> usize {
-        let mut lines = cx.lines(bytes);
-        while lines.skip_telnet(cx)
-            && let Some(line) = lines.next(cx)
-        {
-            self.on_line(cx, line);
-        }
-        lines.taken()
+        handle_lines(self, cx, bytes)
     }
 
     fn on_line(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
