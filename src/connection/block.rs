@@ -5,8 +5,9 @@ use super::clock::Nanos;
 use super::connection::Connection;
 use super::flags::Flag;
 
-/// The block that is under way; without [`Flag::InBlock`], what is left of the last one. That is not freed,
-/// so a client whose every request has a block costs one allocation and not one for each block.
+/// The block that is under way; without [`Flag::InBlock`], what is left of the last one. That is
+/// not freed, so a client whose every request has a block costs one allocation and not one for each
+/// block.
 #[derive(Debug)]
 pub(super) struct Block {
     /// Bytes that are still to come.

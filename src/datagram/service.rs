@@ -16,8 +16,8 @@ use crate::reactor::slow_hooks::SlowHooks;
 use crate::reactor::timers::{Due, Timers};
 use crate::reactor::token::Token;
 
-/// One datagram socket with its handler. What waits in its outbox has a small bound of its own, so it is
-/// no part of the bounds on all memory; what a socket begins with is told when it is bound.
+/// One datagram socket with its handler. What waits in its outbox has a small bound of its own, so
+/// it is no part of the bounds on all memory; what a socket begins with is told when it is bound.
 pub(crate) struct Datagrams<H: DatagramHandler> {
     pub(crate) handler: H,
     endpoint: Endpoint,

@@ -22,43 +22,19 @@ const TIMING_MARK: u8 = 6;
 /// a longer one could be made to cost much.
 const LONGEST: usize = 512;
 
-/// What some bytes begin with, as [`telnet`] tells.
+/// What some bytes begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Telnet {
+enum Telnet {
     /// No command.
     Data,
     /// The beginning of a command, and nothing else. At the end of the input it is data.
     Unfinished,
-    /// A command.
-    Command {
-        /// How many bytes it has.
-        length: usize,
-        /// What is to be sent.
-        answer: Option<[u8; 3]>,
-    },
+    /// A command of so many bytes, and what is to be sent.
+    Command { length: usize, answer: Option<[u8; 3]> },
 }
 
-/// Looks for a telnet command at the front of some bytes, for a service that people reach with a
-/// telnet client, and gives the answer of one that has no options.
-///
-/// Some clients (PuTTY) begin with requests, and many say on Ctrl-C that they throw everything away
-/// until the server has answered. Commands are two bytes from `IAC NOP` to `IAC GA`; `IAC` with `WILL`,
-/// `WONT`, `DO` or `DONT` and an option; and `IAC SB` up to `IAC SE`, at most 512 bytes. `DO` is
-/// answered with `WONT`, `WILL` with `DONT`, and `DO TIMING-MARK` with `WILL TIMING-MARK`; nothing else
-/// is answered. Anything else is data, `IAC IAC` too. No command has an LF in it, nor a CR for its
-/// option, so that a line stays a line.
-///
-/// [`Lines::skip_telnet`](crate::Lines::skip_telnet) takes all commands in front of a line.
-///
-/// ```
-/// use reactor::text::{Telnet, telnet};
-///
-/// let answer = Some([255, 254, 31]);
-/// assert_eq!(telnet(b"\xff\xfb\x1fhello\n"), Telnet::Command { length: 3, answer });
-/// assert_eq!(telnet(b"\xff\xfb"), Telnet::Unfinished);
-/// assert_eq!(telnet(b"\xff\xffhello\n"), Telnet::Data);
-/// ```
-pub fn telnet(bytes: &[u8]) -> Telnet {
+/// Looks for a command at the front of some bytes.
+fn telnet(bytes: &[u8]) -> Telnet {
     match *bytes {
         [IAC] | [IAC, WILL..=DONT] => Telnet::Unfinished,
         [IAC, NOP..=GA, ..] => Telnet::Command { length: 2, answer: None },
@@ -93,8 +69,10 @@ fn subnegotiation(bytes: &[u8]) -> Telnet {
 }
 
 impl Lines<'_> {
-    /// Takes the [telnet commands](telnet) in front of the next line, if there are any, and sends their
-    /// answers. For a service that people reach with a telnet client:
+    /// Takes the telnet commands (RFC 854) in front of the next line, if there are any, and sends the
+    /// answers of a side that has no options. For a service that people reach with a telnet client:
+    /// some (PuTTY) begin with requests, and many say on Ctrl-C that they throw everything away until
+    /// the server has answered.
     ///
     /// ```
     /// # use reactor::{Context, Handler};
@@ -118,6 +96,11 @@ impl Lines<'_> {
     /// At the end of the input such a command is part of the line. Nothing is taken, and the return
     /// value is true, where [`next`](Lines::next) gives no line because the connection takes no input
     /// for now. Commands do not count as lines.
+    ///
+    /// Commands are two bytes from `IAC NOP` to `IAC GA`; `IAC` with `WILL`, `WONT`, `DO` or `DONT` and an
+    /// option; and `IAC SB` up to `IAC SE`, at most 512 bytes. `DO` is answered with `WONT`, `WILL` with
+    /// `DONT`, and `DO TIMING-MARK` with `WILL TIMING-MARK`; nothing else is answered. Anything else is
+    /// data, `IAC IAC` too. No command has an LF in it, nor a CR for its option, so a line stays a line.
     #[inline]
     pub fn skip_telnet<S>(&mut self, cx: &mut Context<'_, S>) -> bool {
         self.bytes.get(self.taken) != Some(&IAC) || self.skip_commands(cx)
@@ -128,7 +111,12 @@ impl Lines<'_> {
         while cx.may_go_on() {
             match telnet(&self.bytes[self.taken..]) {
                 Telnet::Data => break,
-                Telnet::Unfinished => return cx.at_eof(),
+                Telnet::Unfinished if cx.at_eof() => break,
+                Telnet::Unfinished => {
+                    // No command has an LF in it: this is held to the bound of a line.
+                    cx.search().failed(self.bytes.len() - self.taken);
+                    return false;
+                }
                 Telnet::Command { length, answer } => {
                     self.taken += length;
                     answer.into_iter().for_each(|answer| _ = cx.send(answer));

@@ -1,7 +1,5 @@
-//! Small helpers for protocols of commands, for text of one client that another is shown, and for
-//! clients that are telnet.
+//! Small helpers for protocols of commands, and for text of one client that another is shown.
 
-pub use super::telnet::{Telnet, telnet};
 pub use super::unprintable::unprintable;
 
 /// Makes text of one client safe to show to another: no escape sequence rewrites a terminal, no

@@ -169,11 +169,6 @@ impl Listener {
         }
     }
 
-    /// The newcomer's address is not allowed.
-    fn bars(&self, peer: SocketAddr) -> bool {
-        self.allow.as_ref().is_some_and(|allowed| !allowed.contain(peer.ip()))
-    }
-
     /// Counts a newcomer that is not allowed, and hears nothing.
     fn turn_away_unheard(&self, peer: SocketAddr, state: &mut LoopState) {
         state.counters.refused += 1;
@@ -187,13 +182,19 @@ impl Listener {
         }
     }
 
-    /// The socket's next newcomer, under all layers.
-    fn next(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+    /// The socket's next newcomer, under all layers; none if it is not allowed.
+    fn next(&self, state: &mut LoopState) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
         let (mut stream, peer) = self.socket.accept()?;
+        if let Some((peer, allowed)) = peer.zip(self.allow.as_ref())
+            && !allowed.contain(peer.ip())
+        {
+            self.turn_away_unheard(peer, state);
+            return Ok(None);
+        }
         for layer in &self.layers {
             stream = layer.accept(stream)?;
         }
-        Ok((stream, peer))
+        Ok(Some((stream, peer)))
     }
 
     /// The next newcomer; none when no more are waiting or none can be accepted. Newcomers that
@@ -207,12 +208,9 @@ impl Listener {
     ) -> Option<(Stream, Option<SocketAddr>)> {
         self.disarm(timers);
         for _ in 0..PASSED_OVER {
-            let error = match self.next() {
-                Ok((_, Some(peer))) if self.bars(peer) => {
-                    self.turn_away_unheard(peer, state);
-                    continue;
-                }
-                Ok(newcomer) => return Some(newcomer),
+            let error = match self.next(state) {
+                Ok(None) => continue,
+                Ok(newcomer) => return newcomer,
                 Err(error) => error,
             };
             match AcceptError::of(&error) {
@@ -223,14 +221,12 @@ impl Listener {
                 AcceptError::Gone => log::debug!("{}: a newcomer is gone: {error}", self.address),
                 AcceptError::Stuck => {
                     log::debug!("{}: accept: {error}", self.address);
-                    let nobody = state.with_spare_descriptor(|state| match self.next() {
-                        Ok((_, Some(peer))) if self.bars(peer) => {
-                            self.turn_away_unheard(peer, state);
-                            false
-                        }
-                        Ok((mut stream, _)) => {
-                            state.counters.refused += 1;
-                            stream.turn_away(&farewell(state));
+                    let nobody = state.with_spare_descriptor(|state| match self.next(state) {
+                        Ok(newcomer) => {
+                            if let Some((mut stream, _)) = newcomer {
+                                state.counters.refused += 1;
+                                stream.turn_away(&farewell(state));
+                            }
                             false
                         }
                         Err(error) => error.kind() == ErrorKind::WouldBlock,

@@ -19,8 +19,8 @@ where
     state.turn.begin_step();
     let mut without = 0;
     while without < services.len() && !state.turn.step_is_spent() {
-        state.last_shaken = (state.last_shaken + 1) % services.len();
-        let moved = services[state.last_shaken].move_handshake(state, scratch);
+        state.last_handshake = (state.last_handshake + 1) % services.len();
+        let moved = services[state.last_handshake].move_handshake(state, scratch);
         without = if moved { 0 } else { without + 1 };
     }
 }

@@ -39,7 +39,7 @@ pub(crate) struct LoopState {
     /// What handles on other threads reach: the waker, and whether a stop was asked for.
     pub(crate) shared: Arc<Shared>,
     /// The service that last had a step of a handshake.
-    pub(super) last_shaken: usize,
+    pub(super) last_handshake: usize,
     /// The shutdown is under way: nothing new begins.
     pub(crate) stopping: bool,
     /// Counts descriptors given back, so that listeners which ran out know when to try again.
@@ -102,7 +102,7 @@ impl LoopState {
             serials: Serials::default(),
             counters: Counters::default(),
             shared,
-            last_shaken: 0,
+            last_handshake: 0,
             stopping: false,
             freed: 0,
             starving: false,

@@ -84,8 +84,8 @@ impl<H: Handler> ActiveService<H> {
     }
 }
 
-/// A service as the reactor sees it, whatever its handler: one of lines or one of datagrams. The default
-/// bodies are those of datagrams, which have no connections.
+/// A service as the reactor sees it, whatever its handler: one of lines or one of datagrams. The
+/// default bodies are those of datagrams, which have no connections.
 pub(crate) trait AnyService {
     fn listen(&mut self, _listen: Listen, _state: &mut LoopState) -> Result<Address, Error> {
         Err(Error::Datagrams)

@@ -31,7 +31,7 @@ pub use forward::Forward;
 pub use presence::Presence;
 pub use time::Time;
 
-/// The default [`on_bytes`](Handler::on_bytes), but for [telnet's commands](crate::text::telnet).
+/// The default [`on_bytes`](Handler::on_bytes), but for [telnet's commands](crate::Lines::skip_telnet).
 fn handle_lines<H: Handler>(
     handler: &mut H,
     cx: &mut Context<'_, H::Session>,

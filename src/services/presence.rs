@@ -39,7 +39,7 @@ const NAME_LENGTH: usize = 64;
 ///
 /// Names and messages are [made safe to show](printable). A name is cut at 64 characters. Several
 /// clients may have the same one, unless the room is one of [unique names](Presence::unique_names).
-/// [Telnet commands](crate::text::telnet) in front of a line are no part of it, nor is a byte order mark
+/// [Telnet commands](crate::Lines::skip_telnet) in front of a line are no part of it, nor is a byte order mark
 /// in front of a client's first line.
 #[derive(Clone, Debug, Default)]
 pub struct Presence {

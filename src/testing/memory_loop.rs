@@ -65,6 +65,9 @@ impl<S: AnyService, W: Wires<S>, M> MemoryLoop<S, W, M> {
             self.told = true;
             service.shut_down(state);
         }
+        if self.told && service.is_empty() {
+            state.shared.end();
+        }
         let due = service.next_deadline().is_some_and(|next| next <= state.turn.now);
         let mut events = wires.look(service).events;
         if due {
@@ -82,9 +85,6 @@ impl<S: AnyService, W: Wires<S>, M> MemoryLoop<S, W, M> {
         service.work(state, &mut self.scratch);
         handshakes::move_on(&mut [&mut *service], state, &mut self.scratch);
         settle(&mut [&mut *service], state, |service, state| wires.reap(service, state));
-        if self.told && service.is_empty() {
-            state.shared.end();
-        }
         state.counters.turns += 1;
         assert!(self.panics || state.counters.panics == 0, "a hook of the handler panicked");
         true

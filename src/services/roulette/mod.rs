@@ -60,7 +60,7 @@ impl Version {
 /// are escaped, so that a program gets the whole name and a terminal obeys none.
 ///
 /// A command is a whole line, in upper or lower case; a line with anything behind the command is
-/// unknown. [Telnet commands](crate::text::telnet) in front of a line are no part of it, nor is a byte
+/// unknown. [Telnet commands](crate::Lines::skip_telnet) in front of a line are no part of it, nor is a byte
 /// order mark in front of a client's first line. A client that begins like a browser is closed, so that
 /// no web page loads or clears anything.
 #[derive(Debug)]
@@ -232,8 +232,8 @@ impl Roulette {
     }
 }
 
-/// Sends a LIST as fast as the client takes it, so one that reads slowly costs the memory of a piece. The
-/// client's next command is read after the last piece, so the replies stay in order.
+/// Sends a LIST as fast as the client takes it, so one that reads slowly costs the memory of a
+/// piece. The client's next command is read after the last piece, so the replies stay in order.
 fn send_list(cx: &mut Context<'_, Session>) {
     if cx.send_pieces(|session| session.list.as_mut()?.next_piece()) {
         cx.session().list = None;
