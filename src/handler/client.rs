@@ -320,6 +320,20 @@ impl Redial {
         matches!(self.state, State::Open(..))
     }
 
+    /// The timer at which it is dialled next, if it waits for that: [`due`](ServiceContext::due) says
+    /// when.
+    pub fn waits_for(&self) -> Option<TimerId> {
+        match self.state {
+            State::Waiting(timer) => Some(timer),
+            _ => None,
+        }
+    }
+
+    /// The server's address.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
     fn dial<S: Default>(&mut self, cx: &mut ServiceContext<'_, S>) {
         // It fails only while shutting down.
         self.state = cx.connect(&self.address, S::default()).map_or(State::Off, State::Dialling);

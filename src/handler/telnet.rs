@@ -113,7 +113,7 @@ impl Lines<'_> {
                 Telnet::Data => break,
                 Telnet::Unfinished if cx.at_eof() => break,
                 Telnet::Unfinished => {
-                    // No command has an LF in it: this is held to the bound of a line.
+                    // No command has an LF in it, so this is an unfinished line as well.
                     cx.search().failed(self.bytes.len() - self.taken);
                     return false;
                 }

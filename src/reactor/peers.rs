@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
+use super::counters::Counters;
 use super::loop_state::LoopState;
 use super::peer_accounts::PeerAccounts;
 use crate::connection::clock::Nanos;
@@ -111,11 +112,11 @@ impl Peers {
         &mut self,
         conn: &mut Connection,
         reads: bool,
-        state: &mut LoopState,
+        now: Nanos,
+        counters: &mut Counters,
     ) -> Nanos {
-        let now = state.turn.now;
         let Some((accounts, peer)) = self.accounts.as_mut().zip(key(conn)) else { return now };
-        let (reserved, ready) = accounts.reserve(peer, reads, now, &mut state.counters);
+        let (reserved, ready) = accounts.reserve(peer, reads, now, counters);
         conn.extras().reserved = reserved;
         ready
     }
@@ -131,11 +132,17 @@ impl Peers {
     }
 
     /// Counts what the connection has used.
-    pub(super) fn spend(&mut self, conn: &Connection, used: Share, state: &mut LoopState) {
+    pub(super) fn spend(
+        &mut self,
+        conn: &Connection,
+        used: Share,
+        now: Nanos,
+        counters: &mut Counters,
+    ) {
         if !used.is_nothing()
             && let Some((accounts, peer)) = self.accounts.as_mut().zip(key(conn))
         {
-            accounts.spend(peer, used, state.turn.now, &mut state.counters);
+            accounts.spend(peer, used, now, counters);
         }
     }
 }

@@ -7,7 +7,7 @@
 //! burst.
 
 use super::loop_state::LoopState;
-use super::table::{Table, find};
+use super::table::Table;
 use crate::connection::ConnId;
 use crate::connection::rate::Share;
 
@@ -25,7 +25,7 @@ impl<S> Table<S> {
         peers.release(conn);
         if conn.has_work() {
             let own = limits.rate.ready(conn.paid(), limits.rate.wanted(reads));
-            let of_peer = peers.reserve(conn, reads, state);
+            let of_peer = peers.reserve(conn, reads, now, &mut state.counters);
             conn.throttle(own.max(of_peer));
             self.arm(id);
         }
@@ -40,13 +40,13 @@ impl<S> Table<S> {
             limits.rate.spend(&mut conn.extras().paid, used, state.turn.now);
         }
         peers.release(conn);
-        peers.spend(conn, used, state);
+        peers.spend(conn, used, state.turn.now, &mut state.counters);
     }
 
     /// Gives back what is set aside for a connection that is not going to use it.
     pub(super) fn release(&mut self, id: ConnId) {
         let Table { connections, peers, .. } = self;
-        if let Some(slot) = find(connections, id) {
+        if let Some(slot) = connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) {
             peers.release(&mut slot.conn);
         }
     }

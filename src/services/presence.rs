@@ -72,18 +72,24 @@ impl Presence {
     /// it.
     fn rename(&mut self, cx: &mut Context<'_, Session>, name: Option<&str>) -> bool {
         let Some(names) = &mut self.names else { return true };
-        let (id, name) = (cx.id(), name.map(folded));
-        let is_taken = |name: &String| {
-            *name == folded(ANONYMOUS) || names.get(name).is_some_and(|of| *of != id)
-        };
-        if name.as_ref().is_some_and(is_taken) {
-            return false;
+        let id = cx.id();
+        if let Some(name) = name.map(folded) {
+            if name == folded(ANONYMOUS) || names.get(&name).is_some_and(|of| *of != id) {
+                return false;
+            }
+            free(names, cx);
+            names.insert(name, id);
+        } else {
+            free(names, cx);
         }
-        if let Some(former) = &cx.session().name {
-            names.remove(&folded(former));
-        }
-        names.extend(name.map(|name| (name, id)));
         true
+    }
+}
+
+/// The client's name may be another's from now on.
+fn free(names: &mut HashMap<String, ConnId>, cx: &mut Context<'_, Session>) {
+    if let Some(name) = &cx.session().name {
+        names.remove(&folded(name));
     }
 }
 

@@ -354,8 +354,8 @@ fn a_name_is_looked_up_without_holding_the_loop_up() {
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// Publishes pieces of so many bytes from a message, until one is refused; counts what it hears and
-/// what of its answers were taken.
+/// Publishes pieces of so many bytes from a message, until one is refused; counts what it hears and what
+/// of its answers were taken.
 #[derive(Default)]
 struct Publisher {
     published: usize,
@@ -627,6 +627,7 @@ fn the_delays_grow_up_to_a_bound_and_are_jittered() {
             assert_eq!(client.handler().server.attempts(), number);
             client.refuse(server, ErrorKind::ConnectionRefused);
             assert_eq!(client.handler().server.connection(), None);
+            assert!(client.handler().server.waits_for().is_some());
         }
         client.handler().delays.clone()
     };
