@@ -33,7 +33,7 @@ impl<H: Handler> ActiveService<H> {
         scratch: &mut Scratch,
     ) -> bool {
         let Some(id) = self.table.queues.handshakes.pop_front() else { return false };
-        // What the steps before have computed is nothing that a hook did.
+        // What the steps before have computed is not the time of a hook.
         state.turn.clock = Instant::now();
         state.turn.step.count_handshake();
         self.serve(id, state, scratch);

@@ -44,7 +44,8 @@ pub(crate) struct LoopState {
     pub(crate) stopping: bool,
     /// Counts descriptors given back, so that listeners which ran out know when to try again.
     pub(crate) freed: u64,
-    /// A newcomer found no descriptor: a connection that only lingers should give up its own.
+    /// A newcomer found no descriptor: a connection that lingers or has lost its peer should give up
+    /// its own.
     pub(super) starving: bool,
     pub(super) spare_descriptor: SpareDescriptor,
     /// See [`set_max_total_output`](crate::Reactor::set_max_total_output).

@@ -14,8 +14,8 @@ use crate::connection::flags::Flag;
 use crate::connection::rate::Share;
 use crate::limits::Limits;
 
-/// Counts the connections that were accepted from each address, where they are limited, and keeps
-/// what they have used. It is told of each that comes and goes, and asked whether one more may come.
+/// Counts the connections that were accepted from each peer and keeps what they have used, where that
+/// is limited. It is told of each connection that comes and goes, and asked whether one more may come.
 #[derive(Debug)]
 pub(crate) struct Peers {
     /// How many each address may have. Without a limit nothing is counted.

@@ -259,7 +259,7 @@ impl<H: Handler> AnyService for ActiveService<H> {
     }
 
     fn work(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
-        self.take_turn(state, scratch)
+        self.take_part(state, scratch)
     }
 
     fn move_handshake(&mut self, state: &mut LoopState, scratch: &mut Scratch) -> bool {

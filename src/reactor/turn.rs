@@ -179,7 +179,7 @@ pub(crate) fn fetch_all<E>(
 impl<H: Handler> ActiveService<H> {
     /// A service's part of the turn. Each step has a bound, and what exceeds it waits for the next
     /// turn.
-    pub(super) fn take_turn(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
+    pub(super) fn take_part(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
         self.accept_all(state);
         self.serve_ready(state, scratch);
         self.fire_timers(state);

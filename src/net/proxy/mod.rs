@@ -19,7 +19,7 @@ use super::Networks;
 use super::layer::Acceptor;
 use super::stream::Stream;
 
-/// Who may come of those that a header names, and the layer that reads it.
+/// Puts the layer that reads the header over newcomers, with the rules for those that it names.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxied(Rc<Rules>);
 
@@ -78,7 +78,7 @@ impl Rejected {
     }
 }
 
-/// What is no header is a handshake that failed. Who is not allowed was refused, and no other
+/// What is no header is a handshake that failed. A client that is not allowed was refused, and no other
 /// handshake of a newcomer fails with this kind.
 impl From<Rejected> for io::Error {
     fn from(why: Rejected) -> io::Error {
