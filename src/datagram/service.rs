@@ -8,7 +8,7 @@ use super::{DatagramContext, DatagramHandler};
 use crate::connection::clock::Nanos;
 use crate::connection::input::Scratch;
 use crate::reactor::fairness::{MESSAGES_PER_TURN, TIMERS_PER_TURN};
-use crate::reactor::handle::Mailbox;
+use crate::reactor::handle::{Inbox, Mailbox};
 use crate::reactor::loop_state::LoopState;
 use crate::reactor::readiness::Readiness;
 use crate::reactor::service::AnyService;
@@ -22,8 +22,6 @@ pub(crate) struct Datagrams<H: DatagramHandler> {
     pub(crate) handler: H,
     endpoint: Endpoint,
     mailbox: Mailbox<H::Message>,
-    /// The mailbox may have something.
-    mailbox_marked: bool,
     /// The handler has been called for the last time; only what waits is still sent.
     over: bool,
     slow_hooks: SlowHooks,
@@ -35,14 +33,7 @@ impl<H: DatagramHandler> Datagrams<H> {
         endpoint: Endpoint,
         mailbox: Mailbox<H::Message>,
     ) -> Datagrams<H> {
-        Datagrams {
-            handler,
-            endpoint,
-            mailbox,
-            mailbox_marked: false,
-            over: false,
-            slow_hooks: SlowHooks::default(),
-        }
+        Datagrams { handler, endpoint, mailbox, over: false, slow_hooks: SlowHooks::default() }
     }
 
     /// Calls a hook. A panic in it is counted and ends nothing.
@@ -83,10 +74,7 @@ impl<H: DatagramHandler> Datagrams<H> {
 
     fn take_messages(&mut self, state: &mut LoopState) {
         for _ in 0..MESSAGES_PER_TURN {
-            let Some(message) = self.mailbox.next() else {
-                self.mailbox_marked = false;
-                return;
-            };
+            let Some(message) = self.mailbox.next() else { return };
             self.call(state, |handler, cx| handler.on_message(cx, message));
         }
     }
@@ -117,7 +105,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         }
         self.receive(state, scratch);
         self.fire(state);
-        if self.mailbox_marked {
+        if self.mailbox.inbox.marked {
             self.take_messages(state);
         }
         self.slow_hooks.check(state, &self.endpoint.name, self.endpoint.options.slow_call);
@@ -137,28 +125,15 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
 
     fn is_busy(&self, _state: &LoopState) -> bool {
         self.endpoint.may_flush()
-            || !self.over && (self.mailbox_marked || self.endpoint.may_receive())
+            || !self.over && (self.mailbox.inbox.marked || self.endpoint.may_receive())
     }
 
     fn next_deadline(&self) -> Option<Nanos> {
         self.endpoint.timers.next()
     }
 
-    fn mark_mailbox(&mut self) {
-        self.mailbox_marked = true;
-    }
-
-    fn stop_listening(&mut self) {
-        // What was posted by this very thread has not woken it yet.
-        self.mailbox_marked = true;
-    }
-
-    fn delays_shutdown(&self) -> bool {
-        self.mailbox.delays_shutdown()
-    }
-
-    fn messages_waiting(&self) -> u64 {
-        self.mailbox.waiting()
+    fn inbox(&mut self) -> &mut Inbox {
+        &mut self.mailbox.inbox
     }
 
     fn shut_down(&mut self, state: &mut LoopState) {

@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::accepting::Listener;
-use super::handle::Mailbox;
+use super::handle::{Inbox, Mailbox};
 use super::loop_state::LoopState;
 use super::readiness::Readiness;
 use super::slow_hooks::SlowHooks;
@@ -30,8 +30,6 @@ pub(crate) struct ActiveService<H: Handler> {
     pub(super) listeners: Vec<Listener>,
     /// What other threads have posted.
     pub(super) mailbox: Mailbox<H::Message>,
-    /// The mailbox may have something: set by the waker, cleared when it was found empty.
-    pub(super) mailbox_marked: bool,
     pub(super) slow_hooks: SlowHooks,
 }
 
@@ -46,7 +44,6 @@ impl<H: Handler> ActiveService<H> {
             table,
             listeners: Vec::new(),
             mailbox,
-            mailbox_marked: false,
             slow_hooks: SlowHooks::default(),
         }
     }
@@ -139,14 +136,10 @@ pub(crate) trait AnyService {
     /// More could be done now, without any event.
     fn is_busy(&self, state: &LoopState) -> bool;
     fn next_deadline(&self) -> Option<Nanos>;
-    /// Notes that messages may be waiting.
-    fn mark_mailbox(&mut self);
+    /// What is known of the messages that wait.
+    fn inbox(&mut self) -> &mut Inbox;
     /// A shutdown was asked for: no newcomer is accepted any more.
-    fn stop_listening(&mut self);
-    /// There are messages that have to be handled before the shutdown.
-    fn delays_shutdown(&self) -> bool;
-    /// How many messages were posted and not handled.
-    fn messages_waiting(&self) -> u64;
+    fn stop_listening(&mut self) {}
     /// Tells the handler of the shutdown and closes every connection gracefully.
     fn shut_down(&mut self, state: &mut LoopState);
     /// Ends every connection at once. Says how many had not got all their output.
@@ -216,7 +209,7 @@ impl<H: Handler> AnyService for ActiveService<H> {
     }
 
     fn is_busy(&self, state: &LoopState) -> bool {
-        self.mailbox_marked
+        self.mailbox.inbox.marked
             || !self.table.queues.is_empty()
             || self.listeners.iter().any(|listener| listener.may_accept(state))
     }
@@ -225,24 +218,14 @@ impl<H: Handler> AnyService for ActiveService<H> {
         self.table.next_deadline()
     }
 
-    fn mark_mailbox(&mut self) {
-        self.mailbox_marked = true;
+    fn inbox(&mut self) -> &mut Inbox {
+        &mut self.mailbox.inbox
     }
 
     fn stop_listening(&mut self) {
         for mut listener in std::mem::take(&mut self.listeners) {
             listener.disarm(&mut self.table.timers);
         }
-        // What this very thread has posted has not woken it yet.
-        self.mailbox_marked = true;
-    }
-
-    fn delays_shutdown(&self) -> bool {
-        self.mailbox.delays_shutdown()
-    }
-
-    fn messages_waiting(&self) -> u64 {
-        self.mailbox.waiting()
     }
 
     fn is_empty(&self) -> bool {

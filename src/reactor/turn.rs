@@ -130,7 +130,7 @@ impl Reactor<'_> {
             match Token::from(event.token()) {
                 Token::WAKER => {
                     self.state.shared.awake();
-                    self.services.iter_mut().for_each(|service| service.mark_mailbox());
+                    self.services.iter_mut().for_each(|service| service.inbox().marked = true);
                 }
                 #[cfg(feature = "signals")]
                 Token::SIGNALS => caught = self.signals.take(),
@@ -209,7 +209,7 @@ impl<H: Handler> ActiveService<H> {
     }
 
     fn take_messages(&mut self, state: &mut LoopState) {
-        if !self.mailbox_marked {
+        if !self.mailbox.inbox.marked {
             return;
         }
         state.turn.begin_step();
@@ -217,10 +217,7 @@ impl<H: Handler> ActiveService<H> {
             if state.turn.step_is_spent() {
                 return;
             }
-            let Some(message) = self.mailbox.next() else {
-                self.mailbox_marked = false;
-                return;
-            };
+            let Some(message) = self.mailbox.next() else { return };
             self.call_service(state, |handler, cx| handler.on_message(cx, message));
         }
     }
