@@ -15,9 +15,10 @@ use crate::reactor::service::AnyService;
 use crate::reactor::slow_hooks::SlowHooks;
 use crate::reactor::timers::{Due, Timers};
 use crate::reactor::token::Token;
+use crate::reactor::total_memory::Memory;
 
-/// One datagram socket with its handler. What waits in its outbox has a small bound of its own, so
-/// it is no part of the bounds on all memory; what a socket begins with is told when it is bound.
+/// One datagram socket with its handler. What it begins with is told when it is bound, so nothing is
+/// told at the start.
 pub(crate) struct Datagrams<H: DatagramHandler> {
     pub(crate) handler: H,
     endpoint: Endpoint,
@@ -122,6 +123,15 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
             self.endpoint.close(state);
         }
     }
+
+    /// None: what waits in the outbox has a small bound of its own, and there is no connection to end.
+    fn total(&self, _memory: Memory) -> usize {
+        0
+    }
+
+    fn list_shares(&self, _memory: Memory, _all: &mut Vec<(usize, Token)>) {}
+
+    fn end_for_total(&mut self, _memory: Memory, _token: Token) {}
 
     fn is_busy(&self, _state: &LoopState) -> bool {
         self.endpoint.may_flush()

@@ -118,13 +118,11 @@ pub(crate) trait AnyService {
     /// Tells the handler of the connections that have ended, and frees them.
     fn reap(&mut self, state: &mut LoopState);
     /// How much memory the service's connections take.
-    fn total(&self, _memory: Memory) -> usize {
-        0
-    }
+    fn total(&self, memory: Memory) -> usize;
     /// Adds which connection takes how much of it.
-    fn list_shares(&self, _memory: Memory, _all: &mut Vec<(usize, Token)>) {}
+    fn list_shares(&self, memory: Memory, all: &mut Vec<(usize, Token)>);
     /// Ends a connection since all together take too much.
-    fn end_for_total(&mut self, _memory: Memory, _token: Token) {}
+    fn end_for_total(&mut self, memory: Memory, token: Token);
     /// Ends the connection that has lingered longest; says whether there is one.
     fn cut_lingering(&mut self) -> bool {
         false

@@ -3,9 +3,11 @@
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use mio::Registry;
 use rustls::{ServerConfig, ServerConnection};
 
 use super::records::{Counted, Records};
@@ -173,6 +175,10 @@ impl TlsStream {
 }
 
 impl Layer for TlsStream {
+    fn register(&mut self, registry: &Rc<Registry>, token: mio::Token) -> io::Result<()> {
+        self.inner.register(registry, token)
+    }
+
     fn below(&self) -> Option<&Stream> {
         Some(&self.inner)
     }
@@ -194,6 +200,10 @@ impl Layer for TlsStream {
         let done = self.shake_hands();
         *spent = spent.saturating_add(nanos(began.elapsed()));
         Ok(done?.then(|| Opened { peer: self.peer.take(), instead: None }))
+    }
+
+    fn local_end(&self) -> Option<SocketAddr> {
+        self.inner.local_end()
     }
 
     fn may_read_short(&self) -> bool {
