@@ -13,8 +13,6 @@ use super::loop_state::LoopState;
 use super::reactor::OWN_SOURCES;
 use super::service::{ActiveService, AnyService};
 use super::shutdown::Phase;
-#[cfg(feature = "signals")]
-use super::signals::Caught;
 use super::token::Token;
 use super::{Reactor, total_memory};
 use crate::connection::clock::Nanos;
@@ -124,7 +122,7 @@ impl Reactor<'_> {
     fn dispatch(&mut self) -> Fetched {
         let mut count = 0;
         #[cfg(feature = "signals")]
-        let mut caught = Caught::default();
+        let mut caught = Vec::new();
         for event in &self.events {
             count += 1;
             match Token::from(event.token()) {
