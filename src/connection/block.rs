@@ -5,8 +5,9 @@ use super::clock::Nanos;
 use super::connection::Connection;
 use super::flags::Flag;
 
-/// The block that is under way; without [`Flag::InBlock`], what is left of the last one. That is not freed,
-/// so a client whose every request has a block costs one allocation and not one for each block.
+/// The block that is under way; without [`Flag::InBlock`], what is left of the last one. That is
+/// not freed, so a client whose every request has a block costs one allocation and not one for each
+/// block.
 #[derive(Debug)]
 pub(super) struct Block {
     /// Bytes that are still to come.
@@ -46,7 +47,7 @@ impl Connection {
         self.flags.has(Flag::InBlock) && self.block().is_some_and(|block| block.left == 0)
     }
 
-    /// Has the peer be waited for from now on only: until now nothing was read.
+    /// Times the peer from now on: until now it was the loop that did not read.
     pub(super) fn wait_from(&mut self, now: Nanos) {
         self.input.wait_from(now);
         if let Some(block) = self.extras.as_mut().and_then(|extras| extras.block.as_mut()) {

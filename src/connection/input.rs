@@ -104,7 +104,7 @@ impl Input {
         self.kept.as_ref().filter(|kept| kept.hungry).map(|kept| kept.since)
     }
 
-    /// Has the handler wait from now on only: until now nothing was read.
+    /// Counts the wait of the handler from now on: until now it was the loop that did not read.
     pub(crate) fn wait_from(&mut self, now: Nanos) {
         if let Some(kept) = &mut self.kept {
             kept.since = now;

@@ -1,10 +1,10 @@
 //! One connection, fed bytes and asked for bytes. Nothing here knows a socket, a selector or a handler,
 //! so all of it can be tested without a network. Who calls it, and when, is up to `reactor`.
 //!
-//! Read `connection` first (what is kept of one client) with its `flags`. Then follow a byte in (`input`,
-//! `framing`, `newlines`, `block`) and out (`output`). Then come the rules that judge a client: `backpressure`,
-//! `deadlines`, `rate`. The rest are small types that all wings share: `id`, `clock`, `peer_address`,
-//! `close_reason`.
+//! Read `connection` first (what is kept of one client) with its `flags`. Then follow a byte in
+//! (`input`, `framing`, `newlines`, `block`) and out (`output`). Then come the rules that judge a
+//! client: `backpressure`, `deadlines`, `rate`. The rest are small types that all wings share:
+//! `id`, `clock`, `peer_address`, `close_reason`.
 
 mod backpressure;
 mod block;

@@ -6,8 +6,8 @@ use super::connection::Connection;
 use super::flags::Flag;
 use crate::limits::{Rate, Rates};
 
-/// Who has used up its bytes waits until this part of the burst is free again, so that it is woken
-/// some 8 times a second, and not for each byte.
+/// A connection that has used up its bytes waits until this part of the burst is free again, so that
+/// it is woken some 8 times a second and not for each byte.
 const PART_OF_BURST: u32 = 8;
 
 const SECOND: u64 = 1_000_000_000;

@@ -1,10 +1,10 @@
-//! UDP in the same loop: a datagram socket with its handler is a service like any other. What is about
-//! connections is not here; the loop is that of `reactor`, whose public methods for datagrams are in this
-//! file.
+//! UDP in the same loop: a datagram socket with its handler is a service like any other. What is
+//! about connections is not here; the loop is that of `reactor`, whose public methods for datagrams
+//! are in this file.
 //!
-//! Read `handler` first (the hooks and their contract), then `context` (what a hook can do) and `options`.
-//! `service` has the steps of a turn; it works on an `endpoint`, which is a `socket` and what waits in its
-//! `outbox`.
+//! Read `handler` first (the hooks and their contract), then `context` (what a hook can do) and
+//! `options`. `service` has the steps of a turn; it works on an `endpoint`, which is a `socket` and
+//! what waits in its `outbox`.
 
 mod context;
 pub(crate) mod endpoint;

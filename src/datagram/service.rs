@@ -1,18 +1,14 @@
 //! The service of a datagram socket: a handler with its endpoint, and the steps of a turn that the
 //! reactor asks of every service.
 
-use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::endpoint::{Endpoint, ROOM};
 use super::{DatagramContext, DatagramHandler};
-use crate::connection::ConnId;
 use crate::connection::clock::Nanos;
 use crate::connection::input::Scratch;
-use crate::error::Error;
-use crate::net::{Address, Connect, Listen};
 use crate::reactor::fairness::{MESSAGES_PER_TURN, TIMERS_PER_TURN};
-use crate::reactor::handle::Mailbox;
+use crate::reactor::handle::{Inbox, Mailbox};
 use crate::reactor::loop_state::LoopState;
 use crate::reactor::readiness::Readiness;
 use crate::reactor::service::AnyService;
@@ -21,13 +17,12 @@ use crate::reactor::timers::{Due, Timers};
 use crate::reactor::token::Token;
 use crate::reactor::total_memory::Memory;
 
-/// One datagram socket with its handler.
+/// One datagram socket with its handler. What it begins with is told when it is bound, so nothing is
+/// told at the start.
 pub(crate) struct Datagrams<H: DatagramHandler> {
     pub(crate) handler: H,
     endpoint: Endpoint,
     mailbox: Mailbox<H::Message>,
-    /// The mailbox may have something.
-    mailbox_marked: bool,
     /// The handler has been called for the last time; only what waits is still sent.
     over: bool,
     slow_hooks: SlowHooks,
@@ -39,14 +34,7 @@ impl<H: DatagramHandler> Datagrams<H> {
         endpoint: Endpoint,
         mailbox: Mailbox<H::Message>,
     ) -> Datagrams<H> {
-        Datagrams {
-            handler,
-            endpoint,
-            mailbox,
-            mailbox_marked: false,
-            over: false,
-            slow_hooks: SlowHooks::default(),
-        }
+        Datagrams { handler, endpoint, mailbox, over: false, slow_hooks: SlowHooks::default() }
     }
 
     /// Calls a hook. A panic in it is counted and ends nothing.
@@ -87,33 +75,13 @@ impl<H: DatagramHandler> Datagrams<H> {
 
     fn take_messages(&mut self, state: &mut LoopState) {
         for _ in 0..MESSAGES_PER_TURN {
-            let Some(message) = self.mailbox.next() else {
-                self.mailbox_marked = false;
-                return;
-            };
+            let Some(message) = self.mailbox.next() else { return };
             self.call(state, |handler, cx| handler.on_message(cx, message));
         }
     }
 }
 
 impl<H: DatagramHandler> AnyService for Datagrams<H> {
-    fn listen(&mut self, _listen: Listen, _state: &mut LoopState) -> Result<Address, Error> {
-        Err(Error::Datagrams)
-    }
-
-    fn dial(&mut self, _target: &Connect, _state: &mut LoopState) -> Result<ConnId, Error> {
-        Err(Error::Datagrams)
-    }
-
-    fn adopt(
-        &mut self,
-        _input: BorrowedFd<'_>,
-        _output: BorrowedFd<'_>,
-        _state: &mut LoopState,
-    ) -> Result<ConnId, Error> {
-        Err(Error::Datagrams)
-    }
-
     fn name(&self) -> &str {
         &self.endpoint.name
     }
@@ -132,23 +100,16 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
             .ready(what.readable || what.read_on || what.error, what.writable || what.error);
     }
 
-    /// Nothing: what a socket begins with is told when it is bound.
-    fn start(&mut self, _state: &mut LoopState) {}
-
     fn work(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
         if self.over {
             return;
         }
         self.receive(state, scratch);
         self.fire(state);
-        if self.mailbox_marked {
+        if self.mailbox.inbox.marked {
             self.take_messages(state);
         }
         self.slow_hooks.check(state, &self.endpoint.name, self.endpoint.options.slow_call);
-    }
-
-    fn move_handshake(&mut self, _state: &mut LoopState, _scratch: &mut Scratch) -> bool {
-        false
     }
 
     fn flush(&mut self, state: &mut LoopState) {
@@ -172,38 +133,17 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
 
     fn end_for_total(&mut self, _memory: Memory, _token: Token) {}
 
-    fn cut_lingering(&mut self) -> bool {
-        false
-    }
-
-    fn cut_gone(&mut self) -> bool {
-        false
-    }
-
     fn is_busy(&self, _state: &LoopState) -> bool {
         self.endpoint.may_flush()
-            || !self.over && (self.mailbox_marked || self.endpoint.may_receive())
+            || !self.over && (self.mailbox.inbox.marked || self.endpoint.may_receive())
     }
 
     fn next_deadline(&self) -> Option<Nanos> {
         self.endpoint.timers.next()
     }
 
-    fn mark_mailbox(&mut self) {
-        self.mailbox_marked = true;
-    }
-
-    fn stop_listening(&mut self) {
-        // What was posted by this very thread has not woken it yet.
-        self.mailbox_marked = true;
-    }
-
-    fn delays_shutdown(&self) -> bool {
-        self.mailbox.delays_shutdown()
-    }
-
-    fn messages_waiting(&self) -> u64 {
-        self.mailbox.waiting()
+    fn inbox(&mut self) -> &mut Inbox {
+        &mut self.mailbox.inbox
     }
 
     fn shut_down(&mut self, state: &mut LoopState) {

@@ -2,11 +2,11 @@
 //! are passed to them, and helpers for lines and text. The loop that calls the hooks is in `reactor`.
 //!
 //! Read `handler` first (the hooks and their contract), then `context` (what a hook can do with its
-//! connection) and `service_context` (what it can do with all of them). `lines` cuts input into lines
-//! and `writer` makes replies; `farewell` is what a client is told when it is closed for a limit. `callbacks`
-//! is a handler made of closures, `client` is for those that dial, and `text` has helpers for protocols of
-//! commands, of which `unprintable` knows the characters that are not safe to show, and `telnet` the
-//! commands that its clients send.
+//! connection) and `service_context` (what it can do with all of them). `lines` cuts input into
+//! lines and `writer` makes replies; `farewell` is what a client is told when it is closed for a
+//! limit. `callbacks` is a handler made of closures, `client` is for those that dial, and `text`
+//! has helpers for protocols of commands, of which `unprintable` knows the characters that are not
+//! safe to show, and `telnet` the commands that its clients send.
 
 pub(crate) mod callbacks;
 pub mod client;

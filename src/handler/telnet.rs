@@ -128,10 +128,11 @@ impl Lines<'_> {
         while cx.may_go_on() {
             match telnet(&self.bytes[self.taken..]) {
                 Telnet::Data => break,
+                Telnet::Unfinished if cx.at_eof() => break,
                 Telnet::Unfinished => {
-                    // There is no LF in it either: it is the beginning of a line, and bound as one.
+                    // No command has an LF in it, so this is an unfinished line as well.
                     cx.search().failed(self.bytes.len() - self.taken);
-                    return cx.at_eof();
+                    return false;
                 }
                 Telnet::Command { length, answer } => {
                     self.taken += length;

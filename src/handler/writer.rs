@@ -60,8 +60,8 @@ impl<'w, 'a, S> Writer<'w, 'a, S> {
         lines.next(self.cx)
     }
 
-    /// Whether what was written has filled the connection, or would have, which lets nothing more follow
-    /// in this writer.
+    /// Whether what was written has filled the connection, or would have, which lets nothing more
+    /// follow in this writer.
     #[cold]
     fn fills(&mut self) -> bool {
         if !self.joined && self.cx.own {

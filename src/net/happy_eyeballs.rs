@@ -1,7 +1,7 @@
 //! Connecting to a host by its name: looking it up on a thread, then its addresses in turn, under
 //! one connection that is not open yet (RFC 8305).
 
-use std::io::{self, ErrorKind, PipeReader, Read, Write};
+use std::io::{self, ErrorKind, PipeReader};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
-use super::layer::{Layer, Opened};
+use super::layer::{Layer, Opened, refuse_input_and_output};
 use super::stream::Stream;
 use super::{Address, Host};
 use crate::connection::clock::{Nanos, nanos};
@@ -165,35 +165,13 @@ impl Layer for Dialling {
         self.limits = Some(limits.clone());
     }
 
-    fn has_unread(&mut self) -> bool {
-        false
-    }
-
-    fn shutdown_write(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
     /// An attempt that fails leaves the others.
     fn fails_as_one(&self) -> bool {
         false
     }
 }
 
-impl Read for Dialling {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Err(ErrorKind::NotConnected.into())
-    }
-}
-
-impl Write for Dialling {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(ErrorKind::NotConnected.into())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+refuse_input_and_output!(Dialling);
 
 /// The system's resolver at work on a thread, which ends with its answer, wanted or not.
 struct Lookup {

@@ -18,7 +18,8 @@ use crate::error::Error;
 use crate::limits::Limits;
 
 /// Everything that the loop asks of a stream. A layer over another stream implements it as a socket
-/// does; the defaults are the answers of a plain socket that is open, unless they say otherwise.
+/// does: what it does not answer itself, the stream [below](Self::below) is asked. At the bottom the
+/// defaults are the answers of a plain socket that is open, unless they say otherwise.
 ///
 /// 1. **Nothing blocks.** What cannot be done now is `WouldBlock`, and an event under the token of
 ///    [`register`](Self::register) follows when it can. Events are edges: none follows before the
@@ -62,15 +63,29 @@ use crate::limits::Limits;
 /// `layer/tests.rs` has a test of each rule, and a table of the streams and layers that it is run
 /// with; a new layer is one line in there.
 pub(crate) trait Layer: Any + Read + Write {
+    /// The stream that it lies over; none at the bottom.
+    fn below(&self) -> Option<&Stream> {
+        None
+    }
+
+    /// The same, to be changed.
+    fn below_mut(&mut self) -> Option<&mut Stream> {
+        None
+    }
+
     /// Registers it once, for both directions; under edge triggers nothing has to change later.
-    fn register(&mut self, registry: &Rc<Registry>, token: mio::Token) -> io::Result<()>;
+    fn register(&mut self, registry: &Rc<Registry>, token: mio::Token) -> io::Result<()> {
+        self.below_mut().map_or(Ok(()), |below| below.register(registry, token))
+    }
 
     /// Shuts the write side once all that is held back is out. Rule 8.
-    fn shutdown_write(&mut self) -> io::Result<()>;
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.below_mut().map_or(Ok(()), |below| below.shutdown_write())
+    }
 
     /// Whether it is not open when it is accepted. Rule 2.
     fn has_handshake(&self) -> bool {
-        false
+        self.below().is_some_and(|below| below.has_handshake())
     }
 
     /// Moves the handshake on, or finds out whether a connect has succeeded; none while it is under
@@ -85,40 +100,44 @@ pub(crate) trait Layer: Any + Read + Write {
     /// Whether its handshake, or that of a stream below, is to say who the peer is. The limits by peer
     /// are then asked after it only, since the address before is that of somebody in between. Rule 2.
     fn names_peer(&self) -> bool {
-        false
+        self.below().is_some_and(|below| below.names_peer())
     }
 
     /// When the handshake must be moved on without an event; none if never.
     fn due(&self) -> Option<Nanos> {
-        None
+        self.below()?.due()
     }
 
     /// The host that it is being connected to, for as long as it has no address.
     fn host(&self) -> Option<&Host> {
-        None
+        self.below()?.host()
     }
 
     /// Sets the options of the sockets below, for an outbound connection; accepted ones inherit
     /// them from their listener, which saves system calls for each.
-    fn set_options(&mut self, _limits: &Limits) {}
+    fn set_options(&mut self, limits: &Limits) {
+        self.below_mut().into_iter().for_each(|below| below.set_options(limits));
+    }
 
     /// The address of our end, where it has one.
     fn local_end(&self) -> Option<SocketAddr> {
-        None
+        self.below()?.local_end()
     }
 
     /// Whether a read that gives less than was asked for may leave some behind. Rule 4.
     fn may_read_short(&self) -> bool {
-        false
+        self.below().is_some_and(|below| below.may_read_short())
     }
 
     /// Whether there may be more to read although the last read said `WouldBlock`. Rule 4.
     fn has_more(&self) -> bool {
-        false
+        self.below().is_some_and(|below| below.has_more())
     }
 
     /// Whether input has come that no read has given yet. Rule 5.
-    fn has_unread(&mut self) -> bool;
+    fn has_unread(&mut self) -> bool {
+        self.below_mut().is_some_and(|below| below.has_unread())
+    }
 
     /// Reads what is to be thrown away, which need not be decoded first.
     fn read_raw(&mut self, buf: &mut [u8]) -> io::Result<usize> {
@@ -128,79 +147,111 @@ pub(crate) trait Layer: Any + Read + Write {
     /// Whether 0 from a read proves that the peer has ended. A socket gives 0 after an error too,
     /// once it has told of that. Rule 3.
     fn announces_end(&self) -> bool {
-        false
+        self.below().is_some_and(|below| below.announces_end())
     }
 
     /// Bytes that came in since this was last asked; 0 for as many as the reads gave. Rule 6.
     fn take_cost(&mut self) -> usize {
-        0
+        self.below_mut().map_or(0, |below| below.take_cost())
     }
 
     /// Since when the peer has owed the rest of what it has begun: a record, a frame. Rule 6.
     fn unfinished_since(&self) -> Option<Nanos> {
-        None
+        self.below()?.unfinished_since()
     }
 
     /// Tells the time after reads, since a layer has no clock of the loop's: what the peer has begun
     /// since it was last told counts from `now` on. With `anew` so does what it had begun before,
     /// for until now it was the loop that did not read. A layer tells the stream below. Rule 6.
-    fn tell_time(&mut self, _now: Nanos, _anew: bool) {}
+    fn tell_time(&mut self, now: Nanos, anew: bool) {
+        self.below_mut().into_iter().for_each(|below| below.tell_time(now, anew));
+    }
+
     /// How much memory it takes for bytes: of units that are unfinished, of what was decoded and not
     /// read, of what was taken for writing and is not out. 0 once there is none of that, however
     /// large the layer itself is. Only a handshake, a read, a write, a flush and a shutdown change it.
     /// Rule 6.
     fn kept(&self) -> usize {
-        0
+        self.below().map_or(0, Stream::kept)
     }
 
     /// Whether [`flush`](Write::flush) has something to do. Rule 7.
     fn unsent(&self) -> bool {
-        false
+        self.below().is_some_and(|below| below.unsent())
     }
 
     /// Whether something that was held back has gone out since this was last asked. Rule 7.
     fn take_moved(&mut self) -> bool {
-        false
+        self.below_mut().is_some_and(|below| below.take_moved())
     }
 
     /// The error that the system has noted. Rule 10.
     fn noted_error(&self) -> Option<io::Error> {
-        None
+        self.below()?.noted_error()
     }
 
     /// Whether an error that the selector reports is an error of the whole stream. Rule 10.
     fn fails_as_one(&self) -> bool {
-        true
+        self.below().is_none_or(|below| below.fails_as_one())
     }
 
     /// Whether its input is this connection's alone, to be discarded at a close lest a reset
     /// destroy what was sent. Descriptors know no resets, and what is unread in them is for
     /// whoever reads them next.
     fn is_socket(&self) -> bool {
-        true
+        self.below().is_none_or(|below| below.is_socket())
     }
 
     /// Whether dropping it, once its input was read to the end, tells the peer of the end as
     /// [`shutdown_write`](Self::shutdown_write) does, which then would be a system call for nothing.
-    /// A plain socket answers yes; a layer may have an end of its own to announce. Rule 11.
+    /// A plain socket answers yes. A layer may have an end of its own to announce, so the stream
+    /// below is not asked. Rule 11.
     fn shuts_with_drop(&self) -> bool {
         false
     }
 
     /// Makes dropping it discard the unsent bytes and send a reset: without this the kernel would
     /// keep up to megabytes for a peer that does not read, long after the close. Rule 11.
-    fn reset(&mut self) {}
+    fn reset(&mut self) {
+        self.below_mut().into_iter().for_each(|below| below.reset());
+    }
 
     /// Says no to a newcomer. What has come already is read first, since unread input would turn
     /// the close into a reset; nobody waits for more, so a busy client may miss the notice. A layer
     /// whose words would cost a handshake has none. Rule 12.
     fn turn_away(&mut self, notice: &[u8]) {
+        if let Some(below) = self.below_mut() {
+            return below.turn_away(notice);
+        }
         let mut unread = [0; 4096];
         let _ = self.write(notice);
         let _ = self.shutdown_write();
         let _ = self.read(&mut unread);
     }
 }
+
+/// Has a layer refuse to be read and written. It never opens, or gives way to another stream as it
+/// does.
+macro_rules! refuse_input_and_output {
+    ($layer:ty) => {
+        impl std::io::Read for $layer {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::NotConnected.into())
+            }
+        }
+
+        impl std::io::Write for $layer {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::NotConnected.into())
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+    };
+}
+pub(crate) use refuse_input_and_output;
 
 /// What a handshake has found out.
 #[derive(Default)]
@@ -218,7 +269,9 @@ pub(crate) trait Acceptor: Any + fmt::Debug {
 
     /// Reads its files again; gives the one that the log names, none if it has no files.
     #[cfg(feature = "signals")]
-    fn reload(&self) -> Result<Option<&Path>, Error>;
+    fn reload(&self) -> Result<Option<&Path>, Error> {
+        Ok(None)
+    }
 }
 
 #[cfg(test)]

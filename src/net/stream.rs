@@ -2,21 +2,20 @@
 
 use std::any::Any;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::BorrowedFd;
-use std::rc::Rc;
 
+use mio::Interest;
 use mio::net::{TcpStream, UnixStream};
-use mio::{Interest, Registry};
 
+use super::Address;
 use super::descriptors::Descriptors;
 use super::happy_eyeballs::Dialling;
-use super::layer::{Layer, Opened};
+use super::layer::{Layer, Opened, refuse_input_and_output};
 use super::tcp::connect_tcp;
-use super::{Address, Host};
 use crate::connection::clock::Nanos;
 use crate::connection::connection::StreamTraits;
-use crate::limits::Limits;
 
 /// The two ends of a connection's bytes, non-blocking. It keeps the contract of [`Layer`].
 ///
@@ -46,7 +45,7 @@ pub(super) const BOTH: Interest = {
     both
 };
 
-/// Asks whichever it is: the one `match` on the kind of a stream.
+/// Asks whichever it is, without a detour by its table.
 macro_rules! ask {
     ($stream:expr, $it:ident => $question:expr) => {
         match $stream {
@@ -80,8 +79,7 @@ impl Stream {
 
     /// The layer itself, for whoever knows what it is.
     pub(crate) fn downcast<L: Layer>(&self) -> Option<&L> {
-        let Stream::Layer(layer) = self else { return None };
-        (&**layer as &dyn Any).downcast_ref()
+        (&**self as &dyn Any).downcast_ref()
     }
 
     /// What a connection over it has to know of it.
@@ -119,103 +117,38 @@ impl Stream {
     }
 }
 
-/// The questions of [`Layer`] as they are.
+/// The questions of [`Layer`] that are asked for every read or write.
 impl Stream {
-    pub(crate) fn register(
-        &mut self,
-        registry: &Rc<Registry>,
-        token: mio::Token,
-    ) -> io::Result<()> {
-        ask!(self, it => it.register(registry, token))
-    }
-
-    pub(crate) fn has_handshake(&self) -> bool {
-        ask!(self, it => it.has_handshake())
-    }
-
-    pub(crate) fn names_peer(&self) -> bool {
-        ask!(self, it => it.names_peer())
-    }
-
-    pub(crate) fn due(&self) -> Option<Nanos> {
-        ask!(self, it => it.due())
-    }
-
-    pub(crate) fn host(&self) -> Option<&Host> {
-        ask!(self, it => it.host())
-    }
-
-    pub(crate) fn set_options(&mut self, limits: &Limits) {
-        ask!(self, it => it.set_options(limits));
-    }
-
-    pub(crate) fn local_end(&self) -> Option<SocketAddr> {
-        ask!(self, it => it.local_end())
-    }
-
-    pub(crate) fn may_read_short(&self) -> bool {
-        ask!(self, it => it.may_read_short())
-    }
-
-    pub(crate) fn has_more(&self) -> bool {
-        ask!(self, it => it.has_more())
-    }
-
-    pub(crate) fn has_unread(&mut self) -> bool {
-        ask!(self, it => it.has_unread())
-    }
-
     pub(crate) fn unfinished_since(&self) -> Option<Nanos> {
         ask!(self, it => it.unfinished_since())
-    }
-
-    pub(crate) fn tell_time(&mut self, now: Nanos, anew: bool) {
-        ask!(self, it => it.tell_time(now, anew));
     }
 
     #[inline]
     pub(crate) fn kept(&self) -> usize {
         ask!(self, it => it.kept())
     }
+}
 
-    pub(crate) fn announces_end(&self) -> bool {
-        ask!(self, it => it.announces_end())
+/// The other questions.
+impl Deref for Stream {
+    type Target = dyn Layer;
+
+    fn deref(&self) -> &dyn Layer {
+        match self {
+            Stream::Socket(Socket::Tcp(socket)) => socket,
+            Stream::Socket(Socket::Unix(socket)) => socket,
+            Stream::Layer(layer) => &**layer,
+        }
     }
+}
 
-    pub(crate) fn unsent(&self) -> bool {
-        ask!(self, it => it.unsent())
-    }
-
-    pub(crate) fn take_moved(&mut self) -> bool {
-        ask!(self, it => it.take_moved())
-    }
-
-    pub(crate) fn shutdown_write(&mut self) -> io::Result<()> {
-        ask!(self, it => it.shutdown_write())
-    }
-
-    pub(crate) fn noted_error(&self) -> Option<io::Error> {
-        ask!(self, it => it.noted_error())
-    }
-
-    pub(crate) fn fails_as_one(&self) -> bool {
-        ask!(self, it => it.fails_as_one())
-    }
-
-    pub(crate) fn is_socket(&self) -> bool {
-        ask!(self, it => it.is_socket())
-    }
-
-    pub(crate) fn shuts_with_drop(&self) -> bool {
-        ask!(self, it => it.shuts_with_drop())
-    }
-
-    pub(crate) fn turn_away(&mut self, notice: &[u8]) {
-        ask!(self, it => it.turn_away(notice));
-    }
-
-    pub(crate) fn reset(&mut self) {
-        ask!(self, it => it.reset());
+impl DerefMut for Stream {
+    fn deref_mut(&mut self) -> &mut dyn Layer {
+        match self {
+            Stream::Socket(Socket::Tcp(socket)) => socket,
+            Stream::Socket(Socket::Unix(socket)) => socket,
+            Stream::Layer(layer) => &mut **layer,
+        }
     }
 }
 
@@ -244,7 +177,7 @@ pub(crate) struct Raw<'s>(&'s mut Stream);
 
 impl Read for Raw<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        ask!(self.0, it => it.read_raw(buf))
+        self.0.read_raw(buf)
     }
 }
 
@@ -261,38 +194,12 @@ impl From<UnixStream> for Stream {
 }
 
 impl Layer for Failed {
-    fn register(&mut self, _: &Rc<Registry>, _: mio::Token) -> io::Result<()> {
-        Ok(())
-    }
-
     fn handshake(&mut self, _now: Nanos, _spent: &mut Nanos) -> io::Result<Option<Opened>> {
         Err(io::ErrorKind::NotConnected.into())
     }
-
-    fn has_unread(&mut self) -> bool {
-        false
-    }
-
-    fn shutdown_write(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
-impl Read for Failed {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::NotConnected.into())
-    }
-}
-
-impl Write for Failed {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::NotConnected.into())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+refuse_input_and_output!(Failed);
 
 #[cfg(test)]
 mod tests {

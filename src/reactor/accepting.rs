@@ -169,11 +169,6 @@ impl Listener {
         }
     }
 
-    /// The newcomer's address is not allowed.
-    fn bars(&self, peer: SocketAddr) -> bool {
-        self.allow.as_ref().is_some_and(|allowed| !allowed.contain(peer.ip()))
-    }
-
     /// Counts a newcomer that is not allowed, and hears nothing.
     fn turn_away_unheard(&self, peer: SocketAddr, state: &mut LoopState) {
         state.counters.refused += 1;
@@ -187,13 +182,19 @@ impl Listener {
         }
     }
 
-    /// The socket's next newcomer, under all layers.
-    fn next(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+    /// The socket's next newcomer, under all layers; none if it is not allowed.
+    fn next(&self, state: &mut LoopState) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
         let (mut stream, peer) = self.socket.accept()?;
+        if let Some((peer, allowed)) = peer.zip(self.allow.as_ref())
+            && !allowed.contain(peer.ip())
+        {
+            self.turn_away_unheard(peer, state);
+            return Ok(None);
+        }
         for layer in &self.layers {
             stream = layer.accept(stream)?;
         }
-        Ok((stream, peer))
+        Ok(Some((stream, peer)))
     }
 
     /// The next newcomer; none when no more are waiting or none can be accepted. Newcomers that
@@ -207,12 +208,9 @@ impl Listener {
     ) -> Option<(Stream, Option<SocketAddr>)> {
         self.disarm(timers);
         for _ in 0..PASSED_OVER {
-            let error = match self.next() {
-                Ok((_, Some(peer))) if self.bars(peer) => {
-                    self.turn_away_unheard(peer, state);
-                    continue;
-                }
-                Ok(newcomer) => return Some(newcomer),
+            let error = match self.next(state) {
+                Ok(None) => continue,
+                Ok(newcomer) => return newcomer,
                 Err(error) => error,
             };
             match AcceptError::of(&error) {
@@ -223,14 +221,12 @@ impl Listener {
                 AcceptError::Gone => log::debug!("{}: a newcomer is gone: {error}", self.address),
                 AcceptError::Stuck => {
                     log::debug!("{}: accept: {error}", self.address);
-                    let nobody = state.with_spare_descriptor(|state| match self.next() {
-                        Ok((_, Some(peer))) if self.bars(peer) => {
-                            self.turn_away_unheard(peer, state);
-                            false
-                        }
-                        Ok((mut stream, _)) => {
-                            state.counters.refused += 1;
-                            stream.turn_away(&farewell(state));
+                    let nobody = state.with_spare_descriptor(|state| match self.next(state) {
+                        Ok(newcomer) => {
+                            if let Some((mut stream, _)) = newcomer {
+                                state.counters.refused += 1;
+                                stream.turn_away(&farewell(state));
+                            }
                             false
                         }
                         Err(error) => error.kind() == ErrorKind::WouldBlock,
@@ -303,57 +299,44 @@ impl<H: Handler> ActiveService<H> {
                 farewell_text(&self.handler, Farewell::TooManyConnections, limits, name, state)
             };
             let newcomer = self.listeners[number].accept(timers, state, farewell);
-            if newcomer.is_some() && self.table.counted >= self.table.limits.max_connections {
-                self.free_place(state);
-            }
-            let Table { limits, counted, name, peers, .. } = &mut self.table;
-            match newcomer {
-                None => return,
-                Some((mut stream, _)) if *counted >= limits.max_connections => {
-                    state.counters.refused += 1;
-                    if state.log_limits.full.allows(state.turn.now, LOG_EVERY) {
-                        let most = limits.max_connections;
-                        log::warn!(
-                            "{name}: full with {most} connections (max_connections): turning away"
-                        );
-                    }
-                    let why = Farewell::TooManyConnections;
-                    stream.turn_away(&farewell_text(&self.handler, why, limits, name, state));
-                }
-                Some((mut stream, peer)) => {
-                    // If a handshake is to name the peer, it is judged after that.
-                    let known = peer.filter(|_| !stream.names_peer());
-                    match peers.judge(known, state.turn.now, &mut state.counters) {
-                        Some(refusal) => stream.turn_away(&self.refuse(refusal, state)),
-                        None => {
-                            self.table.make_room();
-                            self.admit(stream, peer, state);
-                        }
-                    }
+            let Some((mut stream, peer)) = newcomer else { return };
+            // If a handshake is to name the peer, it is judged after that.
+            let known = peer.filter(|_| !stream.names_peer());
+            match self.judge(known, state) {
+                Some(refusal) => stream.turn_away(&self.refuse(refusal, state)),
+                None => {
+                    self.table.make_room();
+                    self.admit(stream, peer, state);
                 }
             }
         }
     }
 
-    /// Counts a newcomer whose peer may not have one more connection, and gives what to say to it.
+    /// Asks the limits of newcomers whether one more may come from there.
+    fn judge(&mut self, peer: Option<SocketAddr>, state: &mut LoopState) -> Option<Refusal> {
+        let most = self.table.limits.max_connections;
+        if self.table.counted >= most {
+            self.free_place(state);
+        }
+        if self.table.counted >= most {
+            return Some(Refusal::Full(most));
+        }
+        self.table.peers.judge(peer, state)
+    }
+
+    /// Counts a newcomer that is turned away, and gives what to say to it.
     pub(super) fn refuse(&self, refusal: Refusal, state: &mut LoopState) -> Cow<'static, [u8]> {
         let Table { limits, name, .. } = &self.table;
-        let now = state.turn.now;
-        state.counters.refused += 1;
-        let why = match refusal {
-            Refusal::TooMany(ip, most) => {
-                if state.log_limits.crowded.allows(now, LOG_EVERY) {
-                    log::warn!("{name}: {ip} has {most} connections (max_per_peer): turning away");
-                }
-                Farewell::TooManyFromPeer
-            }
-            Refusal::TooFast(ip) => {
-                if state.log_limits.hasty.allows(now, LOG_EVERY) {
-                    log::warn!("{name}: {ip} connects too fast (peer_connect_rate): turning away");
-                }
-                Farewell::ConnectingTooFast
-            }
+        let log_limits = &mut state.log_limits;
+        let (why, limit) = match refusal {
+            Refusal::Full(_) => (Farewell::TooManyConnections, &mut log_limits.full),
+            Refusal::TooMany(..) => (Farewell::TooManyFromPeer, &mut log_limits.crowded),
+            Refusal::TooFast(_) => (Farewell::ConnectingTooFast, &mut log_limits.hasty),
         };
+        if limit.allows(state.turn.now, LOG_EVERY) {
+            log::warn!("{name}: {refusal}: turning away");
+        }
+        state.counters.refused += 1;
         farewell_text(&self.handler, why, limits, name, state)
     }
 }

@@ -137,8 +137,8 @@ impl<S> Table<S> {
         // What a layer keeps is freed with it, soon.
         let kept = slot.kept();
         // Once the close has begun, what goes wrong with it does not change why it began: a peer
-        // may leave early, or before the handler has been told. But an error is all that tells that a file or a pipe did not get its
-        // output.
+        // may leave early, or before the handler has been told. But an error is all that tells that
+        // a file or a pipe did not get its output.
         let graver = matches!(
             reason,
             CloseReason::Stalled | CloseReason::TotalOutput | CloseReason::TotalInput
@@ -281,8 +281,9 @@ impl<H: Handler> ActiveService<H> {
         }
         state.turn.clock = Instant::now();
         state.turn.begin_step();
-        // Thousands of clients that leave a room at once cause thousands of broadcasts, and a system
-        // call each: not all of them in one turn. Connections that end meanwhile are reported in the next round.
+        // Thousands of clients that leave a room at once cause thousands of broadcasts, and a
+        // system call each: not all of them in one turn. Connections that end meanwhile are
+        // reported in the next round.
         for _ in 0..self.table.queues.ending.len().min(REAPED_AT_ONCE) {
             if state.turn.step_is_spent() {
                 break;

@@ -35,13 +35,13 @@ pub(super) const MOST_EVENTS: usize = 64 * 1024;
 
 // What the whole loop does in a turn.
 
-/// Time that handshakes have: a step is the last one once they have had so much. One of the dearest
-/// key that is taken, RSA of 4096 bits, computes for longer than this, so that a turn has one such
-/// step, which nobody minds; of the usual keys it has some ten.
+/// Time that handshakes have. A step that begins within it is finished. With the dearest key that is
+/// taken, RSA of 4096 bits, one step takes longer than this, so a turn has one of them; with the usual
+/// keys a turn has some ten.
 const HANDSHAKES_PER_TURN: Nanos = 2_000_000;
 
-/// Time that a step of a handshake counts beside what its layer has computed, for its system calls
-/// and for the hook of a connection that opens. So a turn has no more than 250 steps, however cheap.
+/// What a step of a handshake counts beside the time that its layer has computed: its system calls, and
+/// the hook of a connection that opens. So a turn has no more than 250 steps, however cheap.
 const HANDSHAKE_STEP: Nanos = 8_000;
 
 // What one service does in a turn. What is left over waits for the next turn, behind the other

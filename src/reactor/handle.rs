@@ -315,6 +315,14 @@ impl<M> fmt::Display for Service<M> {
 #[derive(Debug)]
 pub(crate) struct Mailbox<M> {
     receiver: Receiver<M>,
+    pub(crate) inbox: Inbox,
+}
+
+/// What a mailbox holds, but for the messages themselves.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    /// There may be some: set by the waker, cleared when none was found.
+    pub(crate) marked: bool,
     /// Shared with the handles.
     count: Arc<Count>,
     /// The shutdown has begun: there is no order to keep any more.
@@ -332,20 +340,24 @@ impl<M> Mailbox<M> {
         counts.push(Arc::clone(&count));
         drop(counts);
         let handle = Handle { sender, count: Arc::clone(&count), shared: Arc::clone(shared) };
-        (Mailbox { receiver, count, stopped: false }, handle)
+        (Mailbox { receiver, inbox: Inbox { marked: false, count, stopped: false } }, handle)
     }
 
     /// The next message, unless it has to wait for the shutdown. Without handles left there is none
     /// for good, which is no error.
-    pub(crate) fn next(&self) -> Option<M> {
-        if !self.stopped && self.count.taken.load(SeqCst) >= self.count.before_stop.load(SeqCst) {
-            return None;
+    pub(crate) fn next(&mut self) -> Option<M> {
+        let Inbox { marked, count, stopped } = &mut self.inbox;
+        let may = *stopped || count.taken.load(SeqCst) < count.before_stop.load(SeqCst);
+        let message = if may { self.receiver.try_recv().ok() } else { None };
+        match message {
+            Some(_) => _ = count.taken.fetch_add(1, SeqCst),
+            None => *marked = false,
         }
-        let message = self.receiver.try_recv().ok()?;
-        self.count.taken.fetch_add(1, SeqCst);
-        Some(message)
+        message
     }
+}
 
+impl Inbox {
     /// A shutdown was asked for, and some messages that come before it are still to be taken.
     pub(crate) fn delays_shutdown(&self) -> bool {
         let before = self.count.before_stop.load(SeqCst);
@@ -354,7 +366,7 @@ impl<M> Mailbox<M> {
 
     /// The shutdown begins: what was posted after it was asked for may be taken too.
     pub(crate) fn stop(&mut self) {
-        self.stopped = true;
+        (self.stopped, self.marked) = (true, true);
     }
 
     pub(crate) fn waiting(&self) -> u64 {

@@ -19,8 +19,8 @@ where
     state.turn.begin_step();
     let mut without = 0;
     while without < services.len() && !state.turn.step_is_spent() {
-        state.last_shaken = (state.last_shaken + 1) % services.len();
-        let moved = services[state.last_shaken].move_handshake(state, scratch);
+        state.last_handshake = (state.last_handshake + 1) % services.len();
+        let moved = services[state.last_handshake].move_handshake(state, scratch);
         without = if moved { 0 } else { without + 1 };
     }
 }
@@ -33,7 +33,7 @@ impl<H: Handler> ActiveService<H> {
         scratch: &mut Scratch,
     ) -> bool {
         let Some(id) = self.table.queues.handshakes.pop_front() else { return false };
-        // What the steps before have computed is nothing that a hook did.
+        // What the steps before have computed is not the time of a hook.
         state.turn.clock = Instant::now();
         state.turn.step.count_handshake();
         self.serve(id, state, scratch);

@@ -39,12 +39,13 @@ pub(crate) struct LoopState {
     /// What handles on other threads reach: the waker, and whether a stop was asked for.
     pub(crate) shared: Arc<Shared>,
     /// The service that last had a step of a handshake.
-    pub(super) last_shaken: usize,
+    pub(super) last_handshake: usize,
     /// The shutdown is under way: nothing new begins.
     pub(crate) stopping: bool,
     /// Counts descriptors given back, so that listeners which ran out know when to try again.
     pub(crate) freed: u64,
-    /// A newcomer found no descriptor: a connection that only lingers should give up its own.
+    /// A newcomer found no descriptor: a connection that lingers or has lost its peer should give up
+    /// its own.
     pub(super) starving: bool,
     pub(super) spare_descriptor: SpareDescriptor,
     /// See [`set_max_total_output`](crate::Reactor::set_max_total_output).
@@ -102,7 +103,7 @@ impl LoopState {
             serials: Serials::default(),
             counters: Counters::default(),
             shared,
-            last_shaken: 0,
+            last_handshake: 0,
             stopping: false,
             freed: 0,
             starving: false,

@@ -128,7 +128,7 @@ impl<S> Table<S> {
         if !conn.flags.take(Flag::Unjudged) {
             return None;
         }
-        let refusal = peers.judge(conn.peer.get(), state.turn.now, &mut state.counters);
+        let refusal = peers.judge(conn.peer.get(), state);
         if refusal.is_none() {
             peers.add(conn);
         }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::counters::Counters;
+use super::loop_state::LoopState;
 use super::peer_accounts::PeerAccounts;
 use crate::connection::clock::Nanos;
 use crate::connection::connection::Connection;
@@ -13,8 +14,8 @@ use crate::connection::flags::Flag;
 use crate::connection::rate::Share;
 use crate::limits::Limits;
 
-/// Counts the connections that were accepted from each address, where they are limited, and keeps
-/// what they have used. It is told of each that comes and goes, and asked whether one more may come.
+/// Counts the connections that were accepted from each peer and keeps what they have used, where that
+/// is limited. It is told of each connection that comes and goes, and asked whether one more may come.
 #[derive(Debug)]
 pub(crate) struct Peers {
     /// How many each address may have. Without a limit nothing is counted.
@@ -25,12 +26,14 @@ pub(crate) struct Peers {
     accounts: Option<Box<PeerAccounts>>,
 }
 
-/// Why a newcomer may not come: a limit of its peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a newcomer may not come, in the words of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    /// It has so many connections already: `max_per_peer`.
+    #[error("full with {0} connections (max_connections)")]
+    Full(usize),
+    #[error("{0} has {1} connections (max_per_peer)")]
     TooMany(IpAddr, usize),
-    /// It has begun one too many in too short a time: `peer_connect_rate`.
+    #[error("{0} connects too fast (peer_connect_rate)")]
     TooFast(IpAddr),
 }
 
@@ -54,8 +57,7 @@ impl Peers {
     pub(super) fn judge(
         &mut self,
         peer: Option<SocketAddr>,
-        now: Nanos,
-        counters: &mut Counters,
+        state: &mut LoopState,
     ) -> Option<Refusal> {
         if self.most.is_none() && self.accounts.is_none() {
             return None;
@@ -69,7 +71,8 @@ impl Peers {
             return Some(Refusal::TooMany(ip, most));
         }
         let accounts = self.accounts.as_mut()?;
-        (!accounts.begin(key, now, counters)).then_some(Refusal::TooFast(ip))
+        let may = accounts.begin(key, state.turn.now, &mut state.counters);
+        (!may).then_some(Refusal::TooFast(ip))
     }
 
     pub(super) fn add(&mut self, conn: &Connection) {

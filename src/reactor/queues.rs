@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::table::{Slot, Table};
+use super::table::{Slot, Table, find};
 use crate::connection::ConnId;
 use crate::connection::connection::{Connection, Stage};
 use crate::connection::flags::Flag;
@@ -14,9 +14,8 @@ use crate::connection::flags::Flag;
 pub(crate) struct Queues {
     /// To be served: they may have input, or an `on_drain` due. The first one has waited longest.
     pub(super) ready: VecDeque<ConnId>,
-    /// To be moved on in the handshakes of their layers, of which one of TLS costs as much as
-    /// thousands of lines: apart from `ready`, so that the connections there do not wait behind them.
-    /// See `handshakes.rs`.
+    /// To be moved on in the handshakes of their layers; see `handshakes.rs`. They stand apart from
+    /// `ready`, whose connections would else wait behind them.
     pub(super) handshakes: VecDeque<ConnId>,
     /// To be flushed at the end of the turn; in no order.
     pub(super) dirty: Vec<ConnId>,
@@ -24,7 +23,7 @@ pub(crate) struct Queues {
     pub(crate) ending: VecDeque<ConnId>,
     /// Those that linger, oldest first, which is the order of their deadlines. The oldest is there.
     pub(super) lingering: VecDeque<ConnId>,
-    /// Those that have lost their peer, in that order; most of them are not there any more.
+    /// Those that have lost their peer, in that order. Most of them have been freed since.
     pub(super) gone: VecDeque<ConnId>,
 }
 
@@ -63,7 +62,7 @@ impl Queues {
 impl<S> Table<S> {
     /// Puts the connection behind those that wait to be served.
     pub(crate) fn enqueue(&mut self, id: ConnId) {
-        if let Some(slot) = self.connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) {
+        if let Some(slot) = find(&mut self.connections, id) {
             self.queues.push_ready(slot);
         }
     }
@@ -71,7 +70,7 @@ impl<S> Table<S> {
     /// As [`enqueue`](Self::enqueue), if serving the connection would do something.
     #[inline]
     pub(crate) fn enqueue_if_work(&mut self, id: ConnId) {
-        if let Some(slot) = self.connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id)
+        if let Some(slot) = find(&mut self.connections, id)
             && slot.conn.has_work()
         {
             self.queues.push_ready(slot);
@@ -85,7 +84,7 @@ impl<S> Table<S> {
 
     /// Lists the connection to be reported to the handler, or freed.
     pub(super) fn enqueue_ending(&mut self, id: ConnId) {
-        if let Some(slot) = self.connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) {
+        if let Some(slot) = find(&mut self.connections, id) {
             self.queues.push_ending(&mut slot.conn);
         }
     }

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use super::loop_state::LoopState;
 use super::service::ActiveService;
-use super::table::{Slot, Table};
+use super::table::{Slot, Table, find};
 use super::total_memory::Memory;
 use crate::connection::clock::Nanos;
 use crate::connection::connection::Stage;
@@ -32,9 +32,7 @@ impl<H: Handler> ActiveService<H> {
         }
         self.table.enforce_total(Memory::Input, state);
         let Table { connections, queues, .. } = &mut self.table;
-        let Some(slot) = connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) else {
-            return;
-        };
+        let Some(slot) = find(connections, id) else { return };
         let layered = slot.stream.is_layer();
         if slot.conn.is_broken_unread() {
             // Nobody reads the connection now, and no other event will tell of the error.
@@ -295,9 +293,7 @@ impl<S> Table<S> {
     /// a part of a record is nothing that a handler would wait for the rest of.
     fn look_into_layer(&mut self, id: ConnId, now: Nanos) {
         let Table { connections, queues, .. } = self;
-        let Some(slot) = connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) else {
-            return;
-        };
+        let Some(slot) = find(connections, id) else { return };
         if slot.stream.unsent() {
             queues.push_dirty(&mut slot.conn);
         }

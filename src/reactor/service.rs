@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::accepting::Listener;
-use super::handle::Mailbox;
+use super::handle::{Inbox, Mailbox};
 use super::loop_state::LoopState;
 use super::readiness::Readiness;
 use super::slow_hooks::SlowHooks;
@@ -30,8 +30,6 @@ pub(crate) struct ActiveService<H: Handler> {
     pub(super) listeners: Vec<Listener>,
     /// What other threads have posted.
     pub(super) mailbox: Mailbox<H::Message>,
-    /// The mailbox may have something: set by the waker, cleared when it was found empty.
-    pub(super) mailbox_marked: bool,
     pub(super) slow_hooks: SlowHooks,
 }
 
@@ -46,7 +44,6 @@ impl<H: Handler> ActiveService<H> {
             table,
             listeners: Vec::new(),
             mailbox,
-            mailbox_marked: false,
             slow_hooks: SlowHooks::default(),
         }
     }
@@ -84,16 +81,23 @@ impl<H: Handler> ActiveService<H> {
     }
 }
 
-/// A service as the reactor sees it, whatever its handler: one of lines or one of datagrams.
+/// A service as the reactor sees it, whatever its handler: one of lines or one of datagrams. The
+/// default bodies are those of datagrams, which have no connections.
 pub(crate) trait AnyService {
-    fn listen(&mut self, listen: Listen, state: &mut LoopState) -> Result<Address, Error>;
-    fn dial(&mut self, target: &Connect, state: &mut LoopState) -> Result<ConnId, Error>;
+    fn listen(&mut self, _listen: Listen, _state: &mut LoopState) -> Result<Address, Error> {
+        Err(Error::Datagrams)
+    }
+    fn dial(&mut self, _target: &Connect, _state: &mut LoopState) -> Result<ConnId, Error> {
+        Err(Error::Datagrams)
+    }
     fn adopt(
         &mut self,
-        input: BorrowedFd<'_>,
-        output: BorrowedFd<'_>,
-        state: &mut LoopState,
-    ) -> Result<ConnId, Error>;
+        _input: BorrowedFd<'_>,
+        _output: BorrowedFd<'_>,
+        _state: &mut LoopState,
+    ) -> Result<ConnId, Error> {
+        Err(Error::Datagrams)
+    }
     /// What the service goes by in the log.
     fn name(&self) -> &str;
     fn set_name(&mut self, name: Box<str>);
@@ -102,11 +106,13 @@ pub(crate) trait AnyService {
     /// Marks what an event is about; no hook is called yet.
     fn ready(&mut self, token: Token, what: Readiness);
     /// Tells the handler that the loop begins to run.
-    fn start(&mut self, state: &mut LoopState);
+    fn start(&mut self, _state: &mut LoopState) {}
     /// Accepts, reads, frames, handles, fires timers, takes messages, each within its budget.
     fn work(&mut self, state: &mut LoopState, scratch: &mut Scratch);
     /// Moves one handshake a step on, if one is waiting; says whether one was.
-    fn move_handshake(&mut self, state: &mut LoopState, scratch: &mut Scratch) -> bool;
+    fn move_handshake(&mut self, _state: &mut LoopState, _scratch: &mut Scratch) -> bool {
+        false
+    }
     /// Writes what the turn has gathered.
     fn flush(&mut self, state: &mut LoopState);
     /// Tells the handler of the connections that have ended, and frees them.
@@ -118,20 +124,20 @@ pub(crate) trait AnyService {
     /// Ends a connection since all together take too much.
     fn end_for_total(&mut self, memory: Memory, token: Token);
     /// Ends the connection that has lingered longest; says whether there is one.
-    fn cut_lingering(&mut self) -> bool;
+    fn cut_lingering(&mut self) -> bool {
+        false
+    }
     /// Ends the connection whose peer has been gone longest; says whether there is one.
-    fn cut_gone(&mut self) -> bool;
+    fn cut_gone(&mut self) -> bool {
+        false
+    }
     /// More could be done now, without any event.
     fn is_busy(&self, state: &LoopState) -> bool;
     fn next_deadline(&self) -> Option<Nanos>;
-    /// Notes that messages may be waiting.
-    fn mark_mailbox(&mut self);
+    /// What is known of the messages that wait.
+    fn inbox(&mut self) -> &mut Inbox;
     /// A shutdown was asked for: no newcomer is accepted any more.
-    fn stop_listening(&mut self);
-    /// There are messages that have to be handled before the shutdown.
-    fn delays_shutdown(&self) -> bool;
-    /// How many messages were posted and not handled.
-    fn messages_waiting(&self) -> u64;
+    fn stop_listening(&mut self) {}
     /// Tells the handler of the shutdown and closes every connection gracefully.
     fn shut_down(&mut self, state: &mut LoopState);
     /// Ends every connection at once. Says how many had not got all their output.
@@ -201,7 +207,7 @@ impl<H: Handler> AnyService for ActiveService<H> {
     }
 
     fn is_busy(&self, state: &LoopState) -> bool {
-        self.mailbox_marked
+        self.mailbox.inbox.marked
             || !self.table.queues.is_empty()
             || self.listeners.iter().any(|listener| listener.may_accept(state))
     }
@@ -210,24 +216,14 @@ impl<H: Handler> AnyService for ActiveService<H> {
         self.table.next_deadline()
     }
 
-    fn mark_mailbox(&mut self) {
-        self.mailbox_marked = true;
+    fn inbox(&mut self) -> &mut Inbox {
+        &mut self.mailbox.inbox
     }
 
     fn stop_listening(&mut self) {
         for mut listener in std::mem::take(&mut self.listeners) {
             listener.disarm(&mut self.table.timers);
         }
-        // What this very thread has posted has not woken it yet.
-        self.mailbox_marked = true;
-    }
-
-    fn delays_shutdown(&self) -> bool {
-        self.mailbox.delays_shutdown()
-    }
-
-    fn messages_waiting(&self) -> u64 {
-        self.mailbox.waiting()
     }
 
     fn is_empty(&self) -> bool {
@@ -244,7 +240,7 @@ impl<H: Handler> AnyService for ActiveService<H> {
     }
 
     fn work(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
-        self.take_turn(state, scratch)
+        self.take_part(state, scratch)
     }
 
     fn move_handshake(&mut self, state: &mut LoopState, scratch: &mut Scratch) -> bool {

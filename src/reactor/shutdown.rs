@@ -60,7 +60,11 @@ where
     if begins {
         log::debug!("shutting down");
         state.stopping = true;
-        services.iter_mut().for_each(|service| service.stop_listening());
+        for service in services {
+            service.stop_listening();
+            // What this very thread has posted has not woken it yet.
+            service.inbox().marked = true;
+        }
     }
     begins
 }
@@ -75,7 +79,7 @@ impl Reactor<'_> {
         }
         if let Phase::Stopping(deadline) = self.phase
             && (deadline <= self.state.turn.now
-                || !self.services.iter().any(|one| one.delays_shutdown()))
+                || !self.services.iter_mut().any(|one| one.inbox().delays_shutdown()))
         {
             self.phase = Phase::Draining(deadline);
             self.services.iter_mut().for_each(|service| service.shut_down(&mut self.state));
@@ -106,8 +110,8 @@ impl Reactor<'_> {
     fn finish(&mut self, exit: Exit) {
         self.phase = Phase::Done(exit);
         self.state.shared.end();
-        for service in &self.services {
-            let lost = service.messages_waiting();
+        for service in &mut self.services {
+            let lost = service.inbox().waiting();
             if lost > 0 {
                 self.state.counters.messages_lost += lost;
                 log::warn!("{}: {lost} messages were not handled before the end", service.name());
@@ -119,8 +123,7 @@ impl Reactor<'_> {
 impl<H: Handler> ActiveService<H> {
     /// Tells the handler, and closes every connection gracefully.
     pub(super) fn begin_shutdown(&mut self, state: &mut LoopState) {
-        self.mailbox.stop();
-        self.mailbox_marked = true;
+        self.mailbox.inbox.stop();
         self.call_service(state, H::on_shutdown);
         self.slow_hooks.check(state, &self.table.name, self.table.limits.slow_call);
         self.table.limits.linger = self.table.limits.linger.min(LINGER_AT_SHUTDOWN);

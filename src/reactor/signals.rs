@@ -22,15 +22,6 @@ pub(crate) struct Signals {
     seen: usize,
 }
 
-/// What has come since the last look.
-#[derive(Debug, Default)]
-pub(crate) struct Caught {
-    /// How many of [`ENDING`].
-    ending: usize,
-    /// Whether one of [`HANGUP`] came.
-    hangup: bool,
-}
-
 impl Signals {
     /// Catches these too.
     fn catch(&mut self, signals: &[i32], registry: &Registry) -> Result<(), Error> {
@@ -48,15 +39,8 @@ impl Signals {
     }
 
     /// What has come since the last time.
-    pub(crate) fn take(&mut self) -> Caught {
-        let mut caught = Caught::default();
-        for signal in self.source.iter_mut().flat_map(|source| source.pending()) {
-            match signal {
-                SIGHUP => caught.hangup = true,
-                _ => caught.ending += 1,
-            }
-        }
-        caught
+    pub(crate) fn take(&mut self) -> Vec<i32> {
+        self.source.iter_mut().flat_map(|source| source.pending()).collect()
     }
 }
 
@@ -81,8 +65,12 @@ impl Reactor<'_> {
     }
 
     /// Does what the signals ask for.
-    pub(super) fn handle_signals(&mut self, caught: &Caught) {
-        for _ in 0..caught.ending {
+    pub(super) fn handle_signals(&mut self, caught: &[i32]) {
+        for signal in caught {
+            if HANGUP.contains(signal) {
+                self.state.reload();
+                continue;
+            }
             self.signals.seen += 1;
             if self.signals.seen == 1 {
                 log::info!("signal: shutting down; a second one ends at once");
@@ -91,9 +79,6 @@ impl Reactor<'_> {
                 log::warn!("second signal: ending at once");
                 self.cut_off();
             }
-        }
-        if caught.hangup {
-            self.state.reload();
         }
     }
 }

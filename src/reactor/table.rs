@@ -116,7 +116,7 @@ impl<S> Table<S> {
     }
 
     pub(crate) fn get_mut(&mut self, id: ConnId) -> Option<&mut Slot<S>> {
-        self.connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id)
+        find(&mut self.connections, id)
     }
 
     /// The connection that a token was made for, if it is still there.
@@ -161,6 +161,11 @@ impl<S> Table<S> {
         // Dropping a session runs the embedder's code too.
         state.guard(&self.name, || drop(gone.session));
     }
+}
+
+/// As [`Table::get_mut`], which borrows all of the table.
+pub(super) fn find<S>(connections: &mut Slab<Slot<S>>, id: ConnId) -> Option<&mut Slot<S>> {
+    connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::fairness::TIMERS_PER_TURN;
 use super::loop_state::LoopState;
 use super::service::ActiveService;
-use super::table::{Slot, Table};
+use super::table::{Slot, Table, find};
 use super::token::Token;
 use crate::connection::clock::Nanos;
 use crate::connection::connection::Stage;
@@ -196,10 +196,7 @@ impl<S> Table<S> {
     /// Sets the loop's own deadline for the connection, if its state has one and none comes sooner.
     pub(crate) fn arm(&mut self, id: ConnId) {
         let service = self.service;
-        let Some(slot) = self.connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id)
-        else {
-            return;
-        };
+        let Some(slot) = find(&mut self.connections, id) else { return };
         let Some((due, _)) = slot.due(&self.limits) else { return };
         let token = Token::connection(service, id);
         if slot.conn.deadline != 0 {

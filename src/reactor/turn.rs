@@ -13,8 +13,6 @@ use super::loop_state::LoopState;
 use super::reactor::OWN_SOURCES;
 use super::service::{ActiveService, AnyService};
 use super::shutdown::Phase;
-#[cfg(feature = "signals")]
-use super::signals::Caught;
 use super::token::Token;
 use super::{Reactor, total_memory};
 use crate::connection::clock::Nanos;
@@ -124,13 +122,13 @@ impl Reactor<'_> {
     fn dispatch(&mut self) -> Fetched {
         let mut count = 0;
         #[cfg(feature = "signals")]
-        let mut caught = Caught::default();
+        let mut caught = Vec::new();
         for event in &self.events {
             count += 1;
             match Token::from(event.token()) {
                 Token::WAKER => {
                     self.state.shared.awake();
-                    self.services.iter_mut().for_each(|service| service.mark_mailbox());
+                    self.services.iter_mut().for_each(|service| service.inbox().marked = true);
                 }
                 #[cfg(feature = "signals")]
                 Token::SIGNALS => caught = self.signals.take(),
@@ -179,7 +177,7 @@ pub(crate) fn fetch_all<E>(
 impl<H: Handler> ActiveService<H> {
     /// A service's part of the turn. Each step has a bound, and what exceeds it waits for the next
     /// turn.
-    pub(super) fn take_turn(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
+    pub(super) fn take_part(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
         self.accept_all(state);
         self.serve_ready(state, scratch);
         self.fire_timers(state);
@@ -209,7 +207,7 @@ impl<H: Handler> ActiveService<H> {
     }
 
     fn take_messages(&mut self, state: &mut LoopState) {
-        if !self.mailbox_marked {
+        if !self.mailbox.inbox.marked {
             return;
         }
         state.turn.begin_step();
@@ -217,10 +215,7 @@ impl<H: Handler> ActiveService<H> {
             if state.turn.step_is_spent() {
                 return;
             }
-            let Some(message) = self.mailbox.next() else {
-                self.mailbox_marked = false;
-                return;
-            };
+            let Some(message) = self.mailbox.next() else { return };
             self.call_service(state, |handler, cx| handler.on_message(cx, message));
         }
     }

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use super::fairness::WRITTEN_PER_TURN;
 use super::loop_state::LoopState;
 use super::service::ActiveService;
-use super::table::{Slot, Table};
+use super::table::{Slot, Table, find};
 use super::total_memory::Memory;
 use crate::connection::connection::Stage;
 use crate::connection::flags::Flag;
@@ -135,9 +135,7 @@ impl<H: Handler> ActiveService<H> {
     /// Writes for one connection, and does what follows from how much is unsent then.
     fn flush_one(&mut self, id: ConnId, state: &mut LoopState) {
         let Table { connections, backlog, kept, .. } = &mut self.table;
-        let Some(slot) = connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) else {
-            return;
-        };
+        let Some(slot) = find(connections, id) else { return };
         slot.conn.flags.set(Flag::Dirty, false);
         if slot.conn.stage != Stage::Open && slot.conn.stage != Stage::Closing {
             return;

@@ -18,7 +18,7 @@ Send me text lines and conclude with the BYE command.
 /// > BYE
 /// ```
 ///
-/// In a line that is not valid UTF-8 only the ASCII letters change. [Telnet commands](crate::text::telnet)
+/// In a line that is not valid UTF-8 only the ASCII letters change. [Telnet commands](crate::Lines::skip_telnet)
 /// in front of a line are no part of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Echo;

@@ -14,6 +14,8 @@
 //! | [`Announcer`] | 9908, UDP | datagrams: multicast, a timer, an answer to a question |
 //! | [`Directory`] | 9908, UDP | datagrams: a table that is bounded and forgets what is silent |
 
+use crate::{Context, Handler};
+
 mod announcer;
 mod directory;
 mod echo;
@@ -28,6 +30,21 @@ pub use echo::Echo;
 pub use forward::Forward;
 pub use presence::Presence;
 pub use time::Time;
+
+/// The default [`on_bytes`](Handler::on_bytes), but for [telnet's commands](crate::Lines::skip_telnet).
+fn handle_lines<H: Handler>(
+    handler: &mut H,
+    cx: &mut Context<'_, H::Session>,
+    bytes: &[u8],
+) -> usize {
+    let mut lines = cx.lines(bytes);
+    while lines.skip_telnet(cx)
+        && let Some(line) = lines.next(cx)
+    {
+        handler.on_line(cx, line);
+    }
+    lines.taken()
+}
 
 /// What a client is sent that [speaks another protocol](crate::text::is_foreign).
 const FOREIGN: &str = "This is neither HTTP nor TLS.\n";

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use unicode_normalization::UnicodeNormalization;
 
-use super::{FOREIGN, without_mark};
+use super::{FOREIGN, handle_lines, without_mark};
 use crate::text::{command, is_foreign, printable};
 use crate::{CloseReason, ConnId, Context, Handler};
 
@@ -39,7 +39,7 @@ const NAME_LENGTH: usize = 64;
 ///
 /// Names and messages are [made safe to show](printable). A name is cut at 64 characters. Several
 /// clients may have the same one, unless the room is one of [unique names](Presence::unique_names).
-/// [Telnet commands](crate::text::telnet) in front of a line are no part of it, nor is a byte order mark
+/// [Telnet commands](crate::Lines::skip_telnet) in front of a line are no part of it, nor is a byte order mark
 /// in front of a client's first line.
 #[derive(Clone, Debug, Default)]
 pub struct Presence {
@@ -127,15 +127,8 @@ impl Handler for Presence {
         cx.send(WELCOME);
     }
 
-    // The default, but for telnet's commands.
     fn on_bytes(&mut self, cx: &mut Context<'_, Session>, bytes: &[u8]) -> usize {
-        let mut lines = cx.lines(bytes);
-        while lines.skip_telnet(cx)
-            && let Some(line) = lines.next(cx)
-        {
-            self.on_line(cx, line);
-        }
-        lines.taken()
+        handle_lines(self, cx, bytes)
     }
 
     fn on_line(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {

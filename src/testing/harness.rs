@@ -15,7 +15,6 @@ use crate::connection::{CloseReason, ConnId};
 use crate::handler::Handler;
 use crate::limits::Limits;
 use crate::net::memory::{Pipe, SharedWire, Wire};
-use crate::net::proxy::Sending;
 use crate::net::stream::Stream;
 use crate::net::{Address, Fault, Listen};
 use crate::reactor::Counters;
@@ -398,9 +397,9 @@ impl<H: Handler> Harness<H> {
     /// Makes our side of a connection a client; none if the connection has ended already.
     fn holder(&mut self, wire: SharedWire) -> Option<Client> {
         let mut connections = self.inner.service.table.connections.iter().map(|(_, slot)| slot);
-        let this = |stream: &Stream| {
-            let dialled = stream.downcast().map_or(stream, Sending::below);
-            dialled.downcast::<Pipe>().is_some_and(|pipe| pipe.is(&wire))
+        let this = |stream| {
+            let mut down = std::iter::successors(Some(stream), |stream: &&Stream| stream.below());
+            down.any(|stream| stream.downcast::<Pipe>().is_some_and(|pipe| pipe.is(&wire)))
         };
         let id = connections.find(|slot| this(&slot.stream))?.conn.id;
         self.know(id, wire);

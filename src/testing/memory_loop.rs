@@ -61,9 +61,12 @@ impl<S: AnyService, W: Wires<S>, M> MemoryLoop<S, W, M> {
     pub(super) fn turn(&mut self) -> bool {
         let MemoryLoop { service, state, wires, .. } = self;
         shutdown::begin(&mut [&mut *service], state);
-        if state.stopping && !self.told && !service.delays_shutdown() {
+        if state.stopping && !self.told && !service.inbox().delays_shutdown() {
             self.told = true;
             service.shut_down(state);
+        }
+        if self.told && service.is_empty() {
+            state.shared.end();
         }
         let due = service.next_deadline().is_some_and(|next| next <= state.turn.now);
         let mut events = wires.look(service).events;
@@ -129,7 +132,7 @@ impl<S: AnyService, W: Wires<S>, M> MemoryLoop<S, W, M> {
     /// Posts a message, as another thread would; says whether it was accepted.
     pub(super) fn post(&mut self, message: M) -> bool {
         let posted = self.handle.post(message).is_ok();
-        self.service.mark_mailbox();
+        self.service.inbox().marked = true;
         self.run();
         posted
     }

@@ -20,8 +20,8 @@ use reactor::{Context, Handler, Limits, Reactor, Service, ServiceContext};
 
 const BIG: usize = 8 * 1024 * 1024;
 
-/// Answers each line with `ok`, and `big` with a lot. Behind `set` a block of 100 bytes follows, which has
-/// the answer.
+/// Answers each line with `ok`, and `big` with a lot. Behind `set` a block of 100 bytes follows,
+/// which has the answer.
 struct Frugal {
     big: Vec<u8>,
     /// What the turns have left on the heap.

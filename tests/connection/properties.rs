@@ -179,8 +179,8 @@ proptest! {
         check_end(&mut server, 1);
     }
 
-    /// Whatever the splits, the budgets, the faults and the pauses: each line and each block comes whole
-    /// and in its place.
+    /// Whatever the splits, the budgets, the faults and the pauses: each line and each block comes
+    /// whole and in its place.
     #[test]
     fn any_split_of_lines_and_blocks_gives_the_same(
         parts in vec((input(12), prop_oneof![3 => 0_usize..12, 1 => 0_usize..1_000]), 0..20),

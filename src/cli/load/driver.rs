@@ -187,8 +187,7 @@ impl<P: Workload> Handler for Driver<'_, P> {
     type Session = Client<P::Session>;
     type Message = ();
 
-    /// The beginning. Timers can be set and sessions given in hooks only.
-    fn on_message(&mut self, cx: &mut ServiceContext<'_, Self::Session>, (): ()) {
+    fn on_start(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
         if self.run.plan.mode.begins_at_once() {
             let now = self.run.now(cx);
             self.run.start(now);

@@ -100,8 +100,6 @@ fn drive<W: Workload>(mut run: Run, mut workload: W) -> Result<ExitCode, Failure
     reactor.set_shutdown_timeout(SHUTDOWN);
     let service = reactor.add(Driver::new(&mut run, &mut workload), limits)?;
     reactor.set_name(&service, "load");
-    // It cannot fail: the reactor is there.
-    let _ = service.handle().post(());
     let _ = reactor.run()?;
     drop(reactor);
 

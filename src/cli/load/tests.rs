@@ -111,7 +111,6 @@ fn drive<P: Workload>(
     let limits = run.plan.limits();
     let harness = Harness::with_limits(Driver::new(&mut run, &mut workload), limits);
     let mut side = Server { harness, clients: Vec::new() };
-    side.harness.post(());
     server(&mut side);
     drop(side);
     workload.conclude(&mut run);

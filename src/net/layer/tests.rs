@@ -420,7 +420,7 @@ fn rule_8_the_end_of_our_side_comes_after_the_output() {
             let outcome = pair.stream.shutdown_write();
             pair.would_block(outcome);
         }
-        pair.until(Stream::shutdown_write).unwrap();
+        pair.until(|stream| stream.shutdown_write()).unwrap();
         pair.hear(taken.len(), true);
         assert!(pair.heard == taken, "{}", pair.name);
         assert_eq!(pair.peer.ended(), Some(Ok(())), "{}", pair.name);
@@ -645,15 +645,13 @@ fn late(pair: Pair) -> Pair {
     Pair { stream, ..pair }
 }
 
-impl Late {
-    fn below(&mut self) -> &mut Stream {
-        self.below.as_mut().unwrap()
-    }
-}
-
 impl Layer for Late {
-    fn register(&mut self, registry: &Rc<Registry>, token: Token) -> io::Result<()> {
-        self.below().register(registry, token)
+    fn below(&self) -> Option<&Stream> {
+        self.below.as_ref()
+    }
+
+    fn below_mut(&mut self) -> Option<&mut Stream> {
+        self.below.as_mut()
     }
 
     fn has_handshake(&self) -> bool {
@@ -666,7 +664,7 @@ impl Layer for Late {
 
     fn handshake(&mut self, now: Nanos, spent: &mut Nanos) -> io::Result<Option<Opened>> {
         self.steps += 1;
-        if self.steps < 3 || self.below().handshake(now, spent)?.is_none() {
+        if self.steps < 3 || self.below.as_mut().unwrap().handshake(now, spent)?.is_none() {
             return Ok(None);
         }
         let peer = Some(([192, 0, 2, 7], 77).into());
@@ -677,20 +675,8 @@ impl Layer for Late {
         Some(1)
     }
 
-    fn has_unread(&mut self) -> bool {
-        self.below().has_unread()
-    }
-
-    fn kept(&self) -> usize {
-        self.below.as_ref().map_or(0, Stream::kept)
-    }
-
-    fn shutdown_write(&mut self) -> io::Result<()> {
-        self.below().shutdown_write()
-    }
-
     fn turn_away(&mut self, _: &[u8]) {
-        self.below().turn_away(b"");
+        self.below.as_mut().unwrap().turn_away(b"");
     }
 }
 

@@ -8,8 +8,6 @@ mod sending;
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
-#[cfg(feature = "signals")]
-use std::path::Path;
 use std::rc::Rc;
 
 use thiserror::Error;
@@ -20,10 +18,8 @@ pub(crate) use self::sending::{Sending, Whom};
 use super::Networks;
 use super::layer::Acceptor;
 use super::stream::Stream;
-#[cfg(feature = "signals")]
-use crate::error::Error as ReactorError;
 
-/// Who may come of those that a header names, and the layer that reads it.
+/// Puts the layer that reads the header over newcomers, with the rules for those that it names.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxied(Rc<Rules>);
 
@@ -56,11 +52,6 @@ impl Acceptor for Proxied {
     fn accept(&self, newcomer: Stream) -> io::Result<Stream> {
         Ok(Stream::layer(Receiving::new(newcomer, Rc::clone(&self.0))))
     }
-
-    #[cfg(feature = "signals")]
-    fn reload(&self) -> Result<Option<&Path>, ReactorError> {
-        Ok(None)
-    }
 }
 
 impl Rules {
@@ -87,7 +78,7 @@ impl Rejected {
     }
 }
 
-/// What is no header is a handshake that failed. Who is not allowed was refused, and no other
+/// What is no header is a handshake that failed. A client that is not allowed was refused, and no other
 /// handshake of a newcomer fails with this kind.
 impl From<Rejected> for io::Error {
     fn from(why: Rejected) -> io::Error {

@@ -1,17 +1,13 @@
 //! The side that is told: reads the header and gives way to the stream below.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::rc::Rc;
-
-use mio::Registry;
 
 use super::header::{self, Progress};
 use super::{Rejected, Rules};
 use crate::connection::clock::Nanos;
-use crate::limits::Limits;
-use crate::net::Host;
-use crate::net::layer::{Layer, Opened};
+use crate::net::layer::{Layer, Opened, refuse_input_and_output};
 use crate::net::stream::{Failed, Stream};
 
 /// A newcomer whose header is still to be read.
@@ -34,8 +30,12 @@ impl Receiving {
 }
 
 impl Layer for Receiving {
-    fn register(&mut self, registry: &Rc<Registry>, token: mio::Token) -> io::Result<()> {
-        self.below.register(registry, token)
+    fn below(&self) -> Option<&Stream> {
+        Some(&self.below)
+    }
+
+    fn below_mut(&mut self) -> Option<&mut Stream> {
+        Some(&mut self.below)
     }
 
     fn has_handshake(&self) -> bool {
@@ -70,65 +70,6 @@ impl Layer for Receiving {
     fn names_peer(&self) -> bool {
         true
     }
-
-    fn due(&self) -> Option<Nanos> {
-        self.below.due()
-    }
-
-    fn host(&self) -> Option<&Host> {
-        self.below.host()
-    }
-
-    fn set_options(&mut self, limits: &Limits) {
-        self.below.set_options(limits);
-    }
-
-    fn local_end(&self) -> Option<SocketAddr> {
-        self.below.local_end()
-    }
-
-    fn has_unread(&mut self) -> bool {
-        self.below.has_unread()
-    }
-
-    fn shutdown_write(&mut self) -> io::Result<()> {
-        self.below.shutdown_write()
-    }
-
-    fn noted_error(&self) -> Option<io::Error> {
-        self.below.noted_error()
-    }
-
-    fn fails_as_one(&self) -> bool {
-        self.below.fails_as_one()
-    }
-
-    fn is_socket(&self) -> bool {
-        self.below.is_socket()
-    }
-
-    fn reset(&mut self) {
-        self.below.reset();
-    }
-
-    /// There is no header in this direction, so the client hears it.
-    fn turn_away(&mut self, notice: &[u8]) {
-        self.below.turn_away(notice);
-    }
 }
 
-impl Read for Receiving {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Err(ErrorKind::NotConnected.into())
-    }
-}
-
-impl Write for Receiving {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(ErrorKind::NotConnected.into())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+refuse_input_and_output!(Receiving);

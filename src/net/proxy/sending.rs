@@ -1,16 +1,11 @@
 //! The side that tells: sends the header once the stream below is connected, and gives way to it.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
-use std::rc::Rc;
-
-use mio::Registry;
 
 use super::header;
 use crate::connection::clock::Nanos;
-use crate::limits::Limits;
-use crate::net::Host;
-use crate::net::layer::{Layer, Opened};
+use crate::net::layer::{Layer, Opened, refuse_input_and_output};
 use crate::net::stream::{Failed, Stream};
 
 /// Whom a header is to name.
@@ -40,20 +35,15 @@ impl Sending {
     pub(in crate::net) fn new(below: Stream, whom: Whom, target: Option<SocketAddr>) -> Sending {
         Sending { below, whom, target, connected: false, peer: None, unsent: Vec::new() }
     }
-
-    /// The stream that is being dialled.
-    pub(crate) fn below(&self) -> &Stream {
-        &self.below
-    }
 }
 
 impl Layer for Sending {
-    fn register(&mut self, registry: &Rc<Registry>, token: mio::Token) -> io::Result<()> {
-        self.below.register(registry, token)
+    fn below(&self) -> Option<&Stream> {
+        Some(&self.below)
     }
 
-    fn has_handshake(&self) -> bool {
-        self.below.has_handshake()
+    fn below_mut(&mut self) -> Option<&mut Stream> {
+        Some(&mut self.below)
     }
 
     fn handshake(&mut self, now: Nanos, spent: &mut Nanos) -> io::Result<Option<Opened>> {
@@ -78,64 +68,6 @@ impl Layer for Sending {
         let below = std::mem::replace(&mut self.below, Stream::layer(Failed));
         Ok(Some(Opened { peer: self.peer, instead: Some(below) }))
     }
-
-    fn due(&self) -> Option<Nanos> {
-        self.below.due()
-    }
-
-    fn host(&self) -> Option<&Host> {
-        self.below.host()
-    }
-
-    fn set_options(&mut self, limits: &Limits) {
-        self.below.set_options(limits);
-    }
-
-    fn local_end(&self) -> Option<SocketAddr> {
-        self.below.local_end()
-    }
-
-    fn has_unread(&mut self) -> bool {
-        self.below.has_unread()
-    }
-
-    fn shutdown_write(&mut self) -> io::Result<()> {
-        self.below.shutdown_write()
-    }
-
-    fn noted_error(&self) -> Option<io::Error> {
-        self.below.noted_error()
-    }
-
-    fn fails_as_one(&self) -> bool {
-        self.below.fails_as_one()
-    }
-
-    fn is_socket(&self) -> bool {
-        self.below.is_socket()
-    }
-
-    fn reset(&mut self) {
-        self.below.reset();
-    }
-
-    fn turn_away(&mut self, _notice: &[u8]) {
-        self.below.turn_away(b"");
-    }
 }
 
-impl Read for Sending {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Err(ErrorKind::NotConnected.into())
-    }
-}
-
-impl Write for Sending {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(ErrorKind::NotConnected.into())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+refuse_input_and_output!(Sending);

@@ -12,8 +12,6 @@ use rustls::{ServerConfig, ServerConnection};
 
 use super::records::{Counted, Records};
 use crate::connection::clock::{Nanos, nanos};
-use crate::limits::Limits;
-use crate::net::Host;
 use crate::net::layer::{Layer, Opened};
 use crate::net::stream::Stream;
 
@@ -181,6 +179,14 @@ impl Layer for TlsStream {
         self.inner.register(registry, token)
     }
 
+    fn below(&self) -> Option<&Stream> {
+        Some(&self.inner)
+    }
+
+    fn below_mut(&mut self) -> Option<&mut Stream> {
+        Some(&mut self.inner)
+    }
+
     fn has_handshake(&self) -> bool {
         true
     }
@@ -194,22 +200,6 @@ impl Layer for TlsStream {
         let done = self.shake_hands();
         *spent = spent.saturating_add(nanos(began.elapsed()));
         Ok(done?.then(|| Opened { peer: self.peer.take(), instead: None }))
-    }
-
-    fn names_peer(&self) -> bool {
-        self.inner.names_peer()
-    }
-
-    fn due(&self) -> Option<Nanos> {
-        self.inner.due()
-    }
-
-    fn host(&self) -> Option<&Host> {
-        self.inner.host()
-    }
-
-    fn set_options(&mut self, limits: &Limits) {
-        self.inner.set_options(limits);
     }
 
     fn local_end(&self) -> Option<SocketAddr> {
@@ -239,7 +229,7 @@ impl Layer for TlsStream {
 
     /// A record of 23 bytes may hold one of plaintext.
     fn take_cost(&mut self) -> usize {
-        let below = self.inner.cost(0);
+        let below = self.inner.take_cost();
         std::mem::take(&mut self.pulled).max(below)
     }
 
@@ -277,22 +267,6 @@ impl Layer for TlsStream {
         self.tls.send_close_notify();
         self.push()?;
         self.inner.shutdown_write()
-    }
-
-    fn noted_error(&self) -> Option<io::Error> {
-        self.inner.noted_error()
-    }
-
-    fn fails_as_one(&self) -> bool {
-        self.inner.fails_as_one()
-    }
-
-    fn is_socket(&self) -> bool {
-        self.inner.is_socket()
-    }
-
-    fn reset(&mut self) {
-        self.inner.reset();
     }
 
     fn turn_away(&mut self, _notice: &[u8]) {

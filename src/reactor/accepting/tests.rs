@@ -1,16 +1,12 @@
 //! Newcomers under layers: what is left where one fails, and who is counted.
 
 use std::cell::Cell;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::TcpStream;
-#[cfg(feature = "signals")]
-use std::path::Path;
 use std::time::Duration;
 
-use mio::Registry;
-
 use super::*;
-use crate::net::layer::{Layer, Opened};
+use crate::net::layer::{Layer, Opened, refuse_input_and_output};
 use crate::{Callbacks, Rate, Reactor};
 
 /// Puts [`Named`] over newcomers, but for as many as it is to fail for first.
@@ -38,11 +34,6 @@ impl Acceptor for Naming {
             }
         }
     }
-
-    #[cfg(feature = "signals")]
-    fn reload(&self) -> Result<Option<&Path>, Error> {
-        Ok(None)
-    }
 }
 
 /// Does nothing but tell who the peer is.
@@ -54,8 +45,12 @@ struct Named {
 }
 
 impl Layer for Named {
-    fn register(&mut self, registry: &Rc<Registry>, token: mio::Token) -> io::Result<()> {
-        self.below.as_mut().unwrap().register(registry, token)
+    fn below(&self) -> Option<&Stream> {
+        self.below.as_ref()
+    }
+
+    fn below_mut(&mut self) -> Option<&mut Stream> {
+        self.below.as_mut()
     }
 
     fn has_handshake(&self) -> bool {
@@ -70,31 +65,9 @@ impl Layer for Named {
         let peer = Some(([192, 0, 2, self.last], 77).into());
         Ok(Some(Opened { peer, instead: self.below.take() }))
     }
-
-    fn has_unread(&mut self) -> bool {
-        false
-    }
-
-    fn shutdown_write(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
-impl Read for Named {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Err(ErrorKind::WouldBlock.into())
-    }
-}
-
-impl Write for Named {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(ErrorKind::WouldBlock.into())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+refuse_input_and_output!(Named);
 
 fn under(layer: Naming, address: impl crate::ToAddress) -> Listen {
     Listen { layers: vec![Rc::new(layer)], ..Listen::at(address).unwrap() }

@@ -64,36 +64,34 @@ pub(super) struct Listing {
     /// The store that the client asked for. It may have grown since, or been cleared for the others.
     students: Rc<RefCell<Names>>,
     /// Which of them, in the order of the store, are still to be sent. Those that were loaded since
-    /// are not among these.
-    left: Range<usize>,
+    /// are not among these. None once the end is sent.
+    left: Option<Range<usize>>,
 }
 
 impl Listing {
     pub(super) fn new(students: &Rc<RefCell<Names>>) -> Listing {
-        Listing { students: Rc::clone(students), left: 0..students.borrow().len() }
+        Listing { students: Rc::clone(students), left: Some(0..students.borrow().len()) }
     }
 
-    /// The next piece of the reply. It has no more than some 200 KiB, however many students there
-    /// are, unless a single name is longer.
-    pub(super) fn next_piece(&mut self) -> Vec<u8> {
+    /// The next piece of the reply; none after the last. It has no more than some 200 KiB, however many
+    /// students there are, unless a single name is longer.
+    pub(super) fn next_piece(&mut self) -> Option<Vec<u8>> {
+        let mut left = self.left.take()?;
         let mut json = Vec::new();
-        if self.left.start == 0 {
+        if left.start == 0 {
             json.extend(b"{\"students\":[");
         }
-        for fullname in self.students.borrow().piece(self.left.clone()) {
-            if self.left.start > 0 {
+        for fullname in self.students.borrow().piece(left.clone()) {
+            if left.start > 0 {
                 json.push(b',');
             }
             Reply::Student { fullname }.put(&mut json);
-            self.left.start += 1;
+            left.start += 1;
         }
-        if self.is_done() {
-            json.extend(b"]}\n");
+        match left.is_empty() {
+            true => json.extend(b"]}\n"),
+            false => self.left = Some(left),
         }
-        json
-    }
-
-    pub(super) fn is_done(&self) -> bool {
-        self.left.is_empty()
+        Some(json)
     }
 }
