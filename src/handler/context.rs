@@ -339,7 +339,7 @@ impl<'a, S> Context<'a, S> {
     /// # Examples
     ///
     /// ```
-    /// use reactor::{Context, Handler};
+    /// use reactor::{Context, Handler, text};
     ///
     /// /// `PUT 5`, then five bytes of any kind and an LF; the answer is their sum.
     /// struct Sums;
@@ -349,8 +349,7 @@ impl<'a, S> Context<'a, S> {
     ///     type Message = ();
     ///
     ///     fn on_line(&mut self, cx: &mut Context<'_, u64>, line: &[u8]) {
-    ///         let count = line.strip_prefix(b"PUT ").and_then(|count| str::from_utf8(count).ok());
-    ///         match count.and_then(|count| count.parse().ok()) {
+    ///         match line.strip_prefix(b"PUT ").and_then(text::parse) {
     ///             Some(count) => cx.take_block(count),
     ///             None if line.is_empty() => {} // the LF behind a block
     ///             None => writeln!(cx, "PUT and a number, please"),
