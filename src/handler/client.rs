@@ -107,6 +107,10 @@
 //! connection that is being dialled can be had by its id, to change its session. `Reactor::connect`
 //! begins with a default one: a service's key does not know the type of its sessions.
 //!
+//! The limits hold for dialled connections too, and so does
+//! [`farewell`](crate::Handler::farewell): where one of them closes the connection, the server is sent those
+//! words. If it would take them for a request, override `farewell` with an empty reply.
+//!
 //! A [`Limits::connect_timeout`](crate::Limits::connect_timeout) bounds each attempt. One that fails is
 //! told in `on_close`, without an `on_open`; [`Context::error`] has the reason for people.
 //!
