@@ -162,7 +162,7 @@ use crate::error::Error;
 use crate::net::{Address, ToAddress};
 
 /// One server that a handler is to stay connected to: dials, and dials again after a while whenever the
-/// connection is lost or not made. See [`client`](self) for a whole handler.
+/// connection is lost or not made, also if the handler closes it. See [`client`](self) for a whole handler.
 ///
 /// Three of its methods have the names of the hooks that they are to be called in. They look whose
 /// connection and whose timer it is, so that a handler may have several of these, and other connections

@@ -334,7 +334,8 @@ impl<'a, S> Context<'a, S> {
     ///
     /// A block may have any number of bytes, also none: of each the handler is told once that it
     /// ends. Nothing of a block is kept, so none is too long. Check an announced length only for what
-    /// the handler itself keeps; what it does not want it can let pass.
+    /// the handler itself keeps; what it does not want it can let pass. If a CRLF follows what was
+    /// announced, as in memcached and RESP, count its two bytes in: otherwise it comes as an empty line.
     ///
     /// # Examples
     ///

@@ -77,8 +77,9 @@ pub trait Handler {
     /// [`bytes_per_turn`](Limits::bytes_per_turn); only the end of a block of no bytes is an empty
     /// piece. [Pausing](Context::pause) or closing the connection here holds as in
     /// [`on_line`](Self::on_line). While a block is under way the client owes bytes: if none come for
-    /// [`line_timeout`](Limits::line_timeout), it is closed. Each piece counts as a line for
-    /// [`rate`](Limits::rate) and [`lines_per_turn`](Limits::lines_per_turn).
+    /// [`line_timeout`](Limits::line_timeout), it is closed, unless the connection was dialled. Each
+    /// piece counts as a line for [`rate`](Limits::rate) and
+    /// [`lines_per_turn`](Limits::lines_per_turn).
     ///
     /// If the client ends its side within a block, there is no piece with `end`; what comes next is
     /// [`on_eof`](Self::on_eof), and then, or after an error, [`on_close`](Self::on_close). So keep in
