@@ -38,7 +38,7 @@ struct Follow<'a> {
 struct Reply {
     /// How many elements of each array that is open are still to come, the outermost first.
     left: Vec<usize>,
-    /// `ID field value `, and so on.
+    /// `ID field value field value`, as far as it goes.
     entry: Vec<u8>,
 }
 
