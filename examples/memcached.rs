@@ -1,5 +1,5 @@
-//! A memcached server: lines with bodies. As with `memcached -M`, what does not fit is an error; what has
-//! expired takes its room until it is stored anew.
+//! A memcached server: lines with bodies. As with `memcached -M`, what does not fit is an error. What has
+//! expired takes its room until it is stored anew, and `flush_all` takes no delay.
 //!
 //! ```text
 //! $ cargo run --example memcached
@@ -9,151 +9,132 @@
 //! STORED
 //! ```
 
-use std::{collections::HashMap, rc::Rc, str::FromStr, time::UNIX_EPOCH};
+use std::{borrow::Cow, collections::HashMap, mem::take, time::SystemTime};
 
-use reactor::{Context, Error, Handler, Reactor};
+use reactor::{Context, Error, Handler, Reactor, text::parse};
 
 const LARGEST: usize = (1 << 20) - 512; // a value
-const MEMORY: usize = 64 << 20; // all keys and values
+const MEMORY: usize = 64 << 20; // all items
 const BAD_LINE: &str = "CLIENT_ERROR bad command line format";
-const BAD_DELETE: &str = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
 const BAD_EXPIRY: &str = "CLIENT_ERROR invalid exptime argument";
 const BAD_DELTA: &str = "CLIENT_ERROR invalid numeric delta argument";
 const NO_NUMBER: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
-const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";
 
 #[derive(Default)]
 struct Cache {
     items: HashMap<Vec<u8>, Item>,
     used: usize,
     changes: u64,
-    flush: Option<i64>, // when all items go
 }
 
-/// Flags, when it expires, the number of the change that made it (`cas`), the value.
-#[derive(Clone, Default)]
-struct Item(u32, i64, u64, Rc<Vec<u8>>);
-
-/// What a client is in the middle of.
-#[derive(Default)]
-struct Session {
-    line: Option<Vec<u8>>, // the command of the block under way
+struct Item {
+    flags: u32,
+    expires: SystemTime,
+    cas: u64, // the number of the change that made it
     value: Vec<u8>,
-    keys: Vec<Vec<u8>>, // that are still to be answered
-    with_cas: bool,
 }
 
-type Answer<T = String> = Result<T, &'static str>;
+/// What a client is in the middle of: the line of a command and its block so far; or the verb of a
+/// get, then the keys that are still to be answered, the last first.
+type Session = Vec<Vec<u8>>;
 
-fn number<T: FromStr>(word: &[u8]) -> Answer<T> {
-    str::from_utf8(word.trim_ascii_end()).ok().and_then(|w| w.parse().ok()).ok_or(BAD_LINE)
-}
+/// What to say to a command, or nothing yet. An error ends it early.
+type Answer<T = Cow<'static, str>> = Result<T, &'static str>;
 
-/// In seconds since 1970, as dates are told.
-fn now() -> i64 {
-    UNIX_EPOCH.elapsed().unwrap_or_default().as_secs() as i64
-}
-
-/// Never, so many seconds from now, or above 30 days a date.
-fn expiry(word: &[u8]) -> Answer<i64> {
-    let seconds = number::<i64>(word)?;
-    let since = if seconds > 2_592_000 { 0 } else { now() };
-    Ok(if seconds == 0 { i64::MAX } else { since.saturating_add(seconds) })
+/// Never, which is a far date; so many seconds from now; or above 30 days a date.
+fn expiry(word: &[u8]) -> Option<SystemTime> {
+    let seconds = parse::<i64>(word).map(|seconds| if seconds == 0 { 1 << 40 } else { seconds })?;
+    let since = if seconds > 2_592_000 { SystemTime::UNIX_EPOCH } else { SystemTime::now() };
+    since.checked_add(std::time::Duration::from_secs(seconds.max(0) as u64))
 }
 
 impl Cache {
-    fn get(&mut self, key: &[u8]) -> Option<Item> {
-        if self.flush.is_some_and(|when| when <= now()) {
-            *self = Cache { changes: self.changes, ..Cache::default() };
+    /// What there is at a key, if that is one.
+    fn find(&mut self, key: &[u8]) -> Answer<Option<&mut Item>> {
+        let item = self.items.get_mut(key).filter(|item| item.expires > SystemTime::now());
+        if key.len() > 250 { Err(BAD_LINE) } else { Ok(item) }
+    }
+
+    /// Puts an item in the place of what there is at a key, or nothing.
+    fn put(&mut self, key: &[u8], item: Option<Item>) -> Answer {
+        // Whoever stores nothing under short keys fills the memory too.
+        let size = |item: &Item| key.len() + item.value.len() + 128;
+        self.used -= self.items.remove(key).as_ref().map_or(0, size);
+        let Some(item) = item else { return Ok("DELETED".into()) };
+        if item.value.len() > LARGEST || self.used + size(&item) > MEMORY {
+            return Err("SERVER_ERROR out of memory storing object");
         }
-        self.items.get(key).filter(|item| item.1 > now()).cloned()
+        (self.used, self.changes) = (self.used + size(&item), self.changes + 1);
+        self.items.insert(key.to_vec(), Item { cas: self.changes, ..item });
+        Ok("STORED".into())
     }
 
-    fn remove(&mut self, key: &[u8]) {
-        let old = self.items.remove(key);
-        self.used -= old.map_or(0, |old| key.len() + old.3.len());
-    }
-
-    fn put(&mut self, key: &[u8], value: Vec<u8>, Item(flags, expires, ..): Item) -> &'static str {
-        self.remove(key);
-        let size = key.len() + value.len();
-        if value.len() > LARGEST || self.used + size > MEMORY {
-            return "SERVER_ERROR out of memory storing object";
-        }
-        (self.used, self.changes) = (self.used + size, self.changes + 1);
-        self.items.insert(key.to_vec(), Item(flags, expires, self.changes, Rc::new(value)));
-        "STORED"
-    }
-
-    /// What to answer to a command. One that has a value comes again with that.
-    fn run(&mut self, cx: &mut Context<'_, Session>, line: &[u8], value: &[u8]) -> Answer {
-        let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
-        let (verb, mut args) = (words.next().unwrap_or_default(), words.collect::<Vec<_>>());
-        let quiet = args.pop_if(|word| *word == b"noreply").is_some();
-        let key = args.first().copied().unwrap_or_default();
-        let long = args.iter().any(|word| word.len() > 250);
-        let old = self.get(key).ok_or("NOT_FOUND");
-        Ok(match (verb, &args[..]) {
-            (b"delete", [_, word]) if word != b"0" => BAD_DELETE.to_owned(),
-            (_, [_, ..]) if long => Err(BAD_LINE)?,
-            (b"delete", [_] | [_, _]) => {
-                old.map(|_| self.remove(key))?;
-                "DELETED".to_owned()
-            }
-            (b"touch", [_, time]) => {
-                let (expires, old) = (expiry(time).or(Err(BAD_EXPIRY))?, old?);
-                self.items.insert(key.to_vec(), Item(old.0, expires, old.2, old.3));
-                "TOUCHED".to_owned()
-            }
-            (b"incr" | b"decr", [_, delta]) => {
-                let (delta, old) = (number(delta).or(Err(BAD_DELTA))?, old?);
-                let count = number::<u64>(&old.3).or(Err(NO_NUMBER))?;
-                let less = count.saturating_sub(delta);
-                let count = if verb == b"incr" { count.wrapping_add(delta) } else { less };
-                self.put(key, format!("{count:<width$}", width = old.3.len()).into_bytes(), old);
-                count.to_string()
-            }
-            (b"get" | b"gets", [_, ..]) => {
-                cx.session().keys = args.iter().rev().map(|key| key.to_vec()).collect();
-                cx.session().with_cas = verb == b"gets";
+    /// Handles a command. One that has a value is seen twice: by itself, and with that.
+    fn run(&mut self, cx: &mut Context<'_, Session>, line: &[u8], block: &[u8]) -> Answer {
+        let mut words: Vec<_> = line.split(|b| *b == b' ').filter(|w| !w.is_empty()).collect();
+        let quiet = !line.starts_with(b"get") && words.pop_if(|word| *word == b"noreply").is_some();
+        Ok(match words[..] {
+            [b"get" | b"gets", _, ..] => {
+                words[1..].iter().try_for_each(|key| self.find(key).map(drop))?;
+                words[1..].reverse();
+                *cx.session() = words.into_iter().map(<[u8]>::to_vec).collect();
                 self.on_drain(cx);
-                String::new()
+                "".into()
             }
-            (b"set" | b"add" | b"replace" | b"append" | b"prepend", [_, flags, time, size])
-            | (b"cas", [_, flags, time, size, _]) => {
-                let size = number::<u32>(size)? as usize;
-                let cas = number(args.get(4).unwrap_or(&&b"0"[..]))?;
-                let new = Item(number(flags)?, expiry(time)?, cas, Rc::default());
-                if value.is_empty() {
+            [b"set" | b"add" | b"replace" | b"append" | b"prepend", key, flags, time, size]
+            | [b"cas", key, flags, time, size, _] => {
+                let old = self.find(key)?;
+                let size = parse::<u32>(size).ok_or(BAD_LINE)? as usize;
+                let (flags, expires) = parse(flags).zip(expiry(time)).ok_or(BAD_LINE)?;
+                let cas = words.get(5).map_or(Some(0), |cas| parse(cas)).ok_or(BAD_LINE)?;
+                if block.is_empty() {
                     cx.take_block(size + 2);
-                    cx.session().line = (size <= LARGEST).then(|| line.to_vec());
-                    return if size <= LARGEST { Ok(String::new()) } else { Err(TOO_LARGE) };
+                    *cx.session() = vec![line.to_vec(), Vec::new()];
+                    return Ok("".into());
                 }
-                let (value, end) = value.split_at(size);
-                match (verb, old) {
-                    _ if end != b"\r\n" => "CLIENT_ERROR bad data chunk",
-                    (b"add", Ok(_)) | (b"replace" | b"append" | b"prepend", Err(_)) => "NOT_STORED",
-                    (b"cas", Ok(old)) if old.2 != cas => "EXISTS",
-                    (b"cas", Err(missing)) => missing,
-                    (b"append", Ok(old)) => self.put(key, [&old.3[..], value].concat(), old),
-                    (b"prepend", Ok(old)) => self.put(key, [value, &old.3].concat(), old),
-                    _ => self.put(key, value.to_vec(), new),
-                }
-                .to_owned()
+                let (value, end) = block.split_at(size.min(LARGEST));
+                let new = Item { flags, expires, cas, value: value.to_vec() };
+                let item = match (words[0], old) {
+                    _ if size > LARGEST => Err("SERVER_ERROR object too large for cache")?,
+                    _ if end != b"\r\n" => Err("CLIENT_ERROR bad data chunk")?,
+                    (b"set", _) | (b"add", None) | (b"replace", Some(_)) => new,
+                    (b"append", Some(old)) => Item { value: [&old.value, value].concat(), ..*old },
+                    (b"prepend", Some(old)) => Item { value: [value, &old.value].concat(), ..*old },
+                    (b"cas", Some(old)) if old.cas == cas => new,
+                    (b"cas", Some(_)) => Err("EXISTS")?,
+                    (b"cas", None) => Err("NOT_FOUND")?,
+                    _ => Err("NOT_STORED")?,
+                };
+                self.put(key, Some(item))?
             }
-            (b"flush_all", [] | [_]) => {
-                let wait = args.first().map_or(Ok(0), |time| number(time).or(Err(BAD_EXPIRY)))?;
-                self.flush = Some(now().saturating_add(wait));
-                "OK".to_owned()
+            [b"delete", key] | [b"delete", key, b"0"] => {
+                self.find(key)?.ok_or("NOT_FOUND")?;
+                self.put(key, None)?
             }
-            (b"verbosity", [] | [_]) if quiet || !args.is_empty() => "OK".to_owned(),
-            (b"version", []) if !quiet => format!("VERSION {}", env!("CARGO_PKG_VERSION")),
-            (b"stats", []) if !quiet => format!("STAT curr_items {}\r\nEND", self.items.len()),
-            (b"quit", []) if !quiet => {
-                cx.close();
-                String::new()
+            [b"delete", _, _] => format!("{BAD_LINE}.  Usage: delete <key> [noreply]").into(),
+            [b"touch", key, time] => {
+                let (item, expires) = (self.find(key)?, expiry(time).ok_or(BAD_EXPIRY)?);
+                item.ok_or("NOT_FOUND")?.expires = expires;
+                "TOUCHED".into()
             }
-            _ => "ERROR".to_owned(),
+            [verb @ (b"incr" | b"decr"), key, by] => {
+                let (item, by) = (self.find(key)?, parse(by).ok_or(BAD_DELTA)?);
+                let item = item.ok_or("NOT_FOUND")?;
+                let n = parse::<u64>(item.value.trim_ascii()).ok_or(NO_NUMBER)?;
+                let n = if verb == b"incr" { n.wrapping_add(by) } else { n.saturating_sub(by) };
+                let value = format!("{n:<width$}", width = item.value.len()).into_bytes();
+                let item = Item { value, ..*item };
+                self.put(key, Some(item)).map(|_| n.to_string().into())?
+            }
+            [b"flush_all"] | [b"flush_all", b"0"] => {
+                *self = Cache { changes: self.changes, ..Cache::default() };
+                "OK".into()
+            }
+            [b"flush_all", _] => BAD_EXPIRY.into(),
+            [b"verbosity", ..] if quiet || words.len() == 2 => "OK".into(),
+            [b"version"] if !quiet => concat!("VERSION ", env!("CARGO_PKG_VERSION")).into(),
+            [b"stats"] if !quiet => format!("STAT curr_items {}\r\nEND", self.items.len()).into(),
+            _ => "ERROR".into(),
         })
     }
 }
@@ -163,8 +144,11 @@ impl Handler for Cache {
     type Message = ();
 
     fn on_line(&mut self, cx: &mut Context<'_, Session>, line: &[u8]) {
-        let value = std::mem::take(&mut cx.session().value);
-        let answer = self.run(cx, line, &value).unwrap_or_else(str::to_owned);
+        if line == b"quit" {
+            return cx.close();
+        }
+        let block = take(cx.session()).pop().unwrap_or_default();
+        let answer = self.run(cx, line, &block).unwrap_or_else(Cow::from);
         // What is no command at all says so even to those who want no reply.
         if !answer.is_empty() && (answer == "ERROR" || !line.ends_with(b" noreply")) {
             write!(cx, "{answer}\r\n");
@@ -172,25 +156,24 @@ impl Handler for Cache {
     }
 
     fn on_block(&mut self, cx: &mut Context<'_, Session>, piece: &[u8], end: bool) {
-        // Without a command the value is too large, and passes.
-        let Session { line: Some(_), value, .. } = cx.session() else { return };
-        value.extend_from_slice(piece);
-        if let Some(line) = cx.session().line.take_if(|_| end) {
+        let [line, value] = &mut cx.session()[..] else { return };
+        // More of it than that is too large anyway.
+        value.extend_from_slice(&piece[..piece.len().min(LARGEST + 3 - value.len())]);
+        if end {
+            let line = take(line);
             self.on_line(cx, &line);
         }
     }
 
     fn on_drain(&mut self, cx: &mut Context<'_, Session>) {
-        let done = cx.send_pieces(|session| {
-            let key = session.keys.pop()?;
-            let Some(Item(flags, _, cas, value)) = self.get(&key) else { return Some(Vec::new()) };
-            let cas = if session.with_cas { format!(" {cas}") } else { String::new() };
-            let head = format!(" {flags} {}{cas}\r\n", value.len());
-            Some([b"VALUE ", &key[..], head.as_bytes(), &value, b"\r\n"].concat())
+        cx.send_pieces(|words| {
+            let key = words.pop()?;
+            let Some(verb) = words.first() else { return Some(b"END\r\n".to_vec()) };
+            let Ok(Some(item)) = self.find(&key) else { return Some(Vec::new()) };
+            let cas = if verb == b"gets" { format!(" {}", item.cas) } else { String::new() };
+            let head = format!(" {} {}{cas}\r\n", item.flags, item.value.len());
+            Some([b"VALUE ", &key[..], head.as_bytes(), &item.value, b"\r\n"].concat())
         });
-        if done {
-            cx.send("END\r\n");
-        }
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::sync::{Arc, Mutex, mpsc};
 
-use reactor::{ConnId, Context, Error, Handler, Reactor, ServiceContext};
+use reactor::{ConnId, Context, Error, Handler, Reactor, ServiceContext, text};
 
 struct Primes(mpsc::Sender<(ConnId, u64)>);
 
@@ -18,9 +18,9 @@ impl Handler for Primes {
     type Message = (ConnId, String);
 
     fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
-        match str::from_utf8(line).unwrap_or_default().parse() {
+        match text::parse(line) {
             // Its next line waits for the answer: replies in order, one job a client.
-            Ok(limit) if self.0.send((cx.id(), limit)).is_ok() => cx.pause(),
+            Some(limit) if self.0.send((cx.id(), limit)).is_ok() => cx.pause(),
             _ => writeln!(cx, "a number, please"),
         }
     }

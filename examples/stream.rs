@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use reactor::{Context, Error, Handler, Reactor};
+use reactor::{Context, Error, Handler, Reactor, text};
 
 /// Counts up to any number.
 struct Count;
@@ -22,12 +22,12 @@ impl Handler for Count {
     type Message = ();
 
     fn on_line(&mut self, cx: &mut Context<'_, Range<u64>>, line: &[u8]) {
-        match str::from_utf8(line).unwrap_or_default().trim().parse() {
-            Ok(count) => {
+        match text::parse(line.trim_ascii()) {
+            Some(count) => {
                 *cx.session() = 0..count;
                 self.on_drain(cx);
             }
-            Err(_) => writeln!(cx, "a number, please"),
+            None => writeln!(cx, "a number, please"),
         }
     }
     fn on_drain(&mut self, cx: &mut Context<'_, Range<u64>>) {

@@ -78,7 +78,7 @@
 //! | choose what a client is told that the loop closes | [`Handler::farewell`], [`Farewell`] |
 //! | see what the loop does | [`Counters`], [`Reactor::set_name`] for the log |
 //! | test a handler without sockets | [`testing`] |
-//! | show one client's text to another, split commands into words, take telnet's out | [`text`] |
+//! | show one client's text to another, split commands into words, parse those, take telnet's out | [`text`] |
 //! | use a ready-made service | `services` |
 //!
 //! # What the loop promises

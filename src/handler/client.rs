@@ -109,6 +109,9 @@
 //! connection that is being dialled can be had by its id, to change its session. `Reactor::connect`
 //! begins with a default one: a service's key does not know the type of its sessions.
 //!
+//! The limits hold for dialled connections too. Where one of them closes a connection, the server is sent
+//! no [`farewell`](crate::Handler::farewell), since it would take those words for a request.
+//!
 //! A [`Limits::connect_timeout`](crate::Limits::connect_timeout) bounds each attempt. One that fails is
 //! told in `on_close`, without an `on_open`; [`Context::error`] has the reason for people.
 //!
@@ -167,7 +170,7 @@ use crate::error::Error;
 use crate::net::{Address, Connect, ToConnect};
 
 /// One server that a handler is to stay connected to: dials, and dials again after a while whenever the
-/// connection is lost or not made. See [`client`](self) for a whole handler.
+/// connection is lost or not made, also if the handler closes it. See [`client`](self) for a whole handler.
 ///
 /// Three of its methods have the names of the hooks that they are to be called in. They look whose
 /// connection and whose timer it is, so that a handler may have several of these, and other connections

@@ -371,7 +371,9 @@ impl<'a, S> Context<'a, S> {
     /// ends. Nothing of a block is kept, so none is too long, and neither
     /// [`max_line`](crate::Limits::max_line) nor [`max_frame`](crate::Limits::max_frame) applies. Check
     /// an announced length only for what the handler itself keeps. What it does not want it can let
-    /// pass: a request that is refused has its block all the same, and the next one is behind that.
+    /// pass: a request that is refused has its block all the same, and the next one is behind that. If
+    /// a CRLF follows what was announced, as in memcached and RESP, count its two bytes in: otherwise
+    /// it comes as an empty line.
     ///
     /// A client that sends nothing of a block for [`line_timeout`](crate::Limits::line_timeout) is
     /// closed. One that drips it in is not, so set a [timer](Self::set_timer) for the whole of it.
@@ -379,7 +381,7 @@ impl<'a, S> Context<'a, S> {
     /// # Examples
     ///
     /// ```
-    /// use reactor::{Context, Handler};
+    /// use reactor::{Context, Handler, text};
     ///
     /// /// `PUT 5`, then five bytes of any kind and an LF; the answer is their sum.
     /// struct Sums;
@@ -389,8 +391,7 @@ impl<'a, S> Context<'a, S> {
     ///     type Message = ();
     ///
     ///     fn on_line(&mut self, cx: &mut Context<'_, u64>, line: &[u8]) {
-    ///         let count = line.strip_prefix(b"PUT ").and_then(|count| str::from_utf8(count).ok());
-    ///         match count.and_then(|count| count.parse().ok()) {
+    ///         match line.strip_prefix(b"PUT ").and_then(text::parse) {
     ///             Some(count) => cx.take_block(count),
     ///             None if line.is_empty() => {} // the LF behind a block
     ///             None => writeln!(cx, "PUT and a number, please"),

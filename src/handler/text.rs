@@ -1,6 +1,8 @@
 //! Small helpers for protocols of commands, for text of one client that another is shown, and for
 //! clients that are telnet.
 
+use std::str::FromStr;
+
 pub use super::telnet::{Telnet, telnet};
 pub use super::unprintable::unprintable;
 
@@ -60,6 +62,21 @@ pub fn command(line: &[u8]) -> (&[u8], &[u8]) {
         Some(end) => (&line[..end], &line[end + 1..]),
         None => (line, b""),
     }
+}
+
+/// The value of a word, such as a number or an address; none if it is not UTF-8, or cannot be parsed.
+/// Nothing is trimmed, and what [`FromStr`] takes is taken: a number may have a `+`.
+///
+/// ```
+/// use reactor::text::{command, parse};
+///
+/// let (verb, count) = command(b"GET 12");
+/// assert_eq!((verb, parse::<u32>(count)), (&b"GET"[..], Some(12)));
+/// assert_eq!(parse::<u8>(b"256"), None);
+/// assert_eq!(parse::<u8>(b" 1"), None);
+/// ```
+pub fn parse<T: FromStr>(word: &[u8]) -> Option<T> {
+    str::from_utf8(word).ok()?.parse().ok()
 }
 
 /// Whether a line is the beginning of HTTP or TLS: a request line, a `Host:` header, or the first

@@ -6,3 +6,4 @@ mod util;
 mod each;
 mod memcached;
 mod models;
+mod redis_follow;

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use crate::util::example::Example;
-use crate::util::skip;
+use crate::util::{peak, skip};
 
 /// What is said to it, and what it answers; a line each, so that an answer is easy to find.
 fn exchange(said: &str) -> Vec<String> {
@@ -107,14 +107,15 @@ fn memcached_says_what_is_wrong_and_goes_on() {
     let large = "x".repeat(2 << 20);
     let long = "k".repeat(251);
     let said = format!(
-        "hello\n\nget\nset a 0 0\nset a x 0 1\nset a 0 0 -1\nset a 0 0 1\nxyz\n\
+        "hello\nhello {long}\n\nget\nset a 0 0\nset a x 0 1\nset a 0 0 -1\nset a 0 0 1\nxyz\n\
          set a 0 0 {}\n{large}\nget {long}\nset n 0 0 1\nx\nincr n 1\nincr n x\ntouch n x\n\
-         delete n 1\nflush_all x\nversion now\nquit noreply\nbad noreply\nset a 0 0 1\na\nget a\n",
+         delete n 1\nflush_all x\nflush_all 9\nversion now\nquit noreply\nbad noreply\nset a 0 0 1\na\nget a\n",
         large.len()
     );
     let bad = "CLIENT_ERROR bad command line format";
     let usage = &format!("{bad}.  Usage: delete <key> [noreply]");
     let wanted = [
+        "ERROR",
         "ERROR",
         "ERROR",
         "ERROR",
@@ -131,6 +132,7 @@ fn memcached_says_what_is_wrong_and_goes_on() {
         "CLIENT_ERROR invalid exptime argument",
         usage,
         "CLIENT_ERROR invalid exptime argument",
+        "CLIENT_ERROR invalid exptime argument",
         "ERROR",
         "ERROR",
         "ERROR",
@@ -140,6 +142,60 @@ fn memcached_says_what_is_wrong_and_goes_on() {
         "END",
     ];
     assert_eq!(exchange(&said), wanted);
+}
+
+/// The largest value there may be, and how many of them fill the memory.
+const LARGEST: usize = (1 << 20) - 512;
+const FULL: usize = 64;
+
+#[test]
+fn memcached_refuses_what_does_not_fit_into_its_memory() {
+    let example = Example::start("memcached");
+    let mut client = example.connect();
+    let value = "x".repeat(LARGEST);
+    for key in 0..FULL {
+        client.send(format!("set {key} 0 0 {LARGEST} noreply\r\n{value}\r\n"));
+    }
+    client.send(format!("set more 0 0 {LARGEST}\r\n{value}\r\nadd empty 0 0 0\r\n\r\n"));
+    client.expect("SERVER_ERROR out of memory storing object\r\nSTORED\r\n");
+    client.send(format!("delete 7\r\nset more 0 0 {LARGEST}\r\n{value}\r\n"));
+    client.expect("DELETED\r\nSTORED\r\n");
+    client.send(format!("append more 0 0 1\r\nx\r\nset more 0 0 {}\r\n{value}x\r\n", LARGEST + 1));
+    client.expect("SERVER_ERROR out of memory storing object\r\n");
+    client.expect("SERVER_ERROR object too large for cache\r\n");
+}
+
+#[test]
+fn memcached_counts_what_keeping_short_items_takes() {
+    let example = Example::start("memcached");
+    let mut client = example.connect();
+    let value = "x".repeat(LARGEST);
+    for key in 1..FULL {
+        client.send(format!("set {key} 0 0 {LARGEST} noreply\r\n{value}\r\n"));
+    }
+    // A place for the largest value is left, which is that of 8,000 or so without any.
+    let short: String =
+        (0..10_000).map(|key| format!("set k{key} 0 0 0 noreply\r\n\r\n")).collect();
+    client.send(short);
+    client.send("set last 0 0 0\r\n\r\n");
+    client.expect("SERVER_ERROR out of memory storing object\r\n");
+}
+
+#[test]
+fn memcached_makes_a_long_reply_as_far_as_it_is_read() {
+    let example = Example::start("memcached");
+    let mut client = example.connect();
+    let value = "x".repeat(LARGEST);
+    client.send(format!("set k 0 0 {LARGEST}\r\n{value}\r\n"));
+    client.expect("STORED\r\n");
+    // Two gigabytes.
+    client.send(format!("get{}\r\n", " k".repeat(2000)));
+    client.expect("VALUE k 0 ");
+    let mut other = example.connect();
+    other.send("touch k 0\r\n");
+    other.expect("TOUCHED\r\n");
+    let most = peak(example.pid());
+    assert!(most < 64 << 20, "{most} bytes at its peak");
 }
 
 #[test]

@@ -258,7 +258,7 @@ fn memory_stays_flat_when_the_reader_of_the_output_is_slow() {
     server.stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     server.send(&bytes[..1]);
     output.read_exact(&mut [0]).unwrap();
-    let before = program::peak(child.0.id());
+    let before = util::peak(child.0.id());
     let mut sent = 1;
     let stuck = loop {
         assert!(sent < bytes.len(), "all of it is taken though nobody reads it");
@@ -269,7 +269,7 @@ fn memory_stays_flat_when_the_reader_of_the_output_is_slow() {
         }
     };
     assert_eq!(stuck.kind(), ErrorKind::WouldBlock);
-    let grown = program::peak(child.0.id()) - before;
+    let grown = util::peak(child.0.id()) - before;
     assert!(grown < 8 * MIB, "{grown} bytes more");
     server.stream.set_write_timeout(Some(PATIENCE)).unwrap();
     let rest = bytes[sent..].to_vec();

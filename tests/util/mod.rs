@@ -199,6 +199,13 @@ pub fn skip(why: &str) {
     println!("{test}: skipped: {why}");
 }
 
+/// The most memory that a process has ever had, in bytes; Linux says so.
+pub fn peak(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+}
+
 /// Waits until something is so, by asking again and again.
 #[track_caller]
 pub fn until(what: &str, so: impl FnMut() -> bool) {
