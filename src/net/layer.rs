@@ -107,6 +107,12 @@ pub(crate) trait Layer: Any + Read + Write {
         None
     }
 
+    /// The certificate that the peer has proved to be its own, as DER, once the handshake is done.
+    #[cfg(feature = "tls")]
+    fn certificate(&self) -> Option<&[u8]> {
+        None
+    }
+
     /// Whether a read that gives less than was asked for may leave some behind. Rule 4.
     fn may_read_short(&self) -> bool {
         false

@@ -153,6 +153,11 @@ impl Stream {
         ask!(self, it => it.local_end())
     }
 
+    #[cfg(feature = "tls")]
+    pub(crate) fn certificate(&self) -> Option<&[u8]> {
+        ask!(self, it => it.certificate())
+    }
+
     pub(crate) fn may_read_short(&self) -> bool {
         ask!(self, it => it.may_read_short())
     }

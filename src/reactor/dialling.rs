@@ -24,7 +24,7 @@ impl<S> Table<S> {
             return Err(Error::ShuttingDown);
         }
         state.counters.dialled += 1;
-        let stream = (state.dial)(source, &target.address).map(|stream| target.over(stream));
+        let stream = (state.dial)(source, target);
         let id = self.insert_connecting(stream, session, state);
         let slot = &mut self.connections[id.slot()];
         if let Address::Tcp(peer) = &target.address {
@@ -83,5 +83,10 @@ impl<S> Table<S> {
     }
 }
 
-/// Makes a stream: from where, if that was asked for, and where to.
-pub(crate) type Dial = dyn FnMut(Option<IpAddr>, &Address) -> io::Result<Stream>;
+/// Makes a stream with its layers: from where, if that was asked for, and where to.
+pub(crate) type Dial = dyn FnMut(Option<IpAddr>, &Connect) -> io::Result<Stream>;
+
+/// Does so with a socket.
+pub(crate) fn dial(source: Option<IpAddr>, target: &Connect) -> io::Result<Stream> {
+    target.over(Stream::connect(source, &target.address)?)
+}
