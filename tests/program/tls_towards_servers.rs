@@ -138,6 +138,21 @@ fn who_has_no_certificate_is_not_let_in() {
 }
 
 #[test]
+fn that_a_client_is_refused_is_logged_once_in_a_while() {
+    let (authority, members) = (Authority::new("log"), Authority::new("logged"));
+    let asks = format!("--tls-client-ca={}", members.file().display());
+    let (server, at) = serve(&authority.issue("localhost", |_| ()), "echo", &[&asks]);
+    for _ in 0..3 {
+        fails(connect(&at, &[&ca(&authority)]), 1, &["only clients with a certificate"]);
+    }
+    server
+        .wait_for_log("it gave no certificate; it needs one that the clients' CA has issued: turn");
+    server.signal("TERM");
+    let (_, _, stderr) = server.end();
+    assert_eq!(stderr.matches("it gave no certificate").count(), 1, "{stderr}");
+}
+
+#[test]
 fn hangup_forgets_the_clients_of_a_ca_that_was_taken_away() {
     let (authority, members) = (Authority::new("hangup"), Authority::new("old members"));
     let trusted = members.file().with_file_name("trusted.pem");

@@ -22,6 +22,7 @@ pub use self::certificate::PeerCertificate;
 pub use self::connector::TlsConnector;
 pub(super) use self::connector::Towards;
 use self::files::{Identity, Open};
+pub(crate) use self::sentences::Refused;
 pub(super) use self::stream::TlsStream;
 use super::layer::Acceptor;
 use super::stream::Stream;

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +19,7 @@ use x509_cert::der::{DateTime, Decode};
 use x509_cert::name::Name;
 
 /// What went wrong, in one line.
-pub(super) fn sentence(error: &Error) -> String {
+fn sentence(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(error) => of_certificate(error),
         Error::AlertReceived(alert) => of_alert(*alert).into_owned(),
@@ -220,6 +221,36 @@ fn outdated(first: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Option
         None => others.iter().find_map(bad),
     }
 }
+
+/// The peer may not come with the certificate that it has, or without one.
+#[derive(Debug)]
+pub(crate) struct Refused(String);
+
+impl Refused {
+    /// As the error of a stream, if that is what went wrong.
+    pub(super) fn told(error: &Error) -> io::Error {
+        let why = sentence(error);
+        match error {
+            Error::InvalidCertificate(_) | Error::NoCertificatesPresented => {
+                io::Error::new(ErrorKind::InvalidData, Refused(why))
+            }
+            _ => io::Error::new(ErrorKind::InvalidData, why),
+        }
+    }
+
+    /// Whether an error is this one.
+    pub(crate) fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Refused>())
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
 
 /// One that a verifier has made.
 #[derive(Debug)]

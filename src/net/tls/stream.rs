@@ -10,7 +10,7 @@ use mio::Registry;
 use rustls::Connection;
 
 use super::records::{Counted, Records};
-use super::sentences::sentence;
+use super::sentences::Refused;
 use crate::connection::clock::{Nanos, nanos};
 use crate::limits::Limits;
 use crate::net::Host;
@@ -138,7 +138,7 @@ impl TlsStream {
         let (handshaking, tickets) = (self.tls.is_handshaking(), self.tickets());
         // In debug builds rustls panics over what is wrong after our goodbye, for it has no alert
         // left to send: https://github.com/rustls/rustls/issues/959.
-        let why = match catch_unwind(AssertUnwindSafe(|| self.tls.process_new_packets())) {
+        let error = match catch_unwind(AssertUnwindSafe(|| self.tls.process_new_packets())) {
             Ok(Ok(state)) => {
                 let (plain, cipher) = (state.plaintext_bytes_to_read(), state.tls_bytes_to_write());
                 let shaken = handshaking && !self.tls.is_handshaking();
@@ -150,11 +150,12 @@ impl TlsStream {
                 (self.plain, self.cipher) = (plain, cipher);
                 return Ok(count);
             }
-            Ok(Err(error)) => sentence(&error),
-            Err(_) => "bad records after the goodbye of TLS".to_owned(),
+            Ok(Err(error)) => Refused::told(&error),
+            Err(_) => {
+                io::Error::new(ErrorKind::InvalidData, "bad records after the goodbye of TLS")
+            }
         };
-        let why = self.broken.insert(why.into());
-        let error = io::Error::new(ErrorKind::InvalidData, why.to_string());
+        self.broken = Some(error.to_string().into());
         // The peer is to learn why, if it still listens.
         let _ = self.push().and_then(|()| self.inner.shutdown_write());
         Err(error)
