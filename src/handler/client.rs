@@ -155,7 +155,7 @@ use std::time::{Duration, Instant};
 use super::{Context, ServiceContext};
 use crate::connection::{ConnId, TimerId};
 use crate::error::Error;
-use crate::net::{Address, ToAddress};
+use crate::net::{Address, Connect, ToConnect};
 
 /// One server that a handler is to stay connected to: dials, and dials again after a while whenever the
 /// connection is lost or not made. See [`client`](self) for a whole handler.
@@ -177,7 +177,7 @@ use crate::net::{Address, ToAddress};
 /// [`stop`](Self::stop) ends it.
 #[derive(Debug)]
 pub struct Redial {
-    address: Address,
+    server: Connect,
     first: Duration,
     most: Duration,
     /// The state of the random numbers.
@@ -206,13 +206,14 @@ impl Redial {
     /// The longest delay at all, likewise: 30 s.
     pub const MOST: Duration = Duration::from_secs(30);
 
-    /// Nothing is dialled before [`start`](Self::start).
+    /// Nothing is dialled before [`start`](Self::start). A [`Connect`] says more than an address: that
+    /// there is TLS.
     ///
     /// # Errors
     /// [`Error::Address`] if a text is not an address.
-    pub fn new(address: impl ToAddress) -> Result<Redial, Error> {
+    pub fn new(server: impl ToConnect) -> Result<Redial, Error> {
         Ok(Redial {
-            address: address.to_address()?,
+            server: server.to_connect()?,
             first: Self::FIRST,
             most: Self::MOST,
             random: RandomState::new().build_hasher().finish(),
@@ -331,12 +332,12 @@ impl Redial {
 
     /// The server's address.
     pub fn address(&self) -> &Address {
-        &self.address
+        self.server.address()
     }
 
     fn dial<S: Default>(&mut self, cx: &mut ServiceContext<'_, S>) {
         // It fails only while shutting down.
-        self.state = cx.connect(&self.address, S::default()).map_or(State::Off, State::Dialling);
+        self.state = cx.connect(&self.server, S::default()).map_or(State::Off, State::Dialling);
         self.attempts = self.attempts.saturating_add(u32::from(self.connection().is_some()));
     }
 

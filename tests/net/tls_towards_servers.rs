@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use reactor::client::Redial;
 use reactor::testing::Harness;
 use reactor::{
-    CloseReason, Connect, Context, Error, Handler, Limits, Listen, Networks, Reactor, Tls,
-    TlsConnector,
+    CloseReason, Connect, Context, Error, Handler, Limits, Listen, Networks, Reactor,
+    ServiceContext, TimerId, Tls, TlsConnector,
 };
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
@@ -471,4 +472,60 @@ impl Handler for Dialler {
     fn on_line(&mut self, cx: &mut Context<'_, ()>, _: &[u8]) {
         cx.connect(&self.0, ()).unwrap();
     }
+}
+
+/// Dials again and again.
+struct Stubborn {
+    server: Redial,
+    told: Told,
+}
+
+impl Handler for Stubborn {
+    type Session = ();
+    type Message = ();
+
+    fn on_start(&mut self, cx: &mut ServiceContext<'_, ()>) {
+        self.server.start(cx);
+    }
+
+    fn on_open(&mut self, cx: &mut Context<'_, ()>) {
+        self.server.on_open(cx);
+        self.told.add("open");
+        cx.close();
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, ()>, _: CloseReason) {
+        self.server.on_close(cx);
+    }
+
+    fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, ()>, timer: TimerId) {
+        self.server.on_service_timer(cx, timer);
+    }
+}
+
+#[test]
+fn redial_speaks_tls_too() {
+    let ca = Authority::new("redial");
+    let mut pair = Pair::with(&ca.issue("localhost", |_| ()));
+    let server = Redial::new(towards(pair.host, &trusting(&ca), "localhost")).unwrap();
+    let server = server.with_delays(Duration::from_millis(1), Duration::from_millis(1));
+    let told = pair.told.clone();
+    pair.reactor.add(Stubborn { server, told: told.clone() }, Limits::default()).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while told.0.borrow().len() < 2 {
+        assert!(Instant::now() < deadline, "not twice");
+        pair.reactor.turn(Some(Duration::from_millis(10))).unwrap();
+    }
+}
+
+#[test]
+fn a_server_that_never_shakes_hands_has_the_time_of_a_connect() {
+    let ca = Authority::new("silent");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut pair = Pair::new(at_any_port());
+    let limits = Limits { connect_timeout: Duration::from_millis(50), ..Limits::default() };
+    pair.guests = pair.reactor.add(Guest(pair.told.clone()), limits).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let told = pair.visit(&towards(addr, &trusting(&ca), "localhost"));
+    assert_eq!(told, ["connect timed out"]);
 }
