@@ -49,7 +49,8 @@ fn of_certificate(error: &CertificateError) -> String {
             let names = if names.is_empty() { "no name".to_owned() } else { names };
             let wanted = expected.to_str();
             format!(
-                "its certificate is for {names} and not for {wanted}; give the name of the server"
+                "its certificate is for {names} and not for {wanted}; give a server name that it \
+                 is for"
             )
         }
         CertificateError::UnknownIssuer => {
