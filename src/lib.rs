@@ -103,7 +103,7 @@
 //! | `cli` | yes | the program `reactor`, and the two below |
 //! | `services` | with `cli` | the module `services` |
 //! | `signals` | with `cli` | `Reactor::stop_on_signals`: SIGINT and SIGTERM; `reload_on_hangup` |
-//! | `tls` | yes | `Listen::tls`; takes a C compiler to build |
+//! | `tls` | yes | `Listen::tls`, `Connect::tls`; takes a C compiler to build |
 //!
 //! A library that embeds this one wants `default-features = false`, and perhaps some of the
 //! features. It runs on Unix with 64-bit pointers.
@@ -130,6 +130,6 @@ pub use handler::{Callbacks, Context, Farewell, Handler, Lines, ServiceContext, 
 pub use handler::{client, text};
 pub use limits::{Limits, Rate, Rates};
 #[cfg(feature = "tls")]
-pub use net::tls::Tls;
+pub use net::tls::{PeerCertificate, Tls, TlsConnector};
 pub use net::{Address, Connect, Host, Listen, Networks, ToAddress, ToConnect, ToListen};
 pub use reactor::{Counters, Exit, Handle, Reactor, Service, TryPostError};

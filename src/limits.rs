@@ -147,7 +147,7 @@ pub struct Limits {
     /// it; elsewhere it does nothing.
     pub user_timeout: Option<Duration>,
     /// How long an outbound connection may take to be established, with the look-up of a
-    /// [host](crate::Host) and all its addresses, before it ends with
+    /// [host](crate::Host), all its addresses, and the handshake of TLS, before it ends with
     /// [`CloseReason::ConnectTimeout`](crate::CloseReason::ConnectTimeout). Default 10 s.
     pub connect_timeout: Duration,
     /// How long a TLS handshake and a PROXY header may take together, counted from when the client was

@@ -25,7 +25,7 @@ const PROGRAM: [&[&str]; 8] = [
     &["service"],
     &["address"],
     &["target"],
-    &["access", "announce"],
+    &["access", "announce", "trust"],
     &["serve", "forward", "connect", "discover", "load"],
     &["args"],
 ];

@@ -1,7 +1,7 @@
 //! Who may connect: the options of all commands that listen.
 
 #[cfg(feature = "tls")]
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[cfg(feature = "tls")]
 use reactor::{Error, Tls};
@@ -45,6 +45,12 @@ pub(crate) struct Access {
     #[cfg(feature = "tls")]
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+
+    /// Ask the clients there for a certificate, and let nobody in without one that a CA in this file
+    /// has issued. SIGHUP reads it again, too.
+    #[cfg(feature = "tls")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
 }
 
 impl Access {
@@ -89,14 +95,27 @@ impl Access {
         match self.tls_cert.as_ref().zip(self.tls_key.as_ref()) {
             None if wanted => usage("tls: needs --tls-cert FILE and --tls-key FILE"),
             Some(_) if !wanted => usage("--tls-cert: nothing listens with TLS; write tls:ADDR"),
-            Some((cert, key)) => match Tls::from_files(cert, key) {
+            Some((cert, key)) => match self.read(cert, key) {
                 Err(Error::Certificate { path, why }) => {
-                    let option = if path == *cert { "--tls-cert" } else { "--tls-key" };
+                    let option = match &*path {
+                        path if path == cert => "--tls-cert",
+                        path if path == key => "--tls-key",
+                        _ => "--tls-client-ca",
+                    };
                     Err(Failure::Runtime(format!("{option} {}: {why}", path.display())))
                 }
                 outcome => Ok(Some(outcome?)),
             },
             None => Ok(None),
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    fn read(&self, cert: &Path, key: &Path) -> Result<Tls, Error> {
+        let tls = Tls::from_files(cert, key)?;
+        match &self.tls_client_ca {
+            None => Ok(tls),
+            Some(ca) => tls.client_ca(ca),
         }
     }
 

@@ -121,8 +121,8 @@ impl Endpoint {
         Ok(Endpoint { address: look_up(&self.address, within)?, ..self })
     }
 
-    /// How to connect there, in our own name.
-    pub(crate) fn connect(&self) -> Connect {
+    /// How to connect there, in our own name and without TLS.
+    pub(crate) fn plainly(&self) -> Connect {
         let connect = Connect::from(self.address.clone());
         if self.layers.has(Layer::Proxy) { connect.proxy() } else { connect }
     }
@@ -162,9 +162,6 @@ pub(crate) fn listener(text: &str) -> Result<Endpoint, String> {
 /// port of a service, for which its name stands.
 pub(crate) fn server(text: &str) -> Result<Endpoint, String> {
     let (layers, text) = Layers::parse(text)?;
-    if layers.has(Layer::Tls) {
-        return Err("TLS is for listening only; see openssl s_client -connect".to_owned());
-    }
     let address = match service::named(text) {
         Some(service) => PortOrAddress::Port(service.port).local(),
         None => {
@@ -259,6 +256,8 @@ mod tests {
             ("localhost:80", "localhost:80"),
             ("presence", "127.0.0.1:9907"),
             ("proxy:2323", "proxy:127.0.0.1:2323"),
+            #[cfg(feature = "tls")]
+            ("proxy:tls:echo", "proxy:tls:127.0.0.1:2323"),
             ("proxy:echo", "proxy:127.0.0.1:2323"),
             ("proxy:unix:/tmp/tls:a", "proxy:unix:/tmp/tls:a"),
             ("proxy.:3128", "proxy.:3128"),
@@ -266,7 +265,7 @@ mod tests {
         ] {
             assert_eq!(server(text).unwrap().to_string(), address);
         }
-        for text in ["0", "127.0.0.1:0", "a:0", "tls:127.0.0.1:1", "host", "unix:", "65536"] {
+        for text in ["0", "127.0.0.1:0", "a:0", "tls:127.0.0.1:0", "host", "unix:", "65536"] {
             assert!(server(text).is_err(), "{text}");
         }
         assert_eq!(listener("0").unwrap().to_string(), "127.0.0.1:0");

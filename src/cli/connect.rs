@@ -8,7 +8,9 @@ use reactor::{CloseReason, Context, Handler, Limits, Reactor, services};
 use super::address::{self, Endpoint, look_up_server};
 use super::crlf::Crlf;
 use super::failure::{Failure, unreachable, why};
+use super::trust::Trust;
 use super::units::duration;
+use super::unused_options::GivenOptions;
 
 /// Connect to a server: what is typed goes there, what it says is printed.
 ///
@@ -21,18 +23,22 @@ use super::units::duration;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Connect {
     /// The server: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; or the name of a
-    /// service of ours, at its default port on 127.0.0.1. With proxy: in front, a PROXY header of
-    /// version 2 goes first and names us.
+    /// service of ours, at its default port on 127.0.0.1. With tls: in front, TLS is spoken there; with
+    /// proxy: in front of that, a PROXY header of version 2 goes first and names us.
     #[arg(value_name = "ADDR", value_parser = address::server)]
     server: Endpoint,
 
-    /// How long the server may take to be looked up and to accept: 500ms, 30s, 5m, 1h.
+    /// How long the server may take to be looked up and to accept, and over TLS to shake hands: 500ms,
+    /// 30s, 5m, 1h.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     timeout: Duration,
 
     /// End lines with CRLF on the way out, for protocols that insist on it.
     #[arg(long)]
     crlf: bool,
+
+    #[command(flatten)]
+    trust: Trust,
 }
 
 /// How a side ended, and what the system said if it was an error.
@@ -122,18 +128,24 @@ impl Connect {
         }
     }
 
-    fn client<'a>(&self, server: &Endpoint, typed: bool, ends: &'a RefCell<Ends>) -> Client<'a> {
-        let forward = services::Forward::to(server.connect());
+    fn client<'a>(
+        &self,
+        server: reactor::Connect,
+        typed: bool,
+        ends: &'a RefCell<Ends>,
+    ) -> Client<'a> {
+        let forward = services::Forward::to(server);
         Client { forward, crlf: self.crlf.then(Crlf::default), typed, ends }
     }
 }
 
 /// Forwards until both sides have ended.
-pub(crate) fn connect(args: &Connect) -> Result<ExitCode, Failure> {
+pub(crate) fn connect(args: &Connect, given: &GivenOptions<'_>) -> Result<ExitCode, Failure> {
     let ends = RefCell::default();
     let began = Instant::now();
     let server = look_up_server(&args.server, args.timeout)?;
-    let client = args.client(&server, io::stdin().is_terminal(), &ends);
+    let server = args.trust.connect(&server, given)?;
+    let client = args.client(server, io::stdin().is_terminal(), &ends);
     let mut reactor = Reactor::new()?;
     let service = reactor.add(client, args.limits(began.elapsed()))?;
     reactor.set_name(&service, "connect");
@@ -191,8 +203,13 @@ mod tests {
     /// Standard input and output, and the server.
     fn start(ends: &RefCell<Ends>) -> (Harness<Client<'_>>, Peer, Peer) {
         let server = address::server("127.0.0.1:9").unwrap();
-        let args = Connect { server, timeout: Duration::from_secs(3), crlf: false };
-        let client = args.client(&args.server, false, ends);
+        let args = Connect {
+            server,
+            timeout: Duration::from_secs(3),
+            crlf: false,
+            trust: Trust::default(),
+        };
+        let client = args.client(args.server.plainly(), false, ends);
         let mut harness = Harness::with_limits(client, args.limits(Duration::ZERO));
         let stdio = harness.connect();
         let (_, server) = harness.dialled().remove(0);

@@ -11,6 +11,7 @@ use super::descriptors::Demand;
 use super::event_loop::run_until_stopped;
 use super::failure::Failure;
 use super::logging::levels;
+use super::trust::Trust;
 use super::units::{count, duration};
 use super::unused_options::GivenOptions;
 use super::{descriptors, logging};
@@ -38,13 +39,17 @@ pub(crate) struct Forward {
 
     /// Where to connect to: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; or the name
     /// of a service of ours, at its default port on 127.0.0.1. A host is looked up once, at the
-    /// start; of its addresses each client gets the first that answers. With proxy: in front, TARGET
-    /// is told who the client is, in a PROXY header of version 2.
+    /// start; of its addresses each client gets the first that answers. With tls: in front, TLS is
+    /// spoken there; with proxy: in front of that, TARGET is told who the client is, in a PROXY header
+    /// of version 2.
     #[arg(value_parser = address::server)]
     target: Endpoint,
 
     #[command(flatten)]
     access: Access,
+
+    #[command(flatten)]
+    trust: Trust,
 
     /// Clients at once; one more is closed, and the log says so [default: 10000].
     ///
@@ -53,7 +58,8 @@ pub(crate) struct Forward {
     #[arg(long, value_name = "N", value_parser = count)]
     max_connections: Option<usize>,
 
-    /// How long TARGET may take to be looked up, and to accept: 500ms, 30s, 5m, 1h.
+    /// How long TARGET may take to be looked up, and to accept, and over TLS to shake hands: 500ms,
+    /// 30s, 5m, 1h.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     connect_timeout: Duration,
 
@@ -95,6 +101,7 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
         let what = "LISTEN and TARGET are the same: it would connect to itself without end";
         return Err(Failure::Usage(what.to_owned()));
     }
+    let connect = args.trust.connect(&target, given)?;
     let stdout = logging::init(args.log)?;
     let raised = descriptors::raise();
     let limits = args.limits();
@@ -110,7 +117,7 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
     let mut reactor = Reactor::new()?;
     reactor.stop_on_signals()?;
     reactor.reload_on_hangup()?;
-    let mut handler = services::Forward::new(target.address);
+    let mut handler = services::Forward::to(connect);
     if target.layers.has(Layer::Proxy) {
         handler = handler.introduce_clients();
     }

@@ -12,7 +12,7 @@
 //!    is below it.
 //! 5. `address`: `[LAYER:]...[HOST:]PORT` or `unix:PATH`, and looking a host up. `target`:
 //!    `SERVICE[=ADDR[,ADDR]...]`.
-//! 6. `access`: who may connect, and the certificate. `announce`: `serve --announce`.
+//! 6. `access`: who may connect, and the certificate. `trust`: TLS towards servers. `announce`: `serve --announce`.
 //! 7. The subcommands: `serve`, `forward`, `connect`, `discover`, and `load`, which has a list of
 //!    its own. None knows another, nor `args`.
 //! 8. `args`: the list of subcommands, and what is said of a wrong command line.
@@ -38,6 +38,7 @@ mod roulette_file;
 mod serve;
 mod service;
 mod target;
+mod trust;
 mod units;
 mod unused_options;
 
@@ -88,6 +89,6 @@ fn run(command: &Command, given: &GivenOptions<'_>) -> Result<ExitCode, Failure>
         Command::Load(args) => load::load(args, given),
         Command::Discover(args) => discover::discover(args),
         Command::Forward(args) => forward::forward(args, given),
-        Command::Connect(args) => connect::connect(args),
+        Command::Connect(args) => connect::connect(args, given),
     }
 }

@@ -203,6 +203,15 @@ impl Connection {
         }
     }
 
+    /// Notes a later error in place of the first, if a layer has put it into words and not the first.
+    pub(crate) fn explain(&mut self, error: &io::Error) {
+        let worded = |error: &io::Error| error.get_ref().is_some();
+        if worded(error) && !self.error().as_ref().is_some_and(worded) {
+            self.reason = CloseReason::Error(error.kind());
+            self.extras().error = copy(error);
+        }
+    }
+
     /// What the system said, if an error ended it.
     pub(crate) fn error(&self) -> Option<io::Error> {
         let CloseReason::Error(kind) = self.reason else { return None };
@@ -233,7 +242,23 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
     use super::*;
+
+    #[test]
+    fn words_tell_more_than_a_write_that_failed_before() {
+        let mut conn = Connection::new(ConnId::new(1, 0), StreamTraits::default(), 1);
+        let pipe = io::Error::from_raw_os_error(libc::EPIPE);
+        conn.reason = CloseReason::Error(pipe.kind());
+        conn.note(&pipe);
+        conn.explain(&ErrorKind::ConnectionReset.into());
+        assert_eq!(conn.error().map(|error| error.kind()), Some(ErrorKind::BrokenPipe));
+        conn.explain(&io::Error::new(ErrorKind::InvalidData, "refused"));
+        conn.explain(&io::Error::new(ErrorKind::InvalidData, "and once more"));
+        let told = conn.error().unwrap();
+        assert_eq!((told.kind(), told.to_string()), (ErrorKind::InvalidData, "refused".to_owned()));
+    }
 
     #[test]
     fn the_first_error_is_the_one_that_is_told() {

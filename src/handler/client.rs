@@ -219,7 +219,7 @@ impl Redial {
     pub const MOST: Duration = Duration::from_secs(30);
 
     /// Stays connected to an address, or to a [`Connect`]: what that puts before the bytes of the
-    /// handler is sent each time. Nothing is dialled before [`start`](Self::start).
+    /// handler, such as TLS, is there each time. Nothing is dialled before [`start`](Self::start).
     ///
     /// The name of a [host](crate::Host) is looked up each time that it is dialled.
     ///

@@ -8,6 +8,9 @@ use crate::connection::connection::Stage;
 use crate::connection::flags::Flag;
 use crate::connection::framing::Search;
 use crate::connection::{CloseReason, ConnId, TimerId};
+use crate::error;
+#[cfg(feature = "tls")]
+use crate::net::tls::PeerCertificate;
 use crate::reactor::loop_state::LoopState;
 use crate::reactor::table::Table;
 use crate::reactor::token::Token;
@@ -151,6 +154,25 @@ impl<'a, S> Context<'a, S> {
     /// descriptor is left.
     pub fn error(&self) -> Option<io::Error> {
         self.service.table.get(self.id).and_then(|slot| slot.conn.error())
+    }
+
+    /// Why the connection ended, if there is more to say than the reason does: what the system said,
+    /// or what is wrong with a server's certificate, or why the server refuses ours. It is a sentence
+    /// for people, as "its certificate expired at 2026-01-01T00:00:00Z; it needs a new one", where
+    /// "it" is the peer. To be called in [`on_close`](crate::Handler::on_close).
+    pub fn close_detail(&self) -> Option<String> {
+        let error = self.error()?;
+        let bare = error.raw_os_error().is_none() && error.get_ref().is_none();
+        (!bare).then(|| error::why(&error))
+    }
+
+    /// The certificate that the peer has proved to be its own: that of a client behind
+    /// [`Tls::client_ca`](crate::Tls::client_ca), or of a server that was connected to with
+    /// [`Connect::tls`](crate::Connect::tls). None otherwise. Needs the feature `tls`.
+    #[cfg(feature = "tls")]
+    pub fn peer_certificate(&self) -> Option<PeerCertificate> {
+        let der = self.service.table.connections[self.id.slot()].stream.certificate()?;
+        Some(PeerCertificate::new(der))
     }
 
     /// Stops reading this connection until [`resume`](Self::resume), so that TCP holds the client

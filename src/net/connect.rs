@@ -1,7 +1,10 @@
+use std::io;
 use std::net::SocketAddr;
 
 use super::proxy::{Sending, Whom};
 use super::stream::Stream;
+#[cfg(feature = "tls")]
+use super::tls::{TlsConnector, Towards};
 use super::{Address, ToAddress};
 use crate::error::Error;
 
@@ -23,6 +26,8 @@ pub struct Connect {
     pub(crate) address: Address,
     /// Whom a PROXY header names; none for no header.
     whom: Option<Whom>,
+    #[cfg(feature = "tls")]
+    tls: Option<Towards>,
 }
 
 impl Connect {
@@ -50,13 +55,47 @@ impl Connect {
         Connect { whom: Some(Whom::Client(peer.zip(local))), ..self }
     }
 
+    /// Speaks TLS there, with a server that has a certificate for `server_name`: the name of a host,
+    /// which need not be the one that is connected to, or an IP address. The handler does not notice:
+    /// it is told of the connection when the handshake is done, and all that holds for connections
+    /// holds for the plaintext.
+    ///
+    /// * [`connect_timeout`](crate::Limits::connect_timeout) includes the handshake. If it fails, the
+    ///   connection has never been open, and
+    ///   [`close_detail`](crate::Context::close_detail) says why.
+    /// * Under TLS 1.3 a server that refuses our certificate, or the lack of one, says so only after
+    ///   that: the connection opens, and closes with
+    ///   [`ErrorKind::InvalidData`](std::io::ErrorKind::InvalidData) and such a sentence.
+    /// * To half-close is to say `close_notify`. An end without it is
+    ///   [`ErrorKind::UnexpectedEof`](std::io::ErrorKind::UnexpectedEof).
+    ///
+    /// Where there is a PROXY header as well, it goes before TLS. Of several calls the last one
+    /// decides. Needs the feature `tls`.
+    ///
+    /// # Errors
+    /// [`Error::Address`] where `server_name` is neither a name nor an address.
+    #[cfg(feature = "tls")]
+    pub fn tls(self, tls: &TlsConnector, server_name: &str) -> Result<Connect, Error> {
+        Ok(Connect { tls: Some(tls.towards(server_name)?), ..self })
+    }
+
     /// The address that is connected to.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
     /// Puts the layers over a stream that is being dialled.
-    pub(crate) fn over(&self, stream: Stream) -> Stream {
+    pub(crate) fn over(&self, stream: Stream) -> io::Result<Stream> {
+        let stream = self.over_plaintext(stream);
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return tls.over(stream);
+        }
+        Ok(stream)
+    }
+
+    /// As [`over`](Self::over), where nobody at the other end speaks TLS.
+    pub(crate) fn over_plaintext(&self, stream: Stream) -> Stream {
         match self.whom {
             Some(whom) => Stream::layer(Sending::new(stream, whom, self.address.as_socket())),
             None => stream,
@@ -66,7 +105,12 @@ impl Connect {
 
 impl From<Address> for Connect {
     fn from(address: Address) -> Connect {
-        Connect { address, whom: None }
+        Connect {
+            address,
+            whom: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
     }
 }
 

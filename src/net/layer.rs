@@ -124,6 +124,12 @@ pub(crate) trait Layer: Any + Read + Write {
         self.below()?.local_end()
     }
 
+    /// The certificate that the peer has proved to be its own, as DER, once the handshake is done.
+    #[cfg(feature = "tls")]
+    fn certificate(&self) -> Option<&[u8]> {
+        self.below()?.certificate()
+    }
+
     /// Whether a read that gives less than was asked for may leave some behind. Rule 4.
     fn may_read_short(&self) -> bool {
         self.below().is_some_and(|below| below.may_read_short())

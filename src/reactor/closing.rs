@@ -87,7 +87,8 @@ impl<S> Table<S> {
     pub(super) fn lose_peer(&mut self, id: ConnId, error: &io::Error, now: Nanos) {
         let Some(slot) = self.get_mut(id) else { return };
         if slot.conn.flags.has(Flag::Gone) {
-            return;
+            // What came before the first error may tell why, as an alert of TLS does.
+            return slot.conn.explain(error);
         }
         if slot.conn.stage != Stage::Open || slot.conn.is_unread() && !slot.has_unheard_input() {
             return self.fail(id, error);
@@ -295,6 +296,12 @@ impl<H: Handler> ActiveService<H> {
         self.slow_hooks.check(state, &self.table.name, self.table.limits.slow_call);
     }
 
+    /// Why a connection ended, as the log says it.
+    fn why(&self, id: ConnId, reason: CloseReason) -> String {
+        let error = self.table.get(id).and_then(|slot| slot.conn.error());
+        error.map_or_else(|| reason.to_string(), |error| error::why(&error))
+    }
+
     /// Tells the handler of the end, if it knows the connection, and frees the slot, unless the
     /// connection lingers.
     fn reap_one(&mut self, id: ConnId, state: &mut LoopState) {
@@ -312,7 +319,10 @@ impl<H: Handler> ActiveService<H> {
                 CloseReason::Error(ErrorKind::PermissionDenied) => state.counters.refused += 1,
                 _ => state.counters.handshakes_failed += 1,
             }
-            log::debug!("{}: {}: no handshake: {reason}", self.table.name, self.describe(id));
+            if log::log_enabled!(log::Level::Debug) {
+                let (name, who, why) = (&self.table.name, self.describe(id), self.why(id, reason));
+                log::debug!("{name}: {who}: no handshake: {why}");
+            }
             return self.table.remove(id, state);
         }
         let was_open = slot.conn.flags.take(Flag::Open);
@@ -326,8 +336,7 @@ impl<H: Handler> ActiveService<H> {
             if log::log_enabled!(reason.level()) {
                 let (who, name) = (self.describe(id), &self.table.name);
                 let what = if was_open { "is gone" } else { "cannot be reached" };
-                let error = self.table.get(id).and_then(|slot| slot.conn.error());
-                let why = error.map_or_else(|| reason.to_string(), |error| error::why(&error));
+                let why = self.why(id, reason);
                 log::log!(reason.level(), "{name}: {who} {what}: {why}");
             }
             self.call(id, false, state, |handler, cx| handler.on_close(cx, reason));

@@ -24,7 +24,7 @@ impl<S> Table<S> {
             return Err(Error::ShuttingDown);
         }
         state.counters.dialled += 1;
-        let stream = (state.dial)(source, &target.address).map(|stream| target.over(stream));
+        let stream = (state.dial)(source, target);
         let id = self.insert_connecting(stream, session, state);
         let slot = &mut self.connections[id.slot()];
         if let Address::Tcp(peer) = &target.address {
@@ -58,6 +58,9 @@ impl<S> Table<S> {
             slot.conn.peer = opened.peer.into();
         }
         slot.conn.runs_over(slot.stream.traits());
+        // What came with its end may have been read along with it: no event is going to tell of that.
+        let read = slot.stream.has_handshake();
+        slot.conn.flags.set(Flag::Readable, read || slot.conn.flags.has(Flag::Readable));
         Ok(true)
     }
 
@@ -83,5 +86,96 @@ impl<S> Table<S> {
     }
 }
 
-/// Makes a stream: from where, if that was asked for, and where to.
-pub(crate) type Dial = dyn FnMut(Option<IpAddr>, &Address) -> io::Result<Stream>;
+/// Makes a stream with its layers: from where, if that was asked for, and where to.
+pub(crate) type Dial = dyn FnMut(Option<IpAddr>, &Connect) -> io::Result<Stream>;
+
+/// Does so with a socket.
+pub(crate) fn dial(source: Option<IpAddr>, target: &Connect) -> io::Result<Stream> {
+    target.over(Stream::connect(source, &target.address)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::io::{ErrorKind, Read, Write};
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    use mio::Registry;
+
+    use super::*;
+    use crate::Callbacks;
+    use crate::connection::clock::Nanos;
+    use crate::connection::input::Scratch;
+    use crate::limits::Limits;
+    use crate::net::layer::{Layer, Opened};
+    use crate::reactor::handle::{Mailbox, Shared};
+    use crate::reactor::service::ActiveService;
+
+    /// A layer whose handshake reads the server's first line along with its own.
+    struct Greeted(&'static [u8]);
+
+    impl Layer for Greeted {
+        fn register(&mut self, _: &Rc<Registry>, _: mio::Token) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn has_handshake(&self) -> bool {
+            true
+        }
+
+        fn handshake(&mut self, _: Nanos, _: &mut Nanos) -> io::Result<Option<Opened>> {
+            Ok(Some(Opened::default()))
+        }
+
+        fn has_unread(&mut self) -> bool {
+            !self.0.is_empty()
+        }
+
+        fn shutdown_write(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Read for Greeted {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(buf) {
+                Ok(0) => Err(ErrorKind::WouldBlock.into()),
+                outcome => outcome,
+            }
+        }
+    }
+
+    impl Write for Greeted {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            Ok(buf.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_handshake_has_read_too_is_handled_without_another_event() {
+        let mut state = LoopState::new(None, Arc::new(Shared::default()));
+        state.dial = Box::new(|_, _| Ok(Stream::layer(Greeted(b"welcome\n"))));
+        let lines = RefCell::new(Vec::new());
+        let heard =
+            Callbacks::new().on_line(|_, line: &[u8]| lines.borrow_mut().push(line.to_vec()));
+        let (mailbox, _) = Mailbox::new(&state.shared);
+        let mut service =
+            ActiveService::new(heard, Table::new(0, "dialling", Limits::default()), mailbox);
+        let target = Connect::to("127.0.0.1:9").unwrap();
+        let id = service.table.dial(None, &target, (), &mut state).unwrap();
+        // The socket is writable, and no event says that it is readable as well.
+        service.table.enqueue(id);
+        let mut scratch = Scratch::default();
+        service.move_oldest_handshake(&mut state, &mut scratch);
+        while let Some(id) = service.table.queues.ready.pop_front() {
+            service.serve(id, &mut state, &mut scratch);
+        }
+        drop(service);
+        assert_eq!(lines.into_inner(), [b"welcome"]);
+    }
+}

@@ -37,6 +37,9 @@ pub(crate) struct LogLimits {
     pub(super) barred: LogLimit,
     /// Somebody came to where a PROXY header is expected who may not send one, or sent none.
     pub(super) unproxied: LogLimit,
+    /// A newcomer has no certificate that lets it in.
+    #[cfg(feature = "tls")]
+    pub(super) uncertified: LogLimit,
     /// There is too much unsent output in all.
     pub(super) total_output: LogLimit,
     /// There is too much unfinished input in all.

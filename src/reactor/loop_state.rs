@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Counters;
 use super::adopting::Adopt;
-use super::dialling::Dial;
+use super::dialling::{self, Dial};
 use super::fairness::Step;
 use super::handle::Shared;
 use super::log_limits::LogLimits;
@@ -98,7 +98,7 @@ impl LoopState {
                 search: Search::default(),
             },
             registry,
-            dial: Box::new(Stream::connect),
+            dial: Box::new(dialling::dial),
             adopt: Box::new(Stream::adopt),
             serials: Serials::default(),
             counters: Counters::default(),

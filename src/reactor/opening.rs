@@ -1,5 +1,7 @@
 //! From a socket that is there to a connection that the handler knows.
 
+#[cfg(feature = "tls")]
+use std::io;
 use std::net::SocketAddr;
 
 use super::fairness::LOG_EVERY;
@@ -13,6 +15,8 @@ use crate::connection::{CloseReason, ConnId};
 use crate::handler::Handler;
 use crate::net::proxy::Rejected;
 use crate::net::stream::Stream;
+#[cfg(feature = "tls")]
+use crate::net::tls::Refused;
 
 impl<H: Handler> ActiveService<H> {
     /// Takes in a newcomer. With a handshake to do it counts at once, and opens later.
@@ -82,6 +86,10 @@ impl<H: Handler> ActiveService<H> {
                 if let Some(why) = Rejected::of(&error) {
                     self.report_rejected(id, why, state);
                 }
+                #[cfg(feature = "tls")]
+                if Refused::is(&error) {
+                    self.report_uncertified(id, &error, state);
+                }
                 self.table.fail(id, &error);
             }
         }
@@ -94,6 +102,16 @@ impl<H: Handler> ActiveService<H> {
             Rejected::NotAllowed(_) | Rejected::Unknown => &mut state.log_limits.barred,
         };
         if limit.allows(state.turn.now, LOG_EVERY) {
+            log::warn!("{}: {}: {why}: turning away", self.table.name, self.describe(id));
+        }
+    }
+
+    /// Logs that a newcomer is turned away for its certificate, or for having none.
+    #[cfg(feature = "tls")]
+    fn report_uncertified(&self, id: ConnId, why: &io::Error, state: &mut LoopState) {
+        let slot = &self.table.connections[id.slot()];
+        let newcomer = slot.conn.flags.has(Flag::Handshaking);
+        if newcomer && state.log_limits.uncertified.allows(state.turn.now, LOG_EVERY) {
             log::warn!("{}: {}: {why}: turning away", self.table.name, self.describe(id));
         }
     }

@@ -140,8 +140,9 @@ impl<H: Handler> ActiveService<H> {
                     Err(error) => {
                         // An attacker may have cut the stream: its last line is not to be trusted,
                         // but the lines before it have their answers.
-                        if error.kind() != ErrorKind::UnexpectedEof {
-                            self.table.lose_peer(id, &error, state.turn.now);
+                        match error.kind() {
+                            ErrorKind::UnexpectedEof => slot.conn.note(&error),
+                            _ => self.table.lose_peer(id, &error, state.turn.now),
                         }
                         return self.table.close_with_error(id, error.kind(), state);
                     }

@@ -114,10 +114,10 @@ impl<H: Handler> Harness<H> {
         let mut inner = MemoryLoop::new(clients, service);
         let dialled = Rc::new(RefCell::new(Vec::new()));
         let wires = Rc::clone(&dialled);
-        inner.state.dial = Box::new(move |_, address| {
+        inner.state.dial = Box::new(move |_, target| {
             let wire = Rc::new(RefCell::new(Wire::default()));
-            wires.borrow_mut().push((address.clone(), Rc::clone(&wire)));
-            Ok(Stream::layer(Pipe::new(wire)))
+            wires.borrow_mut().push((target.address().clone(), Rc::clone(&wire)));
+            Ok(target.over_plaintext(Stream::layer(Pipe::new(wire))))
         });
         let adopted = Rc::new(RefCell::new(Vec::new()));
         let wires = Rc::clone(&adopted);
@@ -379,7 +379,8 @@ impl<H: Handler> Harness<H> {
     }
 
     /// Where the handler has dialled since this was last called. [`answer`](Self::answer) or
-    /// [`refuse`](Self::refuse) each then.
+    /// [`refuse`](Self::refuse) each then. There is no TLS here: what a server is fed and sent is the
+    /// plaintext.
     pub fn dialled(&mut self) -> Vec<(Address, Client)> {
         let new = std::mem::take(&mut *self.dialled.borrow_mut());
         let client = |(address, wire)| Some((address, self.holder(wire)?));

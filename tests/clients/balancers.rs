@@ -2,15 +2,11 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::process::Command;
 
 use crate::util::program::{Folder, Program, REACTOR};
 use crate::util::{self, Client};
-use crate::{GREETING, installed};
-
-/// Where nginx of Debian has its module for streams.
-const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+use crate::{GREETING, STREAM_MODULE, installed, stream_module};
 
 /// A client from one of this machine's addresses.
 fn from(source: [u8; 4], to: SocketAddr) -> Client {
@@ -119,11 +115,7 @@ fn haproxy_takes_the_header_that_forward_sends() {
 #[test]
 #[cfg(target_os = "linux")]
 fn two_clients_of_nginx_meet_in_the_room_and_each_has_one_place() {
-    let stream = Path::new(STREAM_MODULE).exists();
-    if !installed("nginx", "-v", "nginx") || !stream {
-        if !stream {
-            util::skip("nginx has no module for streams");
-        }
+    if !installed("nginx", "-v", "nginx") || !stream_module() {
         return;
     }
     let folder = Folder::new("nginx");

@@ -7,6 +7,8 @@
 mod util;
 
 mod balancers;
+#[cfg(feature = "tls")]
+mod certificates;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -32,6 +34,17 @@ fn installed(name: &str, option: &str, words: &str) -> bool {
     });
     if !found {
         util::skip(&format!("{name} ({words}) is not installed"));
+    }
+    found
+}
+
+/// Where nginx of Debian has its module for streams.
+const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
+fn stream_module() -> bool {
+    let found = std::path::Path::new(STREAM_MODULE).exists();
+    if !found {
+        util::skip("nginx has no module for streams");
     }
     found
 }

@@ -13,4 +13,6 @@ mod source_address;
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_by_hand;
+#[cfg(feature = "tls")]
+mod tls_towards_servers;
 mod unix_sockets;

@@ -13,3 +13,5 @@ mod proxy;
 mod serve;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tls")]
+mod tls_towards_servers;

@@ -209,7 +209,7 @@ fn wrong_layers_are_status_2() {
         #[cfg(feature = "tls")]
         (&["serve", "proxy:tls:echo=7"], "write echo=proxy:tls:7"),
         #[cfg(feature = "tls")]
-        (&["connect", "proxy:tls:7"], "TLS is for listening only"),
+        (&["connect", "tls:proxy:7"], "write proxy:tls:7"),
     ] {
         fails(Program::spawn(Command::new(REACTOR).args(args)), 2, &[words]);
     }

@@ -211,3 +211,74 @@ impl TlsClient {
         (std::mem::take(&mut self.received), self.end.unwrap())
     }
 }
+
+/// A CA that issues certificates on the spot, with a folder for them that is removed when dropped.
+pub struct Authority {
+    folder: PathBuf,
+    issuer: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
+}
+
+/// The files of a certificate and its key.
+pub type Files = (PathBuf, PathBuf);
+
+impl Authority {
+    pub fn new(name: &str) -> Authority {
+        let folder = std::env::temp_dir().join(format!("reactor-ca-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir(&folder).unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, format!("{name} CA"));
+        let key = rcgen::KeyPair::generate().unwrap();
+        let issuer = rcgen::CertifiedIssuer::self_signed(params, key).unwrap();
+        std::fs::write(folder.join("ca.pem"), issuer.as_ref().pem()).unwrap();
+        Authority { folder, issuer }
+    }
+
+    /// Its own certificate.
+    pub fn file(&self) -> PathBuf {
+        self.folder.join("ca.pem")
+    }
+
+    /// A certificate that is valid now for this name, unless that is changed.
+    pub fn issue(&self, name: &str, change: impl FnOnce(&mut rcgen::CertificateParams)) -> Files {
+        let mut params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        change(&mut params);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        self.write(&cert, &key)
+    }
+
+    /// One that nobody has issued.
+    pub fn self_signed(&self, name: &str, is_ca: rcgen::IsCa) -> Files {
+        let mut params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+        params.is_ca = is_ca;
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let cert = params.self_signed(&key).unwrap();
+        self.write(&cert, &key)
+    }
+
+    fn write(&self, cert: &rcgen::Certificate, key: &rcgen::KeyPair) -> Files {
+        let number = std::fs::read_dir(&self.folder).unwrap().count();
+        let file = |kind: &str| self.folder.join(format!("{kind}-{number}.pem"));
+        let (cert_file, key_file) = (file("cert"), file("key"));
+        std::fs::write(&cert_file, cert.pem()).unwrap();
+        std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        (cert_file, key_file)
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Makes a certificate one of the year 2001.
+pub fn expired(params: &mut rcgen::CertificateParams) {
+    params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+}

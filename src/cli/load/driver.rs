@@ -1,6 +1,7 @@
 //! The handler of all connections: leads the clients through the phases of a run.
 
 use std::borrow::Cow;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use reactor::{CloseReason, ConnId, Context, Farewell, Handler, Limits, ServiceContext, TimerId};
@@ -255,7 +256,7 @@ impl<P: Workload> Handler for Driver<'_, P> {
         if self.run.phase == Phase::Over {
             return;
         }
-        let error = cx.error();
+        let (error, detail) = (cx.error(), cx.close_detail());
         let client = cx.session();
         match client.state {
             State::Dialled => {
@@ -269,7 +270,13 @@ impl<P: Workload> Handler for Driver<'_, P> {
             }
             State::Greeting => {
                 self.run.ramp.in_flight -= 1;
-                self.run.metrics.fault(Fault::NoGreeting, 1);
+                // Under TLS 1.3, that is how a server refuses our certificate.
+                let refused = reason == CloseReason::Error(ErrorKind::InvalidData);
+                let fault = if refused { Fault::Connect } else { Fault::NoGreeting };
+                if let Some(why) = detail.filter(|_| refused) {
+                    self.run.refusal.get_or_insert(Refusal { fault, why });
+                }
+                self.run.metrics.fault(fault, 1);
             }
             State::Here => {
                 let fault = match reason {

@@ -79,7 +79,8 @@ pub(crate) fn load(args: &Load, given: &GivenOptions<'_>) -> Result<ExitCode, Fa
     }
     let mut plan = args.clone();
     plan.target = look_up_server(&args.target, args.limits().connect_timeout)?;
-    let run = Run::new(plan);
+    let connect = args.trust.connect(&plan.target, given)?;
+    let run = Run::new(plan, connect);
     match args.mode {
         Mode::Echo | Mode::Pipeline | Mode::Idle | Mode::Churn => {
             let workload = Echo::new(&run);

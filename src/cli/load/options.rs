@@ -7,6 +7,7 @@ use reactor::Limits;
 use super::payload;
 use crate::cli::address::{self, Endpoint};
 use crate::cli::failure::Failure;
+use crate::cli::trust::Trust;
 use crate::cli::units::{bytes, count, duration, per_second};
 
 /// Load a server and measure it: throughput, latency, and whether every reply is right.
@@ -26,8 +27,10 @@ use crate::cli::units::{bytes, count, duration, per_second};
 #[command(after_long_help = RESULT)]
 pub(crate) struct Load {
     /// The server: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; or the name of a
-    /// service of ours, at its default port on 127.0.0.1. With proxy: in front, each client begins
-    /// with a PROXY header of version 2 that names it.
+    /// service of ours, at its default port on 127.0.0.1. With tls: in front, TLS is spoken there;
+    /// with proxy: in front of that, each client begins with a PROXY header of version 2 that names it.
+    ///
+    /// Over TLS, most clients resume the session of an earlier one, so their handshakes cost less.
     #[arg(value_name = "ADDR", value_parser = address::server)]
     pub(crate) target: Endpoint,
 
@@ -87,6 +90,9 @@ pub(crate) struct Load {
     /// Draw the distribution of the latencies into this file, as SVG.
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) trust: Trust,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

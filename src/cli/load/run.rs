@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use reactor::{ConnId, ServiceContext};
+use reactor::{ConnId, Connect, ServiceContext};
 
 use super::fault::Fault;
 use super::metrics::Metrics;
@@ -81,6 +81,7 @@ pub(crate) struct Readings {
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) plan: Load,
+    connect: Connect,
     pub(crate) metrics: Metrics,
     pub(crate) phase: Phase,
     pub(crate) ramp: Ramp,
@@ -110,7 +111,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn new(plan: Load) -> Run {
+    pub(crate) fn new(plan: Load, connect: Connect) -> Run {
         let clients = plan.clients() as usize;
         let mut run = Run {
             metrics: Metrics::new(),
@@ -133,6 +134,7 @@ impl Run {
             own: Readings::default(),
             progress: Progress::new(&plan),
             plan,
+            connect,
         };
         run.server.before = run.plan.server_pid.and_then(Usage::of);
         run.own.before = Usage::own();
@@ -202,7 +204,7 @@ impl Run {
         while let Some(number) = self.ramp.next(now) {
             let (source, address) = self.sources.next();
             let client = Client { number, source, since: now, ..Client::default() };
-            let target = self.plan.target.connect();
+            let target = &self.connect;
             let dialled = match address {
                 None => cx.connect(target, client),
                 Some(ip) => cx.connect_from(ip, target, client),

@@ -106,7 +106,9 @@ fn drive<P: Workload>(
     workload: impl FnOnce(&Run) -> P,
     server: impl FnOnce(&mut Server<'_, P>),
 ) -> Run {
-    let mut run = Run::new(plan(args));
+    let plan = plan(args);
+    let connect = plan.target.plainly();
+    let mut run = Run::new(plan, connect);
     let mut workload = workload(&run);
     let limits = run.plan.limits();
     let harness = Harness::with_limits(Driver::new(&mut run, &mut workload), limits);

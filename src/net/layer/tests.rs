@@ -31,7 +31,9 @@ const LAYERS: &[(&str, Over)] = &[
     ("late", late),
     ("proxy", proxy::over),
     #[cfg(feature = "tls")]
-    ("tls", tls::over),
+    ("tls", tls::server),
+    #[cfg(feature = "tls")]
+    ("tls client", tls::client),
 ];
 
 /// What nothing takes longer than.
@@ -63,6 +65,11 @@ trait Peer {
 
     /// What has arrived.
     fn receive(&mut self) -> Vec<u8>;
+
+    /// Whether it has nothing left of a handshake to listen for.
+    fn is_open(&self) -> bool {
+        true
+    }
 
     /// Whether the end of the stream has arrived, or the error that did instead.
     fn ended(&self) -> Option<Result<(), ErrorKind>>;
@@ -114,6 +121,12 @@ impl Pair {
 
     fn opened(mut self) -> Pair {
         self.shake_hands().0.unwrap();
+        let start = Instant::now();
+        while !self.peer.is_open() {
+            let _ = self.stream.flush();
+            self.listen();
+            assert!(start.elapsed() < PATIENCE, "{}: the peer's handshake", self.name);
+        }
         self
     }
 
@@ -745,21 +758,24 @@ mod tls {
     use std::sync::Arc;
 
     use rustls::pki_types::{PrivateKeyDer, ServerName};
-    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, crypto::ring};
+    use rustls::{
+        ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
+        crypto::ring,
+    };
 
     use super::*;
     use crate::net::tls::TlsStream;
 
-    /// A client over the other end.
-    struct Client {
+    /// The other end, in TLS.
+    struct Partner {
         below: Box<dyn Peer>,
-        tls: ClientConnection,
+        tls: Connection,
         /// The rest of a record.
         rest: Vec<u8>,
         ended: Option<Result<(), ErrorKind>>,
     }
 
-    pub(super) fn over(pair: Pair) -> Pair {
+    fn both(tickets: usize) -> (Connection, Connection) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let provider = Arc::new(ring::default_provider());
         let mut roots = RootCertStore::empty();
@@ -770,20 +786,47 @@ mod tls {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let name = ServerName::try_from("localhost").unwrap();
-        let tls = ClientConnection::new(Arc::new(config), name).unwrap();
+        let client = ClientConnection::new(Arc::new(config), name).unwrap();
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let config = ServerConfig::builder_with_provider(provider)
+        let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(vec![made.cert.der().clone()], key)
             .unwrap();
-        let stream = Stream::layer(TlsStream::new(pair.stream, Arc::new(config)).unwrap());
-        let peer = Client { below: pair.peer, tls, rest: Vec::new(), ended: None };
+        config.send_tls13_tickets = tickets;
+        let server = ServerConnection::new(Arc::new(config)).unwrap();
+        (Connection::Client(client), Connection::Server(server))
+    }
+
+    pub(super) fn server(pair: Pair) -> Pair {
+        let (theirs, ours) = both(0);
+        over(pair, ours, theirs)
+    }
+
+    pub(super) fn client(pair: Pair) -> Pair {
+        // Tickets would be unread input.
+        let (ours, theirs) = both(0);
+        over(pair, ours, theirs)
+    }
+
+    #[test]
+    fn tickets_for_later_sessions_are_nothing_that_is_kept() {
+        let (ours, theirs) = both(4);
+        let mut pair = over(memory(0), ours, theirs).registered().opened();
+        pair.until(Write::flush).unwrap();
+        let outcome = pair.stream.read(&mut [0; 100]);
+        pair.would_block(outcome);
+        assert_eq!(pair.stream.kept(), 0);
+    }
+
+    fn over(pair: Pair, ours: Connection, theirs: Connection) -> Pair {
+        let stream = Stream::layer(TlsStream::new(pair.stream, ours));
+        let peer = Partner { below: pair.peer, tls: theirs, rest: Vec::new(), ended: None };
         Pair { stream, peer: Box::new(peer), ..pair }
     }
 
-    impl Client {
+    impl Partner {
         fn records(&mut self) -> Vec<u8> {
             let mut out = Vec::new();
             while self.tls.wants_write() {
@@ -800,7 +843,7 @@ mod tls {
         }
     }
 
-    impl Peer for Client {
+    impl Peer for Partner {
         fn send(&mut self, bytes: &[u8]) {
             self.tls.writer().write_all(bytes).unwrap();
             self.carry();
@@ -835,6 +878,10 @@ mod tls {
                 self.carry();
             }
             all
+        }
+
+        fn is_open(&self) -> bool {
+            !self.tls.is_handshaking()
         }
 
         fn ended(&self) -> Option<Result<(), ErrorKind>> {

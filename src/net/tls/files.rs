@@ -1,17 +1,16 @@
-//! The certificate and its key as files: what can be wrong with them, in words that name the file
+//! Certificates and keys as files: what can be wrong with them, in words that name the file
 //! and the remedy. What the libraries say of it is for who writes programs.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{CertificateError, ServerConfig};
+use rustls::{CertificateError, RootCertStore};
 use x509_cert::der::asn1::{ObjectIdentifier, UintRef};
 use x509_cert::der::{self, Decode, Reader, SliceReader};
 use x509_cert::{Certificate, Version};
@@ -47,67 +46,103 @@ pub(super) fn open_at_once(path: &Path) -> io::Result<File> {
     }
 }
 
-pub(super) fn read(certificate: &Path, key: &Path, open: Open) -> Result<Arc<ServerConfig>, Error> {
-    let chain = read_chain(certificate, open)?;
-    let secret = read_key(key, open)?;
-    let refused = |error: rustls::Error| match error {
-        rustls::Error::InconsistentKeys(_) => {
-            let certificate = certificate.display();
-            let why = format!("it is not the key of {certificate}; give the one made with it");
-            Error::certificate(key, &why)
-        }
-        rustls::Error::InvalidCertificate(CertificateError::UnhandledCriticalExtension) => {
-            let why = "it has a critical extension that is not known here; make one without it";
-            Error::certificate(certificate, why)
-        }
-        rustls::Error::InvalidCertificate(_) => {
-            let why = "it is malformed, and clients would refuse it; make another one";
-            Error::certificate(certificate, why)
-        }
-        _ => {
-            let why = "it cannot be used; make one of RSA with 2048 to 4096 bits, ECDSA P-256 or \
-                       P-384, or Ed25519";
-            Error::certificate(key, why)
-        }
+/// A certificate, those between it and the root, and its key.
+pub(super) struct Identity {
+    certificate: PathBuf,
+    key: PathBuf,
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) secret: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    pub(super) fn read(certificate: &Path, key: &Path, open: Open) -> Result<Identity, Error> {
+        let (chain, secret) = (read_chain(certificate, open)?, read_key(key, open)?);
+        Ok(Identity { certificate: certificate.to_owned(), key: key.to_owned(), chain, secret })
+    }
+
+    /// Makes a configuration of them; what is wrong with them then, in words of our own.
+    pub(super) fn used<T>(
+        self,
+        make: impl FnOnce(
+            Vec<CertificateDer<'static>>,
+            PrivateKeyDer<'static>,
+        ) -> Result<T, rustls::Error>,
+    ) -> Result<T, Error> {
+        let Identity { certificate, key, chain, secret } = self;
+        make(chain, secret).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                let certificate = certificate.display();
+                let why = format!("it is not the key of {certificate}; give the one made with it");
+                Error::certificate(&key, &why)
+            }
+            rustls::Error::InvalidCertificate(CertificateError::UnhandledCriticalExtension) => {
+                let why = "it has a critical extension that is not known here; make one without it";
+                Error::certificate(&certificate, why)
+            }
+            rustls::Error::InvalidCertificate(_) => {
+                let why = "it is malformed, and would be refused; make another one";
+                Error::certificate(&certificate, why)
+            }
+            _ => {
+                let why = "it cannot be used; make one of RSA with 2048 to 4096 bits, ECDSA P-256 or \
+                           P-384, or Ed25519";
+                Error::certificate(&key, why)
+            }
+        })
+    }
+}
+
+/// Reads the certificates of those who are trusted to issue others.
+pub(super) fn read_roots(path: &Path, open: Open) -> Result<Arc<RootCertStore>, Error> {
+    let failed = |number: usize| {
+        let why = format!("number {number} in it is not a certificate; copy it again");
+        Error::certificate(path, &why)
     };
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(refused)?
-        .with_no_client_auth()
-        .with_single_cert(chain, secret)
-        .map_err(refused)?;
-    Ok(Arc::new(config))
+    let mut roots = RootCertStore::empty();
+    for (der, number) in read_certificates(path, open)?.into_iter().zip(1..) {
+        roots.add(der).map_err(|_| failed(number))?;
+    }
+    Ok(Arc::new(roots))
+}
+
+/// Reads at least one certificate.
+fn read_certificates(path: &Path, open: Open) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let text = read_file(path, open)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match all {
+        Err(error) => Err(Error::certificate(path, bad_pem(&error))),
+        Ok(all) if all.is_empty() => {
+            let why = "no certificate in it; give a text with -----BEGIN CERTIFICATE-----";
+            Err(Error::certificate(path, why))
+        }
+        Ok(all) => Ok(all),
+    }
 }
 
 fn read_chain(path: &Path, open: Open) -> Result<Vec<CertificateDer<'static>>, Error> {
     let failed = |why: &str| Error::certificate(path, why);
-    let text = read_file(path, open)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let chain = chain.map_err(|error| failed(bad_pem(&error)))?;
+    let chain = read_certificates(path, open)?;
     let parsed = chain.iter().zip(1..).map(|(der, number)| {
         Certificate::from_der(der).map_err(|_| {
             failed(&format!("number {number} in it is not a certificate; copy it again"))
         })
     });
     let parsed = parsed.collect::<Result<Vec<_>, _>>()?;
-    let Some(first) = parsed.first() else {
-        return Err(failed("no certificate in it; give a text with -----BEGIN CERTIFICATE-----"));
-    };
-    if let Some(why) = unfit(first) {
+    if let Some(why) = parsed.first().and_then(unfit) {
         return Err(failed(&why));
     }
     let long = chain.iter().map(|der| der.len() + 5).sum::<usize>() + 4;
     if long > MESSAGE {
         return Err(failed(&format!(
             "its {} certificates are too long for a handshake ({long} bytes of {MESSAGE}); give the \
-             server's, and those between it and the root",
+             first, and those between it and the root",
             chain.len()
         )));
     }
     Ok(chain)
 }
 
-/// Why nobody could connect to a server with this certificate.
+/// Why everybody would refuse this certificate.
 fn unfit(certificate: &Certificate) -> Option<String> {
     let content = certificate.tbs_certificate();
     let validity = content.validity();
@@ -181,7 +216,7 @@ fn read_file(path: &Path, open: Open) -> Result<Vec<u8>, Error> {
             Err(Error::certificate(path, &why))
         }
         Ok(_) if text.len() as u64 > LONGEST => {
-            let why = "longer than 1 MiB; give the server's certificate or key, as PEM";
+            let why = "longer than 1 MiB; give certificates or a key, as PEM";
             Err(Error::certificate(path, why))
         }
         Ok(_) if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") => {

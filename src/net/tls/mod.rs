@@ -1,20 +1,28 @@
-//! TLS under a listener: the handler does not notice it.
+//! TLS, under a listener and towards servers: the handler does not notice it.
 
+mod certificate;
+mod connector;
 mod files;
 mod records;
+mod sentences;
 mod stream;
 
 use std::any::Any;
 use std::cell::RefCell;
-#[cfg(feature = "signals")]
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::{fmt, io};
 
-use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{Connection, ServerConfig, ServerConnection};
 
+pub use self::certificate::PeerCertificate;
+pub use self::connector::TlsConnector;
+pub(super) use self::connector::Towards;
+use self::files::{Identity, Open};
+pub(crate) use self::sentences::Refused;
 pub(super) use self::stream::TlsStream;
 use super::layer::Acceptor;
 use super::stream::Stream;
@@ -24,7 +32,8 @@ use crate::error::Error;
 /// what [`reload`](Self::reload) reads is used by all listeners that have it. It stays in its
 /// thread: a reactor in another one reads the files for itself.
 ///
-/// TLS 1.3 and 1.2, without client certificates. Needs the feature `tls`.
+/// TLS 1.3 and 1.2. Clients are asked for a certificate after [`client_ca`](Self::client_ca). Needs
+/// the feature `tls`.
 ///
 /// ```no_run
 /// use reactor::{Listen, Reactor, Tls};
@@ -40,6 +49,9 @@ pub struct Tls(Rc<Inner>);
 struct Inner {
     certificate: PathBuf,
     key: PathBuf,
+    /// Those whose clients may come; none where nobody is asked.
+    client_ca: Option<PathBuf>,
+    /// It has the sessions too.
     config: RefCell<Arc<ServerConfig>>,
 }
 
@@ -55,13 +67,26 @@ impl Tls {
         certificate: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
     ) -> Result<Tls, Error> {
-        let (certificate, key) = (certificate.into(), key.into());
-        let config = RefCell::new(files::read(&certificate, &key, files::open)?);
-        Ok(Tls(Rc::new(Inner { certificate, key, config })))
+        Inner::read(certificate.into(), key.into(), None)
+    }
+
+    /// Asks clients for a certificate, and lets nobody in without one that a CA in this PEM file has
+    /// issued, for use by clients where it says for what, and that is valid now. Whom it names, a
+    /// handler can [ask](crate::Context::peer_certificate). Clones that were made before do not ask.
+    ///
+    /// A client that is refused counts in
+    /// [`handshakes_failed`](crate::Counters::handshakes_failed). Under TLS 1.3 it learns that after
+    /// its own handshake is done. Whether a certificate was revoked is not looked at.
+    ///
+    /// # Errors
+    /// [`Error::Certificate`] names the file and the remedy.
+    pub fn client_ca(self, file: impl Into<PathBuf>) -> Result<Tls, Error> {
+        Inner::read(self.0.certificate.clone(), self.0.key.clone(), Some(file.into()))
     }
 
     /// Reads the files again, for the connections that come from now on; those that are there
-    /// keep what they have. It reads from the disk, so the loop stands still that long; what has
+    /// keep what they have. All sessions are forgotten, so that no client resumes one for which it
+    /// would not be let in any more. It reads from the disk, so the loop stands still that long; what has
     /// become a pipe or a device meanwhile is not waited for.
     ///
     /// # Errors
@@ -82,7 +107,9 @@ pub(super) fn is_tls(layer: &dyn Acceptor) -> bool {
 
 impl Acceptor for Inner {
     fn accept(&self, newcomer: Stream) -> io::Result<Stream> {
-        TlsStream::new(newcomer, Arc::clone(&self.config.borrow())).map(Stream::layer)
+        let server = ServerConnection::new(Arc::clone(&self.config.borrow()));
+        let server = Connection::Server(server.map_err(io::Error::other)?);
+        Ok(Stream::layer(TlsStream::new(newcomer, server)))
     }
 
     #[cfg(feature = "signals")]
@@ -92,11 +119,42 @@ impl Acceptor for Inner {
 }
 
 impl Inner {
+    fn read(certificate: PathBuf, key: PathBuf, ca: Option<PathBuf>) -> Result<Tls, Error> {
+        let config = configure(&certificate, &key, ca.as_deref(), files::open)?;
+        let config = RefCell::new(config);
+        Ok(Tls(Rc::new(Inner { certificate, key, client_ca: ca, config })))
+    }
+
     fn read_again(&self) -> Result<(), Error> {
-        let config = files::read(&self.certificate, &self.key, files::open_at_once)?;
+        let Inner { certificate, key, client_ca, .. } = self;
+        let config = configure(certificate, key, client_ca.as_deref(), files::open_at_once)?;
         self.config.replace(config);
         Ok(())
     }
+}
+
+fn configure(
+    certificate: &Path,
+    key: &Path,
+    client_ca: Option<&Path>,
+    open: Open,
+) -> Result<Arc<ServerConfig>, Error> {
+    let identity = Identity::read(certificate, key, open)?;
+    let provider = Arc::new(ring::default_provider());
+    let clients = match client_ca {
+        None => WebPkiClientVerifier::no_client_auth(),
+        Some(path) => {
+            let roots = files::read_roots(path, open)?;
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
+            verifier.build().map_err(|error| Error::certificate(path, &error.to_string()))?
+        }
+    };
+    identity.used(|chain, secret| {
+        let builder = ServerConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions()?;
+        builder.with_client_cert_verifier(clients).with_single_cert(chain, secret).map(Arc::new)
+    })
 }
 
 impl fmt::Debug for Inner {

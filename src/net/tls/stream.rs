@@ -1,16 +1,16 @@
-//! A server's end of TLS over another stream.
+//! Either end of TLS over another stream.
 
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use mio::Registry;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::Connection;
 
 use super::records::{Counted, Records};
+use super::sentences::Refused;
 use crate::connection::clock::{Nanos, nanos};
 use crate::net::layer::{Layer, Opened};
 use crate::net::stream::Stream;
@@ -31,7 +31,7 @@ const LARGEST: usize = 64 * 1024;
 /// Reading can make something wait as well (an alert).
 pub(crate) struct TlsStream {
     inner: Stream,
-    tls: ServerConnection,
+    tls: Connection,
     /// The handshake of the stream below is not done.
     opening: bool,
     /// What that handshake says of the peer.
@@ -52,18 +52,18 @@ pub(crate) struct TlsStream {
     cipher: usize,
     /// Since when a record has been unfinished, by the time that was told.
     since: Option<Nanos>,
-    /// What came is no TLS. The plaintext before it is still to be read.
-    broken: bool,
+    /// What is wrong with what came. The plaintext before it is still to be read.
+    broken: Option<Box<str>>,
     /// Why the socket takes nothing any more. What came before that is still to be read.
     refused: Option<ErrorKind>,
 }
 
 impl TlsStream {
-    /// Takes over a stream that was accepted.
-    pub(in crate::net) fn new(inner: Stream, config: Arc<ServerConfig>) -> io::Result<TlsStream> {
-        let tls = ServerConnection::new(config).map_err(io::Error::other)?;
-        Ok(TlsStream {
-            opening: inner.has_handshake(),
+    /// Takes over a stream that was accepted, or is being dialled.
+    pub(in crate::net) fn new(inner: Stream, tls: Connection) -> TlsStream {
+        TlsStream {
+            // A socket that is being dialled has none and is not open either.
+            opening: inner.has_handshake() || matches!(tls, Connection::Client(_)),
             inner,
             tls,
             peer: None,
@@ -75,9 +75,29 @@ impl TlsStream {
             plain: 0,
             cipher: 0,
             since: None,
-            broken: false,
+            broken: None,
             refused: None,
-        })
+        }
+    }
+
+    /// How many tickets for later sessions have come. They lead to nothing that could be read.
+    fn tickets(&self) -> u32 {
+        match &self.tls {
+            Connection::Client(client) => client.tls13_tickets_received(),
+            Connection::Server(_) => 0,
+        }
+    }
+
+    /// Why the peer ended it before it began.
+    fn cut_short(&self) -> io::Error {
+        match (self.refused, &self.tls) {
+            (Some(kind), _) => kind.into(),
+            (None, Connection::Server(_)) => ErrorKind::UnexpectedEof.into(),
+            (None, Connection::Client(_)) => {
+                let why = "it ended the connection during the handshake; does it speak TLS?";
+                io::Error::new(ErrorKind::UnexpectedEof, why)
+            }
+        }
     }
 
     /// Moves TLS's own handshake on; true when it is done.
@@ -90,14 +110,14 @@ impl TlsStream {
                 return Ok(true);
             }
             match self.pull() {
-                Ok(0) => return Err(self.refused.unwrap_or(ErrorKind::UnexpectedEof).into()),
+                Ok(0) => return Err(self.cut_short()),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     return self.refused.map_or(Ok(false), |kind| Err(kind.into()));
                 }
                 // What is wrong came after it; the reads will find that out.
-                Err(_) if self.broken && !self.tls.is_handshaking() => {}
+                Err(_) if self.broken.is_some() && !self.tls.is_handshaking() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -113,27 +133,30 @@ impl TlsStream {
         }
         self.pulled += count;
         self.undone += count;
-        let handshaking = self.tls.is_handshaking();
+        let (handshaking, tickets) = (self.tls.is_handshaking(), self.tickets());
         // In debug builds rustls panics over what is wrong after our goodbye, for it has no alert
         // left to send: https://github.com/rustls/rustls/issues/959.
-        match catch_unwind(AssertUnwindSafe(|| self.tls.process_new_packets())) {
+        let error = match catch_unwind(AssertUnwindSafe(|| self.tls.process_new_packets())) {
             Ok(Ok(state)) => {
                 let (plain, cipher) = (state.plaintext_bytes_to_read(), state.tls_bytes_to_write());
                 let shaken = handshaking && !self.tls.is_handshaking();
-                if shaken || plain > self.plain || cipher > self.cipher {
+                let ticket = self.tickets() > tickets;
+                if shaken || ticket || plain > self.plain || cipher > self.cipher {
                     // What it keeps of messages between records it keeps in front of all others.
                     self.undone = self.records.unfinished();
                 }
                 (self.plain, self.cipher) = (plain, cipher);
                 return Ok(count);
             }
-            Ok(Err(error)) => log::debug!("TLS: {error}"),
-            Err(_) => log::debug!("TLS: bad records after the goodbye"),
-        }
-        self.broken = true;
-        // The client is to learn why, if it still listens.
+            Ok(Err(error)) => Refused::told(&error),
+            Err(_) => {
+                io::Error::new(ErrorKind::InvalidData, "bad records after the goodbye of TLS")
+            }
+        };
+        self.broken = Some(error.to_string().into());
+        // The peer is to learn why, if it still listens.
         let _ = self.push().and_then(|()| self.inner.shutdown_write());
-        Err(ErrorKind::InvalidData.into())
+        Err(error)
     }
 
     /// Writes what waits, and notes how much is left.
@@ -206,6 +229,10 @@ impl Layer for TlsStream {
         self.inner.local_end()
     }
 
+    fn certificate(&self) -> Option<&[u8]> {
+        self.tls.peer_certificates()?.first().map(|der| &**der)
+    }
+
     fn may_read_short(&self) -> bool {
         true
     }
@@ -274,7 +301,7 @@ impl Layer for TlsStream {
     }
 }
 
-/// Plaintext; 0 after the client has said that nothing more comes. An end of the socket without
+/// Plaintext; 0 after the peer has said that nothing more comes. An end of the socket without
 /// that is `UnexpectedEof`: somebody may have cut the stream.
 impl Read for TlsStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
@@ -282,17 +309,21 @@ impl Read for TlsStream {
         for _ in 0..FRUITLESS_READS {
             match self.tls.reader().read(buf) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                    let why = "it ended without the goodbye of TLS: somebody may have cut it off";
+                    return Err(io::Error::new(ErrorKind::UnexpectedEof, why));
+                }
                 outcome => {
                     // Of broken records rustls does not tell what it had decoded before.
                     self.plain = self.plain.saturating_sub(*outcome.as_ref().unwrap_or(&0));
                     return outcome;
                 }
             }
-            if self.broken {
-                return Err(ErrorKind::InvalidData.into());
+            if let Some(why) = &self.broken {
+                return Err(io::Error::new(ErrorKind::InvalidData, why.to_string()));
             }
             match self.pull() {
-                Err(_) if self.broken => {}
+                Err(_) if self.broken.is_some() => {}
                 outcome => drop(outcome?),
             }
         }
