@@ -73,7 +73,7 @@ impl<S> Table<S> {
         slot.conn.input.discard();
         self.kept -= kept;
         self.open -= 1;
-        self.release(id);
+        self.leave_line(id);
         self.mark_dirty(id.slot());
         self.enqueue_if_work(id);
     }
@@ -163,7 +163,7 @@ impl<S> Table<S> {
         if was == Stage::Open {
             self.open -= 1;
         }
-        self.release(id);
+        self.leave_line(id);
         self.enqueue_ending(id);
     }
 }

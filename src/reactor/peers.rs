@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::counters::Counters;
 use super::peer_accounts::PeerAccounts;
+use super::peer_lines::PeerLines;
+use crate::connection::ConnId;
 use crate::connection::clock::Nanos;
 use crate::connection::connection::Connection;
 use crate::connection::flags::Flag;
@@ -23,6 +25,8 @@ pub(crate) struct Peers {
     open: HashMap<IpAddr, usize>,
     /// What each has used of its rates; none where there are none.
     accounts: Option<Box<PeerAccounts>>,
+    /// Those that wait until their peer has something left.
+    lines: PeerLines,
 }
 
 /// Why a newcomer may not come: a limit of its peer.
@@ -37,7 +41,8 @@ pub(super) enum Refusal {
 impl Peers {
     pub(super) fn new(limits: &Limits) -> Peers {
         let accounts = Peers::remembers(limits).then(|| Box::new(PeerAccounts::new(limits)));
-        Peers { most: limits.max_per_peer, open: HashMap::new(), accounts }
+        let lines = PeerLines::default();
+        Peers { most: limits.max_per_peer, open: HashMap::new(), accounts, lines }
     }
 
     /// Whether anything depends on what a peer has used before.
@@ -95,37 +100,39 @@ impl Peers {
         key(conn)
     }
 
-    /// What the connection may have as far as its peer goes: what is set aside for it, and what its
-    /// peer has left.
+    /// What the connection may have as far as its peer goes: nothing while others of its peer are
+    /// before it.
     pub(super) fn allow(&self, conn: &Connection, now: Nanos) -> Share {
         let account = self.accounts.as_ref().zip(key(conn));
-        account.map_or(Share::UNBOUNDED, |(accounts, peer)| {
-            accounts.allow(peer, now).plus(conn.reserved())
+        account.map_or(Share::UNBOUNDED, |(accounts, peer)| match self.lines.first(peer) {
+            Some(first) if first != conn.id => Share::default(),
+            _ => accounts.allow(peer, now),
         })
     }
 
-    /// Sets aside what the connection needs to go on, and gives when that comes.
-    pub(super) fn reserve(
-        &mut self,
-        conn: &mut Connection,
-        reads: bool,
-        now: Nanos,
-        counters: &mut Counters,
-    ) -> Nanos {
-        let Some((accounts, peer)) = self.accounts.as_mut().zip(key(conn)) else { return now };
-        let (reserved, ready) = accounts.reserve(peer, reads, now, counters);
-        conn.extras().reserved = reserved;
-        ready
+    /// Has the connection wait in the line of its peer, where it may stand already. Gives when its turn
+    /// comes; none while others are before it.
+    pub(super) fn wait(&mut self, conn: &mut Connection) -> Option<Nanos> {
+        let peer = key(conn)?;
+        if conn.place() == 0 {
+            conn.extras().place = self.lines.join(peer, conn.id);
+        }
+        let first = self.lines.first(peer) == Some(conn.id);
+        first.then(|| self.ready(conn))
     }
 
-    /// Gives back what was set aside for the connection and not used.
-    pub(super) fn release(&mut self, conn: &mut Connection) {
-        let reserved = conn.take_reserved();
-        if !reserved.is_nothing()
-            && let Some((accounts, peer)) = self.accounts.as_mut().zip(key(conn))
-        {
-            accounts.refund(peer, reserved);
-        }
+    /// The connection waits no longer. Gives the one of its peer whose turn is next now, if that was
+    /// the turn of this one.
+    pub(super) fn leave(&mut self, conn: &mut Connection) -> Option<ConnId> {
+        let place = conn.take_place()?;
+        self.lines.leave(key(conn)?, place)
+    }
+
+    /// When its peer has enough left for the connection to go on.
+    pub(super) fn ready(&self, conn: &Connection) -> Nanos {
+        let account = self.accounts.as_ref().zip(key(conn));
+        // No deadline is 0.
+        account.map_or(1, |(accounts, peer)| accounts.ready(peer, conn.reads()).max(1))
     }
 
     /// Counts what the connection has used.

@@ -1,10 +1,8 @@
 //! How a connection is held to its rates, its own and its peer's: what it may have, what it waits
 //! for, and what it has used. With both the smaller one counts.
 //!
-//! One that has to wait for its peer's rate has its part set aside, and is told when that comes.
-//! So of many that wait each is woken once, for a part of its own. What is set aside is good for one
-//! turn: if the connection does not use it then, it is given back, lest a peer save up more than a
-//! burst.
+//! Those that wait for their peer's rate stand in a line, of which only the first has a moment to
+//! resume. So of many that wait one is woken at a time, and finds what those before it have left.
 
 use super::loop_state::LoopState;
 use super::table::Table;
@@ -18,17 +16,24 @@ impl<S> Table<S> {
         let Table { limits, connections, peers, .. } = self;
         let conn = &mut connections[id.slot()].conn;
         let (now, reads) = (state.turn.now, conn.reads());
-        let allowed = limits.rate.allow(conn.paid(), now).min(peers.allow(conn, now));
+        let own = limits.rate.allow(conn.paid(), now);
+        let allowed = own.min(peers.allow(conn, now));
         if allowed.suffices(reads) {
             return Some(allowed);
         }
-        peers.release(conn);
+        if conn.has_work() && own.suffices(reads) {
+            let resumes = peers.wait(conn);
+            conn.throttle(resumes);
+            self.arm(id);
+            return None;
+        }
+        // One that could not go on anyway holds up nobody of its peer.
         if conn.has_work() {
-            let own = limits.rate.ready(conn.paid(), limits.rate.wanted(reads));
-            let of_peer = peers.reserve(conn, reads, now, &mut state.counters);
-            conn.throttle(own.max(of_peer));
+            let resumes = limits.rate.ready(conn.paid(), limits.rate.wanted(reads));
+            conn.throttle(Some(resumes));
             self.arm(id);
         }
+        self.leave_line(id);
         None
     }
 
@@ -39,15 +44,20 @@ impl<S> Table<S> {
         if limits.rate.are_set() {
             limits.rate.spend(&mut conn.extras().paid, used, state.turn.now);
         }
-        peers.release(conn);
         peers.spend(conn, used, state.turn.now, &mut state.counters);
+        self.leave_line(id);
     }
 
-    /// Gives back what is set aside for a connection that is not going to use it.
-    pub(super) fn release(&mut self, id: ConnId) {
+    /// The connection waits for its peer's rate no longer. Whoever is first now is told when it comes
+    /// to be its turn.
+    pub(super) fn leave_line(&mut self, id: ConnId) {
         let Table { connections, peers, .. } = self;
-        if let Some(slot) = connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) {
-            peers.release(&mut slot.conn);
+        let slot = connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id);
+        let Some(next) = slot.and_then(|slot| peers.leave(&mut slot.conn)) else { return };
+        if let Some(slot) = connections.get_mut(next.slot()).filter(|slot| slot.conn.id == next) {
+            let resumes = peers.ready(&slot.conn);
+            slot.conn.throttle(Some(resumes));
+            self.arm(next);
         }
     }
 }

@@ -161,7 +161,7 @@ impl<H: Handler> ActiveService<H> {
                 if works {
                     self.table.enqueue(id);
                 } else {
-                    self.table.release(id);
+                    self.table.leave_line(id);
                 }
             }
             Wait::Flush | Wait::Gone => self.table.end(id, CloseReason::Stalled),

@@ -440,6 +440,47 @@ fn many_that_wait_for_bytes_get_them_one_after_the_other() {
     assert!(each[1..].iter().all(|bytes| *bytes >= 9_000), "each has its turn: {each:?}");
 }
 
+#[test]
+fn what_one_that_waited_leaves_is_there_for_the_next() {
+    let mut server = Harness::with_limits(Parrot, Limits { peer_rate: BYTES, ..Limits::default() });
+    let clients: Vec<_> = (0..101).map(|_| server.connect_from(peer("192.0.2.1"))).collect();
+    server.feed(clients[0], "1234567\n".repeat(1_000));
+    assert_eq!(server.counters().bytes_in, 8_000);
+    clients[1..].iter().for_each(|client| server.feed(*client, "1234567\n"));
+    // 800 bytes of 8,000 a second.
+    server.advance(SECOND / 4);
+    assert_eq!(server.counters().lines_in, 1_100);
+    assert!(clients[1..].iter().all(|client| server.sent(*client) == b"1234567\n"));
+}
+
+#[test]
+fn whoever_waits_moves_up_when_others_give_up() {
+    let (mut server, clients) = waiting(Remote, ten_a_peer());
+    let behind = server.connect_from(peer("192.0.2.1"));
+    server.feed(behind, "me\n");
+    let (stays, leave) = clients[5..].split_first().unwrap();
+    for client in leave {
+        let id = server.id(*client);
+        server.post((id, true));
+    }
+    server.advance(SECOND / 10);
+    assert_eq!(server.sent(*stays), b"ping\n");
+    assert_eq!(server.sent(behind), b"");
+    server.advance(SECOND / 10);
+    assert_eq!(server.sent(behind), b"me\n");
+}
+
+#[test]
+fn its_own_rate_holds_up_nobody_else() {
+    let own = Rate { per_second: 1, burst: 5 }.into();
+    let mut server = Harness::with_limits(Parrot, Limits { rate: own, ..ten_a_peer() });
+    let [greedy, other] = [(); 2].map(|()| server.connect_from(peer("192.0.2.1")));
+    server.feed(greedy, numbers(0, 50));
+    server.feed(other, numbers(0, 5));
+    server.advance(SECOND / 2);
+    assert_eq!(server.sent(other), numbers(0, 5).as_bytes());
+}
+
 // ---- The unfinished line ----
 
 #[test]

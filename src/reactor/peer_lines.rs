@@ -1,0 +1,56 @@
+//! Who waits for the rate of its peer. Those of one peer stand in a line, and go on one after the
+//! other.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::connection::ConnId;
+
+/// The lines of all peers.
+#[derive(Debug, Default)]
+pub(super) struct PeerLines {
+    /// By peer, and in the order in which they have come to wait.
+    waiting: BTreeMap<(IpAddr, u64), ConnId>,
+    /// How many have come to wait so far. No place is 0.
+    come: u64,
+}
+
+impl PeerLines {
+    /// The one of the peer that is next.
+    pub(super) fn first(&self, peer: IpAddr) -> Option<ConnId> {
+        self.waiting.range((peer, 0)..=(peer, u64::MAX)).next().map(|(_, first)| *first)
+    }
+
+    /// Has one more wait, behind the others of its peer; gives its place.
+    pub(super) fn join(&mut self, peer: IpAddr, id: ConnId) -> u64 {
+        self.come += 1;
+        self.waiting.insert((peer, self.come), id);
+        self.come
+    }
+
+    /// Whoever has this place waits no longer. Gives the one that is next now, if it was not before.
+    pub(super) fn leave(&mut self, peer: IpAddr, place: u64) -> Option<ConnId> {
+        let before = self.first(peer);
+        self.waiting.remove(&(peer, place));
+        self.first(peer).filter(|first| Some(*first) != before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_peer_has_a_line_of_its_own() {
+        let (mut lines, peers) =
+            (PeerLines::default(), [1, 2].map(|last| [192, 0, 2, last].into()));
+        let ids: Vec<_> = (1..7).map(|serial| ConnId::new(serial, 0)).collect();
+        let join = |(number, id): (usize, &ConnId)| lines.join(peers[number % 2], *id);
+        let places: Vec<_> = ids.iter().enumerate().map(join).collect();
+        assert_eq!(peers.map(|peer| lines.first(peer)), [Some(ids[0]), Some(ids[1])]);
+        assert_eq!(lines.leave(peers[0], places[2]), None);
+        assert_eq!(lines.leave(peers[0], places[0]), Some(ids[4]));
+        assert_eq!(lines.leave(peers[0], places[4]), None);
+        assert_eq!(peers.map(|peer| lines.first(peer)), [None, Some(ids[1])]);
+    }
+}
