@@ -117,7 +117,11 @@ impl<H: Handler> ActiveService<H> {
                 let read = |Slot { conn, stream, .. }: &mut Slot<_>| {
                     conn.input.read(stream, scratch, budget)
                 };
-                match slot.counted(kept, read) {
+                let outcome = slot.counted(kept, read);
+                // A layer may have read something that the handler is not given, or not yet.
+                let count = outcome.as_ref().map_or(0, |(count, _)| *count);
+                state.turn.bytes += slot.stream.cost(count);
+                match outcome {
                     Ok((_, None)) if slot.is_cut() => {
                         return self.table.close_with_error(id, ErrorKind::UnexpectedEof, state);
                     }
@@ -128,7 +132,6 @@ impl<H: Handler> ActiveService<H> {
                     }
                     Ok((count, Some(offer))) => {
                         slot.mark_read(count, budget);
-                        state.turn.bytes += slot.stream.cost(count);
                         slot.conn.active = state.turn.now;
                         state.counters.bytes_in += count as u64;
                         offer
