@@ -34,6 +34,12 @@ impl Share {
         Share { lines: self.lines.min(other.lines), bytes: self.bytes.min(other.bytes) }
     }
 
+    /// What is left without the other; none if that is more.
+    pub(crate) fn without(self, other: Share) -> Option<Share> {
+        let lines = self.lines.checked_sub(other.lines)?;
+        Some(Share { lines, bytes: self.bytes.checked_sub(other.bytes)? })
+    }
+
     pub(crate) fn is_nothing(self) -> bool {
         self == Share::default()
     }

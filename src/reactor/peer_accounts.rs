@@ -74,9 +74,14 @@ impl PeerAccounts {
         true
     }
 
-    /// When the peer has enough for a connection of its to go on.
+    /// What one waits for that has to wait.
+    pub(super) fn wanted(&self, reads: bool) -> Share {
+        self.rates.wanted(reads)
+    }
+
+    /// When the peer has that much.
     pub(super) fn ready(&self, peer: IpAddr, reads: bool) -> Nanos {
-        self.rates.ready(self.paid(peer), self.rates.wanted(reads))
+        self.rates.ready(self.paid(peer), self.wanted(reads))
     }
 
     /// Counts what was used.

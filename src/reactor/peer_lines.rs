@@ -16,9 +16,14 @@ pub(super) struct PeerLines {
 }
 
 impl PeerLines {
+    /// Those of the peer, in their order.
+    pub(super) fn of(&self, peer: IpAddr) -> impl Iterator<Item = ConnId> {
+        self.waiting.range((peer, 0)..=(peer, u64::MAX)).map(|(_, id)| *id)
+    }
+
     /// The one of the peer that is next.
     pub(super) fn first(&self, peer: IpAddr) -> Option<ConnId> {
-        self.waiting.range((peer, 0)..=(peer, u64::MAX)).next().map(|(_, first)| *first)
+        self.of(peer).next()
     }
 
     /// Has one more wait, behind the others of its peer; gives its place.
@@ -48,6 +53,7 @@ mod tests {
         let join = |(number, id): (usize, &ConnId)| lines.join(peers[number % 2], *id);
         let places: Vec<_> = ids.iter().enumerate().map(join).collect();
         assert_eq!(peers.map(|peer| lines.first(peer)), [Some(ids[0]), Some(ids[1])]);
+        assert!(lines.of(peers[0]).eq([ids[0], ids[2], ids[4]]));
         assert_eq!(lines.leave(peers[0], places[2]), None);
         assert_eq!(lines.leave(peers[0], places[0]), Some(ids[4]));
         assert_eq!(lines.leave(peers[0], places[4]), None);

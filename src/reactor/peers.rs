@@ -100,13 +100,13 @@ impl Peers {
         key(conn)
     }
 
-    /// What the connection may have as far as its peer goes: nothing while others of its peer are
-    /// before it.
+    /// What the connection may have as far as its peer goes: nothing while others of its peer wait,
+    /// unless it has waited with them and was woken.
     pub(super) fn allow(&self, conn: &Connection, now: Nanos) -> Share {
         let account = self.accounts.as_ref().zip(key(conn));
-        account.map_or(Share::UNBOUNDED, |(accounts, peer)| match self.lines.first(peer) {
-            Some(first) if first != conn.id => Share::default(),
-            _ => accounts.allow(peer, now),
+        account.map_or(Share::UNBOUNDED, |(accounts, peer)| {
+            let last = conn.place() == 0 && self.lines.first(peer).is_some();
+            if last { Share::default() } else { accounts.allow(peer, now) }
         })
     }
 
@@ -126,6 +126,25 @@ impl Peers {
     pub(super) fn leave(&mut self, conn: &mut Connection) -> Option<ConnId> {
         let place = conn.take_place()?;
         self.lines.leave(key(conn)?, place)
+    }
+
+    /// Those that wait with the first one, and for whom there is enough now as well, one after the
+    /// other. `reads` says of each whether it has to read first.
+    pub(super) fn for_whom_there_is(
+        &self,
+        first: &Connection,
+        now: Nanos,
+        reads: impl Fn(ConnId) -> bool,
+    ) -> Vec<ConnId> {
+        let Some((accounts, peer)) = self.accounts.as_ref().zip(key(first)) else {
+            return Vec::new();
+        };
+        let mut left = accounts.allow(peer, now);
+        let enough = |id: &ConnId| {
+            let after = left.without(accounts.wanted(reads(*id)));
+            after.inspect(|after| left = *after).is_some()
+        };
+        self.lines.of(peer).take_while(enough).filter(|id| *id != first.id).collect()
     }
 
     /// When its peer has enough left for the connection to go on.
@@ -153,7 +172,7 @@ impl Peers {
 
 /// What the connection's peer goes by. Those that were dialled have none, and neither have those
 /// whose peer is still to be named.
-fn key(conn: &Connection) -> Option<IpAddr> {
+pub(super) fn key(conn: &Connection) -> Option<IpAddr> {
     let exempt = conn.flags.has(Flag::Outbound) || conn.flags.has(Flag::Unjudged);
     conn.peer.get().filter(|_| !exempt).map(peer_key)
 }

@@ -2,11 +2,14 @@
 //! for, and what it has used. With both the smaller one counts.
 //!
 //! Those that wait for their peer's rate stand in a line, of which only the first has a moment to
-//! resume. So of many that wait one is woken at a time, and finds what those before it have left.
+//! resume. When that has come, so many are woken as there is enough for by then: in most cases one. Each
+//! keeps its place until it has had its turn, and finds what those before it have left.
 
 use super::loop_state::LoopState;
 use super::table::Table;
 use crate::connection::ConnId;
+use crate::connection::clock::Nanos;
+use crate::connection::flags::Flag;
 use crate::connection::rate::Share;
 
 impl<S> Table<S> {
@@ -15,6 +18,10 @@ impl<S> Table<S> {
     pub(super) fn allowance(&mut self, id: ConnId, state: &mut LoopState) -> Option<Share> {
         let Table { limits, connections, peers, .. } = self;
         let conn = &mut connections[id.slot()].conn;
+        if conn.flags.has(Flag::Throttled) {
+            // It was served for the sake of its output.
+            return None;
+        }
         let (now, reads) = (state.turn.now, conn.reads());
         let own = limits.rate.allow(conn.paid(), now);
         let allowed = own.min(peers.allow(conn, now));
@@ -54,10 +61,44 @@ impl<S> Table<S> {
         let Table { connections, peers, .. } = self;
         let slot = connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id);
         let Some(next) = slot.and_then(|slot| peers.leave(&mut slot.conn)) else { return };
-        if let Some(slot) = connections.get_mut(next.slot()).filter(|slot| slot.conn.id == next) {
+        let slot = connections.get_mut(next.slot()).filter(|slot| slot.conn.id == next);
+        // One that was woken is going to be served.
+        if let Some(slot) = slot.filter(|slot| slot.conn.flags.has(Flag::Throttled)) {
             let resumes = peers.ready(&slot.conn);
             slot.conn.throttle(Some(resumes));
             self.arm(next);
+        }
+    }
+
+    /// The moment has come for which the connection was throttled. Those go on with it that wait for
+    /// the same peer, if there is enough for them.
+    pub(super) fn resume(&mut self, id: ConnId, now: Nanos) {
+        let Table { connections, peers, .. } = self;
+        let first = &connections[id.slot()].conn;
+        let others = match first.place() {
+            0 => Vec::new(),
+            _ => {
+                let reads =
+                    |id: ConnId| connections.get(id.slot()).is_some_and(|it| it.conn.reads());
+                peers.for_whom_there_is(first, now, reads)
+            }
+        };
+        self.wake(id, now);
+        others.into_iter().for_each(|id| self.wake(id, now));
+    }
+
+    fn wake(&mut self, id: ConnId, now: Nanos) {
+        let Some(slot) = self.get_mut(id) else { return };
+        if !slot.stop_waiting(Flag::Throttled, now) {
+            return;
+        }
+        slot.conn.active = now;
+        let works = slot.conn.has_work();
+        self.arm(id);
+        if works {
+            self.enqueue(id);
+        } else {
+            self.leave_line(id);
         }
     }
 }

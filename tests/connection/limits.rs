@@ -471,6 +471,54 @@ fn whoever_waits_moves_up_when_others_give_up() {
 }
 
 #[test]
+fn as_many_go_on_as_there_is_enough_for() {
+    let (mut server, clients) = waiting(Parrot, ten_a_peer());
+    let turns = server.counters().turns;
+    // As where a turn is longer than the rate takes for a line.
+    server.jump(SECOND);
+    assert_eq!(server.counters().lines_in, 10);
+    assert!(server.counters().turns - turns <= 4, "{}", server.counters().turns - turns);
+    server.advance(9 * SECOND + SECOND / 2);
+    assert!(clients.iter().all(|client| server.sent(*client) == b"ping\n"));
+}
+
+/// Says a word at each line, and one more when that is out.
+struct Drained;
+
+impl Handler for Drained {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        cx.send(line);
+        cx.request_drain();
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_, ()>) {
+        cx.send(b"!");
+    }
+}
+
+#[test]
+fn who_takes_output_while_it_waits_keeps_its_place() {
+    let limits = Limits { low_water: 0, ..ten_a_peer() };
+    let mut server = Harness::with_limits(Drained, limits);
+    let [other, next, client] = [(); 3].map(|()| server.connect_from(peer("192.0.2.1")));
+    server.take_only(client, Some(0));
+    server.feed(client, "a\n");
+    server.feed(other, numbers(0, 4));
+    server.feed(next, "x\n");
+    server.feed(client, "b\n");
+    server.take_only(client, None);
+    assert_eq!(server.sent(client), b"a!");
+    server.advance(SECOND / 10);
+    assert_eq!(server.sent(next), b"x!");
+    assert_eq!(server.sent(client), b"");
+    server.advance(SECOND / 10);
+    assert_eq!(server.sent(client), b"b!");
+}
+
+#[test]
 fn its_own_rate_holds_up_nobody_else() {
     let own = Rate { per_second: 1, burst: 5 }.into();
     let mut server = Harness::with_limits(Parrot, Limits { rate: own, ..ten_a_peer() });
@@ -686,6 +734,27 @@ fn past_the_total_of_unfinished_input_the_longest_line_goes_first() {
     assert_eq!((server.closed(idle), server.kept()), (None, 0));
     assert_eq!(server.counters().closed(CloseReason::TotalInput), 2);
     assert_eq!(server.counters().closed_in_all(), 2);
+}
+
+#[test]
+fn many_short_lines_of_one_peer_do_not_end_the_long_one_of_another() {
+    let (mut server, _) = parrot(Limits::default());
+    server.set_max_total_input(40_000);
+    let half = |server: &mut Harness<Parrot>, from: &str, length: usize| {
+        let client = server.connect_from(peer(from));
+        server.feed(client, "x".repeat(length));
+        client
+    };
+    let polite = half(&mut server, "2001:db8::1", 6_000);
+    let alone = half(&mut server, "192.0.2.1", 9_000);
+    // Those of one /64 have most in all.
+    let many: Vec<_> = (1..=26)
+        .map(|number| half(&mut server, &format!("2001:db8:0:1::{number}"), 1_000))
+        .collect();
+    assert_eq!([polite, alone].map(|client| server.closed(client)), [None; 2]);
+    let closed = many.iter().filter(|client| server.closed(**client).is_some()).count();
+    assert_eq!((closed, server.kept()), (6, 35_000));
+    assert_eq!(server.counters().closed(CloseReason::TotalInput), 6);
 }
 
 #[test]
