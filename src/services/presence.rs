@@ -62,7 +62,8 @@ impl Presence {
     ///
     /// `An anonymous user` may be any number, and nobody by a HELLO. Names are the same if they differ
     /// only in case, in the width or the composition of their characters (NFKC), or in what cannot be
-    /// seen in them. A Cyrillic `о` is another letter than a Latin `o`, though.
+    /// seen in them. Of what NFKC makes, 64 characters are compared. A Cyrillic `о` is another letter
+    /// than a Latin `o`, though.
     ///
     /// A client that is gone keeps its name until the loop has found that out, as
     /// [`keepalive`](crate::Limits::keepalive) does.
