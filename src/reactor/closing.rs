@@ -104,6 +104,7 @@ impl<S> Table<S> {
         // A handler that waits for room in the output is told by way of the flush.
         self.mark_dirty(id.slot());
         self.enqueue_if_work(id);
+        self.fall_back(id);
         self.arm(id);
     }
 

@@ -115,7 +115,8 @@ impl Peers {
     pub(super) fn wait(&mut self, conn: &mut Connection) -> Option<Nanos> {
         let peer = key(conn)?;
         if conn.place() == 0 {
-            conn.extras().place = self.lines.join(peer, conn.id);
+            let gone = conn.flags.has(Flag::Gone);
+            conn.extras().place = self.lines.join(peer, conn.id, gone);
         }
         let first = self.lines.first(peer) == Some(conn.id);
         first.then(|| self.ready(conn))

@@ -9,6 +9,7 @@ use super::loop_state::LoopState;
 use super::table::Table;
 use crate::connection::ConnId;
 use crate::connection::clock::Nanos;
+use crate::connection::connection::Connection;
 use crate::connection::flags::Flag;
 use crate::connection::rate::Share;
 
@@ -68,6 +69,20 @@ impl<S> Table<S> {
             slot.conn.throttle(Some(resumes));
             self.arm(next);
         }
+    }
+
+    /// The connection has lost its peer: if it waits, it does so behind those that have not.
+    pub(super) fn fall_back(&mut self, id: ConnId) {
+        let waits = |conn: &Connection| conn.flags.has(Flag::Throttled) && conn.place() != 0;
+        if !self.get(id).is_some_and(|slot| waits(&slot.conn)) {
+            return;
+        }
+        self.leave_line(id);
+        let Table { connections, peers, .. } = self;
+        let conn = &mut connections[id.slot()].conn;
+        let resumes = peers.wait(conn);
+        conn.throttle(resumes);
+        self.arm(id);
     }
 
     /// The moment has come for which the connection was throttled. Those go on with it that wait for

@@ -471,6 +471,23 @@ fn whoever_waits_moves_up_when_others_give_up() {
 }
 
 #[test]
+fn who_is_there_goes_before_those_that_are_gone() {
+    let (mut server, clients) = waiting(Parrot, ten_a_peer());
+    let behind = server.connect_from(peer("192.0.2.1"));
+    server.feed(behind, "me\n");
+    clients[5..].iter().for_each(|client| server.reset(*client));
+    let later = server.connect_from(peer("192.0.2.1"));
+    server.feed(later, "me too\n");
+    for (client, said) in [(behind, "me\n"), (later, "me too\n")] {
+        server.advance(SECOND / 10);
+        assert_eq!(server.sent(client), said.as_bytes());
+    }
+    // They have been heard all the same.
+    server.advance(10 * SECOND);
+    assert_eq!(server.counters().lines_in, 107);
+}
+
+#[test]
 fn as_many_go_on_as_there_is_enough_for() {
     let (mut server, clients) = waiting(Parrot, ten_a_peer());
     let turns = server.counters().turns;
