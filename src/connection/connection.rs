@@ -10,7 +10,7 @@ use super::flags::{Flag, Flags};
 use super::input::Input;
 use super::output::Output;
 use super::peer_address::PeerAddress;
-use super::rate::{Paid, Share};
+use super::rate::Paid;
 use super::{CloseReason, ConnId, TimerId};
 
 /// The state of one connection. Thousands of them are idle at a time, so what few of them need is
@@ -50,10 +50,11 @@ pub(crate) struct Extras {
     pub(super) over_soft: Nanos,
     /// Until when what it has used of its rate is paid for.
     pub(crate) paid: Paid,
-    /// What its peer's rate has set aside for it, for when it resumes.
-    pub(crate) reserved: Share,
-    /// When the rates let it be read again. Means something only while it is throttled.
-    pub(super) resumes: Nanos,
+    /// Its place among those that wait for their peer's rate; 0 while it does not.
+    pub(crate) place: u64,
+    /// When the rates let it be read again; none if others of its peer are to go on first. Means
+    /// something only while it is throttled.
+    pub(super) resumes: Option<Nanos>,
     /// The bytes that a closing connection had unsent when its `flush_timeout` last began anew; 0
     /// before.
     pub(super) left: usize,
@@ -229,10 +230,10 @@ impl Connection {
     pub(crate) fn change_extras(&mut self, change: impl FnOnce(&mut Extras)) {
         if let Some(extras) = &mut self.extras {
             change(extras);
-            let Extras { timers, over_soft, paid, reserved, resumes, left, lost, error, block } =
+            let Extras { timers, over_soft, paid, place, resumes, left, lost, error, block } =
                 &**extras;
-            let unset = (*over_soft, *resumes, *left, *lost) == (0, 0, 0, 0);
-            let unused = *paid == Paid::default() && reserved.is_nothing() && block.is_none();
+            let unset = (*over_soft, *place, *left, *lost) == (0, 0, 0, 0) && resumes.is_none();
+            let unused = *paid == Paid::default() && block.is_none();
             if unset && unused && timers.is_empty() && error.is_none() {
                 self.extras = None;
             }

@@ -63,7 +63,7 @@ impl Connection {
     fn due_open(&self, limits: &Limits, unfinished: Option<Nanos>) -> Option<(Nanos, Wait)> {
         let throttled = self.flags.has(Flag::Throttled);
         let rate = self.extras.as_ref().filter(|_| throttled);
-        let rate = rate.map(|extras| (extras.resumes, Wait::Rate));
+        let rate = rate.and_then(|extras| extras.resumes).map(|when| (when, Wait::Rate));
         // A paused connection waits for the handler, unless the handler waits for its client to
         // take output.
         let waits = self.flags.has(Flag::Paused) && !self.flags.has(Flag::Drain);

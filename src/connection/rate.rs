@@ -12,7 +12,7 @@ const PART_OF_BURST: u32 = 8;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// So many lines and bytes: allowed, set aside or used.
+/// So many lines and bytes: allowed or used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Share {
     pub(crate) lines: usize,
@@ -34,9 +34,10 @@ impl Share {
         Share { lines: self.lines.min(other.lines), bytes: self.bytes.min(other.bytes) }
     }
 
-    pub(crate) fn plus(self, other: Share) -> Share {
-        let lines = self.lines.saturating_add(other.lines);
-        Share { lines, bytes: self.bytes.saturating_add(other.bytes) }
+    /// What is left without the other; none if that is more.
+    pub(crate) fn without(self, other: Share) -> Option<Share> {
+        let lines = self.lines.checked_sub(other.lines)?;
+        Some(Share { lines, bytes: self.bytes.checked_sub(other.bytes)? })
     }
 
     pub(crate) fn is_nothing(self) -> bool {
@@ -111,12 +112,6 @@ impl Rates {
         self.each(paid, used).for_each(|(rate, paid, count)| *paid = rate.spend(*paid, now, count));
     }
 
-    /// Takes back what was counted and not used.
-    pub(crate) fn refund(&self, paid: &mut Paid, unused: Share) {
-        let each = self.each(paid, unused);
-        each.for_each(|(rate, paid, count)| *paid = paid.saturating_sub(rate.cost(count)));
-    }
-
     /// The rates that there are, each with its moment and its part of a share.
     fn each<'p>(
         &self,
@@ -135,14 +130,15 @@ impl Connection {
         self.extras.as_ref().map_or(Paid::default(), |extras| extras.paid)
     }
 
-    /// What its peer's rate has set aside for it.
-    pub(crate) fn reserved(&self) -> Share {
-        self.extras.as_ref().map_or(Share::default(), |extras| extras.reserved)
+    /// Its place among those that wait for their peer's rate; 0 if it does not.
+    pub(crate) fn place(&self) -> u64 {
+        self.extras.as_ref().map_or(0, |extras| extras.place)
     }
 
-    /// The same; from then on it has nothing set aside.
-    pub(crate) fn take_reserved(&mut self) -> Share {
-        self.extras.as_mut().map_or(Share::default(), |extras| std::mem::take(&mut extras.reserved))
+    /// The same, if it has one; from then on it has none.
+    pub(crate) fn take_place(&mut self) -> Option<u64> {
+        let place = self.extras.as_mut().map(|extras| std::mem::take(&mut extras.place))?;
+        (place != 0).then_some(place)
     }
 
     /// Whether it has to read before there is something to handle.
@@ -150,8 +146,8 @@ impl Connection {
         !self.input.has_work() && !self.flags.has(Flag::Eof)
     }
 
-    /// Is not read until then.
-    pub(crate) fn throttle(&mut self, until: Nanos) {
+    /// Is not read until then; with none, until it has a moment.
+    pub(crate) fn throttle(&mut self, until: Option<Nanos>) {
         self.flags.set(Flag::Throttled, true);
         self.extras().resumes = until;
     }
@@ -203,15 +199,5 @@ mod tests {
             let whole = u64::from(per_second) * 101;
             assert!(used.abs_diff(whole) <= u64::from(per_second) / 5 + 1, "{used} of {whole}");
         }
-    }
-
-    #[test]
-    fn what_is_taken_back_is_as_if_it_had_not_been() {
-        let rates = Rates { lines: Some(Rate { per_second: 7, burst: 3 }), bytes: None };
-        let mut paid = Paid::default();
-        let two = Share { lines: 2, bytes: 9 };
-        rates.spend(&mut paid, two, 50);
-        rates.refund(&mut paid, two);
-        assert_eq!(rates.allow(paid, 50), Share { lines: 3, bytes: usize::MAX });
     }
 }

@@ -15,7 +15,7 @@ use crate::reactor::service::AnyService;
 use crate::reactor::slow_hooks::SlowHooks;
 use crate::reactor::timers::{Due, Timers};
 use crate::reactor::token::Token;
-use crate::reactor::total_memory::Memory;
+use crate::reactor::total_memory::{Holding, Memory};
 
 /// One datagram socket with its handler. What it begins with is told when it is bound, so nothing is
 /// told at the start.
@@ -129,7 +129,7 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         0
     }
 
-    fn list_shares(&self, _memory: Memory, _all: &mut Vec<(usize, Token)>) {}
+    fn list_holdings(&self, _memory: Memory, _all: &mut Vec<Holding>) {}
 
     fn end_for_total(&mut self, _memory: Memory, _token: Token) {}
 

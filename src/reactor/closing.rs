@@ -76,7 +76,7 @@ impl<S> Table<S> {
         slot.conn.input.discard();
         self.kept -= kept;
         self.open -= 1;
-        self.release(id);
+        self.leave_line(id);
         self.mark_dirty(id.slot());
         self.enqueue_if_work(id);
     }
@@ -108,6 +108,7 @@ impl<S> Table<S> {
         // A handler that waits for room in the output is told by way of the flush.
         self.mark_dirty(id.slot());
         self.enqueue_if_work(id);
+        self.fall_back(id);
         self.arm(id);
     }
 
@@ -167,7 +168,7 @@ impl<S> Table<S> {
         if was == Stage::Open {
             self.open -= 1;
         }
-        self.release(id);
+        self.leave_line(id);
         self.enqueue_ending(id);
     }
 }

@@ -6,7 +6,7 @@
 //! `service` (what one service is) and `table` with `queues` (its connections, and which of them
 //! something is due for). A connection's life in order: `accepting`, `dialling` or `adopting`,
 //! `handshakes`, `opening`, `readiness`, `reading`, `writing`, `broadcast`, `timers`, `closing`. What
-//! bounds it: `fairness`, `total_memory`, `peers`, `throttling`. What keeps the loop alive: `panics`,
+//! bounds it: `fairness`, `total_memory`, `peers` with `peer_accounts` and `peer_lines`, `throttling`. What keeps the loop alive: `panics`,
 //! `slow_hooks`, `spare_descriptor`, `log_limits`. Around it: `handle`, `shutdown`, `signals`,
 //! `reload`, `counters`. What the services share is in `loop_state`, what the selector and the timers
 //! carry in `token`.
@@ -25,6 +25,7 @@ pub(crate) mod loop_state;
 mod opening;
 mod panics;
 mod peer_accounts;
+mod peer_lines;
 mod peers;
 mod queues;
 #[expect(clippy::module_inception, reason = "the wing is named after what it is about")]

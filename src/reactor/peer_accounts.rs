@@ -74,38 +74,20 @@ impl PeerAccounts {
         true
     }
 
-    /// Sets aside what one that waits needs to go on. Gives how much that is, and when it comes:
-    /// whoever waits next waits for what comes after that.
-    pub(super) fn reserve(
-        &mut self,
-        peer: IpAddr,
-        reads: bool,
-        now: Nanos,
-        counters: &mut Counters,
-    ) -> (Share, Nanos) {
-        let wanted = self.rates.wanted(reads);
-        let ready = self.rates.ready(self.paid(peer), wanted);
-        self.spend(peer, wanted, now, counters);
-        (wanted, ready)
+    /// What one waits for that has to wait.
+    pub(super) fn wanted(&self, reads: bool) -> Share {
+        self.rates.wanted(reads)
+    }
+
+    /// When the peer has that much.
+    pub(super) fn ready(&self, peer: IpAddr, reads: bool) -> Nanos {
+        self.rates.ready(self.paid(peer), self.wanted(reads))
     }
 
     /// Counts what was used.
     pub(super) fn spend(&mut self, peer: IpAddr, used: Share, now: Nanos, counters: &mut Counters) {
         let rates = self.rates;
         self.charge(peer, now, counters, |account| rates.spend(&mut account.paid, used, now));
-    }
-
-    /// Gives back what was set aside and not used. There is nothing to give back to one that is
-    /// forgotten.
-    pub(super) fn refund(&mut self, peer: IpAddr, unused: Share) {
-        let Some(account) = self.accounts.get_mut(&peer) else { return };
-        self.rates.refund(&mut account.paid, unused);
-        let forgiven = account.forgiven();
-        if forgiven < account.listed {
-            self.order.remove(&(account.listed, peer));
-            self.order.insert((forgiven, peer));
-            account.listed = forgiven;
-        }
     }
 
     /// Puts something on a peer's account, which is made if there is none.
@@ -250,54 +232,6 @@ mod tests {
         let stale = accounts.order.iter().filter(|(listed, _)| *listed == 2 * SECOND).count();
         assert_eq!(stale, 100 - PEERS_CHECKED + 1);
         assert_eq!((accounts.accounts.len(), counters.peers_forgotten), (100, 1));
-        agrees(&accounts);
-    }
-
-    #[test]
-    fn who_waits_goes_on_one_after_the_other() {
-        let (mut accounts, mut counters) = (accounts(9), Counters::default());
-        accounts.spend(ip(1), Share { lines: 3, bytes: 0 }, SECOND, &mut counters);
-        let mut moments = Vec::new();
-        for _ in 0..4 {
-            let (share, ready) = accounts.reserve(ip(1), true, SECOND, &mut counters);
-            assert_eq!(share, LINE);
-            moments.push(ready / SECOND);
-        }
-        assert_eq!(moments, [2, 3, 4, 5]);
-        // The second and the fourth have gone.
-        accounts.refund(ip(1), LINE);
-        accounts.refund(ip(1), LINE);
-        agrees(&accounts);
-        assert_eq!(accounts.reserve(ip(1), true, SECOND, &mut counters).1, 4 * SECOND);
-        accounts.refund(ip(2), LINE);
-        assert_eq!(accounts.accounts.len(), 1);
-    }
-
-    #[test]
-    fn what_is_given_back_is_no_more_than_was_there() {
-        let (mut accounts, mut counters) = (accounts(9), Counters::default());
-        accounts.spend(ip(1), Share { lines: 3, bytes: 0 }, SECOND, &mut counters);
-        let (share, ready) = accounts.reserve(ip(1), true, SECOND, &mut counters);
-        accounts.refund(ip(1), share);
-        assert_eq!(lines(&accounts, 1, ready), 1);
-        assert_eq!(lines(&accounts, 1, 100 * SECOND), 3);
-        agrees(&accounts);
-    }
-
-    #[test]
-    fn one_that_is_given_back_something_is_forgiven_sooner() {
-        let (mut accounts, mut counters) = (accounts(2), Counters::default());
-        accounts.spend(ip(1), Share { lines: 3, bytes: 0 }, SECOND, &mut counters);
-        let (share, _) = accounts.reserve(ip(1), true, SECOND, &mut counters);
-        for last in [2, 0] {
-            accounts.spend(ip(last), LINE, SECOND, &mut counters);
-        }
-        // It has come to the front meanwhile, and has been moved to where it stood then.
-        accounts.spend(ip(0), Share { lines: 3, bytes: 0 }, SECOND, &mut counters);
-        accounts.spend(ip(4), LINE, 4 * SECOND, &mut counters);
-        assert!(accounts.order.contains(&(5 * SECOND, ip(1))));
-        accounts.refund(ip(1), share);
-        assert!(accounts.order.contains(&(4 * SECOND, ip(1))));
         agrees(&accounts);
     }
 

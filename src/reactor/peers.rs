@@ -8,6 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::counters::Counters;
 use super::loop_state::LoopState;
 use super::peer_accounts::PeerAccounts;
+use super::peer_lines::PeerLines;
+use crate::connection::ConnId;
 use crate::connection::clock::Nanos;
 use crate::connection::connection::Connection;
 use crate::connection::flags::Flag;
@@ -24,6 +26,8 @@ pub(crate) struct Peers {
     open: HashMap<IpAddr, usize>,
     /// What each has used of its rates; none where there are none.
     accounts: Option<Box<PeerAccounts>>,
+    /// Those that wait until their peer has something left.
+    lines: PeerLines,
 }
 
 /// Why a newcomer may not come, in the words of the log.
@@ -40,7 +44,8 @@ pub(super) enum Refusal {
 impl Peers {
     pub(super) fn new(limits: &Limits) -> Peers {
         let accounts = Peers::remembers(limits).then(|| Box::new(PeerAccounts::new(limits)));
-        Peers { most: limits.max_per_peer, open: HashMap::new(), accounts }
+        let lines = PeerLines::default();
+        Peers { most: limits.max_per_peer, open: HashMap::new(), accounts, lines }
     }
 
     /// Whether anything depends on what a peer has used before.
@@ -98,37 +103,59 @@ impl Peers {
         key(conn)
     }
 
-    /// What the connection may have as far as its peer goes: what is set aside for it, and what its
-    /// peer has left.
+    /// What the connection may have as far as its peer goes: nothing while others of its peer wait,
+    /// unless it has waited with them and was woken.
     pub(super) fn allow(&self, conn: &Connection, now: Nanos) -> Share {
         let account = self.accounts.as_ref().zip(key(conn));
         account.map_or(Share::UNBOUNDED, |(accounts, peer)| {
-            accounts.allow(peer, now).plus(conn.reserved())
+            let last = conn.place() == 0 && self.lines.first(peer).is_some();
+            if last { Share::default() } else { accounts.allow(peer, now) }
         })
     }
 
-    /// Sets aside what the connection needs to go on, and gives when that comes.
-    pub(super) fn reserve(
-        &mut self,
-        conn: &mut Connection,
-        reads: bool,
-        now: Nanos,
-        counters: &mut Counters,
-    ) -> Nanos {
-        let Some((accounts, peer)) = self.accounts.as_mut().zip(key(conn)) else { return now };
-        let (reserved, ready) = accounts.reserve(peer, reads, now, counters);
-        conn.extras().reserved = reserved;
-        ready
+    /// Has the connection wait in the line of its peer, where it may stand already. Gives when its turn
+    /// comes; none while others are before it.
+    pub(super) fn wait(&mut self, conn: &mut Connection) -> Option<Nanos> {
+        let peer = key(conn)?;
+        if conn.place() == 0 {
+            let gone = conn.flags.has(Flag::Gone);
+            conn.extras().place = self.lines.join(peer, conn.id, gone);
+        }
+        let first = self.lines.first(peer) == Some(conn.id);
+        first.then(|| self.ready(conn))
     }
 
-    /// Gives back what was set aside for the connection and not used.
-    pub(super) fn release(&mut self, conn: &mut Connection) {
-        let reserved = conn.take_reserved();
-        if !reserved.is_nothing()
-            && let Some((accounts, peer)) = self.accounts.as_mut().zip(key(conn))
-        {
-            accounts.refund(peer, reserved);
-        }
+    /// The connection waits no longer. Gives the one of its peer whose turn is next now, if that was
+    /// the turn of this one.
+    pub(super) fn leave(&mut self, conn: &mut Connection) -> Option<ConnId> {
+        let place = conn.take_place()?;
+        self.lines.leave(key(conn)?, place)
+    }
+
+    /// Those that wait with the first one, and for whom there is enough now as well, one after the
+    /// other. `reads` says of each whether it has to read first.
+    pub(super) fn for_whom_there_is(
+        &self,
+        first: &Connection,
+        now: Nanos,
+        reads: impl Fn(ConnId) -> bool,
+    ) -> Vec<ConnId> {
+        let Some((accounts, peer)) = self.accounts.as_ref().zip(key(first)) else {
+            return Vec::new();
+        };
+        let mut left = accounts.allow(peer, now);
+        let enough = |id: &ConnId| {
+            let after = left.without(accounts.wanted(reads(*id)));
+            after.inspect(|after| left = *after).is_some()
+        };
+        self.lines.of(peer).take_while(enough).filter(|id| *id != first.id).collect()
+    }
+
+    /// When its peer has enough left for the connection to go on.
+    pub(super) fn ready(&self, conn: &Connection) -> Nanos {
+        let account = self.accounts.as_ref().zip(key(conn));
+        // No deadline is 0.
+        account.map_or(1, |(accounts, peer)| accounts.ready(peer, conn.reads()).max(1))
     }
 
     /// Counts what the connection has used.
@@ -149,7 +176,7 @@ impl Peers {
 
 /// What the connection's peer goes by. Those that were dialled have none, and neither have those
 /// whose peer is still to be named.
-fn key(conn: &Connection) -> Option<IpAddr> {
+pub(super) fn key(conn: &Connection) -> Option<IpAddr> {
     let exempt = conn.flags.has(Flag::Outbound) || conn.flags.has(Flag::Unjudged);
     conn.peer.get().filter(|_| !exempt).map(peer_key)
 }

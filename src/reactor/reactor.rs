@@ -330,9 +330,10 @@ impl<'h> Reactor<'h> {
     /// Unsent bytes of all connections together, replies and broadcasts alike. Past it those with
     /// the largest backlogs are reset with
     /// [`CloseReason::TotalOutput`](crate::CloseReason::TotalOutput), until an eighth of it is
-    /// free again: each may be within its own limits and all together too much. It holds at any
-    /// moment for each service, and for all of them at the end of a turn. In bytes, any number; it may be
-    /// changed at any time. Default 1 GiB.
+    /// free again: each may be within its own limits and all together too much. The first to go are
+    /// those of the peer, as [`peer_rate`](Limits::peer_rate) has it, that has most in all. It holds at
+    /// any moment for each service, and for all of them at the end of a turn. In bytes, any number; it
+    /// may be changed at any time. Default 1 GiB.
     pub fn set_max_total_output(&mut self, bytes: usize) {
         self.state.max_total_output = bytes;
     }
@@ -340,8 +341,8 @@ impl<'h> Reactor<'h> {
     /// Memory for unfinished input of all connections together: what handlers have not taken yet,
     /// such as lines without an end, and what layers such as TLS keep: of unfinished records, of
     /// plaintext that was not read, of ciphertext that is not out. Past it those with the most are
-    /// reset with [`CloseReason::TotalInput`](crate::CloseReason::TotalInput), until an eighth of it
-    /// is free again: each line may be within [`max_line`](Limits::max_line) and all together too
+    /// reset with [`CloseReason::TotalInput`](crate::CloseReason::TotalInput), those of the peer that has
+    /// most in all before others, until an eighth of it is free again: each line may be within [`max_line`](Limits::max_line) and all together too
     /// much. It holds for each service after each connection that is served, and for all of them at
     /// the end of a turn.
     ///

@@ -1,8 +1,8 @@
 //! Input: from a socket that is ready to the handler's hook.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
-use super::loop_state::LoopState;
+use super::loop_state::{LoopState, Turn};
 use super::service::ActiveService;
 use super::table::{Slot, Table, find};
 use super::total_memory::Memory;
@@ -112,10 +112,7 @@ impl<H: Handler> ActiveService<H> {
             } else if !slot.conn.flags.has(Flag::Readable) || budget == 0 {
                 return;
             } else {
-                let read = |Slot { conn, stream, .. }: &mut Slot<_>| {
-                    conn.input.read(stream, scratch, budget)
-                };
-                match slot.counted(kept, read) {
+                match slot.read(kept, budget, &mut state.turn, scratch) {
                     Ok((_, None)) if slot.is_cut() => {
                         return self.table.close_with_error(id, ErrorKind::UnexpectedEof, state);
                     }
@@ -126,7 +123,6 @@ impl<H: Handler> ActiveService<H> {
                     }
                     Ok((count, Some(offer))) => {
                         slot.mark_read(count, budget);
-                        state.turn.bytes += slot.stream.cost(count);
                         slot.conn.active = state.turn.now;
                         state.counters.bytes_in += count as u64;
                         offer
@@ -286,6 +282,25 @@ impl<H: Handler> ActiveService<H> {
             }
             Err(error) => self.table.fail(id, &error),
         }
+    }
+}
+
+impl<S> Slot<S> {
+    /// Reads once, at most `budget` bytes, and counts what that costs.
+    #[inline]
+    fn read(
+        &mut self,
+        kept: &mut usize,
+        budget: usize,
+        turn: &mut Turn,
+        scratch: &mut Scratch,
+    ) -> io::Result<(usize, Option<Offer>)> {
+        let read = |slot: &mut Slot<S>| slot.conn.input.read(&mut slot.stream, scratch, budget);
+        let outcome = self.counted(kept, read);
+        // A layer may have read something that the handler is not given, or not yet.
+        let count = outcome.as_ref().map_or(0, |(count, _)| *count);
+        turn.bytes += self.stream.cost(count);
+        outcome
     }
 }
 

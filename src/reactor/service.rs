@@ -13,7 +13,7 @@ use super::readiness::Readiness;
 use super::slow_hooks::SlowHooks;
 use super::table::Table;
 use super::token::Token;
-use super::total_memory::Memory;
+use super::total_memory::{Holding, Memory};
 use crate::connection::clock::Nanos;
 use crate::connection::input::Scratch;
 use crate::connection::{CloseReason, ConnId};
@@ -120,7 +120,7 @@ pub(crate) trait AnyService {
     /// How much memory the service's connections take.
     fn total(&self, memory: Memory) -> usize;
     /// Adds which connection takes how much of it.
-    fn list_shares(&self, memory: Memory, all: &mut Vec<(usize, Token)>);
+    fn list_holdings(&self, memory: Memory, all: &mut Vec<Holding>);
     /// Ends a connection since all together take too much.
     fn end_for_total(&mut self, memory: Memory, token: Token);
     /// Ends the connection that has lingered longest; says whether there is one.
@@ -190,8 +190,8 @@ impl<H: Handler> AnyService for ActiveService<H> {
         self.table.total(memory)
     }
 
-    fn list_shares(&self, memory: Memory, all: &mut Vec<(usize, Token)>) {
-        self.table.list_shares(memory, all);
+    fn list_holdings(&self, memory: Memory, all: &mut Vec<Holding>) {
+        self.table.list_holdings(memory, all);
     }
 
     fn end_for_total(&mut self, memory: Memory, token: Token) {

@@ -1,14 +1,16 @@
 //! How a connection is held to its rates, its own and its peer's: what it may have, what it waits
 //! for, and what it has used. With both the smaller one counts.
 //!
-//! One that has to wait for its peer's rate has its part set aside, and is told when that comes.
-//! So of many that wait each is woken once, for a part of its own. What is set aside is good for one
-//! turn: if the connection does not use it then, it is given back, lest a peer save up more than a
-//! burst.
+//! Those that wait for their peer's rate stand in a line, of which only the first has a moment to
+//! resume. When that has come, so many are woken as there is enough for by then: in most cases one. Each
+//! keeps its place until it has had its turn, and finds what those before it have left.
 
 use super::loop_state::LoopState;
 use super::table::Table;
 use crate::connection::ConnId;
+use crate::connection::clock::Nanos;
+use crate::connection::connection::Connection;
+use crate::connection::flags::Flag;
 use crate::connection::rate::Share;
 
 impl<S> Table<S> {
@@ -17,18 +19,29 @@ impl<S> Table<S> {
     pub(super) fn allowance(&mut self, id: ConnId, state: &mut LoopState) -> Option<Share> {
         let Table { limits, connections, peers, .. } = self;
         let conn = &mut connections[id.slot()].conn;
+        if conn.flags.has(Flag::Throttled) {
+            // It was served for the sake of its output.
+            return None;
+        }
         let (now, reads) = (state.turn.now, conn.reads());
-        let allowed = limits.rate.allow(conn.paid(), now).min(peers.allow(conn, now));
+        let own = limits.rate.allow(conn.paid(), now);
+        let allowed = own.min(peers.allow(conn, now));
         if allowed.suffices(reads) {
             return Some(allowed);
         }
-        peers.release(conn);
+        if conn.has_work() && own.suffices(reads) {
+            let resumes = peers.wait(conn);
+            conn.throttle(resumes);
+            self.arm(id);
+            return None;
+        }
+        // One that could not go on anyway holds up nobody of its peer.
         if conn.has_work() {
-            let own = limits.rate.ready(conn.paid(), limits.rate.wanted(reads));
-            let of_peer = peers.reserve(conn, reads, now, &mut state.counters);
-            conn.throttle(own.max(of_peer));
+            let resumes = limits.rate.ready(conn.paid(), limits.rate.wanted(reads));
+            conn.throttle(Some(resumes));
             self.arm(id);
         }
+        self.leave_line(id);
         None
     }
 
@@ -39,15 +52,68 @@ impl<S> Table<S> {
         if limits.rate.are_set() {
             limits.rate.spend(&mut conn.extras().paid, used, state.turn.now);
         }
-        peers.release(conn);
         peers.spend(conn, used, state.turn.now, &mut state.counters);
+        self.leave_line(id);
     }
 
-    /// Gives back what is set aside for a connection that is not going to use it.
-    pub(super) fn release(&mut self, id: ConnId) {
+    /// The connection waits for its peer's rate no longer. Whoever is first now is told when it comes
+    /// to be its turn.
+    pub(super) fn leave_line(&mut self, id: ConnId) {
         let Table { connections, peers, .. } = self;
-        if let Some(slot) = connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id) {
-            peers.release(&mut slot.conn);
+        let slot = connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id);
+        let Some(next) = slot.and_then(|slot| peers.leave(&mut slot.conn)) else { return };
+        let slot = connections.get_mut(next.slot()).filter(|slot| slot.conn.id == next);
+        // One that was woken is going to be served.
+        if let Some(slot) = slot.filter(|slot| slot.conn.flags.has(Flag::Throttled)) {
+            let resumes = peers.ready(&slot.conn);
+            slot.conn.throttle(Some(resumes));
+            self.arm(next);
+        }
+    }
+
+    /// The connection has lost its peer: if it waits, it does so behind those that have not.
+    pub(super) fn fall_back(&mut self, id: ConnId) {
+        let waits = |conn: &Connection| conn.flags.has(Flag::Throttled) && conn.place() != 0;
+        if !self.get(id).is_some_and(|slot| waits(&slot.conn)) {
+            return;
+        }
+        self.leave_line(id);
+        let Table { connections, peers, .. } = self;
+        let conn = &mut connections[id.slot()].conn;
+        let resumes = peers.wait(conn);
+        conn.throttle(resumes);
+        self.arm(id);
+    }
+
+    /// The moment has come for which the connection was throttled. Those go on with it that wait for
+    /// the same peer, if there is enough for them.
+    pub(super) fn resume(&mut self, id: ConnId, now: Nanos) {
+        let Table { connections, peers, .. } = self;
+        let first = &connections[id.slot()].conn;
+        let others = match first.place() {
+            0 => Vec::new(),
+            _ => {
+                let reads =
+                    |id: ConnId| connections.get(id.slot()).is_some_and(|it| it.conn.reads());
+                peers.for_whom_there_is(first, now, reads)
+            }
+        };
+        self.wake(id, now);
+        others.into_iter().for_each(|id| self.wake(id, now));
+    }
+
+    fn wake(&mut self, id: ConnId, now: Nanos) {
+        let Some(slot) = self.get_mut(id) else { return };
+        if !slot.stop_waiting(Flag::Throttled, now) {
+            return;
+        }
+        slot.conn.active = now;
+        let works = slot.conn.has_work();
+        self.arm(id);
+        if works {
+            self.enqueue(id);
+        } else {
+            self.leave_line(id);
         }
     }
 }

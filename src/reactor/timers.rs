@@ -153,17 +153,7 @@ impl<H: Handler> ActiveService<H> {
                 self.table.end(id, CloseReason::SlowConsumer);
             }
             Wait::SoftLimit => self.table.arm(id),
-            Wait::Rate => {
-                slot.stop_waiting(Flag::Throttled, state.turn.now);
-                slot.conn.active = state.turn.now;
-                let works = slot.conn.has_work();
-                self.table.arm(id);
-                if works {
-                    self.table.enqueue(id);
-                } else {
-                    self.table.release(id);
-                }
-            }
+            Wait::Rate => self.table.resume(id, state.turn.now),
             Wait::Flush | Wait::Gone => self.table.end(id, CloseReason::Stalled),
         }
     }

@@ -2,11 +2,13 @@
 //! for what they have not finished: [`set_max_total_output`](crate::Reactor::set_max_total_output),
 //! [`set_max_total_input`](crate::Reactor::set_max_total_input).
 
-use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::IpAddr;
 use std::ops::DerefMut;
 
 use super::fairness::LOG_EVERY;
 use super::loop_state::LoopState;
+use super::peers;
 use super::service::AnyService;
 use super::table::{Slot, Table};
 use super::token::Token;
@@ -51,13 +53,16 @@ impl LoopState {
     }
 }
 
-/// Complains, and chooses which connections to reset: those with the most, so many that an eighth of
-/// the bound is free again and not every line after that ends another connection.
-fn to_reset(
-    mut all: Vec<(usize, Token)>,
-    memory: Memory,
-    state: &mut LoopState,
-) -> impl Iterator<Item = Token> + use<> {
+/// How much one connection has of it.
+pub(crate) struct Holding {
+    count: usize,
+    /// What its peer goes by; none if it stands for itself alone.
+    peer: Option<IpAddr>,
+    token: Token,
+}
+
+/// Complains, and chooses which connections to reset.
+fn to_reset(all: Vec<Holding>, memory: Memory, state: &mut LoopState) -> Vec<Token> {
     let most = state.most(memory);
     let limits = &mut state.log_limits;
     let (limit, what, option) = match memory {
@@ -68,14 +73,34 @@ fn to_reset(
         // Each connection that is reset is logged by itself as well.
         log::warn!("too much {what} in all ({option}, {most} bytes): resetting");
     }
-    let mut total: usize = all.iter().map(|(count, _)| count).sum();
-    all.sort_unstable_by_key(|(count, _)| Reverse(*count));
-    let too_much = move |(count, _): &(usize, Token)| {
-        let too_much = total > most / 8 * 7;
-        total -= count;
-        too_much
-    };
-    all.into_iter().take_while(too_much).map(|(_, token)| token)
+    largest(all, most)
+}
+
+/// The largest of the peer that has most in all, and so on: so many that an eighth of the bound is free
+/// again and not every line after that ends another connection. Else a peer of thousands, each with a
+/// little less than others have, would never be the one that has to go.
+fn largest(mut all: Vec<Holding>, most: usize) -> Vec<Token> {
+    let mut total: usize = all.iter().map(|holding| holding.count).sum();
+    all.sort_unstable_by_key(|holding| holding.count);
+    let mut by_peer = BTreeMap::<_, (usize, Vec<_>)>::new();
+    for Holding { count, peer, token } in all {
+        let alone = peer.is_none().then_some(token);
+        let (sum, holdings) = by_peer.entry((peer, alone)).or_default();
+        *sum += count;
+        holdings.push((count, token));
+    }
+    let mut peers: BinaryHeap<_> = by_peer.into_values().collect();
+    let mut chosen = Vec::new();
+    while total > most / 8 * 7
+        && let Some((sum, mut holdings)) = peers.pop()
+    {
+        if let Some((count, token)) = holdings.pop() {
+            total -= count;
+            chosen.push(token);
+            peers.push((sum - count, holdings));
+        }
+    }
+    chosen
 }
 
 impl<S> Table<S> {
@@ -100,19 +125,20 @@ impl<S> Table<S> {
     #[cold]
     fn reset_largest(&mut self, memory: Memory, state: &mut LoopState) {
         let mut all = Vec::new();
-        self.list_shares(memory, &mut all);
+        self.list_holdings(memory, &mut all);
         for token in to_reset(all, memory, state) {
             self.end_for_total(memory, token);
         }
     }
 
     /// Adds which connection has how much of it.
-    pub(super) fn list_shares(&self, memory: Memory, all: &mut Vec<(usize, Token)>) {
-        let each = self.connections.iter().map(|(_, slot)| slot);
-        let shares = each
-            .map(|slot| (memory.of(slot), Token::connection(self.service, slot.conn.id)))
-            .filter(|(count, _)| *count > 0);
-        all.extend(shares);
+    pub(super) fn list_holdings(&self, memory: Memory, all: &mut Vec<Holding>) {
+        let holdings = self.connections.iter().map(|(_, slot)| Holding {
+            count: memory.of(slot),
+            peer: peers::key(&slot.conn),
+            token: Token::connection(self.service, slot.conn.id),
+        });
+        all.extend(holdings.filter(|holding| holding.count > 0));
     }
 
     pub(super) fn end_for_total(&mut self, memory: Memory, token: Token) {
@@ -131,7 +157,7 @@ pub(super) fn enforce<S: DerefMut<Target: AnyService>>(services: &mut [S], state
             continue;
         }
         let mut all = Vec::new();
-        services.iter().for_each(|service| service.list_shares(memory, &mut all));
+        services.iter().for_each(|service| service.list_holdings(memory, &mut all));
         for token in to_reset(all, memory, state) {
             services[token.service()].end_for_total(memory, token);
         }

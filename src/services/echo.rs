@@ -6,6 +6,10 @@ Welcome to the Reactor Server.
 Send me text lines and conclude with the BYE command.
 ";
 
+/// More bytes than a read has, and so for the most part a line that grows: whether such are ASCII is not
+/// asked each time that a part of it comes.
+const LONG: usize = 128 * 1024;
+
 /// Sends every line back in upper case, until the line `bye`: the smallest useful handler.
 ///
 /// ```text
@@ -35,7 +39,7 @@ impl Handler for Echo {
     // `on_line` with one `send` a line would do, but for telnet's commands. To check and change a
     // whole read at a time takes a fraction of the instructions.
     fn on_bytes(&mut self, cx: &mut Context<'_, ()>, bytes: &[u8]) -> usize {
-        if !bytes.is_ascii() {
+        if bytes.len() > LONG || !bytes.is_ascii() {
             return on_other_bytes(cx, bytes);
         }
         let mut lines = cx.lines(bytes);
@@ -57,7 +61,7 @@ impl Handler for Echo {
     }
 }
 
-/// The same, line by line, of a read that may hold other letters and telnet's commands.
+/// The same, line by line, of bytes that may hold other letters and telnet's commands.
 #[inline(never)]
 fn on_other_bytes(cx: &mut Context<'_, ()>, bytes: &[u8]) -> usize {
     let mut lines = cx.lines(bytes);

@@ -18,6 +18,8 @@ Welcome to the Presence Server
 
 /// The name of a client that has not told its name.
 const ANONYMOUS: &str = "An anonymous user";
+/// What is [compared](folded) of that one, which nobody can take.
+const NOBODYS: &str = "an anonymous user";
 /// How many characters of a name are kept.
 const NAME_LENGTH: usize = 64;
 
@@ -60,7 +62,8 @@ impl Presence {
     ///
     /// `An anonymous user` may be any number, and nobody by a HELLO. Names are the same if they differ
     /// only in case, in the width or the composition of their characters (NFKC), or in what cannot be
-    /// seen in them. A Cyrillic `о` is another letter than a Latin `o`, though.
+    /// seen in them. Of what NFKC makes, 64 characters are compared. A Cyrillic `о` is another letter
+    /// than a Latin `o`, though.
     ///
     /// A client that is gone keeps its name until the loop has found that out, as
     /// [`keepalive`](crate::Limits::keepalive) does.
@@ -68,53 +71,69 @@ impl Presence {
         Presence { names: Some(HashMap::new()), ..self }
     }
 
-    /// Takes a name, or none, for a client in exchange for its former one. False if somebody else has
-    /// it.
-    fn rename(&mut self, cx: &mut Context<'_, Session>, name: Option<&str>) -> bool {
-        let Some(names) = &mut self.names else { return true };
-        let id = cx.id();
-        if let Some(name) = name.map(folded) {
-            if name == folded(ANONYMOUS) || names.get(&name).is_some_and(|of| *of != id) {
-                return false;
-            }
-            free(names, cx);
-            names.insert(name, id);
-        } else {
-            free(names, cx);
-        }
-        true
+    /// What a client calls itself, as this room needs it.
+    fn name(&self, shown: String) -> Box<Name> {
+        let compared = self.names.as_ref().map_or_else(String::new, |_| folded(&shown));
+        Box::new(Name { shown, compared })
     }
-}
 
-/// The client's name may be another's from now on.
-fn free(names: &mut HashMap<String, ConnId>, cx: &mut Context<'_, Session>) {
-    if let Some(name) = &cx.session().name {
-        names.remove(&folded(name));
+    /// Whether somebody other than this client has the name.
+    fn is_taken(&self, name: &Name, id: ConnId) -> bool {
+        let Some(names) = &self.names else { return false };
+        let owner = names.get(&name.compared);
+        owner.is_some_and(|owner| *owner != id) || name.compared == NOBODYS
+    }
+
+    /// Gives a client another name, or none. Its former one may be another's from now on.
+    fn rename(&mut self, cx: &mut Context<'_, Session>, name: Option<Box<Name>>) {
+        let id = cx.id();
+        let former = std::mem::replace(&mut cx.session().name, name);
+        let Some(names) = &mut self.names else { return };
+        if let Some(former) = former {
+            names.remove(&former.compared);
+        }
+        if let Some(name) = &cx.session().name {
+            names.insert(name.compared.clone(), id);
+        }
     }
 }
 
 /// What is compared of a name: NFKC, in upper and then in lower case, since there are letters that only
 /// one of the two makes the same, and NFKC again. Without what a [printable] name may have and nobody
 /// sees: joiners and variation selectors.
+///
+/// Of what the first NFKC makes, as many characters count as a name may have. There are letters of which
+/// it makes eighteen, and a thousand lines of those would keep all others waiting.
 fn folded(name: &str) -> String {
+    if name.is_ascii() {
+        return name.to_ascii_lowercase();
+    }
     let seen =
         name.chars().filter(|c| !matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe0e}' | '\u{fe0f}'));
-    let name: String = seen.nfkc().collect();
+    let name: String = seen.nfkc().take(NAME_LENGTH).collect();
     name.to_uppercase().to_lowercase().nfkc().collect()
+}
+
+/// What a client has called itself.
+#[derive(Debug)]
+struct Name {
+    shown: String,
+    /// What is [compared](folded) of it. Empty where any number may have the same name.
+    compared: String,
 }
 
 /// Who one client is.
 #[derive(Debug, Default)]
 pub struct Session {
     /// None before a HELLO, and after a HELLO without a name.
-    name: Option<Box<str>>,
+    name: Option<Box<Name>>,
     /// It has sent a line.
     heard: bool,
 }
 
 impl Session {
     fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or(ANONYMOUS)
+        self.name.as_ref().map_or(ANONYMOUS, |name| &name.shown)
     }
 }
 
@@ -163,9 +182,9 @@ impl Handler for Presence {
 
     fn on_close(&mut self, cx: &mut Context<'_, Session>, _reason: CloseReason) {
         // Told however the client left, with or without a BYE.
+        let line = format!("{} has left the room.\n", cx.session().name());
         self.rename(cx, None);
-        let name = cx.session().name().to_owned();
-        cx.broadcast(format!("{name} has left the room.\n"));
+        cx.broadcast(line);
     }
 }
 
@@ -175,13 +194,13 @@ impl Presence {
         let word = text.split_whitespace().next();
         let name = word.map(|word| {
             let word: String = word.chars().take(NAME_LENGTH).collect();
-            printable(word.as_bytes())
+            self.name(printable(word.as_bytes()))
         });
-        if !self.rename(cx, name.as_deref()) {
-            let name = name.unwrap_or_default();
+        if let Some(name) = name.as_ref().filter(|name| self.is_taken(name, cx.id())) {
+            let name = &name.shown;
             return writeln!(cx, "The name {name} is taken; choose another with 'HELLO name'");
         }
-        cx.session().name = name.map(String::into_boxed_str);
+        self.rename(cx, name);
         let line = format!("{} is in the room.\n", cx.session().name());
         cx.broadcast(line);
     }
@@ -329,7 +348,18 @@ mod tests {
         }
         assert_ne!(folded("b\u{43e}b"), folded("bob"));
         // Nobody is refused this one, and nobody can take it.
-        assert_eq!(folded("an\u{a0}ANONYMOUS user"), folded(ANONYMOUS));
+        assert_eq!([folded("an\u{a0}ANONYMOUS user"), folded(ANONYMOUS)], [NOBODYS; 2]);
+    }
+
+    #[test]
+    fn no_name_is_dear_to_compare() {
+        // Each of these is eighteen others to NFKC, and three in upper case.
+        for dear in ["\u{fdfa}", "\u{390}", "\u{3316}"] {
+            let length = folded(&dear.repeat(NAME_LENGTH)).chars().count();
+            assert!(length <= 3 * NAME_LENGTH, "{length} of {dear}");
+        }
+        let (one, other) = ("\u{fdfa}".repeat(3), "\u{fdfa}".repeat(3) + "x");
+        assert_ne!(folded(&one), folded(&other));
     }
 
     #[test]

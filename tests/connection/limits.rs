@@ -440,6 +440,112 @@ fn many_that_wait_for_bytes_get_them_one_after_the_other() {
     assert!(each[1..].iter().all(|bytes| *bytes >= 9_000), "each has its turn: {each:?}");
 }
 
+#[test]
+fn what_one_that_waited_leaves_is_there_for_the_next() {
+    let mut server = Harness::with_limits(Parrot, Limits { peer_rate: BYTES, ..Limits::default() });
+    let clients: Vec<_> = (0..101).map(|_| server.connect_from(peer("192.0.2.1"))).collect();
+    server.feed(clients[0], "1234567\n".repeat(1_000));
+    assert_eq!(server.counters().bytes_in, 8_000);
+    clients[1..].iter().for_each(|client| server.feed(*client, "1234567\n"));
+    // 800 bytes of 8,000 a second.
+    server.advance(SECOND / 4);
+    assert_eq!(server.counters().lines_in, 1_100);
+    assert!(clients[1..].iter().all(|client| server.sent(*client) == b"1234567\n"));
+}
+
+#[test]
+fn whoever_waits_moves_up_when_others_give_up() {
+    let (mut server, clients) = waiting(Remote, ten_a_peer());
+    let behind = server.connect_from(peer("192.0.2.1"));
+    server.feed(behind, "me\n");
+    let (stays, leave) = clients[5..].split_first().unwrap();
+    for client in leave {
+        let id = server.id(*client);
+        server.post((id, true));
+    }
+    server.advance(SECOND / 10);
+    assert_eq!(server.sent(*stays), b"ping\n");
+    assert_eq!(server.sent(behind), b"");
+    server.advance(SECOND / 10);
+    assert_eq!(server.sent(behind), b"me\n");
+}
+
+#[test]
+fn who_is_there_goes_before_those_that_are_gone() {
+    let (mut server, clients) = waiting(Parrot, ten_a_peer());
+    let behind = server.connect_from(peer("192.0.2.1"));
+    server.feed(behind, "me\n");
+    clients[5..].iter().for_each(|client| server.reset(*client));
+    let later = server.connect_from(peer("192.0.2.1"));
+    server.feed(later, "me too\n");
+    for (client, said) in [(behind, "me\n"), (later, "me too\n")] {
+        server.advance(SECOND / 10);
+        assert_eq!(server.sent(client), said.as_bytes());
+    }
+    // They have been heard all the same.
+    server.advance(10 * SECOND);
+    assert_eq!(server.counters().lines_in, 107);
+}
+
+#[test]
+fn as_many_go_on_as_there_is_enough_for() {
+    let (mut server, clients) = waiting(Parrot, ten_a_peer());
+    let turns = server.counters().turns;
+    // As where a turn is longer than the rate takes for a line.
+    server.jump(SECOND);
+    assert_eq!(server.counters().lines_in, 10);
+    assert!(server.counters().turns - turns <= 4, "{}", server.counters().turns - turns);
+    server.advance(9 * SECOND + SECOND / 2);
+    assert!(clients.iter().all(|client| server.sent(*client) == b"ping\n"));
+}
+
+/// Says a word at each line, and one more when that is out.
+struct Drained;
+
+impl Handler for Drained {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        cx.send(line);
+        cx.request_drain();
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_, ()>) {
+        cx.send(b"!");
+    }
+}
+
+#[test]
+fn who_takes_output_while_it_waits_keeps_its_place() {
+    let limits = Limits { low_water: 0, ..ten_a_peer() };
+    let mut server = Harness::with_limits(Drained, limits);
+    let [other, next, client] = [(); 3].map(|()| server.connect_from(peer("192.0.2.1")));
+    server.take_only(client, Some(0));
+    server.feed(client, "a\n");
+    server.feed(other, numbers(0, 4));
+    server.feed(next, "x\n");
+    server.feed(client, "b\n");
+    server.take_only(client, None);
+    assert_eq!(server.sent(client), b"a!");
+    server.advance(SECOND / 10);
+    assert_eq!(server.sent(next), b"x!");
+    assert_eq!(server.sent(client), b"");
+    server.advance(SECOND / 10);
+    assert_eq!(server.sent(client), b"b!");
+}
+
+#[test]
+fn its_own_rate_holds_up_nobody_else() {
+    let own = Rate { per_second: 1, burst: 5 }.into();
+    let mut server = Harness::with_limits(Parrot, Limits { rate: own, ..ten_a_peer() });
+    let [greedy, other] = [(); 2].map(|()| server.connect_from(peer("192.0.2.1")));
+    server.feed(greedy, numbers(0, 50));
+    server.feed(other, numbers(0, 5));
+    server.advance(SECOND / 2);
+    assert_eq!(server.sent(other), numbers(0, 5).as_bytes());
+}
+
 // ---- The unfinished line ----
 
 #[test]
@@ -645,6 +751,27 @@ fn past_the_total_of_unfinished_input_the_longest_line_goes_first() {
     assert_eq!((server.closed(idle), server.kept()), (None, 0));
     assert_eq!(server.counters().closed(CloseReason::TotalInput), 2);
     assert_eq!(server.counters().closed_in_all(), 2);
+}
+
+#[test]
+fn many_short_lines_of_one_peer_do_not_end_the_long_one_of_another() {
+    let (mut server, _) = parrot(Limits::default());
+    server.set_max_total_input(40_000);
+    let half = |server: &mut Harness<Parrot>, from: &str, length: usize| {
+        let client = server.connect_from(peer(from));
+        server.feed(client, "x".repeat(length));
+        client
+    };
+    let polite = half(&mut server, "2001:db8::1", 6_000);
+    let alone = half(&mut server, "192.0.2.1", 9_000);
+    // Those of one /64 have most in all.
+    let many: Vec<_> = (1..=26)
+        .map(|number| half(&mut server, &format!("2001:db8:0:1::{number}"), 1_000))
+        .collect();
+    assert_eq!([polite, alone].map(|client| server.closed(client)), [None; 2]);
+    let closed = many.iter().filter(|client| server.closed(**client).is_some()).count();
+    assert_eq!((closed, server.kept()), (6, 35_000));
+    assert_eq!(server.counters().closed(CloseReason::TotalInput), 6);
 }
 
 #[test]

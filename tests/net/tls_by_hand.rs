@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use reactor::services::Forward;
-use reactor::{CloseReason, Context, Exit, Handler, Limits, Listen, Reactor, Tls};
+use reactor::{CloseReason, Context, Exit, Handler, Limits, Listen, Rate, Rates, Reactor, Tls};
 use rustls::version::TLS13;
 
 use crate::util::PATIENCE;
@@ -175,6 +175,36 @@ fn tiny_records_do_not_buy_a_longer_turn() {
         let handled = count.get() - before;
         // The last read may go past it.
         assert!(handled * record <= share + 8192, "{handled} records in a turn");
+    }
+}
+
+/// What was read of a record counted once there was something in it for the handler, so one that is
+/// never finished cost its peer nothing.
+#[test]
+fn what_is_read_of_an_unfinished_record_counts_too() {
+    let pem = Pem::new("unfinished");
+    let count = Rc::new(Cell::new(0));
+    let bytes = Some(Rate { per_second: 1, burst: 8192 });
+    let peer_rate = Rates { lines: None, bytes };
+    let limits = Limits { peer_rate, ..Limits::default() };
+    let (mut reactor, addr) = here(&pem, limits, Count(Rc::clone(&count)));
+    let deadline = Instant::now() + PATIENCE;
+    // The first does not finish its record, so that the second has to wait with a whole one.
+    for missing in [1, 0] {
+        let mut client = pem.begin(addr);
+        while client.tls.is_handshaking() {
+            assert!(Instant::now() < deadline);
+            client.step(true);
+            reactor.turn(Some(Duration::ZERO)).unwrap();
+        }
+        let mut wire = Vec::new();
+        client.tls.writer().write_all(&[b'x'; 12_000]).unwrap();
+        client.tls.write_tls(&mut wire).unwrap();
+        client.stream.write_all(&wire[..wire.len() - missing]).unwrap();
+        for _ in 0..20 {
+            reactor.turn(Some(Duration::from_millis(5))).unwrap();
+        }
+        assert_eq!(count.get(), 0, "{missing} missing");
     }
 }
 

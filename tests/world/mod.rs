@@ -274,12 +274,12 @@ impl<M: Model> World<M> {
         }
         self.turns()?;
         // Whoever rests for a while is heard after it, and so is whoever was too fast.
-        let (mut seconds, mut lines, mut before) = (0, 1, 0);
-        while seconds < PATIENCE || lines > before {
-            before = lines;
+        let (mut seconds, mut heard, mut before) = (0, 1, 0);
+        while seconds < PATIENCE || heard > before {
+            before = heard;
             self.pass(Duration::from_secs(1));
             self.turns()?;
-            lines = self.server.handler().book.lines;
+            heard = self.server.handler().book.lines + self.server.counters().bytes_in;
             seconds += 1;
         }
         for peer in &self.peers {
