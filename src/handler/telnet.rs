@@ -128,7 +128,12 @@ impl Lines<'_> {
         while cx.may_go_on() {
             match telnet(&self.bytes[self.taken..]) {
                 Telnet::Data => break,
-                Telnet::Unfinished => return cx.at_eof(),
+                Telnet::Unfinished if cx.at_eof() => break,
+                Telnet::Unfinished => {
+                    // No command has an LF in it, so this is an unfinished line as well.
+                    cx.search().failed(self.bytes.len() - self.taken);
+                    return false;
+                }
                 Telnet::Command { length, answer } => {
                     self.taken += length;
                     answer.into_iter().for_each(|answer| _ = cx.send(answer));
