@@ -1032,8 +1032,7 @@ fn who_has_told_of_an_error_is_broken_from_then_on() {
 /// a frame, in a protocol of lines.
 #[test]
 fn an_overlong_telnet_command_is_an_overlong_line() {
-    let mut server =
-        Harness::with_limits(Echo, Limits { max_line: 20, ..Limits::default() });
+    let mut server = Harness::with_limits(Echo, Limits { max_line: 20, ..Limits::default() });
     let client = server.connect();
     server.sent(client);
     server.feed(client, b"\xff\xfa\x18");
