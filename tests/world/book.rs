@@ -136,7 +136,7 @@ impl Book {
     /// An event of it is to come.
     pub fn poked(&mut self, id: ConnId) {
         if let Some(record) = self.records.get_mut(&id) {
-            record.pokes += 1;
+            (record.pokes, record.poked) = (record.pokes + 1, true);
         }
     }
 
@@ -674,22 +674,19 @@ impl Book {
     /// After a turn: one that is in a handshake is still `there`, or has a reason not to be. When the
     /// loop sleeps, it has no more time than the limits say.
     pub fn check_handshake(&mut self, id: ConnId, there: bool, sleeps: bool) {
-        let Some(record) = self.records.get(&id).filter(|record| record.is_shaking()) else {
+        let Some(record) = self.records.get_mut(&id).filter(|record| record.is_shaking()) else {
             return;
         };
+        if sleeps && std::mem::take(&mut record.poked) {
+            record.made += 1;
+        }
+        let done = record.made >= record.steps.len();
         let late = self.clock - record.moved >= self.limits.handshake_timeout;
         let may_end = late || self.stopping || !record.errors.is_empty();
         if !there && !may_end {
             self.complain(format!("{id} ended in its handshake"));
-        } else if there && sleeps && (late || self.stopping) {
+        } else if there && sleeps && (late || done || self.stopping) {
             self.complain(format!("{id} is still in its handshake"));
-        }
-    }
-
-    /// When nothing is left to do: nobody is in a handshake.
-    pub fn check_shaken(&mut self, id: ConnId) {
-        if self.records.get(&id).is_some_and(|record| record.is_shaking()) {
-            self.complain(format!("{id} has done its handshake and is not open"));
         }
     }
 

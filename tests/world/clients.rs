@@ -214,8 +214,11 @@ impl<M: Model> World<M> {
         let piece: Vec<u8> = peer.talk.drain(..peer.talk.len().min(most)).collect();
         let open = self.server.session(peer.client).is_some();
         self.server.handler_mut().book.fed(peer.id, &piece, open);
-        self.server.handler_mut().book.poked(peer.id);
-        self.server.feed(peer.client, piece);
+        // No event is to come of nothing.
+        if !piece.is_empty() {
+            self.server.handler_mut().book.poked(peer.id);
+            self.server.feed(peer.client, piece);
+        }
     }
 
     pub(super) fn take_only(&mut self, number: usize, room: Option<usize>) {

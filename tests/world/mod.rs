@@ -290,6 +290,9 @@ impl<M: Model> World<M> {
                 self.server.answer(client);
             }
             self.take_only(number, None);
+            if M::CUTS_LINES && self.choices.once_in(4) {
+                self.peers[number].talk.extend(b"and");
+            }
             self.feed(number, usize::MAX);
         }
         self.turns()?;
@@ -303,7 +306,6 @@ impl<M: Model> World<M> {
             seconds += 1;
         }
         for peer in &self.peers {
-            self.server.handler_mut().book.check_shaken(peer.id);
             let shut = self.server.is_shut(peer.client);
             self.server.handler_mut().book.side_ended(peer.id, shut);
         }

@@ -47,6 +47,9 @@ pub struct Record {
     /// What the steps of its handshake cost, and how often one could have been made.
     pub steps: Vec<Duration>,
     pub pokes: usize,
+    /// It was so since the loop slept, and how many must have been made.
+    pub poked: bool,
+    pub made: usize,
     /// Sent by the client and not taken by the handler.
     pub input: Queue,
     /// How much the loop kept of it before this turn, if it had the connection, and the most that
@@ -121,6 +124,8 @@ impl Record {
             opened: false,
             steps: Vec::new(),
             pokes: 0,
+            poked: false,
+            made: 0,
             input: Queue::default(),
             kept: None,
             most_kept: 0,
@@ -255,7 +260,7 @@ impl Record {
         let sound = !self.disturbed && self.errors.is_empty() && !self.outbound && !self.ended;
         let waited_for = self.stage == Stage::Open && !self.paused && self.due.rest().is_empty();
         let owes = self.block.is_some() || !self.input.rest().is_empty();
-        let since = self.moved.max(self.fed);
+        let since = self.moved.max(self.fed).max(self.begun);
         let late = limits.line_timeout.is_some_and(|most| now - since > most);
         sound && waited_for && owes && late
     }

@@ -12,8 +12,6 @@ use super::{Book, Choices, Model};
 
 /// For how long somebody else is not to be heard: a line that has begun meanwhile is not late.
 const HUSH: Duration = Duration::from_secs(35);
-/// For how long one rests in a block.
-const REST: Duration = Duration::from_millis(30);
 /// Ids that are remembered, of those that are gone too.
 const KNOWN: usize = 32;
 const VERBS: &[&str] = &[
@@ -21,6 +19,10 @@ const VERBS: &[&str] = &[
     "rest", "hush", "stream", "parts", "block", "block", "blocks", "soon", "big", "bye", "finish",
     "abort", "boom", "bomb", "end", "cut", "dial", "tick", "what",
 ];
+
+/// In half of the worlds there is more of what is seldom in the others, and of nothing that ends it.
+const BLOCKS: &[&str] =
+    &["block", "block", "blocks", "blocks", "soon", "soon", "rest", "hush", "parts", "say"];
 
 /// What a timer is for.
 #[derive(Clone)]
@@ -32,7 +34,7 @@ enum Wish {
 
 /// What a piece of a block has the service do besides.
 enum Act {
-    Rest,
+    Rest(Duration),
     Finish,
     Close,
     Abort,
@@ -45,7 +47,8 @@ enum Act {
 
 fn act(piece: &[u8], end: bool) -> Act {
     match piece.iter().map(|byte| usize::from(*byte)).sum::<usize>() % 80 {
-        1..5 => Act::Rest,
+        1..4 => Act::Rest(Duration::from_millis(30)),
+        4 => Act::Rest(HUSH),
         5 => Act::Finish,
         6 => Act::Close,
         7 => Act::Abort,
@@ -243,8 +246,8 @@ impl Handler for Service {
     fn on_block(&mut self, cx: &mut Context<'_, Session>, piece: &[u8], end: bool) {
         cx.session().took += piece.len();
         match act(piece, end) {
-            Act::Rest => {
-                let timer = cx.set_timer(REST);
+            Act::Rest(time) => {
+                let timer = cx.set_timer(time);
                 cx.session().timers.insert(timer, Wish::Resume);
                 cx.pause();
             }
@@ -322,8 +325,9 @@ fn first<T>(timers: &mut Vec<(Duration, T)>) -> Option<(Duration, T)> {
     Some(timers.remove(place))
 }
 
-#[derive(Default)]
 pub struct Puppet {
+    /// What its clients ask for.
+    verbs: &'static [&'static str],
     known: Known,
     wishes: BTreeMap<ConnId, Wishes>,
     ticks: Vec<(Duration, String)>,
@@ -358,18 +362,26 @@ impl Model for Puppet {
     const BUDGET: bool = false;
     const POSTS: bool = true;
 
-    fn start(_choices: &mut Choices) -> (Service, Puppet) {
-        (Service::default(), Puppet::default())
+    fn start(choices: &mut Choices) -> (Service, Puppet) {
+        let puppet = Puppet {
+            verbs: choices.one_of(&[VERBS, BLOCKS]),
+            known: Known::default(),
+            wishes: BTreeMap::new(),
+            ticks: Vec::new(),
+            posts: 0,
+            posted: VecDeque::new(),
+        };
+        (Service::default(), puppet)
     }
 
     fn talk(&self, choices: &mut Choices, _longest: usize) -> Vec<u8> {
-        let verb = choices.one_of(VERBS);
+        let verb = choices.one_of(self.verbs);
         let number = match verb {
             // More than one turn writes.
             "big" => choices.size(1 << 20, 2 << 20),
             "stream" | "blocks" => choices.below(8),
             "parts" => choices.below(20),
-            "block" => choices.size(300, 6_000),
+            "block" => choices.one_of(&[0, 1, 20, 100, 300, 6_000]),
             "later" | "rest" | "tick" | "soon" => choices.one_of(&[0, 1, 30, 1_000, 50_000]),
             _ => choices.below(KNOWN),
         };
@@ -471,8 +483,8 @@ impl Model for Puppet {
         let Some(mine) = self.wishes.get_mut(&id) else { return };
         mine.took += piece.len();
         match act(piece, end) {
-            Act::Rest => {
-                mine.timers.push((book.clock + REST, Wish::Resume));
+            Act::Rest(time) => {
+                mine.timers.push((book.clock + time, Wish::Resume));
                 book.pauses(id, true);
             }
             Act::Finish => book.finishes(id),
