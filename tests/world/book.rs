@@ -318,7 +318,7 @@ impl Book {
         let Some(record) = self.records.get_mut(&id) else { return };
         record.served = true;
         // What waits until a broken one takes output is resumed, and nobody else knows.
-        let paused = record.paused && !(record.drains && !record.errors.is_empty());
+        let paused = record.paused && (!record.drains || record.errors.is_empty());
         if record.stage != Stage::Open || paused || record.eof_told {
             let (stage, paused) = (record.stage, record.paused);
             self.complain(format!("{id}: input though {stage:?}, paused: {paused}"));
@@ -343,7 +343,12 @@ impl Book {
         self.note("piece", id, (Text(piece), end));
         self.takes_input(id);
         let Some(record) = self.records.get_mut(&id) else { return };
-        record.moves(self.clock);
+        // The end of a block of no bytes is no sign of life.
+        if piece.is_empty() {
+            record.looks(self.clock);
+        } else {
+            record.moves(self.clock);
+        }
         let (block, fits) = (record.block, record.input.rest().starts_with(piece));
         let left = block.and_then(|block| block.checked_sub(piece.len()));
         // Only a block of no bytes has an empty piece.

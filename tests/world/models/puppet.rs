@@ -143,6 +143,36 @@ fn send_parts(cx: &mut Context<'_, Session>) {
     }
 }
 
+/// The verbs that are about timers.
+fn set_timers(cx: &mut Context<'_, Session>, verb: &str, after: Duration, line: String) {
+    match verb {
+        "later" => {
+            let timer = cx.set_timer(after);
+            cx.session().timers.insert(timer, Wish::Say(line));
+        }
+        "soon" => {
+            let timer = cx.set_timer(after);
+            cx.session().timers.insert(timer, Wish::Block((line.len() - 1) % 50));
+        }
+        "rest" => {
+            let timer = cx.set_timer(after);
+            cx.session().timers.insert(timer, Wish::Resume);
+            cx.pause();
+        }
+        "never" => {
+            let timer = cx.set_timer(after);
+            let (once, twice) = (cx.cancel_timer(timer), cx.cancel_timer(timer));
+            writeln!(cx, "{once} {twice}");
+        }
+        "calm" => {
+            let timers = std::mem::take(&mut cx.session().timers);
+            let count = timers.into_keys().filter(|timer| cx.cancel_timer(*timer)).count();
+            writeln!(cx, "{count}");
+        }
+        _ => {}
+    }
+}
+
 #[derive(Default)]
 pub struct Service {
     known: Known,
@@ -179,35 +209,13 @@ impl Handler for Service {
                 let sent = cx.reply_to(other, line);
                 writeln!(cx, "{}", sent <= open);
             }
-            "later" => {
-                let timer = cx.set_timer(after);
-                cx.session().timers.insert(timer, Wish::Say(line));
-            }
-            "soon" => {
-                let timer = cx.set_timer(after);
-                cx.session().timers.insert(timer, Wish::Block(text.len() % 50));
-            }
-            "rest" => {
-                let timer = cx.set_timer(after);
-                cx.session().timers.insert(timer, Wish::Resume);
-                cx.pause();
-            }
+            "later" | "soon" | "rest" | "never" | "calm" => set_timers(cx, &verb, after, line),
             "hush" => {
                 if let Some(mut other) = cx.connection(other) {
                     let timer = other.set_timer(HUSH);
                     other.session().timers.insert(timer, Wish::Resume);
                     other.pause();
                 }
-            }
-            "never" => {
-                let timer = cx.set_timer(after);
-                let (once, twice) = (cx.cancel_timer(timer), cx.cancel_timer(timer));
-                writeln!(cx, "{once} {twice}");
-            }
-            "calm" => {
-                let timers = std::mem::take(&mut cx.session().timers);
-                let count = timers.into_keys().filter(|timer| cx.cancel_timer(*timer)).count();
-                writeln!(cx, "{count}");
             }
             "stream" => {
                 cx.session().pieces += number;
@@ -319,6 +327,26 @@ struct Wishes {
     bomb: bool,
 }
 
+impl Wishes {
+    /// The verbs that are about timers.
+    fn set_timers(&mut self, book: &mut Book, id: ConnId, verb: &str, due: Duration, line: String) {
+        match verb {
+            "later" => self.timers.push((due, Wish::Say(line))),
+            "soon" => self.timers.push((due, Wish::Block((line.len() - 1) % 50))),
+            "rest" => {
+                self.timers.push((due, Wish::Resume));
+                book.pauses(id, true);
+            }
+            "never" => book.say(id, "true false\n"),
+            "calm" => {
+                book.say(id, format!("{}\n", self.timers.len()));
+                self.timers.clear();
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Takes out the one that is due first.
 fn first<T>(timers: &mut Vec<(Duration, T)>) -> Option<(Duration, T)> {
     let (place, _) = timers.iter().enumerate().min_by_key(|(_, (due, _))| *due)?;
@@ -424,11 +452,8 @@ impl Model for Puppet {
                 book.answer(other, line);
                 book.say(id, "true\n");
             }
-            "later" => mine.timers.push((due, Wish::Say(line))),
-            "soon" => mine.timers.push((due, Wish::Block(text.len() % 50))),
-            "rest" => {
-                mine.timers.push((due, Wish::Resume));
-                book.pauses(id, true);
+            "later" | "soon" | "rest" | "never" | "calm" => {
+                mine.set_timers(book, id, &verb, due, line);
             }
             "hush" => {
                 if book.is_open(other)
@@ -437,11 +462,6 @@ impl Model for Puppet {
                     theirs.timers.push((book.clock + HUSH, Wish::Resume));
                     book.pauses(other, true);
                 }
-            }
-            "never" => book.say(id, "true false\n"),
-            "calm" => {
-                book.say(id, format!("{}\n", mine.timers.len()));
-                mine.timers.clear();
             }
             "stream" => {
                 mine.pieces += number;
