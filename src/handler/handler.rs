@@ -77,8 +77,8 @@ pub trait Handler {
     /// that the block ends with this piece. Then lines go on, unless this takes the next block.
     ///
     /// A piece is what one read has brought, so it has between one byte and
-    /// [`bytes_per_turn`](Limits::bytes_per_turn); only the end of a block of no bytes is an empty
-    /// piece. [Pausing](Context::pause) or closing the connection here holds as in
+    /// [`bytes_per_turn`](Limits::bytes_per_turn), unless an unfinished line became a part of the block,
+    /// which comes first and whole; only the end of a block of no bytes is an empty piece. [Pausing](Context::pause) or closing the connection here holds as in
     /// [`on_line`](Self::on_line). While a block is under way the client owes bytes: if none come for
     /// [`line_timeout`](Limits::line_timeout), it is closed with [`CloseReason::LineTimeout`]; a server
     /// that was dialled is not. Each piece counts as a line for [`rate`](Limits::rate) and

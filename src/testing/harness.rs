@@ -456,6 +456,13 @@ impl<H: Handler> Harness<H> {
         self.inner.service.table.kept
     }
 
+    /// The part of [`kept`](Self::kept) that is this client's; none once its connection has ended.
+    #[doc(hidden)]
+    pub fn kept_of(&self, client: Client) -> Option<usize> {
+        let slot = self.inner.service.table.get(client.0)?;
+        (slot.conn.stage != Stage::Ended).then(|| slot.kept())
+    }
+
     /// As [`Reactor::set_max_total_input`](crate::Reactor::set_max_total_input).
     pub fn set_max_total_input(&mut self, bytes: usize) {
         self.inner.state.max_total_input = bytes;

@@ -7,6 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
+use reactor::services::Echo;
 use reactor::testing::{Fault, Harness};
 use reactor::{
     Callbacks, CloseReason, Context, Error, Exit, Farewell, Handler, Limits, Reactor,
@@ -1053,4 +1054,19 @@ fn who_has_told_of_an_error_is_broken_from_then_on() {
     while server.turn() {}
     assert!(server.is_broken(client));
     assert_eq!(server.closed(client), None);
+}
+
+/// A telnet command without an end has no LF in it either, which nobody noted: the client was told of
+/// a frame, in a protocol of lines.
+#[test]
+fn an_overlong_telnet_command_is_an_overlong_line() {
+    let mut server = Harness::with_limits(Echo, Limits { max_line: 20, ..Limits::default() });
+    let client = server.connect();
+    server.sent(client);
+    server.feed(client, b"\xff\xfa\x18");
+    server.feed(client, [b'x'; 17]);
+    assert_eq!((server.sent(client), server.closed(client)), (vec![], None));
+    server.feed(client, "xx");
+    assert_eq!(server.sent(client), b"Line too long (limit 20 bytes)\n");
+    assert_eq!(server.closed(client), Some(CloseReason::LineTooLong));
 }

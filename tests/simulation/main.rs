@@ -98,7 +98,9 @@ fn nothing_is_lost_repeated_reordered_or_left_over<M: Model>() {
     for seed in seeds {
         let mut history = None;
         let heap = measure(|| history = Some(simulate::<M>(seed, one.is_some())));
-        if heap.bytes_current != 0 {
+        // What a process loads once and keeps is left over only once, as is a trace that is captured.
+        let again = || measure(|| _ = simulate::<M>(seed, false));
+        if heap.bytes_current != 0 && again().bytes_current != 0 {
             let left_over = format!("{} bytes are left over", heap.bytes_current);
             must_hold::<M>(seed, Err(left_over));
         }

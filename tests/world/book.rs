@@ -11,6 +11,9 @@ use reactor::{CloseReason, ConnId, Limits};
 
 use super::record::{Record, Stage, Text, shown};
 
+/// After so much in a turn no other handshake is moved on.
+const SHAKEN_PER_TURN: Duration = Duration::from_millis(2);
+
 /// All that must hold, and whether it did.
 pub struct Book {
     /// The time in the simulation.
@@ -18,6 +21,8 @@ pub struct Book {
     pub limits: Limits,
     /// Of the output of all together.
     pub budget: usize,
+    /// Of the input that all together have not finished.
+    pub input_budget: usize,
     pub stopping: bool,
     /// The service pauses whom it likes, without telling.
     pub pauses: bool,
@@ -26,6 +31,8 @@ pub struct Book {
     /// Connections that were told of, and of their end.
     pub opened: u64,
     pub closed: u64,
+    /// Those whose handshake failed.
+    pub failed: u64,
     pub lines: u64,
     /// Messages that were handled.
     pub messages: u64,
@@ -42,6 +49,10 @@ pub struct Book {
     open: usize,
     /// Those that ended in this turn.
     ended: Vec<ConnId>,
+    /// Of these, those whose input was too much.
+    cut: Vec<ConnId>,
+    /// What the last steps of the handshakes that ended in this turn cost.
+    shaken: Duration,
     /// Whose own request is being handled: what is said to others meanwhile they did not ask for.
     own: Option<ConnId>,
     /// Bytes that are due to all, and the most that ever were.
@@ -60,11 +71,13 @@ impl Book {
             clock: Duration::ZERO,
             limits,
             budget: usize::MAX,
+            input_budget: usize::MAX,
             stopping: false,
             pauses: false,
             panics: 0,
             opened: 0,
             closed: 0,
+            failed: 0,
             lines: 0,
             messages: 0,
             before_shutdown: 0,
@@ -74,6 +87,8 @@ impl Book {
             records: BTreeMap::new(),
             open: 0,
             ended: Vec::new(),
+            cut: Vec::new(),
+            shaken: Duration::ZERO,
             own: None,
             unsent: 0,
             most_unsent: 0,
@@ -112,13 +127,27 @@ impl Book {
         self.records.insert(id, Record { stage, moved, outbound: true, ..Record::new() });
     }
 
+    /// It comes through a handshake.
+    pub fn shakes(&mut self, id: ConnId, steps: Vec<Duration>) {
+        let moved = self.clock;
+        self.records.insert(id, Record { moved, steps, ..Record::new() });
+    }
+
+    /// An event of it is to come.
+    pub fn poked(&mut self, id: ConnId) {
+        if let Some(record) = self.records.get_mut(&id) {
+            (record.pokes, record.poked) = (record.pokes + 1, true);
+        }
+    }
+
     /// The loop has it open, or not any more.
     pub fn fed(&mut self, id: ConnId, bytes: &[u8], open: bool) {
         if let Some(record) = self.records.get_mut(&id) {
-            if record.input.rest().is_empty() {
+            if record.input.rest().is_empty() && record.block.is_none() {
                 record.begun = self.clock;
             }
             record.input.extend(bytes);
+            record.fed = self.clock;
             let sound = !record.disturbed && record.errors.is_empty();
             if open && sound && record.due.rest().is_empty() {
                 record.fresh.extend(bytes);
@@ -215,6 +244,7 @@ impl Book {
     /// The client and the loop are both done with it.
     pub fn forget(&mut self, id: ConnId) {
         let record = self.records.remove(&id);
+        self.failed += u64::from(record.as_ref().is_some_and(Record::is_shaking));
         self.unsent -= record.map_or(0, |record| record.due.rest().len());
     }
 
@@ -228,6 +258,15 @@ impl Book {
         let stage = std::mem::replace(&mut record.stage, Stage::Open);
         (record.moved, record.opened) = (clock, true);
         self.open += 1;
+        let early = record.pokes < record.steps.len();
+        // The others of the turn were over its share already.
+        let crowded = self.shaken >= SHAKEN_PER_TURN;
+        self.shaken += record.steps.last().copied().unwrap_or_default();
+        if !record.steps.is_empty() && (early || crowded) {
+            let many = record.steps.len();
+            let wrong = format!("{id} opened after {many} steps, early: {early}, late: {crowded}");
+            self.complain(wrong);
+        }
         if stage != Stage::Dialled {
             self.complain(format!("{id} opened though {stage:?}"));
         }
@@ -239,7 +278,9 @@ impl Book {
             return self.complain(format!("input of {id}, which nobody knows"));
         };
         let input = record.input.rest();
-        let wrong = if !input.starts_with(bytes) {
+        let wrong = if record.block.is_some() {
+            format!("was offered {} in a block", shown(bytes))
+        } else if !input.starts_with(bytes) {
             format!("was offered {} where {} was sent", shown(bytes), shown(input))
         } else if at_eof && (!record.has_ended() || input.len() > bytes.len()) {
             "was offered its last bytes too early".to_owned()
@@ -264,16 +305,67 @@ impl Book {
         self.note("line", id, Text(line));
         self.lines += 1;
         self.takes_input(id);
-        if line.len() > self.limits.max_line {
-            self.complain(format!("{id}: a line of {} bytes was handled", line.len()));
+        let block = self.records.get(&id).and_then(|record| record.block);
+        if line.len() > self.limits.max_line || block.is_some() {
+            let length = line.len();
+            self.complain(format!(
+                "{id}: a line of {length} bytes was handled, in a block: {block:?}"
+            ));
         }
     }
 
     fn takes_input(&mut self, id: ConnId) {
-        let Some(record) = self.records.get(&id) else { return };
-        if record.stage != Stage::Open || record.paused || record.eof_told {
+        let Some(record) = self.records.get_mut(&id) else { return };
+        record.served = true;
+        // What waits until a broken one takes output is resumed, and nobody else knows.
+        let paused = record.paused && (!record.drains || record.errors.is_empty());
+        if record.stage != Stage::Open || paused || record.eof_told {
             let (stage, paused) = (record.stage, record.paused);
             self.complain(format!("{id}: input though {stage:?}, paused: {paused}"));
+        }
+    }
+
+    /// The service makes a block of the next bytes.
+    pub fn takes_block(&mut self, id: ConnId, count: usize) {
+        let record = self.records.get_mut(&id);
+        if let Some(record) =
+            record.filter(|record| record.stage == Stage::Open && !record.eof_told)
+        {
+            // It is no sign of life.
+            record.looks(self.clock);
+            (record.block, record.begun) = (Some(count), self.clock);
+        }
+    }
+
+    /// A piece of a block is given to the handler: exactly what follows, and no more than there is
+    /// of the block.
+    pub fn piece(&mut self, id: ConnId, piece: &[u8], end: bool) {
+        self.note("piece", id, (Text(piece), end));
+        self.takes_input(id);
+        let Some(record) = self.records.get_mut(&id) else { return };
+        // The end of a block of no bytes is no sign of life.
+        if piece.is_empty() {
+            record.looks(self.clock);
+        } else {
+            record.moves(self.clock);
+        }
+        let (block, fits) = (record.block, record.input.rest().starts_with(piece));
+        let left = block.and_then(|block| block.checked_sub(piece.len()));
+        // Only a block of no bytes has an empty piece.
+        let wanted =
+            left.is_some() && end == (left == Some(0)) && piece.is_empty() == (block == Some(0));
+        (record.block, record.begun) = (left.filter(|left| *left > 0), self.clock);
+        if fits {
+            record.input.skip(piece.len());
+        }
+        // An unfinished line may have become a part of the block.
+        let most = self.limits.max_line + self.limits.bytes_per_turn;
+        if !fits || !wanted || piece.len() > most {
+            let (length, piece, sent) = (piece.len(), shown(piece), shown(record.input.rest()));
+            let wrong = format!(
+                "{id}: {block:?} of a block, got {length}: {piece}, end: {end}, before {sent}"
+            );
+            self.complain(wrong);
         }
     }
 
@@ -282,7 +374,8 @@ impl Book {
         self.takes_input(id);
         let Some(record) = self.records.get_mut(&id) else { return };
         record.eof_told = true;
-        if !record.has_ended() || !record.input.rest().is_empty() {
+        let block = record.block.take();
+        if !record.has_ended() || !record.input.rest().is_empty() || block == Some(0) {
             let left = shown(record.input.rest());
             self.complain(format!("{id}: the end was told before {left}"));
         }
@@ -295,12 +388,17 @@ impl Book {
         let (clock, stopping) = (self.clock, self.stopping);
         let words = self.farewells.iter().map(|(_, words)| words.len()).max().unwrap_or_default();
         let too_much = self.most_unsent + self.records.len() * words > self.budget;
+        let most_kept: usize = self.records.values().map(|record| record.most_kept).sum();
+        let full = most_kept > self.input_budget;
         let Book { limits, records, .. } = self;
         let Some(record) = records.get_mut(&id) else {
             // It was dialled and given up within one turn.
             return;
         };
         record.moves(clock);
+        if reason == CloseReason::TotalInput {
+            self.cut.push(id);
+        }
         let (stage, patience) = (record.stage, clock - record.ending);
         let why = match (stage, reason) {
             (Stage::Closed(_), _) => Err("was closed before"),
@@ -311,6 +409,8 @@ impl Book {
             }
             (Stage::Ending(Some(given)), _) if given == reason => Ok(()),
             (_, CloseReason::TotalOutput) if too_much => Ok(()),
+            // See `check_input`.
+            (_, CloseReason::TotalInput) => Ok(()),
             // It had broken before, which nobody else could know.
             (Stage::Ending(Some(_)), CloseReason::Error(_)) if record.broke.is_some() => {
                 record.was_ended_for(reason, stopping, limits)
@@ -323,10 +423,11 @@ impl Book {
         (record.stage, record.closed) = (Stage::Closed(reason), clock);
         let broke = matches!(stage, Stage::Open | Stage::Ending(None))
             && matches!(reason, CloseReason::Error(_));
-        let input = record.input.rest();
-        if broke && !stopping && !record.may_be_unheard(limits, clock) && !keeps(input) {
-            let unheard =
-                format!("{id} closed with {reason:?} and was never heard: {}", shown(input));
+        // One that had broken may have been ended for what it had not finished.
+        let unheard = record.is_unheard(keeps) && !full;
+        if broke && !stopping && !record.may_be_unheard(limits, clock) && unheard {
+            let input = shown(record.input.rest());
+            let unheard = format!("{id} closed with {reason:?} and was never heard: {input}");
             self.complain(unheard);
         } else if let Err(why) = why {
             let errors = &record.errors;
@@ -366,6 +467,12 @@ impl Book {
         self.records.get(&id).map_or(0, |record| record.due.rest().len())
     }
 
+    /// Bytes that the loop itself has for it.
+    pub fn unsent(&self, id: ConnId) -> usize {
+        let unsent = |record: &Record| record.due.rest().len() - record.held;
+        self.records.get(&id).map_or(0, unsent)
+    }
+
     /// Bytes that the loop itself has for it, at the least.
     pub fn backlog(&self, id: ConnId) -> usize {
         let backlog = |record: &Record| record.due.rest().len().saturating_sub(record.holds);
@@ -376,6 +483,12 @@ impl Book {
     pub fn takes_output(&self, id: ConnId) -> bool {
         let takes = |record: &Record| record.stage == Stage::Open && !record.finished;
         self.records.get(&id).is_some_and(takes)
+    }
+
+    /// Whether what is said to it now will reach it.
+    pub fn has_room(&self, id: ConnId) -> bool {
+        let full = |record: &Record| record.is_full(&self.limits);
+        self.takes_output(id) && !self.records.get(&id).is_some_and(full)
     }
 
     /// Whether it is open, and nothing has disturbed it.
@@ -509,6 +622,94 @@ impl Book {
 
     // ---- What must hold ----
 
+    /// Before a turn: how much the loop keeps of the input of each.
+    pub fn weigh(&mut self, id: ConnId, kept: Option<usize>) {
+        self.shaken = Duration::ZERO;
+        if let Some(record) = self.records.get_mut(&id) {
+            // What it has sent may all be read, into a buffer that is an eighth too large.
+            let most = record.input.rest().len() * 9 / 8 + record.holds;
+            (record.kept, record.most_kept) = (kept, kept.map_or(0, |kept| kept.max(most)));
+            record.served = false;
+        }
+    }
+
+    /// After a turn, with how much is kept now: who was ended for it had to be.
+    pub fn check_input(&mut self, total: usize, kept: &BTreeMap<ConnId, usize>) {
+        let budget = self.input_budget;
+        let sum: usize = kept.values().sum();
+        if total > budget || total != sum {
+            self.complain(format!("{total} bytes of input are kept, of {sum}, may be {budget}"));
+        }
+        // Some have ended in a turn before and are told of only now.
+        let cut: BTreeMap<_, _> = std::mem::take(&mut self.cut)
+            .into_iter()
+            .filter_map(|id| Some((id, self.records.get(&id).filter(|cut| cut.kept.is_some())?)))
+            .map(|(id, record)| (id, record.most_kept))
+            .collect();
+        let (Some(largest), Some(smallest)) = (cut.values().max(), cut.values().min()) else {
+            return;
+        };
+        let most: usize = self.records.values().map(|record| record.most_kept).sum();
+        let before_last = most - cut.values().sum::<usize>() + largest;
+        // What these have was the same all the time.
+        let same: Vec<_> = kept
+            .iter()
+            .filter(|(id, kept)| {
+                let same = |record: &Record| {
+                    !record.served && record.holds == 0 && record.kept == Some(**kept)
+                };
+                self.records.get(id).is_some_and(same)
+            })
+            .map(|(_, kept)| *kept)
+            .collect();
+        let wrong = if most <= budget {
+            "there was enough room"
+        } else if before_last <= budget / 8 * 7 {
+            "there was enough room after others"
+        } else if same.iter().any(|kept| kept > smallest) {
+            "others had more"
+        } else if same.iter().sum::<usize>() > budget / 8 * 7 {
+            "more had to"
+        } else {
+            return;
+        };
+        self.complain(format!("{cut:?} ended for {most} of {budget} bytes of input: {wrong}"));
+    }
+
+    /// After a turn: one that is in a handshake is still `there`, or has a reason not to be. When the
+    /// loop sleeps, it has no more time than the limits say.
+    pub fn check_handshake(&mut self, id: ConnId, there: bool, sleeps: bool) {
+        let Some(record) = self.records.get_mut(&id).filter(|record| record.is_shaking()) else {
+            return;
+        };
+        if sleeps && std::mem::take(&mut record.poked) {
+            record.made += 1;
+        }
+        let done = record.made >= record.steps.len();
+        let late = self.clock - record.moved >= self.limits.handshake_timeout;
+        let may_end = late || self.stopping || !record.errors.is_empty();
+        if !there && !may_end {
+            self.complain(format!("{id} ended in its handshake"));
+        } else if there && sleeps && (late || done || self.stopping) {
+            self.complain(format!("{id} is still in its handshake"));
+        }
+    }
+
+    /// When the loop sleeps: nobody owes the rest of a line or of a block for longer than it may.
+    pub fn check_owed(&mut self) {
+        if self.pauses || self.is_metered() {
+            return;
+        }
+        let late =
+            |(_, record): &(&ConnId, &Record)| record.owes_too_long(self.clock, &self.limits);
+        if let Some((id, record)) = self.records.iter().find(late) {
+            let (block, input) = (record.block, shown(record.input.rest()));
+            let wrong =
+                format!("{id} has said no more for too long, in a block: {block:?}, {input}");
+            self.complain(wrong);
+        }
+    }
+
     /// After a turn, when the clients have got what it sent: those that ended have all of it. Gives
     /// those that are owed more than the limits allow, or for too long, if they are still open.
     pub fn after_turn(&mut self) -> BTreeMap<ConnId, String> {
@@ -586,7 +787,7 @@ impl Book {
             let (input, due) = (record.input.rest(), record.due.rest());
             if !due.is_empty() {
                 wrong = Some(format!("{id} never got {}", shown(due)));
-            } else if !record.paused && !keeps(input) {
+            } else if !record.paused && record.is_unheard(&keeps) {
                 wrong = Some(format!("{id} was never heard: {}", shown(input)));
             } else if !record.paused && record.ended && !record.eof_told {
                 wrong = Some(format!("the end of {id} was never told"));

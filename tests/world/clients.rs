@@ -8,7 +8,7 @@ use reactor::testing::{Client, Fault};
 
 use super::models::Model;
 use super::watched::Watched;
-use super::{Peer, World};
+use super::{MOST_STEPS, Peer, World};
 
 const ERRORS: &[ErrorKind] =
     &[ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::TimedOut];
@@ -37,7 +37,7 @@ impl<M: Model> World<M> {
         if self.peers.is_empty() || self.peers.len() < self.crowd && self.choices.once_in(10) {
             let alone = self.choices.below(8) > 0;
             let newcomers = if alone { 1 } else { 1 + self.choices.below(self.crowd) };
-            return (0..newcomers).for_each(|_| self.connect());
+            return (0..newcomers).for_each(|_| self.come());
         }
         if M::POSTS && self.choices.once_in(20) {
             let messages = 1 + self.choices.size(MESSAGES_PER_TURN, MESSAGES_PER_TURN + 9);
@@ -105,13 +105,33 @@ impl<M: Model> World<M> {
         }
     }
 
+    fn come(&mut self) {
+        match self.choices.below(4) {
+            3 => self.shake(),
+            0 => self.connect(),
+            last => {
+                let client = self.server.connect_from(([127, 0, 0, last as u8], 9).into());
+                self.meet(client, false);
+                self.meet_dialled();
+            }
+        }
+    }
+
     pub(super) fn connect(&mut self) {
-        let client = match self.choices.below(3) {
-            0 => self.server.connect(),
-            last => self.server.connect_from(([127, 0, 0, last as u8], 9).into()),
-        };
+        let client = self.server.connect();
         self.meet(client, false);
         self.meet_dialled();
+    }
+
+    /// It has a handshake to do, of which each step takes an event and so long.
+    fn shake(&mut self) {
+        let count = 1 + self.choices.below(MOST_STEPS);
+        let mut step = || Duration::from_micros(self.choices.one_of(&[0, 10, 700, 3_000]));
+        let steps: Vec<_> = (0..count).map(|_| step()).collect();
+        let client = self.server.connect_with_handshake(steps.clone());
+        let id = self.server.id(client);
+        self.server.handler_mut().book.shakes(id, steps);
+        self.meet(client, false);
     }
 
     /// Whoever the service has dialled is one more client.
@@ -127,6 +147,7 @@ impl<M: Model> World<M> {
 
     fn meet(&mut self, client: Client, dialled: bool) {
         let id = self.server.id(client);
+        self.server.handler_mut().model.met(id);
         self.connections += 1;
         if self.choices.once_in(4) {
             let most = 1 + self.choices.size(100, 9_000);
@@ -193,12 +214,17 @@ impl<M: Model> World<M> {
         let piece: Vec<u8> = peer.talk.drain(..peer.talk.len().min(most)).collect();
         let open = self.server.session(peer.client).is_some();
         self.server.handler_mut().book.fed(peer.id, &piece, open);
-        self.server.feed(peer.client, piece);
+        // No event is to come of nothing.
+        if !piece.is_empty() {
+            self.server.handler_mut().book.poked(peer.id);
+            self.server.feed(peer.client, piece);
+        }
     }
 
     pub(super) fn take_only(&mut self, number: usize, room: Option<usize>) {
         let peer = &mut self.peers[number];
         peer.limited = room.is_some();
+        self.server.handler_mut().book.poked(peer.id);
         self.server.take_only(peer.client, room);
     }
 
@@ -206,6 +232,7 @@ impl<M: Model> World<M> {
         let peer = &mut self.peers[number];
         peer.ended = true;
         self.server.handler_mut().book.ended(peer.id);
+        self.server.handler_mut().book.poked(peer.id);
         self.server.end(peer.client);
     }
 }

@@ -12,7 +12,7 @@ pub mod models;
 mod record;
 mod watched;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ use watched::Watched;
 
 /// Turns without an end in sight after which the loop is taken to spin.
 const MOST_TURNS: usize = 200_000;
+/// Steps of a handshake, at the most.
+const MOST_STEPS: usize = 4;
 /// Seconds after which everybody must have been heard, unless a rate holds them back.
 const PATIENCE: usize = 80;
 
@@ -100,12 +102,14 @@ impl<M: Model> World<M> {
         };
         let crowd = choices.one_of(&[30, 8, 60, 300]);
         let budget = if M::BUDGET { choices.one_of(&[1 << 30, 20_000, 1_000]) } else { 1 << 30 };
+        let input_budget = choices.one_of(&[1 << 30, 1 << 30, 5_000, 500]);
         let (service, model) = M::start(&mut choices);
         let mut watched = Watched::new(service, model, &limits);
-        watched.book.budget = budget;
+        (watched.book.budget, watched.book.input_budget) = (budget, input_budget);
         let mut server = Harness::with_limits(watched, limits).by_hand().catching_panics();
         server = server.with_events_per_look(choices.one_of(&[usize::MAX, 3, 1]));
         server.set_max_total_output(budget);
+        server.set_max_total_input(input_budget);
         World { server, choices, peers: Vec::new(), crowd, longest, connections: 0, posted: 0 }
     }
 
@@ -164,6 +168,10 @@ impl<M: Model> World<M> {
 
     /// One turn, after which the clients read; says whether there was anything to do.
     fn turn(&mut self) -> Result<bool, String> {
+        for peer in &self.peers {
+            let kept = self.server.kept_of(peer.client);
+            self.server.handler_mut().book.weigh(peer.id, kept);
+        }
         let worked = self.server.turn();
         self.meet_dialled();
         for peer in &self.peers {
@@ -194,8 +202,14 @@ impl<M: Model> World<M> {
         let World { server, peers, posted, .. } = self;
         let (connections, timers) = server.left_over();
         let (unsent, kept) = (server.unsent(), server.kept());
+        let share = |peer: &Peer| Some((peer.id, server.kept_of(peer.client)?));
+        let shares: BTreeMap<_, _> = peers.iter().filter_map(share).collect();
         let Watched { model, book, .. } = server.handler_mut();
+        book.check_input(kept, &shares);
         let owed = book.after_turn();
+        if !worked {
+            book.check_owed();
+        }
         if unsent > book.budget || connections == 0 && unsent > 0 {
             book.complain(format!("{unsent} bytes of output are kept for {connections}"));
         }
@@ -209,6 +223,8 @@ impl<M: Model> World<M> {
             book.complain(format!("{} of {posted} messages were handled", book.messages));
         }
         for peer in peers {
+            let there = shares.contains_key(&peer.id);
+            server.handler_mut().book.check_handshake(peer.id, there, !worked);
             let broken = peer.broken || server.is_broken(peer.client);
             let what = match owed.get(&peer.id) {
                 _ if server.session(peer.client).is_none() => continue,
@@ -263,6 +279,10 @@ impl<M: Model> World<M> {
 
     /// Nothing disturbs any more: everybody is heard and gets everything.
     fn rest(&mut self) -> Result<(), String> {
+        for _ in 0..MOST_STEPS {
+            (0..self.peers.len()).for_each(|number| self.take_only(number, None));
+            self.turns()?;
+        }
         for number in 0..self.peers.len() {
             let Peer { client, dialled, .. } = self.peers[number];
             if dialled {
@@ -270,6 +290,9 @@ impl<M: Model> World<M> {
                 self.server.answer(client);
             }
             self.take_only(number, None);
+            if M::CUTS_LINES && self.choices.once_in(4) {
+                self.peers[number].talk.extend(b"and");
+            }
             self.feed(number, usize::MAX);
         }
         self.turns()?;
@@ -353,7 +376,12 @@ impl<M: Model> World<M> {
         }
         for (what, counted, known) in [
             ("open", counters.open, 0),
-            ("accepted and dialled", counters.accepted + counters.dialled, book.closed),
+            (
+                "accepted and dialled",
+                counters.accepted + counters.dialled,
+                book.closed + book.failed,
+            ),
+            ("handshakes", counters.handshakes_failed, book.failed),
             ("closed", counters.closed_in_all(), book.closed),
             ("panics", counters.panics, book.panics),
             ("bytes out", counters.bytes_out, book.received + book.held),

@@ -44,11 +44,27 @@ pub enum Stage {
 pub struct Record {
     pub stage: Stage,
     pub opened: bool,
+    /// What the steps of its handshake cost, and how often one could have been made.
+    pub steps: Vec<Duration>,
+    pub pokes: usize,
+    /// It was so since the loop slept, and how many must have been made.
+    pub poked: bool,
+    pub made: usize,
     /// Sent by the client and not taken by the handler.
     pub input: Queue,
+    /// How much the loop kept of it before this turn, if it had the connection, and the most that
+    /// it may have kept since.
+    pub kept: Option<usize>,
+    pub most_kept: usize,
+    /// The handler was given some of it in this turn.
+    pub served: bool,
+    /// When it last sent something.
+    pub fed: Duration,
     /// The client has ended its side.
     pub ended: bool,
     pub eof_told: bool,
+    /// Bytes of its block that are still to come; none outside of a block.
+    pub block: Option<usize>,
     pub paused: bool,
     /// It waits until it takes its output.
     pub drains: bool,
@@ -106,9 +122,18 @@ impl Record {
         Record {
             stage: Stage::Dialled,
             opened: false,
+            steps: Vec::new(),
+            pokes: 0,
+            poked: false,
+            made: 0,
             input: Queue::default(),
+            kept: None,
+            most_kept: 0,
+            served: false,
+            fed: Duration::ZERO,
             ended: false,
             eof_told: false,
+            block: None,
             paused: false,
             drains: false,
             finished: false,
@@ -152,7 +177,12 @@ impl Record {
             self.still = self.still.max(now - self.moved);
         }
         self.moved = now;
-        if !self.paused && !self.input.rest().is_empty() {
+        self.looks(now);
+    }
+
+    /// Notes for how long a line or a block has not been finished.
+    pub fn looks(&mut self, now: Duration) {
+        if !self.paused && (self.block.is_some() || !self.input.rest().is_empty()) {
             self.unfinished = self.unfinished.max(now - self.begun);
         }
     }
@@ -187,6 +217,9 @@ impl Record {
     }
 
     fn is_overlong(&self, limits: &Limits) -> bool {
+        if self.block.is_some() {
+            return false;
+        }
         let line = self.input.rest().split(|byte| *byte == b'\n').next().unwrap_or_default();
         line.strip_suffix(b"\r").unwrap_or(line).len() > limits.max_line
     }
@@ -201,8 +234,35 @@ impl Record {
     }
 
     fn was_late(&self, limits: &Limits) -> bool {
-        limits.line_timeout.is_some_and(|most| self.unfinished >= most)
-            && !self.fresh.contains(&b'\n')
+        let moved = match self.block {
+            Some(_) => !self.fresh.is_empty(),
+            None => self.fresh.contains(&b'\n'),
+        };
+        limits.line_timeout.is_some_and(|most| self.unfinished >= most) && !moved
+    }
+
+    /// Whether it has something to handle. `keeps` tells which lines may be left for later.
+    pub fn is_unheard(&self, keeps: impl Fn(&[u8]) -> bool) -> bool {
+        match self.block {
+            Some(left) => left == 0 || !self.input.rest().is_empty(),
+            None => !keeps(self.input.rest()),
+        }
+    }
+
+    /// Whether its handshake is under way, as far as it has one.
+    pub fn is_shaking(&self) -> bool {
+        !self.steps.is_empty() && !self.opened
+    }
+
+    /// Whether its client has owed the rest of a block or of a line for too long, since when it is
+    /// asked for nothing else.
+    pub fn owes_too_long(&self, now: Duration, limits: &Limits) -> bool {
+        let sound = !self.disturbed && self.errors.is_empty() && !self.outbound && !self.ended;
+        let waited_for = self.stage == Stage::Open && !self.paused && self.due.rest().is_empty();
+        let owes = self.block.is_some() || !self.input.rest().is_empty();
+        let since = self.moved.max(self.fed).max(self.begun);
+        let late = limits.line_timeout.is_some_and(|most| now - since > most);
+        sound && waited_for && owes && late
     }
 
     /// Whether what it sent before it broke need not have been handled.

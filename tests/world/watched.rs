@@ -160,6 +160,15 @@ impl<M: Model> Handler for Watched<M> {
         took
     }
 
+    fn on_block(&mut self, cx: &mut Context<'_, Session<M>>, piece: &[u8], end: bool) {
+        let id = cx.id();
+        self.handles(cx, id);
+        self.book.piece(id, piece, end);
+        self.model.piece(&mut self.book, id, piece, end);
+        self.service.on_block(cx, piece, end);
+        self.may_panic(Some(id));
+    }
+
     fn on_drain(&mut self, cx: &mut Context<'_, Session<M>>) {
         let id = cx.id();
         self.handles(cx, id);

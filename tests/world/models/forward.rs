@@ -12,10 +12,16 @@ pub struct Forward {
     opened: BTreeSet<ConnId>,
     /// Clients by the number that the connection dialled for them must have.
     clients: BTreeMap<u64, ConnId>,
+    /// How the last clients left whose partners had not been met.
+    left: BTreeMap<u64, CloseReason>,
+    /// The number of the next connection.
+    next: u64,
     pairs: BTreeMap<ConnId, ConnId>,
 }
 
-/// Connections are numbered as they are made, and the target is dialled as soon as a client comes.
+const MOST_LEFT: usize = 100;
+
+/// Connections are numbered as they are made, and the target is dialled as soon as a client opens.
 fn number(id: ConnId) -> u64 {
     id.to_string()[1..].parse().expect("an id shows its number")
 }
@@ -42,6 +48,10 @@ impl Model for Forward {
         Vec::new()
     }
 
+    fn met(&mut self, id: ConnId) {
+        self.next = self.next.max(number(id) + 1);
+    }
+
     fn dialled(&mut self, book: &mut Book, id: ConnId) {
         match self.clients.get(&number(id)) {
             Some(client) => {
@@ -49,14 +59,19 @@ impl Model for Forward {
                 self.pairs.insert(*client, id);
             }
             // It has left meanwhile.
-            None => book.ends(id, CloseReason::Closed),
+            None => {
+                let left = self.left.remove(&number(id));
+                book.ends(id, left.unwrap_or(CloseReason::Closed));
+            }
         }
     }
 
     fn opened(&mut self, _book: &mut Book, id: ConnId) {
         self.opened.insert(id);
+        self.met(id);
         if !self.pairs.contains_key(&id) {
-            self.clients.insert(number(id) + 1, id);
+            self.clients.insert(self.next, id);
+            self.next += 1;
         }
     }
 
@@ -84,7 +99,6 @@ impl Model for Forward {
 
     fn closed(&mut self, book: &mut Book, id: ConnId, reason: CloseReason) {
         let was_there = self.opened.remove(&id);
-        self.clients.remove(&(number(id) + 1));
         let orderly = match reason {
             CloseReason::PeerClosed
             | CloseReason::Closed
@@ -94,9 +108,18 @@ impl Model for Forward {
             CloseReason::Error(ErrorKind::ConnectionReset) => false,
             _ => !was_there,
         };
+        let reason = if orderly { CloseReason::Closed } else { CloseReason::Aborted };
         if let Some(partner) = self.partner(book, id) {
-            let reason = if orderly { CloseReason::Closed } else { CloseReason::Aborted };
             book.ends(partner, reason);
+        }
+        if let Some(number) =
+            self.clients.iter().find(|(_, client)| **client == id).map(|(number, _)| *number)
+        {
+            self.clients.remove(&number);
+            self.left.insert(number, reason);
+            if self.left.len() > MOST_LEFT {
+                self.left.pop_first();
+            }
         }
         if let Some(partner) = self.pairs.remove(&id)
             && !book.is_there(partner)

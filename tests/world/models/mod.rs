@@ -50,12 +50,20 @@ pub trait Model: Sized {
         None
     }
 
+    /// One more connection is there, or under way.
+    fn met(&mut self, _id: ConnId) {}
+
     /// The service has dialled out.
     fn dialled(&mut self, _book: &mut Book, _id: ConnId) {}
 
     fn opened(&mut self, book: &mut Book, id: ConnId);
 
     fn line(&mut self, _book: &mut Book, _id: ConnId, _line: &[u8]) {}
+
+    /// A piece of a block.
+    fn piece(&mut self, book: &mut Book, id: ConnId, _piece: &[u8], _end: bool) {
+        book.complain(format!("{id}: a block that nobody took"));
+    }
 
     /// The handler took these bytes, for a service that does not have lines cut.
     fn took(&mut self, _book: &mut Book, _id: ConnId, _bytes: &[u8]) {}

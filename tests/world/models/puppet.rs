@@ -16,9 +16,48 @@ const HUSH: Duration = Duration::from_secs(35);
 const KNOWN: usize = 32;
 const VERBS: &[&str] = &[
     "say", "say", "say", "all", "others", "to", "answer", "later", "later", "never", "calm",
-    "rest", "hush", "stream", "big", "bye", "finish", "abort", "boom", "bomb", "end", "cut",
-    "dial", "tick", "what",
+    "rest", "hush", "stream", "parts", "block", "block", "blocks", "soon", "big", "bye", "finish",
+    "abort", "boom", "bomb", "end", "cut", "dial", "tick", "what",
 ];
+
+/// In half of the worlds there is more of what is seldom in the others, and of nothing that ends it.
+const BLOCKS: &[&str] =
+    &["block", "block", "blocks", "blocks", "soon", "soon", "rest", "hush", "parts", "say"];
+
+/// What a timer is for.
+#[derive(Clone)]
+enum Wish {
+    Say(String),
+    Resume,
+    Block(usize),
+}
+
+/// What a piece of a block has the service do besides.
+enum Act {
+    Rest(Duration),
+    Finish,
+    Close,
+    Abort,
+    Panic,
+    Big,
+    /// As many bytes of the block are still to come.
+    Longer(usize),
+    Nothing,
+}
+
+fn act(piece: &[u8], end: bool) -> Act {
+    match piece.iter().map(|byte| usize::from(*byte)).sum::<usize>() % 80 {
+        1..4 => Act::Rest(Duration::from_millis(30)),
+        4 => Act::Rest(HUSH),
+        5 => Act::Finish,
+        6 => Act::Close,
+        7 => Act::Abort,
+        8 => Act::Panic,
+        9..13 => Act::Big,
+        number @ 13..20 if !end => Act::Longer(number - 13),
+        _ => Act::Nothing,
+    }
+}
 
 thread_local! {
     /// Sessions that have not been dropped.
@@ -26,9 +65,16 @@ thread_local! {
 }
 
 pub struct Session {
-    timers: BTreeMap<TimerId, Option<String>>,
+    timers: BTreeMap<TimerId, Wish>,
     /// Pieces of a stream that are to be sent yet.
     pieces: usize,
+    /// And of one that `send_pieces` sends, which waits for room.
+    parts: usize,
+    sending: bool,
+    /// Blocks that are to follow.
+    blocks: usize,
+    /// Bytes of this block so far.
+    took: usize,
     /// Its drop panics.
     bomb: bool,
 }
@@ -36,7 +82,15 @@ pub struct Session {
 impl Default for Session {
     fn default() -> Session {
         SESSIONS.set(SESSIONS.get() + 1);
-        Session { timers: BTreeMap::new(), pieces: 0, bomb: false }
+        Session {
+            timers: BTreeMap::new(),
+            pieces: 0,
+            parts: 0,
+            sending: false,
+            blocks: 0,
+            took: 0,
+            bomb: false,
+        }
     }
 }
 
@@ -78,6 +132,47 @@ fn piece(number: usize) -> Vec<u8> {
     format!("{number:5999}\n").into()
 }
 
+fn send_parts(cx: &mut Context<'_, Session>) {
+    let all = cx.send_pieces(|session| {
+        session.parts = session.parts.checked_sub(1)?;
+        Some(piece(session.parts))
+    });
+    cx.session().sending = !all;
+    if all {
+        cx.session().parts = 0;
+    }
+}
+
+/// The verbs that are about timers.
+fn set_timers(cx: &mut Context<'_, Session>, verb: &str, after: Duration, line: String) {
+    match verb {
+        "later" => {
+            let timer = cx.set_timer(after);
+            cx.session().timers.insert(timer, Wish::Say(line));
+        }
+        "soon" => {
+            let timer = cx.set_timer(after);
+            cx.session().timers.insert(timer, Wish::Block((line.len() - 1) % 50));
+        }
+        "rest" => {
+            let timer = cx.set_timer(after);
+            cx.session().timers.insert(timer, Wish::Resume);
+            cx.pause();
+        }
+        "never" => {
+            let timer = cx.set_timer(after);
+            let (once, twice) = (cx.cancel_timer(timer), cx.cancel_timer(timer));
+            writeln!(cx, "{once} {twice}");
+        }
+        "calm" => {
+            let timers = std::mem::take(&mut cx.session().timers);
+            let count = timers.into_keys().filter(|timer| cx.cancel_timer(*timer)).count();
+            writeln!(cx, "{count}");
+        }
+        _ => {}
+    }
+}
+
 #[derive(Default)]
 pub struct Service {
     known: Known,
@@ -114,35 +209,26 @@ impl Handler for Service {
                 let sent = cx.reply_to(other, line);
                 writeln!(cx, "{}", sent <= open);
             }
-            "later" => {
-                let timer = cx.set_timer(after);
-                cx.session().timers.insert(timer, Some(line));
-            }
-            "rest" => {
-                let timer = cx.set_timer(after);
-                cx.session().timers.insert(timer, None);
-                cx.pause();
-            }
+            "later" | "soon" | "rest" | "never" | "calm" => set_timers(cx, &verb, after, line),
             "hush" => {
                 if let Some(mut other) = cx.connection(other) {
                     let timer = other.set_timer(HUSH);
-                    other.session().timers.insert(timer, None);
+                    other.session().timers.insert(timer, Wish::Resume);
                     other.pause();
                 }
-            }
-            "never" => {
-                let timer = cx.set_timer(after);
-                let (once, twice) = (cx.cancel_timer(timer), cx.cancel_timer(timer));
-                writeln!(cx, "{once} {twice}");
-            }
-            "calm" => {
-                let timers = std::mem::take(&mut cx.session().timers);
-                let count = timers.into_keys().filter(|timer| cx.cancel_timer(*timer)).count();
-                writeln!(cx, "{count}");
             }
             "stream" => {
                 cx.session().pieces += number;
                 cx.request_drain();
+            }
+            "parts" => {
+                cx.session().parts += number;
+                send_parts(cx);
+            }
+            "block" => cx.take_block(number),
+            "blocks" => {
+                cx.session().blocks = number;
+                cx.take_block(number);
             }
             "bye" => cx.close(),
             "finish" => cx.half_close(),
@@ -165,7 +251,36 @@ impl Handler for Service {
         }
     }
 
+    fn on_block(&mut self, cx: &mut Context<'_, Session>, piece: &[u8], end: bool) {
+        cx.session().took += piece.len();
+        match act(piece, end) {
+            Act::Rest(time) => {
+                let timer = cx.set_timer(time);
+                cx.session().timers.insert(timer, Wish::Resume);
+                cx.pause();
+            }
+            Act::Finish => cx.half_close(),
+            Act::Close => cx.close(),
+            Act::Abort => cx.abort(),
+            Act::Panic => resume_unwind(Box::new("on purpose")),
+            Act::Big => _ = cx.send([b'b'; 999]),
+            Act::Longer(left) => cx.take_block(left),
+            Act::Nothing => {}
+        }
+        if end {
+            let took = std::mem::take(&mut cx.session().took);
+            writeln!(cx, "took {took}");
+            if let Some(next) = cx.session().blocks.checked_sub(1) {
+                cx.session().blocks = next;
+                cx.take_block(next);
+            }
+        }
+    }
+
     fn on_drain(&mut self, cx: &mut Context<'_, Session>) {
+        if cx.session().sending {
+            send_parts(cx);
+        }
         let left = &mut cx.session().pieces;
         let number = *left;
         *left = left.saturating_sub(1);
@@ -179,8 +294,9 @@ impl Handler for Service {
 
     fn on_timer(&mut self, cx: &mut Context<'_, Session>, timer: TimerId) {
         match cx.session().timers.remove(&timer) {
-            Some(Some(text)) => _ = cx.send(text),
-            Some(None) => cx.resume(),
+            Some(Wish::Say(text)) => _ = cx.send(text),
+            Some(Wish::Resume) => cx.resume(),
+            Some(Wish::Block(count)) => cx.take_block(count),
             None => _ = cx.send("a timer that was not set\n"),
         }
     }
@@ -201,10 +317,34 @@ impl Handler for Service {
 /// What one client has asked for and is still to come.
 #[derive(Default)]
 struct Wishes {
-    /// In the order in which they were set; none ends a rest.
-    timers: Vec<(Duration, Option<String>)>,
+    /// In the order in which they were set.
+    timers: Vec<(Duration, Wish)>,
     pieces: usize,
+    parts: usize,
+    sending: bool,
+    blocks: usize,
+    took: usize,
     bomb: bool,
+}
+
+impl Wishes {
+    /// The verbs that are about timers.
+    fn set_timers(&mut self, book: &mut Book, id: ConnId, verb: &str, due: Duration, line: String) {
+        match verb {
+            "later" => self.timers.push((due, Wish::Say(line))),
+            "soon" => self.timers.push((due, Wish::Block((line.len() - 1) % 50))),
+            "rest" => {
+                self.timers.push((due, Wish::Resume));
+                book.pauses(id, true);
+            }
+            "never" => book.say(id, "true false\n"),
+            "calm" => {
+                book.say(id, format!("{}\n", self.timers.len()));
+                self.timers.clear();
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Takes out the one that is due first.
@@ -213,14 +353,34 @@ fn first<T>(timers: &mut Vec<(Duration, T)>) -> Option<(Duration, T)> {
     Some(timers.remove(place))
 }
 
-#[derive(Default)]
 pub struct Puppet {
+    /// What its clients ask for.
+    verbs: &'static [&'static str],
     known: Known,
     wishes: BTreeMap<ConnId, Wishes>,
     ticks: Vec<(Duration, String)>,
     /// Messages so far, and those that are on their way.
     posts: usize,
     posted: VecDeque<(usize, String)>,
+}
+
+impl Puppet {
+    /// As many of the parts as there is room for.
+    fn send_parts(&mut self, book: &mut Book, id: ConnId) {
+        let Some(mine) = self.wishes.get_mut(&id) else { return };
+        while book.has_room(id) && mine.parts > 0 {
+            mine.parts -= 1;
+            book.say(id, piece(mine.parts));
+            if book.unsent(id) > book.limits.low_water {
+                mine.sending = true;
+                book.pauses(id, true);
+                return book.drains(id, true);
+            }
+        }
+        (mine.parts, mine.sending) = (0, false);
+        book.pauses(id, false);
+        book.drains(id, mine.pieces > 0);
+    }
 }
 
 impl Model for Puppet {
@@ -230,17 +390,27 @@ impl Model for Puppet {
     const BUDGET: bool = false;
     const POSTS: bool = true;
 
-    fn start(_choices: &mut Choices) -> (Service, Puppet) {
-        (Service::default(), Puppet::default())
+    fn start(choices: &mut Choices) -> (Service, Puppet) {
+        let puppet = Puppet {
+            verbs: choices.one_of(&[VERBS, BLOCKS]),
+            known: Known::default(),
+            wishes: BTreeMap::new(),
+            ticks: Vec::new(),
+            posts: 0,
+            posted: VecDeque::new(),
+        };
+        (Service::default(), puppet)
     }
 
     fn talk(&self, choices: &mut Choices, _longest: usize) -> Vec<u8> {
-        let verb = choices.one_of(VERBS);
+        let verb = choices.one_of(self.verbs);
         let number = match verb {
             // More than one turn writes.
             "big" => choices.size(1 << 20, 2 << 20),
-            "stream" => choices.below(8),
-            "later" | "rest" | "tick" => choices.one_of(&[0, 1, 30, 1_000, 50_000]),
+            "stream" | "blocks" => choices.below(8),
+            "parts" => choices.below(20),
+            "block" => choices.one_of(&[0, 1, 20, 100, 300, 6_000]),
+            "later" | "rest" | "tick" | "soon" => choices.one_of(&[0, 1, 30, 1_000, 50_000]),
             _ => choices.below(KNOWN),
         };
         format!("{verb} {number} ").into()
@@ -282,27 +452,29 @@ impl Model for Puppet {
                 book.answer(other, line);
                 book.say(id, "true\n");
             }
-            "later" => mine.timers.push((due, Some(line))),
-            "rest" => {
-                mine.timers.push((due, None));
-                book.pauses(id, true);
+            "later" | "soon" | "rest" | "never" | "calm" => {
+                mine.set_timers(book, id, &verb, due, line);
             }
             "hush" => {
                 if book.is_open(other)
                     && let Some(theirs) = self.wishes.get_mut(&other)
                 {
-                    theirs.timers.push((book.clock + HUSH, None));
+                    theirs.timers.push((book.clock + HUSH, Wish::Resume));
                     book.pauses(other, true);
                 }
-            }
-            "never" => book.say(id, "true false\n"),
-            "calm" => {
-                book.say(id, format!("{}\n", mine.timers.len()));
-                mine.timers.clear();
             }
             "stream" => {
                 mine.pieces += number;
                 book.drains(id, true);
+            }
+            "parts" => {
+                mine.parts += number;
+                self.send_parts(book, id);
+            }
+            "block" => book.takes_block(id, number),
+            "blocks" => {
+                mine.blocks = number;
+                book.takes_block(id, number);
             }
             "bye" => book.ends(id, CloseReason::Closed),
             "finish" => book.finishes(id),
@@ -327,23 +499,60 @@ impl Model for Puppet {
         }
     }
 
+    fn piece(&mut self, book: &mut Book, id: ConnId, piece: &[u8], end: bool) {
+        let Some(mine) = self.wishes.get_mut(&id) else { return };
+        mine.took += piece.len();
+        match act(piece, end) {
+            Act::Rest(time) => {
+                mine.timers.push((book.clock + time, Wish::Resume));
+                book.pauses(id, true);
+            }
+            Act::Finish => book.finishes(id),
+            Act::Close => book.ends(id, CloseReason::Closed),
+            Act::Abort => book.ends(id, CloseReason::Aborted),
+            Act::Panic => {
+                book.ends(id, CloseReason::Panicked);
+                book.panics += 1;
+            }
+            Act::Big => book.say(id, [b'b'; 999]),
+            Act::Longer(left) => book.takes_block(id, left),
+            Act::Nothing => {}
+        }
+        if end {
+            let took = std::mem::take(&mut mine.took);
+            book.say(id, format!("took {took}\n"));
+            if let Some(next) = mine.blocks.checked_sub(1) {
+                mine.blocks = next;
+                book.takes_block(id, next);
+            }
+        }
+    }
+
     fn drained(&mut self, book: &mut Book, id: ConnId) {
+        book.drains(id, false);
+        if self.wishes.get(&id).is_some_and(|wishes| wishes.sending) {
+            self.send_parts(book, id);
+        }
         let Some(mine) = self.wishes.get_mut(&id) else { return };
         if mine.pieces > 0 {
             book.say(id, piece(mine.pieces));
             mine.pieces -= 1;
         }
-        book.drains(id, mine.pieces > 0);
+        book.drains(id, mine.pieces > 0 || mine.sending);
     }
 
     fn timer(&mut self, book: &mut Book, id: ConnId) {
         let Some(mine) = self.wishes.get_mut(&id) else { return };
         match first(&mut mine.timers) {
-            Some((due, text)) if due <= book.clock => match text {
-                Some(text) => book.say(id, text),
-                None => book.pauses(id, false),
+            Some((due, wish)) if due <= book.clock => match wish {
+                Wish::Say(text) => book.say(id, text),
+                Wish::Resume => book.pauses(id, false),
+                Wish::Block(count) => book.takes_block(id, count),
             },
-            wrong => book.complain(format!("{id}: a timer fired, due is {wrong:?}")),
+            wrong => {
+                let due = wrong.map(|(due, _)| due);
+                book.complain(format!("{id}: a timer fired, the next is due at {due:?}"));
+            }
         }
     }
 
@@ -374,7 +583,7 @@ impl Model for Puppet {
     }
 
     fn has_more(&self, id: ConnId) -> bool {
-        self.wishes.get(&id).is_some_and(|wishes| wishes.pieces > 0)
+        self.wishes.get(&id).is_some_and(|wishes| wishes.pieces > 0 || wishes.sending)
     }
 
     fn overdue(&self, book: &Book) -> Option<String> {
