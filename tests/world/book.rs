@@ -51,6 +51,8 @@ pub struct Book {
     ended: Vec<ConnId>,
     /// Of these, those whose input was too much.
     cut: Vec<ConnId>,
+    /// From which address they come, where they come from one. Others are a peer each.
+    addresses: BTreeMap<ConnId, u8>,
     /// What the last steps of the handshakes that ended in this turn cost.
     shaken: Duration,
     /// Whose own request is being handled: what is said to others meanwhile they did not ask for.
@@ -88,6 +90,7 @@ impl Book {
             open: 0,
             ended: Vec::new(),
             cut: Vec::new(),
+            addresses: BTreeMap::new(),
             shaken: Duration::ZERO,
             own: None,
             unsent: 0,
@@ -125,6 +128,19 @@ impl Book {
         let moved = self.clock;
         let stage = Stage::Dialled;
         self.records.insert(id, Record { stage, moved, outbound: true, ..Record::new() });
+    }
+
+    /// It comes from this address.
+    pub fn comes_from(&mut self, id: ConnId, address: u8) {
+        self.addresses.insert(id, address);
+    }
+
+    /// What it is judged together with.
+    fn peer(&self, id: ConnId) -> (Option<u8>, Option<ConnId>) {
+        match self.addresses.get(&id) {
+            Some(address) => (Some(*address), None),
+            None => (None, Some(id)),
+        }
     }
 
     /// It comes through a handshake.
@@ -244,6 +260,7 @@ impl Book {
     /// The client and the loop are both done with it.
     pub fn forget(&mut self, id: ConnId) {
         let record = self.records.remove(&id);
+        self.addresses.remove(&id);
         self.failed += u64::from(record.as_ref().is_some_and(Record::is_shaking));
         self.unsent -= record.map_or(0, |record| record.due.rest().len());
     }
@@ -646,13 +663,11 @@ impl Book {
             .filter_map(|id| Some((id, self.records.get(&id).filter(|cut| cut.kept.is_some())?)))
             .map(|(id, record)| (id, record.most_kept))
             .collect();
-        let (Some(largest), Some(smallest)) = (cut.values().max(), cut.values().min()) else {
-            return;
-        };
+        let Some(largest) = cut.values().max() else { return };
         let most: usize = self.records.values().map(|record| record.most_kept).sum();
         let before_last = most - cut.values().sum::<usize>() + largest;
         // What these have was the same all the time.
-        let same: Vec<_> = kept
+        let same: BTreeMap<_, _> = kept
             .iter()
             .filter(|(id, kept)| {
                 let same = |record: &Record| {
@@ -660,15 +675,28 @@ impl Book {
                 };
                 self.records.get(id).is_some_and(same)
             })
-            .map(|(_, kept)| *kept)
             .collect();
+        // What each peer had at most, and has at least.
+        let (mut had, mut has) = (BTreeMap::new(), BTreeMap::new());
+        for (id, record) in &self.records {
+            *had.entry(self.peer(*id)).or_insert(0) += record.most_kept;
+        }
+        for (id, kept) in &same {
+            *has.entry(self.peer(**id)).or_insert(0) += **kept;
+        }
+        // Of the peer that has most the largest goes first.
+        let unjust = |(id, most): (&ConnId, &usize)| {
+            let peer = self.peer(*id);
+            has.iter().any(|(other, has)| *other != peer && *has > had[&peer])
+                || same.iter().any(|(other, kept)| self.peer(**other) == peer && *kept > most)
+        };
         let wrong = if most <= budget {
             "there was enough room"
         } else if before_last <= budget / 8 * 7 {
             "there was enough room after others"
-        } else if same.iter().any(|kept| kept > smallest) {
+        } else if cut.iter().any(unjust) {
             "others had more"
-        } else if same.iter().sum::<usize>() > budget / 8 * 7 {
+        } else if same.values().copied().sum::<usize>() > budget / 8 * 7 {
             "more had to"
         } else {
             return;

@@ -110,7 +110,10 @@ impl<M: Model> World<M> {
             3 => self.shake(),
             0 => self.connect(),
             last => {
-                let client = self.server.connect_from(([127, 0, 0, last as u8], 9).into());
+                let last = last as u8;
+                let client = self.server.connect_from(([127, 0, 0, last], 9).into());
+                let id = self.server.id(client);
+                self.server.handler_mut().book.comes_from(id, last);
                 self.meet(client, false);
                 self.meet_dialled();
             }

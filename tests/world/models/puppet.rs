@@ -377,6 +377,12 @@ impl Puppet {
                 return book.drains(id, true);
             }
         }
+        if book.takes_output(id) && !book.has_room(id) {
+            // A server that is full gets the next one once it has read.
+            mine.sending = true;
+            book.pauses(id, true);
+            return book.drains(id, true);
+        }
         (mine.parts, mine.sending) = (0, false);
         book.pauses(id, false);
         book.drains(id, mine.pieces > 0);
