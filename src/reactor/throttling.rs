@@ -6,7 +6,7 @@
 //! keeps its place until it has had its turn, and finds what those before it have left.
 
 use super::loop_state::LoopState;
-use super::table::Table;
+use super::table::{Table, find};
 use crate::connection::ConnId;
 use crate::connection::clock::Nanos;
 use crate::connection::connection::Connection;
@@ -60,11 +60,13 @@ impl<S> Table<S> {
     /// to be its turn.
     pub(super) fn leave_line(&mut self, id: ConnId) {
         let Table { connections, peers, .. } = self;
-        let slot = connections.get_mut(id.slot()).filter(|slot| slot.conn.id == id);
-        let Some(next) = slot.and_then(|slot| peers.leave(&mut slot.conn)) else { return };
-        let slot = connections.get_mut(next.slot()).filter(|slot| slot.conn.id == next);
+        let Some(next) = find(connections, id).and_then(|slot| peers.leave(&mut slot.conn)) else {
+            return;
+        };
         // One that was woken is going to be served.
-        if let Some(slot) = slot.filter(|slot| slot.conn.flags.has(Flag::Throttled)) {
+        if let Some(slot) =
+            find(connections, next).filter(|slot| slot.conn.flags.has(Flag::Throttled))
+        {
             let resumes = peers.ready(&slot.conn);
             slot.conn.throttle(Some(resumes));
             self.arm(next);

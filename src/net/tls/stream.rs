@@ -3,10 +3,8 @@
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::time::Instant;
 
-use mio::Registry;
 use rustls::Connection;
 
 use super::records::{Counted, Records};
@@ -198,10 +196,6 @@ impl TlsStream {
 }
 
 impl Layer for TlsStream {
-    fn register(&mut self, registry: &Rc<Registry>, token: mio::Token) -> io::Result<()> {
-        self.inner.register(registry, token)
-    }
-
     fn below(&self) -> Option<&Stream> {
         Some(&self.inner)
     }
@@ -223,10 +217,6 @@ impl Layer for TlsStream {
         let done = self.shake_hands();
         *spent = spent.saturating_add(nanos(began.elapsed()));
         Ok(done?.then(|| Opened { peer: self.peer.take(), instead: None }))
-    }
-
-    fn local_end(&self) -> Option<SocketAddr> {
-        self.inner.local_end()
     }
 
     fn certificate(&self) -> Option<&[u8]> {
