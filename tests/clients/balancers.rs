@@ -4,7 +4,8 @@ use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
-use crate::util::program::{Folder, Program, REACTOR};
+use crate::util::folder::Folder;
+use crate::util::program::{Program, REACTOR};
 use crate::util::{self, Client};
 use crate::{GREETING, STREAM_MODULE, installed, stream_module};
 

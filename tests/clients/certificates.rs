@@ -7,7 +7,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::util::program::{Folder, Program, REACTOR, fails};
+use crate::util::folder::Folder;
+use crate::util::program::{Program, REACTOR, fails};
 use crate::util::tls::{Authority, Files, expired};
 use crate::util::{nobody, until};
 use crate::{GREETING, STREAM_MODULE, installed, stream_module};

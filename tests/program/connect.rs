@@ -11,10 +11,11 @@ use std::time::Duration;
 use reactor::Limits;
 use reactor::services::Echo;
 
+use crate::util::folder::Folder;
 use crate::util::namespace::inside;
 #[cfg(target_os = "linux")]
 use crate::util::program::terminal;
-use crate::util::program::{self, Folder, Program, REACTOR, Running};
+use crate::util::program::{self, Program, REACTOR, Running};
 use crate::util::{self, Client, PATIENCE, Server};
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\

@@ -13,8 +13,9 @@ use reactor::services::{Announcer, Change, Directory};
 use reactor::testing::DatagramHarness;
 use serde_json::Value;
 
+use crate::util::folder::Folder;
 use crate::util::namespace::inside;
-use crate::util::program::{Folder, Program, REACTOR, wait};
+use crate::util::program::{Program, REACTOR, wait};
 use crate::util::until;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -10,7 +10,8 @@ use reactor::services::{Echo, Forward};
 use reactor::testing::{Client as Fake, Fault, Harness};
 use reactor::{CloseReason, Limits};
 
-use crate::util::program::{Folder, Program, REACTOR};
+use crate::util::folder::Folder;
+use crate::util::program::{Program, REACTOR};
 use crate::util::{Client, DOOMED, PATIENCE, Server, again};
 
 // ---- The program, over real sockets ----

@@ -8,9 +8,10 @@ use std::sync::mpsc::channel;
 use serde_json::Value;
 
 use crate::util;
+use crate::util::folder::Folder;
 use crate::util::load::{Servers, clean, json, latencies, load, number, spoilt};
 use crate::util::namespace::inside;
-use crate::util::program::{Folder, Program, REACTOR};
+use crate::util::program::{Program, REACTOR};
 
 // ---- Against a server that does as it should ----
 

@@ -5,8 +5,9 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
+use crate::util::folder::Folder;
 use crate::util::load::clean;
-use crate::util::program::{Folder, Program, REACTOR, fails};
+use crate::util::program::{Program, REACTOR, fails};
 use crate::util::{Client, PATIENCE};
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\

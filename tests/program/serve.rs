@@ -8,8 +8,9 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::util::folder::Folder;
 use crate::util::namespace::{hosts, inside};
-use crate::util::program::{Folder, Program, REACTOR, Running, fails, wait};
+use crate::util::program::{Program, REACTOR, Running, fails, wait};
 use crate::util::{self, Client, PATIENCE, until};
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 pub mod example;
+pub mod folder;
 #[cfg(feature = "cli")]
 pub mod load;
 pub mod namespace;

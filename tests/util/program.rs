@@ -6,9 +6,8 @@
 use std::cell::RefCell;
 #[cfg(target_os = "linux")]
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Instant;
@@ -193,36 +192,6 @@ pub fn terminal() -> (File, File) {
     let name = ptsname(&master, Vec::new()).unwrap();
     let slave = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
     (File::from(master), slave)
-}
-
-/// A fresh folder, removed when dropped.
-pub struct Folder(PathBuf);
-
-impl Folder {
-    pub fn new(name: &str) -> Folder {
-        // Not in the build's own folder: the path of a Unix socket must be short.
-        let (temp, own) = (std::env::temp_dir(), std::process::id());
-        // In a namespace of its own, each process has the same few numbers.
-        for number in 0.. {
-            let path = temp.join(format!("reactor-{own}-{name}-{number}"));
-            match std::fs::create_dir(&path) {
-                Ok(()) => return Folder(path),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => panic!("{}: {error}", path.display()),
-            }
-        }
-        unreachable!("there is a number that is free")
-    }
-
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// One error line on stderr with these words in it, nothing on stdout, and this status.

@@ -15,16 +15,14 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
 use crate::util::PATIENCE;
+use crate::util::folder::Folder;
 
 /// A folder with `cert.pem` and `key.pem`, removed when dropped.
-pub struct Pem(PathBuf);
+pub struct Pem(Folder);
 
 impl Pem {
     pub fn new(name: &str) -> Pem {
-        let path = std::env::temp_dir().join(format!("reactor-tls-{}-{name}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir(&path).unwrap();
-        let pem = Pem(path);
+        let pem = Pem(Folder::new(name));
         pem.renew(2040);
         pem
     }
@@ -41,11 +39,11 @@ impl Pem {
     }
 
     pub fn cert(&self) -> PathBuf {
-        self.0.join("cert.pem")
+        self.0.file("cert.pem")
     }
 
     pub fn key(&self) -> PathBuf {
-        self.0.join("key.pem")
+        self.0.file("key.pem")
     }
 
     /// The options of the program.
@@ -101,12 +99,6 @@ impl Pem {
         let mut client = self.begin_with(addr, versions);
         client.until("the handshake", |client| !client.tls.is_handshaking());
         client
-    }
-}
-
-impl Drop for Pem {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -214,7 +206,7 @@ impl TlsClient {
 
 /// A CA that issues certificates on the spot, with a folder for them that is removed when dropped.
 pub struct Authority {
-    folder: PathBuf,
+    folder: Folder,
     issuer: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
 }
 
@@ -223,21 +215,20 @@ pub type Files = (PathBuf, PathBuf);
 
 impl Authority {
     pub fn new(name: &str) -> Authority {
-        let folder = std::env::temp_dir().join(format!("reactor-ca-{}-{name}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir(&folder).unwrap();
+        // Two tests of one process may use the same name.
+        let folder = Folder::new(name);
         let mut params = rcgen::CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         params.distinguished_name.push(rcgen::DnType::CommonName, format!("{name} CA"));
         let key = rcgen::KeyPair::generate().unwrap();
         let issuer = rcgen::CertifiedIssuer::self_signed(params, key).unwrap();
-        std::fs::write(folder.join("ca.pem"), issuer.as_ref().pem()).unwrap();
+        std::fs::write(folder.file("ca.pem"), issuer.as_ref().pem()).unwrap();
         Authority { folder, issuer }
     }
 
     /// Its own certificate.
     pub fn file(&self) -> PathBuf {
-        self.folder.join("ca.pem")
+        self.folder.file("ca.pem")
     }
 
     /// A certificate that is valid now for this name, unless that is changed.
@@ -262,18 +253,12 @@ impl Authority {
     }
 
     fn write(&self, cert: &rcgen::Certificate, key: &rcgen::KeyPair) -> Files {
-        let number = std::fs::read_dir(&self.folder).unwrap().count();
-        let file = |kind: &str| self.folder.join(format!("{kind}-{number}.pem"));
+        let number = std::fs::read_dir(self.folder.path()).unwrap().count();
+        let file = |kind: &str| self.folder.file(&format!("{kind}-{number}.pem"));
         let (cert_file, key_file) = (file("cert"), file("key"));
         std::fs::write(&cert_file, cert.pem()).unwrap();
         std::fs::write(&key_file, key.serialize_pem()).unwrap();
         (cert_file, key_file)
-    }
-}
-
-impl Drop for Authority {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
