@@ -5,13 +5,15 @@
 //! layer). Then read what keeps the contract: `tcp`, `unix`, `descriptors`, `memory` (of the tests),
 //! `happy_eyeballs` (a host before one of its addresses is connected), `proxy`, `tls`. `listener`
 //! makes streams of newcomers, and `unix_path` guards the path of a Unix socket. `address`, `host`,
-//! `networks`, `listen` and `connect` are what a user writes.
+//! `networks`, `listen` and `connect` are what a user writes. `http` reads the heads of requests.
 
 pub(crate) mod address;
 pub(crate) mod connect;
 pub(crate) mod descriptors;
 pub(crate) mod happy_eyeballs;
 pub(crate) mod host;
+#[cfg(feature = "websocket")]
+pub mod http;
 pub(crate) mod layer;
 pub(crate) mod listen;
 pub(crate) mod listener;
