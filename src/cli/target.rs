@@ -1,5 +1,7 @@
 //! An argument of `serve`: `SERVICE[=ADDR[,ADDR]...]`.
 
+use std::net::Ipv4Addr;
+
 use reactor::{Address, Host};
 
 use super::address::{Endpoint, Layers, PortOrAddress};
@@ -41,11 +43,14 @@ impl Target {
 
     /// Whether it listens on `--host`.
     pub(crate) fn goes_by_host(&self) -> bool {
-        self.places.iter().any(|(_, place)| matches!(place, PortOrAddress::Port(_)))
+        let by_port = |(_, place): &_| matches!(place, PortOrAddress::Port(_));
+        self.service.on_host && self.places.iter().any(by_port)
     }
 
     /// Where it is to listen.
     pub(crate) fn endpoints(&self, host: &Address) -> Vec<Endpoint> {
+        let here = Address::from((Ipv4Addr::LOCALHOST, 0));
+        let host = if self.service.on_host { host } else { &here };
         self.places.iter().map(|(layers, place)| endpoint(*layers, place, host)).collect()
     }
 }
@@ -120,6 +125,17 @@ mod tests {
             ("fe80::1%eth0", "[fe80::1%eth0]:2323"),
         ] {
             assert_eq!(echo.endpoints(&host(text).unwrap())[0].to_string(), address);
+        }
+        let everywhere = host("::").unwrap();
+        for (text, address) in [
+            ("web", "127.0.0.1:8023"),
+            ("web=0", "127.0.0.1:0"),
+            ("web=[::]:80", "[::]:80"),
+            ("web=proxy:80", "proxy:127.0.0.1:80"),
+        ] {
+            let web = Target::parse(text).unwrap();
+            assert_eq!(web.endpoints(&everywhere)[0].to_string(), address);
+            assert!(!web.goes_by_host());
         }
         for text in ["", "fe80::1", "127.0.0.1:80", "http://a", "unix:/a", "80"] {
             assert!(host(text).unwrap_err().contains("127.0.0.1, ::1"), "{text}");
