@@ -2,6 +2,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use log::LevelFilter;
+use reactor::http::Sites;
 use reactor::{Address, Limits, Rate, Rates, Reactor};
 
 use super::access::Access;
@@ -280,6 +281,7 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
             options: &args.services,
             students: &students,
             limits: limits.clone(),
+            sites: Sites::new(),
         };
         let addresses = (target.service.start)(&mut setup)?;
         let bound = endpoints.iter().zip(addresses);

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use reactor::http::Sites;
 use reactor::services::roulette::Version;
 use reactor::services::{Echo, Presence, Time, Web};
-use reactor::http::Sites;
 use reactor::{Address, Handler, Limits, Listen, Reactor};
 
 use super::failure::Failure;

@@ -1,6 +1,6 @@
 //! An argument of `serve`: `SERVICE[=ADDR[,ADDR]...]`.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use reactor::{Address, Host};
 
@@ -49,7 +49,7 @@ impl Target {
 
     /// Where it is to listen.
     pub(crate) fn endpoints(&self, host: &Address) -> Vec<Endpoint> {
-        let here = Address::from((Ipv4Addr::LOCALHOST, 0));
+        let here = Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let host = if self.service.on_host { host } else { &here };
         self.places.iter().map(|(layers, place)| endpoint(*layers, place, host)).collect()
     }

@@ -1,8 +1,8 @@
 //! The state of the loop and its connections, streamed: however many there are, no more than a page of
 //! them is in memory.
 
-use super::answer::Manner;
 use super::Session;
+use super::answer::Manner;
 use crate::http::Request;
 use crate::services::views::{Process, json};
 use crate::{Ask, Context, Order, Page, Selection, Status};

@@ -15,16 +15,15 @@ use page::Page;
 use super::views::ProcessReader;
 use super::views::metrics::{self, Format};
 use crate::http::{Head, MAX_HEAD, Request, Sites};
-use crate::{
-    Ask, CloseReason, Context, Farewell, Handler, Limits, Report, Status, WebSocket,
-};
+use crate::{Ask, CloseReason, Context, Farewell, Handler, Limits, Report, Status};
 
 /// The methods that there are (RFC 9110, section 9.3; RFC 5789).
 const METHODS: [&str; 9] =
     ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
 /// Who may not close connections.
-const NOT_ADMIN: &str = "only the page itself may close connections, on this machine and with --web-admin";
+const NOT_ADMIN: &str =
+    "only the page itself may close connections, on this machine and with --web-admin";
 const NOBODY: &str = "there is no such connection";
 const NO_SERVICE: &str = "there is no such service";
 
@@ -66,7 +65,6 @@ const NO_SERVICE: &str = "there is no such service";
 #[derive(Debug)]
 pub struct Web {
     sites: Sites,
-    sockets: WebSocket,
     admin: bool,
     page: Page,
     process: ProcessReader,
@@ -108,7 +106,6 @@ impl Web {
     pub fn new() -> Web {
         Web {
             sites: Sites::new(),
-            sockets: WebSocket::new(),
             admin: false,
             page: Page::new(),
             process: ProcessReader::new(env!("CARGO_PKG_VERSION")),
@@ -117,7 +114,7 @@ impl Web {
 
     /// The names that it goes by, and whose pages may come in.
     pub fn sites(self, sites: Sites) -> Web {
-        Web { sockets: WebSocket::new().sites(sites.clone()), sites, ..self }
+        Web { sites, ..self }
     }
 
     /// Whether `POST /close/ID` may close any connection of the reactor; the page has a button for it
@@ -195,18 +192,8 @@ impl Web {
         request: &Request<'_>,
         name: &str,
     ) {
-        let name = crate::http::decode(name);
-        match self.sockets.answer(request) {
-            Ok(upgrade) => {
-                if cx.hand_over(&name, upgrade).is_err() {
-                    manner.refuse(cx, 404, NO_SERVICE);
-                }
-            }
-            Err(refusal) => {
-                cx.send(refusal.response());
-                cx.close();
-            }
-        }
+        let _ = (request, name);
+        manner.refuse(cx, 426, "WebSocket alone");
     }
 
     /// Closes a connection, if who asks for it may; whether it came through a PROXY header is known
