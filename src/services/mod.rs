@@ -14,6 +14,8 @@
 //! | `Web` | 8023 | HTTP on [`on_bytes`](Handler::on_bytes), answers that wait for a report of the loop, handing over |
 //! | [`Announcer`] | 9908, UDP | datagrams: multicast, a timer, an answer to a question |
 //! | [`Directory`] | 9908, UDP | datagrams: a table that is bounded and forgets what is silent |
+//!
+//! What the loop knows of itself is in [`views`], as JSON and as metrics.
 
 use crate::{Context, Handler};
 
