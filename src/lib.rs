@@ -136,5 +136,7 @@ pub use limits::{Limits, Rate, Rates};
 pub use net::http;
 #[cfg(feature = "tls")]
 pub use net::tls::{PeerCertificate, Tls, TlsConnector};
+#[cfg(feature = "websocket")]
+pub use net::websocket::{Refusal, Upgrade, WebSocket};
 pub use net::{Address, Connect, Host, Listen, Networks, ToAddress, ToConnect, ToListen};
 pub use reactor::{Counters, Exit, Handle, Reactor, Service, TryPostError};
