@@ -25,6 +25,9 @@ use super::http::{Request, Sites};
 use super::layer::Acceptor;
 use super::stream::Stream;
 
+/// What the layer is called in front of an address.
+const NAME: &str = "ws";
+
 /// WebSocket, for [`Listen::web_socket`](crate::Listen::web_socket) and
 /// [`Connect::web_socket`](crate::Connect::web_socket): browsers can take part in a protocol of lines.
 /// A clone is the same one, and stays in its thread.
@@ -100,6 +103,10 @@ pub(super) fn is_web_socket(layer: &dyn Acceptor) -> bool {
 }
 
 impl Acceptor for WebSocket {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
     fn accept(&self, newcomer: Stream) -> io::Result<Stream> {
         Ok(Stream::layer(WebSocketStream::server(newcomer, self)))
     }

@@ -9,7 +9,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use super::handshake::{Asking, Refusal};
 use super::reading::{Asked, Decoder, Fault};
 use super::writing::{Encoder, FRAGMENT};
-use super::{Role, Spare, WebSocket};
+use super::{NAME, Role, Spare, WebSocket};
 use crate::connection::CloseReason;
 use crate::connection::clock::{Nanos, nanos};
 use crate::connection::rate::Share;
@@ -137,6 +137,18 @@ impl WebSocketStream {
             answer: None,
             refused: None,
         }
+    }
+
+    /// Moves the handshakes on; true when they are done.
+    fn open(&mut self, opening: &mut Opening, now: Nanos, spent: &mut Nanos) -> io::Result<bool> {
+        if opening.below {
+            let Some(opened) = self.below.handshake(now, spent)? else { return Ok(false) };
+            (opening.below, opening.peer) = (false, opened.peer);
+        }
+        let began = Instant::now();
+        let done = self.shake_hands(opening);
+        *spent = spent.saturating_add(nanos(began.elapsed()));
+        done
     }
 
     /// Moves WebSocket's own handshake on; true when it is done.
@@ -390,26 +402,18 @@ impl Layer for WebSocketStream {
         true
     }
 
+    fn handshaking(&self) -> Option<&'static str> {
+        self.below.handshaking().or(self.opening.as_ref().map(|_| NAME))
+    }
+
     fn handshake(&mut self, now: Nanos, spent: &mut Nanos) -> io::Result<Option<Opened>> {
         let Some(mut opening) = self.opening.take() else { return Ok(Some(Opened::default())) };
-        if opening.below {
-            match self.below.handshake(now, spent)? {
-                Some(opened) => (opening.below, opening.peer) = (false, opened.peer),
-                None => {
-                    self.opening = Some(opening);
-                    return Ok(None);
-                }
-            }
+        let done = self.open(&mut opening, now, spent);
+        if let Ok(true) = done {
+            return Ok(Some(Opened { peer: opening.peer, instead: None }));
         }
-        let began = Instant::now();
-        let done = self.shake_hands(&mut opening);
-        *spent = spent.saturating_add(nanos(began.elapsed()));
-        let peer = opening.peer;
-        if !done? {
-            self.opening = Some(opening);
-            return Ok(None);
-        }
-        Ok(Some(Opened { peer, instead: None }))
+        self.opening = Some(opening);
+        done.map(|_| None)
     }
 
     fn may_read_short(&self) -> bool {
