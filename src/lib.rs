@@ -138,6 +138,8 @@ pub use limits::{Limits, Rate, Rates};
 pub use net::http;
 #[cfg(feature = "tls")]
 pub use net::tls::{PeerCertificate, Tls, TlsConnector};
+#[cfg(feature = "websocket")]
+pub use net::websocket::{Refusal, Upgrade, WebSocket};
 pub use net::{
     Address, Connect, Credentials, Host, Listen, Networks, ToAddress, ToConnect, ToListen,
 };

@@ -3,10 +3,10 @@
 //!
 //! Read `layer` first (the contract of what a connection runs over) and `stream` (a socket or a
 //! layer). Then read what keeps the contract: `tcp`, `unix`, `descriptors`, `memory` (of the tests),
-//! `happy_eyeballs` (a host before one of its addresses is connected), `proxy`, `tls`. `listener`
-//! makes streams of newcomers, `unix_path` guards the path of a Unix socket, and `credentials` tell who
-//! comes there. `address`, `host`, `networks`, `listen` and `connect` are what a user writes. `http` reads
-//! the heads of requests.
+//! `happy_eyeballs` (a host before one of its addresses is connected), `proxy`, `tls`, `websocket`.
+//! `listener` makes streams of newcomers, `unix_path` guards the path of a Unix socket, and `credentials`
+//! tell who comes there. `address`, `host`, `networks`, `listen` and `connect` are what a user writes.
+//! `http` reads the heads of requests.
 
 pub(crate) mod address;
 pub(crate) mod connect;
@@ -28,6 +28,8 @@ pub(crate) mod tcp;
 pub(crate) mod tls;
 pub(crate) mod unix;
 pub(crate) mod unix_path;
+#[cfg(feature = "websocket")]
+pub(crate) mod websocket;
 
 pub use address::{Address, ToAddress};
 pub use connect::{Connect, ToConnect};
