@@ -17,14 +17,14 @@ pub(crate) static SERVICES: &[Service] = &[
     Service {
         name: "echo",
         port: 2323,
-        on_host: true,
+        http: false,
         about: "sends every line back in upper case, until BYE",
         start: |setup| setup.start(Echo),
     },
     Service {
         name: "time",
         port: 2205,
-        on_host: true,
+        http: false,
         about: "streams the time, one line per interval",
         start: |setup| {
             setup.start(Time::new(setup.options.time_interval, setup.options.time_count))
@@ -33,7 +33,7 @@ pub(crate) static SERVICES: &[Service] = &[
     Service {
         name: "presence",
         port: 9907,
-        on_host: true,
+        http: false,
         about: "a room to talk in: HELLO, SAY, WHO, BYE",
         start: |setup| {
             let ServiceOptions { allow_kill, unique_names, .. } = *setup.options;
@@ -44,21 +44,21 @@ pub(crate) static SERVICES: &[Service] = &[
     Service {
         name: "roulette",
         port: 1313,
-        on_host: true,
+        http: false,
         about: "picks a student at random: LOAD, RANDOM, INFO, BYE",
         start: |setup| setup.start(setup.options.roulette.roulette(Version::One, setup.students)?),
     },
     Service {
         name: "roulette2",
         port: 2613,
-        on_host: true,
+        http: false,
         about: "the same, protocol 2.0: CLEAR and LIST as well",
         start: |setup| setup.start(setup.options.roulette.roulette(Version::Two, setup.students)?),
     },
     Service {
         name: "web",
         port: 8023,
-        on_host: false,
+        http: true,
         about: "a page that shows all this, metrics, and the others over WebSocket",
         start: |setup| {
             setup.reactor.set_accounting(true);
@@ -73,9 +73,9 @@ pub(crate) struct Service {
     pub(crate) name: &'static str,
     /// The default one.
     pub(crate) port: u16,
-    /// It is on `--host` if only a port is given, rather than on 127.0.0.1: who lets the world in does
-    /// not mean to show the world who is in.
-    pub(crate) on_host: bool,
+    /// It speaks HTTP rather than lines, and shows who is connected: so it has its own WebSocket, and
+    /// `--host`, which lets the world in to the others, does not move it.
+    pub(crate) http: bool,
     pub(crate) about: &'static str,
     /// Makes the handler and listens; gives the addresses in force.
     pub(crate) start: fn(&mut Setup<'_>) -> Result<Vec<Address>, Failure>,

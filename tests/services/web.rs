@@ -2,7 +2,6 @@
 
 #![cfg(feature = "web")]
 
-use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use reactor::services::{Echo, Web};
 use reactor::testing::{Client as Visitor, Harness};
 use reactor::{CloseReason, Limits, Listen, Networks, Reactor};
 
+use crate::util::http::{Answer, ask_over, take};
 use crate::util::{Client, PATIENCE, Server, quiet};
 
 const HERE: &str = "Host: 127.0.0.1:8023\r\n";
@@ -24,62 +24,6 @@ fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\n{HERE}\r\n")
 }
 
-/// One answer.
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        lines.find(|(one, _)| one.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    }
-
-    fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
-    }
-}
-
-/// The next answer to `method`, taken from the front; none if it is not complete.
-fn take(bytes: &mut Vec<u8>, method: &str) -> Option<Answer> {
-    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
-    let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
-    let status = head.strip_prefix("HTTP/1.1 ").expect("no status")[..3].parse().unwrap();
-    let mut answer = Answer { status, head, body: String::new() };
-    let mut body = Vec::new();
-    let mut at = end;
-    if method == "HEAD" {
-    } else if answer.header("Transfer-Encoding") == Some("chunked") {
-        loop {
-            let rest = &bytes[at..];
-            let line = rest.windows(2).position(|two| two == b"\r\n")?;
-            let digits = str::from_utf8(&rest[..line]).unwrap();
-            let length = usize::from_str_radix(digits, 16).unwrap();
-            let chunk = rest.get(line + 2..line + 2 + length + 2)?;
-            assert!(chunk.ends_with(b"\r\n"));
-            body.extend(&chunk[..length]);
-            at += line + 2 + length + 2;
-            if length == 0 {
-                break;
-            }
-        }
-    } else if let Some(length) = answer.header("Content-Length") {
-        let length: usize = length.parse().unwrap();
-        body.extend(bytes.get(end..end + length)?);
-        at += length;
-    } else {
-        assert_eq!(answer.header("Connection"), Some("close"), "{}", answer.head);
-        body = bytes[end..].to_vec();
-        at = bytes.len();
-    }
-    bytes.drain(..at);
-    answer.body = String::from_utf8(body).unwrap();
-    Some(answer)
-}
-
 /// Sends a request and gives the whole answer, behind which nothing may come.
 #[track_caller]
 fn ask(server: &mut Harness<Web>, client: Visitor, request: &str) -> Answer {
@@ -89,22 +33,6 @@ fn ask(server: &mut Harness<Web>, client: Visitor, request: &str) -> Answer {
     let answer = take(&mut said, method).expect("no whole answer");
     assert_eq!(String::from_utf8_lossy(&said), "", "behind {request:?}");
     answer
-}
-
-/// The same over a socket, up to the end of the answer.
-fn ask_over(client: &mut Client, request: &str) -> Answer {
-    client.send(request);
-    let mut said = Vec::new();
-    loop {
-        if let Some(answer) = take(&mut said, request.split(' ').next().unwrap()) {
-            assert!(said.is_empty());
-            return answer;
-        }
-        let mut buf = [0; 64 * 1024];
-        let count = client.stream.read(&mut buf).expect("no answer came");
-        assert!(count > 0, "the end came instead of an answer: {said:?}");
-        said.extend(&buf[..count]);
-    }
 }
 
 #[test]
