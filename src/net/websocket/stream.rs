@@ -373,10 +373,6 @@ fn told(fault: Fault) -> io::Error {
 /// What tells a peer why it is closed.
 fn code_for(reason: CloseReason) -> CloseCode {
     match reason {
-        CloseReason::PeerClosed
-        | CloseReason::Closed
-        | CloseReason::Aborted
-        | CloseReason::ConnectTimeout => CloseCode::Normal,
         CloseReason::Shutdown => CloseCode::Away,
         CloseReason::LineTooLong => CloseCode::Size,
         CloseReason::LineTimeout
@@ -384,8 +380,10 @@ fn code_for(reason: CloseReason) -> CloseCode {
         | CloseReason::SlowConsumer
         | CloseReason::TotalOutput
         | CloseReason::TotalInput
-        | CloseReason::Stalled => CloseCode::Policy,
+        | CloseReason::Stalled
+        | CloseReason::Administrator => CloseCode::Policy,
         CloseReason::Error(_) | CloseReason::Panicked => CloseCode::Error,
+        _ => CloseCode::Normal,
     }
 }
 
