@@ -374,10 +374,6 @@ fn told(fault: Fault) -> io::Error {
 /// What tells a peer why it is closed.
 fn code_for(reason: CloseReason) -> CloseCode {
     match reason {
-        CloseReason::PeerClosed
-        | CloseReason::Closed
-        | CloseReason::Aborted
-        | CloseReason::ConnectTimeout => CloseCode::Normal,
         CloseReason::Shutdown => CloseCode::Away,
         CloseReason::LineTooLong => CloseCode::Size,
         CloseReason::LineTimeout
@@ -388,6 +384,7 @@ fn code_for(reason: CloseReason) -> CloseCode {
         | CloseReason::Stalled
         | CloseReason::Administrator => CloseCode::Policy,
         CloseReason::Error(_) | CloseReason::Panicked => CloseCode::Error,
+        _ => CloseCode::Normal,
     }
 }
 
