@@ -313,7 +313,11 @@ impl<H: Handler> ActiveService<H> {
     }
 
     /// Asks the limits of newcomers whether one more may come from there.
-    fn judge(&mut self, peer: Option<SocketAddr>, state: &mut LoopState) -> Option<Refusal> {
+    pub(super) fn judge(
+        &mut self,
+        peer: Option<SocketAddr>,
+        state: &mut LoopState,
+    ) -> Option<Refusal> {
         let most = self.table.limits.max_connections;
         if self.table.counted >= most {
             self.free_place(state);

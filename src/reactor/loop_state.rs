@@ -1,5 +1,6 @@
 //! What all services of one reactor share, and what belongs to the current turn alone.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,6 +9,7 @@ use super::Counters;
 use super::adopting::Adopt;
 use super::dialling::{self, Dial};
 use super::fairness::Step;
+use super::hand_over::{Door, Traveller};
 use super::handle::Shared;
 use super::log_limits::LogLimits;
 use super::spare_descriptor::SpareDescriptor;
@@ -33,6 +35,10 @@ pub(crate) struct LoopState {
     pub(crate) dial: Box<Dial>,
     /// What adopting descriptors makes, likewise.
     pub(crate) adopt: Box<Adopt>,
+    /// All services of the reactor, as one sees the other. Empty in the harnesses.
+    pub(crate) doors: Vec<Door>,
+    /// Connections that have left one service and are to be taken in by another, in this turn.
+    pub(super) travellers: VecDeque<Traveller>,
     /// Gives connections their numbers, across all services.
     pub(super) serials: Serials,
     pub(crate) counters: Counters,
@@ -100,6 +106,8 @@ impl LoopState {
             registry,
             dial: Box::new(dialling::dial),
             adopt: Box::new(Stream::adopt),
+            doors: Vec::new(),
+            travellers: VecDeque::new(),
             serials: Serials::default(),
             counters: Counters::default(),
             shared,

@@ -97,6 +97,11 @@ impl Peers {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn are_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// What the connection counts under, if it does.
     fn counted(&self, conn: &Connection) -> Option<IpAddr> {
         self.most?;
