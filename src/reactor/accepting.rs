@@ -20,7 +20,6 @@ use crate::handler::{Farewell, Handler};
 use crate::limits::Limits;
 use crate::net::layer::Acceptor;
 use crate::net::listener::ListeningSocket;
-use crate::net::proxy::Proxied;
 use crate::net::stream::Stream;
 use crate::net::{Address, Host, Listen, Networks};
 
@@ -113,20 +112,15 @@ impl Listener {
         limits: &Limits,
         state: &mut LoopState,
     ) -> Result<Listener, Error> {
-        let address = listen.address;
-        let mut socket = ListeningSocket::bind(&address, listen.unix_mode, limits)?;
-        let local = socket.local_addr().map_err(|error| Error::listen(&address, error))?;
+        let address = &listen.address;
+        let mut socket = ListeningSocket::bind(address, listen.unix_mode, limits)?;
+        let local = socket.local_addr().map_err(|error| Error::listen(address, error))?;
         if let Some(registry) = &state.registry {
             let registered = socket.register(registry, token.into());
-            registered.map_err(|error| Error::listen(&address, error))?;
+            registered.map_err(|error| Error::listen(address, error))?;
         }
-        let mut layers = listen.layers;
+        let layers = listen.all_layers(Peers::are_limited(limits));
         let proxied = listen.proxies.is_some();
-        if proxied {
-            // Who may come is judged once the header has said who comes.
-            let proxied = Proxied::new(listen.allow.clone(), Peers::are_limited(limits));
-            layers.insert(0, Rc::new(proxied));
-        }
         Ok(Listener {
             socket,
             address: local,

@@ -27,7 +27,7 @@ mod opening;
 mod panics;
 mod peer_accounts;
 mod peer_lines;
-mod peers;
+pub(crate) mod peers;
 mod queues;
 #[expect(clippy::module_inception, reason = "the wing is named after what it is about")]
 mod reactor;

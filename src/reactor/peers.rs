@@ -54,7 +54,7 @@ impl Peers {
     }
 
     /// Whether there is any limit by peer.
-    pub(super) fn are_limited(limits: &Limits) -> bool {
+    pub(crate) fn are_limited(limits: &Limits) -> bool {
         limits.max_per_peer.is_some() || Peers::remembers(limits)
     }
 
