@@ -265,7 +265,10 @@ fn rule_2_the_handshake_comes_first() {
     each_new(|mut pair| {
         let first = pair.stream.handshake(1, &mut 0).unwrap();
         assert_eq!(first.is_none(), pair.stream.has_handshake(), "{}", pair.name);
+        let layer = pair.name.split(' ').next().filter(|layer| ["proxy", "tls"].contains(layer));
+        assert_eq!(pair.stream.handshaking(), layer, "{}", pair.name);
         let mut pair = pair.opened();
+        assert_eq!(pair.stream.handshaking(), None, "{}", pair.name);
         pair.peer.send(b"hello");
         assert_eq!(pair.read(5), b"hello", "{}", pair.name);
         assert!(pair.stream.due().is_none() && pair.stream.host().is_none(), "{}", pair.name);
