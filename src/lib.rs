@@ -72,7 +72,7 @@
 //! | use the names of hosts | [`Host`], [`Address::resolve`] |
 //! | talk to a terminal, a file, a child's pipes | [`ServiceContext::adopt`], [`Reactor::adopt`] |
 //! | run inside another event loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
-//! | restrict who may connect | [`Listen`], [`Networks`] |
+//! | restrict who may connect | [`Listen`], [`Networks`], [`Context::peer_credentials`] |
 //! | stand behind a balancer, or be one | [`Listen::proxy`], [`Connect::proxy_for`] |
 //! | bound what clients may use | [`Limits`], [`DatagramOptions`], [`CloseReason`] |
 //! | choose what a client is told that the loop closes | [`Handler::farewell`], [`Farewell`] |
@@ -131,5 +131,7 @@ pub use handler::{client, text};
 pub use limits::{Limits, Rate, Rates};
 #[cfg(feature = "tls")]
 pub use net::tls::{PeerCertificate, Tls, TlsConnector};
-pub use net::{Address, Connect, Host, Listen, Networks, ToAddress, ToConnect, ToListen};
+pub use net::{
+    Address, Connect, Credentials, Host, Listen, Networks, ToAddress, ToConnect, ToListen,
+};
 pub use reactor::{Counters, Exit, Handle, Reactor, Service, TryPostError};

@@ -10,8 +10,8 @@ use std::rc::Rc;
 
 use mio::Registry;
 
-use super::Host;
 use super::stream::Stream;
+use super::{Credentials, Host};
 use crate::connection::clock::Nanos;
 #[cfg(feature = "signals")]
 use crate::error::Error;
@@ -122,6 +122,11 @@ pub(crate) trait Layer: Any + Read + Write {
     /// The address of our end, where it has one.
     fn local_end(&self) -> Option<SocketAddr> {
         self.below()?.local_end()
+    }
+
+    /// Who the peer is, for Unix sockets; it takes a system call.
+    fn credentials(&self) -> Option<Credentials> {
+        self.below()?.credentials()
     }
 
     /// The certificate that the peer has proved to be its own, as DER, once the handshake is done.

@@ -10,6 +10,7 @@ pub mod load;
 pub mod namespace;
 #[cfg(feature = "cli")]
 pub mod program;
+pub mod stranger;
 #[cfg(feature = "tls")]
 pub mod tls;
 
