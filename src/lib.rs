@@ -77,6 +77,7 @@
 //! | bound what clients may use | [`Limits`], [`DatagramOptions`], [`CloseReason`] |
 //! | choose what a client is told that the loop closes | [`Handler::farewell`], [`Farewell`] |
 //! | see what the loop does | [`Counters`], [`Reactor::set_name`] for the log |
+//! | look inside: services, connections, turns; close one | [`Reactor::status`], [`Reactor::connections`], [`Reactor::close`]; in a handler [`Context::request_report`] |
 //! | test a handler without sockets | [`testing`] |
 //! | show one client's text to another, split commands into words, parse those, take telnet's out | [`text`] |
 //! | use a ready-made service | `services` |
@@ -134,4 +135,8 @@ pub use net::tls::{PeerCertificate, Tls, TlsConnector};
 pub use net::{
     Address, Connect, Credentials, Host, Listen, Networks, ToAddress, ToConnect, ToListen,
 };
-pub use reactor::{Counters, Exit, Handle, Reactor, Service, TryPostError};
+pub use reactor::{
+    Ask, ConnectionStatus, Counters, Cursor, Exit, Handle, ListenerStatus, Order, Page, Reactor,
+    Refused, Report, Selection, Service, ServiceStatus, Status, Steps, TryPostError, Turns, Usage,
+    Waits,
+};

@@ -2,7 +2,7 @@ use std::fmt;
 use std::io::ErrorKind;
 
 /// How many reasons are counted.
-pub(crate) const REASONS: usize = 14;
+pub(crate) const REASONS: usize = 15;
 
 /// The reasons, each at its [`index`](CloseReason::index), with some kind of error for all errors.
 pub(crate) const ALL: [CloseReason; REASONS] = [
@@ -20,6 +20,7 @@ pub(crate) const ALL: [CloseReason; REASONS] = [
     CloseReason::Error(ErrorKind::Other),
     CloseReason::Panicked,
     CloseReason::Shutdown,
+    CloseReason::Administrator,
 ];
 
 /// Why a connection ended, as [`Handler::on_close`](crate::Handler::on_close) is told.
@@ -70,6 +71,9 @@ pub enum CloseReason {
     Panicked,
     /// The reactor shut down.
     Shutdown,
+    /// Somebody looked inside and closed it: [`Reactor::close`](crate::Reactor::close) or
+    /// [`Ask::Close`](crate::Ask::Close).
+    Administrator,
 }
 
 impl CloseReason {
@@ -90,6 +94,7 @@ impl CloseReason {
             CloseReason::Error(_) => 11,
             CloseReason::Panicked => 12,
             CloseReason::Shutdown => 13,
+            CloseReason::Administrator => 14,
         }
     }
 
@@ -113,6 +118,7 @@ impl CloseReason {
             | CloseReason::LineTimeout
             | CloseReason::IdleTimeout
             | CloseReason::ConnectTimeout
+            | CloseReason::Administrator
             | CloseReason::Error(_) => log::Level::Info,
         }
     }
@@ -135,6 +141,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Error(kind) => write!(f, "{kind}"),
             CloseReason::Panicked => f.write_str("handler panicked"),
             CloseReason::Shutdown => f.write_str("shutdown"),
+            CloseReason::Administrator => f.write_str("closed by the administrator"),
         }
     }
 }

@@ -97,6 +97,12 @@ pub(crate) trait Layer: Any + Read + Write {
         Ok(Some(Opened::default()))
     }
 
+    /// The name of the layer whose handshake is under way, or has failed: of the lowest one, since the
+    /// others wait for that. None where all are done, and for layers without one. Rule 2.
+    fn handshaking(&self) -> Option<&'static str> {
+        self.below()?.handshaking()
+    }
+
     /// Whether its handshake, or that of a stream below, is to say who the peer is. The limits by peer
     /// are then asked after it only, since the address before is that of somebody in between. Rule 2.
     fn names_peer(&self) -> bool {
@@ -275,6 +281,9 @@ pub(crate) struct Opened {
 
 /// Puts a layer over the newcomers of a listener.
 pub(crate) trait Acceptor: Any + fmt::Debug {
+    /// The layer's name, as in front of an address.
+    fn name(&self) -> &'static str;
+
     /// A newcomer under this layer, the handshake still to be done.
     fn accept(&self, newcomer: Stream) -> io::Result<Stream>;
 

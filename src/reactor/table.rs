@@ -1,6 +1,7 @@
 //! The connections of one service.
 
-use std::io;
+use std::rc::Rc;
+use std::{fmt, io};
 
 use slab::Slab;
 
@@ -10,6 +11,7 @@ use super::peers::Peers;
 use super::queues::Queues;
 use super::timers::Timers;
 use super::token::Token;
+use super::usage::Accounts;
 use crate::connection::ConnId;
 use crate::connection::connection::{Connection, Stage};
 use crate::limits::Limits;
@@ -25,11 +27,31 @@ pub(crate) struct Slot<S> {
     pub(crate) session: S,
 }
 
+/// A service as the log names it and as it is counted.
+#[derive(Clone, Debug)]
+pub(crate) struct Label {
+    /// Its number in the reactor.
+    pub(crate) service: usize,
+    pub(crate) name: Rc<str>,
+}
+
+impl Label {
+    pub(crate) fn new(service: usize, name: &str) -> Label {
+        Label { service, name: name.into() }
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
 pub(crate) struct Table<S> {
     /// The service's number in the reactor, as tokens have it.
     pub(crate) service: usize,
     /// What the service goes by in the log.
-    pub(crate) name: Box<str>,
+    pub(crate) name: Label,
     pub(crate) limits: Limits,
     /// All connections, from their first moment until they are freed.
     pub(crate) connections: Slab<Slot<S>>,
@@ -50,6 +72,8 @@ pub(crate) struct Table<S> {
     pub(crate) backlog: usize,
     /// Memory that all of them keep of input; see [`Slot::kept`]. Those that have ended do not count.
     pub(crate) kept: usize,
+    /// What each of them has done, where somebody wants to know.
+    pub(super) accounts: Accounts,
 }
 
 impl<S> Slot<S> {
@@ -78,7 +102,7 @@ impl<S> Table<S> {
     pub(crate) fn new(service: usize, name: &str, limits: Limits) -> Self {
         Table {
             service,
-            name: name.into(),
+            name: Label::new(service, name),
             connections: Slab::with_capacity(SLOTS_KEPT),
             queues: Queues::default(),
             timers: Timers::default(),
@@ -88,6 +112,7 @@ impl<S> Table<S> {
             counted: 0,
             backlog: 0,
             kept: 0,
+            accounts: Accounts::default(),
             limits,
         }
     }
@@ -105,6 +130,7 @@ impl<S> Table<S> {
             Some(registry) => stream.register(registry, Token::connection(self.service, id).into()),
             None => Ok(()),
         };
+        self.accounts.begin(id, state.turn.now);
         let conn = Connection::new(id, stream.traits(), state.turn.now);
         vacant.insert(Slot { conn, stream, session });
         (id, watched)
@@ -157,6 +183,7 @@ impl<S> Table<S> {
         state.freed += 1;
         if self.connections.is_empty() && self.connections.capacity() > SLOTS_KEPT {
             self.connections = Slab::with_capacity(SLOTS_KEPT);
+            self.accounts.clear();
         }
         // Dropping a session runs the embedder's code too.
         state.guard(&self.name, || drop(gone.session));

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use rustls::Connection;
 
+use super::NAME;
 use super::records::{Counted, Records};
 use super::sentences::Refused;
 use crate::connection::clock::{Nanos, nanos};
@@ -206,6 +207,11 @@ impl Layer for TlsStream {
 
     fn has_handshake(&self) -> bool {
         true
+    }
+
+    fn handshaking(&self) -> Option<&'static str> {
+        let own = || self.tls.is_handshaking().then_some(NAME);
+        self.inner.handshaking().or_else(own)
     }
 
     fn handshake(&mut self, now: Nanos, spent: &mut Nanos) -> io::Result<Option<Opened>> {
