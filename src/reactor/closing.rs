@@ -184,6 +184,7 @@ impl<H: Handler> ActiveService<H> {
             let reason = slot.conn.reason;
             return self.table.end(id, reason);
         }
+        slot.stream.tell_why(slot.conn.reason);
         let shut = slot.counted(kept, |slot| slot.stream.shutdown_write());
         if would_block(&shut) {
             slot.conn.flags.set(Flag::Blocked, true);

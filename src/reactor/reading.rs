@@ -137,10 +137,13 @@ impl<H: Handler> ActiveService<H> {
                         return;
                     }
                     Err(error) => {
-                        // An attacker may have cut the stream: its last line is not to be trusted,
-                        // but the lines before it have their answers.
+                        // An attacker may have cut the stream, or a layer does not understand what
+                        // comes: the last line is not to be trusted, but the lines before it have
+                        // their answers.
+                        let gone = slot.conn.flags.has(Flag::Gone);
                         match error.kind() {
                             ErrorKind::UnexpectedEof => slot.conn.note(&error),
+                            ErrorKind::InvalidData if !gone => slot.conn.note(&error),
                             _ => self.table.lose_peer(id, &error, state.turn.now),
                         }
                         return self.table.close_with_error(id, error.kind(), state);
@@ -308,7 +311,9 @@ impl<S> Slot<S> {
         let outcome = self.counted(kept, read);
         // A layer may have read something that the handler is not given, or not yet.
         let count = outcome.as_ref().map_or(0, |(count, _)| *count);
-        turn.bytes += self.stream.cost(count);
+        let cost = self.stream.cost(count);
+        turn.bytes += cost.bytes;
+        turn.lines += cost.lines;
         outcome
     }
 }

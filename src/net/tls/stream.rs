@@ -11,6 +11,7 @@ use super::NAME;
 use super::records::{Counted, Records};
 use super::sentences::Refused;
 use crate::connection::clock::{Nanos, nanos};
+use crate::connection::rate::Share;
 use crate::net::layer::{Layer, Opened};
 use crate::net::stream::Stream;
 
@@ -251,9 +252,9 @@ impl Layer for TlsStream {
     }
 
     /// A record of 23 bytes may hold one of plaintext.
-    fn take_cost(&mut self) -> usize {
+    fn take_cost(&mut self) -> Share {
         let below = self.inner.take_cost();
-        std::mem::take(&mut self.pulled).max(below)
+        Share { bytes: std::mem::take(&mut self.pulled).max(below.bytes), ..below }
     }
 
     fn unfinished_since(&self) -> Option<Nanos> {
