@@ -13,6 +13,8 @@
 //! | [`Forward`] | – | bytes instead of lines, dialling out, pausing one side for the other |
 //! | [`Announcer`] | 9908, UDP | datagrams: multicast, a timer, an answer to a question |
 //! | [`Directory`] | 9908, UDP | datagrams: a table that is bounded and forgets what is silent |
+//!
+//! What the loop knows of itself is in [`views`], as JSON and as metrics.
 
 use crate::{Context, Handler};
 
@@ -23,6 +25,7 @@ mod forward;
 mod presence;
 pub mod roulette;
 mod time;
+pub mod views;
 
 pub use announcer::Announcer;
 pub use directory::{Announced, Change, Directory};
