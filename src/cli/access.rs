@@ -3,14 +3,18 @@
 #[cfg(feature = "tls")]
 use std::path::{Path, PathBuf};
 
+use reactor::http::{Origin, Sites};
 #[cfg(feature = "tls")]
 use reactor::{Error, Tls};
-use reactor::{Listen, Networks};
+use reactor::{Listen, Networks, WebSocket};
 
 use super::address::{Endpoint, Layer};
 use super::failure::Failure;
 use super::units::mode;
 use super::unused_options::GivenOptions;
+
+/// What `--origin` and `--web-host` go with.
+const BROWSERS: &str = "the service web or an address with ws:, and there is neither";
 
 /// The options.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,6 +39,20 @@ pub(crate) struct Access {
     #[arg(long, value_name = "MODE", value_parser = mode)]
     unix_mode: Option<u32>,
 
+    /// Let pages from there connect as well: https://example.org. May be given more than once.
+    ///
+    /// At the addresses with ws: and those of web a browser's page is let in if it comes from the very host and port
+    /// that it connects to; others get 403, and the log says so. What is no browser says no origin.
+    #[arg(long, value_name = "ORIGIN", value_parser = origin)]
+    origin: Vec<Origin>,
+
+    /// Take requests for this name as well: example.org. May be given more than once.
+    ///
+    /// At the addresses with ws: and those of web a request is for a literal address, localhost, or one of these names;
+    /// otherwise it gets 403, since a page may have its own name point here.
+    #[arg(long, value_name = "NAME", value_parser = web_host)]
+    web_host: Vec<String>,
+
     /// The certificate for the addresses with tls: in front, and the intermediate ones, as PEM.
     /// SIGHUP reads it again, for the connections that come then.
     #[cfg(feature = "tls")]
@@ -55,8 +73,14 @@ pub(crate) struct Access {
 
 impl Access {
     /// Refuses the options that none of these listeners uses.
-    pub(crate) fn check(given: &GivenOptions<'_>, listeners: &[Endpoint]) -> Result<(), Failure> {
+    /// `http` says whether one of them speaks HTTP.
+    pub(crate) fn check(
+        given: &GivenOptions<'_>,
+        listeners: &[Endpoint],
+        http: bool,
+    ) -> Result<(), Failure> {
         let proxied = |it: &Endpoint| it.layers.has(Layer::Proxy);
+        let browsers = http || listeners.iter().any(|it| it.layers.has(Layer::WebSocket));
         for (options, used, user) in [
             (
                 "unix_mode",
@@ -73,10 +97,18 @@ impl Access {
                 listeners.iter().any(|it| proxied(it) && !it.is_unix()),
                 "an address for proxies over TCP, and there is none; write proxy:ADDR",
             ),
+            ("origin", browsers, BROWSERS),
+            ("web_host", browsers, BROWSERS),
         ] {
             given.refuse_unless(used, &[options], user)?;
         }
         Ok(())
+    }
+
+    /// Which hosts and which pages are ours.
+    pub(crate) fn sites(&self) -> Sites {
+        let sites = self.web_host.iter().fold(Sites::new(), Sites::host);
+        self.origin.iter().cloned().fold(sites, Sites::origin)
     }
 
     /// Reads the certificate if one of these listeners needs it.
@@ -159,7 +191,23 @@ impl Entrance<'_> {
         if let Some(tls) = self.tls.as_ref().filter(|_| endpoint.layers.has(Layer::Tls)) {
             listen = listen.tls(tls);
         }
+        if endpoint.layers.has(Layer::WebSocket) {
+            listen = listen.web_socket(&WebSocket::new().sites(self.access.sites()));
+        }
         Ok(listen)
+    }
+}
+
+fn origin(text: &str) -> Result<Origin, String> {
+    text.parse().map_err(|why: &str| format!("{text:?} is no origin: {why}"))
+}
+
+/// A name alone: the port does not matter.
+fn web_host(text: &str) -> Result<String, String> {
+    let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    match !text.is_empty() && text.bytes().all(of_name) {
+        true => Ok(text.to_owned()),
+        false => Err("write the name of a host, without a port: example.org".to_owned()),
     }
 }
 

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::closing::farewell_text;
+use super::counters::Refused;
 use super::fairness::{ACCEPT_RETRY, LOG_EVERY, PASSED_OVER, PORTS_TRIED};
 use super::loop_state::LoopState;
 use super::peers::{Peers, Refusal};
@@ -20,7 +21,6 @@ use crate::handler::{Farewell, Handler};
 use crate::limits::Limits;
 use crate::net::layer::Acceptor;
 use crate::net::listener::ListeningSocket;
-use crate::net::proxy::Proxied;
 use crate::net::stream::Stream;
 use crate::net::{Address, Host, Listen, Networks};
 
@@ -113,20 +113,15 @@ impl Listener {
         limits: &Limits,
         state: &mut LoopState,
     ) -> Result<Listener, Error> {
-        let address = listen.address;
-        let mut socket = ListeningSocket::bind(&address, listen.unix_mode, limits)?;
-        let local = socket.local_addr().map_err(|error| Error::listen(&address, error))?;
+        let address = &listen.address;
+        let mut socket = ListeningSocket::bind(address, listen.unix_mode, limits)?;
+        let local = socket.local_addr().map_err(|error| Error::listen(address, error))?;
         if let Some(registry) = &state.registry {
             let registered = socket.register(registry, token.into());
-            registered.map_err(|error| Error::listen(&address, error))?;
+            registered.map_err(|error| Error::listen(address, error))?;
         }
-        let mut layers = listen.layers;
+        let layers = listen.all_layers(Peers::are_limited(limits));
         let proxied = listen.proxies.is_some();
-        if proxied {
-            // Who may come is judged once the header has said who comes.
-            let proxied = Proxied::new(listen.allow.clone(), Peers::are_limited(limits));
-            layers.insert(0, Rc::new(proxied));
-        }
         Ok(Listener {
             socket,
             address: local,
@@ -171,15 +166,19 @@ impl Listener {
 
     /// Counts a newcomer that is not allowed, and hears nothing.
     fn turn_away_unheard(&self, peer: SocketAddr, state: &mut LoopState) {
-        state.counters.refused += 1;
-        let (limit, networks) = match self.proxied {
-            true => (&mut state.log_limits.unproxied, "networks whose proxies are believed"),
-            false => (&mut state.log_limits.barred, "allowed networks"),
+        let LoopState { log_limits, .. } = state;
+        let (why, limit, networks) = match self.proxied {
+            true => {
+                let networks = "networks whose proxies are believed";
+                (Refused::NotProxied, &mut log_limits.unproxied, networks)
+            }
+            false => (Refused::NotAllowed, &mut log_limits.barred, "allowed networks"),
         };
         if limit.allows(state.turn.now, LOG_EVERY) {
             let (listener, ip) = (&self.address, peer.ip());
             log::warn!("{listener}: {ip} is in none of the {networks}: turning away");
         }
+        state.counters(self.token.service()).refuse(why);
     }
 
     /// The socket's next newcomer, under all layers; none if it is not allowed.
@@ -224,7 +223,8 @@ impl Listener {
                     let nobody = state.with_spare_descriptor(|state| match self.next(state) {
                         Ok(newcomer) => {
                             if let Some((mut stream, _)) = newcomer {
-                                state.counters.refused += 1;
+                                let counters = state.counters(self.token.service());
+                                counters.refuse(Refused::NoDescriptor);
                                 stream.turn_away(&farewell(state));
                             }
                             false
@@ -313,7 +313,11 @@ impl<H: Handler> ActiveService<H> {
     }
 
     /// Asks the limits of newcomers whether one more may come from there.
-    fn judge(&mut self, peer: Option<SocketAddr>, state: &mut LoopState) -> Option<Refusal> {
+    pub(super) fn judge(
+        &mut self,
+        peer: Option<SocketAddr>,
+        state: &mut LoopState,
+    ) -> Option<Refusal> {
         let most = self.table.limits.max_connections;
         if self.table.counted >= most {
             self.free_place(state);
@@ -321,22 +325,26 @@ impl<H: Handler> ActiveService<H> {
         if self.table.counted >= most {
             return Some(Refusal::Full(most));
         }
-        self.table.peers.judge(peer, state)
+        self.table.peers.judge(peer, self.table.service, state)
     }
 
     /// Counts a newcomer that is turned away, and gives what to say to it.
     pub(super) fn refuse(&self, refusal: Refusal, state: &mut LoopState) -> Cow<'static, [u8]> {
         let Table { limits, name, .. } = &self.table;
         let log_limits = &mut state.log_limits;
-        let (why, limit) = match refusal {
-            Refusal::Full(_) => (Farewell::TooManyConnections, &mut log_limits.full),
-            Refusal::TooMany(..) => (Farewell::TooManyFromPeer, &mut log_limits.crowded),
-            Refusal::TooFast(_) => (Farewell::ConnectingTooFast, &mut log_limits.hasty),
+        let (why, limit, counted) = match refusal {
+            Refusal::Full(_) => (Farewell::TooManyConnections, &mut log_limits.full, Refused::Full),
+            Refusal::TooMany(..) => {
+                (Farewell::TooManyFromPeer, &mut log_limits.crowded, Refused::PerPeer)
+            }
+            Refusal::TooFast(_) => {
+                (Farewell::ConnectingTooFast, &mut log_limits.hasty, Refused::ConnectRate)
+            }
         };
         if limit.allows(state.turn.now, LOG_EVERY) {
             log::warn!("{name}: {refusal}: turning away");
         }
-        state.counters.refused += 1;
+        state.counters(self.table.service).refuse(counted);
         farewell_text(&self.handler, why, limits, name, state)
     }
 }
