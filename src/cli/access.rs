@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 #[cfg(feature = "tls")]
 use reactor::{Error, Tls};
-use reactor::{Listen, Networks};
+use reactor::http::{Origin, Sites};
+use reactor::{Listen, Networks, WebSocket};
 
 use super::address::{Endpoint, Layer};
 use super::failure::Failure;
@@ -35,6 +36,20 @@ pub(crate) struct Access {
     #[arg(long, value_name = "MODE", value_parser = mode)]
     unix_mode: Option<u32>,
 
+    /// Let pages from there connect as well: https://example.org. May be given more than once.
+    ///
+    /// At the addresses with ws: a browser's page is let in if it comes from the very host and port
+    /// that it connects to; others get 403, and the log says so. What is no browser says no origin.
+    #[arg(long, value_name = "ORIGIN", value_parser = origin)]
+    origin: Vec<Origin>,
+
+    /// Take requests for this name as well: example.org. May be given more than once.
+    ///
+    /// At the addresses with ws: a request is for a literal address, localhost, or one of these names;
+    /// otherwise it gets 403, since a page may have its own name point here.
+    #[arg(long, value_name = "NAME", value_parser = web_host)]
+    web_host: Vec<String>,
+
     /// The certificate for the addresses with tls: in front, and the intermediate ones, as PEM.
     /// SIGHUP reads it again, for the connections that come then.
     #[cfg(feature = "tls")]
@@ -57,6 +72,7 @@ impl Access {
     /// Refuses the options that none of these listeners uses.
     pub(crate) fn check(given: &GivenOptions<'_>, listeners: &[Endpoint]) -> Result<(), Failure> {
         let proxied = |it: &Endpoint| it.layers.has(Layer::Proxy);
+        let web = |it: &Endpoint| it.layers.has(Layer::WebSocket);
         for (options, used, user) in [
             (
                 "unix_mode",
@@ -73,10 +89,18 @@ impl Access {
                 listeners.iter().any(|it| proxied(it) && !it.is_unix()),
                 "an address for proxies over TCP, and there is none; write proxy:ADDR",
             ),
+            ("origin", listeners.iter().any(web), "WebSocket, and nothing listens so; write ws:ADDR"),
+            ("web_host", listeners.iter().any(web), "WebSocket, and nothing listens so; write ws:ADDR"),
         ] {
             given.refuse_unless(used, &[options], user)?;
         }
         Ok(())
+    }
+
+    /// Which hosts and which pages are ours.
+    pub(crate) fn sites(&self) -> Sites {
+        let sites = self.web_host.iter().fold(Sites::new(), Sites::host);
+        self.origin.iter().cloned().fold(sites, Sites::origin)
     }
 
     /// Reads the certificate if one of these listeners needs it.
@@ -159,7 +183,23 @@ impl Entrance<'_> {
         if let Some(tls) = self.tls.as_ref().filter(|_| endpoint.layers.has(Layer::Tls)) {
             listen = listen.tls(tls);
         }
+        if endpoint.layers.has(Layer::WebSocket) {
+            listen = listen.web_socket(&WebSocket::new().sites(self.access.sites()));
+        }
         Ok(listen)
+    }
+}
+
+fn origin(text: &str) -> Result<Origin, String> {
+    text.parse().map_err(|why: &str| format!("{text:?} is no origin: {why}"))
+}
+
+/// A name alone: the port does not matter.
+fn web_host(text: &str) -> Result<String, String> {
+    let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    match !text.is_empty() && text.bytes().all(of_name) {
+        true => Ok(text.to_owned()),
+        false => Err("write the name of a host, without a port: example.org".to_owned()),
     }
 }
 

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use log::LevelFilter;
-use reactor::{Address, Limits, Reactor, services};
+use reactor::{Address, Limits, Reactor, WebSocket, services};
 
 use super::access::Access;
 use super::address::{self, Endpoint, LISTENER_LOOKUP, Layer, look_up_server};
@@ -33,7 +33,8 @@ use super::{descriptors, logging};
 pub(crate) struct Forward {
     /// Where to listen: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a
     /// free one. With tls: in front it speaks TLS there, and passes on the plaintext; with proxy: in
-    /// front of that, a PROXY header comes first and says who the client is.
+    /// front of that, a PROXY header comes first and says who the client is; with ws: behind those, it
+    /// is WebSocket, of which it passes on what the messages hold.
     #[arg(value_parser = address::listener)]
     listen: Endpoint,
 
@@ -41,7 +42,7 @@ pub(crate) struct Forward {
     /// of a service of ours, at its default port on 127.0.0.1. A host is looked up once, at the
     /// start; of its addresses each client gets the first that answers. With tls: in front, TLS is
     /// spoken there; with proxy: in front of that, TARGET is told who the client is, in a PROXY header
-    /// of version 2.
+    /// of version 2; with ws: behind those, it is WebSocket, in binary messages.
     #[arg(value_parser = address::server)]
     target: Endpoint,
 
@@ -101,7 +102,10 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
         let what = "LISTEN and TARGET are the same: it would connect to itself without end";
         return Err(Failure::Usage(what.to_owned()));
     }
-    let connect = args.trust.connect(&target, given)?;
+    let mut connect = args.trust.connect(&target, given)?;
+    if target.layers.has(Layer::WebSocket) {
+        connect = connect.web_socket(&WebSocket::new().binary());
+    }
     let stdout = logging::init(args.log)?;
     let raised = descriptors::raise();
     let limits = args.limits();
@@ -123,8 +127,13 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
     }
     let service = reactor.add(handler, limits)?;
     reactor.set_name(&service, "forward");
+    let mut entry = entrance.listen(&listen)?;
+    if listen.layers.has(Layer::WebSocket) {
+        // Bytes as they are: neither side need speak in lines.
+        entry = entry.web_socket(&WebSocket::new().sites(args.access.sites()).binary());
+    }
     let address = reactor
-        .bind(&service, entrance.listen(&listen)?)
+        .bind(&service, entry)
         .map_err(|error| Failure::listen(error, "for LISTEN"))?;
     descriptors::report(&raised, demand);
     let mut ready = String::new();

@@ -38,8 +38,8 @@ pub(crate) struct Serve {
     ///
     /// In front of it may stand what clients speak there, in the order of the bytes on the wire.
     /// proxy: (echo=proxy:2323) is a PROXY header, version 1 or 2, in which a balancer says who the
-    /// client is; see --proxy-from. tls: is TLS; see --tls-cert. A host called proxy is written
-    /// proxy.:PORT.
+    /// client is; see --proxy-from. tls: is TLS; see --tls-cert. ws: is WebSocket, a line a message, for
+    /// pages in browsers; see --origin. A host called proxy is written proxy.:PORT.
     ///
     /// Several ADDRs with commas between them are doors of one service: echo=2323,unix:/run/e.sock.
     /// A service that is given twice is two, which share nothing; the log calls the second echo-2.

@@ -2,7 +2,7 @@ use std::fmt;
 use std::io::ErrorKind;
 
 /// How many reasons are counted.
-pub(crate) const REASONS: usize = 15;
+pub(crate) const REASONS: usize = 16;
 
 /// The reasons, each at its [`index`](CloseReason::index), with some kind of error for all errors.
 pub(crate) const ALL: [CloseReason; REASONS] = [
@@ -20,6 +20,7 @@ pub(crate) const ALL: [CloseReason; REASONS] = [
     CloseReason::Error(ErrorKind::Other),
     CloseReason::Panicked,
     CloseReason::Shutdown,
+    CloseReason::Administrator,
     CloseReason::HandedOver,
 ];
 
@@ -71,6 +72,9 @@ pub enum CloseReason {
     Panicked,
     /// The reactor shut down.
     Shutdown,
+    /// Somebody looked inside and closed it: [`Reactor::close`](crate::Reactor::close) or
+    /// [`Ask::Close`](crate::Ask::Close).
+    Administrator,
     /// The handler has handed it over to another service (`Context::hand_over`): all that was sent has
     /// gone out, and the connection lives on there under another id, or was turned away.
     HandedOver,
@@ -94,7 +98,8 @@ impl CloseReason {
             CloseReason::Error(_) => 11,
             CloseReason::Panicked => 12,
             CloseReason::Shutdown => 13,
-            CloseReason::HandedOver => 14,
+            CloseReason::Administrator => 14,
+            CloseReason::HandedOver => 15,
         }
     }
 
@@ -119,6 +124,7 @@ impl CloseReason {
             | CloseReason::LineTimeout
             | CloseReason::IdleTimeout
             | CloseReason::ConnectTimeout
+            | CloseReason::Administrator
             | CloseReason::Error(_) => log::Level::Info,
         }
     }
@@ -141,6 +147,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Error(kind) => write!(f, "{kind}"),
             CloseReason::Panicked => f.write_str("handler panicked"),
             CloseReason::Shutdown => f.write_str("shutdown"),
+            CloseReason::Administrator => f.write_str("closed by the administrator"),
             CloseReason::HandedOver => f.write_str("handed over to another service"),
         }
     }

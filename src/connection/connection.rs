@@ -132,6 +132,7 @@ impl Connection {
             && !(self.flags.has(Flag::Paused)
                 || self.flags.has(Flag::Throttled)
                 || self.flags.has(Flag::Held)
+                || self.flags.has(Flag::Asked)
                 || self.flags.has(Flag::Overlong))
     }
 
@@ -171,7 +172,7 @@ impl Connection {
         }
     }
 
-    /// Ends one of the reasons not to read it: `Paused`, `Throttled` or `Held`. An unfinished line or
+    /// Ends one of the reasons not to read it: `Paused`, `Throttled`, `Held` or `Asked`. An unfinished line or
     /// block is timed from now on, since until now it was the loop that did not read. Says whether it
     /// did wait for that reason.
     #[inline]

@@ -11,8 +11,10 @@ use crate::connection::{CloseReason, ConnId, TimerId};
 use crate::error::{self, Error};
 #[cfg(feature = "tls")]
 use crate::net::tls::PeerCertificate;
+use crate::reactor::Ask;
 use crate::reactor::hand_over::PutOver;
 use crate::reactor::loop_state::LoopState;
+use crate::reactor::reports::Asked;
 use crate::reactor::table::Table;
 use crate::reactor::token::Token;
 
@@ -465,6 +467,47 @@ impl<'a, S> Context<'a, S> {
             // After a hook of its own the loop does so if the block has not come by then.
             table.arm(self.id);
         }
+    }
+
+    /// Has [`on_report`](crate::Handler::on_report) called for this connection at the end of the turn,
+    /// or of a later one if many ask: with the state of the loop, its services and their connections, or
+    /// once a connection was closed. A handler cannot look at other services from within a hook.
+    ///
+    /// Until then the connection's input waits, so that its replies come in the order of its requests.
+    /// If it closes meanwhile, the call does not come.
+    ///
+    /// ```
+    /// use reactor::{Ask, Context, Handler, Report};
+    ///
+    /// /// Says how many connections there are, of all services.
+    /// struct Count;
+    ///
+    /// impl Handler for Count {
+    ///     type Session = ();
+    ///     type Message = ();
+    ///
+    ///     fn on_line(&mut self, cx: &mut Context<'_, ()>, _line: &[u8]) {
+    ///         cx.request_report(Ask::Overview { watch: false });
+    ///     }
+    ///
+    ///     fn on_report(&mut self, cx: &mut Context<'_, ()>, report: &Report) {
+    ///         if let Report::Overview(status) = report {
+    ///             let count: usize = status.services.iter().map(|one| one.connections).sum();
+    ///             writeln!(cx, "{count}");
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let mut server = reactor::testing::Harness::new(Count);
+    /// let client = server.connect();
+    /// server.feed(client, "how many?\n");
+    /// assert_eq!(server.sent(client), b"1\n");
+    /// ```
+    pub fn request_report(&mut self, what: Ask) {
+        self.commit();
+        let ServiceContext { table, state } = &mut self.service;
+        table.connections[self.id.slot()].conn.flags.set(Flag::Asked, true);
+        state.asked.push_back(Asked { service: table.service, id: self.id, what });
     }
 
     /// Whether the loop still wants input handled: false once this connection is paused, held

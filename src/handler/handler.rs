@@ -4,6 +4,7 @@ use super::{Context, Farewell, ServiceContext};
 use crate::connection::{CloseReason, TimerId};
 use crate::limits::Limits;
 use crate::net::Address;
+use crate::reactor::Report;
 
 /// A protocol: what to do when a client connects, when a line comes, when the client leaves.
 ///
@@ -215,6 +216,12 @@ pub trait Handler {
     /// in which they were posted.
     fn on_message(&mut self, cx: &mut ServiceContext<'_, Self::Session>, message: Self::Message) {
         let _ = (cx, message);
+    }
+
+    /// Called with what was asked for by [`Context::request_report`], on behalf of the connection that
+    /// it was asked for. What is sent here is a reply.
+    fn on_report(&mut self, cx: &mut Context<'_, Self::Session>, report: &Report) {
+        let _ = (cx, report);
     }
 
     /// Called when the reactor begins to shut down, after the messages that were posted before. It

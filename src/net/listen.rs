@@ -134,7 +134,38 @@ impl Listen {
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: &crate::net::tls::Tls) -> Listen {
         self.layers.retain(|layer| !crate::net::tls::is_tls(&**layer));
-        self.layers.push(tls.acceptor());
+        self.layers.insert(0, tls.acceptor());
+        self
+    }
+
+    /// Speaks WebSocket there, so that pages in browsers can connect: a line is a text message. The
+    /// handler does not notice: it is told of a connection when the handshake is done, and all that
+    /// holds for connections holds for the lines in the messages.
+    ///
+    /// * The request has [`handshake_timeout`](crate::Limits::handshake_timeout) and 8 KiB. What asks
+    ///   for no WebSocket is told with status 426 what this port is. Pages of others are refused with
+    ///   403; [`WebSocket::sites`](crate::WebSocket::sites) says which are ours. Either counts in
+    ///   [`handshakes_failed`](crate::Counters::handshakes_failed) or
+    ///   [`refused`](crate::Counters::refused), and the handler hears nothing of it. One too many is
+    ///   told with 503 and the [`farewell`](crate::Handler::farewell).
+    /// * [`max_line`](crate::Limits::max_line) bounds the lines in a message, whose own length means
+    ///   nothing; [`line_timeout`](crate::Limits::line_timeout) is for a message that is not finished.
+    ///   A ping is answered, and costs a line of the [rate](crate::Limits::rate).
+    /// * A line that is not finished, such as a prompt, goes out as a fragment of a message: a page
+    ///   does not see it before its end.
+    /// * To half-close is to send a close frame. The one that answers the peer's goes out behind the
+    ///   replies. It has code 1000, or 1001 at a shutdown, 1002 and 1007 for what breaks the protocol,
+    ///   1009 for a line too long, 1008 for any other limit. A client that ends without one ends with
+    ///   [`ErrorKind::UnexpectedEof`](std::io::ErrorKind::UnexpectedEof): its whole lines are handled,
+    ///   an unfinished last one is not. [`SlowConsumer`](crate::CloseReason::SlowConsumer) and the like
+    ///   still are resets.
+    ///
+    /// Where there is TLS as well, it comes before it. Of several calls the last one decides. Needs
+    /// the feature `websocket`.
+    #[cfg(feature = "websocket")]
+    pub fn web_socket(mut self, web_socket: &crate::net::websocket::WebSocket) -> Listen {
+        self.layers.retain(|layer| !crate::net::websocket::is_web_socket(&**layer));
+        self.layers.push(web_socket.acceptor());
         self
     }
 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::closing::farewell_text;
+use super::counters::Refused;
 use super::fairness::{ACCEPT_RETRY, LOG_EVERY, PASSED_OVER, PORTS_TRIED};
 use super::loop_state::LoopState;
 use super::peers::{Peers, Refusal};
@@ -165,15 +166,19 @@ impl Listener {
 
     /// Counts a newcomer that is not allowed, and hears nothing.
     fn turn_away_unheard(&self, peer: SocketAddr, state: &mut LoopState) {
-        state.counters.refused += 1;
-        let (limit, networks) = match self.proxied {
-            true => (&mut state.log_limits.unproxied, "networks whose proxies are believed"),
-            false => (&mut state.log_limits.barred, "allowed networks"),
+        let LoopState { log_limits, .. } = state;
+        let (why, limit, networks) = match self.proxied {
+            true => {
+                let networks = "networks whose proxies are believed";
+                (Refused::NotProxied, &mut log_limits.unproxied, networks)
+            }
+            false => (Refused::NotAllowed, &mut log_limits.barred, "allowed networks"),
         };
         if limit.allows(state.turn.now, LOG_EVERY) {
             let (listener, ip) = (&self.address, peer.ip());
             log::warn!("{listener}: {ip} is in none of the {networks}: turning away");
         }
+        state.counters(self.token.service()).refuse(why);
     }
 
     /// The socket's next newcomer, under all layers; none if it is not allowed.
@@ -218,7 +223,8 @@ impl Listener {
                     let nobody = state.with_spare_descriptor(|state| match self.next(state) {
                         Ok(newcomer) => {
                             if let Some((mut stream, _)) = newcomer {
-                                state.counters.refused += 1;
+                                let counters = state.counters(self.token.service());
+                                counters.refuse(Refused::NoDescriptor);
                                 stream.turn_away(&farewell(state));
                             }
                             false
@@ -319,22 +325,26 @@ impl<H: Handler> ActiveService<H> {
         if self.table.counted >= most {
             return Some(Refusal::Full(most));
         }
-        self.table.peers.judge(peer, state)
+        self.table.peers.judge(peer, self.table.service, state)
     }
 
     /// Counts a newcomer that is turned away, and gives what to say to it.
     pub(super) fn refuse(&self, refusal: Refusal, state: &mut LoopState) -> Cow<'static, [u8]> {
         let Table { limits, name, .. } = &self.table;
         let log_limits = &mut state.log_limits;
-        let (why, limit) = match refusal {
-            Refusal::Full(_) => (Farewell::TooManyConnections, &mut log_limits.full),
-            Refusal::TooMany(..) => (Farewell::TooManyFromPeer, &mut log_limits.crowded),
-            Refusal::TooFast(_) => (Farewell::ConnectingTooFast, &mut log_limits.hasty),
+        let (why, limit, counted) = match refusal {
+            Refusal::Full(_) => (Farewell::TooManyConnections, &mut log_limits.full, Refused::Full),
+            Refusal::TooMany(..) => {
+                (Farewell::TooManyFromPeer, &mut log_limits.crowded, Refused::PerPeer)
+            }
+            Refusal::TooFast(_) => {
+                (Farewell::ConnectingTooFast, &mut log_limits.hasty, Refused::ConnectRate)
+            }
         };
         if limit.allows(state.turn.now, LOG_EVERY) {
             log::warn!("{name}: {refusal}: turning away");
         }
-        state.counters.refused += 1;
+        state.counters(self.table.service).refuse(counted);
         farewell_text(&self.handler, why, limits, name, state)
     }
 }

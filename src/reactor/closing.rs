@@ -9,11 +9,12 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::time::Instant;
 
+use super::counters::Refused;
 use super::fairness::REAPED_AT_ONCE;
 use super::loop_state::LoopState;
 use super::queues::Queues;
 use super::service::ActiveService;
-use super::table::{Table, find};
+use super::table::{Label, Table, find};
 use super::writing::would_block;
 use crate::connection::clock::Nanos;
 use crate::connection::connection::Stage;
@@ -29,7 +30,7 @@ pub(super) fn farewell_text<H: Handler>(
     handler: &H,
     why: Farewell,
     limits: &Limits,
-    name: &str,
+    name: &Label,
     state: &mut LoopState,
 ) -> Cow<'static, [u8]> {
     state.guard(name, || handler.farewell(why, limits)).unwrap_or_default()
@@ -183,6 +184,7 @@ impl<H: Handler> ActiveService<H> {
             let reason = slot.conn.reason;
             return self.table.end(id, reason);
         }
+        slot.stream.tell_why(slot.conn.reason);
         let shut = slot.counted(kept, |slot| slot.stream.shutdown_write());
         if would_block(&shut) {
             slot.conn.flags.set(Flag::Blocked, true);
@@ -321,10 +323,17 @@ impl<H: Handler> ActiveService<H> {
         if slot.conn.flags.take(Flag::Handshaking) {
             self.table.counted -= 1;
             self.table.peers.remove(&slot.conn);
-            match reason {
+            let layer = slot.stream.handshaking();
+            let counters = state.counters(self.table.service);
+            match (reason, layer) {
                 // The handshake has named a client that may not come.
-                CloseReason::Error(ErrorKind::PermissionDenied) => state.counters.refused += 1,
-                _ => state.counters.handshakes_failed += 1,
+                (CloseReason::Error(ErrorKind::PermissionDenied), Some("ws")) => {
+                    counters.refuse(Refused::Origin);
+                }
+                (CloseReason::Error(ErrorKind::PermissionDenied), _) => {
+                    counters.refuse(Refused::NotAllowed);
+                }
+                _ => counters.fail_handshake(layer),
             }
             if log::log_enabled!(log::Level::Debug) {
                 let (name, who, why) = (&self.table.name, self.describe(id), self.why(id, reason));
@@ -334,12 +343,12 @@ impl<H: Handler> ActiveService<H> {
         }
         let was_open = slot.conn.flags.take(Flag::Open);
         if was_open || slot.conn.flags.take(Flag::Failed) {
-            state.counters.open -= u64::from(was_open);
+            state.counters(self.table.service).open -= u64::from(was_open);
             self.table.counted -= 1;
             if was_open {
                 self.table.peers.remove(&slot.conn);
             }
-            state.counters.closed[reason.index()] += 1;
+            state.counters(self.table.service).close(reason);
             if log::log_enabled!(reason.level()) {
                 let (who, name) = (self.describe(id), &self.table.name);
                 let what = if was_open { "is gone" } else { "cannot be reached" };

@@ -12,8 +12,10 @@ use super::fairness::Step;
 use super::hand_over::{Door, Traveller};
 use super::handle::Shared;
 use super::log_limits::LogLimits;
+use super::reports::Asked;
 use super::spare_descriptor::SpareDescriptor;
 use super::token::Serials;
+use super::turns::Meter;
 use super::writing::Reply;
 use crate::connection::clock::{Nanos, nanos};
 use crate::connection::framing::Search;
@@ -41,7 +43,13 @@ pub(crate) struct LoopState {
     pub(super) travellers: VecDeque<Traveller>,
     /// Gives connections their numbers, across all services.
     pub(super) serials: Serials,
-    pub(crate) counters: Counters,
+    /// What each service counts in; one at least.
+    pub(super) counters: Vec<Counters>,
+    pub(crate) meter: Meter,
+    /// What handlers have asked for and were not told yet.
+    pub(crate) asked: VecDeque<Asked>,
+    /// See [`set_accounting`](crate::Reactor::set_accounting).
+    pub(super) accounting: bool,
     /// What handles on other threads reach: the waker, and whether a stop was asked for.
     pub(crate) shared: Arc<Shared>,
     /// The service that last had a step of a handshake.
@@ -109,7 +117,10 @@ impl LoopState {
             doors: Vec::new(),
             travellers: VecDeque::new(),
             serials: Serials::default(),
-            counters: Counters::default(),
+            counters: vec![Counters::default()],
+            meter: Meter::default(),
+            asked: VecDeque::new(),
+            accounting: false,
             shared,
             last_handshake: 0,
             stopping: false,

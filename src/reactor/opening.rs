@@ -51,7 +51,7 @@ impl<H: Handler> ActiveService<H> {
             self.table.remove(id, state);
             return None;
         }
-        state.counters.accepted += 1;
+        state.counters(self.table.service).accepted += 1;
         self.table.connections[id.slot()].conn.peer = peer.into();
         Some(id)
     }
@@ -76,7 +76,7 @@ impl<H: Handler> ActiveService<H> {
         self.table.counted += usize::from(!slot.conn.flags.take(Flag::Failed) && !shaken);
         let asked = slot.conn.flags.has(Flag::Drain) || slot.conn.flags.has(Flag::Finished);
         self.table.open += 1;
-        state.counters.open += 1;
+        state.counters(self.table.service).open += 1;
         if !shaken {
             self.table.peers.add(&slot.conn);
         }
@@ -161,12 +161,12 @@ impl<H: Handler> ActiveService<H> {
 impl<S> Table<S> {
     /// Asks the limits by peer, if the handshake has told whom to ask them for; none if it may come.
     fn judge_named(&mut self, id: ConnId, state: &mut LoopState) -> Option<Refusal> {
-        let Table { connections, peers, .. } = self;
+        let Table { service, connections, peers, .. } = self;
         let conn = &mut connections[id.slot()].conn;
         if !conn.flags.take(Flag::Unjudged) {
             return None;
         }
-        let refusal = peers.judge(conn.peer.get(), state);
+        let refusal = peers.judge(conn.peer.get(), *service, state);
         if refusal.is_none() {
             peers.add(conn);
         }

@@ -62,6 +62,7 @@ impl Peers {
     pub(super) fn judge(
         &mut self,
         peer: Option<SocketAddr>,
+        service: usize,
         state: &mut LoopState,
     ) -> Option<Refusal> {
         if self.most.is_none() && self.accounts.is_none() {
@@ -76,7 +77,7 @@ impl Peers {
             return Some(Refusal::TooMany(ip, most));
         }
         let accounts = self.accounts.as_mut()?;
-        let may = accounts.begin(key, state.turn.now, &mut state.counters);
+        let may = accounts.begin(key, state.turn.now, state.counters(service));
         (!may).then_some(Refusal::TooFast(ip))
     }
 

@@ -185,7 +185,8 @@ impl<'h> Reactor<'h> {
     {
         limits.check()?;
         let index = self.next_index()?;
-        let table = Table::new(index, type_name_of::<H>(), limits);
+        let mut table = Table::new(index, type_name_of::<H>(), limits);
+        table.accounts.keep(self.state.accounting, 0, self.state.turn.now);
         let (mailbox, handle) = Mailbox::new(&self.state.shared);
         self.services.push(Box::new(ActiveService::new(handler, table, mailbox)));
         self.state.doors.push(Door::new(type_name_of::<H>(), true));
@@ -193,11 +194,14 @@ impl<'h> Reactor<'h> {
     }
 
     /// The place of the next service, if there may be one.
-    pub(crate) fn next_index(&self) -> Result<usize, Error> {
+    pub(crate) fn next_index(&mut self) -> Result<usize, Error> {
         match self.services.len() {
             _ if self.state.is_ending() => Err(Error::ShuttingDown),
             MOST_SERVICES.. => Err(Error::TooManyServices),
-            index => Ok(index),
+            index => {
+                self.state.count_for(index);
+                Ok(index)
+            }
         }
     }
 
@@ -359,9 +363,9 @@ impl<'h> Reactor<'h> {
         self.state.max_total_input = bytes;
     }
 
-    /// What the loop has done so far.
-    pub fn counters(&self) -> &Counters {
-        &self.state.counters
+    /// What the loop has done so far, for all services together.
+    pub fn counters(&self) -> Counters {
+        self.state.counted()
     }
 }
 

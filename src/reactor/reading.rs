@@ -91,7 +91,7 @@ impl<H: Handler> ActiveService<H> {
         state.turn.bytes = 0;
         while state.turn.lines < state.turn.most_lines {
             let budget = share.bytes.saturating_sub(state.turn.bytes);
-            let Table { connections, kept, .. } = &mut self.table;
+            let Table { service, connections, kept, accounts, .. } = &mut self.table;
             let slot = &mut connections[id.slot()];
             if !slot.conn.takes_input() {
                 return;
@@ -124,7 +124,10 @@ impl<H: Handler> ActiveService<H> {
                     Ok((count, Some(offer))) => {
                         slot.mark_read(count, budget);
                         slot.conn.active = state.turn.now;
-                        state.counters.bytes_in += count as u64;
+                        state.counters(*service).bytes_in += count as u64;
+                        if let Some(account) = accounts.of(id) {
+                            account.bytes_in += count as u64;
+                        }
                         offer
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -134,10 +137,13 @@ impl<H: Handler> ActiveService<H> {
                         return;
                     }
                     Err(error) => {
-                        // An attacker may have cut the stream: its last line is not to be trusted,
-                        // but the lines before it have their answers.
+                        // An attacker may have cut the stream, or a layer does not understand what
+                        // comes: the last line is not to be trusted, but the lines before it have
+                        // their answers.
+                        let gone = slot.conn.flags.has(Flag::Gone);
                         match error.kind() {
                             ErrorKind::UnexpectedEof => slot.conn.note(&error),
+                            ErrorKind::InvalidData if !gone => slot.conn.note(&error),
                             _ => self.table.lose_peer(id, &error, state.turn.now),
                         }
                         return self.table.close_with_error(id, error.kind(), state);
@@ -256,7 +262,10 @@ impl<H: Handler> ActiveService<H> {
             }
         };
         let lines = (state.turn.lines - before) as u64;
-        state.counters.lines_in += lines;
+        state.counters(self.table.service).lines_in += lines;
+        if let Some(account) = self.table.accounts.of(id) {
+            account.lines_in += lines;
+        }
         // What a handler takes in one call without lines counts as one line, and so does a piece.
         let refused = took == 0 && piece.is_none();
         let lines = lines.max(u64::from(!refused));
@@ -268,13 +277,16 @@ impl<H: Handler> ActiveService<H> {
     /// a reset, and a client that writes before it reads would never come to the reply.
     fn discard_input(&mut self, id: ConnId, state: &mut LoopState, scratch: &mut Scratch) {
         let budget = self.table.limits.bytes_per_turn;
-        let Table { connections, kept, .. } = &mut self.table;
+        let Table { service, connections, kept, accounts, .. } = &mut self.table;
         let slot = &mut connections[id.slot()];
         let discarded =
             slot.counted(kept, |slot| input::discard(&mut slot.stream.raw(), scratch, budget));
         match discarded {
             Ok((count, eof)) => {
-                state.counters.bytes_in += count as u64;
+                state.counters(*service).bytes_in += count as u64;
+                if let Some(account) = accounts.of(id) {
+                    account.bytes_in += count as u64;
+                }
                 slot.mark_discarded(count, budget, eof);
                 if eof && slot.conn.stage == Stage::Lingering {
                     self.table.end(id, CloseReason::Closed);
@@ -299,7 +311,9 @@ impl<S> Slot<S> {
         let outcome = self.counted(kept, read);
         // A layer may have read something that the handler is not given, or not yet.
         let count = outcome.as_ref().map_or(0, |(count, _)| *count);
-        turn.bytes += self.stream.cost(count);
+        let cost = self.stream.cost(count);
+        turn.bytes += cost.bytes;
+        turn.lines += cost.lines;
         outcome
     }
 }

@@ -11,10 +11,12 @@ use super::hand_over::Traveller;
 use super::handle::{Inbox, Mailbox};
 use super::loop_state::LoopState;
 use super::readiness::Readiness;
+use super::reports::Inspect;
 use super::slow_hooks::SlowHooks;
 use super::table::Table;
 use super::token::Token;
 use super::total_memory::{Holding, Memory};
+use super::turns::Step;
 use crate::connection::clock::Nanos;
 use crate::connection::input::Scratch;
 use crate::connection::{CloseReason, ConnId};
@@ -58,8 +60,10 @@ impl<H: Handler> ActiveService<H> {
         state: &mut LoopState,
         hook: impl FnOnce(&mut H, &mut Context<'_, H::Session>) -> R,
     ) -> Option<R> {
+        let step = state.meter.step(Step::Handlers);
         let mut cx = Context::new(&mut self.table, state, id, own);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
+        state.meter.step(step);
         self.slow_hooks.called(state, &self.table.name, self.table.limits.slow_call);
         self.table.commit(state);
         let outcome = state.unless_panicked(outcome, &self.table.name);
@@ -75,8 +79,10 @@ impl<H: Handler> ActiveService<H> {
         state: &mut LoopState,
         hook: impl FnOnce(&mut H, &mut ServiceContext<'_, H::Session>),
     ) {
+        let step = state.meter.step(Step::Handlers);
         let mut cx = ServiceContext::new(&mut self.table, state);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
+        state.meter.step(step);
         self.slow_hooks.called(state, &self.table.name, self.table.limits.slow_call);
         state.unless_panicked(outcome, &self.table.name);
     }
@@ -84,7 +90,7 @@ impl<H: Handler> ActiveService<H> {
 
 /// A service as the reactor sees it, whatever its handler: one of lines or one of datagrams. The
 /// default bodies are those of datagrams, which have no connections.
-pub(crate) trait AnyService {
+pub(crate) trait AnyService: Inspect {
     fn listen(&mut self, _listen: Listen, _state: &mut LoopState) -> Result<Address, Error> {
         Err(Error::Datagrams)
     }
@@ -181,11 +187,11 @@ impl<H: Handler> AnyService for ActiveService<H> {
     }
 
     fn name(&self) -> &str {
-        &self.table.name
+        &self.table.name.name
     }
 
     fn set_name(&mut self, name: Box<str>) {
-        self.table.name = name;
+        self.table.name.name = name.into();
     }
 
     fn sources(&self) -> usize {

@@ -1,7 +1,8 @@
 //! The connections of one service.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::rc::Rc;
+use std::{fmt, io};
 
 use slab::Slab;
 
@@ -12,6 +13,7 @@ use super::peers::Peers;
 use super::queues::Queues;
 use super::timers::Timers;
 use super::token::Token;
+use super::usage::Accounts;
 use crate::connection::ConnId;
 use crate::connection::connection::{Connection, Stage};
 use crate::limits::Limits;
@@ -27,11 +29,31 @@ pub(crate) struct Slot<S> {
     pub(crate) session: S,
 }
 
+/// A service as the log names it and as it is counted.
+#[derive(Clone, Debug)]
+pub(crate) struct Label {
+    /// Its number in the reactor.
+    pub(crate) service: usize,
+    pub(crate) name: Rc<str>,
+}
+
+impl Label {
+    pub(crate) fn new(service: usize, name: &str) -> Label {
+        Label { service, name: name.into() }
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
 pub(crate) struct Table<S> {
     /// The service's number in the reactor, as tokens have it.
     pub(crate) service: usize,
     /// What the service goes by in the log.
-    pub(crate) name: Box<str>,
+    pub(crate) name: Label,
     pub(crate) limits: Limits,
     /// All connections, from their first moment until they are freed.
     pub(crate) connections: Slab<Slot<S>>,
@@ -54,6 +76,8 @@ pub(crate) struct Table<S> {
     pub(super) leaving: BTreeMap<ConnId, Destination>,
     /// Memory that all of them keep of input; see [`Slot::kept`]. Those that have ended do not count.
     pub(crate) kept: usize,
+    /// What each of them has done, where somebody wants to know.
+    pub(super) accounts: Accounts,
 }
 
 impl<S> Slot<S> {
@@ -82,7 +106,7 @@ impl<S> Table<S> {
     pub(crate) fn new(service: usize, name: &str, limits: Limits) -> Self {
         Table {
             service,
-            name: name.into(),
+            name: Label::new(service, name),
             connections: Slab::with_capacity(SLOTS_KEPT),
             queues: Queues::default(),
             timers: Timers::default(),
@@ -93,6 +117,7 @@ impl<S> Table<S> {
             backlog: 0,
             leaving: BTreeMap::new(),
             kept: 0,
+            accounts: Accounts::default(),
             limits,
         }
     }
@@ -110,6 +135,7 @@ impl<S> Table<S> {
             Some(registry) => stream.register(registry, Token::connection(self.service, id).into()),
             None => Ok(()),
         };
+        self.accounts.begin(id, state.turn.now);
         let conn = Connection::new(id, stream.traits(), state.turn.now);
         self.kept += stream.kept();
         vacant.insert(Slot { conn, stream, session });
@@ -170,6 +196,7 @@ impl<S> Table<S> {
         self.forget_lingering();
         if self.connections.is_empty() && self.connections.capacity() > SLOTS_KEPT {
             self.connections = Slab::with_capacity(SLOTS_KEPT);
+            self.accounts.clear();
         }
         // Dropping a session runs the embedder's code too.
         state.guard(&self.name, || drop(gone.session));

@@ -134,7 +134,7 @@ impl<H: Handler> ActiveService<H> {
 
     /// Writes for one connection, and does what follows from how much is unsent then.
     fn flush_one(&mut self, id: ConnId, state: &mut LoopState) {
-        let Table { connections, backlog, kept, .. } = &mut self.table;
+        let Table { service, connections, backlog, kept, accounts, .. } = &mut self.table;
         let Some(slot) = find(connections, id) else { return };
         slot.conn.flags.set(Flag::Dirty, false);
         if !matches!(slot.conn.stage, Stage::Open | Stage::Leaving | Stage::Closing) {
@@ -153,7 +153,10 @@ impl<H: Handler> ActiveService<H> {
                 conn.output.flush(stream, arena, WRITTEN_PER_TURN, &mut written)
             });
             *backlog = *backlog + slot.conn.output.backlog() - before;
-            state.counters.bytes_out += written as u64;
+            state.counters(*service).bytes_out += written as u64;
+            if let Some(account) = accounts.of(id) {
+                account.bytes_out += written as u64;
+            }
             if written > 0 || slot.stream.take_moved() {
                 slot.conn.sent(state.turn.now);
             }

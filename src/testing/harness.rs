@@ -437,8 +437,8 @@ impl<H: Handler> Harness<H> {
     }
 
     /// What the loop has done so far.
-    pub fn counters(&self) -> &Counters {
-        &self.inner.state.counters
+    pub fn counters(&self) -> Counters {
+        self.inner.state.counted()
     }
 
     /// How many connections the loop still has, lingering ones too, and how many timers are still to

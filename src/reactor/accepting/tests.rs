@@ -21,6 +21,10 @@ struct Naming {
 }
 
 impl Acceptor for Naming {
+    fn name(&self) -> &'static str {
+        "naming"
+    }
+
     fn accept(&self, newcomer: Stream) -> io::Result<Stream> {
         match self.failures.get() {
             0 => {
