@@ -103,6 +103,27 @@ impl CloseReason {
         }
     }
 
+    /// A word for it, as a metric has it: `peer-closed`, `line-too-long`, ...
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CloseReason::PeerClosed => "peer-closed",
+            CloseReason::Closed => "closed",
+            CloseReason::Aborted => "aborted",
+            CloseReason::LineTooLong => "line-too-long",
+            CloseReason::LineTimeout => "line-timeout",
+            CloseReason::IdleTimeout => "idle-timeout",
+            CloseReason::SlowConsumer => "slow-consumer",
+            CloseReason::TotalOutput => "total-output",
+            CloseReason::TotalInput => "total-input",
+            CloseReason::Stalled => "stalled",
+            CloseReason::ConnectTimeout => "connect-timeout",
+            CloseReason::Error(_) => "error",
+            CloseReason::Panicked => "panicked",
+            CloseReason::Shutdown => "shutdown",
+            CloseReason::Administrator => "administrator",
+        }
+    }
+
     /// At which level the end of a connection is logged. Many clients leave with a reset, so that is
     /// no news.
     pub(crate) fn level(self) -> log::Level {
@@ -162,5 +183,11 @@ mod tests {
         for (index, reason) in ALL.into_iter().enumerate() {
             assert_eq!(reason.index(), index, "{reason}");
         }
+    }
+
+    #[test]
+    fn each_has_a_word_of_its_own() {
+        let words: std::collections::HashSet<_> = ALL.map(CloseReason::as_str).into();
+        assert_eq!(words.len(), ALL.len());
     }
 }

@@ -474,7 +474,7 @@ impl<'a, S> Context<'a, S> {
     /// once a connection was closed. A handler cannot look at other services from within a hook.
     ///
     /// Until then the connection's input waits, so that its replies come in the order of its requests.
-    /// If it closes meanwhile, the call does not come.
+    /// If it is not open by then, or not any more, the call does not come.
     ///
     /// ```
     /// use reactor::{Ask, Context, Handler, Report};

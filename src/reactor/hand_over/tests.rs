@@ -131,6 +131,7 @@ impl Rig {
         let services = ["a", "b"].map(|name| {
             let (mailbox, _) = Mailbox::new(&state.shared);
             let table = Table::new(state.doors.len(), name, limits.clone());
+            state.count_for(state.doors.len());
             state.doors.push(Door::new(name, true));
             let handler = Hall { name, told: Rc::clone(&told), panics: "" };
             ActiveService::new(handler, table, mailbox)
