@@ -12,6 +12,7 @@ pub mod namespace;
 pub mod program;
 #[cfg(feature = "tls")]
 pub mod tls;
+pub mod websocket;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
