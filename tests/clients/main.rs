@@ -9,6 +9,7 @@ mod util;
 mod balancers;
 #[cfg(feature = "tls")]
 mod certificates;
+mod websocket;
 
 use std::io::Write;
 use std::net::SocketAddr;
