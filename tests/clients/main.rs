@@ -9,6 +9,8 @@ mod util;
 mod balancers;
 #[cfg(feature = "tls")]
 mod certificates;
+mod metrics;
+mod web;
 mod websocket;
 
 use std::io::Write;

@@ -15,4 +15,5 @@ mod serve;
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_towards_servers;
+mod web;
 mod websocket;

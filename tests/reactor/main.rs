@@ -13,4 +13,5 @@ mod panics;
 mod ready;
 mod regressions;
 mod shutdown;
+mod status;
 mod timers;

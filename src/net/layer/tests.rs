@@ -13,9 +13,9 @@ use mio::{Events, Poll, Token};
 use socket2::SockRef;
 
 use super::*;
-use crate::net::Address;
 use crate::net::listener::ListeningSocket;
 use crate::net::memory::{Pipe, SharedWire, Wire};
+use crate::net::{Address, Listen};
 
 /// The streams at the bottom.
 const STREAMS: &[(&str, Bottom)] = &[
@@ -237,11 +237,38 @@ fn rule_1_nothing_blocks_and_an_event_follows() {
 }
 
 #[test]
+fn rule_1_what_is_registered_anew_has_an_event_for_what_was_there() {
+    each(|mut pair| {
+        pair.peer.send(b"before");
+        pair.wait();
+        let Some(poll) = &mut pair.poll else { return };
+        let registry = Rc::new(poll.registry().try_clone().unwrap());
+        pair.stream.deregister(&registry).unwrap();
+        pair.stream.register(&registry, Token(8)).unwrap();
+        let mut events = Events::with_capacity(8);
+        poll.poll(&mut events, Some(PATIENCE)).unwrap();
+        let name = &pair.name;
+        assert!(
+            !events.is_empty() && events.iter().all(|event| event.token() == Token(8)),
+            "{name}"
+        );
+        assert_eq!(pair.read(6), b"before", "{}", pair.name);
+        let outcome = pair.stream.read(&mut [0; 100]);
+        pair.would_block(outcome);
+        pair.peer.send(b"after");
+        assert_eq!(pair.read(5), b"after", "{}", pair.name);
+    });
+}
+
+#[test]
 fn rule_2_the_handshake_comes_first() {
     each_new(|mut pair| {
         let first = pair.stream.handshake(1, &mut 0).unwrap();
         assert_eq!(first.is_none(), pair.stream.has_handshake(), "{}", pair.name);
+        let layer = pair.name.split(' ').next().filter(|layer| ["proxy", "tls"].contains(layer));
+        assert_eq!(pair.stream.handshaking(), layer, "{}", pair.name);
         let mut pair = pair.opened();
+        assert_eq!(pair.stream.handshaking(), None, "{}", pair.name);
         pair.peer.send(b"hello");
         assert_eq!(pair.read(5), b"hello", "{}", pair.name);
         assert!(pair.stream.due().is_none() && pair.stream.host().is_none(), "{}", pair.name);
@@ -594,8 +621,8 @@ impl Peer for Plain {
 }
 
 fn tcp() -> Pair {
-    let address = Address::Tcp(([127, 0, 0, 1], 0).into());
-    let server = ListeningSocket::bind(&address, None, &Limits::default()).unwrap();
+    let listen = Listen::at("127.0.0.1:0").unwrap();
+    let server = ListeningSocket::bind(&listen, &Limits::default()).unwrap();
     let Ok(Address::Tcp(addr)) = server.local_addr() else { panic!("no address") };
     let client = std::net::TcpStream::connect(addr).unwrap();
     client.set_nonblocking(true).unwrap();
@@ -1074,7 +1101,9 @@ mod web_socket {
             let mut all = if self.open { Vec::new() } else { self.shake_hands() };
             while self.open {
                 let mut cursor = Cursor::new(&self.heard);
-                let Some((header, length)) = FrameHeader::parse(&mut cursor).unwrap() else { break };
+                let Some((header, length)) = FrameHeader::parse(&mut cursor).unwrap() else {
+                    break;
+                };
                 let start = cursor.position() as usize;
                 let end = start + length as usize;
                 if self.heard.len() < end {
@@ -1082,7 +1111,8 @@ mod web_socket {
                 }
                 assert_eq!(header.mask.is_none(), self.is_client);
                 let mask = header.mask.unwrap_or_default().into_iter().cycle();
-                let payload = self.heard[start..end].iter().zip(mask).map(|(byte, mask)| byte ^ mask);
+                let payload =
+                    self.heard[start..end].iter().zip(mask).map(|(byte, mask)| byte ^ mask);
                 match header.opcode {
                     OpCode::Control(Control::Close) => self.ended = true,
                     _ => all.extend(payload),
@@ -1097,7 +1127,10 @@ mod web_socket {
         }
 
         fn ended(&self) -> Option<Result<(), ErrorKind>> {
-            self.below.ended().filter(|end| end.is_err()).or(self.ended.then_some(Ok(())))
+            self.below
+                .ended()
+                .filter(|end| end.is_err())
+                .or(self.ended.then_some(Ok(())))
                 .or(self.below.ended())
         }
 
