@@ -5,6 +5,7 @@
 
 pub mod example;
 pub mod folder;
+pub mod frames;
 pub mod http;
 #[cfg(feature = "cli")]
 pub mod load;
