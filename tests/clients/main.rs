@@ -11,6 +11,7 @@ mod balancers;
 mod certificates;
 mod metrics;
 mod web;
+mod websocket;
 
 use std::io::Write;
 use std::net::SocketAddr;
