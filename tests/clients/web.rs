@@ -5,8 +5,6 @@ use std::process::Command;
 use crate::installed;
 use crate::util::folder::Folder;
 use crate::util::program::Program;
-#[cfg(feature = "tls")]
-use crate::util::tls;
 
 /// What curl gets, and its exit status.
 fn curl(args: &[&str]) -> (String, Option<i32>) {
