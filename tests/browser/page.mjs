@@ -105,6 +105,22 @@ const scenarios = {
     assert.equal(await header.getAttribute('aria-sort'), 'descending');
     await header.getByRole('button').press('Enter');
     assert.equal(await header.getAttribute('aria-sort'), 'ascending');
+    // One request at a time, and none while nobody looks.
+    let [under_way, at_once, asked] = [0, 0, 0];
+    tab.on('request', () => { asked += 1; at_once = Math.max(at_once, ++under_way); });
+    tab.on('requestfinished', () => { under_way -= 1; });
+    await until('it asks again and again', () => asked >= 2);
+    const hide = hidden => tab.evaluate(hidden => {
+      Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+      document.dispatchEvent(new Event('visibilitychange'));
+    }, hidden);
+    await hide(true);
+    await until('the last answer is there', () => under_way === 0);
+    asked = 0;
+    await new Promise(done => setTimeout(done, 1500));
+    assert.deepEqual([asked, at_once], [0, 1]);
+    await hide(false);
+    await until('it asks again', () => asked >= 1);
     // Nobody may close here, so nobody is offered to.
     assert.equal(await tab.getByRole('button', { name: /^Close/ }).count(), 0);
     await tab.setViewportSize({ width: 400, height: 800 });

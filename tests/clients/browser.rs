@@ -5,20 +5,19 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::installed;
 use crate::util::program::Program;
 use crate::util::{DOOMED, skip};
+use crate::{installed, nc};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser");
 
 /// One browser at a time is enough for a machine that tests other things meanwhile.
 fn browser() -> Option<MutexGuard<'static, ()>> {
     static ONE: Mutex<()> = Mutex::new(());
-    for (name, words) in [("node", "v"), ("chromium", "Chromium"), ("nc", "")] {
-        let option = if name == "nc" { "-h" } else { "--version" };
-        if !installed(name, option, words) {
-            return None;
-        }
+    let programs =
+        installed("node", "--version", "v") && installed("chromium", "--version", "Chromium");
+    if !programs || !nc() {
+        return None;
     }
     if !Path::new(FOLDER).join("node_modules/playwright-core").exists() {
         skip("playwright-core is not installed: npm ci --prefix tests/browser");
