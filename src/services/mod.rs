@@ -18,6 +18,7 @@
 
 use crate::{Context, Handler};
 
+mod admin;
 mod announcer;
 mod directory;
 mod echo;
@@ -27,6 +28,7 @@ pub mod roulette;
 mod time;
 pub mod views;
 
+pub use admin::Admin;
 pub use announcer::Announcer;
 pub use directory::{Announced, Change, Directory};
 pub use echo::Echo;
