@@ -44,28 +44,43 @@ pub(crate) struct Output {
     /// What a server says may not reach a terminal as it is. Neither may a table elsewhere: it is shown on
     /// one later. JSON is for programs, which want it unchanged.
     raw: bool,
+    /// An empty line goes before the next one.
+    separate: bool,
 }
 
 impl Output {
     pub(crate) fn new(json: bool) -> Output {
         let raw = json && !io::stdout().is_terminal();
-        Output { stdout: BufWriter::new(io::stdout().lock()), raw }
+        Output { stdout: BufWriter::new(io::stdout().lock()), raw, separate: false }
     }
 
-    pub(crate) fn line(&mut self, line: &[u8]) -> io::Result<()> {
+    /// What comes next is about something else.
+    pub(crate) fn separate(&mut self) {
+        self.separate = true;
+    }
+
+    fn line(&mut self, line: &[u8]) -> io::Result<()> {
+        if std::mem::take(&mut self.separate) && !self.raw {
+            self.stdout.write_all(b"\n")?;
+        }
         match self.raw {
             true => self.stdout.write_all(line)?,
             false => self.stdout.write_all(printable(line).as_bytes())?,
         }
         self.stdout.write_all(b"\n")
     }
-
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
-        self.stdout.flush()
-    }
 }
 
-/// What came of a question.
+/// How a question ended.
+pub(crate) enum Answer {
+    Printed,
+    /// Nobody reads the output any more.
+    Unread,
+    /// The server is not there, or has gone before it said anything.
+    Gone(Failure),
+}
+
+/// What came of it, as the handler knows it.
 #[derive(Debug)]
 enum Outcome {
     Answered,
@@ -90,7 +105,7 @@ struct Asking<'a> {
     left: usize,
     connected: bool,
     heard: bool,
-    output: &'a RefCell<Output>,
+    output: &'a mut Output,
     outcome: &'a RefCell<Option<Outcome>>,
 }
 
@@ -100,8 +115,8 @@ impl Asking<'_> {
         cx.close();
     }
 
-    fn print(&self, cx: &mut Context<'_, ()>, line: &[u8]) {
-        if let Err(error) = self.output.borrow_mut().line(line) {
+    fn print(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        if let Err(error) = self.output.line(line) {
             self.end(cx, Outcome::Unprintable(error));
         }
     }
@@ -122,7 +137,7 @@ impl Handler for Asking<'_> {
             self.left -= 1;
             match self.left {
                 0 => self.end(cx, Outcome::Answered),
-                _ => self.print(cx, b""),
+                _ => self.output.separate(),
             }
         } else if let Some(why) = line.strip_prefix(b"ERROR ") {
             self.end(cx, Outcome::Refused(printable(why)));
@@ -140,20 +155,15 @@ impl Handler for Asking<'_> {
     }
 }
 
-/// Asks and prints. Says whether somebody still reads the output.
-pub(crate) fn ask(
-    path: &Path,
-    commands: &[&str],
-    output: Output,
-) -> Result<Option<Output>, Failure> {
-    let output = RefCell::new(output);
+/// Asks, and prints the answers.
+pub(crate) fn ask(path: &Path, commands: &[&str], output: &mut Output) -> Result<Answer, Failure> {
     let outcome = RefCell::new(None);
     let handler = Asking {
         commands: commands.join("\n") + "\n",
         left: commands.len(),
         connected: false,
         heard: false,
-        output: &output,
+        output: &mut *output,
         outcome: &outcome,
     };
     let limits = Limits {
@@ -169,42 +179,32 @@ pub(crate) fn ask(
     reactor.connect(&service, path)?;
     let _ = reactor.run()?;
     drop(reactor);
-    let mut output = output.into_inner();
-    let outcome = outcome.into_inner().unwrap_or(Outcome::Answered);
-    let printed = output.flush();
-    let outcome = match (outcome, printed) {
-        (Outcome::Answered, Err(error)) => Outcome::Unprintable(error),
-        (outcome, _) => outcome,
+    let outcome = match (outcome.into_inner(), output.stdout.flush()) {
+        (None | Some(Outcome::Answered), Err(error)) => Outcome::Unprintable(error),
+        (outcome, _) => outcome.unwrap_or(Outcome::Answered),
     };
+    let failure = |why: String| Failure::Runtime(format!("{}: {why}", path.display()));
     match outcome {
-        Outcome::Answered => Ok(Some(output)),
-        Outcome::Unprintable(error) if error.kind() == ErrorKind::BrokenPipe => Ok(None),
+        Outcome::Answered => Ok(Answer::Printed),
+        Outcome::Unprintable(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Answer::Unread),
         Outcome::Unprintable(error) => Err(Failure::Runtime(format!(
             "standard output cannot be written: {error}; redirect it with >FILE"
         ))),
-        Outcome::Refused(why) => Err(Failure::Runtime(format!("{}: {why}", path.display()))),
-        Outcome::Broken { connected, heard, reason, error } => Err(Failure::Runtime(format!(
-            "{}: {}",
-            path.display(),
-            match (connected, heard) {
-                (false, _) => format!(
-                    "{}; reactor status shows the servers that run",
-                    unreachable(&Address::Unix(path.into()), reason, error)
-                ),
-                _ if reason == CloseReason::IdleTimeout => {
-                    format!(
-                        "it says nothing for {PATIENCE:?}; is it stopped, or another program's?"
-                    )
-                }
-                (_, false) => {
-                    "it closes without a word; only the server's own user and root may ask"
-                        .to_owned()
-                }
-                _ => format!(
-                    "it broke off: {}",
-                    error.map_or(reason.to_string(), |it| it.to_string())
-                ),
-            }
-        ))),
+        Outcome::Refused(why) => Err(failure(why)),
+        Outcome::Broken { reason: CloseReason::IdleTimeout, .. } => {
+            Err(failure(format!("it says nothing for {PATIENCE:?}; is it stopped?")))
+        }
+        Outcome::Broken { connected: false, reason, error, .. } => {
+            let why = unreachable(&Address::Unix(path.into()), reason, error);
+            Ok(Answer::Gone(failure(why + "; reactor status shows the servers that run")))
+        }
+        Outcome::Broken { heard: false, .. } => {
+            let why = "it closes without a word; only the server's own user and root may ask";
+            Ok(Answer::Gone(failure(why.to_owned())))
+        }
+        Outcome::Broken { reason, error, .. } => {
+            let why = error.map_or_else(|| reason.to_string(), |error| error.to_string());
+            Err(failure(format!("its answer broke off: {why}")))
+        }
     }
 }

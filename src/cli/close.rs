@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use reactor::text::printable;
 
-use super::asking::{Output, ask, find};
+use super::asking::{Answer, Output, ask, find};
 use super::failure::Failure;
 
 /// Close a connection of a running server: its client still gets what was sent to it.
@@ -28,8 +28,10 @@ pub(crate) struct Close {
 pub(crate) fn close(args: &Close) -> Result<ExitCode, Failure> {
     let why = printable(args.why.join(" ").as_bytes());
     let command = format!("CLOSE #{} {why}", args.id);
-    ask(&find(&args.server)?, &[&command], Output::new(false))?;
-    Ok(ExitCode::SUCCESS)
+    match ask(&find(&args.server)?, &[&command], &mut Output::new(false))? {
+        Answer::Printed | Answer::Unread => Ok(ExitCode::SUCCESS),
+        Answer::Gone(why) => Err(why),
+    }
 }
 
 fn number(text: &str) -> Result<u64, String> {

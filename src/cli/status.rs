@@ -1,7 +1,8 @@
+use std::fs;
 use std::process::ExitCode;
 
 use super::admin::{check_folder, folders, sockets};
-use super::asking::{Output, ask, find, list};
+use super::asking::{Answer, Output, ask, find, list};
 use super::failure::Failure;
 
 /// Look inside running servers: where they listen, who is connected, since when, how much, and what
@@ -27,36 +28,35 @@ pub(crate) struct Status {
 
 /// Asks and prints.
 pub(crate) fn status(args: &Status) -> Result<ExitCode, Failure> {
-    let paths = match &args.server {
-        Some(server) => vec![find(server)?],
-        None => {
-            let folders = folders();
-            for folder in folders.iter().filter(|folder| folder.exists()) {
-                check_folder(folder).map_err(Failure::Runtime)?;
-            }
-            let paths: Vec<_> = folders.iter().flat_map(|folder| sockets(folder)).collect();
-            if paths.is_empty() {
-                return Err(Failure::Runtime(format!(
-                    "no server of this user runs: none is in {}; one with --admin PATH goes by its PATH",
-                    list(&folders)
-                )));
-            }
-            paths
-        }
-    };
     let commands: &[_] = if args.json { &["STATUS JSON"] } else { &["STATUS", "LIST"] };
-    let mut failure = None;
-    for (number, path) in paths.iter().enumerate() {
-        let mut output = Output::new(args.json);
-        if number > 0 && !args.json {
-            // It is seen with what comes then, or not at all.
-            let _ = output.line(b"");
-        }
-        match ask(path, commands, output) {
-            Ok(Some(_)) => {}
-            Ok(None) => break,
-            Err(error) => failure = failure.or(Some(error)),
-        }
+    let mut output = Output::new(args.json);
+    if let Some(server) = &args.server {
+        return match ask(&find(server)?, commands, &mut output)? {
+            Answer::Printed | Answer::Unread => Ok(ExitCode::SUCCESS),
+            Answer::Gone(why) => Err(why),
+        };
     }
-    failure.map_or(Ok(ExitCode::SUCCESS), Err)
+    let folders = folders();
+    for folder in folders.iter().filter(|folder| fs::symlink_metadata(folder).is_ok()) {
+        check_folder(folder).map_err(Failure::Runtime)?;
+    }
+    let (mut any, mut failure) = (false, None);
+    for path in folders.iter().flat_map(|folder| sockets(folder)) {
+        match ask(&path, commands, &mut output) {
+            Ok(Answer::Printed) => any = true,
+            Ok(Answer::Unread) => return Ok(ExitCode::SUCCESS),
+            // It has ended meanwhile.
+            Ok(Answer::Gone(_)) => {}
+            Err(why) => failure = failure.or(Some(why)),
+        }
+        output.separate();
+    }
+    match failure {
+        Some(why) => Err(why),
+        None if any => Ok(ExitCode::SUCCESS),
+        None => Err(Failure::Runtime(format!(
+            "no server of this user runs: none is in {}; one with --admin PATH goes by its PATH",
+            list(&folders)
+        ))),
+    }
 }
