@@ -14,6 +14,9 @@ use super::failure::Failure;
 use super::units::mode;
 use super::unused_options::GivenOptions;
 
+/// What `--origin` and `--web-host` go with.
+const BROWSERS: &str = "the service web or an address with ws:, and there is neither";
+
 /// The options.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Access {
@@ -46,14 +49,14 @@ pub(crate) struct Access {
 
     /// Let pages from there connect as well: https://example.org. May be given more than once.
     ///
-    /// At the addresses with ws: a browser's page is let in if it comes from the very host and port
+    /// At the addresses with ws: and those of web a browser's page is let in if it comes from the very host and port
     /// that it connects to; others get 403, and the log says so. What is no browser says no origin.
     #[arg(long, value_name = "ORIGIN", value_parser = origin)]
     origin: Vec<Origin>,
 
     /// Take requests for this name as well: example.org. May be given more than once.
     ///
-    /// At the addresses with ws: a request is for a literal address, localhost, or one of these names;
+    /// At the addresses with ws: and those of web a request is for a literal address, localhost, or one of these names;
     /// otherwise it gets 403, since a page may have its own name point here.
     #[arg(long, value_name = "NAME", value_parser = web_host)]
     web_host: Vec<String>,
@@ -78,9 +81,14 @@ pub(crate) struct Access {
 
 impl Access {
     /// Refuses the options that none of these listeners uses.
-    pub(crate) fn check(given: &GivenOptions<'_>, listeners: &[Endpoint]) -> Result<(), Failure> {
+    /// `http` says whether one of them speaks HTTP.
+    pub(crate) fn check(
+        given: &GivenOptions<'_>,
+        listeners: &[Endpoint],
+        http: bool,
+    ) -> Result<(), Failure> {
         let proxied = |it: &Endpoint| it.layers.has(Layer::Proxy);
-        let web = |it: &Endpoint| it.layers.has(Layer::WebSocket);
+        let browsers = http || listeners.iter().any(|it| it.layers.has(Layer::WebSocket));
         for (options, used, user) in [
             (
                 "unix_mode",
@@ -102,16 +110,8 @@ impl Access {
                 listeners.iter().any(|it| proxied(it) && !it.is_unix()),
                 "an address for proxies over TCP, and there is none; write proxy:ADDR",
             ),
-            (
-                "origin",
-                listeners.iter().any(web),
-                "WebSocket, and nothing listens so; write ws:ADDR",
-            ),
-            (
-                "web_host",
-                listeners.iter().any(web),
-                "WebSocket, and nothing listens so; write ws:ADDR",
-            ),
+            ("origin", browsers, BROWSERS),
+            ("web_host", browsers, BROWSERS),
         ] {
             given.refuse_unless(used, &[options], user)?;
         }

@@ -8,11 +8,12 @@ use crate::connection::connection::Stage;
 use crate::connection::flags::Flag;
 use crate::connection::framing::Search;
 use crate::connection::{CloseReason, ConnId, TimerId};
-use crate::error;
+use crate::error::{self, Error};
 use crate::net::Credentials;
 #[cfg(feature = "tls")]
 use crate::net::tls::PeerCertificate;
 use crate::reactor::Ask;
+use crate::reactor::hand_over::PutOver;
 use crate::reactor::loop_state::LoopState;
 use crate::reactor::reports::Asked;
 use crate::reactor::table::Table;
@@ -143,6 +144,19 @@ impl<'a, S> Context<'a, S> {
         flags.set(Flag::Finished, true);
         // The flush shuts the write side once all is sent.
         table.mark_dirty(self.id.slot());
+    }
+
+    /// Has the connection leave this service for the one of that name. `words` go out last, and `over`
+    /// makes what it runs over then.
+    #[allow(dead_code, reason = "WebSocket is to be the first that needs it")]
+    pub(crate) fn hand_over_with(
+        &mut self,
+        to: &str,
+        words: &[u8],
+        over: PutOver,
+    ) -> Result<(), Error> {
+        self.commit();
+        self.service.table.hand_over(self.id, to, words, over, self.service.state)
     }
 
     /// Ends the connection at once with a reset. Unsent output is lost.
@@ -470,7 +484,7 @@ impl<'a, S> Context<'a, S> {
     /// once a connection was closed. A handler cannot look at other services from within a hook.
     ///
     /// Until then the connection's input waits, so that its replies come in the order of its requests.
-    /// If it closes meanwhile, the call does not come.
+    /// If it is not open by then, or not any more, the call does not come.
     ///
     /// ```
     /// use reactor::{Ask, Context, Handler, Report};

@@ -1,6 +1,7 @@
 use std::rc::Rc;
 
 use super::layer::Acceptor;
+use super::proxy::Proxied;
 use super::{Address, Networks, ToAddress};
 use crate::error::Error;
 
@@ -61,6 +62,14 @@ impl Listen {
     /// More than `0o777` is [`Error::Listen`] when it is listened on.
     pub fn unix_mode(self, mode: u32) -> Listen {
         Listen { unix_mode: Some(mode), ..self }
+    }
+
+    /// What newcomers speak, from the outside in. `per_peer` says whether limits depend on who they are.
+    pub(crate) fn all_layers(&self, per_peer: bool) -> Vec<Rc<dyn Acceptor>> {
+        // Who may come is judged once the header has said who comes.
+        let proxied =
+            || -> Rc<dyn Acceptor> { Rc::new(Proxied::new(self.allow.clone(), per_peer)) };
+        self.proxies.iter().map(|_| proxied()).chain(self.layers.iter().cloned()).collect()
     }
 
     /// Only a client that comes from one of these networks is served. The others are closed without a word

@@ -48,6 +48,10 @@ impl Layer for TcpStream {
         registry.register(self, token, BOTH)
     }
 
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        registry.deregister(self)
+    }
+
     fn handshake(&mut self, _now: Nanos, _spent: &mut Nanos) -> io::Result<Option<Opened>> {
         if is_itself(self) {
             // Its port is the one that somebody is to listen at: no remains of it may stay.

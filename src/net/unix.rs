@@ -26,6 +26,10 @@ impl Layer for UnixStream {
         registry.register(self, token, BOTH)
     }
 
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        registry.deregister(self)
+    }
+
     fn handshake(&mut self, _now: Nanos, _spent: &mut Nanos) -> io::Result<Option<Opened>> {
         opened(self.take_error()?, self.peer_addr().map(drop))
     }

@@ -21,7 +21,6 @@ use crate::handler::{Farewell, Handler};
 use crate::limits::Limits;
 use crate::net::layer::Acceptor;
 use crate::net::listener::ListeningSocket;
-use crate::net::proxy::Proxied;
 use crate::net::stream::Stream;
 use crate::net::{Address, Credentials, Host, Listen, Networks};
 
@@ -117,19 +116,14 @@ impl Listener {
         state: &mut LoopState,
     ) -> Result<Listener, Error> {
         let mut socket = ListeningSocket::bind(&listen, limits)?;
-        let address = listen.address;
-        let local = socket.local_addr().map_err(|error| Error::listen(&address, error))?;
+        let address = &listen.address;
+        let local = socket.local_addr().map_err(|error| Error::listen(address, error))?;
         if let Some(registry) = &state.registry {
             let registered = socket.register(registry, token.into());
-            registered.map_err(|error| Error::listen(&address, error))?;
+            registered.map_err(|error| Error::listen(address, error))?;
         }
-        let mut layers = listen.layers;
+        let layers = listen.all_layers(Peers::are_limited(limits));
         let proxied = listen.proxies.is_some();
-        if proxied {
-            // Who may come is judged once the header has said who comes.
-            let proxied = Proxied::new(listen.allow.clone(), Peers::are_limited(limits));
-            layers.insert(0, Rc::new(proxied));
-        }
         Ok(Listener {
             socket,
             address: local,
@@ -349,7 +343,11 @@ impl<H: Handler> ActiveService<H> {
     }
 
     /// Asks the limits of newcomers whether one more may come from there.
-    fn judge(&mut self, peer: Option<SocketAddr>, state: &mut LoopState) -> Option<Refusal> {
+    pub(super) fn judge(
+        &mut self,
+        peer: Option<SocketAddr>,
+        state: &mut LoopState,
+    ) -> Option<Refusal> {
         let most = self.table.limits.max_connections;
         if self.table.counted >= most {
             self.free_place(state);

@@ -195,7 +195,10 @@ impl<H: Handler> Inspect for ActiveService<H> {
         // First, since the hook may ask again.
         slot.stop_waiting(Flag::Asked, state.turn.now);
         if slot.conn.stage == Stage::Open {
+            // To make the report was not the handler's work.
+            state.turn.clock = Instant::now();
             self.call(id, true, state, |handler, cx| handler.on_report(cx, report));
+            self.slow_hooks.check(state, &self.table.name, self.table.limits.slow_call);
             self.table.arm(id);
             // What has arrived meanwhile was told by an edge that does not repeat.
             self.table.enqueue_if_work(id);

@@ -177,3 +177,73 @@ impl Meter {
         (self.turns.count, self.longest_ever)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Nanos = 1_000_000_000;
+
+    /// A turn of so many milliseconds that ends now, and begins at `now` on the loop's count.
+    fn turn(meter: &mut Meter, now: Nanos, millis: u64) {
+        meter.begin(began(millis), now);
+        meter.end(began(millis), now);
+    }
+
+    fn began(millis: u64) -> Instant {
+        Instant::now().checked_sub(Duration::from_millis(millis)).unwrap()
+    }
+
+    #[test]
+    fn the_longest_is_forgotten_after_a_second_or_two() {
+        let mut meter = Meter::default();
+        let longest = |meter: &Meter, now| meter.turns(now).longest.as_millis() / 100;
+        turn(&mut meter, 10 * SECOND, 500);
+        turn(&mut meter, 10 * SECOND, 0);
+        assert_eq!(longest(&meter, 11 * SECOND), 5);
+        turn(&mut meter, 12 * SECOND, 200);
+        assert_eq!(longest(&meter, 12 * SECOND), 5);
+        turn(&mut meter, 12 * SECOND, 0);
+        turn(&mut meter, 14 * SECOND, 0);
+        assert_eq!(longest(&meter, 14 * SECOND), 2);
+        turn(&mut meter, 30 * SECOND, 300);
+        assert_eq!(longest(&meter, 30 * SECOND), 3);
+        // Nothing happens any more.
+        assert_eq!(longest(&meter, 40 * SECOND), 0);
+        assert!(meter.count_and_longest().1 >= Duration::from_millis(500));
+    }
+
+    #[test]
+    fn each_turn_is_in_the_bucket_of_the_first_bound_that_it_keeps() {
+        let mut meter = Meter::default();
+        for millis in [15, 30, 30, 700, 5000] {
+            turn(&mut meter, SECOND, millis);
+        }
+        let Turns { count, busy, histogram, .. } = meter.turns(SECOND);
+        assert_eq!((count, busy.as_millis() / 100), (5, 57));
+        assert_eq!(histogram, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 1, 1]);
+    }
+
+    #[test]
+    fn steps_are_measured_while_they_are_watched() {
+        let mut meter = Meter::default();
+        turn(&mut meter, SECOND, 100);
+        assert_eq!(meter.turns(SECOND).steps, None);
+        meter.watch(SECOND);
+        assert_eq!(meter.turns(SECOND).steps, Some(Steps::default()));
+        meter.begin(began(100), SECOND);
+        let before = meter.step(Step::Handlers);
+        meter.step(before);
+        meter.step(Step::Flush);
+        meter.end(began(100), SECOND);
+        let steps = meter.turns(5 * SECOND).steps.unwrap();
+        assert!(steps.read >= Duration::from_millis(100), "{steps:?}");
+        let Steps { accept, read, handlers, timers, messages, flush } = steps;
+        assert!(handlers + flush < read && (accept, timers, messages) == Default::default());
+        // Nobody has looked for five seconds.
+        turn(&mut meter, 6 * SECOND, 100);
+        assert_eq!(meter.turns(6 * SECOND).steps, None);
+        meter.watch(7 * SECOND);
+        assert_eq!(meter.turns(7 * SECOND).steps, Some(steps));
+    }
+}

@@ -10,6 +10,7 @@ mod balancers;
 #[cfg(feature = "tls")]
 mod certificates;
 mod metrics;
+mod web;
 
 use std::io::Write;
 use std::net::SocketAddr;

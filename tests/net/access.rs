@@ -44,7 +44,7 @@ fn guarded(address: &'static str, networks: &'static str) -> Guarded {
         let addr = service.address().unwrap().as_socket().unwrap();
         tell.send((addr, service.handle())).unwrap();
         reactor.run().unwrap();
-        reactor.counters().clone()
+        reactor.counters()
     });
     let (addr, handle) = told.recv_timeout(PATIENCE).unwrap();
     Guarded { addr, handle, thread }

@@ -16,3 +16,4 @@ mod status;
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_towards_servers;
+mod web;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use reactor::testing::Harness;
 use reactor::{
     Ask, CloseReason, ConnectionStatus, Context, DatagramContext, DatagramHandler, Handler, Limits,
     Listen, Networks, Order, Page, Rate, Reactor, Refused, Report, Selection, Service,
@@ -535,4 +536,81 @@ fn handshakes_that_fail_are_counted_by_layer() {
     until(&mut reactor, "all have failed", |reactor| reactor.counters().handshakes_failed == 3);
     let layers: Vec<_> = reactor.counters().handshakes_failed_by_layer().collect();
     assert_eq!(layers, [("proxy", 2), ("tls", 1), ("ws", 0)]);
+}
+
+#[test]
+fn reports_come_in_the_order_of_requests_and_before_the_end() {
+    let mut server = Harness::new(Puppet::default());
+    let client = server.connect();
+    server.feed(client, "STATUS\nhello\nSTATUS\n");
+    server.end(client);
+    assert_eq!(server.sent(client), b"1 connections\nhello\n1 connections\nended\n");
+}
+
+#[test]
+fn who_is_gone_is_told_nothing() {
+    let mut server = Harness::new(Puppet::default()).by_hand();
+    let clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
+    clients.iter().for_each(|client| server.feed(*client, "STATUS\n"));
+    server.turn();
+    clients.iter().for_each(|client| server.reset(*client));
+    while server.turn() {}
+    assert_eq!(server.left_over(), (0, 0));
+}
+
+#[test]
+fn a_turn_has_a_bounded_share_of_reports() {
+    let mut server = Harness::new(Puppet::default()).by_hand();
+    let clients: Vec<_> = (0..100).map(|_| server.connect()).collect();
+    clients.iter().for_each(|client| server.feed(*client, "STATUS\n"));
+    let mut told = Vec::new();
+    while server.turn() {
+        told.push(clients.iter().filter(|client| !server.sent(**client).is_empty()).count());
+    }
+    assert_eq!(told, [16, 16, 16, 16, 16, 16, 4]);
+}
+
+/// Lists everybody, a page of a few at a time.
+struct Lister;
+
+impl Handler for Lister {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        if line == b"LIST" {
+            cx.request_report(Ask::Connections(Selection { most: 7, ..Selection::default() }));
+        }
+    }
+
+    fn on_report(&mut self, cx: &mut Context<'_, ()>, report: &Report) {
+        let Report::Connections(page) = report else { return };
+        for one in &page.connections {
+            let usage = one.usage.unwrap();
+            writeln!(cx, "{} {} {} {}", one.id, usage.lines_in, one.waits, usage.age.as_secs());
+        }
+        match page.next {
+            None => writeln!(cx, "OK {}", page.total),
+            after => {
+                let which = Selection { most: 7, after, ..Selection::default() };
+                cx.request_report(Ask::Connections(which));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_handler_goes_through_all_pages() {
+    let mut server = Harness::new(Lister);
+    server.set_accounting(true);
+    let clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
+    server.advance(Duration::from_secs(3));
+    server.feed(clients[8], "hello\nhello\n");
+    server.feed(clients[0], "LIST\n");
+    let all = String::from_utf8(server.sent(clients[0])).unwrap();
+    let lines: Vec<_> = all.lines().collect();
+    assert_eq!((lines.len(), lines[40]), (41, "OK 40"));
+    let id = server.id(clients[8]);
+    assert_eq!(lines[8], format!("{id} 2 input 3"));
+    assert_eq!(lines.iter().collect::<BTreeSet<_>>().len(), 41);
 }

@@ -8,3 +8,4 @@ mod echo;
 mod presence;
 mod roulette;
 mod time;
+mod web;

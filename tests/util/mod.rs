@@ -5,6 +5,7 @@
 
 pub mod example;
 pub mod folder;
+pub mod http;
 #[cfg(feature = "cli")]
 pub mod load;
 pub mod namespace;
@@ -75,7 +76,7 @@ impl<M: Send + 'static> Server<M> {
             let addr = service.address().unwrap().as_socket().unwrap();
             tell.send((addr, service.handle())).unwrap();
             let exit = reactor.run().unwrap();
-            (exit, reactor.counters().clone())
+            (exit, reactor.counters())
         });
         let (addr, handle) = told.recv_timeout(PATIENCE).expect("the reactor did not start");
         Server { addr, handle, thread: Some(thread) }

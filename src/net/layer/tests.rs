@@ -237,11 +237,38 @@ fn rule_1_nothing_blocks_and_an_event_follows() {
 }
 
 #[test]
+fn rule_1_what_is_registered_anew_has_an_event_for_what_was_there() {
+    each(|mut pair| {
+        pair.peer.send(b"before");
+        pair.wait();
+        let Some(poll) = &mut pair.poll else { return };
+        let registry = Rc::new(poll.registry().try_clone().unwrap());
+        pair.stream.deregister(&registry).unwrap();
+        pair.stream.register(&registry, Token(8)).unwrap();
+        let mut events = Events::with_capacity(8);
+        poll.poll(&mut events, Some(PATIENCE)).unwrap();
+        let name = &pair.name;
+        assert!(
+            !events.is_empty() && events.iter().all(|event| event.token() == Token(8)),
+            "{name}"
+        );
+        assert_eq!(pair.read(6), b"before", "{}", pair.name);
+        let outcome = pair.stream.read(&mut [0; 100]);
+        pair.would_block(outcome);
+        pair.peer.send(b"after");
+        assert_eq!(pair.read(5), b"after", "{}", pair.name);
+    });
+}
+
+#[test]
 fn rule_2_the_handshake_comes_first() {
     each_new(|mut pair| {
         let first = pair.stream.handshake(1, &mut 0).unwrap();
         assert_eq!(first.is_none(), pair.stream.has_handshake(), "{}", pair.name);
+        let layer = pair.name.split(' ').next().filter(|layer| ["proxy", "tls"].contains(layer));
+        assert_eq!(pair.stream.handshaking(), layer, "{}", pair.name);
         let mut pair = pair.opened();
+        assert_eq!(pair.stream.handshaking(), None, "{}", pair.name);
         pair.peer.send(b"hello");
         assert_eq!(pair.read(5), b"hello", "{}", pair.name);
         assert!(pair.stream.due().is_none() && pair.stream.host().is_none(), "{}", pair.name);
