@@ -21,7 +21,6 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// with Ctrl-S, would otherwise stop the loop and all its clients, which are worth more than a line
 /// of the log.
 struct Stderr {
-    level: LevelFilter,
     colors: bool,
     queue: SyncSender<Entry>,
     lost: AtomicU64,
@@ -39,7 +38,7 @@ enum Entry {
 
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= self.level
+        metadata.level() <= log::max_level()
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -118,12 +117,19 @@ pub(crate) fn init(level: LevelFilter) -> Result<Stdout, Failure> {
     start_thread("log", move || write(&entries))?;
     let plain = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
     let colors = io::stderr().is_terminal() && !plain;
-    let stderr = Stderr { level, colors, queue: queue.clone(), lost: AtomicU64::new(0) };
+    let stderr = Stderr { colors, queue: queue.clone(), lost: AtomicU64::new(0) };
     // It fails only when there is a logger already.
     if log::set_boxed_logger(Box::new(stderr)).is_ok() {
         log::set_max_level(level);
     }
     Ok(Stdout(queue))
+}
+
+/// Logs this level and all more severe ones from now on.
+pub(crate) fn set_level(level: &str) -> Result<(), String> {
+    let level: LevelFilter = level.parse().map_err(|_| format!("there is no level {level:?}"))?;
+    log::set_max_level(level);
+    Ok(())
 }
 
 /// To be called last.

@@ -6,6 +6,7 @@ use reactor::{Address, Limits, Rate, Rates, Reactor};
 
 use super::access::Access;
 use super::address::{self, Endpoint, LISTENER_LOOKUP, look_up};
+use super::admin::AdminOptions;
 use super::announce::Announce;
 use super::descriptors::Demand;
 use super::event_loop::run_until_stopped;
@@ -140,6 +141,9 @@ pub(crate) struct Serve {
 
     #[command(flatten)]
     announce: Announce,
+
+    #[command(flatten)]
+    admin: AdminOptions,
 
     /// Log this level on stderr, and all more severe ones.
     #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
@@ -293,8 +297,10 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
     }
     drop(students);
     args.announce.start(&host, &services, &mut reactor)?;
+    let warning = args.admin.start(&mut reactor)?;
     // Not earlier: a failure must be one line, and alone.
     descriptors::report(&raised, demand);
+    warning.inspect(|why| log::warn!("{why}"));
     known.iter().zip(&services).for_each(|(name, (_, at))| args.access.warn_if_open(name, at));
     stdout.say(ready);
     run_until_stopped(&mut reactor)
