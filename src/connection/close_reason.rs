@@ -121,6 +121,7 @@ impl CloseReason {
             CloseReason::Panicked => "panicked",
             CloseReason::Shutdown => "shutdown",
             CloseReason::Administrator => "administrator",
+            CloseReason::HandedOver => "handed-over",
         }
     }
 
