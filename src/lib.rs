@@ -72,7 +72,7 @@
 //! | use the names of hosts | [`Host`], [`Address::resolve`] |
 //! | talk to a terminal, a file, a child's pipes | [`ServiceContext::adopt`], [`Reactor::adopt`] |
 //! | run inside another event loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
-//! | restrict who may connect | [`Listen`], [`Networks`] |
+//! | restrict who may connect | [`Listen`], [`Networks`], [`Context::peer_credentials`] |
 //! | stand behind a balancer, or be one | [`Listen::proxy`], [`Connect::proxy_for`] |
 //! | read heads of HTTP, and keep other pages of a browser out | `http` |
 //! | bound what clients may use | [`Limits`], [`DatagramOptions`], [`CloseReason`] |

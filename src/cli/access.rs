@@ -3,6 +3,7 @@
 #[cfg(feature = "tls")]
 use std::path::{Path, PathBuf};
 
+use nix::unistd::User;
 use reactor::http::{Origin, Sites};
 #[cfg(feature = "tls")]
 use reactor::{Error, Tls};
@@ -38,6 +39,13 @@ pub(crate) struct Access {
     /// the umask says].
     #[arg(long, value_name = "MODE", value_parser = mode)]
     unix_mode: Option<u32>,
+
+    /// Serve only these users at Unix sockets, whatever the permissions say: alice,1000 [default: any].
+    ///
+    /// Others are closed without a word; the log says so. Root is a user like others. TCP is not
+    /// affected.
+    #[arg(long, value_name = "USER", value_parser = user, value_delimiter = ',')]
+    allow_uid: Vec<u32>,
 
     /// Let pages from there connect as well: https://example.org. May be given more than once.
     ///
@@ -88,9 +96,14 @@ impl Access {
                 "a Unix socket, and none listens; write unix:PATH",
             ),
             (
+                "allow_uid",
+                listeners.iter().any(Endpoint::is_unix),
+                "a Unix socket, and none listens; write unix:PATH, or --allow NETWORKS for TCP",
+            ),
+            (
                 "allow",
                 listeners.iter().any(Endpoint::knows_clients),
-                "TCP, and only Unix sockets listen; see --unix-mode",
+                "TCP, and only Unix sockets listen; see --allow-uid",
             ),
             (
                 "proxy_from",
@@ -183,6 +196,9 @@ impl Entrance<'_> {
         if let Some(mode) = self.access.unix_mode {
             listen = listen.unix_mode(mode);
         }
+        if !self.access.allow_uid.is_empty() {
+            listen = listen.allow_uids(self.access.allow_uid.iter().copied());
+        }
         if endpoint.layers.has(Layer::Proxy) {
             let usual = Networks::loopback;
             listen = listen.proxy(self.access.proxy_from.clone().unwrap_or_else(usual));
@@ -195,6 +211,20 @@ impl Entrance<'_> {
             listen = listen.web_socket(&WebSocket::new().sites(self.access.sites()));
         }
         Ok(listen)
+    }
+}
+
+/// Reads a user: what the system calls it, or its number.
+fn user(text: &str) -> Result<u32, String> {
+    if let Ok(uid) = text.parse() {
+        return Ok(uid);
+    }
+    match User::from_name(text) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        Ok(None) => {
+            Err("no user has this name; write a name or a number, as alice or 1000".to_owned())
+        }
+        Err(error) => Err(format!("users cannot be looked up ({error}); write a number, as 1000")),
     }
 }
 

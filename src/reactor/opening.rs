@@ -153,7 +153,10 @@ impl<H: Handler> ActiveService<H> {
         match (slot.conn.peer.get(), slot.stream.host()) {
             (_, Some(host)) => format!("{id} ({host})"),
             (Some(peer), None) => format!("{id} ({peer})"),
-            (None, None) => id.to_string(),
+            (None, None) => match slot.stream.credentials() {
+                Some(peer) => format!("{id} ({peer})"),
+                None => id.to_string(),
+            },
         }
     }
 }

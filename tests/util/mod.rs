@@ -11,6 +11,7 @@ pub mod load;
 pub mod namespace;
 #[cfg(feature = "cli")]
 pub mod program;
+pub mod stranger;
 #[cfg(feature = "tls")]
 pub mod tls;
 

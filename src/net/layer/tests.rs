@@ -13,9 +13,9 @@ use mio::{Events, Poll, Token};
 use socket2::SockRef;
 
 use super::*;
-use crate::net::Address;
 use crate::net::listener::ListeningSocket;
 use crate::net::memory::{Pipe, SharedWire, Wire};
+use crate::net::{Address, Listen};
 
 /// The streams at the bottom.
 const STREAMS: &[(&str, Bottom)] = &[
@@ -621,8 +621,8 @@ impl Peer for Plain {
 }
 
 fn tcp() -> Pair {
-    let address = Address::Tcp(([127, 0, 0, 1], 0).into());
-    let server = ListeningSocket::bind(&address, None, &Limits::default()).unwrap();
+    let listen = Listen::at("127.0.0.1:0").unwrap();
+    let server = ListeningSocket::bind(&listen, &Limits::default()).unwrap();
     let Ok(Address::Tcp(addr)) = server.local_addr() else { panic!("no address") };
     let client = std::net::TcpStream::connect(addr).unwrap();
     client.set_nonblocking(true).unwrap();

@@ -65,8 +65,18 @@ mod tests {
             assert_eq!(TEXT.matches(tag).count(), 1, "{tag}");
         }
         assert!(!policy(TEXT).contains("script-src 'none'") && !TEXT.contains(" style="));
-        for elsewhere in ["src=\"http", "href=\"http", "@import", "url("] {
+        for elsewhere in ["src=\"http", "href=\"http", "@import"] {
             assert!(!TEXT.contains(elsewhere), "{elsewhere}");
+        }
+        // But to parts of its own drawing.
+        assert_eq!(TEXT.matches("url(").count(), TEXT.matches("url(#").count());
+    }
+
+    #[test]
+    fn the_page_is_small_and_makes_no_markup_of_data() {
+        assert!(TEXT.len() < 40 * 1024, "{} bytes", TEXT.len());
+        for parsed in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
+            assert!(!TEXT.contains(parsed), "{parsed}");
         }
     }
 }
