@@ -3,9 +3,9 @@
 #[cfg(feature = "tls")]
 use std::path::{Path, PathBuf};
 
+use reactor::http::{Origin, Sites};
 #[cfg(feature = "tls")]
 use reactor::{Error, Tls};
-use reactor::http::{Origin, Sites};
 use reactor::{Listen, Networks, WebSocket};
 
 use super::address::{Endpoint, Layer};
@@ -89,8 +89,16 @@ impl Access {
                 listeners.iter().any(|it| proxied(it) && !it.is_unix()),
                 "an address for proxies over TCP, and there is none; write proxy:ADDR",
             ),
-            ("origin", listeners.iter().any(web), "WebSocket, and nothing listens so; write ws:ADDR"),
-            ("web_host", listeners.iter().any(web), "WebSocket, and nothing listens so; write ws:ADDR"),
+            (
+                "origin",
+                listeners.iter().any(web),
+                "WebSocket, and nothing listens so; write ws:ADDR",
+            ),
+            (
+                "web_host",
+                listeners.iter().any(web),
+                "WebSocket, and nothing listens so; write ws:ADDR",
+            ),
         ] {
             given.refuse_unless(used, &[options], user)?;
         }

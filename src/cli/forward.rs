@@ -132,9 +132,8 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
         // Bytes as they are: neither side need speak in lines.
         entry = entry.web_socket(&WebSocket::new().sites(args.access.sites()).binary());
     }
-    let address = reactor
-        .bind(&service, entry)
-        .map_err(|error| Failure::listen(error, "for LISTEN"))?;
+    let address =
+        reactor.bind(&service, entry).map_err(|error| Failure::listen(error, "for LISTEN"))?;
     descriptors::report(&raised, demand);
     let mut ready = String::new();
     for endpoint in (Endpoint { address, ..listen }).each() {

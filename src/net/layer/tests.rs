@@ -241,7 +241,8 @@ fn rule_2_the_handshake_comes_first() {
     each_new(|mut pair| {
         let first = pair.stream.handshake(1, &mut 0).unwrap();
         assert_eq!(first.is_none(), pair.stream.has_handshake(), "{}", pair.name);
-        let layer = pair.name.split(' ').next().filter(|layer| ["proxy", "tls"].contains(layer));
+        let layer =
+            pair.name.split(' ').next().filter(|layer| ["proxy", "tls", "ws"].contains(layer));
         assert_eq!(pair.stream.handshaking(), layer, "{}", pair.name);
         let mut pair = pair.opened();
         assert_eq!(pair.stream.handshaking(), None, "{}", pair.name);
@@ -1077,7 +1078,9 @@ mod web_socket {
             let mut all = if self.open { Vec::new() } else { self.shake_hands() };
             while self.open {
                 let mut cursor = Cursor::new(&self.heard);
-                let Some((header, length)) = FrameHeader::parse(&mut cursor).unwrap() else { break };
+                let Some((header, length)) = FrameHeader::parse(&mut cursor).unwrap() else {
+                    break;
+                };
                 let start = cursor.position() as usize;
                 let end = start + length as usize;
                 if self.heard.len() < end {
@@ -1085,7 +1088,8 @@ mod web_socket {
                 }
                 assert_eq!(header.mask.is_none(), self.is_client);
                 let mask = header.mask.unwrap_or_default().into_iter().cycle();
-                let payload = self.heard[start..end].iter().zip(mask).map(|(byte, mask)| byte ^ mask);
+                let payload =
+                    self.heard[start..end].iter().zip(mask).map(|(byte, mask)| byte ^ mask);
                 match header.opcode {
                     OpCode::Control(Control::Close) => self.ended = true,
                     _ => all.extend(payload),
@@ -1100,7 +1104,10 @@ mod web_socket {
         }
 
         fn ended(&self) -> Option<Result<(), ErrorKind>> {
-            self.below.ended().filter(|end| end.is_err()).or(self.ended.then_some(Ok(())))
+            self.below
+                .ended()
+                .filter(|end| end.is_err())
+                .or(self.ended.then_some(Ok(())))
                 .or(self.below.ended())
         }
 

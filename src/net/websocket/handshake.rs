@@ -99,7 +99,9 @@ impl fmt::Display for Refusal {
             Refusal::NoUpgrade => f.write_str(
                 "this port speaks WebSocket, one line a message: connect to it as ws://HOST:PORT",
             ),
-            Refusal::Version => write!(f, "there is no other WebSocket here than version {VERSION}"),
+            Refusal::Version => {
+                write!(f, "there is no other WebSocket here than version {VERSION}")
+            }
             Refusal::Key => f.write_str("it has no Sec-WebSocket-Key of 16 bytes in base64"),
             Refusal::Forbidden(why) => why.fmt(f),
             Refusal::Bad(why) => why.fmt(f),
@@ -201,10 +203,7 @@ impl Asking {
     }
 }
 
-fn values<'h>(
-    headers: &'h [Header<'h>],
-    name: &'h str,
-) -> impl Iterator<Item = &'h [u8]> {
+fn values<'h>(headers: &'h [Header<'h>], name: &'h str) -> impl Iterator<Item = &'h [u8]> {
     headers.iter().filter(move |one| one.name.eq_ignore_ascii_case(name)).map(|one| one.value)
 }
 

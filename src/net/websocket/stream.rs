@@ -264,7 +264,8 @@ impl WebSocketStream {
             return Err(io::Error::new(ErrorKind::UnexpectedEof, why));
         }
         self.cost.bytes += count;
-        let WebSocketStream { decoder, encoder, frames, spare, pong, cost, answer, shut, .. } = self;
+        let WebSocketStream { decoder, encoder, frames, spare, pong, cost, answer, shut, .. } =
+            self;
         let (end, outcome) = decoder.decode(buf, 1..1 + count, 0, |asked| {
             cost.lines += 1;
             match asked {
@@ -490,7 +491,8 @@ impl Layer for WebSocketStream {
     fn turn_away(&mut self, notice: &[u8]) {
         match &self.opening {
             Some(opening) if matches!(opening.step, Step::Request(..)) => {
-                let headers = [("Content-Type", "text/plain; charset=utf-8"), ("Connection", "close")];
+                let headers =
+                    [("Content-Type", "text/plain; charset=utf-8"), ("Connection", "close")];
                 self.below.turn_away(&response(503, &headers, notice));
             }
             Some(_) => self.below.turn_away(b""),

@@ -51,11 +51,7 @@ fn frames(mut bytes: &[u8]) -> Vec<(OpCode, bool, Vec<u8>)> {
 }
 
 /// Decodes in pieces of these sizes, in turn: what the messages hold, what was asked, and the fault.
-fn decode(
-    lines: bool,
-    bytes: &[u8],
-    sizes: &[usize],
-) -> (Vec<u8>, Vec<String>, Result<(), Fault>) {
+fn decode(lines: bool, bytes: &[u8], sizes: &[usize]) -> (Vec<u8>, Vec<String>, Result<(), Fault>) {
     let mut decoder = Decoder::new(Role::Client, lines);
     let (mut all, mut asked) = (Vec::new(), Vec::new());
     let (mut rest, mut sizes) = (bytes, sizes.iter().cycle());
@@ -147,7 +143,7 @@ fn what_breaks_the_protocol() {
         (frame(TEXT, true, b"\xFF"), 1007),
         (frame(TEXT, true, b"\xED\xA0\x80"), 1007), // a surrogate
         (frame(TEXT, true, b"\xF4\x90\x80\x80"), 1007), // above U+10FFFF
-        (frame(TEXT, true, b"\xC0\xAF"), 1007), // too long
+        (frame(TEXT, true, b"\xC0\xAF"), 1007),     // too long
         ([frame(TEXT, false, b"\xE2\x82"), frame(MORE, true, b"x")].concat(), 1007),
     ] {
         for size in [1, 3, 1000] {
