@@ -72,7 +72,7 @@
 //! | use the names of hosts | [`Host`], [`Address::resolve`] |
 //! | talk to a terminal, a file, a child's pipes | [`ServiceContext::adopt`], [`Reactor::adopt`] |
 //! | run inside another event loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
-//! | restrict who may connect | [`Listen`], [`Networks`] |
+//! | restrict who may connect | [`Listen`], [`Networks`], [`Context::peer_credentials`] |
 //! | stand behind a balancer, or be one | [`Listen::proxy`], [`Connect::proxy_for`] |
 //! | read heads of HTTP, and keep other pages of a browser out | `http` |
 //! | bound what clients may use | [`Limits`], [`DatagramOptions`], [`CloseReason`] |
@@ -81,6 +81,7 @@
 //! | look inside: services, connections, turns; close one | [`Reactor::status`], [`Reactor::connections`], [`Reactor::close`]; in a handler [`Context::request_report`] |
 //! | test a handler without sockets | [`testing`] |
 //! | show one client's text to another, split commands into words, parse those, take telnet's out | [`text`] |
+//! | show others what the loop does: JSON, metrics for Prometheus | `services::views` |
 //! | use a ready-made service | `services` |
 //!
 //! # What the loop promises

@@ -46,7 +46,7 @@ const SOCKETS: [&str; 8] = [
 const OF_HANDLER: [&str; 4] = ["Handler", "Farewell", "Context", "ServiceContext"];
 
 /// What the services may name of `crate` beside the front page: the public modules.
-const PUBLIC: [&str; 2] = ["services", "testing"];
+const PUBLIC: [&str; 3] = ["http", "services", "testing"];
 
 /// Something that a file names in its code.
 struct Named {

@@ -3,6 +3,7 @@
 #[cfg(feature = "tls")]
 use std::path::{Path, PathBuf};
 
+use nix::unistd::User;
 use reactor::http::{Origin, Sites};
 #[cfg(feature = "tls")]
 use reactor::{Error, Tls};
@@ -12,6 +13,9 @@ use super::address::{Endpoint, Layer};
 use super::failure::Failure;
 use super::units::mode;
 use super::unused_options::GivenOptions;
+
+/// What `--origin` and `--web-host` go with.
+const BROWSERS: &str = "the service web or an address with ws:, and there is neither";
 
 /// The options.
 #[derive(Clone, Debug, clap::Args)]
@@ -36,16 +40,23 @@ pub(crate) struct Access {
     #[arg(long, value_name = "MODE", value_parser = mode)]
     unix_mode: Option<u32>,
 
+    /// Serve only these users at Unix sockets, whatever the permissions say: alice,1000 [default: any].
+    ///
+    /// Others are closed without a word; the log says so. Root is a user like others. TCP is not
+    /// affected.
+    #[arg(long, value_name = "USER", value_parser = user, value_delimiter = ',')]
+    allow_uid: Vec<u32>,
+
     /// Let pages from there connect as well: https://example.org. May be given more than once.
     ///
-    /// At the addresses with ws: a browser's page is let in if it comes from the very host and port
+    /// At the addresses with ws: and those of web a browser's page is let in if it comes from the very host and port
     /// that it connects to; others get 403, and the log says so. What is no browser says no origin.
     #[arg(long, value_name = "ORIGIN", value_parser = origin)]
     origin: Vec<Origin>,
 
     /// Take requests for this name as well: example.org. May be given more than once.
     ///
-    /// At the addresses with ws: a request is for a literal address, localhost, or one of these names;
+    /// At the addresses with ws: and those of web a request is for a literal address, localhost, or one of these names;
     /// otherwise it gets 403, since a page may have its own name point here.
     #[arg(long, value_name = "NAME", value_parser = web_host)]
     web_host: Vec<String>,
@@ -70,9 +81,14 @@ pub(crate) struct Access {
 
 impl Access {
     /// Refuses the options that none of these listeners uses.
-    pub(crate) fn check(given: &GivenOptions<'_>, listeners: &[Endpoint]) -> Result<(), Failure> {
+    /// `http` says whether one of them speaks HTTP.
+    pub(crate) fn check(
+        given: &GivenOptions<'_>,
+        listeners: &[Endpoint],
+        http: bool,
+    ) -> Result<(), Failure> {
         let proxied = |it: &Endpoint| it.layers.has(Layer::Proxy);
-        let web = |it: &Endpoint| it.layers.has(Layer::WebSocket);
+        let browsers = http || listeners.iter().any(|it| it.layers.has(Layer::WebSocket));
         for (options, used, user) in [
             (
                 "unix_mode",
@@ -80,25 +96,22 @@ impl Access {
                 "a Unix socket, and none listens; write unix:PATH",
             ),
             (
+                "allow_uid",
+                listeners.iter().any(Endpoint::is_unix),
+                "a Unix socket, and none listens; write unix:PATH, or --allow NETWORKS for TCP",
+            ),
+            (
                 "allow",
                 listeners.iter().any(Endpoint::knows_clients),
-                "TCP, and only Unix sockets listen; see --unix-mode",
+                "TCP, and only Unix sockets listen; see --allow-uid",
             ),
             (
                 "proxy_from",
                 listeners.iter().any(|it| proxied(it) && !it.is_unix()),
                 "an address for proxies over TCP, and there is none; write proxy:ADDR",
             ),
-            (
-                "origin",
-                listeners.iter().any(web),
-                "WebSocket, and nothing listens so; write ws:ADDR",
-            ),
-            (
-                "web_host",
-                listeners.iter().any(web),
-                "WebSocket, and nothing listens so; write ws:ADDR",
-            ),
+            ("origin", browsers, BROWSERS),
+            ("web_host", browsers, BROWSERS),
         ] {
             given.refuse_unless(used, &[options], user)?;
         }
@@ -183,6 +196,9 @@ impl Entrance<'_> {
         if let Some(mode) = self.access.unix_mode {
             listen = listen.unix_mode(mode);
         }
+        if !self.access.allow_uid.is_empty() {
+            listen = listen.allow_uids(self.access.allow_uid.iter().copied());
+        }
         if endpoint.layers.has(Layer::Proxy) {
             let usual = Networks::loopback;
             listen = listen.proxy(self.access.proxy_from.clone().unwrap_or_else(usual));
@@ -195,6 +211,20 @@ impl Entrance<'_> {
             listen = listen.web_socket(&WebSocket::new().sites(self.access.sites()));
         }
         Ok(listen)
+    }
+}
+
+/// Reads a user: what the system calls it, or its number.
+fn user(text: &str) -> Result<u32, String> {
+    if let Ok(uid) = text.parse() {
+        return Ok(uid);
+    }
+    match User::from_name(text) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        Ok(None) => {
+            Err("no user has this name; write a name or a number, as alice or 1000".to_owned())
+        }
+        Err(error) => Err(format!("users cannot be looked up ({error}); write a number, as 1000")),
     }
 }
 

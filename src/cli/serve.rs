@@ -23,7 +23,8 @@ use super::{descriptors, logging};
 /// The first SIGINT or SIGTERM ends after the clients have received what was sent to them, a second
 /// one ends at once. SIGHUP reads the TLS certificate again.
 ///
-/// Limits hold for each SERVICE separately, those per connection for each of its connections.
+/// Limits hold for each SERVICE separately, those per connection for each of its connections. The
+/// service web has limits of its own: 1,000 connections, 10 s for a request, idle for a minute.
 ///
 /// Exit status: 0 after a graceful end, 1 after a failure or if clients were cut off before they
 /// had all their output, 2 if the command line is wrong.
@@ -34,7 +35,8 @@ pub(crate) struct Serve {
     ///
     /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one. If a
     /// HOST has several addresses, the service listens on all of them. Without ADDR it listens on
-    /// its default port on --host.
+    /// its default port on --host. The service web is at 127.0.0.1 unless its ADDR names a host: it
+    /// shows who is connected, and not to everybody for whom --host is.
     ///
     /// In front of it may stand what clients speak there, in the order of the bytes on the wire.
     /// proxy: (echo=proxy:2323) is a PROXY header, version 1 or 2, in which a balancer says who the
@@ -46,7 +48,8 @@ pub(crate) struct Serve {
     #[arg(value_name = "SERVICE[=ADDR[,ADDR]...]", value_parser = Target::parse)]
     targets: Vec<Target>,
 
-    /// The IP address or host to listen on if only a port is given; 0.0.0.0 or :: for all.
+    /// The IP address or host to listen on if only a port is given; 0.0.0.0 or :: for all. It does
+    /// not move web.
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1", value_parser = address::host)]
     host: Address,
 
@@ -165,10 +168,11 @@ impl Serve {
         let known = endpoints.iter().any(Endpoint::knows_clients);
         let host = self.announce.goes_by_host() || targets.iter().any(Target::goes_by_host);
         let serves = |name| targets.iter().any(|target| target.service.name.starts_with(name));
-        Access::check(given, &endpoints)?;
+        Access::check(given, &endpoints, targets.iter().any(|target| target.service.http))?;
         for (options, used, user) in [
             (&["time_interval", "time_count"][..], serves("time"), "the service time; add it"),
             (&["allow_kill", "unique_names"], serves("presence"), "the service presence; add it"),
+            (&["web_admin"], serves("web"), "the service web; add it"),
             (
                 &["roulette_file", "roulette_memory"],
                 serves("roulette"),
@@ -276,6 +280,7 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
             options: &args.services,
             students: &students,
             limits: limits.clone(),
+            sites: args.access.sites(),
         };
         let addresses = (target.service.start)(&mut setup)?;
         let bound = endpoints.iter().zip(addresses);

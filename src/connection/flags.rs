@@ -53,6 +53,8 @@ pub(crate) enum Flag {
     Failed,
 
     // What it is.
+    /// It comes from another service and waits for its `on_open`.
+    Arrived,
     /// It was dialled rather than accepted.
     Outbound,
     /// It was accepted and has not done the handshake of its layers. It counts as a connection, but

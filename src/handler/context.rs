@@ -8,10 +8,12 @@ use crate::connection::connection::Stage;
 use crate::connection::flags::Flag;
 use crate::connection::framing::Search;
 use crate::connection::{CloseReason, ConnId, TimerId};
-use crate::error;
+use crate::error::{self, Error};
+use crate::net::Credentials;
 #[cfg(feature = "tls")]
 use crate::net::tls::PeerCertificate;
 use crate::reactor::Ask;
+use crate::reactor::hand_over::PutOver;
 use crate::reactor::loop_state::LoopState;
 use crate::reactor::reports::Asked;
 use crate::reactor::table::Table;
@@ -144,6 +146,19 @@ impl<'a, S> Context<'a, S> {
         table.mark_dirty(self.id.slot());
     }
 
+    /// Has the connection leave this service for the one of that name. `words` go out last, and `over`
+    /// makes what it runs over then.
+    #[allow(dead_code, reason = "WebSocket is to be the first that needs it")]
+    pub(crate) fn hand_over_with(
+        &mut self,
+        to: &str,
+        words: &[u8],
+        over: PutOver,
+    ) -> Result<(), Error> {
+        self.commit();
+        self.service.table.hand_over(self.id, to, words, over, self.service.state)
+    }
+
     /// Ends the connection at once with a reset. Unsent output is lost.
     pub fn abort(&mut self) {
         self.commit();
@@ -241,9 +256,18 @@ impl<'a, S> Context<'a, S> {
 
     /// The peer's address: where the client connected from, or the address that was dialled. It is
     /// known also after the peer is gone. If a [host](crate::Host) was dialled, it is none until the
-    /// connection is open. None over a Unix socket and for descriptors.
+    /// connection is open. None over a Unix socket, where
+    /// [`peer_credentials`](Self::peer_credentials) tell who it is, and for descriptors.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.service.table.connections[self.id.slot()].conn.peer.get()
+    }
+
+    /// Whose process is at the other end of a Unix socket, as it was when it connected; this makes a
+    /// system call. For a connection that was dialled it is the server's. Behind a
+    /// [proxy](crate::Listen::proxy) it is the proxy's. None over TCP and for descriptors, and on systems
+    /// that do not tell.
+    pub fn peer_credentials(&self) -> Option<Credentials> {
+        self.service.table.connections[self.id.slot()].stream.credentials()
     }
 
     /// Our own address of this connection; this makes a system call. None over a Unix socket and for

@@ -25,7 +25,8 @@ use crate::limits::Limits;
 ///
 /// 1. **Nothing blocks.** What cannot be done now is `WouldBlock`, and an event under the token of
 ///    [`register`](Self::register) follows when it can. Events are edges: none follows before the
-///    stream has said `WouldBlock`. A layer registers the stream below it and nothing of its own.
+///    stream has said `WouldBlock`, but for those of a stream that was registered anew. A layer
+///    registers the stream below it and nothing of its own.
 /// 2. **The handshake comes first.** Nothing is read or written before [`handshake`](Self::handshake)
 ///    is done; it is moved on at each event and when it is [due](Self::due). The handshake of the
 ///    stream below, if it has one, comes before the layer's own. If one of them says who the peer is,
@@ -86,6 +87,12 @@ pub(crate) trait Layer: Any + Read + Write {
     /// Why the connection is about to be shut. Who shuts only the write side says nothing. Rule 8.
     fn tell_why(&mut self, reason: CloseReason) {
         self.below_mut().into_iter().for_each(|below| below.tell_why(reason));
+    }
+
+    /// Takes it out of the selector, so that it can be registered anew. Its events from before may
+    /// still come. Rule 1.
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.below_mut().map_or(Ok(()), |below| below.deregister(registry))
     }
 
     /// Shuts the write side once all that is held back is out. Rule 8.

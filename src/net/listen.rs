@@ -1,6 +1,7 @@
 use std::rc::Rc;
 
 use super::layer::Acceptor;
+use super::proxy::Proxied;
 use super::{Address, Networks, ToAddress};
 use crate::error::Error;
 
@@ -29,6 +30,8 @@ pub struct Listen {
     pub(crate) address: Address,
     pub(crate) unix_mode: Option<u32>,
     pub(crate) allow: Option<Networks>,
+    /// Who may come over a Unix socket; none for everybody.
+    pub(crate) uids: Option<Vec<u32>>,
     /// Whose PROXY headers are believed; none where there are no headers.
     pub(crate) proxies: Option<Networks>,
     /// What newcomers speak, in the order of the bytes on the wire, from the outside in, but for a
@@ -46,6 +49,7 @@ impl Listen {
             address: address.to_address()?,
             unix_mode: None,
             allow: None,
+            uids: None,
             proxies: None,
             layers: Vec::new(),
         })
@@ -60,14 +64,42 @@ impl Listen {
         Listen { unix_mode: Some(mode), ..self }
     }
 
+    /// What newcomers speak, from the outside in. `per_peer` says whether limits depend on who they are.
+    pub(crate) fn all_layers(&self, per_peer: bool) -> Vec<Rc<dyn Acceptor>> {
+        // Who may come is judged once the header has said who comes.
+        let proxied =
+            || -> Rc<dyn Acceptor> { Rc::new(Proxied::new(self.allow.clone(), per_peer)) };
+        self.proxies.iter().map(|_| proxied()).chain(self.layers.iter().cloned()).collect()
+    }
+
     /// Only a client that comes from one of these networks is served. The others are closed without a word
     /// before the handler hears of them, and count as [refused](crate::Counters::refused). Over
-    /// Unix sockets, where there are no such addresses, it says nothing. Behind a
+    /// Unix sockets, where there are no such addresses, it says nothing; see
+    /// [`allow_uids`](Self::allow_uids). Behind a
     /// [proxy](Self::proxy) it is about the client that the header names.
     ///
     /// An address proves no identity: only clients that cannot send from one of these are kept out.
     pub fn allow(self, networks: Networks) -> Listen {
         Listen { allow: Some(networks), ..self }
+    }
+
+    /// Only clients of these users are served at a Unix socket, whatever the modes of its file and of
+    /// the folders above it are. The others are closed without a word before the handler hears of them,
+    /// and count as [refused](crate::Counters::refused). It is about who connects to the socket, also
+    /// where that is a [proxy](Self::proxy); to TCP it says nothing.
+    ///
+    /// Root is a user like others: who wants to let it in names 0. On a system that does not tell who
+    /// connects, which are few, it is [`Error::Listen`] when it is listened on. Of several calls the
+    /// last one decides.
+    ///
+    /// ```
+    /// use reactor::Listen;
+    ///
+    /// let private = Listen::at("unix:/run/own.sock")?.unix_mode(0o666).allow_uids([0, 1000]);
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    pub fn allow_uids(self, uids: impl IntoIterator<Item = u32>) -> Listen {
+        Listen { uids: Some(uids.into_iter().collect()), ..self }
     }
 
     /// Expects every connection there to begin with a header of the PROXY protocol, version 1 or 2,

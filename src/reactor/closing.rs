@@ -14,7 +14,7 @@ use super::fairness::REAPED_AT_ONCE;
 use super::loop_state::LoopState;
 use super::queues::Queues;
 use super::service::ActiveService;
-use super::table::{Label, Table};
+use super::table::{Label, Table, find};
 use super::writing::would_block;
 use crate::connection::clock::Nanos;
 use crate::connection::connection::Stage;
@@ -59,13 +59,14 @@ impl<S> Table<S> {
     /// Begins the graceful end: no more input is handled, what is unsent is flushed, then the write
     /// side is shut, and the connection lingers.
     pub(crate) fn close(&mut self, id: ConnId, reason: CloseReason, state: &LoopState) {
-        let Some(slot) = self.get_mut(id) else { return };
+        let Some(slot) = find(&mut self.connections, id) else { return };
         match slot.conn.stage {
             Stage::Connecting => {
                 slot.conn.flags.set(Flag::Failed, true);
                 return self.end(id, reason);
             }
-            Stage::Open => {}
+            Stage::Open => self.open -= 1,
+            Stage::Leaving => {}
             Stage::Closing | Stage::Lingering | Stage::Ended => return,
         }
         slot.conn.stage = Stage::Closing;
@@ -76,7 +77,6 @@ impl<S> Table<S> {
         let kept = slot.conn.input.kept();
         slot.conn.input.discard();
         self.kept -= kept;
-        self.open -= 1;
         self.leave_line(id);
         self.mark_dirty(id.slot());
         self.enqueue_if_work(id);
@@ -313,6 +313,12 @@ impl<H: Handler> ActiveService<H> {
             return;
         }
         slot.conn.flags.set(Flag::Ending, false);
+        let leaves = slot.conn.stage == Stage::Leaving;
+        if leaves {
+            // What it keeps is its next service's from now on.
+            self.table.kept -= slot.kept();
+            slot.conn.stage = Stage::Ended;
+        }
         let reason = slot.conn.reason;
         if slot.conn.flags.take(Flag::Handshaking) {
             self.table.counted -= 1;
@@ -351,7 +357,9 @@ impl<H: Handler> ActiveService<H> {
             }
             self.call(id, false, state, |handler, cx| handler.on_close(cx, reason));
         }
-        if self.table.get(id).is_some_and(|slot| slot.conn.stage == Stage::Ended) {
+        if leaves {
+            self.table.send_off(id, state);
+        } else if self.table.get(id).is_some_and(|slot| slot.conn.stage == Stage::Ended) {
             self.table.remove(id, state);
         }
     }

@@ -22,7 +22,7 @@ pub struct Counters {
     /// Outbound connections begun.
     pub dialled: u64,
     /// Newcomers turned away: past `max_connections`, `max_per_peer` or `peer_connect_rate`, out of
-    /// file descriptors, from an address that is not [allowed](crate::Listen::allow), or whose
+    /// file descriptors, from an address or a user that is not [allowed](crate::Listen::allow), or whose
     /// [PROXY header](crate::Listen::proxy) is not believed. [`refused_for`](Self::refused_for) tells
     /// these apart.
     pub refused: u64,
@@ -83,7 +83,8 @@ pub enum Refused {
     ConnectRate,
     /// The process had no file descriptor left.
     NoDescriptor,
-    /// It comes from an address that is not [allowed](crate::Listen::allow).
+    /// It comes from an address that is not [allowed](crate::Listen::allow), or from a
+    /// [user](crate::Listen::allow_uids) that is not.
     NotAllowed,
     /// It comes from an address whose [PROXY headers](crate::Listen::proxy) are not believed.
     NotProxied,

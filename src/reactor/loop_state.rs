@@ -9,6 +9,7 @@ use super::Counters;
 use super::adopting::Adopt;
 use super::dialling::{self, Dial};
 use super::fairness::Step;
+use super::hand_over::{Door, Traveller};
 use super::handle::Shared;
 use super::log_limits::LogLimits;
 use super::reports::Asked;
@@ -36,6 +37,10 @@ pub(crate) struct LoopState {
     pub(crate) dial: Box<Dial>,
     /// What adopting descriptors makes, likewise.
     pub(crate) adopt: Box<Adopt>,
+    /// All services of the reactor, as one sees the other. Empty in the harnesses.
+    pub(crate) doors: Vec<Door>,
+    /// Connections that have left one service and are to be taken in by another, in this turn.
+    pub(super) travellers: VecDeque<Traveller>,
     /// Gives connections their numbers, across all services.
     pub(super) serials: Serials,
     /// What each service counts in; one at least.
@@ -109,6 +114,8 @@ impl LoopState {
             registry,
             dial: Box::new(dialling::dial),
             adopt: Box::new(Stream::adopt),
+            doors: Vec::new(),
+            travellers: VecDeque::new(),
             serials: Serials::default(),
             counters: vec![Counters::default()],
             meter: Meter::default(),

@@ -5,8 +5,8 @@
 //! Read `reactor` first (the public methods), then `turn` (the whole turn, top to bottom),
 //! `service` (what one service is) and `table` with `queues` (its connections, and which of them
 //! something is due for). A connection's life in order: `accepting`, `dialling` or `adopting`,
-//! `handshakes`, `opening`, `readiness`, `reading`, `writing`, `broadcast`, `timers`, `closing`. What
-//! bounds it: `fairness`, `total_memory`, `peers` with `peer_accounts` and `peer_lines`, `throttling`. What keeps the loop alive: `panics`,
+//! `handshakes`, `opening`, `readiness`, `reading`, `writing`, `broadcast`, `timers`, `hand_over`,
+//! `closing`. What bounds it: `fairness`, `total_memory`, `peers` with `peer_accounts` and `peer_lines`, `throttling`. What keeps the loop alive: `panics`,
 //! `slow_hooks`, `spare_descriptor`, `log_limits`. Around it: `handle`, `shutdown`, `signals`,
 //! `reload`. What can be seen from outside: `counters`, `turns`, `usage`, `status`, which `reports`
 //! collects. What the services share is in `loop_state`, what the selector and the timers
@@ -19,6 +19,7 @@ mod closing;
 pub(crate) mod counters;
 mod dialling;
 pub(crate) mod fairness;
+pub(crate) mod hand_over;
 pub(crate) mod handle;
 pub(crate) mod handshakes;
 pub(crate) mod log_limits;
@@ -27,7 +28,7 @@ mod opening;
 mod panics;
 mod peer_accounts;
 mod peer_lines;
-mod peers;
+pub(crate) mod peers;
 mod queues;
 #[expect(clippy::module_inception, reason = "the wing is named after what it is about")]
 mod reactor;

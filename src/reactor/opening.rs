@@ -26,6 +26,24 @@ impl<H: Handler> ActiveService<H> {
         peer: Option<SocketAddr>,
         state: &mut LoopState,
     ) -> Option<ConnId> {
+        let id = self.enter(stream, peer, state)?;
+        let slot = &mut self.table.connections[id.slot()];
+        if slot.stream.has_handshake() {
+            slot.conn.flags.set(Flag::Unjudged, slot.stream.names_peer());
+            self.await_opening(id);
+        } else {
+            self.opened(id, state);
+        }
+        Some(id)
+    }
+
+    /// Gives a newcomer its place in the table.
+    pub(super) fn enter(
+        &mut self,
+        stream: Stream,
+        peer: Option<SocketAddr>,
+        state: &mut LoopState,
+    ) -> Option<ConnId> {
         let session = state.guard(&self.table.name, H::Session::default)?;
         let (id, watched) = self.table.insert(stream, session, state);
         if let Err(error) = watched {
@@ -34,18 +52,17 @@ impl<H: Handler> ActiveService<H> {
             return None;
         }
         state.counters(self.table.service).accepted += 1;
-        let slot = &mut self.table.connections[id.slot()];
-        slot.conn.peer = peer.into();
-        if slot.stream.has_handshake() {
-            slot.conn.flags.set(Flag::Handshaking, true);
-            slot.conn.flags.set(Flag::Unjudged, slot.stream.names_peer());
-            self.table.counted += 1;
-            self.table.peers.add(&slot.conn);
-            self.table.arm(id);
-        } else {
-            self.opened(id, state);
-        }
+        self.table.connections[id.slot()].conn.peer = peer.into();
         Some(id)
+    }
+
+    /// A newcomer that does not open yet counts at once.
+    pub(super) fn await_opening(&mut self, id: ConnId) {
+        let conn = &mut self.table.connections[id.slot()].conn;
+        conn.flags.set(Flag::Handshaking, true);
+        self.table.counted += 1;
+        self.table.peers.add(conn);
+        self.table.arm(id);
     }
 
     /// A connection is there: it is the handler's from now on.
@@ -76,6 +93,9 @@ impl<H: Handler> ActiveService<H> {
 
     /// Looks whether a connection that was dialled, or has a handshake to do, is there now.
     pub(super) fn finish_connect(&mut self, id: ConnId, state: &mut LoopState) {
+        if self.table.connections[id.slot()].conn.flags.take(Flag::Arrived) {
+            return self.opened(id, state);
+        }
         match self.table.connected(id, state) {
             Ok(false) => {}
             Ok(true) => match self.table.judge_named(id, state) {
@@ -133,7 +153,10 @@ impl<H: Handler> ActiveService<H> {
         match (slot.conn.peer.get(), slot.stream.host()) {
             (_, Some(host)) => format!("{id} ({host})"),
             (Some(peer), None) => format!("{id} ({peer})"),
-            (None, None) => id.to_string(),
+            (None, None) => match slot.stream.credentials() {
+                Some(peer) => format!("{id} ({peer})"),
+                None => id.to_string(),
+            },
         }
     }
 }

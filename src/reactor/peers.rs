@@ -54,7 +54,7 @@ impl Peers {
     }
 
     /// Whether there is any limit by peer.
-    pub(super) fn are_limited(limits: &Limits) -> bool {
+    pub(crate) fn are_limited(limits: &Limits) -> bool {
         limits.max_per_peer.is_some() || Peers::remembers(limits)
     }
 
@@ -96,6 +96,11 @@ impl Peers {
                 self.open.remove(&peer);
             }
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn are_empty(&self) -> bool {
+        self.open.is_empty()
     }
 
     /// What the connection counts under, if it does.

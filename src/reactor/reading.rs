@@ -28,7 +28,7 @@ impl<H: Handler> ActiveService<H> {
                 self.read(id, state, scratch);
             }
             Stage::Closing | Stage::Lingering => self.discard_input(id, state, scratch),
-            Stage::Ended => {}
+            Stage::Leaving | Stage::Ended => {}
         }
         self.table.enforce_total(Memory::Input, state);
         let Table { connections, queues, .. } = &mut self.table;
@@ -206,7 +206,7 @@ impl<H: Handler> ActiveService<H> {
             }
         };
         let slot = &mut self.table.connections[id.slot()];
-        if slot.conn.stage != Stage::Open {
+        if slot.conn.stage > Stage::Leaving {
             return;
         }
         let rest = &bytes[taken..];

@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::accepting::Listener;
+use super::hand_over::Traveller;
 use super::handle::{Inbox, Mailbox};
 use super::loop_state::LoopState;
 use super::readiness::Readiness;
@@ -104,6 +105,8 @@ pub(crate) trait AnyService: Inspect {
     ) -> Result<ConnId, Error> {
         Err(Error::Datagrams)
     }
+    /// Takes in a connection that another service has handed over.
+    fn arrive(&mut self, _traveller: Traveller, _state: &mut LoopState) {}
     /// What the service goes by in the log.
     fn name(&self) -> &str;
     fn set_name(&mut self, name: Box<str>);
@@ -177,6 +180,10 @@ impl<H: Handler> AnyService for ActiveService<H> {
         state: &mut LoopState,
     ) -> Result<ConnId, Error> {
         self.table.adopt(input, output, H::Session::default(), state)
+    }
+
+    fn arrive(&mut self, traveller: Traveller, state: &mut LoopState) {
+        self.take_in(traveller, state)
     }
 
     fn name(&self) -> &str {

@@ -163,7 +163,7 @@ impl Waits {
         match conn.stage {
             Stage::Connecting if has(Flag::Handshaking) => Waits::Handshake,
             Stage::Connecting => Waits::Connecting,
-            Stage::Closing | Stage::Ended => Waits::Closing,
+            Stage::Leaving | Stage::Closing | Stage::Ended => Waits::Closing,
             Stage::Lingering => Waits::Lingering,
             // The handler waits for room in the output.
             Stage::Open if has(Flag::Paused) && has(Flag::Drain) => Waits::Reader,

@@ -1,11 +1,13 @@
 //! The connections of one service.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::{fmt, io};
 
 use slab::Slab;
 
 use super::fairness::SLOTS_KEPT;
+use super::hand_over::Destination;
 use super::loop_state::LoopState;
 use super::peers::Peers;
 use super::queues::Queues;
@@ -70,6 +72,8 @@ pub(crate) struct Table<S> {
     pub(super) counted: usize,
     /// Bytes in the backlogs of all of them.
     pub(crate) backlog: usize,
+    /// Where those that leave are to go.
+    pub(super) leaving: BTreeMap<ConnId, Destination>,
     /// Memory that all of them keep of input; see [`Slot::kept`]. Those that have ended do not count.
     pub(crate) kept: usize,
     /// What each of them has done, where somebody wants to know.
@@ -111,6 +115,7 @@ impl<S> Table<S> {
             open: 0,
             counted: 0,
             backlog: 0,
+            leaving: BTreeMap::new(),
             kept: 0,
             accounts: Accounts::default(),
             limits,
@@ -132,6 +137,7 @@ impl<S> Table<S> {
         };
         self.accounts.begin(id, state.turn.now);
         let conn = Connection::new(id, stream.traits(), state.turn.now);
+        self.kept += stream.kept();
         vacant.insert(Slot { conn, stream, session });
         (id, watched)
     }
@@ -163,10 +169,17 @@ impl<S> Table<S> {
 
     /// Frees the slot, with all that the loop keeps for it.
     pub(super) fn remove(&mut self, id: ConnId, state: &mut LoopState) {
-        if self.get(id).is_none() {
-            return;
-        }
-        let gone = self.connections.remove(id.slot());
+        state.freed += u64::from(self.take_out(id, state).is_some());
+    }
+
+    /// Frees the slot likewise, but for the stream and the connection's own part.
+    pub(super) fn take_out(
+        &mut self,
+        id: ConnId,
+        state: &mut LoopState,
+    ) -> Option<(Connection, Stream)> {
+        self.get(id)?;
+        let mut gone = self.connections.remove(id.slot());
         if gone.conn.stage != Stage::Ended {
             self.kept -= gone.kept();
         }
@@ -174,19 +187,20 @@ impl<S> Table<S> {
         if gone.conn.deadline != 0 {
             self.timers.disarm(gone.conn.deadline, token);
         }
-        if let Some(extras) = gone.conn.extras {
+        if let Some(extras) = gone.conn.extras.take() {
             for timer in extras.timers {
                 self.timers.cancel(timer, token);
             }
         }
+        self.leaving.remove(&id);
         self.forget_lingering();
-        state.freed += 1;
         if self.connections.is_empty() && self.connections.capacity() > SLOTS_KEPT {
             self.connections = Slab::with_capacity(SLOTS_KEPT);
             self.accounts.clear();
         }
         // Dropping a session runs the embedder's code too.
         state.guard(&self.name, || drop(gone.session));
+        Some((gone.conn, gone.stream))
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mio::Events;
 
 use super::fairness::{MESSAGES_PER_TURN, MOST_EVENTS, SERVED_PER_TURN};
+use super::hand_over;
 use super::handshakes;
 use super::loop_state::LoopState;
 use super::reactor::OWN_SOURCES;
@@ -239,7 +240,7 @@ impl Reactor<'_> {
 
 /// Answers what handlers have asked for and reports the connections that have ended, then flushes, so that what handlers say of an end
 /// leaves with everything else. What the flush itself has ended is reported last; what is said
-/// of that leaves in the next turn.
+/// of that leaves in the next turn. Those that have left one service are then taken in by another.
 ///
 /// `reap` is [`AnyService::reap`], and what a harness does before that.
 pub(crate) fn settle<S: DerefMut<Target: AnyService>>(
@@ -261,6 +262,7 @@ pub(crate) fn settle<S: DerefMut<Target: AnyService>>(
     state.turn.arena.clear();
     total_memory::enforce(services, state);
     services.iter_mut().for_each(|service| reap(service, state));
+    hand_over::deliver(services, state);
 }
 
 #[cfg(test)]

@@ -137,7 +137,7 @@ impl<H: Handler> ActiveService<H> {
         let Table { service, connections, backlog, kept, accounts, .. } = &mut self.table;
         let Some(slot) = find(connections, id) else { return };
         slot.conn.flags.set(Flag::Dirty, false);
-        if slot.conn.stage != Stage::Open && slot.conn.stage != Stage::Closing {
+        if !matches!(slot.conn.stage, Stage::Open | Stage::Leaving | Stage::Closing) {
             return;
         }
         let mut budget_spent = false;
@@ -203,6 +203,7 @@ impl<H: Handler> ActiveService<H> {
                     self.table.arm(id);
                 }
             }
+            Stage::Leaving if slot.conn.all_sent() => self.table.enqueue_ending(id),
             _ if slot.conn.all_sent() => self.linger(id, state),
             // Most have sent all by now: only those that have not need a deadline.
             _ => self.table.arm(id),

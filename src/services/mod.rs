@@ -11,8 +11,11 @@
 //! | [`Presence`] | 9907 | shared state, broadcast, who is here, commands, safe text |
 //! | [`Roulette`](roulette::Roulette) | 1313, 2613 | a long upload, a reply of any length in pieces, bounded memory, JSON |
 //! | [`Forward`] | – | bytes instead of lines, dialling out, pausing one side for the other |
+//! | `Web` | 8023 | HTTP on [`on_bytes`](Handler::on_bytes), answers that wait for a report of the loop, handing over |
 //! | [`Announcer`] | 9908, UDP | datagrams: multicast, a timer, an answer to a question |
 //! | [`Directory`] | 9908, UDP | datagrams: a table that is bounded and forgets what is silent |
+//!
+//! What the loop knows of itself is in [`views`], as JSON and as metrics.
 
 use crate::{Context, Handler};
 
@@ -23,6 +26,9 @@ mod forward;
 mod presence;
 pub mod roulette;
 mod time;
+pub mod views;
+#[cfg(feature = "web")]
+mod web;
 
 pub use announcer::Announcer;
 pub use directory::{Announced, Change, Directory};
@@ -30,6 +36,8 @@ pub use echo::Echo;
 pub use forward::Forward;
 pub use presence::Presence;
 pub use time::Time;
+#[cfg(feature = "web")]
+pub use web::Web;
 
 /// The default [`on_bytes`](Handler::on_bytes), but for [telnet's commands](crate::Lines::skip_telnet).
 fn handle_lines<H: Handler>(

@@ -19,6 +19,7 @@ use crate::net::stream::Stream;
 use crate::net::{Address, Fault, Listen};
 use crate::reactor::Counters;
 use crate::reactor::loop_state::LoopState;
+use crate::reactor::peers::Peers;
 use crate::reactor::readiness::Readiness;
 use crate::reactor::reports::Inspect;
 use crate::reactor::service::{ActiveService, AnyService, type_name_of};
@@ -190,9 +191,11 @@ impl<H: Handler> Harness<H> {
     /// If a layer fails for it.
     #[doc(hidden)]
     pub fn connect_through(&mut self, listen: &Listen) -> Client {
-        let layers = listen.layers.iter();
+        let layers = listen.all_layers(Peers::are_limited(&self.inner.service.table.limits));
         self.admit(None, Wire::default(), |stream| {
-            layers.fold(stream, |stream, layer| layer.accept(stream).expect("a layer failed"))
+            layers
+                .iter()
+                .fold(stream, |stream, layer| layer.accept(stream).expect("a layer failed"))
         })
     }
 

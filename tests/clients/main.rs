@@ -9,6 +9,8 @@ mod util;
 mod balancers;
 #[cfg(feature = "tls")]
 mod certificates;
+mod metrics;
+mod web;
 
 use std::io::Write;
 use std::net::SocketAddr;

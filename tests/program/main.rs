@@ -15,3 +15,4 @@ mod serve;
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_towards_servers;
+mod web;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 use crate::util::folder::Folder;
 use crate::util::namespace::{hosts, inside};
 use crate::util::program::{Program, REACTOR, Running, fails, wait};
-use crate::util::{self, Client, PATIENCE, until};
+use crate::util::stranger::{STRANGER, heard_by_stranger};
+use crate::util::{self, Client, PATIENCE, skip, until};
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\
                         Send me text lines and conclude with the BYE command.\n";
@@ -151,7 +153,6 @@ fn listening_beyond_this_machine_is_warned_of_unless_it_is_said_for_whom() {
 
 #[test]
 fn a_unix_socket_has_its_mode_whatever_the_umask() {
-    use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new("modes");
     let target = format!("echo=unix:{}", folder.file("e.sock").display());
     for umask in ["umask 0", "umask 077"] {
@@ -162,6 +163,46 @@ fn a_unix_socket_has_its_mode_whatever_the_umask() {
         program.signal("TERM");
         assert_eq!(program.end().0, 0);
     }
+}
+
+#[test]
+fn at_a_unix_socket_only_the_allowed_users_are_served() {
+    let folder = Folder::new("users");
+    let path = folder.file("e.sock");
+    let target = format!("echo=unix:{}", path.display());
+    let own = rustix::process::geteuid().as_raw().to_string();
+    for users in [&*own, &format!("root,{own}")] {
+        let program = Program::serve(&[&target, "--unix-mode=666", "--allow-uid", users]);
+        program.place("echo");
+        assert_eq!(first_line(UnixStream::connect(&path).unwrap()), &GREETING[..31]);
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let Some(said) = heard_by_stranger(&path, "bye\n") else { return };
+        assert_eq!(said, "");
+        program.wait_for_log(&format!("uid {STRANGER} pid "));
+        program.signal("TERM");
+        let (_, _, stderr) = program.end();
+        assert!(stderr.contains("is none of the allowed users: turning away"), "{stderr}");
+        assert!(stderr.contains("after 1 connections; 1 were turned away"), "{stderr}");
+    }
+}
+
+/// The client's process has no number in there.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_client_from_outside_the_servers_container_has_its_uid() {
+    let unshare = ["--user", "--map-root-user", "--pid", "--mount-proc", "--fork", "--kill-child"];
+    let possible = Command::new("unshare").args(unshare).arg("true").output();
+    if !possible.is_ok_and(|output| output.status.success()) {
+        return skip("there are no namespaces of users and processes here");
+    }
+    let folder = Folder::new("container");
+    let path = folder.file("e.sock");
+    let target = format!("echo=unix:{}", path.display());
+    let mut command = Command::new("unshare");
+    command.args(unshare).args([REACTOR, "serve", &target, "--allow-uid=0"]);
+    let program = Program::spawn(&mut command);
+    program.place("echo");
+    assert_eq!(first_line(UnixStream::connect(&path).unwrap()), &GREETING[..31]);
 }
 
 #[test]
@@ -357,6 +398,8 @@ fn a_wrong_command_line_is_status_2() {
         (&["serve", "--host", "fe80::1"], &["--host", "127.0.0.1", "fe80::1%eth0"]),
         (&["serve", "--allow", "10.0.0.1/8"], &["--allow", "10.0.0.0/8"]),
         (&["serve", "--allow", "localhost"], &["--allow", "\"localhost\"", "fd00::/8"]),
+        (&["serve", "--allow-uid", "no such user"], &["--allow-uid", "a name or a number"]),
+        (&["serve", "--allow-uid", "0,-1"], &["--allow-uid", "'-1'", "a name or a number"]),
         (&["serve", "--unix-mode", "888"], &["--unix-mode", "0660"]),
         (&["serve", "--max-connections", "0"], &["--max-connections", "above 0"]),
         (&["serve", "--max-connections", "many"], &["'many'", "whole number"]),
@@ -385,6 +428,8 @@ fn an_option_that_nothing_heeds_is_status_2() {
     for (args, words) in [
         (&["serve", "echo=0", "--unix-mode=600"][..], "--unix-mode goes with a Unix socket"),
         (&["forward", "0", "9", "--unix-mode=600"], "--unix-mode goes with a Unix socket"),
+        (&["serve", "echo=0", "--allow-uid=0"], "--allow-uid goes with a Unix socket"),
+        (&["forward", "0", "9", "--allow-uid=0,1"], "--allow-uid goes with a Unix socket"),
         (&["serve", &echo, "--allow=127.0.0.0/8"], "--allow goes with TCP"),
         (&["forward", &unix, "9", "--allow=127.0.0.0/8"], "--allow goes with TCP"),
         (&["serve", &echo, "--keepalive=5m"], "--keepalive goes with TCP"),

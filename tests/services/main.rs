@@ -7,3 +7,4 @@ mod echo;
 mod presence;
 mod roulette;
 mod time;
+mod web;

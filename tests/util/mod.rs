@@ -5,11 +5,13 @@
 
 pub mod example;
 pub mod folder;
+pub mod http;
 #[cfg(feature = "cli")]
 pub mod load;
 pub mod namespace;
 #[cfg(feature = "cli")]
 pub mod program;
+pub mod stranger;
 #[cfg(feature = "tls")]
 pub mod tls;
 

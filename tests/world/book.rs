@@ -149,6 +149,19 @@ impl Book {
         self.records.insert(id, Record { moved, steps, ..Record::new() });
     }
 
+    /// It comes by way of a proxy, which sends a header first.
+    pub fn proxied(&mut self, id: ConnId, header: usize, unwelcome: bool) {
+        let (moved, header) = (self.clock, Some(header));
+        self.records.insert(id, Record { moved, header, unwelcome, ..Record::new() });
+    }
+
+    /// So much of the header is sent.
+    pub fn introduced(&mut self, id: ConnId, count: usize) {
+        if let Some(left) = self.records.get_mut(&id).and_then(|record| record.header.as_mut()) {
+            *left -= count;
+        }
+    }
+
     /// An event of it is to come.
     pub fn poked(&mut self, id: ConnId) {
         if let Some(record) = self.records.get_mut(&id) {
@@ -275,11 +288,13 @@ impl Book {
         let stage = std::mem::replace(&mut record.stage, Stage::Open);
         (record.moved, record.opened) = (clock, true);
         self.open += 1;
-        let early = record.pokes < record.steps.len();
+        let early = record.pokes < record.steps.len()
+            || record.header.is_some_and(|left| left > 0)
+            || record.unwelcome;
         // The others of the turn were over its share already.
         let crowded = self.shaken >= SHAKEN_PER_TURN;
         self.shaken += record.steps.last().copied().unwrap_or_default();
-        if !record.steps.is_empty() && (early || crowded) {
+        if early || !record.steps.is_empty() && crowded {
             let many = record.steps.len();
             let wrong = format!("{id} opened after {many} steps, early: {early}, late: {crowded}");
             self.complain(wrong);
@@ -713,12 +728,12 @@ impl Book {
         if sleeps && std::mem::take(&mut record.poked) {
             record.made += 1;
         }
-        let done = record.made >= record.steps.len();
+        let (done, breaks_off) = (record.has_shaken(), record.breaks_off());
         let late = self.clock - record.moved >= self.limits.handshake_timeout;
-        let may_end = late || self.stopping || !record.errors.is_empty();
+        let may_end = late || breaks_off || self.stopping || !record.errors.is_empty();
         if !there && !may_end {
             self.complain(format!("{id} ended in its handshake"));
-        } else if there && sleeps && (late || done || self.stopping) {
+        } else if there && sleeps && (late || done || record.ended && breaks_off || self.stopping) {
             self.complain(format!("{id} is still in its handshake"));
         }
     }

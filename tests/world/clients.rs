@@ -5,8 +5,10 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use reactor::testing::{Client, Fault};
+use reactor::{Listen, Networks};
 
 use super::models::Model;
+use super::proxies::Header;
 use super::watched::Watched;
 use super::{MOST_STEPS, Peer, World};
 
@@ -106,7 +108,8 @@ impl<M: Model> World<M> {
     }
 
     fn come(&mut self) {
-        match self.choices.below(4) {
+        match self.choices.below(5) {
+            4 => self.come_by_proxy(),
             3 => self.shake(),
             0 => self.connect(),
             last => {
@@ -137,6 +140,20 @@ impl<M: Model> World<M> {
         self.meet(client, false);
     }
 
+    /// A proxy says who it is, or so it seems.
+    fn come_by_proxy(&mut self) {
+        let header = Header::choose(&mut self.choices);
+        let listen = Listen::at("127.0.0.1:0").unwrap().proxy(Networks::loopback());
+        let client = self.server.connect_through(&listen);
+        let id = self.server.id(client);
+        let book = &mut self.server.handler_mut().book;
+        book.proxied(id, header.bytes.len(), header.is_unwelcome(&book.limits));
+        header.peer.into_iter().for_each(|peer| book.comes_from(id, peer));
+        self.meet(client, false);
+        let number = self.peers.len() - 1;
+        self.peers[number].header.extend(header.bytes);
+    }
+
     /// Whoever the service has dialled is one more client.
     pub(super) fn meet_dialled(&mut self) {
         for (_, client) in self.server.dialled() {
@@ -160,6 +177,7 @@ impl<M: Model> World<M> {
         self.peers.push(Peer {
             client,
             id,
+            header: VecDeque::new(),
             talk: VecDeque::new(),
             ended: false,
             limited: false,
@@ -214,9 +232,14 @@ impl<M: Model> World<M> {
         if peer.ended || self.server.is_broken(peer.client) {
             return;
         }
-        let piece: Vec<u8> = peer.talk.drain(..peer.talk.len().min(most)).collect();
+        let header = peer.header.drain(..peer.header.len().min(most));
+        let mut piece: Vec<u8> = header.collect();
+        let header = piece.len();
+        piece.extend(peer.talk.drain(..peer.talk.len().min(most - header)));
         let open = self.server.session(peer.client).is_some();
-        self.server.handler_mut().book.fed(peer.id, &piece, open);
+        let book = &mut self.server.handler_mut().book;
+        book.introduced(peer.id, header);
+        book.fed(peer.id, &piece[header..], open);
         // No event is to come of nothing.
         if !piece.is_empty() {
             self.server.handler_mut().book.poked(peer.id);

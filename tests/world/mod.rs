@@ -9,6 +9,7 @@ mod book;
 mod choices;
 mod clients;
 pub mod models;
+mod proxies;
 mod record;
 mod watched;
 
@@ -34,6 +35,8 @@ const PATIENCE: usize = 80;
 struct Peer {
     client: Client,
     id: ConnId,
+    /// What it has to send first: a PROXY header.
+    header: VecDeque<u8>,
     /// What it is about to send.
     talk: VecDeque<u8>,
     ended: bool,
@@ -381,7 +384,7 @@ impl<M: Model> World<M> {
                 counters.accepted + counters.dialled,
                 book.closed + book.failed,
             ),
-            ("handshakes", counters.handshakes_failed, book.failed),
+            ("handshakes", counters.handshakes_failed + counters.refused, book.failed),
             ("closed", counters.closed_in_all(), book.closed),
             ("panics", counters.panics, book.panics),
             ("bytes out", counters.bytes_out, book.received + book.held),

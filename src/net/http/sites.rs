@@ -78,23 +78,31 @@ impl Sites {
     /// # Errors
     /// If its `Host` or its `Origin` are not ours: answer with 403 (RFC 6455, section 4.2.2).
     pub fn check(&self, request: &Request<'_>) -> Result<(), Forbidden> {
-        let asked = match request.header("Host") {
-            Some(host) => Some(self.our_host(host).ok_or(Forbidden::Host)?),
-            None => None,
-        };
-        let Some(origin) = request.header("Origin") else { return Ok(()) };
-        let origin = Origin::parse(origin).ok_or(Forbidden::Origin)?;
-        let own = asked.is_some_and(|asked| origin.is_of(&asked));
-        if own || self.origins.contains(&origin) { Ok(()) } else { Err(Forbidden::Origin) }
+        if !request.header("Host").is_none_or(|host| self.is_ours(host)) {
+            return Err(Forbidden::Host);
+        }
+        let named = |origin| Origin::parse(origin).is_some_and(|it| self.origins.contains(&it));
+        match request.header("Origin") {
+            Some(origin) if !request.is_same_origin() && !named(origin) => Err(Forbidden::Origin),
+            _ => Ok(()),
+        }
     }
 
-    fn our_host(&self, host: &[u8]) -> Option<Authority> {
-        let asked = Authority::parse(host)?;
-        let ours = match &asked.host {
+    fn is_ours(&self, host: &[u8]) -> bool {
+        Authority::parse(host).is_some_and(|asked| match &asked.host {
             Name::Ip(_) => true,
             Name::Dns(name) => name == "localhost" || self.hosts.contains(name),
-        };
-        ours.then_some(asked)
+        })
+    }
+}
+
+impl Request<'_> {
+    /// Whether a page asks that came from this very server: whether it has an `Origin`, and that has the
+    /// host and the port of `Host`. [`Sites::check`] says whether `Host` is ours.
+    pub fn is_same_origin(&self) -> bool {
+        let origin = self.header("Origin").and_then(Origin::parse);
+        let asked = self.header("Host").and_then(Authority::parse);
+        origin.zip(asked).is_some_and(|(origin, asked)| origin.is_of(&asked))
     }
 }
 

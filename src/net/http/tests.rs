@@ -198,6 +198,8 @@ fn pages_come_from_where_they_may() {
         let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n{origin}\r\n");
         assert_eq!(named.check(&request(&text)), wanted, "{text}");
     }
+    assert!(request("GET / HTTP/1.1\r\nHost: a:1\r\nOrigin: http://a:1\r\n\r\n").is_same_origin());
+    assert!(!request("GET / HTTP/1.1\r\nHost: a:1\r\n\r\n").is_same_origin());
     // No browser speaks like this.
     assert_eq!(named.check(&request("GET / HTTP/1.0\r\n\r\n")), Ok(()));
     let page = request("GET / HTTP/1.0\r\nOrigin: http://127.0.0.1\r\n\r\n");

@@ -13,9 +13,9 @@ use mio::{Events, Poll, Token};
 use socket2::SockRef;
 
 use super::*;
-use crate::net::Address;
 use crate::net::listener::ListeningSocket;
 use crate::net::memory::{Pipe, SharedWire, Wire};
+use crate::net::{Address, Listen};
 
 /// The streams at the bottom.
 const STREAMS: &[(&str, Bottom)] = &[
@@ -233,6 +233,30 @@ fn rule_1_nothing_blocks_and_an_event_follows() {
             pair.peer.send(word.as_bytes());
             assert_eq!(pair.read(word.len()), word.as_bytes(), "{}", pair.name);
         }
+    });
+}
+
+#[test]
+fn rule_1_what_is_registered_anew_has_an_event_for_what_was_there() {
+    each(|mut pair| {
+        pair.peer.send(b"before");
+        pair.wait();
+        let Some(poll) = &mut pair.poll else { return };
+        let registry = Rc::new(poll.registry().try_clone().unwrap());
+        pair.stream.deregister(&registry).unwrap();
+        pair.stream.register(&registry, Token(8)).unwrap();
+        let mut events = Events::with_capacity(8);
+        poll.poll(&mut events, Some(PATIENCE)).unwrap();
+        let name = &pair.name;
+        assert!(
+            !events.is_empty() && events.iter().all(|event| event.token() == Token(8)),
+            "{name}"
+        );
+        assert_eq!(pair.read(6), b"before", "{}", pair.name);
+        let outcome = pair.stream.read(&mut [0; 100]);
+        pair.would_block(outcome);
+        pair.peer.send(b"after");
+        assert_eq!(pair.read(5), b"after", "{}", pair.name);
     });
 }
 
@@ -598,8 +622,8 @@ impl Peer for Plain {
 }
 
 fn tcp() -> Pair {
-    let address = Address::Tcp(([127, 0, 0, 1], 0).into());
-    let server = ListeningSocket::bind(&address, None, &Limits::default()).unwrap();
+    let listen = Listen::at("127.0.0.1:0").unwrap();
+    let server = ListeningSocket::bind(&listen, &Limits::default()).unwrap();
     let Ok(Address::Tcp(addr)) = server.local_addr() else { panic!("no address") };
     let client = std::net::TcpStream::connect(addr).unwrap();
     client.set_nonblocking(true).unwrap();

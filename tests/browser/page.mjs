@@ -1,0 +1,248 @@
+// What people do with the page, in a real browser: node page.mjs SCENARIO WEB [PRESENCE], the addresses
+// as the server prints them. It ends with status 0 if all was as it should be. tests/clients/browser.rs
+// starts the servers, and this.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import { connect } from 'node:net';
+import { createInterface } from 'node:readline';
+import { chromium } from 'playwright-core';
+
+const PATIENCE = 20_000;
+const [scenario, web, presence] = process.argv.slice(2);
+const PAGE = `http://${web}/`;
+
+/** An `nc` user. */
+class Nc {
+  constructor(address) {
+    const [host, port] = address.split(':');
+    this.child = spawn('nc', [host, port], { stdio: ['pipe', 'pipe', 'inherit'] });
+    this.lines = createInterface(this.child.stdout)[Symbol.asyncIterator]();
+    this.ended = once(this.child, 'exit');
+  }
+  say(line) {
+    this.child.stdin.write(line + '\n');
+  }
+  /** Reads up to this line. */
+  async hear(line) {
+    const late = setTimeout(() => this.child.kill(), PATIENCE);
+    for (;;) {
+      const { value, done } = await this.lines.next();
+      assert(!done, `nc ended without hearing ${line}`);
+      if (value === line) return clearTimeout(late);
+    }
+  }
+}
+
+/** The page in a tab of its own, and what the console had to say of it. */
+async function open(options = {}, url = PAGE) {
+  const tab = await browser.newPage({ viewport: { width: 1240, height: 900 }, ...options });
+  tab.setDefaultTimeout(PATIENCE);
+  tab.complaints = [];
+  tab.on('console', it => ['error', 'warning'].includes(it.type()) && tab.complaints.push(it.text()));
+  tab.on('pageerror', error => tab.complaints.push(String(error)));
+  tab.answer = await tab.goto(url);
+  return tab;
+}
+
+async function join(tab, name) {
+  await tab.getByLabel('Your name').fill(name);
+  await tab.getByRole('button', { name: 'Join' }).click();
+  await tab.getByText(`${name} is in the room.`).waitFor();
+}
+const log = tab => tab.getByRole('log');
+const who = tab => tab.getByRole('list', { name: 'Who is there' });
+const row = (tab, words) => tab.getByRole('row').filter({ hasText: words });
+const live = tab => tab.getByRole('banner').getByText('live', { exact: true }).waitFor();
+
+/** Waits until something is so. */
+async function until(what, so) {
+  const deadline = Date.now() + PATIENCE;
+  while (!await so()) {
+    assert(Date.now() < deadline, `not yet: ${what}`);
+    await new Promise(done => setTimeout(done, 50));
+  }
+}
+
+const scenarios = {
+  async loop() {
+    const tab = await open();
+    const policy = tab.answer.headers()['content-security-policy'];
+    assert.match(policy, /default-src 'none'/);
+    assert.doesNotMatch(policy, /unsafe/);
+    await live(tab);
+    // It moves: these are of the last second, and of every part of a turn.
+    await tab.getByText(/^One thread serves .* In the last second it went round .* and slept for .*%/).waitFor();
+    for (const part of ['wait', 'accept', 'read', 'handlers', 'timers', 'messages', 'flush'])
+      await tab.locator('#parts li', { hasText: part }).getByText(/\d\u202f(s|ms|µs)$/).first().waitFor();
+    for (const title of ['Connections', 'Lines a second', 'Length of a turn'])
+      await tab.getByRole('img', { name: new RegExp(`^${title} in the last five minutes\\. .*\\d`) }).waitFor();
+    for (const region of ['The loop', 'The last five minutes', 'Services', 'The room', 'Connections'])
+      await tab.getByRole('region', { name: region }).waitFor();
+    // By hand: stopped, one part after the other.
+    await tab.getByRole('button', { name: 'Pause' }).press('Enter');
+    const at = () => tab.locator('#parts li.on b').textContent();
+    const parts = [await at()];
+    for (let i = 0; i < 7; i++) {
+      await tab.getByRole('button', { name: 'Next part' }).press('Enter');
+      parts.push(await at());
+    }
+    assert.equal(new Set(parts).size, 7);
+    assert.equal(parts[0], parts[7]);
+    await row(tab, web).filter({ hasText: 'of' }).first().waitFor();
+    // The header of a column sorts, with the keyboard too, and says so.
+    const header = tab.getByRole('columnheader', { name: 'Unsent' }).filter({ has: tab.getByRole('button') });
+    await header.getByRole('button').press('Enter');
+    assert.equal(await header.getAttribute('aria-sort'), 'descending');
+    await header.getByRole('button').press('Enter');
+    assert.equal(await header.getAttribute('aria-sort'), 'ascending');
+    // Nobody may close here, so nobody is offered to.
+    assert.equal(await tab.getByRole('button', { name: /^Close/ }).count(), 0);
+    await tab.setViewportSize({ width: 400, height: 800 });
+    await until('it fits a telephone', () => tab.evaluate(() => document.documentElement.scrollWidth <= 400));
+    const calm = await open({ reducedMotion: 'reduce' });
+    await calm.getByRole('button', { name: 'Go on' }).waitFor();
+    assert.deepEqual([tab.complaints, calm.complaints], [[], []]);
+  },
+
+  async room() {
+    const nc = new Nc(presence);
+    await nc.hear('Welcome to the Presence Server');
+    nc.say('HELLO alice');
+    const tab = await open();
+    await live(tab);
+    await tab.getByText(`nc ${presence.replace(':', ' ')}`).waitFor();
+    await join(tab, 'olivier');
+    await nc.hear('olivier is in the room.');
+    await who(tab).getByText('alice').waitFor();
+    await who(tab).getByText('olivier').waitFor();
+    // In both directions, and what looks like markup is but text.
+    await tab.getByLabel('Say something').fill('good evening, été');
+    await tab.getByLabel('Say something').press('Enter');
+    await nc.hear('olivier says: good evening, été');
+    nc.say('SAY <img src=x onerror=alert(1)><b>good evening</b>');
+    await log(tab).getByText('<img src=x onerror=alert(1)><b>good evening</b>').waitFor();
+    assert.equal(await tab.locator('img').count(), 0);
+    nc.say('HELLO <b>eve</b>');
+    await who(tab).getByText('<b>eve</b>').waitFor();
+    nc.say('BYE');
+    await log(tab).getByText('<b>eve</b> has left the room.').waitFor();
+    await until('she is on the list no more', async () => await who(tab).getByRole('listitem').count() === 1);
+    // The page leaves, and may come back.
+    await tab.getByRole('button', { name: 'Leave' }).click();
+    await tab.getByText('You have left the room.').waitFor();
+    await tab.getByRole('button', { name: 'Join again' }).click();
+    await tab.getByText('You are in as olivier.').waitFor();
+    assert.deepEqual(tab.complaints, []);
+  },
+
+  /** A page of somebody else in the same browser, and a name that somebody has pointed at this machine. */
+  async strangers() {
+    const theirs = createServer((_, answer) => answer.setHeader('Content-Type', 'text/html').end('<!doctype html><title>theirs</title>'));
+    await once(theirs.listen(0, '127.0.0.1'), 'listening');
+    const dial = (tab, url) => tab.evaluate(url => new Promise(done => {
+      const socket = new WebSocket(url);
+      socket.onopen = () => done('open');
+      socket.onclose = ({ code }) => done(code);
+    }), url);
+    const port = web.split(':')[1];
+    const tab = await open({}, `http://127.0.0.1:${theirs.address().port}/`);
+    assert.equal(await dial(tab, `ws://${web}/ws/presence`), 1006);
+    assert.equal(await tab.evaluate(url => fetch(url, { method: 'POST', mode: 'no-cors' }).then(it => it.type), PAGE + 'close/1'), 'opaque');
+    assert.equal(await tab.evaluate(url => fetch(url).then(() => 'read', () => 'kept'), PAGE + 'status.json'), 'kept');
+    // A refusal without a page in it is an error for a browser.
+    const evil = await browser.newPage(), answer = evil.waitForEvent('response');
+    await evil.goto(`http://evil.example:${port}/`).catch(() => {});
+    assert.equal((await answer).status(), 403);
+    assert.equal(await dial(tab, `ws://evil.example:${port}/ws/presence`), 1006);
+    // The same from where it may be done, so that it is not something else that stops it.
+    const ours = await open();
+    assert.equal(await dial(ours, `ws://${web}/ws/presence`), 'open');
+    assert.deepEqual(ours.complaints, []);
+    theirs.close();
+  },
+
+  async close() {
+    const nc = new Nc(presence);
+    await nc.hear('Welcome to the Presence Server');
+    const tab = await open();
+    await live(tab);
+    await tab.getByRole('searchbox', { name: 'Find' }).fill('presence');
+    const button = row(tab, 'presence').getByRole('button', { name: /^Close Connection \d+$/ });
+    await button.click();
+    await tab.getByRole('button', { name: /^Sure\? Connection/ }).click();
+    await nc.ended;
+    await tab.getByText(/^Connection \d+: closed\.$/).waitFor();
+    await until('its row is gone', async () => await button.count() === 0);
+    assert.deepEqual(tab.complaints, []);
+  },
+
+  /** Tells by a line when the server is to go, and when it is to come back. */
+  async gone() {
+    const tab = await open();
+    await live(tab);
+    await join(tab, 'olivier');
+    const process_ = () => tab.getByText(/process \d+/).textContent().then(text => text.match(/process \d+/)[0]);
+    const before = await process_();
+    console.log('stop');
+    await tab.getByText(/^The server does not answer\. Asking again/).waitFor();
+    await tab.getByText(/The server is shutting down\.|The connection was lost\./).waitFor();
+    console.log('start');
+    await live(tab);
+    await until('it is the new one', async () => await process_() !== before);
+    await tab.getByText(/^The server does not answer/).waitFor({ state: 'hidden' });
+    await tab.getByRole('button', { name: 'Join again' }).click();
+    await tab.getByText('You are in as olivier.').waitFor();
+  },
+
+  /** Pictures for the documentation, with something to see on them: takes some minutes. */
+  async pictures() {
+    const folder = process.env.REACTOR_PICTURES, seconds = Number(process.env.SECONDS ?? 200);
+    const [host, port] = process.argv[5].split(':');
+    const clients = Array.from({ length: 40 }, () => connect(port, host).resume());
+    const talk = setInterval(() => {
+      const now = Date.now() / 1000, busy = 20 + 18 * Math.sin(now / 12) + 3 * Math.sin(now * 3);
+      for (let i = 0; i < busy; i++) clients[Math.floor(Math.random() * clients.length)].write('an echo of a line\n'.repeat(8));
+    }, 20);
+    const [alice, bob] = ['alice', 'bob'].map(name => {
+      const nc = new Nc(presence);
+      nc.say('HELLO ' + name);
+      return nc;
+    });
+    const tabs = [];
+    for (const [name, options] of [['light', {}], ['dark', { colorScheme: 'dark' }],
+      ['phone', { viewport: { width: 400, height: 1100 } }]]) {
+      const tab = await open(options);
+      tabs.push([name, tab]);
+      await join(tab, { light: 'olivier', dark: 'carol', phone: 'dave' }[name]);
+    }
+    alice.say('SAY what does edge-triggered mean?');
+    bob.say('SAY it tells once, so the socket has to be read until it is empty');
+    for (let s = 0; s < seconds; s += 10) {
+      await new Promise(done => setTimeout(done, 10_000));
+      clients.push(...Array.from({ length: 1 + s % 7 }, () => connect(port, host).resume()));
+      clients.splice(0, s % 5).forEach(it => it.destroy());
+    }
+    for (const [name, tab] of tabs) {
+      await tab.bringToFront();
+      await tab.locator('#parts li.on', { hasText: 'handlers' }).waitFor();
+      await new Promise(done => setTimeout(done, 800));
+      await tab.screenshot({ path: `${folder}/page-${name}.png`, fullPage: name === 'light',
+        clip: name === 'dark' ? { x: 0, y: 0, width: 1240, height: 1100 } : undefined });
+    }
+    clearInterval(talk);
+    clients.forEach(it => it.destroy());
+    [alice, bob].forEach(it => it.child.kill());
+  },
+};
+
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  args: ['--no-sandbox', '--host-resolver-rules=MAP evil.example 127.0.0.1'] });
+try {
+  await scenarios[scenario]();
+} finally {
+  await browser.close();
+}
+process.exit();
