@@ -343,6 +343,8 @@ fn says_what_it_can_do() {
         "--roulette-file <PATH>",
         "--roulette-memory <BYTES>",
         "--log <LEVEL>",
+        "--admin <PATH>",
+        "--no-admin",
         "[default: 127.0.0.1]",
         "[default: 10000]",
         "[default: 64K]",
