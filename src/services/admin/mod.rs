@@ -309,7 +309,7 @@ impl Rows {
 /// Ends an answer, unless that is still to come.
 fn end(cx: &mut Context<'_, Session>, answer: Result<Answer, String>) {
     match answer {
-        Ok(Answer::Text(text)) => write!(cx, "{text}OK\n"),
+        Ok(Answer::Text(text)) => writeln!(cx, "{text}OK"),
         Ok(Answer::Later) => {}
         Err(why) => writeln!(cx, "ERROR {why}"),
     }
