@@ -2,6 +2,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use log::LevelFilter;
+use reactor::services::views::ProcessReader;
 use reactor::{Address, Limits, Rate, Rates, Reactor};
 
 use super::access::Access;
@@ -272,6 +273,8 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
     reactor.reload_on_hangup()?;
     reactor.set_max_total_output(args.max_total_output);
     reactor.set_max_total_input(args.max_total_input);
+    let process = ProcessReader::new(env!("CARGO_PKG_VERSION"));
+    let process = process.log_lines_dropped(stdout.lost_lines());
     let mut ready = String::new();
     let (mut services, mut known) = (Vec::new(), Vec::new());
     for ((target, known_as), endpoints) in targets.iter().zip(names(&targets)).zip(endpoints) {
@@ -285,6 +288,7 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
             students: &students,
             limits: limits.clone(),
             sites: args.access.sites(),
+            process: &process,
         };
         let addresses = (target.service.start)(&mut setup)?;
         let bound = endpoints.iter().zip(addresses);

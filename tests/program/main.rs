@@ -17,3 +17,4 @@ mod tls;
 #[cfg(feature = "tls")]
 mod tls_towards_servers;
 mod web;
+mod websocket;

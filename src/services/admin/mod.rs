@@ -160,6 +160,9 @@ impl Admin {
             None => {
                 let names: Vec<_> = status.services.iter().map(|one| &*one.name).collect();
                 let names = printable(names.join(", ").as_bytes());
+                if name.is_empty() {
+                    return Err(format!("write the name of a service: {names}"));
+                }
                 Err(format!("there is no service {name:?}; the services are {names}"))
             }
         };
