@@ -146,9 +146,40 @@ impl<'a, S> Context<'a, S> {
         table.mark_dirty(self.id.slot());
     }
 
-    /// Has the connection leave this service for the one of that name. `words` go out last, and `over`
-    /// makes what it runs over then.
-    #[allow(dead_code, reason = "WebSocket is to be the first that needs it")]
+    /// Has the connection leave this service for the one of that [name](crate::Reactor::set_name) in the
+    /// same reactor, where it goes on as a WebSocket.
+    ///
+    /// What was sent before goes out, and then the answer of the upgrade. Until that is out, the
+    /// connection is neither read nor does it take output. Then this service is told with
+    /// [`CloseReason::HandedOver`], and its session and its timers are gone; if the client is gone first,
+    /// or does not take it all within [`flush_timeout`](crate::Limits::flush_timeout), the reason is
+    /// that, and the connection goes nowhere.
+    ///
+    /// In the other service it is a newcomer with an id of its own: in the next turn
+    /// [`on_open`](crate::Handler::on_open) is called, and the bytes that this service did not take are
+    /// the first of its input. [`max_connections`](crate::Limits::max_connections) and the limits by peer
+    /// are those of that service; one too many is told so by a close frame with code 1013. Who may come at
+    /// all, such as by [`allow`](crate::Listen::allow), was judged at the listener of this service.
+    ///
+    /// The [counters](crate::Counters) have it as closed here and as accepted there. Needs the feature
+    /// `websocket`.
+    ///
+    /// # Errors
+    /// [`Error::HandOver`] if there is no such service, if the connection is there already, or takes no
+    /// output; [`Error::Datagrams`]; [`Error::ShuttingDown`]. Nothing has been sent then, and the
+    /// connection goes on as before.
+    #[cfg(feature = "websocket")]
+    pub fn hand_over(
+        &mut self,
+        to: &str,
+        upgrade: crate::net::websocket::Upgrade,
+    ) -> Result<(), Error> {
+        let answer = upgrade.response();
+        self.hand_over_with(to, &answer, Box::new(|stream, input| upgrade.over(stream, input)))
+    }
+
+    /// As [`hand_over`](Self::hand_over): `words` go out last, and `over` makes what it runs over then.
+    #[cfg_attr(not(feature = "websocket"), allow(dead_code, reason = "the first layer that can"))]
     pub(crate) fn hand_over_with(
         &mut self,
         to: &str,

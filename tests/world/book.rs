@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use reactor::{CloseReason, ConnId, Limits};
@@ -301,6 +302,15 @@ impl Book {
         }
         if stage != Stage::Dialled {
             self.complain(format!("{id} opened though {stage:?}"));
+        }
+    }
+
+    /// The handler is told who it is: whoever the client or its proxy said, or the one that was dialled.
+    pub fn is_known_as(&mut self, id: ConnId, peer: Option<SocketAddr>) {
+        let address = self.addresses.get(&id).map(|last| IpAddr::from([127, 0, 0, *last]));
+        let outbound = self.records.get(&id).is_some_and(|record| record.outbound);
+        if !outbound && peer.map(|peer| peer.ip()) != address {
+            self.complain(format!("{id} is taken for {peer:?}, and is {address:?}"));
         }
     }
 

@@ -57,8 +57,6 @@ impl Upgrade {
 
     /// Puts the layer over a stream on which the answer has been sent. `rest` is what came behind
     /// the head of the request.
-    // TODO(h7)
-    #[allow(dead_code)]
     pub(crate) fn over(self, stream: Stream, rest: Vec<u8>) -> Stream {
         Stream::layer(WebSocketStream::upgraded(stream, &self.config, rest))
     }
