@@ -92,3 +92,8 @@ fn proxy() {
 fn options() {
     run("options", 200, targets::options);
 }
+
+#[test]
+fn web() {
+    run("web", 600, targets::web);
+}

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "the fuzzers are a crate of their own")]
 
 use clap::Parser;
+use reactor::services::Web;
 use reactor::testing::Harness;
 use reactor::{Address, CloseReason, ConnId, Context, Handler, Limits, Networks};
 
@@ -214,6 +215,11 @@ const WORDS: &[&str] = &[
     "--tls-key",
     "--max-total-input",
     "--unique-names",
+    "web=unix:/tmp/w",
+    "--web-admin",
+    "--web-host",
+    "--origin",
+    "https://example.org",
 ];
 
 /// Any words after the program's name are options that can be kept, or one line says what is wrong.
@@ -249,5 +255,81 @@ pub fn options(data: &[u8]) {
     if let Err(failure) = outcome {
         let told = failure.to_string();
         assert!(matches!(failure, Failure::Usage(_)) && !told.contains('\n'), "{words:?}: {told}");
+    }
+}
+
+/// What requests are made of.
+const HEADS: &[&str] = &[
+    "GET ",
+    "HEAD ",
+    "POST ",
+    "PRI ",
+    "/",
+    "/healthz",
+    "/status.json",
+    "/metrics",
+    "/ws/web",
+    "/close/1",
+    "?all",
+    "&sort=idle",
+    "%2f",
+    "*",
+    "http://a/",
+    " HTTP/1.1\r\n",
+    " HTTP/1.0\r\n",
+    " HTTP/2.0\r\n",
+    "Host: localhost\r\n",
+    "Host: [::1]:80\r\n",
+    "Host: a\r\n",
+    "Origin: null\r\n",
+    "Origin: http://localhost\r\n",
+    "Connection: close\r\n",
+    "Connection: keep-alive\r\n",
+    "Content-Length: 0\r\n",
+    "Content-Length: 5\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Accept: application/openmetrics-text\r\n",
+    "GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
+    "\r\n",
+    "\n",
+    "\r",
+    " ",
+    ":",
+    "\0",
+];
+
+/// Any pieces of a head make the same answers in any pieces; nothing is answered behind an error, nor
+/// more than was asked.
+pub fn web(data: &[u8]) {
+    let mut choices = Choices::of_bytes(data.to_vec());
+    let piece = 1 + choices.below(40);
+    let mut input = Vec::new();
+    while !choices.are_over() && input.len() < LONGEST {
+        if choices.below(16) == 0 {
+            let length = choices.below(300);
+            input.extend(choices.text(length));
+        } else {
+            input.extend(choices.one_of(HEADS).as_bytes());
+        }
+    }
+    let answers = |piece: usize| {
+        let mut server = Harness::with_limits(Web::new(), Web::limits());
+        let client = server.connect();
+        input.chunks(piece).for_each(|bytes| server.feed(client, bytes));
+        server.end(client);
+        assert_eq!((server.closed(client).is_some(), server.left_over()), (true, (0, 0)));
+        let said = String::from_utf8(server.sent(client)).expect("text");
+        let status = |answer: &str| answer[..3].parse::<u16>().expect("a status");
+        // Every body ends with a line, and none has a line like this.
+        format!("\n{said}").split("\nHTTP/1.1 ").skip(1).map(status).collect::<Vec<_>>()
+    };
+    let (whole, pieces) = (answers(LONGEST), answers(piece));
+    let good = |answers: &[u16]| answers.iter().take_while(|status| **status == 200).count();
+    assert_eq!(good(&whole), good(&pieces), "{:?}", String::from_utf8_lossy(&input));
+    for answers in [whole, pieces] {
+        // A line that is wrong and cut off is told of if it came at once.
+        assert!(answers.len() <= good(&answers) + 1, "{answers:?}");
+        let ends = input.windows(4).filter(|four| *four == b"\r\n\r\n").count();
+        assert!(good(&answers) <= ends, "{answers:?}");
     }
 }

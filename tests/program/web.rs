@@ -138,6 +138,8 @@ fn options_that_nothing_uses_are_refused() {
         (&["serve", "echo=0", "--web-host=a"], &["--web-host", "the service web", "ws:"]),
         (&["serve", "web=ws:0"], &["/ws/NAME", "write web=0"]),
         (&["serve", "web=0", "--host=::1"], &["--host goes with"]),
+        (&["serve", "web=0", "--max-connections=5"], &["--max-connections goes with", "own"]),
+        (&["serve", "web=0", "--rate=5/s"], &["--rate goes with"]),
     ] {
         fails(Program::spawn(Command::new(REACTOR).args(args)), 2, words);
     }

@@ -218,8 +218,7 @@ impl Web {
         // Proxies that speak HTTP connect from here, and say so.
         let told = ["Forwarded", "Via", "X-Forwarded-For"];
         let through = told.iter().any(|name| request.header(name).is_some());
-        let near = cx.peer_addr().is_some_and(|addr| addr.ip().to_canonical().is_loopback());
-        if !self.admin || through || !near || !request.is_same_origin() {
+        if !self.is_admin(cx) || through || !request.is_same_origin() {
             return manner.refuse(cx, 403, NOT_ADMIN);
         }
         let number = request.path().strip_prefix("/close/").unwrap_or_default();
@@ -227,6 +226,12 @@ impl Web {
             Ok(number) => ask(cx, manner, What::Close(number), false),
             Err(_) => manner.refuse(cx, 404, NOBODY),
         }
+    }
+
+    /// Whether somebody at that peer's address may close connections.
+    fn is_admin(&self, cx: &Context<'_, Session>) -> bool {
+        let peer = cx.peer_addr();
+        self.admin && peer.is_some_and(|addr| addr.ip().to_canonical().is_loopback())
     }
 
     /// Goes on with an answer once the report is there that it waits for. Gives it back if it waits on.
@@ -270,7 +275,8 @@ impl Web {
                 }
             },
             (What::Listing(listing), Report::Connections(page)) => {
-                let (process, admin) = (self.process.read(cx.now()), self.admin);
+                let admin = self.is_admin(cx);
+                let process = self.process.read(cx.now());
                 if listing.send(cx, manner, page, process, admin) {
                     cx.request_drain();
                     return Some(pending);
