@@ -81,17 +81,3 @@ fn the_page_says_that_the_server_is_gone_and_comes_back_with_it() {
     let _program = Program::serve(&[&format!("web={web}"), "presence=0"]);
     all_is_well(visit);
 }
-
-/// The pictures of the documentation: `REACTOR_PICTURES=docs cargo test --test clients pictures`, with
-/// some minutes of patience.
-#[test]
-fn pictures_of_the_page_if_they_are_asked_for() {
-    let Ok(folder) = std::env::var("REACTOR_PICTURES") else { return };
-    let _one = browser().expect("all that it takes");
-    let program = Program::serve(&["web=0", "presence=0", "echo=0", "time=0", "--web-admin"]);
-    let places = ["web", "presence", "echo"].map(|service| program.place(service));
-    let script = Path::new(FOLDER).join("page.mjs");
-    let mut command = Command::new("node");
-    command.arg(script).arg("pictures").args(places).env("REACTOR_PICTURES", folder);
-    assert!(command.status().unwrap().success());
-}
