@@ -12,6 +12,7 @@ mod browser;
 mod certificates;
 mod metrics;
 mod web;
+mod websocket;
 
 use std::io::Write;
 use std::net::SocketAddr;

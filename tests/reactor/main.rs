@@ -7,6 +7,8 @@ mod util;
 mod counters;
 mod edges;
 mod fairness;
+#[cfg(feature = "websocket")]
+mod hand_over;
 mod one_thread;
 mod outbound;
 mod panics;

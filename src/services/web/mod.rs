@@ -94,7 +94,7 @@ struct Pending {
 enum What {
     Health,
     Metrics(Format),
-    Listing(Listing),
+    Listing(Box<Listing>),
     /// To close the connection of this number.
     Close(u64),
 }
@@ -178,7 +178,8 @@ impl Web {
             "/healthz" => ask(cx, manner, What::Health, false),
             "/status.json" => match Listing::asked_for(request) {
                 Ok(listing) => {
-                    ask(cx, manner, What::Listing(listing), request.query("watch").is_some());
+                    let watch = request.query("watch").is_some();
+                    ask(cx, manner, What::Listing(Box::new(listing)), watch);
                 }
                 Err(why) => manner.refuse(cx, 400, why),
             },
@@ -247,7 +248,7 @@ impl Web {
                 manner.send(cx, 200, &[("Content-Type", format.content_type())], text);
             }
             (What::Close(number), Report::Overview(status)) => {
-                if is_behind_proxy(cx, status) {
+                if status.stopping || is_behind_proxy(cx, status) {
                     manner.refuse(cx, 403, NOT_ADMIN);
                     return None;
                 }
