@@ -130,6 +130,24 @@ const scenarios = {
     assert.deepEqual([tab.complaints, calm.complaints], [[], []]);
   },
 
+  /** More than it shows: the first hundred, by what the server puts first, and any by searching. */
+  async crowd() {
+    const [host, port] = presence.split(':');
+    const crowd = Array.from({ length: 120 }, () => connect(port, host).resume());
+    await Promise.all(crowd.map(it => once(it, 'connect')));
+    const tab = await open();
+    await tab.getByText(/^100 of 12\d shown$/).waitFor();
+    await tab.getByRole('button', { name: 'Out', exact: true }).click();
+    await tab.getByText(/^100 of 12\d shown: those with most output$/).waitFor();
+    await tab.getByRole('combobox', { name: 'Service' }).selectOption('presence');
+    await tab.getByText('100 of 120 shown: those with most output').waitFor();
+    await tab.getByRole('searchbox', { name: 'Find' }).fill(`:${crowd[119].localPort}`);
+    await tab.getByText('1 shown of 1 found in 120').waitFor();
+    await tab.getByRole('cell', { name: `${crowd[119].localAddress}:${crowd[119].localPort}` }).waitFor();
+    assert.deepEqual(tab.complaints, []);
+    crowd.forEach(it => it.destroy());
+  },
+
   async room() {
     const nc = new Nc(presence);
     await nc.hear('Welcome to the Presence Server');
@@ -274,6 +292,7 @@ try {
   await scenarios[scenario]();
 } finally {
   await browser.close();
+  console.log('over');
 }
 // An nc outlives its server.
 process.exit();
