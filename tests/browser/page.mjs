@@ -247,7 +247,7 @@ const scenarios = {
 
   /**
    * The pictures of docs/, with something to see on them, which takes five minutes:
-   * reactor serve web=0 presence=0 echo=0, then page.mjs pictures WEB PRESENCE ECHO.
+   * reactor serve web=0 presence=0 echo=0, then page.mjs pictures WEB PRESENCE ECHO, then pngquant.
    */
   async pictures() {
     const docs = new URL('../../docs/', import.meta.url).pathname;
@@ -262,7 +262,7 @@ const scenarios = {
       nc.say('HELLO ' + name);
       return nc;
     });
-    const light = await open({ viewport: { width: 1240, height: 1200 } });
+    const light = await open({ viewport: { width: 1240, height: 1310 } });
     const dark = await open({ viewport: { width: 1240, height: 1200 }, colorScheme: 'dark' });
     const phone = await open({ viewport: { width: 400, height: 900 } });
     await join(dark, 'olivier');
