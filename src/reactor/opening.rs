@@ -13,10 +13,14 @@ use crate::connection::connection::Stage;
 use crate::connection::flags::Flag;
 use crate::connection::{CloseReason, ConnId};
 use crate::handler::Handler;
+#[cfg(feature = "websocket")]
+use crate::net::http::Forbidden;
 use crate::net::proxy::Rejected;
 use crate::net::stream::Stream;
 #[cfg(feature = "tls")]
 use crate::net::tls::Refused;
+#[cfg(feature = "websocket")]
+use crate::net::websocket::Refusal as WebRefusal;
 
 impl<H: Handler> ActiveService<H> {
     /// Takes in a newcomer. With a handshake to do it counts at once, and opens later.
@@ -110,8 +114,20 @@ impl<H: Handler> ActiveService<H> {
                 if Refused::is(&error) {
                     self.report_uncertified(id, &error, state);
                 }
+                #[cfg(feature = "websocket")]
+                if let Some(WebRefusal::Forbidden(why)) = WebRefusal::of(&error) {
+                    self.report_foreign(id, why, state);
+                }
                 self.table.fail(id, &error);
             }
+        }
+    }
+
+    /// Logs that a newcomer is turned away for the page that it comes from, or the name that it uses.
+    #[cfg(feature = "websocket")]
+    fn report_foreign(&self, id: ConnId, why: Forbidden, state: &mut LoopState) {
+        if state.log_limits.foreign.allows(state.turn.now, LOG_EVERY) {
+            log::warn!("{}: {}: {why}: turning away", self.table.name, self.describe(id));
         }
     }
 

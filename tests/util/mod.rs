@@ -15,6 +15,7 @@ pub mod program;
 pub mod stranger;
 #[cfg(feature = "tls")]
 pub mod tls;
+pub mod websocket;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

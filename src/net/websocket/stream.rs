@@ -153,7 +153,7 @@ impl WebSocketStream {
         loop {
             match self.step(opening) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_passing(&error) => {}
                 Ok(false) => {}
                 outcome => return outcome,
             }
@@ -167,12 +167,13 @@ impl WebSocketStream {
             Step::Accepted => return Ok(true),
             Step::Refused(why, unheard) => {
                 // To close it at once would be a reset if more comes, which destroys the answer.
-                self.below.shutdown_write()?;
-                return match self.below.raw().read(&mut buf)? {
-                    count if count > 0 && *unheard < UNHEARD => {
+                let shut = self.below.shutdown_write();
+                return match shut.and_then(|()| self.below.raw().read(&mut buf)) {
+                    Ok(count @ 1..) if *unheard < UNHEARD => {
                         *unheard += count;
                         Ok(false)
                     }
+                    Err(error) if is_passing(&error) => Err(error),
                     _ => Err((*why).into()),
                 };
             }
@@ -361,6 +362,11 @@ impl Spare {
     fn is_shared(&self) -> bool {
         std::rc::Rc::strong_count(&self.0) > 1
     }
+}
+
+/// Whether it will do later, or if tried again.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 /// The error that tells of it.
