@@ -265,7 +265,8 @@ fn rule_2_the_handshake_comes_first() {
     each_new(|mut pair| {
         let first = pair.stream.handshake(1, &mut 0).unwrap();
         assert_eq!(first.is_none(), pair.stream.has_handshake(), "{}", pair.name);
-        let layer = pair.name.split(' ').next().filter(|layer| ["proxy", "tls"].contains(layer));
+        let layer =
+            pair.name.split(' ').next().filter(|layer| ["proxy", "tls", "ws"].contains(layer));
         assert_eq!(pair.stream.handshaking(), layer, "{}", pair.name);
         let mut pair = pair.opened();
         assert_eq!(pair.stream.handshaking(), None, "{}", pair.name);

@@ -356,7 +356,7 @@ impl Spare {
     fn take_back(&self, frames: &mut Vec<u8>) {
         let mut buffer = std::mem::take(frames);
         // Without others that use it, it would be one that an idle connection owns.
-        if buffer.capacity() <= SPARE && self.is_shared() {
+        if (1..=SPARE).contains(&buffer.capacity()) && self.is_shared() {
             buffer.clear();
             self.0.set(buffer);
         }
