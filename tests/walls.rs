@@ -19,14 +19,16 @@ const FLOORS: [&[&str]; 6] = [
 
 /// The files of `cli` from the ground up; `mod.rs` says what they are. None names one that stands
 /// beside or above it.
-const PROGRAM: [&[&str]; 8] = [
+const PROGRAM: [&[&str]; 10] = [
     &["failure", "units", "crlf", "multicast"],
-    &["logging", "descriptors", "event_loop", "unused_options", "roulette_file"],
+    &["logging", "descriptors", "unused_options", "roulette_file"],
+    &["admin"],
+    &["event_loop", "asking"],
     &["service"],
     &["address"],
     &["target"],
     &["access", "announce", "trust"],
-    &["serve", "forward", "connect", "discover", "load"],
+    &["serve", "forward", "connect", "discover", "load", "status", "close"],
     &["args"],
 ];
 

@@ -3,6 +3,7 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
+use super::close::Close;
 use super::connect::Connect;
 use super::discover::Discover;
 use super::failure::Failure;
@@ -10,6 +11,7 @@ use super::forward::Forward;
 use super::load::Load;
 use super::serve::Serve;
 use super::service;
+use super::status::Status;
 
 /// One thread that serves thousands of clients of line protocols.
 #[derive(Debug, Parser)]
@@ -26,6 +28,8 @@ pub(crate) enum Command {
     Forward(Forward),
     Connect(Connect),
     Discover(Discover),
+    Status(Status),
+    Close(Close),
 }
 
 /// What clap says takes several paragraphs: the error, tips, the usage, where to find help. The

@@ -7,6 +7,7 @@ use reactor::{Address, Limits, Reactor, WebSocket, services};
 
 use super::access::Access;
 use super::address::{self, Endpoint, LISTENER_LOOKUP, Layer, look_up_server};
+use super::admin::AdminOptions;
 use super::descriptors::Demand;
 use super::event_loop::run_until_stopped;
 use super::failure::Failure;
@@ -68,6 +69,9 @@ pub(crate) struct Forward {
     /// [default: never].
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     idle_timeout: Option<Duration>,
+
+    #[command(flatten)]
+    admin: AdminOptions,
 
     /// Log this level on stderr, and all more severe ones.
     #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
@@ -134,7 +138,9 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
     }
     let address =
         reactor.bind(&service, entry).map_err(|error| Failure::listen(error, "for LISTEN"))?;
+    let warning = args.admin.start(&mut reactor)?;
     descriptors::report(&raised, demand);
+    warning.inspect(|why| log::warn!("{why}"));
     let mut ready = String::new();
     for endpoint in (Endpoint { address, ..listen }).each() {
         args.access.warn_if_open("forward", &endpoint);

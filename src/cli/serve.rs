@@ -2,10 +2,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use log::LevelFilter;
+use reactor::services::views::ProcessReader;
 use reactor::{Address, Limits, Rate, Rates, Reactor};
 
 use super::access::Access;
 use super::address::{self, Endpoint, LISTENER_LOOKUP, look_up};
+use super::admin::AdminOptions;
 use super::announce::Announce;
 use super::descriptors::Demand;
 use super::event_loop::run_until_stopped;
@@ -141,6 +143,9 @@ pub(crate) struct Serve {
     #[command(flatten)]
     announce: Announce,
 
+    #[command(flatten)]
+    admin: AdminOptions,
+
     /// Log this level on stderr, and all more severe ones.
     #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
     #[arg(value_parser = levels())]
@@ -268,6 +273,8 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
     reactor.reload_on_hangup()?;
     reactor.set_max_total_output(args.max_total_output);
     reactor.set_max_total_input(args.max_total_input);
+    let process = ProcessReader::new(env!("CARGO_PKG_VERSION"));
+    let process = process.log_lines_dropped(stdout.lost_lines());
     let mut ready = String::new();
     let (mut services, mut known) = (Vec::new(), Vec::new());
     for ((target, known_as), endpoints) in targets.iter().zip(names(&targets)).zip(endpoints) {
@@ -281,6 +288,7 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
             students: &students,
             limits: limits.clone(),
             sites: args.access.sites(),
+            process: &process,
         };
         let addresses = (target.service.start)(&mut setup)?;
         let bound = endpoints.iter().zip(addresses);
@@ -293,8 +301,10 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
     }
     drop(students);
     args.announce.start(&host, &services, &mut reactor)?;
+    let warning = args.admin.start(&mut reactor)?;
     // Not earlier: a failure must be one line, and alone.
     descriptors::report(&raised, demand);
+    warning.inspect(|why| log::warn!("{why}"));
     known.iter().zip(&services).for_each(|(name, (_, at))| args.access.warn_if_open(name, at));
     stdout.say(ready);
     run_until_stopped(&mut reactor)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use reactor::http::Sites;
 use reactor::services::roulette::Version;
+use reactor::services::views::ProcessReader;
 use reactor::services::{Echo, Presence, Time, Web};
 use reactor::{Address, Handler, Limits, Listen, Reactor};
 
@@ -64,7 +65,8 @@ pub(crate) static SERVICES: &[Service] = &[
             setup.reactor.set_accounting(true);
             let Limits { keepalive, user_timeout, .. } = setup.limits;
             setup.limits = Limits { keepalive, user_timeout, ..Web::limits() };
-            setup.start(Web::new().sites(setup.sites.clone()).admin(setup.options.web_admin))
+            let web = Web::new().process(setup.process.clone()).sites(setup.sites.clone());
+            setup.start(web.admin(setup.options.web_admin))
         },
     },
 ];
@@ -134,6 +136,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) limits: Limits,
     /// Whose pages may come in.
     pub(crate) sites: Sites,
+    /// What there is to say of this process.
+    pub(crate) process: &'a ProcessReader,
 }
 
 impl Setup<'_> {

@@ -17,7 +17,7 @@ use super::shutdown::Phase;
 use super::token::Token;
 use super::turns::Step;
 use super::{Reactor, reports, total_memory};
-use crate::connection::clock::Nanos;
+use crate::connection::clock::{Nanos, nanos};
 use crate::connection::input::Scratch;
 use crate::error::Error;
 use crate::handler::Handler;
@@ -42,7 +42,8 @@ impl Reactor<'_> {
         handshakes::move_on(&mut self.services, &mut self.state, &mut self.scratch);
         self.settle();
         self.advance_shutdown();
-        self.state.meter.end(began, now);
+        let took = nanos(began.elapsed());
+        self.state.meter.end(took, now + took);
         Ok(())
     }
 
@@ -248,7 +249,9 @@ pub(crate) fn settle<S: DerefMut<Target: AnyService>>(
     mut reap: impl FnMut(&mut S::Target, &mut LoopState),
 ) {
     state.meter.step(Step::Flush);
-    reports::answer(services, state);
+    if !state.asked.is_empty() {
+        reports::answer(services, state);
+    }
     if std::mem::take(&mut state.starving)
         && !services.iter_mut().any(|service| service.cut_lingering())
     {

@@ -10,6 +10,19 @@ const LONGEST_FOR: Nanos = 1_000_000_000;
 /// How long the steps are measured after the last time that somebody asked for it.
 const WATCHED_FOR: Duration = Duration::from_secs(5);
 
+/// The bounds of the histogram: 10, 20 and 50 microseconds, and so on up to a second.
+const BOUNDS: [Nanos; 16] = {
+    let mut bounds = [10_000; 16];
+    let mut place = 1;
+    while place < bounds.len() {
+        // 1, 2, 5, 10: the second step of three is two and a half.
+        let twice = 2 * bounds[place - 1];
+        bounds[place] = if place % 3 == 2 { twice + twice / 4 } else { twice };
+        place += 1;
+    }
+    bounds
+};
+
 /// How long the turns of the loop take. A turn begins when the wait for events ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -50,24 +63,15 @@ pub struct Steps {
 
 impl Turns {
     /// The upper bounds of the [`histogram`](Self::histogram).
-    pub const BOUNDS: [Duration; 16] = [
-        Duration::from_micros(10),
-        Duration::from_micros(20),
-        Duration::from_micros(50),
-        Duration::from_micros(100),
-        Duration::from_micros(200),
-        Duration::from_micros(500),
-        Duration::from_millis(1),
-        Duration::from_millis(2),
-        Duration::from_millis(5),
-        Duration::from_millis(10),
-        Duration::from_millis(20),
-        Duration::from_millis(50),
-        Duration::from_millis(100),
-        Duration::from_millis(200),
-        Duration::from_millis(500),
-        Duration::from_secs(1),
-    ];
+    pub const BOUNDS: [Duration; 16] = {
+        let mut bounds = [Duration::ZERO; 16];
+        let mut place = 0;
+        while place < bounds.len() {
+            bounds[place] = Duration::from_nanos(BOUNDS[place]);
+            place += 1;
+        }
+        bounds
+    };
 }
 
 /// A step of a turn whose time is measured.
@@ -85,11 +89,13 @@ pub(crate) enum Step {
 /// some of their own, while they are watched.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    turns: Turns,
-    longest_ever: Duration,
-    /// When the last second began, the longest turn since then, and the one of the second before.
+    slept: Nanos,
+    busy: Nanos,
+    longest_ever: Nanos,
+    /// The longest since `second` began, and the longest of the second before.
+    longest: [Nanos; 2],
     second: Nanos,
-    longest: [Duration; 2],
+    histogram: [u64; BOUNDS.len() + 1],
     /// Until when the steps are measured.
     watched_until: Nanos,
     /// The step under way and when it began; none unless they are measured.
@@ -101,38 +107,31 @@ pub(crate) struct Meter {
 impl Meter {
     /// The loop has slept for so long.
     pub(super) fn slept(&mut self, time: Nanos) {
-        self.turns.slept += Duration::from_nanos(time);
+        self.slept += time;
     }
 
     /// A turn begins.
     pub(super) fn begin(&mut self, clock: Instant, now: Nanos) {
-        self.under_way = (now < self.watched_until).then_some((Step::Read, clock));
+        if now < self.watched_until {
+            self.under_way = Some((Step::Read, clock));
+        }
     }
 
-    /// The turn that began at `clock` ends; `now` is when it did on the loop's count.
-    pub(super) fn end(&mut self, clock: Instant, now: Nanos) {
-        let end = Instant::now();
-        if let Some((step, since)) = self.under_way.take() {
-            self.steps[step as usize] += end - since;
+    /// A turn has ended, so long after it began, and on the loop's count at `end`.
+    pub(crate) fn end(&mut self, took: Nanos, end: Nanos) {
+        if self.under_way.is_some() {
+            self.step(Step::Read);
+            self.under_way = None;
         }
-        let took = end - clock;
-        self.turns.count += 1;
-        self.turns.busy += took;
+        self.busy += took;
         self.longest_ever = self.longest_ever.max(took);
-        let bucket = Turns::BOUNDS.iter().take_while(|bound| took > **bound).count();
-        self.turns.histogram[bucket] += 1;
-        let second = now + nanos(took);
-        if second >= self.second.saturating_add(LONGEST_FOR) {
-            let last = second < self.second.saturating_add(2 * LONGEST_FOR);
-            self.longest = [Duration::ZERO, if last { self.longest[0] } else { Duration::ZERO }];
-            self.second = second;
+        let bucket = BOUNDS.iter().take_while(|bound| took > **bound).count();
+        self.histogram[bucket] += 1;
+        if end >= self.second + LONGEST_FOR {
+            let last = if end < self.second + 2 * LONGEST_FOR { self.longest[0] } else { 0 };
+            (self.longest, self.second) = ([0, last], end);
         }
         self.longest[0] = self.longest[0].max(took);
-    }
-
-    /// Counts a turn of a harness, whose clock stands still.
-    pub(crate) fn count(&mut self) {
-        self.turns.count += 1;
     }
 
     /// Another step of the turn begins. Gives the one before.
@@ -157,24 +156,30 @@ impl Meter {
 
     /// All turns so far.
     pub(super) fn turns(&self, now: Nanos) -> Turns {
-        let age = now.saturating_sub(self.second);
-        let recent = self.longest.iter().take(match age / LONGEST_FOR {
-            0 => 2,
-            1 => 1,
+        let [this, last] = self.longest;
+        let longest = match now.saturating_sub(self.second) / LONGEST_FOR {
+            0 => this.max(last),
+            1 => this,
             _ => 0,
-        });
+        };
         let [accept, read, handlers, timers, messages, flush] = self.steps;
         let steps = Steps { accept, read, handlers, timers, messages, flush };
         Turns {
-            longest: recent.max().copied().unwrap_or_default(),
+            count: self.count(),
+            slept: Duration::from_nanos(self.slept),
+            busy: Duration::from_nanos(self.busy),
+            longest: Duration::from_nanos(longest),
+            histogram: self.histogram,
             steps: (now < self.watched_until).then_some(steps),
-            ..self.turns.clone()
         }
     }
 
-    /// How many turns there were, and how long the longest took.
-    pub(super) fn count_and_longest(&self) -> (u64, Duration) {
-        (self.turns.count, self.longest_ever)
+    pub(super) fn count(&self) -> u64 {
+        self.histogram.iter().sum()
+    }
+
+    pub(super) fn longest_ever(&self) -> Duration {
+        Duration::from_nanos(self.longest_ever)
     }
 }
 
@@ -187,7 +192,7 @@ mod tests {
     /// A turn of so many milliseconds that ends now, and begins at `now` on the loop's count.
     fn turn(meter: &mut Meter, now: Nanos, millis: u64) {
         meter.begin(began(millis), now);
-        meter.end(began(millis), now);
+        meter.end(nanos(Duration::from_millis(millis)), now);
     }
 
     fn began(millis: u64) -> Instant {
@@ -200,17 +205,16 @@ mod tests {
         let longest = |meter: &Meter, now| meter.turns(now).longest.as_millis() / 100;
         turn(&mut meter, 10 * SECOND, 500);
         turn(&mut meter, 10 * SECOND, 0);
+        assert_eq!(longest(&meter, 10 * SECOND), 5);
+        turn(&mut meter, 11 * SECOND, 200);
         assert_eq!(longest(&meter, 11 * SECOND), 5);
-        turn(&mut meter, 12 * SECOND, 200);
-        assert_eq!(longest(&meter, 12 * SECOND), 5);
         turn(&mut meter, 12 * SECOND, 0);
-        turn(&mut meter, 14 * SECOND, 0);
-        assert_eq!(longest(&meter, 14 * SECOND), 2);
+        assert_eq!(longest(&meter, 12 * SECOND), 2);
         turn(&mut meter, 30 * SECOND, 300);
         assert_eq!(longest(&meter, 30 * SECOND), 3);
         // Nothing happens any more.
         assert_eq!(longest(&meter, 40 * SECOND), 0);
-        assert!(meter.count_and_longest().1 >= Duration::from_millis(500));
+        assert_eq!(meter.longest_ever(), Duration::from_millis(500));
     }
 
     #[test]
@@ -225,6 +229,13 @@ mod tests {
     }
 
     #[test]
+    fn the_bounds_are_round() {
+        let micros = Turns::BOUNDS.map(|bound| bound.as_micros());
+        assert_eq!(micros[..7], [10, 20, 50, 100, 200, 500, 1000]);
+        assert_eq!(micros[13..], [200_000, 500_000, 1_000_000]);
+    }
+
+    #[test]
     fn steps_are_measured_while_they_are_watched() {
         let mut meter = Meter::default();
         turn(&mut meter, SECOND, 100);
@@ -235,7 +246,7 @@ mod tests {
         let before = meter.step(Step::Handlers);
         meter.step(before);
         meter.step(Step::Flush);
-        meter.end(began(100), SECOND);
+        meter.end(0, SECOND);
         let steps = meter.turns(5 * SECOND).steps.unwrap();
         assert!(steps.read >= Duration::from_millis(100), "{steps:?}");
         let Steps { accept, read, handlers, timers, messages, flush } = steps;

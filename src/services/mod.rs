@@ -19,6 +19,7 @@
 
 use crate::{Context, Handler};
 
+mod admin;
 mod announcer;
 mod directory;
 mod echo;
@@ -30,6 +31,7 @@ pub mod views;
 #[cfg(feature = "web")]
 mod web;
 
+pub use admin::Admin;
 pub use announcer::Announcer;
 pub use directory::{Announced, Change, Directory};
 pub use echo::Echo;

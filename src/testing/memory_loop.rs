@@ -86,7 +86,8 @@ impl<S: AnyService, W: Wires<S>, M> MemoryLoop<S, W, M> {
         service.work(state, &mut self.scratch);
         handshakes::move_on(&mut [&mut *service], state, &mut self.scratch);
         settle(&mut [&mut *service], state, |service, state| wires.reap(service, state));
-        state.meter.count();
+        // The clock stands still meanwhile.
+        state.meter.end(0, state.turn.now);
         assert!(self.panics || state.counted().panics == 0, "a hook of the handler panicked");
         self.end_if_over();
         true

@@ -20,7 +20,7 @@ class Nc {
     const [host, port] = address.split(':');
     this.child = spawn('nc', [host, port], { stdio: ['pipe', 'pipe', 'inherit'] });
     this.lines = createInterface(this.child.stdout)[Symbol.asyncIterator]();
-    this.ended = once(this.child, 'exit');
+    process.on('exit', () => this.child.kill());
   }
   say(line) {
     this.child.stdin.write(line + '\n');
@@ -56,6 +56,13 @@ const log = tab => tab.getByRole('log');
 const who = tab => tab.getByRole('list', { name: 'Who is there' });
 const row = (tab, words) => tab.getByRole('row').filter({ hasText: words });
 const live = tab => tab.getByRole('banner').getByText('live', { exact: true }).waitFor();
+
+/** A page of somebody else on the same machine. */
+async function theirs() {
+  const server = createServer((_, answer) => answer.setHeader('Content-Type', 'text/html').end('<!doctype html>'));
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  return `http://127.0.0.1:${server.address().port}/`;
+}
 
 /** Waits until something is so. */
 async function until(what, so) {
@@ -98,6 +105,22 @@ const scenarios = {
     assert.equal(await header.getAttribute('aria-sort'), 'descending');
     await header.getByRole('button').press('Enter');
     assert.equal(await header.getAttribute('aria-sort'), 'ascending');
+    // One request at a time, and none while nobody looks.
+    let [under_way, at_once, asked] = [0, 0, 0];
+    tab.on('request', () => { asked += 1; at_once = Math.max(at_once, ++under_way); });
+    tab.on('requestfinished', () => { under_way -= 1; });
+    await until('it asks again and again', () => asked >= 2);
+    const hide = hidden => tab.evaluate(hidden => {
+      Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+      document.dispatchEvent(new Event('visibilitychange'));
+    }, hidden);
+    await hide(true);
+    await until('the last answer is there', () => under_way === 0);
+    asked = 0;
+    await new Promise(done => setTimeout(done, 1500));
+    assert.deepEqual([asked, at_once], [0, 1]);
+    await hide(false);
+    await until('it asks again', () => asked >= 1);
     // Nobody may close here, so nobody is offered to.
     assert.equal(await tab.getByRole('button', { name: /^Close/ }).count(), 0);
     await tab.setViewportSize({ width: 400, height: 800 });
@@ -140,17 +163,14 @@ const scenarios = {
 
   /** A page of somebody else in the same browser, and a name that somebody has pointed at this machine. */
   async strangers() {
-    const theirs = createServer((_, answer) => answer.setHeader('Content-Type', 'text/html').end('<!doctype html><title>theirs</title>'));
-    await once(theirs.listen(0, '127.0.0.1'), 'listening');
     const dial = (tab, url) => tab.evaluate(url => new Promise(done => {
       const socket = new WebSocket(url);
       socket.onopen = () => done('open');
       socket.onclose = ({ code }) => done(code);
     }), url);
     const port = web.split(':')[1];
-    const tab = await open({}, `http://127.0.0.1:${theirs.address().port}/`);
+    const tab = await open({}, await theirs());
     assert.equal(await dial(tab, `ws://${web}/ws/presence`), 1006);
-    assert.equal(await tab.evaluate(url => fetch(url, { method: 'POST', mode: 'no-cors' }).then(it => it.type), PAGE + 'close/1'), 'opaque');
     assert.equal(await tab.evaluate(url => fetch(url).then(() => 'read', () => 'kept'), PAGE + 'status.json'), 'kept');
     // A refusal without a page in it is an error for a browser.
     const evil = await browser.newPage(), answer = evil.waitForEvent('response');
@@ -161,21 +181,31 @@ const scenarios = {
     const ours = await open();
     assert.equal(await dial(ours, `ws://${web}/ws/presence`), 'open');
     assert.deepEqual(ours.complaints, []);
-    theirs.close();
   },
 
   async close() {
-    const nc = new Nc(presence);
-    await nc.hear('Welcome to the Presence Server');
+    const [alice, bob] = [new Nc(presence), new Nc(presence)];
+    alice.say('HELLO alice');
+    await alice.hear('alice is in the room.');
+    bob.say('HELLO bob');
+    await bob.hear('bob is in the room.');
     const tab = await open();
     await live(tab);
     await tab.getByRole('searchbox', { name: 'Find' }).fill('presence');
-    const button = row(tab, 'presence').getByRole('button', { name: /^Close Connection \d+$/ });
-    await button.click();
-    await tab.getByRole('button', { name: /^Sure\? Connection/ }).click();
-    await nc.ended;
-    await tab.getByText(/^Connection \d+: closed\.$/).waitFor();
-    await until('its row is gone', async () => await button.count() === 0);
+    const buttons = row(tab, 'presence').getByRole('button', { name: /^Close Connection \d+$/ });
+    await until('there are the two of them', async () => await buttons.count() === 2);
+    const button = await buttons.first().getAttribute('aria-label');
+    const number = button.match(/\d+/)[0];
+    // Not for a page of somebody else.
+    const foreign = await open({}, await theirs());
+    await foreign.evaluate(url => fetch(url, { method: 'POST', mode: 'no-cors' }).catch(() => {}), `${PAGE}close/${number}`);
+    alice.say('SAY still here');
+    await bob.hear('alice says: still here');
+    await tab.getByRole('button', { name: button }).click();
+    await tab.getByRole('button', { name: `Sure? Connection ${number}` }).click();
+    await tab.getByText(`Connection ${number}: closed.`).waitFor();
+    await bob.hear('alice has left the room.');
+    await until('its row is gone', async () => await buttons.count() === 1);
     assert.deepEqual(tab.complaints, []);
   },
 
@@ -234,7 +264,6 @@ const scenarios = {
     }
     clearInterval(talk);
     clients.forEach(it => it.destroy());
-    [alice, bob].forEach(it => it.child.kill());
   },
 };
 
@@ -245,4 +274,5 @@ try {
 } finally {
   await browser.close();
 }
+// An nc outlives its server.
 process.exit();

@@ -7,6 +7,7 @@
 mod util;
 
 mod balancers;
+mod browser;
 #[cfg(feature = "tls")]
 mod certificates;
 mod metrics;

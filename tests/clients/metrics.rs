@@ -1,8 +1,8 @@
 //! Prometheus, promtool, and the parsers of Python's client read the metrics.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,9 @@ use reactor::services::{Announcer, Echo, Forward, Presence};
 
 use crate::installed;
 use crate::util::folder::Folder;
-use crate::util::{self, PATIENCE};
+use crate::util::program::Program;
+use crate::util::{self, Client, PATIENCE};
+use serde_json::Value;
 
 /// Reads both formats and prints what it finds: a family, its type, and the samples with sorted labels.
 const PARSE: &str = r#"
@@ -127,9 +129,109 @@ fn promtool_and_another_parser_read_both_formats_of_a_real_loop() {
     assert_eq!(samples(&text(Format::OpenMetrics), Format::OpenMetrics), plain);
 }
 
+/// What is there, and the type that it says it is of.
+fn get(addr: SocketAddr, path: &str, accept: &str) -> std::io::Result<(String, String)> {
+    let mut stream = TcpStream::connect(addr)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let head = format!("GET {path} HTTP/1.0\r\nHost: {addr}\r\nAccept: {accept}\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").expect("no end of the head");
+    let mut lines = head.lines().map(str::to_ascii_lowercase);
+    let kind = lines.find_map(|line| line.strip_prefix("content-type: ").map(str::to_owned));
+    Ok((kind.unwrap_or_default(), body.to_owned()))
+}
+
+/// A Prometheus that asks this address once a second.
+struct Prometheus {
+    addr: SocketAddr,
+    _program: Program,
+    _folder: Folder,
+}
+
+impl Prometheus {
+    fn of(target: SocketAddr) -> Prometheus {
+        let folder = Folder::new("prometheus");
+        let config = folder.file("prometheus.yml");
+        let scrape = format!(
+            "scrape_configs:\n  - job_name: reactor\n    scrape_interval: 1s\n    \
+             static_configs: [{{targets: ['{target}']}}]\n"
+        );
+        fs::write(&config, scrape).unwrap();
+        let addr = util::nobody();
+        let mut command = Command::new("prometheus");
+        command
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", folder.file("data").display()))
+            .arg(format!("--web.listen-address={addr}"));
+        Prometheus { addr, _program: Program::spawn(&mut command), _folder: folder }
+    }
+
+    /// Asks until the values are as they should be.
+    #[track_caller]
+    fn until(&self, expression: &str, so: impl Fn(&[String]) -> bool) {
+        util::until(expression, || {
+            // It knows no more before its next scrape, and its scrapes need the machine too.
+            std::thread::sleep(Duration::from_millis(50));
+            so(&self.query(expression))
+        });
+    }
+
+    /// The values that it has for this expression; none while it starts.
+    fn query(&self, expression: &str) -> Vec<String> {
+        let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let path = format!("/api/v1/query?query={encoded}");
+        let Ok((_, answer)) = get(self.addr, &path, "*/*") else { return Vec::new() };
+        let Ok(answer) = serde_json::from_str::<Value>(&answer) else { return Vec::new() };
+        assert_eq!(answer["status"], "success", "{expression}: {answer}");
+        let found = answer["data"]["result"].as_array().unwrap();
+        found.iter().map(|one| one["value"][1].as_str().unwrap().to_owned()).collect()
+    }
+}
+
 /// A file below `docs`.
 fn document(name: &str) -> String {
     fs::read_to_string(format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+/// All queries of the dashboard, for all instances and services.
+fn dashboard() -> Vec<String> {
+    let dashboard: Value = serde_json::from_str(&document("grafana.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().unwrap());
+    let expressions = targets.map(|target| {
+        let expression = target["expr"].as_str().unwrap();
+        let all = expression.replace("$instance", ".*").replace("$service", ".*");
+        all.replace("$__rate_interval", "10s")
+    });
+    expressions.collect()
+}
+
+#[test]
+fn prometheus_scrapes_the_program_and_the_dashboard_has_something_to_show() {
+    let _quiet = util::quiet();
+    let tool = |name| installed(name, "--version", name);
+    if !tool("prometheus") || !tool("promtool") {
+        return;
+    }
+    let program = Program::serve(&["echo=0", "web=0"]);
+    let echo = program.addr("echo");
+    let web = program.addr("web");
+    let prometheus = Prometheus::of(web);
+    let mut client = Client::connect(echo);
+    client.send("a\nb\nc\n");
+    prometheus.until("reactor_lines_total{service='echo'}", |values| values == ["3"]);
+    assert_eq!(prometheus.query("up"), ["1"]);
+    assert_eq!(prometheus.query("sum(reactor_connections{service='echo'})"), ["1"]);
+    let (kind, text) = get(web, "/metrics", "*/*").unwrap();
+    assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
+    promtool_has_nothing_to_say(&text);
+    for expression in dashboard() {
+        // Nothing is dialled here, and there are no datagrams.
+        let nothing = expression.contains("_dialled_") || expression.contains("_datagram");
+        prometheus.until(&expression, |values| !values.is_empty() || nothing);
+    }
 }
 
 #[test]

@@ -48,3 +48,17 @@ fn curl_reads_every_page() {
     let said = curl(&["--unix-socket", &unix, "http://localhost/healthz"]);
     assert_eq!(said, ("ok\n".to_owned(), Some(0)));
 }
+
+#[test]
+#[cfg(feature = "tls")]
+fn curl_comes_over_tls() {
+    if !installed("curl", "--version", "HTTP") {
+        return;
+    }
+    let pem = tls::Pem::new("web");
+    let [cert, key] = pem.options();
+    let program = Program::serve(&["web=tls:0", &cert, &key]);
+    let url = program.place("web").replace("tls:127.0.0.1", "https://localhost");
+    let said = curl(&["--cacert", pem.cert().to_str().unwrap(), &format!("{url}/healthz")]);
+    assert_eq!(said, ("ok\n".to_owned(), Some(0)));
+}

@@ -11,6 +11,7 @@ mod load;
 mod load_faults;
 mod proxy;
 mod serve;
+mod status;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "tls")]

@@ -23,12 +23,8 @@ fn it_stays_on_this_machine_unless_it_is_told_otherwise() {
     if !inside("true") {
         return;
     }
-    let program = Program::serve(&["--host=127.1.2.3"]);
-    for service in ["echo", "time", "presence", "roulette", "roulette2"] {
-        assert!(program.place(service).starts_with("127.1.2.3:"), "{service}");
-    }
-    assert_eq!(program.place("web"), "127.0.0.1:8023");
-    assert_eq!(get("127.0.0.1:8023".parse().unwrap(), "/healthz", "").body, "ok\n");
+    let first = Program::serve(&["web"]);
+    assert_eq!(get(first.addr("web"), "/healthz", "").body, "ok\n");
     let program = Program::serve(&["--host=127.1.2.4", "web=0", "echo=0", "web=127.1.2.5:80"]);
     assert!(program.place("web").starts_with("127.0.0.1:"));
     assert!(program.place("echo").starts_with("127.1.2.4:"));
@@ -58,6 +54,41 @@ fn it_shows_the_other_services_and_what_each_connection_has_sent() {
     assert!(get(web, "/", "").body.starts_with("<!doctype html>"));
     program.signal("TERM");
     assert_eq!(program.end().0, 0);
+}
+
+#[test]
+fn a_room_is_the_same_over_web_socket_and_the_second_one_another() {
+    let program = Program::serve(&["presence=0", "web=0", "presence=0"]);
+    let (room, web, other) =
+        (program.addr("presence"), program.addr("web"), program.addr("presence"));
+    let join = |name: &str| {
+        let mut client = Client::connect(web);
+        let answer = ask_over(
+            &mut client,
+            &format!(
+                "GET /ws/{name} HTTP/1.1\r\nHost: {web}\r\nOrigin: http://{web}\r\n\
+                 Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            ),
+        );
+        assert_eq!(answer.status, 101);
+        // The welcome, message by message.
+        client.expect(b"\x81\x1eWelcome to the Presence Server");
+        client
+    };
+    let of = |name: &str| {
+        let path = format!("/status.json?service={name}");
+        get(web, &path, "").json()["connections"]["shown"].as_array().unwrap().len()
+    };
+    for (name, addr) in [("presence", room), ("presence-2", other)] {
+        let _guest = join(name);
+        let mut client = Client::connect(addr);
+        (0..6).for_each(|_| drop(client.line()));
+        client.send("WHO\n");
+        let user = " - An anonymous user\n";
+        client.expect(format!("Currently connected users:\n{user}{user}"));
+        assert_eq!(of(name), 2);
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use reactor::testing::{Client as Visitor, Harness};
 use reactor::{CloseReason, Limits, Listen, Networks, Reactor};
 
 use crate::util::http::{Answer, ask_over, take};
-use crate::util::{Client, PATIENCE, Server, quiet};
+use crate::util::{Client, PATIENCE, Server, quiet, until};
 
 const HERE: &str = "Host: 127.0.0.1:8023\r\n";
 const PAGE: &str = "Host: 127.0.0.1:8023\r\nOrigin: http://127.0.0.1:8023\r\n";
@@ -419,6 +419,24 @@ fn only_a_page_from_here_closes_connections() {
 }
 
 #[test]
+fn who_asks_while_it_shuts_down_hears_so() {
+    let mut reactor = Reactor::new().unwrap();
+    let web = reactor.listen_with("127.0.0.1:0", Web::new(), Web::limits()).unwrap();
+    let addr = web.address().unwrap().as_socket().unwrap();
+    let mut client = Client::connect(addr);
+    until("it is there", || {
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+        reactor.counters_of(&web).open == 1
+    });
+    client.send(get("/healthz"));
+    web.handle().stop();
+    reactor.turn(None).unwrap();
+    let answer = ask_over(&mut client, "");
+    assert_eq!((answer.status, answer.body.as_str()), (503, "shutting down\n"));
+    assert_eq!(client.rest(), b"");
+}
+
+#[test]
 fn a_shutdown_does_not_wait_for_visitors() {
     let server = Server::start(Web::limits(), Web::new);
     let mut visitor = server.connect();
@@ -427,4 +445,62 @@ fn a_shutdown_does_not_wait_for_visitors() {
     server.stop();
     assert_eq!(visitor.rest(), b"");
     assert!(TcpStream::connect(addr).is_err());
+}
+
+// ---- WebSocket ----
+
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+/// What RFC 6455 says is the answer to that key.
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// A line as a browser sends it, masked with zeros.
+fn masked(line: &str) -> Vec<u8> {
+    [&[0x81, 0x80 | line.len() as u8, 0, 0, 0, 0], line.as_bytes()].concat()
+}
+
+fn message(line: &str) -> Vec<u8> {
+    [&[0x81, line.len() as u8], line.as_bytes()].concat()
+}
+
+#[test]
+fn another_service_is_behind_its_name() {
+    let ([here, _], echo, stop) = with_echo();
+    let head = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {here}\r\n");
+    let mut client = Client::connect(here);
+    // Requests before it are answered, and what comes behind it is for that service.
+    client.send(format!("{}\r\n", head("/healthz")));
+    let page = format!("Origin: http://{here}\r\n");
+    assert_eq!(ask_over(&mut client, "").body, "ok\n");
+    client.send(
+        [format!("{}{page}{UPGRADE}\r\n", head("/ws/%65cho")).into_bytes(), masked("hi")].concat(),
+    );
+    let answer = ask_over(&mut client, "");
+    assert_eq!((answer.status, answer.header("Sec-WebSocket-Accept")), (101, Some(ACCEPT)));
+    let mut plain = Client::connect(echo);
+    for greeting in [plain.line(), plain.line()] {
+        client.expect(message(greeting.trim_end()));
+    }
+    client.expect(message("> HI"));
+    client.send([masked("you"), masked("bye")].concat());
+    client.expect([message("> YOU"), message("> BYE")].concat());
+    // Closed in good order, with code 1000.
+    client.expect(b"\x88\x02\x03\xe8");
+    for (path, headers, status) in [
+        ("/ws/nope", UPGRADE, 404),
+        ("/ws/", UPGRADE, 404),
+        ("/ws/web", UPGRADE, 404),
+        ("/ws/echo/", UPGRADE, 404),
+        ("/ws/echo", "", 426),
+        ("/ws/echo", &UPGRADE.replace("13", "8"), 426),
+        ("/ws/echo", &UPGRADE.replace("ZQ==", ""), 400),
+        ("/ws/echo", &format!("Origin: http://evil.example\r\n{UPGRADE}"), 403),
+        ("/ws/echo", &format!("Origin: null\r\n{UPGRADE}"), 403),
+    ] {
+        let answer = ask_over(&mut Client::connect(here), &format!("{}{headers}\r\n", head(path)));
+        assert_eq!(answer.status, status, "{path} {headers}");
+        assert!(answer.header("Connection").unwrap().contains("close"), "{path} {headers}");
+        assert_eq!(answer.header("Upgrade"), (status == 426).then_some("websocket"));
+    }
+    stop();
 }

@@ -33,7 +33,7 @@ pub fn take(bytes: &mut Vec<u8>, method: &str) -> Option<Answer> {
     let mut answer = Answer { status, head, body: String::new() };
     let mut body = Vec::new();
     let mut at = end;
-    if method == "HEAD" {
+    if method == "HEAD" || status == 101 {
     } else if answer.header("Transfer-Encoding") == Some("chunked") {
         loop {
             let rest = &bytes[at..];
@@ -62,19 +62,17 @@ pub fn take(bytes: &mut Vec<u8>, method: &str) -> Option<Answer> {
     Some(answer)
 }
 
-/// Sends a request and gives the whole answer, behind which nothing may come.
+/// Sends a request and gives the whole answer.
 #[track_caller]
 pub fn ask_over(client: &mut Client, request: &str) -> Answer {
     client.send(request);
-    let mut said = Vec::new();
     loop {
-        if let Some(answer) = take(&mut said, request.split(' ').next().unwrap()) {
-            assert!(said.is_empty());
+        if let Some(answer) = take(&mut client.ahead, request.split(' ').next().unwrap()) {
             return answer;
         }
         let mut buf = [0; 64 * 1024];
         let count = client.stream.read(&mut buf).expect("no answer came");
-        assert!(count > 0, "the end came instead of an answer: {said:?}");
-        said.extend(&buf[..count]);
+        assert!(count > 0, "the end came instead of an answer: {:?}", client.ahead);
+        client.ahead.extend(&buf[..count]);
     }
 }

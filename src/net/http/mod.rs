@@ -31,6 +31,6 @@ mod sites;
 #[cfg(test)]
 mod tests;
 
-pub use request::{BadRequest, Head, MAX_HEAD, MAX_HEADERS, Request};
+pub use request::{BadRequest, Head, MAX_HEAD, MAX_HEADERS, Request, percent_decode};
 pub use response::{head, response};
 pub use sites::{Forbidden, Origin, Sites};

@@ -297,8 +297,13 @@ fn is_other_version(bytes: &[u8]) -> bool {
         if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
-/// Undoes percent-encoding (RFC 3986, section 2.1), in queries as forms write them with a `+` for a
-/// space. What is no UTF-8 becomes U+FFFD, and what is no escape stays.
+/// Undoes percent-encoding (RFC 3986, section 2.1), as in a part of a path. What is no UTF-8 becomes
+/// U+FFFD, and what is no escape stays.
+pub fn percent_decode(text: &str) -> Cow<'_, str> {
+    decode(text, false)
+}
+
+/// The same; in a query, as forms write it, a `+` is a space.
 pub(super) fn decode(text: &str, plus: bool) -> Cow<'_, str> {
     if !text.bytes().any(|byte| byte == b'%' || plus && byte == b'+') {
         return Cow::Borrowed(text);

@@ -14,8 +14,10 @@ use page::Page;
 
 use super::views::ProcessReader;
 use super::views::metrics::{self, Format};
-use crate::http::{Head, MAX_HEAD, Request, Sites};
-use crate::{Ask, CloseReason, Context, Farewell, Handler, Limits, Report, Status};
+use crate::http::{Head, MAX_HEAD, Request, Sites, percent_decode};
+use crate::{
+    Ask, CloseReason, Context, Error, Farewell, Handler, Limits, Report, Status, WebSocket,
+};
 
 /// The methods that there are (RFC 9110, section 9.3; RFC 5789).
 const METHODS: [&str; 9] =
@@ -26,6 +28,7 @@ const NOT_ADMIN: &str =
     "only the page itself may close connections, on this machine and with --web-admin";
 const NOBODY: &str = "there is no such connection";
 const NO_SERVICE: &str = "there is no such service";
+const STOPPING: &str = "shutting down";
 
 /// A web server in the same loop: a page that shows what the loop does, metrics for Prometheus, and the
 /// services of the reactor over WebSocket.
@@ -65,6 +68,7 @@ const NO_SERVICE: &str = "there is no such service";
 #[derive(Debug)]
 pub struct Web {
     sites: Sites,
+    web_socket: WebSocket,
     admin: bool,
     page: Page,
     process: ProcessReader,
@@ -90,7 +94,7 @@ struct Pending {
 enum What {
     Health,
     Metrics(Format),
-    Listing(Listing),
+    Listing(Box<Listing>),
     /// To close the connection of this number.
     Close(u64),
 }
@@ -106,6 +110,7 @@ impl Web {
     pub fn new() -> Web {
         Web {
             sites: Sites::new(),
+            web_socket: WebSocket::new(),
             admin: false,
             page: Page::new(),
             process: ProcessReader::new(env!("CARGO_PKG_VERSION")),
@@ -114,7 +119,7 @@ impl Web {
 
     /// The names that it goes by, and whose pages may come in.
     pub fn sites(self, sites: Sites) -> Web {
-        Web { sites, ..self }
+        Web { web_socket: WebSocket::new().sites(sites.clone()), sites, ..self }
     }
 
     /// Whether `POST /close/ID` may close any connection of the reactor; the page has a button for it
@@ -173,7 +178,8 @@ impl Web {
             "/healthz" => ask(cx, manner, What::Health, false),
             "/status.json" => match Listing::asked_for(request) {
                 Ok(listing) => {
-                    ask(cx, manner, What::Listing(listing), request.query("watch").is_some());
+                    let watch = request.query("watch").is_some();
+                    ask(cx, manner, What::Listing(Box::new(listing)), watch);
                 }
                 Err(why) => manner.refuse(cx, 400, why),
             },
@@ -192,8 +198,18 @@ impl Web {
         request: &Request<'_>,
         name: &str,
     ) {
-        let _ = (request, name);
-        manner.refuse(cx, 426, "WebSocket alone");
+        let upgrade = match self.web_socket.answer(request) {
+            Ok(upgrade) => upgrade,
+            Err(refusal) => {
+                cx.send(refusal.response());
+                return cx.close();
+            }
+        };
+        match cx.hand_over(&percent_decode(name), upgrade) {
+            Ok(()) => {}
+            Err(Error::ShuttingDown) => manner.refuse(cx, 503, STOPPING),
+            Err(_) => manner.refuse(cx, 404, NO_SERVICE),
+        }
     }
 
     /// Closes a connection, if who asks for it may; whether it came through a PROXY header is known
@@ -225,14 +241,14 @@ impl Web {
             (What::Health, Report::Overview(Status { stopping: false, .. })) => {
                 manner.send(cx, 200, &[TEXT], "ok\n");
             }
-            (What::Health, _) => manner.refuse(cx, 503, "shutting down"),
+            (What::Health, _) => manner.refuse(cx, 503, STOPPING),
             (What::Metrics(format), Report::Overview(status)) => {
                 let mut text = String::new();
                 metrics::encode(&mut text, status, self.process.read(cx.now()), *format);
                 manner.send(cx, 200, &[("Content-Type", format.content_type())], text);
             }
             (What::Close(number), Report::Overview(status)) => {
-                if is_behind_proxy(cx, status) {
+                if status.stopping || is_behind_proxy(cx, status) {
                     manner.refuse(cx, 403, NOT_ADMIN);
                     return None;
                 }
