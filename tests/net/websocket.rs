@@ -458,8 +458,10 @@ fn a_request_may_come_in_a_long_record() {
         listen.tls(&tls).web_socket(&WebSocket::new())
     });
     let mut client = pem.connect(web.addr);
-    let line = "x".repeat(16_000);
-    client.send([request("localhost", "").into_bytes(), masked(TEXT, &line)].concat());
+    let request = request("localhost", "").into_bytes();
+    // A record of the largest size, with the header of the frame.
+    let line = "x".repeat(16 * 1024 - request.len() - 8);
+    client.send([request, masked(TEXT, &line)].concat());
     client.until("the answer", |client| client.received.ends_with(b">"));
     web.stop();
 }
