@@ -25,7 +25,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Serve(Box<Serve>),
     Load(Load),
-    Forward(Forward),
+    Forward(Box<Forward>),
     Connect(Connect),
     Discover(Discover),
     Status(Status),

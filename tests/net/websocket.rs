@@ -541,7 +541,7 @@ fn a_client_masks_its_frames_and_the_server_does_not() {
 fn a_server_that_masks_breaks_the_protocol() {
     let (reason, detail) = dialled(|client| {
         accept(client, b"");
-        (frame(client), frame(client));
+        let _lines = [frame(client), frame(client)];
         client.send(masked(TEXT, "masked"));
         assert_eq!(frame(client), (CLOSE, 1002_u16.to_be_bytes().to_vec()));
     });
