@@ -74,6 +74,7 @@
 //! | run inside another event loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
 //! | restrict who may connect | [`Listen`], [`Networks`], [`Context::peer_credentials`] |
 //! | stand behind a balancer, or be one | [`Listen::proxy`], [`Connect::proxy_for`] |
+//! | let browsers take part in a protocol of lines | `WebSocket` |
 //! | read heads of HTTP, and keep other pages of a browser out | `http` |
 //! | bound what clients may use | [`Limits`], [`DatagramOptions`], [`CloseReason`] |
 //! | choose what a client is told that the loop closes | [`Handler::farewell`], [`Farewell`] |
@@ -106,7 +107,7 @@
 //! | --- | --- | --- |
 //! | `cli` | yes | the program `reactor`, and the four below |
 //! | `services` | with `cli` | the module `services` |
-//! | `websocket` | with `cli` | the module `http` |
+//! | `websocket` | with `cli` | `Listen::web_socket`, `Connect::web_socket`; the module `http` |
 //! | `web` | with `cli` | `services::Web` |
 //! | `signals` | with `cli` | `Reactor::stop_on_signals`: SIGINT and SIGTERM; `reload_on_hangup` |
 //! | `tls` | yes | `Listen::tls`, `Connect::tls`; takes a C compiler to build |

@@ -25,7 +25,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Serve(Box<Serve>),
     Load(Load),
-    Forward(Forward),
+    Forward(Box<Forward>),
     Connect(Connect),
     Discover(Discover),
     Status(Status),
@@ -64,6 +64,9 @@ impl Failure {
 /// What was probably meant by what clap does not know.
 fn meant(error: &clap::Error, command: &str) -> Option<String> {
     let word = match error.kind() {
+        ErrorKind::MissingRequiredArgument if command == "close" => {
+            return Some("for the shell an ID with # stands in quotes, '#17'".to_owned());
+        }
         ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
         ErrorKind::UnknownArgument => ContextKind::InvalidArg,
         _ => return None,

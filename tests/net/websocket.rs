@@ -445,6 +445,27 @@ fn tls_comes_before_the_request_in_whatever_order_it_was_said() {
     }
 }
 
+/// Its first reads of the socket give no plaintext, and no event follows.
+#[cfg(feature = "tls")]
+#[test]
+fn a_request_may_come_in_a_long_record() {
+    use crate::util::tls::Pem;
+    let pem = Pem::new("ws-long-record");
+    let (cert, key) = (pem.cert(), pem.key());
+    let limits = Limits { handshake_timeout: Duration::from_secs(5), ..Limits::default() };
+    let web = Web::new(limits, move |listen| {
+        let tls = reactor::Tls::from_files(cert, key).unwrap();
+        listen.tls(&tls).web_socket(&WebSocket::new())
+    });
+    let mut client = pem.connect(web.addr);
+    let request = request("localhost", "").into_bytes();
+    // A record of the largest size, with the header of the frame.
+    let line = "x".repeat(16 * 1024 - request.len() - 8);
+    client.send([request, masked(TEXT, &line)].concat());
+    client.until("the answer", |client| client.received.ends_with(b">"));
+    web.stop();
+}
+
 // ---- Dialling ----
 
 /// A server by hand, and how the connection of a mirror to it ended.
@@ -520,7 +541,7 @@ fn a_client_masks_its_frames_and_the_server_does_not() {
 fn a_server_that_masks_breaks_the_protocol() {
     let (reason, detail) = dialled(|client| {
         accept(client, b"");
-        (frame(client), frame(client));
+        let _lines = [frame(client), frame(client)];
         client.send(masked(TEXT, "masked"));
         assert_eq!(frame(client), (CLOSE, 1002_u16.to_be_bytes().to_vec()));
     });

@@ -246,6 +246,7 @@ fn status_shows_all_servers_and_who_is_connected() {
     assert!(one.wait_for_log("too loud").contains("closed by the administrator: too loud?[2J"));
     fails(start(&runtime, &["close", &pid, "9999"]), 1, &["there is no connection #9999"]);
     fails(start(&runtime, &["close", &pid, "bob"]), 2, &["'#17'"]);
+    fails(start(&runtime, &["close", &pid]), 2, &["in quotes, '#17'"]);
 }
 
 /// Whoever reads only the beginning, or a server that is not what it seems.

@@ -284,7 +284,8 @@ fn close_code(payload: &[u8]) -> Result<Option<CloseCode>, Fault> {
 
 /// Masks, or takes the mask away.
 pub(super) fn apply_mask(bytes: &mut [u8], mask: [u8; 4]) {
-    let both = u64::from_ne_bytes([mask, mask].concat().try_into().unwrap_or_default());
+    let [a, b, c, d] = mask;
+    let both = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
     let (blocks, rest) = bytes.as_chunks_mut::<8>();
     for block in blocks {
         *block = (u64::from_ne_bytes(*block) ^ both).to_ne_bytes();

@@ -2,7 +2,6 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -11,7 +10,7 @@ use super::reading::{Asked, Decoder, Fault};
 use super::writing::{Encoder, FRAGMENT};
 use super::{NAME, Role, Spare, WebSocket};
 use crate::connection::CloseReason;
-use crate::connection::clock::{Nanos, nanos};
+use crate::connection::clock::Nanos;
 use crate::connection::rate::Share;
 use crate::net::Address;
 use crate::net::http::{Head, MAX_HEAD, response};
@@ -20,6 +19,9 @@ use crate::net::stream::Stream;
 
 /// A buffer for frames is not kept above this size: what came was one byte a line.
 const SPARE: usize = 64 * 1024;
+
+/// Reads of a layer below that may give none of a head although there is more: each is some 16 KiB.
+const FRUITLESS_READS: u8 = 16;
 
 /// What one that is refused may go on sending before it is cut off.
 const UNHEARD: usize = 64 * 1024;
@@ -69,6 +71,8 @@ struct Opening {
     below: bool,
     /// What that handshake says of the peer.
     peer: Option<SocketAddr>,
+    /// How many reads of a layer below have given nothing although it had more.
+    fruitless: u8,
     /// What has come of the head.
     bytes: Vec<u8>,
     step: Step,
@@ -91,6 +95,7 @@ impl WebSocketStream {
         let opening = Opening {
             below: below.has_handshake(),
             peer: None,
+            fruitless: 0,
             bytes: Vec::new(),
             step: Step::Request(Head::default(), config.clone()),
         };
@@ -109,7 +114,7 @@ impl WebSocketStream {
     pub(super) fn client(below: Stream, address: &Address, binary: bool) -> WebSocketStream {
         let (asking, request) = Asking::at(address);
         let step = Step::Answer(asking, request);
-        let opening = Opening { below: true, peer: None, bytes: Vec::new(), step };
+        let opening = Opening { below: true, peer: None, fruitless: 0, bytes: Vec::new(), step };
         let stream = WebSocketStream::new(below, Role::Client, binary, Spare::default());
         WebSocketStream { opening: Some(Box::new(opening)), ..stream }
     }
@@ -145,10 +150,8 @@ impl WebSocketStream {
             let Some(opened) = self.below.handshake(now, spent)? else { return Ok(false) };
             (opening.below, opening.peer) = (false, opened.peer);
         }
-        let began = Instant::now();
-        let done = self.shake_hands(opening);
-        *spent = spent.saturating_add(nanos(began.elapsed()));
-        done
+        // It computes no longer than a few system calls take, so that is not measured.
+        self.shake_hands(opening)
     }
 
     /// Moves WebSocket's own handshake on; true when it is done.
@@ -188,9 +191,15 @@ impl WebSocketStream {
         }
         // Not above what a head may have.
         let room = buf.len().min(MAX_HEAD - opening.bytes.len());
-        match self.below.read(&mut buf[..room])? {
-            0 => return Err(opening.cut_short()),
-            count => opening.bytes.extend_from_slice(&buf[..count]),
+        match self.below.read(&mut buf[..room]) {
+            Ok(0) => return Err(opening.cut_short()),
+            Ok(count) => opening.bytes.extend_from_slice(&buf[..count]),
+            // No event follows. One that has come so often with nothing waits for its timeout.
+            Err(_) if self.below.has_more() && opening.fruitless < FRUITLESS_READS => {
+                opening.fruitless += 1;
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
         }
         self.look_at_head(opening)?;
         Ok(false)
@@ -356,7 +365,7 @@ impl Spare {
     fn take_back(&self, frames: &mut Vec<u8>) {
         let mut buffer = std::mem::take(frames);
         // Without others that use it, it would be one that an idle connection owns.
-        if buffer.capacity() <= SPARE && self.is_shared() {
+        if (1..=SPARE).contains(&buffer.capacity()) && self.is_shared() {
             buffer.clear();
             self.0.set(buffer);
         }

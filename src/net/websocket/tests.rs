@@ -12,6 +12,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use super::reading::{Asked, Decoder, Fault, apply_mask};
 use super::writing::{Encoder, FRAGMENT};
 use super::{Role, WebSocket, WebSocketStream};
+use crate::connection::CloseReason;
 use crate::net::layer::Layer;
 use crate::net::memory::{Pipe, SharedWire, Wire};
 use crate::net::stream::Stream;
@@ -314,6 +315,25 @@ fn a_read_of_one_byte_gets_all() {
 }
 
 #[test]
+fn a_line_each_way_allocates_nothing() {
+    let config = WebSocket::new();
+    let wire = Rc::new(RefCell::new(Wire { connected: true, ..Wire::default() }));
+    let below = Stream::layer(Pipe::new(Rc::clone(&wire)));
+    let mut stream = WebSocketStream::upgraded(below, &config, Vec::new());
+    let hello = frame(TEXT, true, b"hello");
+    let mut buf = [0; 1000];
+    let mut talk = || {
+        wire.borrow_mut().inbound.extend(&hello);
+        assert_eq!(stream.read(&mut buf).unwrap(), 6);
+        stream.write_all(b"hello\n").unwrap();
+        wire.borrow_mut().outbound.clear();
+    };
+    talk();
+    let used = allocation_counter::measure(talk);
+    assert_eq!((used.count_total, used.bytes_current), (0, 0));
+}
+
+#[test]
 fn pings_are_answered_within_a_bound_and_the_last_one_in_any_case() {
     let (mut stream, wire) = open(Wire { room: Some(0), ..Wire::default() });
     let pings = 1000_u32;
@@ -334,7 +354,6 @@ fn pings_are_answered_within_a_bound_and_the_last_one_in_any_case() {
 
 #[test]
 fn the_close_frame_says_why() {
-    use crate::CloseReason;
     let closed = |input: &[u8], why: Option<CloseReason>| {
         let (mut stream, wire) = open(Wire::default());
         wire.borrow_mut().inbound.extend(input);
