@@ -1,6 +1,8 @@
 //! WebSocket: what is read, against a reading of RFC 6455 that knows all bytes at once; what is written,
 //! as a client that knows nothing of the code reads it.
 
+#![allow(unreachable_pub, reason = "the fuzzers are a crate of their own")]
+
 #[path = "../util/frames.rs"]
 mod frames;
 #[path = "../../src/net/websocket/reading.rs"]

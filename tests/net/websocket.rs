@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use reactor::http::Sites;
 use reactor::{
-    CloseReason, Connect, Context, Counters, Handle, Handler, Limits, Listen, Networks, Rate, Rates,
-    Reactor, Refused, WebSocket,
+    CloseReason, Connect, Context, Counters, Handle, Handler, Limits, Listen, Networks, Rate,
+    Rates, Reactor, Refused, WebSocket,
 };
 
 use crate::util::websocket::{
@@ -200,7 +200,11 @@ fn pages_of_others_are_refused() {
         (&own, origin("null"), 403),
         (&own, origin(&format!("http://127.0.0.1:{}", port ^ 1)), 403),
         (&format!("rebound.example:{port}"), String::new(), 403),
-        (&format!("rebound.example:{port}"), origin(&format!("http://rebound.example:{port}")), 403),
+        (
+            &format!("rebound.example:{port}"),
+            origin(&format!("http://rebound.example:{port}")),
+            403,
+        ),
     ] {
         let mut client = Client::connect(web.addr);
         client.send(request(host, &headers));
@@ -217,8 +221,7 @@ fn pages_of_others_are_refused() {
 
 #[test]
 fn a_request_that_does_not_end_has_its_time() {
-    let limits =
-        Limits { handshake_timeout: Duration::from_millis(100), ..Limits::default() };
+    let limits = Limits { handshake_timeout: Duration::from_millis(100), ..Limits::default() };
     let web = Web::new(limits, |listen| listen.web_socket(&WebSocket::new()));
     assert_eq!(answer(&web, "GET / HTTP/1.1\r\n"), "");
     assert_eq!(failed(&web.stop()), 1);
@@ -268,7 +271,9 @@ fn client_bytes(client: &mut Client, count: usize) -> Vec<u8> {
 fn a_long_line_goes_out_in_fragments_and_what_was_asked_comes_before_the_close() {
     let web = Web::usual();
     let mut client = open(web.addr);
-    client.send([masked(TEXT, "long"), masked(TEXT, "bye"), masked(CLOSE, 4000_u16.to_be_bytes())].concat());
+    client.send(
+        [masked(TEXT, "long"), masked(TEXT, "bye"), masked(CLOSE, 4000_u16.to_be_bytes())].concat(),
+    );
     let (mut line, mut said, mut sizes) = (0, client.rest(), Vec::new());
     while said[0] == FIRST || said[0] == MORE {
         assert_eq!((said[0], said[1]), (if line == 0 { FIRST } else { MORE }, 126));
@@ -281,7 +286,8 @@ fn a_long_line_goes_out_in_fragments_and_what_was_asked_comes_before_the_close()
     let last = said[1] & 0x7F;
     assert!(sizes.iter().all(|size| *size <= 16 * 1024), "{sizes:?}");
     assert_eq!(said[0], LAST);
-    let length = if last < 126 { last.into() } else { usize::from(u16::from_be_bytes([said[2], said[3]])) };
+    let length =
+        if last < 126 { last.into() } else { usize::from(u16::from_be_bytes([said[2], said[3]])) };
     said.drain(..if last < 126 { 2 } else { 4 } + length);
     assert_eq!(line + length, 300_000);
     assert_eq!(said, [plain(TEXT, "<bye>"), closing(4000)].concat());
@@ -314,7 +320,8 @@ fn the_close_frame_says_why_it_closes() {
         (masked(TEXT, "close"), &[][..], CloseReason::Closed, 1000),
         (masked(TEXT, "a\npanic"), &["<a>"], CloseReason::Panicked, 1011),
         (
-            [masked(TEXT, "a"), masked(FIRST, "x".repeat(600)), masked(MORE, "x".repeat(600))].concat(),
+            [masked(TEXT, "a"), masked(FIRST, "x".repeat(600)), masked(MORE, "x".repeat(600))]
+                .concat(),
             &["<a>", "Line too long (limit 1000 bytes)"],
             CloseReason::LineTooLong,
             1009,
@@ -441,9 +448,7 @@ fn tls_comes_before_the_request_in_whatever_order_it_was_said() {
 // ---- Dialling ----
 
 /// A server by hand, and how the connection of a mirror to it ended.
-fn dialled(
-    serve: impl FnOnce(&mut Client) + Send + 'static,
-) -> (CloseReason, Option<String>) {
+fn dialled(serve: impl FnOnce(&mut Client) + Send + 'static) -> (CloseReason, Option<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let server = std::thread::spawn(move || serve(&mut Client::from(listener.accept().unwrap().0)));
@@ -529,8 +534,14 @@ fn what_is_no_web_socket_is_said_in_a_sentence() {
     for (answer, words) in [
         ("HTTP/1.1 404 Not Found\r\n\r\n".to_owned(), "with status 404"),
         ("welcome to this server\r\n\r\n".to_owned(), "does it speak WebSocket"),
-        ("HTTP/1.1 101 Yes\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n".to_owned(), "another protocol"),
-        (format!("{upgrade}Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"), "another request"),
+        (
+            "HTTP/1.1 101 Yes\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n".to_owned(),
+            "another protocol",
+        ),
+        (
+            format!("{upgrade}Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"),
+            "another request",
+        ),
         (format!("{upgrade}X: {}\r\n\r\n", "x".repeat(9000)), "above 8 KiB"),
         (String::new(), "ended the connection during the handshake"),
     ] {
