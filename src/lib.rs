@@ -82,6 +82,7 @@
 //! | look inside: services, connections, turns; close one | [`Reactor::status`], [`Reactor::connections`], [`Reactor::close`]; in a handler [`Context::request_report`] |
 //! | test a handler without sockets | [`testing`] |
 //! | show one client's text to another, split commands into words, parse those, take telnet's out | [`text`] |
+//! | look inside a server that runs | `services::Admin` |
 //! | show others what the loop does: JSON, metrics for Prometheus | `services::views` |
 //! | use a ready-made service | `services` |
 //!

@@ -64,6 +64,9 @@ impl Failure {
 /// What was probably meant by what clap does not know.
 fn meant(error: &clap::Error, command: &str) -> Option<String> {
     let word = match error.kind() {
+        ErrorKind::MissingRequiredArgument if command == "close" => {
+            return Some("for the shell an ID with # stands in quotes, '#17'".to_owned());
+        }
         ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
         ErrorKind::UnknownArgument => ContextKind::InvalidArg,
         _ => return None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use reactor::text::printable;
 use reactor::{Address, CloseReason, Context, Handler, Limits, Reactor};
 
-use super::admin::{folders, socket_of};
+use super::admin::{check_folder, folders, socket_of};
 use super::failure::{Failure, unreachable};
 
 /// How long a server may take to say something.
@@ -22,14 +22,15 @@ pub(crate) fn find(server: &str) -> Result<PathBuf, Failure> {
         return Ok(server.strip_prefix("unix:").unwrap_or(server).into());
     };
     let folders = folders();
-    let found = folders.iter().map(|folder| socket_of(folder, pid)).find(|path| path.exists());
-    found.ok_or_else(|| {
-        Failure::Runtime(format!(
-            "no server {pid} of this user has its control socket in {}; reactor status shows those that \
-             run, and one with --admin PATH goes by its PATH",
-            list(&folders)
-        ))
-    })
+    if let Some(folder) = folders.iter().find(|folder| socket_of(folder, pid).exists()) {
+        check_folder(folder).map_err(Failure::Runtime)?;
+        return Ok(socket_of(folder, pid));
+    }
+    Err(Failure::Runtime(format!(
+        "no server {pid} of this user has its control socket in {}; reactor status shows those that \
+         run, and one with --admin PATH goes by its PATH",
+        list(&folders)
+    )))
 }
 
 /// The folders in one line.

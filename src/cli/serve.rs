@@ -179,6 +179,21 @@ impl Serve {
             (&["allow_kill", "unique_names"], serves("presence"), "the service presence; add it"),
             (&["web_admin"], serves("web"), "the service web; add it"),
             (
+                &[
+                    "max_connections",
+                    "max_line",
+                    "max_output",
+                    "idle_timeout",
+                    "line_timeout",
+                    "rate",
+                    "max_per_peer",
+                    "peer_rate",
+                    "peer_connect_rate",
+                ],
+                targets.iter().any(|target| !target.service.http),
+                "another service than web, whose limits are its own; leave it out",
+            ),
+            (
                 &["roulette_file", "roulette_memory"],
                 serves("roulette"),
                 "the services roulette and roulette2; add one",
@@ -258,7 +273,8 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
     let stdout = logging::init(args.log)?;
     let raised = descriptors::raise();
     let demand = Demand {
-        services: targets.len(),
+        // Those of web are few, and nobody has asked for a number of them.
+        services: targets.iter().filter(|target| !target.service.http).count(),
         listeners: endpoints.iter().flatten().map(|endpoint| endpoint.each().len()).sum(),
         clients: limits.max_connections,
         each: 1,

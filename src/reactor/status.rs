@@ -162,6 +162,8 @@ impl Waits {
         let has = |flag| conn.flags.has(flag);
         match conn.stage {
             Stage::Connecting if has(Flag::Handshaking) => Waits::Handshake,
+            // Another service has handed it over.
+            Stage::Connecting if has(Flag::Arrived) => Waits::Turn,
             Stage::Connecting => Waits::Connecting,
             Stage::Leaving | Stage::Closing | Stage::Ended => Waits::Closing,
             Stage::Lingering => Waits::Lingering,

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
+use super::loop_state::LoopState;
 use super::status::Usage;
+use super::table::Table;
 use crate::connection::ConnId;
 use crate::connection::clock::Nanos;
 
@@ -13,12 +15,12 @@ pub(crate) struct Accounts(Option<Vec<Account>>);
 
 /// What one connection has done.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Account {
+struct Account {
     /// When it was opened.
     since: Nanos,
-    pub(super) lines_in: u64,
-    pub(super) bytes_in: u64,
-    pub(super) bytes_out: u64,
+    lines_in: u64,
+    bytes_in: u64,
+    bytes_out: u64,
 }
 
 impl Accounts {
@@ -49,15 +51,43 @@ impl Accounts {
         }
     }
 
+    /// The kernel has taken output of the connection's.
+    #[inline]
+    pub(super) fn count_output(&mut self, id: ConnId, bytes: usize) {
+        if let Some(account) = self.of(id) {
+            account.bytes_out += bytes as u64;
+        }
+    }
+
     /// The connection's account, if there is one.
     #[inline]
-    pub(super) fn of(&mut self, id: ConnId) -> Option<&mut Account> {
+    fn of(&mut self, id: ConnId) -> Option<&mut Account> {
         self.0.as_mut()?.get_mut(id.slot())
     }
 
+    /// The connection's account, as it is shown.
     pub(super) fn usage(&self, id: ConnId, now: Nanos) -> Option<Usage> {
         let Account { since, lines_in, bytes_in, bytes_out } = *self.0.as_ref()?.get(id.slot())?;
         let age = Duration::from_nanos(now.saturating_sub(since));
         Some(Usage { age, lines_in, bytes_in, bytes_out })
+    }
+}
+
+/// What comes in counts for the service, and for the connection where accounts are kept.
+impl<S> Table<S> {
+    #[inline]
+    pub(super) fn count_input(&mut self, id: ConnId, bytes: usize, state: &mut LoopState) {
+        state.counters(self.service).bytes_in += bytes as u64;
+        if let Some(account) = self.accounts.of(id) {
+            account.bytes_in += bytes as u64;
+        }
+    }
+
+    #[inline]
+    pub(super) fn count_lines(&mut self, id: ConnId, lines: u64, state: &mut LoopState) {
+        state.counters(self.service).lines_in += lines;
+        if let Some(account) = self.accounts.of(id) {
+            account.lines_in += lines;
+        }
     }
 }

@@ -154,9 +154,7 @@ impl<H: Handler> ActiveService<H> {
             });
             *backlog = *backlog + slot.conn.output.backlog() - before;
             state.counters(*service).bytes_out += written as u64;
-            if let Some(account) = accounts.of(id) {
-                account.bytes_out += written as u64;
-            }
+            accounts.count_output(id, written);
             if written > 0 || slot.stream.take_moved() {
                 slot.conn.sent(state.turn.now);
             }

@@ -12,6 +12,7 @@
 //! | [`Roulette`](roulette::Roulette) | 1313, 2613 | a long upload, a reply of any length in pieces, bounded memory, JSON |
 //! | [`Forward`] | – | bytes instead of lines, dialling out, pausing one side for the other |
 //! | `Web` | 8023 | HTTP on [`on_bytes`](Handler::on_bytes), answers that wait for a report of the loop, handing over |
+//! | [`Admin`] | –, Unix | looking inside the loop: reports, a long list page by page |
 //! | [`Announcer`] | 9908, UDP | datagrams: multicast, a timer, an answer to a question |
 //! | [`Directory`] | 9908, UDP | datagrams: a table that is bounded and forgets what is silent |
 //!

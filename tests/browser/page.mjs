@@ -1,6 +1,6 @@
 // What people do with the page, in a real browser: node page.mjs SCENARIO WEB [PRESENCE], the addresses
 // as the server prints them. It ends with status 0 if all was as it should be. tests/clients/browser.rs
-// starts the servers, and this.
+// starts the servers, and this; `pictures` alone is for the hand.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -130,6 +130,24 @@ const scenarios = {
     assert.deepEqual([tab.complaints, calm.complaints], [[], []]);
   },
 
+  /** More than it shows: the first hundred, by what the server puts first, and any by searching. */
+  async crowd() {
+    const [host, port] = presence.split(':');
+    const crowd = Array.from({ length: 120 }, () => connect(port, host).resume());
+    await Promise.all(crowd.map(it => once(it, 'connect')));
+    const tab = await open();
+    await tab.getByText(/^100 of 12\d shown$/).waitFor();
+    await tab.getByRole('button', { name: 'Out', exact: true }).click();
+    await tab.getByText(/^100 of 12\d shown: those with most output$/).waitFor();
+    await tab.getByRole('combobox', { name: 'Service' }).selectOption('presence');
+    await tab.getByText('100 of 120 shown: those with most output').waitFor();
+    await tab.getByRole('searchbox', { name: 'Find' }).fill(`:${crowd[119].localPort}`);
+    await tab.getByText('1 shown of 1 found in 120').waitFor();
+    await tab.getByRole('cell', { name: `${crowd[119].localAddress}:${crowd[119].localPort}` }).waitFor();
+    assert.deepEqual(tab.complaints, []);
+    crowd.forEach(it => it.destroy());
+  },
+
   async room() {
     const nc = new Nc(presence);
     await nc.hear('Welcome to the Presence Server');
@@ -227,9 +245,12 @@ const scenarios = {
     await tab.getByText('You are in as olivier.').waitFor();
   },
 
-  /** Pictures for the documentation, with something to see on them: takes some minutes. */
+  /**
+   * The pictures of docs/, with something to see on them, which takes five minutes:
+   * reactor serve web=0 presence=0 echo=0, then page.mjs pictures WEB PRESENCE ECHO, then pngquant.
+   */
   async pictures() {
-    const folder = process.env.REACTOR_PICTURES, seconds = Number(process.env.SECONDS ?? 200);
+    const docs = new URL('../../docs/', import.meta.url).pathname;
     const [host, port] = process.argv[5].split(':');
     const clients = Array.from({ length: 40 }, () => connect(port, host).resume());
     const talk = setInterval(() => {
@@ -241,26 +262,24 @@ const scenarios = {
       nc.say('HELLO ' + name);
       return nc;
     });
-    const tabs = [];
-    for (const [name, options] of [['light', {}], ['dark', { colorScheme: 'dark' }],
-      ['phone', { viewport: { width: 400, height: 1100 } }]]) {
-      const tab = await open(options);
-      tabs.push([name, tab]);
-      await join(tab, { light: 'olivier', dark: 'carol', phone: 'dave' }[name]);
-    }
+    const light = await open({ viewport: { width: 1240, height: 1310 } });
+    const dark = await open({ viewport: { width: 1240, height: 1200 }, colorScheme: 'dark' });
+    const phone = await open({ viewport: { width: 400, height: 900 } });
+    await join(dark, 'olivier');
     alice.say('SAY what does edge-triggered mean?');
+    await bob.hear('alice says: what does edge-triggered mean?');
     bob.say('SAY it tells once, so the socket has to be read until it is empty');
-    for (let s = 0; s < seconds; s += 10) {
+    for (let minute = 0; minute < 5; minute += 1 / 6) {
       await new Promise(done => setTimeout(done, 10_000));
-      clients.push(...Array.from({ length: 1 + s % 7 }, () => connect(port, host).resume()));
-      clients.splice(0, s % 5).forEach(it => it.destroy());
+      clients.push(...Array.from({ length: 1 + 7 * Math.random() }, () => connect(port, host).resume()));
+      clients.splice(0, 6 * Math.random()).forEach(it => it.destroy());
     }
-    for (const [name, tab] of tabs) {
-      await tab.bringToFront();
+    for (const [name, tab] of Object.entries({ light, dark, phone })) {
+      await tab.evaluate(top => { document.activeElement.blur(); scrollTo(0, top ?? document.querySelector('#h-services').offsetTop - 24); },
+        tab === dark ? null : 0);
       await tab.locator('#parts li.on', { hasText: 'handlers' }).waitFor();
-      await new Promise(done => setTimeout(done, 800));
-      await tab.screenshot({ path: `${folder}/page-${name}.png`, fullPage: name === 'light',
-        clip: name === 'dark' ? { x: 0, y: 0, width: 1240, height: 1100 } : undefined });
+      await new Promise(done => setTimeout(done, 800)); // the dot glides
+      await tab.screenshot({ path: `${docs}page-${name}.png` });
     }
     clearInterval(talk);
     clients.forEach(it => it.destroy());
@@ -273,6 +292,7 @@ try {
   await scenarios[scenario]();
 } finally {
   await browser.close();
+  console.log('over');
 }
 // An nc outlives its server.
 process.exit();

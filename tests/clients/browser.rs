@@ -4,9 +4,11 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::util::program::Program;
-use crate::util::{DOOMED, skip};
+use crate::util::{DOOMED, PATIENCE, skip};
 use crate::{installed, nc};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser");
@@ -32,8 +34,14 @@ fn visit(scenario: &str, places: &[&str]) -> Program {
     Program::spawn(Command::new("node").arg(script).arg(scenario).args(places))
 }
 
+/// It says so when it is over, however that was, and has time for it: there is much to start, and other
+/// tests run beside it.
 #[track_caller]
 fn all_is_well(visit: Program) {
+    let deadline = Instant::now() + 4 * PATIENCE;
+    while visit.try_line().is_none_or(|line| line != "over") && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(20));
+    }
     let (status, stdout, stderr) = visit.end();
     assert_eq!(status, 0, "{stdout}{stderr}");
 }
@@ -43,6 +51,14 @@ fn the_page_shows_the_loop_live_by_mouse_by_keyboard_and_on_a_telephone() {
     let Some(_one) = browser() else { return };
     let program = Program::serve(&["web=0", "presence=0"]);
     all_is_well(visit("loop", &[&program.place("web")]));
+}
+
+#[test]
+fn of_many_connections_a_hundred_are_shown_and_all_are_searched() {
+    let Some(_one) = browser() else { return };
+    let program = Program::serve(&["web=0", "presence=0"]);
+    let web = program.place("web");
+    all_is_well(visit("crowd", &[&web, &program.place("presence")]));
 }
 
 #[test]
@@ -80,18 +96,4 @@ fn the_page_says_that_the_server_is_gone_and_comes_back_with_it() {
     assert_eq!(visit.line(), "start");
     let _program = Program::serve(&[&format!("web={web}"), "presence=0"]);
     all_is_well(visit);
-}
-
-/// The pictures of the documentation: `REACTOR_PICTURES=docs cargo test --test clients pictures`, with
-/// some minutes of patience.
-#[test]
-fn pictures_of_the_page_if_they_are_asked_for() {
-    let Ok(folder) = std::env::var("REACTOR_PICTURES") else { return };
-    let _one = browser().expect("all that it takes");
-    let program = Program::serve(&["web=0", "presence=0", "echo=0", "time=0", "--web-admin"]);
-    let places = ["web", "presence", "echo"].map(|service| program.place(service));
-    let script = Path::new(FOLDER).join("page.mjs");
-    let mut command = Command::new("node");
-    command.arg(script).arg("pictures").args(places).env("REACTOR_PICTURES", folder);
-    assert!(command.status().unwrap().success());
 }

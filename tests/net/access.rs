@@ -293,3 +293,29 @@ fn nobody_is_exempt_not_even_the_servers_own_user() {
     client.expect("hello\n");
     assert_eq!(thread.join().unwrap(), "");
 }
+
+/// It is the proxy that connects to the socket, whoever its client is.
+#[test]
+fn behind_a_proxy_it_is_the_proxys_user() {
+    for (uid, hears) in [(ourselves().uid, "192.0.2.7:99\n"), (ourselves().uid + 1, "")] {
+        let path = path("proxied.sock");
+        let mut reactor = Reactor::new().unwrap();
+        let says = Callbacks::new().on_connection(|cx| {
+            assert_eq!(cx.peer_credentials(), Some(ourselves()));
+            let peer = cx.peer_addr().unwrap();
+            writeln!(cx, "{peer}");
+            cx.close();
+        });
+        let listen = Listen::at(path.as_path()).unwrap().allow_uids([uid]);
+        let listen = listen.proxy(reactor::Networks::loopback());
+        let _: Service<()> = reactor.listen(listen, says).unwrap();
+        let header = "PROXY TCP4 192.0.2.7 192.0.2.8 99 1\r\n";
+        let client = std::thread::spawn(move || heard(&path, header));
+        until("it was heard or turned away", || {
+            reactor.turn(Some(std::time::Duration::from_millis(10))).unwrap();
+            client.is_finished()
+        });
+        assert_eq!(client.join().unwrap(), hears);
+        assert_eq!(reactor.counters().refused, u64::from(hears.is_empty()));
+    }
+}

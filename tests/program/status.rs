@@ -73,6 +73,8 @@ fn it_is_private_speaks_with_anybody_who_may_and_goes_at_the_end() {
             "{said}"
         );
         assert!(ask(&path, "RELOAD\nBYE\n").starts_with("OK\n"));
+        let line = program.wait_for_log(&format!(" pid {}) is here", std::process::id()));
+        assert!(line.contains("DEBUG") && line.contains("admin: #"), "{line}");
         program.wait_for_log("hangup signal: nothing to reload");
         // Somebody who is there and says nothing does not keep it.
         let mut idle = connect(&path);
@@ -244,6 +246,7 @@ fn status_shows_all_servers_and_who_is_connected() {
     assert!(one.wait_for_log("too loud").contains("closed by the administrator: too loud?[2J"));
     fails(start(&runtime, &["close", &pid, "9999"]), 1, &["there is no connection #9999"]);
     fails(start(&runtime, &["close", &pid, "bob"]), 2, &["'#17'"]);
+    fails(start(&runtime, &["close", &pid]), 2, &["in quotes, '#17'"]);
 }
 
 /// Whoever reads only the beginning, or a server that is not what it seems.

@@ -129,6 +129,10 @@ fn other_names_and_pages_have_to_be_named() {
         let request = format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\n{origin}\r\n");
         assert_eq!(ask_over(&mut Client::connect(addr), &request).status, status, "{request}");
     }
+    program.wait_for_log("is turned away: this server has no such name (Host: evil.example)");
+    program.signal("TERM");
+    // Not each of them, or a page could fill the log.
+    assert_eq!(program.end().2.matches("is turned away").count(), 1);
 }
 
 #[test]
@@ -138,6 +142,8 @@ fn options_that_nothing_uses_are_refused() {
         (&["serve", "echo=0", "--web-host=a"], &["--web-host", "the service web", "ws:"]),
         (&["serve", "web=ws:0"], &["/ws/NAME", "write web=0"]),
         (&["serve", "web=0", "--host=::1"], &["--host goes with"]),
+        (&["serve", "web=0", "--max-connections=5"], &["--max-connections goes with", "own"]),
+        (&["serve", "web=0", "--rate=5/s"], &["--rate goes with"]),
     ] {
         fails(Program::spawn(Command::new(REACTOR).args(args)), 2, words);
     }

@@ -150,8 +150,8 @@ impl Book {
         self.records.insert(id, Record { moved, steps, ..Record::new() });
     }
 
-    /// It comes by way of a proxy, which sends a header first.
-    pub fn proxied(&mut self, id: ConnId, header: usize, unwelcome: bool) {
+    /// It, or its proxy, sends a header first.
+    pub fn introduces(&mut self, id: ConnId, header: usize, unwelcome: bool) {
         let (moved, header) = (self.clock, Some(header));
         self.records.insert(id, Record { moved, header, unwelcome, ..Record::new() });
     }
@@ -182,6 +182,15 @@ impl Book {
             if open && sound && record.due.rest().is_empty() {
                 record.fresh.extend(bytes);
             }
+        }
+    }
+
+    /// It owes the rest of a message, or does not any more.
+    pub fn owes(&mut self, id: ConnId, owes: bool) {
+        let clock = self.clock;
+        if let Some(record) = self.records.get_mut(&id) {
+            record.looks(clock);
+            record.owes = owes.then(|| record.owes.unwrap_or(clock));
         }
     }
 
@@ -308,8 +317,8 @@ impl Book {
     /// The handler is told who it is: whoever the client or its proxy said, or the one that was dialled.
     pub fn is_known_as(&mut self, id: ConnId, peer: Option<SocketAddr>) {
         let address = self.addresses.get(&id).map(|last| IpAddr::from([127, 0, 0, *last]));
-        let outbound = self.records.get(&id).is_some_and(|record| record.outbound);
-        if !outbound && peer.map(|peer| peer.ip()) != address {
+        let accepted = self.records.get(&id).is_some_and(|record| !record.outbound);
+        if accepted && peer.map(|peer| peer.ip()) != address {
             self.complain(format!("{id} is taken for {peer:?}, and is {address:?}"));
         }
     }

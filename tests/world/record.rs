@@ -64,6 +64,8 @@ pub struct Record {
     pub served: bool,
     /// When it last sent something.
     pub fed: Duration,
+    /// Since when it has owed the rest of a message of WebSocket.
+    pub owes: Option<Duration>,
     /// The client has ended its side.
     pub ended: bool,
     pub eof_told: bool,
@@ -137,6 +139,7 @@ impl Record {
             most_kept: 0,
             served: false,
             fed: Duration::ZERO,
+            owes: None,
             ended: false,
             eof_told: false,
             block: None,
@@ -190,6 +193,9 @@ impl Record {
     pub fn looks(&mut self, now: Duration) {
         if !self.paused && (self.block.is_some() || !self.input.rest().is_empty()) {
             self.unfinished = self.unfinished.max(now - self.begun);
+        }
+        if let Some(since) = self.owes.filter(|_| !self.paused) {
+            self.unfinished = self.unfinished.max(now - since);
         }
     }
 

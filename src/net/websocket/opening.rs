@@ -2,11 +2,10 @@
 
 use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use super::handshake::{Asking, Refusal};
 use super::{WebSocket, WebSocketStream};
-use crate::connection::clock::{Nanos, nanos};
+use crate::connection::clock::Nanos;
 use crate::net::http::{Head, MAX_HEAD};
 
 /// Reads of a layer below that may give none of a head although there is more: each is some 16 KiB.
@@ -51,10 +50,8 @@ impl WebSocketStream {
             let Some(opened) = self.below.handshake(now, spent)? else { return Ok(false) };
             (opening.below, opening.peer) = (false, opened.peer);
         }
-        let began = Instant::now();
-        let done = self.shake_hands(opening);
-        *spent = spent.saturating_add(nanos(began.elapsed()));
-        done
+        // It computes no longer than a few system calls take, so that is not measured.
+        self.shake_hands(opening)
     }
 
     /// Moves WebSocket's own handshake on; true when it is done.

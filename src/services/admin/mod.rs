@@ -65,14 +65,17 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// One that knows what the library knows: `LOG` and `RELOAD` are refused.
+    /// One that can do what the library can: `LOG` and `RELOAD` are refused.
     pub fn new() -> Admin {
-        Admin::about(ProcessReader::new(env!("CARGO_PKG_VERSION")))
+        let process = ProcessReader::new(env!("CARGO_PKG_VERSION"));
+        Admin { process, log: None, reload: None }
     }
 
-    /// As [`new`](Self::new), of a program with a version of its own.
-    pub fn about(process: ProcessReader) -> Admin {
-        Admin { process, log: None, reload: None }
+    /// What reads the state of the process, and knows the program's version; without this it is that of
+    /// this crate.
+    #[must_use]
+    pub fn process(self, process: ProcessReader) -> Admin {
+        Admin { process, ..self }
     }
 
     /// What `LOG LEVEL` does: `set` is given the level in lower case, one of `off`, `error`, `warn`,
@@ -157,6 +160,9 @@ impl Admin {
             None => {
                 let names: Vec<_> = status.services.iter().map(|one| &*one.name).collect();
                 let names = printable(names.join(", ").as_bytes());
+                if name.is_empty() {
+                    return Err(format!("write the name of a service: {names}"));
+                }
                 Err(format!("there is no service {name:?}; the services are {names}"))
             }
         };
@@ -306,7 +312,7 @@ impl Rows {
 /// Ends an answer, unless that is still to come.
 fn end(cx: &mut Context<'_, Session>, answer: Result<Answer, String>) {
     match answer {
-        Ok(Answer::Text(text)) => write!(cx, "{text}OK\n"),
+        Ok(Answer::Text(text)) => writeln!(cx, "{text}OK"),
         Ok(Answer::Later) => {}
         Err(why) => writeln!(cx, "ERROR {why}"),
     }
