@@ -1,8 +1,8 @@
 //! WebSocket: what is read, against a reading of RFC 6455 that knows all bytes at once; what is written,
 //! as a client that knows nothing of the code reads it.
 
-#[path = "../util/frames.rs"]
-mod frames;
+#![allow(unreachable_pub, reason = "the fuzzers are a crate of their own")]
+
 #[path = "../../src/net/websocket/reading.rs"]
 #[allow(dead_code, reason = "only the decoder is looked at")]
 mod reading;
@@ -10,9 +10,9 @@ mod reading;
 use reactor::testing::Harness;
 use reactor::{Handler, Listen, ServiceContext, WebSocket};
 
-use self::frames::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT};
 use self::reading::{Asked, Decoder, Fault};
 use crate::world::Choices;
+use crate::world::frames::{self, BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT};
 
 /// Which end of a connection it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

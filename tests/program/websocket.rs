@@ -111,10 +111,7 @@ fn wrong_addresses_and_options_are_status_2() {
             &["serve", "echo=0", "--origin=http://a"],
             "--origin goes with the service web or an address with ws:",
         ),
-        (
-            &["forward", "0", "9", "--web-host=a"],
-            "--web-host goes with the service web or an address with ws:",
-        ),
+        (&["forward", "0", "9", "--web-host=a"], "--web-host goes with an address with ws:"),
         (&["serve", "echo=ws:0", "--origin=a.example"], "write SCHEME://HOST"),
         (&["serve", "echo=ws:0", "--web-host=a:80"], "without a port"),
         #[cfg(feature = "tls")]
