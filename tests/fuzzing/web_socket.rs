@@ -31,6 +31,19 @@ struct Meaning {
     fault: Option<bool>,
 }
 
+/// Whether a close frame breaks a rule, and if so, whether it is that of UTF-8.
+fn broken_close(payload: &[u8]) -> Option<bool> {
+    match *payload {
+        [] => None,
+        [high, low, ref reason @ ..] => {
+            let code = u16::from_be_bytes([high, low]);
+            let free = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
+            (!free || str::from_utf8(reason).is_err()).then_some(free)
+        }
+        _ => Some(false),
+    }
+}
+
 /// Reads all bytes at once. Of the last frame some may be missing.
 fn read(mut bytes: &[u8], masked: bool, lines: bool) -> Meaning {
     let mut meaning = Meaning::default();
@@ -68,16 +81,8 @@ fn read(mut bytes: &[u8], masked: bool, lines: bool) -> Meaning {
                 break;
             }
             if opcode == CLOSE {
-                match *payload {
-                    [] => {}
-                    [high, low, ref reason @ ..] => {
-                        let code = u16::from_be_bytes([high, low]);
-                        let free = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
-                        if !free || str::from_utf8(reason).is_err() {
-                            return broken(free, meaning);
-                        }
-                    }
-                    _ => return broken(false, meaning),
+                if let Some(utf8) = broken_close(&payload) {
+                    return broken(utf8, meaning);
                 }
                 meaning.control.push((CLOSE, payload[..payload.len().min(2)].to_vec()));
                 return meaning;
