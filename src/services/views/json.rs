@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
-use super::{Process, buckets};
+use super::{Process, buckets, peer};
 use crate::{ConnectionStatus, ServiceStatus, Status, Turns};
 
 /// Begins the object: the process, the loop and the services, up to the list of connections, of which
@@ -76,18 +76,6 @@ pub fn connection(out: &mut Vec<u8>, of: &ConnectionStatus) {
         outbound: of.outbound,
     };
     write(out, &row);
-}
-
-/// Who is at the other end: an address, or the user and the process at the other end of a Unix socket.
-fn peer(of: &ConnectionStatus) -> Option<String> {
-    match (of.peer, &of.credentials) {
-        (Some(addr), _) => Some(addr.to_string()),
-        (None, Some(who)) => Some(match who.pid {
-            Some(pid) => format!("uid {} pid {pid}", who.uid),
-            None => format!("uid {}", who.uid),
-        }),
-        (None, None) => None,
-    }
 }
 
 #[derive(Serialize)]
