@@ -73,20 +73,17 @@ impl Admin {
 
     /// What reads the state of the process, and knows the program's version; without this it is that of
     /// this crate.
-    #[must_use]
     pub fn process(self, process: ProcessReader) -> Admin {
         Admin { process, ..self }
     }
 
     /// What `LOG LEVEL` does: `set` is given the level in lower case, one of `off`, `error`, `warn`,
     /// `info`, `debug` and `trace`, and may refuse.
-    #[must_use]
     pub fn on_log(self, mut set: impl FnMut(&str) -> Result<(), String> + 'static) -> Admin {
         Admin { log: Some(Box::new(move |level| set(&level))), ..self }
     }
 
     /// What `RELOAD` does; it may refuse.
-    #[must_use]
     pub fn on_reload(self, mut reload: impl FnMut() -> Result<(), String> + 'static) -> Admin {
         Admin { reload: Some(Box::new(move |()| reload())), ..self }
     }

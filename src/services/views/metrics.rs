@@ -25,7 +25,9 @@ use std::fmt;
 use std::time::UNIX_EPOCH;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeGaugeValue, NoLabelSet, prometheus_text, text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
@@ -115,9 +117,7 @@ impl Metrics {
         build.encode_info(&[("version", process.version.as_ref())])?;
         let started = process.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         let help = "When the process started, in seconds since 1970.";
-        let mut time =
-            to.0.encode_descriptor("start_time_seconds", help, None, MetricType::Gauge)?;
-        time.encode_gauge(&started.as_secs_f64())?;
+        to.gauge("start_time_seconds", help, started.as_secs_f64())?;
         if let Some(open) = process.open_fds {
             to.gauge("open_fds", "Open file descriptors.", open)?;
         }
@@ -216,7 +216,7 @@ fn of_hooks(to: &mut Families<'_>, services: &[&Named<'_>]) -> fmt::Result {
 struct Families<'e>(DescriptorEncoder<'e>);
 
 impl Families<'_> {
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+    fn gauge(&mut self, name: &str, help: &str, value: impl EncodeGaugeValue) -> fmt::Result {
         self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
