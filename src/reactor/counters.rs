@@ -229,26 +229,20 @@ impl LoopState {
     /// What a service counts in.
     #[inline]
     pub(crate) fn counters(&mut self, service: usize) -> &mut Counters {
-        &mut self.counters[service]
-    }
-
-    /// Counts anew for the service that gets this number.
-    pub(super) fn count_for(&mut self, service: usize) {
-        // One that could not be bound has had the number before.
-        self.counters.truncate(service);
-        self.counters.push(Counters::default());
+        &mut self.services[service].counters
     }
 
     /// What one service has counted.
     pub(crate) fn counted_for(&self, service: usize) -> Counters {
         let (turns, longest_turn) = (self.meter.count(), self.meter.longest_ever());
-        Counters { turns, longest_turn, ..self.counters[service].clone() }
+        Counters { turns, longest_turn, ..self.services[service].counters.clone() }
     }
 
     /// What all services have counted together.
     pub(crate) fn counted(&self) -> Counters {
-        let mut sum = self.counted_for(0);
-        self.counters.iter().skip(1).for_each(|counters| sum.add(counters));
+        let (turns, longest_turn) = (self.meter.count(), self.meter.longest_ever());
+        let mut sum = Counters { turns, longest_turn, ..Counters::default() };
+        self.services.iter().for_each(|service| sum.add(&service.counters));
         sum
     }
 }
