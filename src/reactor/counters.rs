@@ -175,49 +175,28 @@ impl Counters {
 
     /// Adds what another service has counted.
     fn add(&mut self, other: &Counters) {
-        // All fields, so that none is forgotten. Turns are the loop's.
-        let Counters {
-            accepted,
-            dialled,
-            refused,
-            handshakes_failed,
-            open,
-            peers_forgotten,
-            lines_in,
-            bytes_in,
-            bytes_out,
-            datagrams_in,
-            datagrams_out,
-            datagrams_lost,
-            datagram_errors,
-            messages_lost,
-            panics,
-            slow_calls,
-            turns: _,
-            longest_turn: _,
-            closed,
-            refused_for,
-            handshakes_failed_by_layer,
-        } = other;
-        self.accepted += accepted;
-        self.dialled += dialled;
-        self.refused += refused;
-        self.handshakes_failed += handshakes_failed;
-        self.open += open;
-        self.peers_forgotten += peers_forgotten;
-        self.lines_in += lines_in;
-        self.bytes_in += bytes_in;
-        self.bytes_out += bytes_out;
-        self.datagrams_in += datagrams_in;
-        self.datagrams_out += datagrams_out;
-        self.datagrams_lost += datagrams_lost;
-        self.datagram_errors += datagram_errors;
-        self.messages_lost += messages_lost;
-        self.panics += panics;
-        self.slow_calls += slow_calls;
-        add_each(&mut self.closed, closed);
-        add_each(&mut self.refused_for, refused_for);
-        add_each(&mut self.handshakes_failed_by_layer, handshakes_failed_by_layer);
+        macro_rules! add {
+            ($($field:ident)*) => {
+                // All fields, so that none is forgotten. Turns are the loop's.
+                let Counters {
+                    $($field,)*
+                    turns: _,
+                    longest_turn: _,
+                    closed,
+                    refused_for,
+                    handshakes_failed_by_layer,
+                } = other;
+                $(self.$field += $field;)*
+                add_each(&mut self.closed, closed);
+                add_each(&mut self.refused_for, refused_for);
+                add_each(&mut self.handshakes_failed_by_layer, handshakes_failed_by_layer);
+            };
+        }
+        add! {
+            accepted dialled refused handshakes_failed open peers_forgotten
+            lines_in bytes_in bytes_out datagrams_in datagrams_out datagrams_lost datagram_errors
+            messages_lost panics slow_calls
+        }
     }
 }
 
