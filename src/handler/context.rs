@@ -515,7 +515,8 @@ impl<'a, S> Context<'a, S> {
     /// once a connection was closed. A handler cannot look at other services from within a hook.
     ///
     /// Until then the connection's input waits, so that its replies come in the order of its requests.
-    /// If it is not open by then, or not any more, the call does not come.
+    /// If it is not open by then, or not any more, the call does not come. Who asks for several at once
+    /// is told in that order, and the input waits for the first only.
     ///
     /// ```
     /// use reactor::{Ask, Context, Handler, Report};

@@ -297,6 +297,34 @@ pub(crate) struct Opened {
     pub(crate) instead: Option<Stream>,
 }
 
+/// The handshake of the stream below a layer, which comes before the layer's own. Rule 2.
+pub(super) struct HandshakeBelow {
+    under_way: bool,
+    /// What it has said of the peer.
+    pub(super) peer: Option<SocketAddr>,
+}
+
+impl HandshakeBelow {
+    /// A socket that is being dialled has [none](Layer::has_handshake) and is not open either.
+    pub(super) fn new(under_way: bool) -> HandshakeBelow {
+        HandshakeBelow { under_way, peer: None }
+    }
+
+    /// Moves it on; true once it is done.
+    pub(super) fn move_on(
+        &mut self,
+        below: &mut Stream,
+        now: Nanos,
+        spent: &mut Nanos,
+    ) -> io::Result<bool> {
+        if self.under_way {
+            let Some(opened) = below.handshake(now, spent)? else { return Ok(false) };
+            *self = HandshakeBelow { under_way: false, peer: opened.peer };
+        }
+        Ok(true)
+    }
+}
+
 /// Puts a layer over the newcomers of a listener.
 pub(crate) trait Acceptor: Any + fmt::Debug {
     /// The layer's name, as in front of an address.

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Waker};
 
 use super::fairness::FIRST_EVENTS;
-use super::hand_over::Door;
 use super::handle::{Mailbox, Shared};
-use super::loop_state::LoopState;
+use super::loop_state::{LoopState, ServiceEntry};
 use super::service::{ActiveService, AnyService, type_name_of};
 use super::shutdown::Phase;
 #[cfg(feature = "signals")]
@@ -167,7 +166,7 @@ impl<'h> Reactor<'h> {
             Ok(local) => service.address = Some(local),
             Err(error) => {
                 self.services.pop();
-                self.state.doors.pop();
+                self.state.services.pop();
                 return Err(error);
             }
         }
@@ -189,19 +188,16 @@ impl<'h> Reactor<'h> {
         table.accounts.keep(self.state.accounting, 0, self.state.turn.now);
         let (mailbox, handle) = Mailbox::new(&self.state.shared);
         self.services.push(Box::new(ActiveService::new(handler, table, mailbox)));
-        self.state.doors.push(Door::new(type_name_of::<H>(), true));
+        self.state.services.push(ServiceEntry::new(type_name_of::<H>(), true));
         Ok(Service { index, address: None, handle })
     }
 
     /// The place of the next service, if there may be one.
-    pub(crate) fn next_index(&mut self) -> Result<usize, Error> {
+    pub(crate) fn next_index(&self) -> Result<usize, Error> {
         match self.services.len() {
             _ if self.state.is_ending() => Err(Error::ShuttingDown),
             MOST_SERVICES.. => Err(Error::TooManyServices),
-            index => {
-                self.state.count_for(index);
-                Ok(index)
-            }
+            index => Ok(index),
         }
     }
 
@@ -233,7 +229,7 @@ impl<'h> Reactor<'h> {
     /// If the service is of another reactor with more services than this one.
     pub fn set_name<M>(&mut self, service: &Service<M>, name: impl Into<String>) {
         let name = name.into().into_boxed_str();
-        self.state.doors[service.index].name.clone_from(&name);
+        self.state.services[service.index].name.clone_from(&name);
         self.services[service.index].set_name(name);
     }
 

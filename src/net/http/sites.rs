@@ -11,13 +11,14 @@ use super::Request;
 /// says truly where the page came from, so that is what is looked at:
 ///
 /// * `Host` has to be a literal address, `localhost`, or one that was [named](Self::host). Otherwise
-///   a page could have its own name point to an address of ours, and be of the same origin (DNS rebinding).
+///   a page could have its own name point to an address of ours, and be of the same origin (DNS
+///   rebinding).
 /// * `Origin` has to have the host and the port of `Host`, or to be one that was
-///   [named](Self::origin) (RFC 6454, section 7; RFC 6455, section 10.2). `null`, as a page from a file or a sandbox sends it,
-///   is nobody's. Without an `Origin` it is no page that asks.
+///   [named](Self::origin) (RFC 6454, section 7; RFC 6455, section 10.2). `null`, as a page from a file
+///   or a sandbox sends it, is nobody's. Without an `Origin` it is no page that asks.
 ///
-/// Both are checked in all requests, so `/metrics` by a name takes a [`host`](Self::host) too. A client of HTTP/1.0
-/// without a `Host` is no browser, and may come in.
+/// Both are checked in all requests, so `/metrics` by a name takes a [`host`](Self::host) too. A client
+/// of HTTP/1.0 without a `Host` is no browser, and may come in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sites {
     hosts: Vec<String>,

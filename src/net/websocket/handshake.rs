@@ -4,13 +4,15 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::{error, fmt};
 
-use httparse::{EMPTY_HEADER, Header, Status};
+use httparse::{EMPTY_HEADER, Status};
 use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 
 use super::{WebSocket, WebSocketStream};
 use crate::net::Address;
-use crate::net::http::{BadRequest, Forbidden, MAX_HEADERS, Request, head, response};
+use crate::net::http::{
+    BadRequest, Forbidden, MAX_HEADERS, Request, has_token, head, response, values,
+};
 use crate::net::stream::Stream;
 
 /// The only version of the protocol.
@@ -183,26 +185,18 @@ impl Asking {
             }
             None => return Err(wrong("it answers without a status")),
         }
-        let those = |name: &'static str| values(answer.headers, name);
-        let has_token = |name: &'static str, token: &str| {
-            let mut tokens = those(name).flat_map(|value| value.split(|byte| *byte == b','));
-            tokens.any(|one| one.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
-        };
+        let its = &*answer.headers;
         let unasked = ["Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"];
-        if !has_token("Upgrade", "websocket") || !has_token("Connection", "Upgrade") {
+        if !has_token(its, "Upgrade", "websocket") || !has_token(its, "Connection", "Upgrade") {
             Err(wrong("it switches to another protocol than WebSocket"))
-        } else if !those("Sec-WebSocket-Accept").eq([self.accept.as_bytes()]) {
+        } else if !values(its, "Sec-WebSocket-Accept").eq([self.accept.as_bytes()]) {
             Err(wrong("its answer is to another request than ours"))
-        } else if unasked.into_iter().any(|name| those(name).next().is_some()) {
+        } else if unasked.iter().any(|name| values(its, name).next().is_some()) {
             Err(wrong("it wants an extension or a protocol that nobody asked for"))
         } else {
             Ok(Some(length))
         }
     }
-}
-
-fn values<'h>(headers: &'h [Header<'h>], name: &'h str) -> impl Iterator<Item = &'h [u8]> {
-    headers.iter().filter(move |one| one.name.eq_ignore_ascii_case(name)).map(|one| one.value)
 }
 
 fn wrong(why: &'static str) -> io::Error {

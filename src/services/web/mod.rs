@@ -285,21 +285,20 @@ impl Web {
             }
             (What::Close(_), Report::Closed(true)) => manner.send(cx, 200, &[TEXT], "closed\n"),
             (What::Close(_), _) => manner.refuse(cx, 404, NOBODY),
-            (What::Listing(listing), Report::Overview(status)) => match listing.begin(status) {
-                false => manner.refuse(cx, 404, NO_SERVICE),
-                true if manner.is_head() => {
-                    manner.begin_pieces(cx);
+            (What::Listing(listing), Report::Overview(status)) => {
+                let admin = self.is_admin(cx);
+                let process = self.process.read(cx.now());
+                if !listing.begin(cx, manner, status, process, admin) {
+                    manner.refuse(cx, 404, NO_SERVICE);
+                } else if manner.is_head() {
                     manner.end_pieces(cx);
-                }
-                true => {
+                } else {
                     cx.request_report(listing.ask());
                     return Some(pending);
                 }
-            },
+            }
             (What::Listing(listing), Report::Connections(page)) => {
-                let admin = self.is_admin(cx);
-                let process = self.process.read(cx.now());
-                if listing.send(cx, manner, page, process, admin) {
+                if listing.send(cx, manner, page) {
                     cx.request_drain();
                     return Some(pending);
                 }
@@ -365,7 +364,7 @@ impl Handler for Web {
     }
 
     fn on_drain(&mut self, cx: &mut Context<'_, Session>) {
-        if let Some(What::Listing(listing)) = cx.session().pending.as_mut().map(|it| &mut it.what) {
+        if let Some(What::Listing(listing)) = cx.session().pending.as_ref().map(|it| &it.what) {
             let next = listing.ask();
             cx.request_report(next);
         }
