@@ -35,6 +35,8 @@ pub(crate) struct Door {
     pub(super) name: Box<str>,
     /// It has connections, not datagrams.
     connections: bool,
+    /// All its listeners ask who comes: nobody may come in past them.
+    pub(super) guarded: bool,
 }
 
 /// Where a connection goes that leaves.
@@ -57,7 +59,7 @@ pub(crate) struct Traveller {
 
 impl Door {
     pub(crate) fn new(name: &str, connections: bool) -> Door {
-        Door { name: name.into(), connections }
+        Door { name: name.into(), connections, guarded: false }
     }
 }
 
@@ -81,6 +83,9 @@ impl<S> Table<S> {
         };
         if !state.doors[service].connections {
             return Err(Error::Datagrams);
+        }
+        if state.doors[service].guarded {
+            return refuse("its listeners ask who comes, and would be passed by");
         }
         if service == self.service {
             return refuse("the connection is there already");

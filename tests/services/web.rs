@@ -394,10 +394,14 @@ fn only_a_page_from_here_closes_connections() {
         format!("{origin}X-Forwarded-For: 127.0.0.1\r\n"),
         format!("{origin}Forwarded: for=127.0.0.1\r\n"),
         format!("{origin}Via: 1.1 somebody\r\n"),
+        format!("{origin}X-Real-IP: 127.0.0.1\r\n"),
+        format!("{origin}x-forwarded-proto: https\r\n"),
     ] {
         let answer = ask_over(&mut Client::connect(here), &close(&headers));
         assert_eq!(answer.status, 403, "{headers}");
     }
+    let old = close(&origin).replace("HTTP/1.1", "HTTP/1.0");
+    assert_eq!(ask_over(&mut Client::connect(here), &old).status, 403);
     // Who comes through a proxy is who the proxy says.
     let through = doors[1];
     let mut client = Client::connect(through);
