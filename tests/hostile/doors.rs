@@ -77,7 +77,7 @@ fn upgrades() {
 fn visitors_that_never_read() {
     let victim = Victim::start(&["web", "echo"], &[]);
     let web = victim.addr("web");
-    let count = at_once(size(200, 900));
+    let count = at_once(size(30, 900));
     let most = count * (384 << 10) + (16 << 20);
     victim.does_not_grow(&format!("{count} visitors that never read"), most, |victim| {
         let visitors: Vec<_> = (0..count)
@@ -87,7 +87,7 @@ fn visitors_that_never_read() {
                 let mut visitor = narrow(web, number);
                 visitor.set_nonblocking(true).unwrap();
                 will_reset(&visitor);
-                let _ = visitor.write(request.repeat(1_000).as_bytes());
+                let _ = visitor.write(request.repeat(200).as_bytes());
                 visitor
             })
             .collect();
@@ -112,7 +112,7 @@ fn pings_whose_pongs_nobody_takes() {
             client
         })
         .collect();
-    for _ in 0..size(20, 200) {
+    for _ in 0..size(10, 200) {
         for mut client in &clients {
             let _ = client.write(&pings);
         }

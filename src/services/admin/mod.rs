@@ -39,7 +39,8 @@ type Action<T> = Box<dyn FnMut(T) -> Result<(), String>>;
 /// [`views::json`](super::views::json). `age`, and what a connection has sent, are known where
 /// [accounts are kept](crate::Reactor::set_accounting).
 ///
-/// Whoever reaches it can end the server. So listen at a Unix socket, for certain users only:
+/// Whoever reaches it can end the server, also through a [`Web`](super::Web) beside it unless each of its
+/// listeners [asks who comes](crate::Context::hand_over). So listen at a Unix socket, for certain users only:
 ///
 /// ```
 /// use reactor::services::{Admin, Echo};
