@@ -77,7 +77,7 @@ fn upgrades() {
 fn visitors_that_never_read() {
     let victim = Victim::start(&["web", "echo"], &[]);
     let web = victim.addr("web");
-    let count = at_once(size(30, 900));
+    let count = at_once(size(100, 900));
     let most = count * (384 << 10) + (16 << 20);
     victim.does_not_grow(&format!("{count} visitors that never read"), most, |victim| {
         let visitors: Vec<_> = (0..count)

@@ -422,6 +422,37 @@ fn only_a_page_from_here_closes_connections() {
     stop();
 }
 
+/// Nothing holds back who is gone: what has been asked for and is not worth an answer would keep the loop
+/// busy for minutes.
+#[test]
+fn nothing_is_made_for_a_visitor_that_is_gone() {
+    let _quiet = quiet();
+    let (doors, _, end) = with_echo();
+    let here = doors[0];
+    let state = || {
+        let request = format!("GET /status.json HTTP/1.0\r\nHost: {here}\r\n\r\n");
+        ask_over(&mut Client::connect(here), &request).json()
+    };
+    let turns = || state()["turns"]["count"].as_u64().unwrap();
+    for path in ["/status.json?all", "/metrics", "/healthz"] {
+        let mut visitor = Client::connect(here);
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {here}\r\n\r\n");
+        visitor.send(request.repeat(2_000));
+        // An answer that nobody reads makes it a reset.
+        visitor.line();
+        let before = turns();
+        drop(visitor);
+        until("it is gone", || {
+            let services = state()["services"].as_array().unwrap().clone();
+            let web = services.iter().find(|one| one["name"] == "web").unwrap();
+            web["connections"] == 1
+        });
+        let more = turns() - before;
+        assert!(more < 1_000, "{path}: {more} turns");
+    }
+    end();
+}
+
 #[test]
 fn who_asks_while_it_shuts_down_hears_so() {
     let mut reactor = Reactor::new().unwrap();

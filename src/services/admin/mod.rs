@@ -214,7 +214,8 @@ impl Admin {
             out.push(b'\n');
             rows.begun = true;
         }
-        rows.after = page.next;
+        // Who is gone reads no more of it.
+        rows.after = page.next.filter(|_| cx.takes_output());
         if rows.after.is_none() {
             if rows.form == Form::Object {
                 json::end(&mut out);

@@ -326,6 +326,16 @@ fn ask(cx: &mut Context<'_, Session>, manner: Manner, what: What, watch: bool) {
     cx.request_report(Ask::Overview { watch });
 }
 
+/// Whether the visitor is gone, and closes the connection then: no answer holds back what was asked for,
+/// which is more than anybody who has to read the answers could have the loop do.
+fn is_gone(cx: &mut Context<'_, Session>) -> bool {
+    let gone = !cx.takes_output();
+    if gone {
+        cx.close();
+    }
+    gone
+}
+
 /// Whether the connection came through a listener behind a proxy: then its peer's address is what
 /// somebody has said.
 fn is_behind_proxy(cx: &Context<'_, Session>, status: &Status) -> bool {
@@ -349,6 +359,9 @@ impl Handler for Web {
     type Message = ();
 
     fn on_bytes(&mut self, cx: &mut Context<'_, Session>, bytes: &[u8]) -> usize {
+        if is_gone(cx) {
+            return bytes.len();
+        }
         match cx.session().head.parse(bytes) {
             Ok(None) => 0,
             // The rest is offered again, unless an answer waits for its report.
@@ -365,7 +378,7 @@ impl Handler for Web {
     }
 
     fn on_report(&mut self, cx: &mut Context<'_, Session>, report: &Report) {
-        let Some(pending) = cx.session().pending.take() else { return };
+        let Some(pending) = cx.session().pending.take().filter(|_| !is_gone(cx)) else { return };
         let pending = self.go_on(cx, pending, report);
         if pending.is_none() {
             cx.resume();
