@@ -195,6 +195,9 @@ pub(crate) fn ask(path: &Path, commands: &[&str], output: &mut Output) -> Result
         Outcome::Broken { reason: CloseReason::IdleTimeout, .. } => {
             Err(failure(format!("it says nothing for {PATIENCE:?}; is it stopped?")))
         }
+        Outcome::Broken { reason: CloseReason::LineTooLong, .. } => Err(failure(format!(
+            "a line of its answer has more than {LINE} bytes; is it a server's?"
+        ))),
         Outcome::Broken { connected: false, reason, error, .. } => {
             let why = unreachable(&Address::Unix(path.into()), reason, error);
             Ok(Answer::Gone(failure(why + "; reactor status shows the servers that run")))

@@ -159,14 +159,17 @@ impl<'a, S> Context<'a, S> {
     /// [`on_open`](crate::Handler::on_open) is called, and the bytes that this service did not take are
     /// the first of its input. [`max_connections`](crate::Limits::max_connections) and the limits by peer
     /// are those of that service; one too many is told so by a close frame with code 1013. Who may come at
-    /// all, such as by [`allow`](crate::Listen::allow), was judged at the listener of this service.
+    /// all, such as by [`allow`](crate::Listen::allow), was judged at the listener of this service; so a
+    /// service is refused where each listener asks who comes: a Unix socket with
+    /// [`allow_uids`](crate::Listen::allow_uids) or [`unix_mode`](crate::Listen::unix_mode), or TLS with
+    /// certificates of clients.
     ///
     /// The [counters](crate::Counters) have it as closed here and as accepted there. Needs the feature
     /// `websocket`.
     ///
     /// # Errors
-    /// [`Error::HandOver`] if there is no such service, if the connection is there already, or takes no
-    /// output; [`Error::Datagrams`]; [`Error::ShuttingDown`]. Nothing has been sent then, and the
+    /// [`Error::HandOver`] if there is no such service, if it asks who comes, if the connection is there
+    /// already, or takes no output; [`Error::Datagrams`]; [`Error::ShuttingDown`]. Nothing has been sent then, and the
     /// connection goes on as before.
     #[cfg(feature = "websocket")]
     pub fn hand_over(

@@ -64,6 +64,13 @@ impl Listen {
         Listen { unix_mode: Some(mode), ..self }
     }
 
+    /// Whether it lets in certain users, or holders of certain certificates, and nobody else.
+    pub(crate) fn is_guarded(&self) -> bool {
+        let users = self.uids.is_some() || self.unix_mode.is_some();
+        let local = matches!(self.address, Address::Unix(_));
+        local && users || self.layers.iter().any(|layer| layer.asks_who())
+    }
+
     /// What newcomers speak, from the outside in. `per_peer` says whether limits depend on who they are.
     pub(crate) fn all_layers(&self, per_peer: bool) -> Vec<Rc<dyn Acceptor>> {
         // Who may come is judged once the header has said who comes.

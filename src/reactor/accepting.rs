@@ -34,6 +34,8 @@ pub(crate) struct Listener {
     uids: Option<Vec<u32>>,
     /// Newcomers come by way of a proxy that says who they are.
     proxied: bool,
+    /// It asks who comes, and not only from where.
+    guarded: bool,
     /// What newcomers speak, as [`Listen::layers`].
     layers: Vec<Rc<dyn Acceptor>>,
     /// What the selector and the timers call it.
@@ -124,12 +126,14 @@ impl Listener {
         }
         let layers = listen.all_layers(Peers::are_limited(limits));
         let proxied = listen.proxies.is_some();
+        let guarded = listen.is_guarded();
         Ok(Listener {
             socket,
             address: local,
             allow: listen.proxies.or(listen.allow),
             uids: listen.uids,
             proxied,
+            guarded,
             layers,
             token,
             ready: true,
@@ -144,6 +148,11 @@ impl Listener {
     /// What newcomers speak.
     pub(super) fn layers(&self) -> &[Rc<dyn Acceptor>] {
         &self.layers
+    }
+
+    /// As [`Listen::is_guarded`].
+    pub(super) fn is_guarded(&self) -> bool {
+        self.guarded
     }
 
     pub(super) fn mark_ready(&mut self) {

@@ -68,6 +68,9 @@ impl<S> Table<S> {
         if !state.services[service].connections {
             return Err(Error::Datagrams);
         }
+        if state.services[service].guarded {
+            return refuse("its listeners ask who comes, and would be passed by");
+        }
         if service == self.service {
             return refuse("the connection is there already");
         }

@@ -99,13 +99,16 @@ pub(crate) struct ServiceEntry {
     pub(super) name: Box<str>,
     /// It has connections, not datagrams.
     pub(super) connections: bool,
+    /// All its listeners ask who comes: nobody may come in past them.
+    pub(super) guarded: bool,
     /// What the loop has done for it.
     pub(super) counters: Counters,
 }
 
 impl ServiceEntry {
     pub(crate) fn new(name: &str, connections: bool) -> ServiceEntry {
-        ServiceEntry { name: name.into(), connections, counters: Counters::default() }
+        let counters = Counters::default();
+        ServiceEntry { name: name.into(), connections, guarded: false, counters }
     }
 }
 

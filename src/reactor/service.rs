@@ -161,6 +161,7 @@ impl<H: Handler> AnyService for ActiveService<H> {
         let token = |number| Token::listener(service, first + number);
         let (local, listeners) = Listener::bind(listen, token, &self.table.limits, state)?;
         self.listeners.extend(listeners);
+        state.services[service].guarded = self.listeners.iter().all(Listener::is_guarded);
         for number in first..self.listeners.len() {
             state.add_layers(self.listeners[number].layers());
             let local = self.listeners[number].address().clone();

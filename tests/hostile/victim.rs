@@ -115,6 +115,10 @@ impl Victim {
                     let said = String::from_utf8(client.rest()).unwrap();
                     assert!(said.contains("polite is about to leave the room.\n"), "{said}");
                 }
+                "web" => {
+                    client.send(format!("GET /healthz HTTP/1.1\r\nHost: {addr}\r\n\r\n"));
+                    assert_eq!(client.line(), "HTTP/1.1 200 OK\r\n");
+                }
                 _ => {
                     client.expect(ROULETTE);
                     client.send("INFO\nBYE\n");

@@ -289,6 +289,9 @@ fn the_output_may_go_away_and_is_safe_to_look_at() {
     assert!(code == 1 && stderr.contains(": ?[2Jno\n"), "{stderr}");
     let (code, _, stderr) = answers("half\nOK\nha");
     assert!(code == 1 && stderr.contains("its answer broke off"), "{stderr}");
+    let long: &str = "x".repeat((1 << 24) + 1).leak();
+    let (code, _, stderr) = answers(long);
+    assert!(code == 1 && stderr.contains("a line of its answer"), "{stderr}");
     let (code, _, stderr) = answers("");
     assert!(code == 1 && stderr.contains("only the server's own user and root"), "{stderr}");
 }

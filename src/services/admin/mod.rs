@@ -39,7 +39,8 @@ type Action<T> = Box<dyn FnMut(T) -> Result<(), String>>;
 /// [`views::json`](super::views::json). `age`, and what a connection has sent, are known where
 /// [accounts are kept](crate::Reactor::set_accounting).
 ///
-/// Whoever reaches it can end the server. So listen at a Unix socket, for certain users only:
+/// Whoever reaches it can end the server, also through a [`Web`](super::Web) beside it unless each of its
+/// listeners [asks who comes](crate::Context::hand_over). So listen at a Unix socket, for certain users only:
 ///
 /// ```
 /// use reactor::services::{Admin, Echo};
@@ -213,7 +214,8 @@ impl Admin {
             out.push(b'\n');
             rows.begun = true;
         }
-        rows.after = page.next;
+        // Who is gone reads no more of it.
+        rows.after = page.next.filter(|_| cx.takes_output());
         if rows.after.is_none() {
             if rows.form == Form::Object {
                 json::end(&mut out);
