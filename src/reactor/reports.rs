@@ -39,7 +39,7 @@ pub(crate) trait Inspect {
     fn connection_count(&self) -> usize {
         0
     }
-    /// How many slots of connections there are, vacant ones too.
+    /// How many slots of connections there are to look at, vacant ones between them too.
     fn slots(&self) -> usize {
         0
     }
@@ -146,7 +146,7 @@ impl<H: Handler> Inspect for ActiveService<H> {
     }
 
     fn slots(&self) -> usize {
-        self.table.connections.capacity()
+        self.table.slots
     }
 
     fn connection(&self, slot: usize, now: Nanos) -> Option<ConnectionStatus> {
