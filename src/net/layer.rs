@@ -305,6 +305,11 @@ pub(crate) trait Acceptor: Any + fmt::Debug {
     /// A newcomer under this layer, the handshake still to be done.
     fn accept(&self, newcomer: Stream) -> io::Result<Stream>;
 
+    /// Whether nobody gets in who does not prove who it is.
+    fn asks_who(&self) -> bool {
+        false
+    }
+
     /// Reads its files again; gives the one that the log names, none if it has no files.
     #[cfg(feature = "signals")]
     fn reload(&self) -> Result<Option<&Path>, Error> {

@@ -34,6 +34,8 @@ pub(crate) struct Listener {
     uids: Option<Vec<u32>>,
     /// Newcomers come by way of a proxy that says who they are.
     proxied: bool,
+    /// As [`Listen::is_private`].
+    private: bool,
     /// What newcomers speak, as [`Listen::layers`].
     layers: Vec<Rc<dyn Acceptor>>,
     /// What the selector and the timers call it.
@@ -123,13 +125,14 @@ impl Listener {
             registered.map_err(|error| Error::listen(address, error))?;
         }
         let layers = listen.all_layers(Peers::are_limited(limits));
-        let proxied = listen.proxies.is_some();
+        let (proxied, private) = (listen.proxies.is_some(), listen.is_private());
         Ok(Listener {
             socket,
             address: local,
             allow: listen.proxies.or(listen.allow),
             uids: listen.uids,
             proxied,
+            private,
             layers,
             token,
             ready: true,
@@ -139,6 +142,11 @@ impl Listener {
 
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Whether it asks who comes.
+    pub(super) fn is_private(&self) -> bool {
+        self.private
     }
 
     /// What newcomers speak.

@@ -35,6 +35,8 @@ pub(crate) struct Door {
     pub(super) name: Box<str>,
     /// It has connections, not datagrams.
     connections: bool,
+    /// Each of its listeners asks who comes, and there is one.
+    pub(super) private: bool,
 }
 
 /// Where a connection goes that leaves.
@@ -57,7 +59,7 @@ pub(crate) struct Traveller {
 
 impl Door {
     pub(crate) fn new(name: &str, connections: bool) -> Door {
-        Door { name: name.into(), connections }
+        Door { name: name.into(), connections, private: false }
     }
 }
 
@@ -84,6 +86,10 @@ impl<S> Table<S> {
         }
         if service == self.service {
             return refuse("the connection is there already");
+        }
+        // Who this is was asked at another listener, or nobody has.
+        if state.doors[service].private {
+            return refuse("all its listeners ask who comes");
         }
         if !self.send(id.slot(), words, true, state) {
             return refuse("the connection takes no output");

@@ -119,6 +119,10 @@ impl Acceptor for Inner {
         Ok(Stream::layer(TlsStream::new(newcomer, server)))
     }
 
+    fn asks_who(&self) -> bool {
+        self.client_ca.is_some()
+    }
+
     #[cfg(feature = "signals")]
     fn reload(&self) -> Result<Option<&Path>, Error> {
         self.read_again().map(|()| Some(&*self.certificate))
