@@ -78,8 +78,13 @@ impl WebSocketStream {
     }
 
     /// Takes over a stream that is being dialled.
-    pub(super) fn client(below: Stream, address: &Address, binary: bool) -> WebSocketStream {
-        let (asking, request) = Asking::at(address);
+    pub(super) fn client(
+        below: Stream,
+        address: &Address,
+        path: &str,
+        binary: bool,
+    ) -> WebSocketStream {
+        let (asking, request) = Asking::at(address, path);
         let step = Step::Answer(asking, request);
         let opening = Opening { below: true, peer: None, fruitless: 0, bytes: Vec::new(), step };
         let stream = WebSocketStream::new(below, Role::Client, binary, Spare::default());
