@@ -113,7 +113,7 @@ fn wrong_addresses_and_options_are_status_2() {
         ),
         (
             &["forward", "0", "9", "--web-host=a"],
-            "--web-host goes with the service web or an address with ws:",
+            "--web-host goes with an address with ws:, and there is none",
         ),
         (&["serve", "echo=ws:0", "--origin=a.example"], "origin as SCHEME://HOST"),
         (&["serve", "echo=ws:0", "--web-host=a:80"], "without a port"),
