@@ -233,7 +233,7 @@ fn user(text: &str) -> Result<u32, String> {
 }
 
 fn origin(text: &str) -> Result<Origin, String> {
-    text.parse().map_err(|why: &str| format!("{text:?} is no origin: {why}"))
+    text.parse().map_err(why)
 }
 
 /// A name alone: the port does not matter.
@@ -246,9 +246,13 @@ fn web_host(text: &str) -> Result<String, String> {
 }
 
 fn networks(text: &str) -> Result<Networks, String> {
-    text.parse().map_err(|error: reactor::Error| match error {
+    text.parse().map_err(why)
+}
+
+fn why(error: reactor::Error) -> String {
+    match error {
         // Clap names the value itself.
         reactor::Error::Address { text, why } => format!("{text:?}: {why}"),
         error => error.to_string(),
-    })
+    }
 }

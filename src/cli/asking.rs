@@ -18,6 +18,10 @@ const LINE: usize = 1 << 24;
 
 /// The control socket that goes by a PID or a path.
 pub(crate) fn find(server: &str) -> Result<PathBuf, Failure> {
+    if server.strip_prefix("unix:").unwrap_or(server).is_empty() {
+        let why = "the server is missing: write its PID, or the PATH of its control socket";
+        return Err(Failure::Usage(why.to_owned()));
+    }
     let Ok(pid) = server.parse() else {
         return Ok(server.strip_prefix("unix:").unwrap_or(server).into());
     };

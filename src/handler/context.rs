@@ -158,17 +158,17 @@ impl<'a, S> Context<'a, S> {
     /// In the other service it is a newcomer with an id of its own: in the next turn
     /// [`on_open`](crate::Handler::on_open) is called, and the bytes that this service did not take are
     /// the first of its input. [`max_connections`](crate::Limits::max_connections) and the limits by peer
-    /// are those of that service; one too many is told so by a close frame with code 1013. Who may come at
-    /// all, such as by [`allow`](crate::Listen::allow), was judged at the listener of this service; so a
-    /// service is refused where each listener asks who comes: a Unix socket with
-    /// [`allow_uids`](crate::Listen::allow_uids) or [`unix_mode`](crate::Listen::unix_mode), or TLS with
-    /// certificates of clients.
+    /// are those of that service; one too many is told so by a close frame with code 1013. From
+    /// which network one may come, as [`allow`](crate::Listen::allow) says, was judged at the listener of
+    /// this service. Who somebody is cannot be judged so: a service all of whose listeners ask for that, by
+    /// a [client certificate](crate::Tls::client_ca) or as Unix sockets that not every user may write to,
+    /// takes nobody over. One without listeners does.
     ///
     /// The [counters](crate::Counters) have it as closed here and as accepted there. Needs the feature
     /// `websocket`.
     ///
     /// # Errors
-    /// [`Error::HandOver`] if there is no such service, if it asks who comes, if the connection is there
+    /// [`Error::HandOver`] if there is no such service, if it takes nobody over, if the connection is there
     /// already, or takes no output; [`Error::Datagrams`]; [`Error::ShuttingDown`]. Nothing has been sent then, and the
     /// connection goes on as before.
     #[cfg(feature = "websocket")]

@@ -333,7 +333,7 @@ pub(crate) trait Acceptor: Any + fmt::Debug {
     /// A newcomer under this layer, the handshake still to be done.
     fn accept(&self, newcomer: Stream) -> io::Result<Stream>;
 
-    /// Whether it lets in nobody who does not prove who that is.
+    /// Whether nobody gets in who does not prove who it is.
     fn asks_who(&self) -> bool {
         false
     }

@@ -64,11 +64,11 @@ impl Listen {
         Listen { unix_mode: Some(mode), ..self }
     }
 
-    /// Whether it lets in certain users, or holders of certain certificates, and nobody else.
+    /// Whether it asks who comes: for a certificate, or as a Unix socket that not every user may write to.
     pub(crate) fn is_guarded(&self) -> bool {
-        let users = self.uids.is_some() || self.unix_mode.is_some();
-        let local = matches!(self.address, Address::Unix(_));
-        local && users || self.layers.iter().any(|layer| layer.asks_who())
+        let for_all = self.uids.is_none() && self.unix_mode.is_some_and(|mode| mode & 0o002 != 0);
+        let by_user = matches!(self.address, Address::Unix(_)) && !for_all;
+        by_user || self.layers.iter().any(|layer| layer.asks_who())
     }
 
     /// What newcomers speak, from the outside in. `per_peer` says whether limits depend on who they are.

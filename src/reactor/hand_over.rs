@@ -69,7 +69,7 @@ impl<S> Table<S> {
             return Err(Error::Datagrams);
         }
         if state.services[service].guarded {
-            return refuse("its listeners ask who comes, and would be passed by");
+            return refuse("all its listeners ask who comes");
         }
         if service == self.service {
             return refuse("the connection is there already");

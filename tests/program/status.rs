@@ -247,6 +247,8 @@ fn status_shows_all_servers_and_who_is_connected() {
     fails(start(&runtime, &["close", &pid, "9999"]), 1, &["there is no connection #9999"]);
     fails(start(&runtime, &["close", &pid, "bob"]), 2, &["'#17'"]);
     fails(start(&runtime, &["close", &pid]), 2, &["in quotes, '#17'"]);
+    fails(start(&runtime, &["close", "", "7"]), 2, &["the server is missing", "PATH"]);
+    fails(start(&runtime, &["status", "unix:"]), 2, &["the server is missing", "PATH"]);
 }
 
 /// Whoever reads only the beginning, or a server that is not what it seems.

@@ -8,6 +8,7 @@ use crate::util::frames;
 use crate::util::http::{Answer, ask_over};
 use crate::util::namespace::inside;
 use crate::util::program::{Program, REACTOR, fails};
+use crate::util::tls::Pem;
 use crate::util::{Client, nobody};
 
 fn get(addr: SocketAddr, path: &str, headers: &str) -> Answer {
@@ -90,6 +91,31 @@ fn a_room_is_the_same_over_web_socket_and_the_second_one_another() {
         let user = " - An anonymous user\n";
         client.expect(format!("Currently connected users:\n{user}{user}"));
         assert_eq!(of(name), 2);
+    }
+}
+
+/// What lets in certain users only, or those with a certificate, is not to be had through the page.
+#[test]
+fn the_control_socket_and_private_rooms_are_not_behind_the_page() {
+    let (folder, pem) = (Folder::new("page"), Pem::new("page"));
+    let (admin, room) = (folder.file("admin.sock"), folder.file("room.sock"));
+    let [cert, key] = pem.options();
+    let own = [
+        "web=0".to_owned(),
+        format!("presence=unix:{}", room.display()),
+        "echo=tls:0".to_owned(),
+        format!("--admin={}", admin.display()),
+        format!("--tls-client-ca={}", pem.cert().display()),
+        cert,
+        key,
+    ];
+    let program = Program::serve(&own.each_ref().map(String::as_str));
+    let web = program.addr("web");
+    for name in ["admin", "presence", "echo"] {
+        let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        let answer = get(web, &format!("/ws/{name}"), upgrade);
+        assert_eq!((answer.status, &*answer.body), (404, "all its listeners ask who comes\n"));
     }
 }
 

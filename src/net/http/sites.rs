@@ -3,6 +3,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::Request;
+use crate::error::Error;
 
 /// Which hosts and which pages are ours: what keeps other people's pages out of a server that a
 /// browser can reach.
@@ -35,7 +36,15 @@ pub enum Forbidden {
     Origin,
 }
 
-/// Where a page came from (RFC 6454, section 6.2), as `https://example.org` or `http://[::1]:8023`.
+/// Where a page came from (RFC 6454, section 6.2), as `https://example.org` or `http://[::1]:8023`. It is
+/// made of text:
+///
+/// ```
+/// use reactor::http::Sites;
+///
+/// let sites = Sites::new().host("chat.example").origin("https://example.org".parse()?);
+/// # Ok::<(), reactor::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     scheme: String,
@@ -148,11 +157,16 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
+/// # Errors
+/// [`Error::Address`], with the remedy.
 impl FromStr for Origin {
-    type Err = &'static str;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Origin, &'static str> {
-        Origin::parse(text.as_bytes()).ok_or("write SCHEME://HOST or SCHEME://HOST:PORT")
+    fn from_str(text: &str) -> Result<Origin, Error> {
+        Origin::parse(text.as_bytes()).ok_or_else(|| {
+            let why = "write an origin as SCHEME://HOST or SCHEME://HOST:PORT, without a path";
+            Error::Address { text: text.to_owned(), why: why.to_owned() }
+        })
     }
 }
 

@@ -21,7 +21,8 @@ const VERSION: &str = "13";
 /// A key is 16 bytes in base64.
 const KEY: usize = 24;
 
-/// A request that becomes a WebSocket: what [`WebSocket::answer`] gives.
+/// A request that becomes a WebSocket: what [`WebSocket::answer`] gives, for
+/// [`Context::hand_over`](crate::Context::hand_over), which sends the answer.
 #[derive(Debug)]
 pub struct Upgrade {
     accept: String,
@@ -152,7 +153,7 @@ pub(super) struct Asking {
 
 impl Asking {
     /// Gives the request too.
-    pub(super) fn at(address: &Address) -> (Asking, Vec<u8>) {
+    pub(super) fn at(address: &Address, path: &str) -> (Asking, Vec<u8>) {
         let key = generate_key();
         let host = match address {
             // Without the zone of an IPv6 address, which means something on this machine only.
@@ -161,7 +162,7 @@ impl Asking {
             Address::Unix(_) => "localhost".to_owned(),
         };
         let request = format!(
-            "GET / HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: {VERSION}\r\nSec-WebSocket-Key: {key}\r\n\r\n"
         );
         (Asking { accept: derive_accept_key(key.as_bytes()) }, request.into_bytes())

@@ -74,8 +74,13 @@ impl WebSocketStream {
     }
 
     /// Takes over a stream that is being dialled.
-    pub(super) fn client(below: Stream, address: &Address, binary: bool) -> WebSocketStream {
-        let (asking, request) = Asking::at(address);
+    pub(super) fn client(
+        below: Stream,
+        address: &Address,
+        path: &str,
+        binary: bool,
+    ) -> WebSocketStream {
+        let (asking, request) = Asking::at(address, path);
         let opening = Opening::new(true, Step::Answer(asking, request));
         let stream = WebSocketStream::new(below, Role::Client, binary, Spare::default());
         WebSocketStream { opening: Some(Box::new(opening)), ..stream }

@@ -44,7 +44,7 @@ const QUIET: Duration = Duration::from_secs(10);
 /// | `/metrics` | Prometheus' text format; OpenMetrics where `Accept` prefers it |
 /// | `/healthz` | 200 `ok`, or 503 while the reactor shuts down |
 /// | `/status.json` | the state of the loop, its services, and the first 100 connections; `?all` of them; those of `?service=NAME`; the first by `?sort=`, one of `unsent`, `idle`, `oldest`, `bytes_in`, `bytes_out` and `lines`; `?watch` has the steps of turns measured for 5 s |
-/// | `/ws/NAME` | the service of that [name](crate::Reactor::set_name) over WebSocket: the same room as behind its other doors, unless each of them [asks who comes](crate::Context::hand_over), as that of an [`Admin`](super::Admin) should |
+/// | `/ws/NAME` | the service of that [name](crate::Reactor::set_name) over WebSocket: the same room as behind its other doors. Not one that [takes nobody over](crate::Context::hand_over), such as `Admin` at a Unix socket |
 /// | `POST /close/ID` | closes a connection, where [that is allowed](Self::admin) |
 ///
 /// It speaks HTTP/1.1 and 1.0, keeps connections open, answers pipelined requests in their order, and
@@ -230,6 +230,7 @@ impl Web {
         match cx.hand_over(&percent_decode(name), upgrade) {
             Ok(()) => {}
             Err(Error::ShuttingDown) => manner.refuse(cx, 503, STOPPING),
+            Err(Error::HandOver { why, .. }) => manner.refuse(cx, 404, why),
             Err(_) => manner.refuse(cx, 404, NO_SERVICE),
         }
     }
