@@ -324,7 +324,8 @@ impl<'a, S> Context<'a, S> {
 
     /// Whether output is taken, now or once there is room. False after [`close`](Self::close) or
     /// [`half_close`](Self::half_close), and once a read or a write has failed: then
-    /// [`send`](Self::send) gives false for good.
+    /// [`send`](Self::send) gives false for good. What such a client has sent before is handled all the
+    /// same, and nothing holds it back; an answer that takes long to make need not be made.
     ///
     /// It is true where `send` gives false for now, since a connection that was dialled is not open yet
     /// or [full](crate::client#backpressure). Then [`request_drain`](Self::request_drain) tells when to
