@@ -123,6 +123,11 @@ impl Book {
         }
     }
 
+    /// So many bytes have come out at a client's end, whatever they mean.
+    pub fn came(&mut self, id: ConnId, count: usize) {
+        (id, count).hash(&mut self.digest);
+    }
+
     // ---- What clients do ----
 
     pub fn dialled(&mut self, id: ConnId) {
@@ -724,7 +729,9 @@ impl Book {
             has.iter().any(|(other, has)| *other != peer && *has > had[&peer])
                 || same.iter().any(|(other, kept)| self.peer(**other) == peer && *kept > most)
         };
-        let wrong = if most <= budget {
+        let wrong = if cut.values().any(|most| *most == 0) {
+            "one had nothing"
+        } else if most <= budget {
             "there was enough room"
         } else if before_last <= budget / 8 * 7 {
             "there was enough room after others"
@@ -738,9 +745,15 @@ impl Book {
         self.complain(format!("{cut:?} ended for {most} of {budget} bytes of input: {wrong}"));
     }
 
-    /// After a turn: one that is in a handshake is still `there`, or has a reason not to be. When the
-    /// loop sleeps, it has no more time than the limits say.
-    pub fn check_handshake(&mut self, id: ConnId, there: bool, sleeps: bool) {
+    /// After a turn: one that is in a handshake is still `there`, or has a reason not to be, which the
+    /// loop may tell a turn later. When the loop sleeps, it has no more time than the limits say.
+    pub fn check_handshake(
+        &mut self,
+        id: ConnId,
+        there: bool,
+        reason: Option<CloseReason>,
+        sleeps: bool,
+    ) {
         let Some(record) = self.records.get_mut(&id).filter(|record| record.is_shaking()) else {
             return;
         };
@@ -748,14 +761,20 @@ impl Book {
             record.made += 1;
         }
         let (done, breaks_off) = (record.has_shaken(), record.breaks_off());
-        // What its layer keeps until then is input like any other.
-        let pressed = record.header.is_some() && record.holds > self.input_budget;
         let late = self.clock - record.moved >= self.limits.handshake_timeout;
-        let may_end = late || breaks_off || pressed || self.stopping || !record.errors.is_empty();
-        if !there && !may_end {
-            self.complain(format!("{id} ended in its handshake"));
-        } else if there && sleeps && (late || done || record.ended && breaks_off || self.stopping) {
-            self.complain(format!("{id} is still in its handshake"));
+        let may_end = late || breaks_off || self.stopping || !record.errors.is_empty();
+        if there {
+            if sleeps && (late || done || record.ended && breaks_off || self.stopping) {
+                self.complain(format!("{id} is still in its handshake"));
+            }
+        } else if reason == Some(CloseReason::TotalInput) {
+            // What its layer keeps until then is input like any other. See `check_input`.
+            if !std::mem::replace(&mut record.cut, true) {
+                self.cut.push(id);
+                self.note("cut in its handshake", id, ());
+            }
+        } else if !may_end && (reason.is_some() || sleeps) {
+            self.complain(format!("{id} ended in its handshake, for {reason:?}"));
         }
     }
 
