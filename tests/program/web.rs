@@ -96,22 +96,21 @@ fn a_room_is_the_same_over_web_socket_and_the_second_one_another() {
 
 /// What lets in certain users only, or those with a certificate, is not to be had through the page.
 #[test]
-fn the_control_socket_and_private_rooms_are_not_behind_the_page() {
+fn rooms_for_some_users_or_certificates_are_not_behind_the_page() {
     let (folder, pem) = (Folder::new("page"), Pem::new("page"));
-    let (admin, room) = (folder.file("admin.sock"), folder.file("room.sock"));
+    let room = folder.file("room.sock");
     let [cert, key] = pem.options();
     let own = [
         "web=0".to_owned(),
         format!("presence=unix:{}", room.display()),
         "echo=tls:0".to_owned(),
-        format!("--admin={}", admin.display()),
         format!("--tls-client-ca={}", pem.cert().display()),
         cert,
         key,
     ];
     let program = Program::serve(&own.each_ref().map(String::as_str));
     let web = program.addr("web");
-    for name in ["admin", "presence", "echo"] {
+    for name in ["presence", "echo"] {
         let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
         let answer = get(web, &format!("/ws/{name}"), upgrade);
