@@ -19,6 +19,8 @@ const SHAKEN_PER_TURN: Duration = Duration::from_millis(2);
 pub struct Book {
     /// The time in the simulation.
     pub clock: Duration,
+    /// What it was before it last moved on.
+    before: Duration,
     pub limits: Limits,
     /// Of the output of all together.
     pub budget: usize,
@@ -72,6 +74,7 @@ impl Book {
     pub fn new(limits: Limits, farewells: Vec<(CloseReason, Vec<u8>)>) -> Book {
         Book {
             clock: Duration::ZERO,
+            before: Duration::ZERO,
             limits,
             budget: usize::MAX,
             input_budget: usize::MAX,
@@ -552,6 +555,11 @@ impl Book {
         self.is_open(id) && self.records.get(&id).is_some_and(|record| record.errors.is_empty())
     }
 
+    pub fn let_pass(&mut self, time: Duration) {
+        self.before = self.clock;
+        self.clock += time;
+    }
+
     fn is_metered(&self) -> bool {
         let Limits { rate, peer_rate, .. } = &self.limits;
         (*rate, *peer_rate) != Default::default()
@@ -561,8 +569,10 @@ impl Book {
     pub fn may_wait(&self, id: ConnId) -> bool {
         let waits = |record: &Record| {
             let rests = record.paused || self.pauses || self.is_metered();
-            // The deadline comes a moment later for one whose input was still worked off when it came.
-            let late = record.broke_for(self.limits.flush_timeout, self.clock);
+            // The deadline comes a moment later for one whose input was still worked off when it came,
+            // or was to be, since its rate had just let it go on.
+            let look = if self.is_metered() { self.before } else { self.clock };
+            let late = record.broke_for(self.limits.flush_timeout, look);
             rests && (!late || record.moved == self.clock)
         };
         self.records.get(&id).is_some_and(waits)

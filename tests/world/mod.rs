@@ -173,7 +173,7 @@ impl<M: Model> World<M> {
     // ---- What the loop does ----
 
     fn pass(&mut self, time: Duration) {
-        self.server.handler_mut().book.clock += time;
+        self.server.handler_mut().book.let_pass(time);
         self.server.jump(time);
     }
 

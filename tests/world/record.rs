@@ -181,7 +181,7 @@ impl Record {
 
     /// Whether it broke so long ago.
     pub fn broke_for(&self, time: Duration, now: Duration) -> bool {
-        self.broke.is_some_and(|broke| now - broke >= time)
+        self.broke.is_some_and(|broke| now.saturating_sub(broke) >= time)
     }
 
     pub fn moves(&mut self, now: Duration) {
