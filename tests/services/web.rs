@@ -430,7 +430,7 @@ fn nothing_is_made_for_a_visitor_that_is_gone() {
     let (doors, _, end) = with_echo();
     let here = doors[0];
     let state = || {
-        let request = format!("GET /status.json HTTP/1.0\r\nHost: {here}\r\n\r\n");
+        let request = format!("GET /status.json HTTP/1.1\r\nHost: {here}\r\n\r\n");
         ask_over(&mut Client::connect(here), &request).json()
     };
     let turns = || state()["turns"]["count"].as_u64().unwrap();

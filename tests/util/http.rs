@@ -25,7 +25,8 @@ impl Answer {
     }
 }
 
-/// The next answer to `method`, taken from the front; none if it is not complete.
+/// The next answer to `method`, taken from the front; none if it is not complete. One that goes on until
+/// the end of the connection has to be there as a whole.
 pub fn take(bytes: &mut Vec<u8>, method: &str) -> Option<Answer> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
