@@ -38,7 +38,7 @@ pub struct Client(ConnId);
 /// work done by a thread send it through a channel that it was given: the test receives what the
 /// thread would, and [posts](Harness::post) its answer.
 ///
-/// No other service is there. So [`hand_over`](crate::Context::hand_over) gives
+/// No other service is there. So `Context::hand_over` gives
 /// [`Error::HandOver`](crate::Error::HandOver), a report tells of this service alone, which has no listener,
 /// and both want a test with a [`Reactor`](crate::Reactor) and sockets.
 ///
