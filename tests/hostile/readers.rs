@@ -115,6 +115,7 @@ fn questions_of_one_that_is_gone() {
     let more = victim.cpu() - before;
     assert!(more < 300, "{more} hundredths of a second");
     drop((room, last));
-    victim.is_well(&format!("16,000 questions of one that is gone, in a room of {count}"), 8 << 20);
+    victim
+        .is_well(&format!("16,000 questions of one that is gone, in a room of {count}"), 16 << 20);
     victim.ends();
 }
