@@ -133,6 +133,7 @@ impl Connection {
                 || self.flags.has(Flag::Throttled)
                 || self.flags.has(Flag::Held)
                 || self.flags.has(Flag::Asked)
+                || self.flags.has(Flag::Ahead)
                 || self.flags.has(Flag::Overlong))
     }
 
@@ -172,7 +173,7 @@ impl Connection {
         }
     }
 
-    /// Ends one of the reasons not to read it: `Paused`, `Throttled`, `Held` or `Asked`. An unfinished line or
+    /// Ends one of the reasons not to read it: `Paused`, `Throttled`, `Held`, `Asked` or `Ahead`. An unfinished line or
     /// block is timed from now on, since until now it was the loop that did not read. Says whether it
     /// did wait for that reason.
     #[inline]

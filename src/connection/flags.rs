@@ -22,7 +22,7 @@ pub(crate) enum Flag {
     /// still handled; then the connection ends, for the reason that it has by now.
     Gone,
 
-    // Why its input is not handled. One of the first four ends by `stop_waiting`.
+    // Why its input is not handled. One of the first five ends by `stop_waiting`.
     /// The handler has paused it.
     Paused,
     /// It has used up its [`rate`](crate::Limits::rate), or its peer its
@@ -32,6 +32,8 @@ pub(crate) enum Flag {
     Held,
     /// The handler has [asked](crate::Context::request_report) for a report on its behalf.
     Asked,
+    /// What it has said waits for other [cores](crate::Cores).
+    Ahead,
     /// A line above [`max_line`](crate::Limits::max_line) came; nothing after it is handled.
     Overlong,
 

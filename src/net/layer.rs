@@ -298,12 +298,18 @@ pub(crate) struct Opened {
 }
 
 /// Puts a layer over the newcomers of a listener.
+/// Makes a layer in another thread.
+pub(crate) type Elsewhere = Box<dyn FnOnce() -> Rc<dyn Acceptor> + Send>;
+
 pub(crate) trait Acceptor: Any + fmt::Debug {
     /// The layer's name, as in front of an address.
     fn name(&self) -> &'static str;
 
     /// A newcomer under this layer, the handshake still to be done.
     fn accept(&self, newcomer: Stream) -> io::Result<Stream>;
+
+    /// The same for another thread, which makes it of this. What is read again is read again for both.
+    fn elsewhere(&self) -> Elsewhere;
 
     /// Reads its files again; gives the one that the log names, none if it has no files.
     #[cfg(feature = "signals")]

@@ -12,8 +12,9 @@
 //! collects. What the services share is in `loop_state`, what the selector and the timers
 //! carry in `token`.
 
-mod accepting;
+pub(crate) mod accepting;
 mod adopting;
+pub(crate) mod among;
 mod broadcast;
 mod closing;
 pub(crate) mod counters;
@@ -29,6 +30,7 @@ mod panics;
 mod peer_accounts;
 mod peer_lines;
 pub(crate) mod peers;
+pub(crate) mod places;
 mod queues;
 #[expect(clippy::module_inception, reason = "the wing is named after what it is about")]
 mod reactor;

@@ -117,7 +117,7 @@ impl Reactor<'_> {
     }
 
     /// Fetches events. False, and there are none, when a signal interrupted it.
-    fn poll(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
+    pub(super) fn poll(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(false),
@@ -126,7 +126,7 @@ impl Reactor<'_> {
     }
 
     /// Marks what the events are about; no hook is called yet.
-    fn dispatch(&mut self) -> Fetched {
+    pub(super) fn dispatch(&mut self) -> Fetched {
         let mut count = 0;
         #[cfg(feature = "signals")]
         let mut caught = Vec::new();
@@ -135,7 +135,7 @@ impl Reactor<'_> {
             match Token::from(event.token()) {
                 Token::WAKER => {
                     self.state.shared.awake();
-                    self.services.iter_mut().for_each(|service| service.inbox().marked = true);
+                    self.services.iter_mut().for_each(|service| service.woken());
                 }
                 #[cfg(feature = "signals")]
                 Token::SIGNALS => caught = self.signals.take(),

@@ -16,13 +16,14 @@ mod writing;
 use std::any::Any;
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::{fmt, io};
 
 pub use self::handshake::{Refusal, Upgrade};
 pub(super) use self::stream::WebSocketStream;
 use super::Address;
 use super::http::{Request, Sites};
-use super::layer::Acceptor;
+use super::layer::{Acceptor, Elsewhere};
 use super::stream::Stream;
 
 /// What the layer is called in front of an address.
@@ -47,7 +48,7 @@ const NAME: &str = "ws";
 /// ```
 #[derive(Clone, Default)]
 pub struct WebSocket {
-    sites: Rc<Sites>,
+    sites: Arc<Sites>,
     binary: bool,
     spare: Spare,
 }
@@ -71,7 +72,7 @@ impl WebSocket {
 
     /// Which hosts and which pages are ours; the others get 403. Towards servers it says nothing.
     pub fn sites(self, sites: Sites) -> WebSocket {
-        WebSocket { sites: Rc::new(sites), ..self }
+        WebSocket { sites: Arc::new(sites), ..self }
     }
 
     /// Carries bytes as they come, in binary messages whose borders mean nothing: for what is no
@@ -109,6 +110,11 @@ impl Acceptor for WebSocket {
 
     fn accept(&self, newcomer: Stream) -> io::Result<Stream> {
         Ok(Stream::layer(WebSocketStream::server(newcomer, self)))
+    }
+
+    fn elsewhere(&self) -> Elsewhere {
+        let (sites, binary) = (Arc::clone(&self.sites), self.binary);
+        Box::new(move || Rc::new(WebSocket { sites, binary, spare: Spare::default() }))
     }
 }
 
