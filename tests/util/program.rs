@@ -16,6 +16,13 @@ use crate::util::{PATIENCE, peak, until};
 
 pub const REACTOR: &str = env!("CARGO_BIN_EXE_reactor");
 
+/// How many threads a server has where the test does not say: as the environment variable
+/// `REACTOR_TEST_THREADS` has it, so that the same tests are about one and about several.
+pub fn threads() -> Vec<String> {
+    let set = std::env::var("REACTOR_TEST_THREADS");
+    set.map_or(Vec::new(), |threads| vec!["--threads".to_owned(), threads])
+}
+
 pub struct Program {
     child: Child,
     stdout: Receiver<String>,
@@ -27,13 +34,15 @@ pub struct Program {
 impl Program {
     /// `reactor serve` with these arguments.
     pub fn serve(args: &[&str]) -> Program {
-        Program::spawn(Command::new(REACTOR).arg("serve").args(args))
+        Program::spawn(Command::new(REACTOR).arg("serve").args(args).args(threads()))
     }
 
     /// The same, after a line of shell such as `ulimit -n 40`.
     pub fn serve_after(shell: &str, args: &[&str]) -> Program {
         let script = format!("{shell} && exec \"$0\" serve \"$@\"");
-        Program::spawn(Command::new("sh").arg("-c").arg(script).arg(REACTOR).args(args))
+        Program::spawn(
+            Command::new("sh").arg("-c").arg(script).arg(REACTOR).args(args).args(threads()),
+        )
     }
 
     pub fn spawn(command: &mut Command) -> Program {
