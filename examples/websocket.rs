@@ -6,6 +6,8 @@
 //! $ node -e 's = new WebSocket("ws://127.0.0.1:8014"); s.onopen = () => s.send("hello");
 //!            s.onmessage = (message) => console.log(message.data)'
 //! hello
+//! $ printf 'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n' | nc 127.0.0.1 8014
+//! HTTP/1.1 426 Upgrade Required
 //! ```
 
 use reactor::{Callbacks, Context, Error, Handler, Limits, Listen, Reactor, WebSocket};

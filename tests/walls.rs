@@ -60,12 +60,12 @@ struct Named {
     path: String,
 }
 
-/// All files below a path, those of unit tests left out.
+/// All files of Rust below a path, those of unit tests left out.
 fn files(path: &Path, found: &mut Vec<PathBuf>) {
     if path.is_dir() {
         let entries = fs::read_dir(path).unwrap();
         entries.for_each(|entry| files(&entry.unwrap().path(), found));
-    } else if !path.ends_with("tests.rs") {
+    } else if path.extension().is_some_and(|kind| kind == "rs") && !path.ends_with("tests.rs") {
         found.push(path.to_owned());
     }
 }

@@ -14,9 +14,6 @@ use super::failure::Failure;
 use super::units::mode;
 use super::unused_options::GivenOptions;
 
-/// What `--origin` and `--web-host` go with.
-const BROWSERS: &str = "the service web or an address with ws:, and there is neither";
-
 /// The options.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Access {
@@ -81,14 +78,19 @@ pub(crate) struct Access {
 
 impl Access {
     /// Refuses the options that none of these listeners uses.
-    /// `http` says whether one of them speaks HTTP.
+    /// `web` says whether one of them is the service web, where there are services.
     pub(crate) fn check(
         given: &GivenOptions<'_>,
         listeners: &[Endpoint],
-        http: bool,
+        web: Option<bool>,
     ) -> Result<(), Failure> {
         let proxied = |it: &Endpoint| it.layers.has(Layer::Proxy);
-        let browsers = http || listeners.iter().any(|it| it.layers.has(Layer::WebSocket));
+        let browsers =
+            web == Some(true) || listeners.iter().any(|it| it.layers.has(Layer::WebSocket));
+        let of_browsers = match web {
+            Some(_) => "the service web or an address with ws:, and there is neither",
+            None => "an address with ws:, and there is none",
+        };
         for (options, used, user) in [
             (
                 "unix_mode",
@@ -110,8 +112,8 @@ impl Access {
                 listeners.iter().any(|it| proxied(it) && !it.is_unix()),
                 "an address for proxies over TCP, and there is none; write proxy:ADDR",
             ),
-            ("origin", browsers, BROWSERS),
-            ("web_host", browsers, BROWSERS),
+            ("origin", browsers, of_browsers),
+            ("web_host", browsers, of_browsers),
         ] {
             given.refuse_unless(used, &[options], user)?;
         }

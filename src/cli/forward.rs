@@ -102,7 +102,7 @@ impl Forward {
 /// Listens, says where, and forwards until a signal.
 pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCode, Failure> {
     let listeners = std::slice::from_ref(&args.listen);
-    Access::check(given, listeners, false)?;
+    Access::check(given, listeners, None)?;
     let entrance = args.access.entrance(listeners)?;
     let listen = args.listen.clone().look_up(LISTENER_LOOKUP)?;
     let target = look_up_server(&args.target, args.connect_timeout)?;

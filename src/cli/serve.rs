@@ -183,7 +183,7 @@ impl Serve {
         let known = endpoints.iter().any(Endpoint::knows_clients);
         let host = self.announce.goes_by_host() || targets.iter().any(Target::goes_by_host);
         let serves = |name| targets.iter().any(|target| target.service.name.starts_with(name));
-        Access::check(given, &endpoints, targets.iter().any(|target| target.service.http))?;
+        Access::check(given, &endpoints, Some(targets.iter().any(|target| target.service.http)))?;
         for (options, used, user) in [
             (&["time_interval", "time_count"][..], serves("time"), "the service time; add it"),
             (&["allow_kill", "unique_names"], serves("presence"), "the service presence; add it"),

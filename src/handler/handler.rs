@@ -19,7 +19,8 @@ use crate::reactor::Report;
 ///
 /// 1. [`on_close`](Self::on_close) is called exactly once for every [`on_open`](Self::on_open). For
 ///    a connection that was dialled or adopted and failed, it is called once without an `on_open`.
-///    After it no hook is called for that connection.
+///    After it no hook is called for that connection. One that is handed over to another service ends
+///    in one and opens in the other, as two connections with an id each.
 /// 2. Lines come in the order in which they were sent. None comes twice, and none is lost before
 ///    the end of the connection.
 /// 3. A hook is never called from inside another. What a call to the context causes in other

@@ -238,9 +238,10 @@ impl Reactor<'_> {
     }
 }
 
-/// Answers what handlers have asked for and reports the connections that have ended, then flushes, so that what handlers say of an end
-/// leaves with everything else. What the flush itself has ended is reported last; what is said
-/// of that leaves in the next turn. Those that have left one service are then taken in by another.
+/// Gives handlers the reports that they have asked for and tells of the connections that have ended,
+/// then flushes, so that what handlers say to that leaves with everything else. What the flush itself
+/// has ended is told last; what is said of that leaves in the next turn. Those that have left one
+/// service are then taken in by another.
 ///
 /// `reap` is [`AnyService::reap`], and what a harness does before that.
 pub(crate) fn settle<S: DerefMut<Target: AnyService>>(

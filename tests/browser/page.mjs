@@ -262,7 +262,7 @@ const scenarios = {
       nc.say('HELLO ' + name);
       return nc;
     });
-    const light = await open({ viewport: { width: 1240, height: 1310 } });
+    const light = await open({ viewport: { width: 1240, height: 1360 } });
     const dark = await open({ viewport: { width: 1240, height: 1200 }, colorScheme: 'dark' });
     const phone = await open({ viewport: { width: 400, height: 900 } });
     await join(dark, 'olivier');
@@ -277,6 +277,8 @@ const scenarios = {
     for (const [name, tab] of Object.entries({ light, dark, phone })) {
       await tab.evaluate(top => { document.activeElement.blur(); scrollTo(0, top ?? document.querySelector('#h-services').offsetTop - 24); },
         tab === dark ? null : 0);
+      // Of a second in which the machine did not do something else.
+      await tab.locator('#s-p99', { hasText: 'µs' }).waitFor();
       await tab.locator('#parts li.on', { hasText: 'handlers' }).waitFor();
       await new Promise(done => setTimeout(done, 800)); // the dot glides
       await tab.screenshot({ path: `${docs}page-${name}.png` });

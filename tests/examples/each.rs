@@ -338,6 +338,7 @@ fn each_is_short_and_says_what_to_try() {
         "stream",
         "testing",
         "watch_stdin",
+        "websocket",
     ];
     assert_eq!(names, wanted);
 }

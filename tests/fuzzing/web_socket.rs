@@ -1,8 +1,8 @@
 //! WebSocket: what is read, against a reading of RFC 6455 that knows all bytes at once; what is written,
 //! as a client that knows nothing of the code reads it.
 
-#[path = "../util/frames.rs"]
-mod frames;
+#![allow(unreachable_pub, reason = "the fuzzers are a crate of their own")]
+
 #[path = "../../src/net/websocket/reading.rs"]
 #[allow(dead_code, reason = "only the decoder is looked at")]
 mod reading;
@@ -10,9 +10,9 @@ mod reading;
 use reactor::testing::Harness;
 use reactor::{Handler, Listen, ServiceContext, WebSocket};
 
-use self::frames::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT};
 use self::reading::{Asked, Decoder, Fault};
 use crate::world::Choices;
+use crate::world::frames::{self, BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT};
 
 /// Which end of a connection it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,19 @@ struct Meaning {
     control: Vec<(u8, Vec<u8>)>,
     /// Whether a rule is broken, and if so, whether it is that of UTF-8.
     fault: Option<bool>,
+}
+
+/// Whether a close frame breaks a rule, and if so, whether it is that of UTF-8.
+fn broken_close(payload: &[u8]) -> Option<bool> {
+    match *payload {
+        [] => None,
+        [high, low, ref reason @ ..] => {
+            let code = u16::from_be_bytes([high, low]);
+            let free = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
+            (!free || str::from_utf8(reason).is_err()).then_some(free)
+        }
+        _ => Some(false),
+    }
 }
 
 /// Reads all bytes at once. Of the last frame some may be missing.
@@ -68,16 +81,8 @@ fn read(mut bytes: &[u8], masked: bool, lines: bool) -> Meaning {
                 break;
             }
             if opcode == CLOSE {
-                match *payload {
-                    [] => {}
-                    [high, low, ref reason @ ..] => {
-                        let code = u16::from_be_bytes([high, low]);
-                        let free = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
-                        if !free || str::from_utf8(reason).is_err() {
-                            return broken(free, meaning);
-                        }
-                    }
-                    _ => return broken(false, meaning),
+                if let Some(utf8) = broken_close(&payload) {
+                    return broken(utf8, meaning);
                 }
                 meaning.control.push((CLOSE, payload[..payload.len().min(2)].to_vec()));
                 return meaning;

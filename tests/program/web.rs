@@ -129,6 +129,10 @@ fn other_names_and_pages_have_to_be_named() {
         let request = format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\n{origin}\r\n");
         assert_eq!(ask_over(&mut Client::connect(addr), &request).status, status, "{request}");
     }
+    program.wait_for_log("is turned away: this server has no such name (Host: evil.example)");
+    program.signal("TERM");
+    // Not each of them, or a page could fill the log.
+    assert_eq!(program.end().2.matches("is turned away").count(), 1);
 }
 
 #[test]

@@ -107,8 +107,14 @@ fn wrong_addresses_and_options_are_status_2() {
         (&["serve", "ws:echo=7"], "write echo=ws:7"),
         (&["serve", "echo=ws://127.0.0.1:7/"], "it is no URL: write ws:127.0.0.1:7"),
         (&["connect", "ws://127.0.0.1:7/chat"], "it is no URL: write ws:127.0.0.1:7"),
-        (&["serve", "echo=0", "--origin=http://a"], "--origin goes with WebSocket"),
-        (&["forward", "0", "9", "--web-host=a"], "--web-host goes with WebSocket"),
+        (
+            &["serve", "echo=0", "--origin=http://a"],
+            "--origin goes with the service web or an address with ws:",
+        ),
+        (
+            &["forward", "0", "9", "--web-host=a"],
+            "--web-host goes with the service web or an address with ws:",
+        ),
         (&["serve", "echo=ws:0", "--origin=a.example"], "write SCHEME://HOST"),
         (&["serve", "echo=ws:0", "--web-host=a:80"], "without a port"),
         #[cfg(feature = "tls")]

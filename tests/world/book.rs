@@ -748,8 +748,10 @@ impl Book {
             record.made += 1;
         }
         let (done, breaks_off) = (record.has_shaken(), record.breaks_off());
+        // What its layer keeps until then is input like any other.
+        let pressed = record.header.is_some() && record.holds > self.input_budget;
         let late = self.clock - record.moved >= self.limits.handshake_timeout;
-        let may_end = late || breaks_off || self.stopping || !record.errors.is_empty();
+        let may_end = late || breaks_off || pressed || self.stopping || !record.errors.is_empty();
         if !there && !may_end {
             self.complain(format!("{id} ended in its handshake"));
         } else if there && sleeps && (late || done || record.ended && breaks_off || self.stopping) {

@@ -8,6 +8,8 @@
 mod book;
 mod choices;
 mod clients;
+#[path = "../util/frames.rs"]
+pub mod frames;
 pub mod models;
 mod proxies;
 mod record;

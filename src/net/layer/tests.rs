@@ -368,7 +368,7 @@ fn rule_5_unread_input_shows() {
 #[test]
 fn rule_6_a_handshake_tells_what_it_has_computed() {
     each_new(|mut pair| {
-        let computes = pair.stream.has_handshake() && pair.stream.announces_end();
+        let computes = pair.name.starts_with("tls");
         assert_eq!(pair.shake_hands().2 > 0, computes, "{}", pair.name);
     });
     // With one below it that does too.

@@ -2,11 +2,12 @@
 //! handler does not notice.
 //!
 //! `reading` turns frames into bytes and `writing` bytes into frames; neither knows a stream.
-//! `handshake` says what is asked for in HTTP and what is answered. `stream` is the layer. The types
-//! of headers and codes are tungstenite's. Its stream is not used: it keeps whole messages, and
-//! buffers for clients that are idle.
+//! `handshake` says what is asked for in HTTP and what is answered. `stream` is the layer, and `opening`
+//! its way through the handshake. The types of headers and codes are tungstenite's. Its stream is not
+//! used: it keeps whole messages, and buffers for clients that are idle.
 
 mod handshake;
+mod opening;
 mod reading;
 mod stream;
 #[cfg(test)]
@@ -25,6 +26,9 @@ use super::Address;
 use super::http::{Request, Sites};
 use super::layer::{Acceptor, Elsewhere};
 use super::stream::Stream;
+
+/// A buffer for frames is not kept above this size: what came was one byte a line.
+const SPARE: usize = 64 * 1024;
 
 /// What the layer is called in front of an address.
 const NAME: &str = "ws";
@@ -62,6 +66,29 @@ struct Spare(Rc<Cell<Vec<u8>>>);
 pub(super) enum Role {
     Client,
     Server,
+}
+
+impl Spare {
+    /// Gives the buffer away, unless `frames` has one.
+    fn lend(&self, frames: &mut Vec<u8>) {
+        if frames.capacity() == 0 {
+            *frames = self.0.take();
+        }
+    }
+
+    /// Takes a buffer back whose frames are out.
+    fn take_back(&self, frames: &mut Vec<u8>) {
+        let mut buffer = std::mem::take(frames);
+        // Without others that use it, it would be one that an idle connection owns.
+        if (1..=SPARE).contains(&buffer.capacity()) && self.is_shared() {
+            buffer.clear();
+            self.0.set(buffer);
+        }
+    }
+
+    fn is_shared(&self) -> bool {
+        Rc::strong_count(&self.0) > 1
+    }
 }
 
 impl WebSocket {

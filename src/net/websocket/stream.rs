@@ -1,11 +1,11 @@
 //! Either end of WebSocket over another stream.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use super::handshake::{Asking, Refusal};
+use super::handshake::Asking;
+use super::opening::{Opening, Step};
 use super::reading::{Asked, Decoder, Fault};
 use super::writing::{Encoder, FRAGMENT};
 use super::{NAME, Role, Spare, WebSocket};
@@ -13,35 +13,26 @@ use crate::connection::CloseReason;
 use crate::connection::clock::Nanos;
 use crate::connection::rate::Share;
 use crate::net::Address;
-use crate::net::http::{Head, MAX_HEAD, response};
+use crate::net::http::{Head, response};
 use crate::net::layer::{Layer, Opened};
 use crate::net::stream::Stream;
-
-/// A buffer for frames is not kept above this size: what came was one byte a line.
-const SPARE: usize = 64 * 1024;
-
-/// Reads of a layer below that may give none of a head although there is more: each is some 16 KiB.
-const FRUITLESS_READS: u8 = 16;
-
-/// What one that is refused may go on sending before it is cut off.
-const UNHEARD: usize = 64 * 1024;
 
 /// A stream that speaks WebSocket over another one, as non-blocking as that is.
 ///
 /// An idle one owns no buffer. Frames for some 16 KiB of output, and what answers pings, wait in here
 /// for as long as the stream below does not take them.
 pub(crate) struct WebSocketStream {
-    below: Stream,
+    pub(super) below: Stream,
     /// None once the handshake is done.
     opening: Option<Box<Opening>>,
     decoder: Decoder,
     encoder: Encoder,
     /// What the handshake has read too.
-    rest: Vec<u8>,
+    pub(super) rest: Vec<u8>,
     /// The end of a line that the last read had no room for.
     lf: bool,
     /// Frames, of which the first `sent` bytes are out.
-    frames: Vec<u8>,
+    pub(super) frames: Vec<u8>,
     sent: usize,
     /// What answers the last ping, if there was no room for that among the frames.
     pong: Option<Box<[u8]>>,
@@ -63,30 +54,6 @@ pub(crate) struct WebSocketStream {
     answer: Option<Option<CloseCode>>,
     /// Why the stream below takes nothing any more.
     refused: Option<ErrorKind>,
-}
-
-/// A handshake under way.
-struct Opening {
-    /// The handshake of the stream below is not done.
-    below: bool,
-    /// What that handshake says of the peer.
-    peer: Option<SocketAddr>,
-    /// How many reads of a layer below have given nothing although it had more.
-    fruitless: u8,
-    /// What has come of the head.
-    bytes: Vec<u8>,
-    step: Step,
-}
-
-enum Step {
-    /// A server waits for a request, which it accepts like this.
-    Request(Head, WebSocket),
-    /// A client sends its request, and waits for the answer.
-    Answer(Asking, Vec<u8>),
-    /// The answer goes out.
-    Accepted,
-    /// The answer goes out, and is read, one hopes.
-    Refused(Refusal, usize),
 }
 
 impl WebSocketStream {
@@ -142,110 +109,6 @@ impl WebSocketStream {
             answer: None,
             refused: None,
         }
-    }
-
-    /// Moves the handshakes on; true when they are done.
-    fn open(&mut self, opening: &mut Opening, now: Nanos, spent: &mut Nanos) -> io::Result<bool> {
-        if opening.below {
-            let Some(opened) = self.below.handshake(now, spent)? else { return Ok(false) };
-            (opening.below, opening.peer) = (false, opened.peer);
-        }
-        // It computes no longer than a few system calls take, so that is not measured.
-        self.shake_hands(opening)
-    }
-
-    /// Moves WebSocket's own handshake on; true when it is done.
-    fn shake_hands(&mut self, opening: &mut Opening) -> io::Result<bool> {
-        loop {
-            match self.step(opening) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if is_passing(&error) => {}
-                Ok(false) => {}
-                outcome => return outcome,
-            }
-        }
-    }
-
-    fn step(&mut self, opening: &mut Opening) -> io::Result<bool> {
-        self.push()?;
-        let mut buf = [0; 4096];
-        match &mut opening.step {
-            Step::Accepted => return Ok(true),
-            Step::Refused(why, unheard) => {
-                // To close it at once would be a reset if more comes, which destroys the answer.
-                let shut = self.below.shutdown_write();
-                return match shut.and_then(|()| self.below.raw().read(&mut buf)) {
-                    Ok(count @ 1..) if *unheard < UNHEARD => {
-                        *unheard += count;
-                        Ok(false)
-                    }
-                    Err(error) if is_passing(&error) => Err(error),
-                    _ => Err((*why).into()),
-                };
-            }
-            Step::Answer(_, request) if !request.is_empty() => {
-                self.frames = std::mem::take(request);
-                return Ok(false);
-            }
-            Step::Request(..) | Step::Answer(..) => {}
-        }
-        // Not above what a head may have.
-        let room = buf.len().min(MAX_HEAD - opening.bytes.len());
-        match self.below.read(&mut buf[..room]) {
-            Ok(0) => return Err(opening.cut_short()),
-            Ok(count) => opening.bytes.extend_from_slice(&buf[..count]),
-            // No event follows. One that has come so often with nothing waits for its timeout.
-            Err(_) if self.below.has_more() && opening.fruitless < FRUITLESS_READS => {
-                opening.fruitless += 1;
-                return Ok(false);
-            }
-            Err(error) => return Err(error),
-        }
-        self.look_at_head(opening)?;
-        Ok(false)
-    }
-
-    /// Looks whether the head is there, and does what it says.
-    fn look_at_head(&mut self, opening: &mut Opening) -> io::Result<()> {
-        let Opening { bytes, step, .. } = opening;
-        let length = match step {
-            Step::Request(head, config) => {
-                let answered = match head.parse(bytes) {
-                    Ok(None) => return Ok(()),
-                    Ok(Some((request, length))) => {
-                        config.answer(&request).map(|upgrade| (upgrade, length))
-                    }
-                    Err(bad) => Err(Refusal::Bad(bad)),
-                };
-                match answered {
-                    Ok((upgrade, length)) => {
-                        self.frames = upgrade.response();
-                        *step = Step::Accepted;
-                        length
-                    }
-                    Err(why) => {
-                        self.frames = why.response();
-                        *step = Step::Refused(why, 0);
-                        bytes.len()
-                    }
-                }
-            }
-            Step::Answer(asking, _) => match asking.check(bytes)? {
-                Some(length) => {
-                    *step = Step::Accepted;
-                    length
-                }
-                None if bytes.len() < MAX_HEAD => return Ok(()),
-                None => {
-                    let why = "its answer has a head above 8 KiB";
-                    return Err(io::Error::new(ErrorKind::InvalidData, why));
-                }
-            },
-            Step::Accepted | Step::Refused(..) => return Ok(()),
-        };
-        self.rest = bytes[length..].to_vec();
-        *bytes = Vec::new();
-        Ok(())
     }
 
     /// As `read`, with room for two bytes at the least.
@@ -304,7 +167,7 @@ impl WebSocketStream {
     }
 
     /// Writes what waits.
-    fn push(&mut self) -> io::Result<()> {
+    pub(super) fn push(&mut self) -> io::Result<()> {
         if let Some(kind) = self.refused {
             return Err(kind.into());
         }
@@ -338,47 +201,6 @@ impl WebSocketStream {
             }
         }
     }
-}
-
-impl Opening {
-    /// Why the peer ended it before it began.
-    fn cut_short(&self) -> io::Error {
-        let why = match self.step {
-            Step::Answer(..) => {
-                "it ended the connection during the handshake; does it speak WebSocket?"
-            }
-            _ => "it ended the connection before its request was there",
-        };
-        io::Error::new(ErrorKind::UnexpectedEof, why)
-    }
-}
-
-impl Spare {
-    /// Gives the buffer away, unless `frames` has one.
-    fn lend(&self, frames: &mut Vec<u8>) {
-        if frames.capacity() == 0 {
-            *frames = self.0.take();
-        }
-    }
-
-    /// Takes a buffer back whose frames are out.
-    fn take_back(&self, frames: &mut Vec<u8>) {
-        let mut buffer = std::mem::take(frames);
-        // Without others that use it, it would be one that an idle connection owns.
-        if (1..=SPARE).contains(&buffer.capacity()) && self.is_shared() {
-            buffer.clear();
-            self.0.set(buffer);
-        }
-    }
-
-    fn is_shared(&self) -> bool {
-        std::rc::Rc::strong_count(&self.0) > 1
-    }
-}
-
-/// Whether it will do later, or if tried again.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 /// The error that tells of it.

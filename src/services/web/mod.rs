@@ -6,7 +6,7 @@ mod listing;
 mod page;
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use answer::{Manner, TEXT, last_words};
 use listing::Listing;
@@ -14,7 +14,8 @@ use page::Page;
 
 use super::views::ProcessReader;
 use super::views::metrics::{self, Format};
-use crate::http::{Head, MAX_HEAD, Request, Sites, percent_decode};
+use crate::http::{Forbidden, Head, MAX_HEAD, Request, Sites, percent_decode};
+use crate::text::printable;
 use crate::{
     Ask, CloseReason, Context, Error, Farewell, Handler, Limits, Report, Status, WebSocket,
 };
@@ -29,6 +30,10 @@ const NOT_ADMIN: &str =
 const NOBODY: &str = "there is no such connection";
 const NO_SERVICE: &str = "there is no such service";
 const STOPPING: &str = "shutting down";
+const WEB_SOCKET: &str = "this is WebSocket, a line a message: connect to ws://HOST:PORT/ws/NAME\n";
+
+/// How long a request that was turned away keeps the next ones out of the log.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// A web server in the same loop: a page that shows what the loop does, metrics for Prometheus, and the
 /// services of the reactor over WebSocket.
@@ -72,6 +77,8 @@ pub struct Web {
     admin: bool,
     page: Page,
     process: ProcessReader,
+    /// When the log has last told of a request that may not come in.
+    told: Option<Instant>,
 }
 
 /// What a connection is about.
@@ -114,6 +121,7 @@ impl Web {
             admin: false,
             page: Page::new(),
             process: ProcessReader::new(env!("CARGO_PKG_VERSION")),
+            told: None,
         }
     }
 
@@ -152,9 +160,10 @@ impl Web {
         }
     }
 
-    fn answer(&self, cx: &mut Context<'_, Session>, request: &Request<'_>) {
+    fn answer(&mut self, cx: &mut Context<'_, Session>, request: &Request<'_>) {
         let manner = Manner::of(request);
         if let Err(forbidden) = self.sites.check(request) {
+            self.log(cx, request, forbidden);
             return manner.refuse(cx, 403, &forbidden.to_string());
         }
         if !METHODS.contains(&request.method()) {
@@ -190,6 +199,17 @@ impl Web {
         }
     }
 
+    /// Tells of a request that may not come in, unless it has just told of another one.
+    fn log(&mut self, cx: &Context<'_, Session>, request: &Request<'_>, why: Forbidden) {
+        if self.told.is_some_and(|told| cx.now().saturating_duration_since(told) < QUIET) {
+            return;
+        }
+        self.told = Some(cx.now());
+        let name = if why == Forbidden::Host { "Host" } else { "Origin" };
+        let value = printable(request.header(name).unwrap_or_default());
+        log::warn!("{} is turned away: {why} ({name}: {value})", cx.id());
+    }
+
     /// Has the connection go on in another service, over WebSocket.
     fn upgrade(
         &self,
@@ -200,10 +220,12 @@ impl Web {
     ) {
         let upgrade = match self.web_socket.answer(request) {
             Ok(upgrade) => upgrade,
-            Err(refusal) => {
-                cx.send(refusal.response());
-                return cx.close();
+            Err(refusal) if refusal.status() == 426 => {
+                let how = [("Upgrade", "websocket"), ("Connection", "Upgrade")];
+                let headers = [TEXT, how[0], how[1], ("Sec-WebSocket-Version", "13")];
+                return manner.send(cx, 426, &headers, WEB_SOCKET);
             }
+            Err(refusal) => return manner.refuse(cx, refusal.status(), &refusal.to_string()),
         };
         match cx.hand_over(&percent_decode(name), upgrade) {
             Ok(()) => {}
