@@ -388,7 +388,9 @@ impl<'h> Cores<'h> {
                     Err(error) => {
                         counted.leave();
                         counted.stop();
-                        failed = Some(Error::io("cannot start a thread")(error));
+                        failed = Some(Error::io(
+                            "there is no thread to be had (ulimit -u), or fewer will do",
+                        )(error));
                         break;
                     }
                 }

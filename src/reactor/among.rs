@@ -1,6 +1,7 @@
 //! What a loop that is one of several [cores](crate::Cores) lends to what holds them together. A loop
 //! that is alone comes by none of this.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -58,10 +59,20 @@ impl Reactor<'_> {
         self.services[service].set_name(name);
     }
 
-    /// Waits for whatever wakes the loop although it has ended, such as a second signal.
+    /// Waits for whatever wakes the loop although it has ended, such as a second signal. It calls nothing
+    /// that a turn does: that would cost the turn the inlining.
     pub(crate) fn idle(&mut self) -> Result<(), Error> {
-        self.poll(None)?;
-        self.dispatch();
+        match self.poll.poll(&mut self.events, None) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => {
+                return Err(Error::io("the selector failed")(error));
+            }
+            _ => self.state.shared.awake(),
+        }
+        #[cfg(feature = "signals")]
+        {
+            let caught = self.signals.take();
+            self.handle_signals(&caught);
+        }
         Ok(())
     }
 

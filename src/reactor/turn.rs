@@ -117,7 +117,7 @@ impl Reactor<'_> {
     }
 
     /// Fetches events. False, and there are none, when a signal interrupted it.
-    pub(super) fn poll(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
+    fn poll(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(false),
@@ -126,7 +126,7 @@ impl Reactor<'_> {
     }
 
     /// Marks what the events are about; no hook is called yet.
-    pub(super) fn dispatch(&mut self) -> Fetched {
+    fn dispatch(&mut self) -> Fetched {
         let mut count = 0;
         #[cfg(feature = "signals")]
         let mut caught = Vec::new();

@@ -177,7 +177,9 @@ fn at_a_unix_socket_only_the_allowed_users_are_served() {
     let target = format!("echo=unix:{}", path.display());
     let own = rustix::process::geteuid().as_raw().to_string();
     for users in [&*own, &format!("root,{own}")] {
-        let program = Program::serve(&[&target, "--unix-mode=666", "--allow-uid", users]);
+        // Each thread keeps its log short by itself.
+        let one = "--threads=1";
+        let program = Program::serve(&[&target, "--unix-mode=666", "--allow-uid", users, one]);
         program.place("echo");
         assert_eq!(first_line(UnixStream::connect(&path).unwrap()), &GREETING[..31]);
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
@@ -577,7 +579,8 @@ fn after_a_kill_it_starts_again_at_the_same_unix_path() {
 
 #[test]
 fn more_connections_than_descriptors_is_status_1() {
-    let args = ["echo=0", "time=0", "--max-connections=1000"];
+    // Each further thread takes some itself.
+    let args = ["echo=0", "time=0", "--max-connections=1000", "--threads=1"];
     let program = Program::serve_after("ulimit -n 100", &args);
     fails(program, 1, &["1000 for each of 2 services", "2018", "100", "ulimit -n", "41 or less"]);
 }
@@ -622,7 +625,7 @@ fn the_soft_limit_of_descriptors_is_raised() {
     program.wait_for_log("file descriptors: limit raised from 64 to ");
     Client::connect(program.addr("echo")).expect(GREETING);
     // The default is no promise: with few descriptors it starts all the same.
-    let program = Program::serve_after("ulimit -n 40", &["echo=0"]);
+    let program = Program::serve_after("ulimit -n 40", &["echo=0", "--threads=1"]);
     let line = program.wait_for_log("limit 40, already the hard one");
     assert!(line.contains("room for 23 of 10000 clients") && line.contains("WARN"), "{line}");
     assert!(line.contains("raise it (ulimit -n 10017)"), "{line}");
@@ -636,7 +639,7 @@ fn descriptors_that_do_not_suffice_for_the_default_are_warned_of() {
         assert!(line.contains("WARN"), "{line}");
         words.iter().for_each(|words| assert!(line.contains(words), "{words:?} is not in {line}"));
     };
-    let five = ["echo=0", "time=0", "presence=0", "roulette=0", "roulette2=0"];
+    let five = ["echo=0", "time=0", "presence=0", "roulette=0", "roulette2=0", "--threads=1"];
     let words = ["limit 20000", "room for 19979 of 50000 clients", "raise it (ulimit -n 50021)"];
     warned(Program::serve_after("ulimit -n 20000", &five), &words);
     let script = "ulimit -n 1024 && exec \"$0\" forward 0 9";

@@ -16,11 +16,12 @@ use crate::util::{PATIENCE, peak, until};
 
 pub const REACTOR: &str = env!("CARGO_BIN_EXE_reactor");
 
-/// How many threads a server has where the test does not say: as the environment variable
+/// How many threads a server has where its arguments do not say: as the environment variable
 /// `REACTOR_TEST_THREADS` has it, so that the same tests are about one and about several.
-pub fn threads() -> Vec<String> {
-    let set = std::env::var("REACTOR_TEST_THREADS");
-    set.map_or(Vec::new(), |threads| vec!["--threads".to_owned(), threads])
+fn threads(args: &[&str]) -> Option<String> {
+    let threads = std::env::var("REACTOR_TEST_THREADS").ok()?;
+    let said = args.iter().any(|arg| arg.starts_with("--threads"));
+    (!said).then(|| format!("--threads={threads}"))
 }
 
 pub struct Program {
@@ -34,14 +35,14 @@ pub struct Program {
 impl Program {
     /// `reactor serve` with these arguments.
     pub fn serve(args: &[&str]) -> Program {
-        Program::spawn(Command::new(REACTOR).arg("serve").args(args).args(threads()))
+        Program::spawn(Command::new(REACTOR).arg("serve").args(args).args(threads(args)))
     }
 
     /// The same, after a line of shell such as `ulimit -n 40`.
     pub fn serve_after(shell: &str, args: &[&str]) -> Program {
         let script = format!("{shell} && exec \"$0\" serve \"$@\"");
         Program::spawn(
-            Command::new("sh").arg("-c").arg(script).arg(REACTOR).args(args).args(threads()),
+            Command::new("sh").arg("-c").arg(script).arg(REACTOR).args(args).args(threads(args)),
         )
     }
 
