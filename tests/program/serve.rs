@@ -1005,3 +1005,69 @@ fn a_name_that_cannot_be_looked_up_is_status_1_and_takes_no_longer_than_it_may()
     fails(Program::spawn(Command::new(REACTOR).args(args)), 1, &said);
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
+
+// ---- Several threads ----
+
+#[test]
+fn several_threads_are_one_server() {
+    let program = Program::serve(&["echo=0", "time=0", "--threads=3", "--max-connections=8"]);
+    let at = program.addr("echo");
+    let mut clients: Vec<_> = (0..8).map(|_| Client::connect(at)).collect();
+    for client in &mut clients {
+        client.expect(GREETING);
+        client.send("hello\n");
+        client.expect("> HELLO\n");
+    }
+    let refused = Client::connect(at).rest();
+    assert_eq!(String::from_utf8_lossy(&refused), "Too many connections, try again later\n");
+    drop(clients);
+    program.signal("TERM");
+    let (code, _, stderr) = program.end();
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("stopped after 8 connections; 1 were turned away"), "{stderr}");
+}
+
+#[test]
+fn a_second_signal_ends_all_threads_at_once() {
+    // The time it would wait for each is ten seconds. Lines are long, so that few are enough.
+    let program = Program::serve(&["echo=0", "--threads=2", "--max-output=64M", "--max-line=1M"]);
+    let at = program.addr("echo");
+    let line = format!("{}\n", "x".repeat(1 << 20));
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = Client::connect(at);
+            client.expect(GREETING);
+            // More than two kernels' buffers hold; nobody reads the answers.
+            client.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+            let line = line.clone();
+            std::thread::spawn(move || {
+                while client.stream.write_all(line.as_bytes()).is_ok() {}
+                client
+            })
+        })
+        .collect();
+    let clients: Vec<_> = writers.into_iter().map(|thread| thread.join().unwrap()).collect();
+    let began = Instant::now();
+    program.signal("TERM");
+    program.wait_for_log("a second one ends at once");
+    program.signal("TERM");
+    let (code, _, stderr) = program.end();
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("had all their output: 4 connections"), "{stderr}");
+    drop(clients);
+}
+
+#[test]
+fn a_wrong_number_of_threads_is_status_2() {
+    for command in [&["serve", "echo=0"][..], &["forward", "0", "9"]] {
+        for threads in ["0", "2000", "many"] {
+            let option = format!("--threads={threads}");
+            let mut args = command.to_vec();
+            args.push(&option);
+            let (code, _, stderr) = Program::run(&args);
+            assert_eq!(code, 2, "{stderr}");
+            assert!(stderr.contains("write a whole number from 1 to 1024, or auto"), "{stderr}");
+        }
+    }
+}
