@@ -110,8 +110,12 @@ impl<M> Peers<M> {
     /// # Panics
     /// If there is no such core.
     pub fn tell(&self, core: usize, message: M) -> Result<(), M> {
+        if core == self.own {
+            // It wakes itself, also where it is alone and nobody looks whom to wake.
+            return self.handles[core].post(message);
+        }
         self.handles[core].leave(message)?;
-        self.others.wake[core].set(true);
+        self.others.wake(core);
         Ok(())
     }
 

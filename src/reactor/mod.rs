@@ -9,7 +9,7 @@
 //! `closing`. What bounds it: `fairness`, `total_memory`, `peers` with `peer_accounts` and `peer_lines`, `throttling`. What keeps the loop alive: `panics`,
 //! `slow_hooks`, `spare_descriptor`, `log_limits`. Around it: `handle`, `shutdown`, `signals`,
 //! `reload`. What can be seen from outside: `counters`, `turns`, `usage`, `status`, which `reports`
-//! collects. What the services share is in `loop_state`, what the selector and the timers
+//! collects. What several `cores` have of it: `among`, and `places`. What the services share is in `loop_state`, what the selector and the timers
 //! carry in `token`.
 
 pub(crate) mod accepting;

@@ -65,6 +65,7 @@ impl Handler for Room {
                 cx.request_report(Ask::Close { number, why });
             }
             "fill" => _ = cx.send(vec![b'x'; rest.parse().unwrap()]),
+            "remind" => _ = self.peers.post(cx, self.core, Word::Said(b"yes\n".to_vec())),
             "stop" => cx.stop(),
             _ => writeln!(cx, "what?"),
         }
@@ -219,6 +220,18 @@ fn what_is_said_on_one_core_is_heard_on_all_in_its_order() {
         }
     }
     assert_eq!(running.end().0, Exit::Clean);
+}
+
+#[test]
+fn a_core_can_post_to_itself_also_if_it_is_alone() {
+    for cores in [1, 2] {
+        let running = room_on(cores, Limits::default());
+        let mut client = running.connect();
+        client.send("remind\n");
+        client.expect("yes\n");
+        drop(client);
+        assert_eq!(running.end().0, Exit::Clean);
+    }
 }
 
 #[test]
