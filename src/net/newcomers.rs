@@ -23,6 +23,8 @@ pub(crate) struct Outlet {
     queue: Sender<Newcomer>,
     load: Load,
     wake: Wake,
+    /// Something has gone that way since it was last woken.
+    used: bool,
 }
 
 /// Its other end: a listener of a core that is handed its newcomers.
@@ -46,7 +48,7 @@ pub(crate) struct Distributor {
 /// Makes the way to a core.
 pub(crate) fn way(load: Load, wake: Wake) -> (Outlet, Arrivals) {
     let (sender, receiver) = channel();
-    let outlet = Outlet { queue: sender, load: Arc::clone(&load), wake };
+    let outlet = Outlet { queue: sender, load: Arc::clone(&load), wake, used: false };
     (outlet, Arrivals { queue: receiver, load })
 }
 
@@ -65,17 +67,26 @@ impl Distributor {
         Distributor { own, others, random: 1 }
     }
 
-    /// Sends a newcomer where it is to go; gives it back if that is here.
+    /// Wakes those that newcomers were sent to: each once, however many there were.
+    pub(crate) fn wake(&mut self) {
+        for outlet in self.others.iter_mut().filter(|outlet| outlet.used) {
+            outlet.used = false;
+            (outlet.wake)();
+        }
+    }
+
+    /// Sends a newcomer where it is to go; gives it back if that is here. Who it goes to is to be
+    /// [woken](Self::wake) then.
     pub(crate) fn distribute(&mut self, newcomer: Newcomer) -> Option<Newcomer> {
         let place = self.choose();
-        let Some(outlet) = place.checked_sub(1).map(|other| &self.others[other]) else {
+        let Some(outlet) = place.checked_sub(1).map(|other| &mut self.others[other]) else {
             return Some(newcomer);
         };
         // Before it is in the queue, from which it may be taken at once.
         outlet.load.fetch_add(1, Relaxed);
         match outlet.queue.send(newcomer) {
             Ok(()) => {
-                (outlet.wake)();
+                outlet.used = true;
                 None
             }
             // That core accepts no more: it is shutting down, or has failed.

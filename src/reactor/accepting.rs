@@ -151,6 +151,13 @@ impl Listener {
         self.among = Some(Box::new(among));
     }
 
+    /// The step of accepting is over: wakes those who have got newcomers.
+    pub(super) fn wake_others(&mut self) {
+        if let Some(among) = &mut self.among {
+            among.wake();
+        }
+    }
+
     /// Another thread has woken the loop: newcomers may have been handed over.
     pub(super) fn woken(&mut self) {
         self.ready |= matches!(self.socket, ListeningSocket::Handed(_));

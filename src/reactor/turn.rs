@@ -201,6 +201,7 @@ impl<H: Handler> ActiveService<H> {
         for number in 0..self.listeners.len() {
             if self.listeners[number].may_accept(state) {
                 self.accept(number, state);
+                self.listeners[number].wake_others();
             }
         }
     }
