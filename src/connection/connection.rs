@@ -128,13 +128,7 @@ impl Connection {
     /// Whether input may be handed to the handler.
     #[inline]
     pub(crate) fn takes_input(&self) -> bool {
-        self.stage == Stage::Open
-            && !(self.flags.has(Flag::Paused)
-                || self.flags.has(Flag::Throttled)
-                || self.flags.has(Flag::Held)
-                || self.flags.has(Flag::Asked)
-                || self.flags.has(Flag::Ahead)
-                || self.flags.has(Flag::Overlong))
+        self.stage == Stage::Open && !self.flags.hinder_input()
     }
 
     /// Whether its input may be cut into lines.

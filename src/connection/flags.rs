@@ -82,7 +82,22 @@ pub(crate) enum Flag {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Flags(u32);
 
+/// Those for which input is not handled.
+const HINDERING: u32 = 1 << Flag::Paused as u32
+    | 1 << Flag::Throttled as u32
+    | 1 << Flag::Held as u32
+    | 1 << Flag::Asked as u32
+    | 1 << Flag::Ahead as u32
+    | 1 << Flag::Overlong as u32;
+
 impl Flags {
+    /// Whether any is set for which input is not handled: one test, of which the compiler makes several
+    /// if it is written as such.
+    #[inline]
+    pub(crate) fn hinder_input(self) -> bool {
+        self.0 & HINDERING != 0
+    }
+
     /// Whether this flag is set.
     #[inline]
     pub(crate) fn has(self, flag: Flag) -> bool {

@@ -147,7 +147,9 @@ impl Reactor<'_> {
             }
         }
         #[cfg(feature = "signals")]
-        self.handle_signals(&caught);
+        if !caught.is_empty() {
+            self.handle_signals(&caught);
+        }
         self.full = count == self.events.capacity();
         if self.full && count < MOST_EVENTS {
             // Quiet connections must not wait for the busy ones to leave room.

@@ -201,7 +201,7 @@ fn connections_are_divided_evenly_and_no_two_have_the_same_number() {
         }
         assert_eq!(numbers.len(), 120);
         let even = 120 / cores;
-        assert!(on.iter().all(|here| even.abs_diff(*here) <= 6), "{on:?}");
+        assert!(on.iter().all(|here| even.abs_diff(*here) <= 3), "{on:?}");
         drop(clients);
         let (exit, status) = running.end();
         assert_eq!((exit, status.counters.accepted), (Exit::Clean, 120));
