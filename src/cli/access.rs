@@ -46,15 +46,17 @@ pub(crate) struct Access {
 
     /// Let pages from there connect as well: https://example.org. May be given more than once.
     ///
-    /// At the addresses with ws: and those of web a browser's page is let in if it comes from the very host and port
-    /// that it connects to; others get 403, and the log says so. What is no browser says no origin.
+    /// It is about the addresses with ws: and those of web. A page is let in if it comes from the very
+    /// host and port that it connects to; others get 403, and the log says so. Clients that are no
+    /// browsers have no origin, and may come.
     #[arg(long, value_name = "ORIGIN", value_parser = origin)]
     origin: Vec<Origin>,
 
     /// Take requests for this name as well: example.org. May be given more than once.
     ///
-    /// At the addresses with ws: and those of web a request is for a literal address, localhost, or one of these names;
-    /// otherwise it gets 403, since a page may have its own name point here.
+    /// It is about the addresses with ws: and those of web. A request is for a literal address,
+    /// localhost, or one of these names; otherwise it gets 403, since a page may have its own name point
+    /// here.
     #[arg(long, value_name = "NAME", value_parser = web_host)]
     web_host: Vec<String>,
 
@@ -231,7 +233,7 @@ fn user(text: &str) -> Result<u32, String> {
 }
 
 fn origin(text: &str) -> Result<Origin, String> {
-    text.parse().map_err(|why: &str| format!("{text:?} is no origin: {why}"))
+    text.parse().map_err(why)
 }
 
 /// A name alone: the port does not matter.
@@ -244,9 +246,13 @@ fn web_host(text: &str) -> Result<String, String> {
 }
 
 fn networks(text: &str) -> Result<Networks, String> {
-    text.parse().map_err(|error: reactor::Error| match error {
+    text.parse().map_err(why)
+}
+
+fn why(error: reactor::Error) -> String {
+    match error {
         // Clap names the value itself.
         reactor::Error::Address { text, why } => format!("{text:?}: {why}"),
         error => error.to_string(),
-    })
+    }
 }

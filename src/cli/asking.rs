@@ -18,6 +18,10 @@ const LINE: usize = 1 << 24;
 
 /// The control socket that goes by a PID or a path.
 pub(crate) fn find(server: &str) -> Result<PathBuf, Failure> {
+    if server.strip_prefix("unix:").unwrap_or(server).is_empty() {
+        let why = "the server is missing: write its PID, or the PATH of its control socket";
+        return Err(Failure::Usage(why.to_owned()));
+    }
     let Ok(pid) = server.parse() else {
         return Ok(server.strip_prefix("unix:").unwrap_or(server).into());
     };
@@ -195,6 +199,9 @@ pub(crate) fn ask(path: &Path, commands: &[&str], output: &mut Output) -> Result
         Outcome::Broken { reason: CloseReason::IdleTimeout, .. } => {
             Err(failure(format!("it says nothing for {PATIENCE:?}; is it stopped?")))
         }
+        Outcome::Broken { reason: CloseReason::LineTooLong, .. } => Err(failure(format!(
+            "a line of its answer has more than {LINE} bytes; is it a server's?"
+        ))),
         Outcome::Broken { connected: false, reason, error, .. } => {
             let why = unreachable(&Address::Unix(path.into()), reason, error);
             Ok(Answer::Gone(failure(why + "; reactor status shows the servers that run")))

@@ -29,8 +29,8 @@ pub(crate) struct Connect {
     #[arg(value_name = "ADDR", value_parser = address::server)]
     server: Endpoint,
 
-    /// How long the server may take to be looked up and to accept, and over TLS to shake hands: 500ms,
-    /// 30s, 5m, 1h.
+    /// How long the server may take to be looked up and to accept, and with TLS or WebSocket to shake
+    /// hands: 500ms, 30s, 5m, 1h.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     timeout: Duration,
 

@@ -60,8 +60,8 @@ pub(crate) struct Forward {
     #[arg(long, value_name = "N", value_parser = count)]
     max_connections: Option<usize>,
 
-    /// How long TARGET may take to be looked up, and to accept, and over TLS to shake hands: 500ms,
-    /// 30s, 5m, 1h.
+    /// How long TARGET may take to be looked up, and to accept, and with TLS or WebSocket to
+    /// shake hands: 500ms, 30s, 5m, 1h.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     connect_timeout: Duration,
 

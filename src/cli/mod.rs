@@ -13,9 +13,10 @@
 //!    is below it.
 //! 5. `address`: `[LAYER:]...[HOST:]PORT` or `unix:PATH`, and looking a host up. `target`:
 //!    `SERVICE[=ADDR[,ADDR]...]`.
-//! 6. `access`: who may connect, and the certificate. `trust`: TLS towards servers. `announce`: `serve --announce`.
-//! 7. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, and `load`, which has a list of
-//!    its own. None knows another, nor `args`.
+//! 6. `access`: who may connect, and the certificate. `trust`: TLS towards servers. `announce`:
+//!    `serve --announce`.
+//! 7. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, and `load`, which
+//!    has a list of its own. None knows another, nor `args`.
 //! 8. `args`: the list of subcommands, and what is said of a wrong command line.
 //!
 //! Nothing here uses `println!` and its like, which panic if the other end of the pipe is gone or

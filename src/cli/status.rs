@@ -10,8 +10,8 @@ use super::failure::Failure;
 ///
 /// It asks `reactor serve` and `reactor forward` at their control sockets. In the columns, IN and OUT are
 /// bytes; UNSENT are those that the client has not taken. WAITS is for what: input (the client's),
-/// reader (the client has to read), rate (--rate), turn (its share of a turn), paused (by the service),
-/// held (too much is unsent), closing, lingering, handshake, connecting.
+/// reader (the client has to read), rate (--rate), turn (its share of a turn, or this answer), paused (by
+/// the service), held (too much is unsent), closing, lingering, handshake, connecting.
 ///
 /// Exit status: 0 if all that were to be asked have answered, 1 if one has not or none runs, 2 if the
 /// command line is wrong.

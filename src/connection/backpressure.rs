@@ -110,8 +110,8 @@ impl Connection {
         }
     }
 
-    /// Whether a connection that closes or leaves has taken enough since this was last true. Without a least
-    /// amount, one that takes a byte now and then would never end.
+    /// Whether a connection that closes or leaves has taken enough since this was last true. Without a
+    /// least amount, one that takes a byte now and then would never end.
     fn makes_progress(&mut self) -> bool {
         let left = self.output.len();
         if left == 0 {

@@ -125,8 +125,8 @@ impl CloseReason {
         }
     }
 
-    /// At which level the end of a connection is logged. Many clients leave with a reset, so that is
-    /// no news.
+    /// At which level the end of a connection is logged. Many clients leave with a reset, or without the
+    /// goodbye of their layer, so that is no news.
     pub(crate) fn level(self) -> log::Level {
         match self {
             CloseReason::PeerClosed
@@ -136,9 +136,9 @@ impl CloseReason {
             | CloseReason::HandedOver
             // That it is closed, and why, was logged before.
             | CloseReason::Administrator
-            | CloseReason::Error(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
-                log::Level::Debug
-            }
+            | CloseReason::Error(
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof,
+            ) => log::Level::Debug,
             CloseReason::SlowConsumer
             | CloseReason::TotalOutput
             | CloseReason::TotalInput

@@ -167,9 +167,9 @@ impl Connection {
         }
     }
 
-    /// Ends one of the reasons not to read it: `Paused`, `Throttled`, `Held`, `Asked` or `Ahead`. An unfinished line or
-    /// block is timed from now on, since until now it was the loop that did not read. Says whether it
-    /// did wait for that reason.
+    /// Ends one of the reasons not to read it: `Paused`, `Throttled`, `Held`, `Asked` or `Ahead`. An unfinished
+    /// line or block is timed from now on, since until now it was the loop that did not read. Says whether
+    /// it did wait for that reason.
     #[inline]
     pub(crate) fn stop_waiting(&mut self, reason: Flag, now: Nanos) -> bool {
         let waited = self.flags.take(reason);

@@ -24,8 +24,8 @@ use socket::Socket;
 
 use crate::error::Error;
 use crate::net::{Address, ToAddress};
-use crate::reactor::hand_over::Door;
 use crate::reactor::handle::Mailbox;
+use crate::reactor::loop_state::ServiceEntry;
 use crate::reactor::service::type_name_of;
 use crate::reactor::{Reactor, Service};
 
@@ -82,10 +82,10 @@ impl<'h> Reactor<'h> {
         let mut endpoint = Endpoint::new(index, type_name_of::<H>(), socket, local, options);
         endpoint.register(&self.state).map_err(|error| Error::listen(&address, error))?;
         let (mailbox, handle) = Mailbox::new(&self.state.shared);
+        self.state.services.push(ServiceEntry::new(type_name_of::<H>(), false));
         let mut service = Datagrams::new(handler, endpoint, mailbox);
         service.call(&mut self.state, H::on_bound);
         self.services.push(Box::new(service));
-        self.state.doors.push(Door::new(type_name_of::<H>(), false));
         Ok(Service { index, address: Some(Address::Tcp(local)), handle })
     }
 }

@@ -158,15 +158,18 @@ impl<'a, S> Context<'a, S> {
     /// In the other service it is a newcomer with an id of its own: in the next turn
     /// [`on_open`](crate::Handler::on_open) is called, and the bytes that this service did not take are
     /// the first of its input. [`max_connections`](crate::Limits::max_connections) and the limits by peer
-    /// are those of that service; one too many is told so by a close frame with code 1013. Who may come at
-    /// all, such as by [`allow`](crate::Listen::allow), was judged at the listener of this service.
+    /// are those of that service; one too many is told so by a close frame with code 1013. From
+    /// which network one may come, as [`allow`](crate::Listen::allow) says, was judged at the listener of
+    /// this service. Who somebody is cannot be judged so: a service all of whose listeners ask for that, by
+    /// a [client certificate](crate::Tls::client_ca) or as Unix sockets that not every user may write to,
+    /// takes nobody over. One without listeners does.
     ///
     /// The [counters](crate::Counters) have it as closed here and as accepted there. Needs the feature
     /// `websocket`.
     ///
     /// # Errors
-    /// [`Error::HandOver`] if there is no such service, if the connection is there already, or takes no
-    /// output; [`Error::Datagrams`]; [`Error::ShuttingDown`]. Nothing has been sent then, and the
+    /// [`Error::HandOver`] if there is no such service, if it takes nobody over, if the connection is there
+    /// already, or takes no output; [`Error::Datagrams`]; [`Error::ShuttingDown`]. Nothing has been sent then, and the
     /// connection goes on as before.
     #[cfg(feature = "websocket")]
     pub fn hand_over(
@@ -321,7 +324,8 @@ impl<'a, S> Context<'a, S> {
 
     /// Whether output is taken, now or once there is room. False after [`close`](Self::close) or
     /// [`half_close`](Self::half_close), and once a read or a write has failed: then
-    /// [`send`](Self::send) gives false for good.
+    /// [`send`](Self::send) gives false for good. What such a client has sent before is handled all the
+    /// same, and nothing holds it back; an answer that takes long to make need not be made.
     ///
     /// It is true where `send` gives false for now, since a connection that was dialled is not open yet
     /// or [full](crate::client#backpressure). Then [`request_drain`](Self::request_drain) tells when to
@@ -515,7 +519,8 @@ impl<'a, S> Context<'a, S> {
     /// once a connection was closed. A handler cannot look at other services from within a hook.
     ///
     /// Until then the connection's input waits, so that its replies come in the order of its requests.
-    /// If it is not open by then, or not any more, the call does not come.
+    /// If it is not open by then, or not any more, the call does not come. Who asks for several at once
+    /// is told in that order, and the input waits for the first only.
     ///
     /// ```
     /// use reactor::{Ask, Context, Handler, Report};

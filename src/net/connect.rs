@@ -88,7 +88,8 @@ impl Connect {
     ///
     /// * [`connect_timeout`](crate::Limits::connect_timeout) includes the handshake. If the server
     ///   answers with anything but WebSocket, the connection has never been open, and
-    ///   [`close_detail`](crate::Context::close_detail) says why. It is asked for the path `/`.
+    ///   [`close_detail`](crate::Context::close_detail) says why. It is asked for the path
+    ///   `/`, or for [another](WebSocket::path).
     /// * To half-close is to send a close frame. An end without one is
     ///   [`ErrorKind::UnexpectedEof`](std::io::ErrorKind::UnexpectedEof).
     ///
@@ -113,7 +114,7 @@ impl Connect {
             None => stream,
         };
         #[cfg(feature = "websocket")]
-        let stream = match self.web_socket {
+        let stream = match &self.web_socket {
             Some(web_socket) => web_socket.over(stream, &self.address),
             None => stream,
         };

@@ -297,10 +297,38 @@ pub(crate) struct Opened {
     pub(crate) instead: Option<Stream>,
 }
 
-/// Puts a layer over the newcomers of a listener.
+/// The handshake of the stream below a layer, which comes before the layer's own. Rule 2.
+pub(super) struct HandshakeBelow {
+    under_way: bool,
+    /// What it has said of the peer.
+    pub(super) peer: Option<SocketAddr>,
+}
+
+impl HandshakeBelow {
+    /// A socket that is being dialled has [none](Layer::has_handshake) and is not open either.
+    pub(super) fn new(under_way: bool) -> HandshakeBelow {
+        HandshakeBelow { under_way, peer: None }
+    }
+
+    /// Moves it on; true once it is done.
+    pub(super) fn move_on(
+        &mut self,
+        below: &mut Stream,
+        now: Nanos,
+        spent: &mut Nanos,
+    ) -> io::Result<bool> {
+        if self.under_way {
+            let Some(opened) = below.handshake(now, spent)? else { return Ok(false) };
+            *self = HandshakeBelow { under_way: false, peer: opened.peer };
+        }
+        Ok(true)
+    }
+}
+
 /// Makes a layer in another thread.
 pub(crate) type Elsewhere = Box<dyn FnOnce() -> Rc<dyn Acceptor> + Send>;
 
+/// Puts a layer over the newcomers of a listener.
 pub(crate) trait Acceptor: Any + fmt::Debug {
     /// The layer's name, as in front of an address.
     fn name(&self) -> &'static str;
@@ -310,6 +338,11 @@ pub(crate) trait Acceptor: Any + fmt::Debug {
 
     /// The same for another thread, which makes it of this. What is read again is read again for both.
     fn elsewhere(&self) -> Elsewhere;
+
+    /// Whether nobody gets in who does not prove who it is.
+    fn asks_who(&self) -> bool {
+        false
+    }
 
     /// Reads its files again; gives the one that the log names, none if it has no files.
     #[cfg(feature = "signals")]

@@ -64,6 +64,13 @@ impl Listen {
         Listen { unix_mode: Some(mode), ..self }
     }
 
+    /// Whether it asks who comes: for a certificate, or as a Unix socket that not every user may write to.
+    pub(crate) fn is_guarded(&self) -> bool {
+        let for_all = self.uids.is_none() && self.unix_mode.is_some_and(|mode| mode & 0o002 != 0);
+        let by_user = matches!(self.address, Address::Unix(_)) && !for_all;
+        by_user || self.layers.iter().any(|layer| layer.asks_who())
+    }
+
     /// What newcomers speak, from the outside in. `per_peer` says whether limits depend on who they are.
     pub(crate) fn all_layers(&self, per_peer: bool) -> Vec<Rc<dyn Acceptor>> {
         // Who may come is judged once the header has said who comes.

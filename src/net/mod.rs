@@ -5,8 +5,8 @@
 //! layer). Then read what keeps the contract: `tcp`, `unix`, `descriptors`, `memory` (of the tests),
 //! `happy_eyeballs` (a host before one of its addresses is connected), `proxy`, `tls`, `websocket`.
 //! `listener` makes streams of newcomers, `unix_path` guards the path of a Unix socket, and
-//! `credentials` tell who comes there. `http` reads the heads of requests. `address`, `host`, `networks`, `listen` and
-//! `connect` are what a user writes.
+//! `credentials` tells who comes there. `http` reads the heads of requests. `address`, `host`,
+//! `networks`, `listen` and `connect` are what a user writes.
 
 pub(crate) mod address;
 pub(crate) mod connect;

@@ -36,6 +36,8 @@ pub(crate) struct Listener {
     uids: Option<Vec<u32>>,
     /// Newcomers come by way of a proxy that says who they are.
     proxied: bool,
+    /// It asks who comes, and not only from where.
+    guarded: bool,
     /// What newcomers speak, as [`Listen::layers`].
     layers: Vec<Rc<dyn Acceptor>>,
     /// Divides newcomers among cores; none where there is but one.
@@ -132,12 +134,14 @@ impl Listener {
     fn new(socket: ListeningSocket, listen: Listen, token: Token, limits: &Limits) -> Listener {
         let layers = listen.all_layers(Peers::are_limited(limits));
         let proxied = listen.proxies.is_some();
+        let guarded = listen.is_guarded();
         Listener {
             socket,
             address: listen.address,
             allow: listen.proxies.or(listen.allow),
             uids: listen.uids,
             proxied,
+            guarded,
             layers,
             among: None,
             token,
@@ -170,6 +174,11 @@ impl Listener {
     /// What newcomers speak.
     pub(super) fn layers(&self) -> &[Rc<dyn Acceptor>] {
         &self.layers
+    }
+
+    /// As [`Listen::is_guarded`].
+    pub(super) fn is_guarded(&self) -> bool {
+        self.guarded
     }
 
     pub(super) fn mark_ready(&mut self) {

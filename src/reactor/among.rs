@@ -9,7 +9,7 @@ use mio::Poll;
 
 use super::accepting::Share;
 use super::handle::{Mailbox, Shared};
-use super::loop_state::Among;
+use super::loop_state::{Among, ServiceEntry};
 use super::reports::Asked;
 use super::service::{ActiveService, type_name_of};
 use super::table::{SharedLimits, Table};
@@ -55,7 +55,7 @@ impl Reactor<'_> {
 
     pub(crate) fn name_service(&mut self, service: usize, name: String) {
         let name = name.into_boxed_str();
-        self.state.doors[service].name.clone_from(&name);
+        self.state.services[service].name.clone_from(&name);
         self.services[service].set_name(name);
     }
 
@@ -166,6 +166,6 @@ impl<'h> Reactor<'h> {
     ) {
         table.accounts.keep(self.state.accounting, 0, self.state.turn.now);
         self.services.push(Box::new(ActiveService::new(handler, table, mailbox)));
-        self.state.doors.push(super::hand_over::Door::new(type_name_of::<H>(), true));
+        self.state.services.push(ServiceEntry::new(type_name_of::<H>(), true));
     }
 }

@@ -175,49 +175,28 @@ impl Counters {
 
     /// Adds what another service has counted.
     pub(crate) fn add(&mut self, other: &Counters) {
-        // All fields, so that none is forgotten. Turns are the loop's.
-        let Counters {
-            accepted,
-            dialled,
-            refused,
-            handshakes_failed,
-            open,
-            peers_forgotten,
-            lines_in,
-            bytes_in,
-            bytes_out,
-            datagrams_in,
-            datagrams_out,
-            datagrams_lost,
-            datagram_errors,
-            messages_lost,
-            panics,
-            slow_calls,
-            turns: _,
-            longest_turn: _,
-            closed,
-            refused_for,
-            handshakes_failed_by_layer,
-        } = other;
-        self.accepted += accepted;
-        self.dialled += dialled;
-        self.refused += refused;
-        self.handshakes_failed += handshakes_failed;
-        self.open += open;
-        self.peers_forgotten += peers_forgotten;
-        self.lines_in += lines_in;
-        self.bytes_in += bytes_in;
-        self.bytes_out += bytes_out;
-        self.datagrams_in += datagrams_in;
-        self.datagrams_out += datagrams_out;
-        self.datagrams_lost += datagrams_lost;
-        self.datagram_errors += datagram_errors;
-        self.messages_lost += messages_lost;
-        self.panics += panics;
-        self.slow_calls += slow_calls;
-        add_each(&mut self.closed, closed);
-        add_each(&mut self.refused_for, refused_for);
-        add_each(&mut self.handshakes_failed_by_layer, handshakes_failed_by_layer);
+        macro_rules! add {
+            ($($field:ident)*) => {
+                // All fields, so that none is forgotten. Turns are the loop's.
+                let Counters {
+                    $($field,)*
+                    turns: _,
+                    longest_turn: _,
+                    closed,
+                    refused_for,
+                    handshakes_failed_by_layer,
+                } = other;
+                $(self.$field += $field;)*
+                add_each(&mut self.closed, closed);
+                add_each(&mut self.refused_for, refused_for);
+                add_each(&mut self.handshakes_failed_by_layer, handshakes_failed_by_layer);
+            };
+        }
+        add! {
+            accepted dialled refused handshakes_failed open peers_forgotten
+            lines_in bytes_in bytes_out datagrams_in datagrams_out datagrams_lost datagram_errors
+            messages_lost panics slow_calls
+        }
     }
 }
 
@@ -229,26 +208,20 @@ impl LoopState {
     /// What a service counts in.
     #[inline]
     pub(crate) fn counters(&mut self, service: usize) -> &mut Counters {
-        &mut self.counters[service]
-    }
-
-    /// Counts anew for the service that gets this number.
-    pub(super) fn count_for(&mut self, service: usize) {
-        // One that could not be bound has had the number before.
-        self.counters.truncate(service);
-        self.counters.push(Counters::default());
+        &mut self.services[service].counters
     }
 
     /// What one service has counted.
     pub(crate) fn counted_for(&self, service: usize) -> Counters {
         let (turns, longest_turn) = (self.meter.count(), self.meter.longest_ever());
-        Counters { turns, longest_turn, ..self.counters[service].clone() }
+        Counters { turns, longest_turn, ..self.services[service].counters.clone() }
     }
 
     /// What all services have counted together.
     pub(crate) fn counted(&self) -> Counters {
-        let mut sum = self.counted_for(0);
-        self.counters.iter().skip(1).for_each(|counters| sum.add(counters));
+        let (turns, longest_turn) = (self.meter.count(), self.meter.longest_ever());
+        let mut sum = Counters { turns, longest_turn, ..Counters::default() };
+        self.services.iter().for_each(|service| sum.add(&service.counters));
         sum
     }
 }

@@ -110,6 +110,7 @@ mod tests {
     use crate::limits::Limits;
     use crate::net::layer::{Layer, Opened};
     use crate::reactor::handle::{Mailbox, Shared};
+    use crate::reactor::loop_state::ServiceEntry;
     use crate::reactor::service::ActiveService;
 
     /// A layer whose handshake reads the server's first line along with its own.
@@ -159,6 +160,7 @@ mod tests {
     #[test]
     fn what_a_handshake_has_read_too_is_handled_without_another_event() {
         let mut state = LoopState::new(None, Arc::new(Shared::default()));
+        state.services.push(ServiceEntry::new("dialling", true));
         state.dial = Box::new(|_, _| Ok(Stream::layer(Greeted(b"welcome\n"))));
         let lines = RefCell::new(Vec::new());
         let heard =

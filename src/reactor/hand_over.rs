@@ -29,14 +29,6 @@ use crate::net::stream::Stream;
 /// beginning of the layer's input.
 pub(crate) type PutOver = Box<dyn FnOnce(Stream, Vec<u8>) -> Stream>;
 
-/// What the services of a reactor know of one another.
-#[derive(Debug)]
-pub(crate) struct Door {
-    pub(super) name: Box<str>,
-    /// It has connections, not datagrams.
-    connections: bool,
-}
-
 /// Where a connection goes that leaves.
 pub(crate) struct Destination {
     /// The service's number.
@@ -55,12 +47,6 @@ pub(crate) struct Traveller {
     outbound: bool,
 }
 
-impl Door {
-    pub(crate) fn new(name: &str, connections: bool) -> Door {
-        Door { name: name.into(), connections }
-    }
-}
-
 impl<S> Table<S> {
     /// Has the connection leave for the service of that name once all that it was sent is out, `words`
     /// last. Nothing has happened if that is refused.
@@ -76,11 +62,14 @@ impl<S> Table<S> {
             return Err(Error::ShuttingDown);
         }
         let refuse = |why| Err(Error::HandOver { to: to.to_owned(), why });
-        let Some(service) = state.doors.iter().position(|door| *door.name == *to) else {
+        let Some(service) = state.services.iter().position(|other| *other.name == *to) else {
             return refuse("there is no service of that name");
         };
-        if !state.doors[service].connections {
+        if !state.services[service].connections {
             return Err(Error::Datagrams);
+        }
+        if state.services[service].guarded {
+            return refuse("all its listeners ask who comes");
         }
         if service == self.service {
             return refuse("the connection is there already");

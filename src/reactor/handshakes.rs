@@ -54,6 +54,7 @@ mod tests {
     use crate::net::memory::{Pipe, Wire};
     use crate::net::stream::Stream;
     use crate::reactor::handle::{Mailbox, Shared};
+    use crate::reactor::loop_state::ServiceEntry;
     use crate::reactor::table::Table;
     use crate::{Callbacks, Context};
 
@@ -66,7 +67,7 @@ mod tests {
     ) -> Box<dyn AnyService + 'h> {
         let open = move |_: &mut Context<'_, ()>| opened.borrow_mut().push(number);
         let (mailbox, _) = Mailbox::new(&state.shared);
-        state.count_for(number);
+        state.services.push(ServiceEntry::new("waiting", true));
         let table = Table::new(number, "waiting", Limits::default());
         let mut service = ActiveService::new(Callbacks::new().on_connection(open), table, mailbox);
         for _ in 0..newcomers {

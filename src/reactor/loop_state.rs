@@ -9,7 +9,7 @@ use super::Counters;
 use super::adopting::Adopt;
 use super::dialling::{self, Dial};
 use super::fairness::Step;
-use super::hand_over::{Door, Traveller};
+use super::hand_over::Traveller;
 use super::handle::Shared;
 use super::log_limits::LogLimits;
 use super::reports::Asked;
@@ -38,14 +38,12 @@ pub(crate) struct LoopState {
     pub(crate) dial: Box<Dial>,
     /// What adopting descriptors makes, likewise.
     pub(crate) adopt: Box<Adopt>,
-    /// All services of the reactor, as one sees the other. Empty in the harnesses.
-    pub(crate) doors: Vec<Door>,
+    /// All services, each at its number.
+    pub(crate) services: Vec<ServiceEntry>,
     /// Connections that have left one service and are to be taken in by another, in this turn.
     pub(super) travellers: VecDeque<Traveller>,
     /// Gives connections their numbers, across all services.
     pub(super) serials: Serials,
-    /// What each service counts in; one at least.
-    pub(super) counters: Vec<Counters>,
     pub(crate) meter: Meter,
     /// What handlers have asked for and were not told yet.
     pub(crate) asked: VecDeque<Asked>,
@@ -106,6 +104,26 @@ pub(crate) struct Turn {
     pub(crate) search: Search,
 }
 
+/// What the loop knows of a service without asking it.
+#[derive(Debug)]
+pub(crate) struct ServiceEntry {
+    /// What others hand connections over to it by.
+    pub(super) name: Box<str>,
+    /// It has connections, not datagrams.
+    pub(super) connections: bool,
+    /// All its listeners ask who comes: nobody may come in past them.
+    pub(super) guarded: bool,
+    /// What the loop has done for it.
+    pub(super) counters: Counters,
+}
+
+impl ServiceEntry {
+    pub(crate) fn new(name: &str, connections: bool) -> ServiceEntry {
+        let counters = Counters::default();
+        ServiceEntry { name: name.into(), connections, guarded: false, counters }
+    }
+}
+
 impl LoopState {
     pub(crate) fn new(registry: Option<Rc<mio::Registry>>, shared: Arc<Shared>) -> LoopState {
         let clock = Instant::now();
@@ -126,10 +144,9 @@ impl LoopState {
             registry,
             dial: Box::new(dialling::dial),
             adopt: Box::new(Stream::adopt),
-            doors: Vec::new(),
+            services: Vec::new(),
             travellers: VecDeque::new(),
             serials: Serials::default(),
-            counters: vec![Counters::default()],
             meter: Meter::default(),
             asked: VecDeque::new(),
             among: None,

@@ -6,11 +6,11 @@
 //! `service` (what one service is) and `table` with `queues` (its connections, and which of them
 //! something is due for). A connection's life in order: `accepting`, `dialling` or `adopting`,
 //! `handshakes`, `opening`, `readiness`, `reading`, `writing`, `broadcast`, `timers`, `hand_over`,
-//! `closing`. What bounds it: `fairness`, `total_memory`, `peers` with `peer_accounts` and `peer_lines`, `throttling`. What keeps the loop alive: `panics`,
-//! `slow_hooks`, `spare_descriptor`, `log_limits`. Around it: `handle`, `shutdown`, `signals`,
-//! `reload`. What can be seen from outside: `counters`, `turns`, `usage`, `status`, which `reports`
-//! collects. What several `cores` have of it: `among`, and `places`. What the services share is in `loop_state`, what the selector and the timers
-//! carry in `token`.
+//! `closing`. What bounds it: `fairness`, `total_memory`, `peers` with `peer_accounts` and
+//! `peer_lines`, `throttling`. What keeps the loop alive: `panics`, `slow_hooks`, `spare_descriptor`,
+//! `log_limits`. Around it: `handle`, `shutdown`, `signals`, `reload`. What can be seen from outside:
+//! `counters`, `turns`, `usage`, `status`, which `reports` collects. What several `cores` have of it: `among`, `places`. What the services share is in
+//! `loop_state`, what the selector and the timers carry in `token`.
 
 pub(crate) mod accepting;
 mod adopting;

@@ -177,7 +177,7 @@ impl<'h> Reactor<'h> {
             Ok(local) => service.address = Some(local),
             Err(error) => {
                 self.services.pop();
-                self.state.doors.pop();
+                self.state.services.pop();
                 return Err(error);
             }
         }
@@ -201,14 +201,11 @@ impl<'h> Reactor<'h> {
     }
 
     /// The place of the next service, if there may be one.
-    pub(crate) fn next_index(&mut self) -> Result<usize, Error> {
+    pub(crate) fn next_index(&self) -> Result<usize, Error> {
         match self.services.len() {
             _ if self.state.is_ending() => Err(Error::ShuttingDown),
             MOST_SERVICES.. => Err(Error::TooManyServices),
-            index => {
-                self.state.count_for(index);
-                Ok(index)
-            }
+            index => Ok(index),
         }
     }
 

@@ -290,8 +290,9 @@ impl<H: Handler> ActiveService<H> {
 }
 
 impl<S> Slot<S> {
-    /// Reads once, at most `budget` bytes, and counts what that costs.
-    #[inline]
+    /// Reads once, at most `budget` bytes, and counts what that costs. A call of its own would copy
+    /// the outcome twice.
+    #[inline(always)]
     fn read(
         &mut self,
         kept: &mut usize,

@@ -41,7 +41,7 @@ pub(crate) trait Inspect {
     fn connection_count(&self) -> usize {
         0
     }
-    /// How many slots of connections there are, vacant ones too.
+    /// How many slots of connections there are to look at, vacant ones between them too.
     fn slots(&self) -> usize {
         0
     }
@@ -148,7 +148,7 @@ impl<H: Handler> Inspect for ActiveService<H> {
     }
 
     fn slots(&self) -> usize {
-        self.table.connections.capacity()
+        self.table.slots
     }
 
     fn connection(&self, slot: usize, now: Nanos) -> Option<ConnectionStatus> {
@@ -331,7 +331,27 @@ impl Reactor<'_> {
     /// little for each service and nothing for connections.
     ///
     /// A handler cannot look at other services from within a hook; it
-    /// [asks for a report](crate::Context::request_report) and is told at the end of the turn.
+    /// [asks for a report](crate::Context::request_report) and is told at the end of the turn. That is for
+    /// a connection that has asked. To look by the clock, run the turns:
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use reactor::{Callbacks, Reactor};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let service = reactor.listen("127.0.0.1:0", Callbacks::new())?;
+    /// # service.handle().stop();
+    /// let mut next = Instant::now() + Duration::from_secs(1);
+    /// while reactor.exit().is_none() {
+    ///     reactor.turn(Some(next.saturating_duration_since(Instant::now())))?;
+    ///     if Instant::now() >= next {
+    ///         let status = reactor.status();
+    ///         println!("{} turns, {} bytes unsent", status.turns.count, status.unsent);
+    ///         next += Duration::from_secs(1);
+    ///     }
+    /// }
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
     pub fn status(&self) -> Status {
         status(&self.services, &self.state, self.moment())
     }

@@ -76,6 +76,8 @@ impl<H: Handler> ActiveService<H> {
 
     /// Tells the handler of the listeners from that number on.
     fn tell_of_listeners(&mut self, first: usize, state: &mut LoopState) {
+        let guarded = self.listeners.iter().all(Listener::is_guarded);
+        state.services[self.table.service].guarded = guarded;
         for number in first..self.listeners.len() {
             state.add_layers(self.listeners[number].layers());
             let local = self.listeners[number].address().clone();

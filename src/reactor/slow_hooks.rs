@@ -27,11 +27,15 @@ impl SlowHooks {
 
     /// Complains if the hooks called since the last reading of the clock took too long. Without any
     /// call it does not read the clock.
+    #[inline]
     pub(crate) fn check(&mut self, state: &mut LoopState, name: &Label, slow_call: Duration) {
-        let calls = std::mem::take(&mut self.calls);
-        if calls == 0 {
-            return;
+        if self.calls > 0 {
+            self.read_clock(state, name, slow_call);
         }
+    }
+
+    fn read_clock(&mut self, state: &mut LoopState, name: &Label, slow_call: Duration) {
+        let calls = std::mem::take(&mut self.calls);
         let now = Instant::now();
         let held = now - std::mem::replace(&mut state.turn.clock, now);
         if held < slow_call {

@@ -122,7 +122,8 @@ pub enum Waits {
     Reader,
     /// For its [rate](crate::Limits::rate), or its [peer's](crate::Limits::peer_rate), to allow more.
     Rate,
-    /// For its next turn: it has had its share of this one.
+    /// For its next turn: it has had its share of this one, or its handler has
+    /// [asked](crate::Context::request_report) for a report.
     Turn,
     /// For its handler, which has [paused](crate::Context::pause) it, or has not closed it although its
     /// peer has ended.
@@ -167,6 +168,8 @@ impl Waits {
             Stage::Connecting => Waits::Connecting,
             Stage::Leaving | Stage::Closing | Stage::Ended => Waits::Closing,
             Stage::Lingering => Waits::Lingering,
+            // First, since the handler may have paused it until the report is there.
+            Stage::Open if has(Flag::Asked) => Waits::Turn,
             // The handler waits for room in the output.
             Stage::Open if has(Flag::Paused) && has(Flag::Drain) => Waits::Reader,
             Stage::Open if has(Flag::Paused) || has(Flag::EofTold) => Waits::Paused,

@@ -65,6 +65,8 @@ pub(crate) struct Table<S> {
     pub(crate) limits: Limits,
     /// All connections, from their first moment until they are freed.
     pub(crate) connections: Slab<Slot<S>>,
+    /// All of them lie in slots below this one.
+    pub(super) slots: usize,
     /// Which of them something is due for.
     pub(crate) queues: Queues,
     /// What is due later, for connections, for listeners and for the handler itself.
@@ -123,6 +125,7 @@ impl<S> Table<S> {
             service,
             name: Label::new(service, name),
             connections: Slab::with_capacity(SLOTS_KEPT),
+            slots: 0,
             queues: Queues::default(),
             timers: Timers::default(),
             peers: Peers::new(&limits),
@@ -146,6 +149,7 @@ impl<S> Table<S> {
     ) -> (ConnId, io::Result<()>) {
         let vacant = self.connections.vacant_entry();
         let id = ConnId::new(state.serials.next(), vacant.key());
+        self.slots = self.slots.max(id.slot() + 1);
         let watched = match &state.registry {
             Some(registry) => stream.register(registry, Token::connection(self.service, id).into()),
             None => Ok(()),
@@ -209,9 +213,12 @@ impl<S> Table<S> {
         }
         self.leaving.remove(&id);
         self.forget_lingering();
-        if self.connections.is_empty() && self.connections.capacity() > SLOTS_KEPT {
-            self.connections = Slab::with_capacity(SLOTS_KEPT);
-            self.accounts.clear();
+        if self.connections.is_empty() {
+            self.slots = 0;
+            if self.connections.capacity() > SLOTS_KEPT {
+                self.connections = Slab::with_capacity(SLOTS_KEPT);
+                self.accounts.clear();
+            }
         }
         // Dropping a session runs the embedder's code too.
         state.guard(&self.name, || drop(gone.session));

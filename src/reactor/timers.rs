@@ -7,7 +7,7 @@ use super::loop_state::LoopState;
 use super::service::ActiveService;
 use super::table::{Slot, Table, find};
 use super::token::Token;
-use crate::connection::clock::Nanos;
+use crate::connection::clock::{Nanos, earlier};
 use crate::connection::connection::Stage;
 use crate::connection::deadlines::Wait;
 use crate::connection::flags::Flag;
@@ -65,7 +65,7 @@ impl Timers {
     pub(crate) fn next(&self) -> Option<Nanos> {
         let timer = self.timers.first_key_value().map(|(id, _)| id.when);
         let deadline = self.deadlines.first().map(|(when, _)| *when);
-        timer.into_iter().chain(deadline).min()
+        earlier(timer, deadline)
     }
 
     /// Takes out the earliest thing that is due at `now`.
@@ -86,6 +86,9 @@ impl Timers {
 impl<H: Handler> ActiveService<H> {
     /// Does what is due, in order.
     pub(super) fn fire_timers(&mut self, state: &mut LoopState) {
+        if self.table.next_deadline().is_none_or(|when| when > state.turn.now) {
+            return;
+        }
         state.turn.begin_step();
         for _ in 0..TIMERS_PER_TURN {
             if state.turn.step_is_spent() {
@@ -191,7 +194,7 @@ impl<S> Table<S> {
 
     /// When the next thing is due.
     pub(super) fn next_deadline(&self) -> Option<Nanos> {
-        [self.timers.next(), self.lingers_until()].into_iter().flatten().min()
+        earlier(self.timers.next(), self.lingers_until())
     }
 
     /// Sets the loop's own deadline for the connection, if its state has one and none comes sooner.

@@ -17,7 +17,7 @@ use super::shutdown::Phase;
 use super::token::Token;
 use super::turns::Step;
 use super::{Reactor, reports, total_memory};
-use crate::connection::clock::{Nanos, nanos};
+use crate::connection::clock::{Nanos, earlier, nanos};
 use crate::connection::input::Scratch;
 use crate::error::Error;
 use crate::handler::Handler;
@@ -82,7 +82,7 @@ impl Reactor<'_> {
         self.state.tick();
         let until = timeout.map(|timeout| self.state.after(timeout));
         loop {
-            let next = [until, self.next_moment()].into_iter().flatten().min();
+            let next = earlier(until, self.next_moment());
             let left =
                 next.map(|when| Duration::from_nanos(when.saturating_sub(self.state.turn.now)));
             let before = self.state.turn.now;

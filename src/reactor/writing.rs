@@ -121,6 +121,9 @@ pub(crate) struct Reply {
 impl<H: Handler> ActiveService<H> {
     /// Writes what is unsent of every connection that is listed for the flush.
     pub(super) fn flush_dirty(&mut self, state: &mut LoopState) {
+        if self.table.queues.dirty.is_empty() {
+            return;
+        }
         // Those that become dirty meanwhile have used up their budget: they are for the next turn.
         let mut dirty = std::mem::take(&mut self.table.queues.dirty);
         for id in dirty.drain(..) {

@@ -38,6 +38,10 @@ pub struct Client(ConnId);
 /// work done by a thread send it through a channel that it was given: the test receives what the
 /// thread would, and [posts](Harness::post) its answer.
 ///
+/// No other service is there. So [`hand_over`](crate::Context::hand_over) gives
+/// [`Error::HandOver`](crate::Error::HandOver), a report tells of this service alone, which has no listener,
+/// and both want a test with a [`Reactor`](crate::Reactor) and sockets.
+///
 /// # Panics
 /// A method that is given a [`Client`] that was [forgotten](Harness::forget) panics, unless it can do
 /// without what is kept of it.

@@ -6,7 +6,7 @@ use crate::connection::input::Scratch;
 use crate::reactor::Handle;
 use crate::reactor::handle::{Mailbox, Shared};
 use crate::reactor::handshakes;
-use crate::reactor::loop_state::LoopState;
+use crate::reactor::loop_state::{LoopState, ServiceEntry};
 use crate::reactor::service::AnyService;
 use crate::reactor::shutdown;
 use crate::reactor::turn::{Fetched, fetch_all, settle};
@@ -45,9 +45,12 @@ impl<S: AnyService, W: Wires<S>, M> MemoryLoop<S, W, M> {
     pub(super) fn new(wires: W, make: impl FnOnce(Mailbox<M>) -> S) -> Self {
         let shared = Arc::new(Shared::default());
         let (mailbox, handle) = Mailbox::new(&shared);
+        let service = make(mailbox);
+        let mut state = LoopState::new(None, shared);
+        state.services.push(ServiceEntry::new(service.name(), true));
         MemoryLoop {
-            service: make(mailbox),
-            state: LoopState::new(None, shared),
+            service,
+            state,
             wires,
             scratch: Scratch::default(),
             handle,

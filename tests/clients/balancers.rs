@@ -33,6 +33,23 @@ fn haproxy(folder: &Folder, config: &str, at: &[SocketAddr]) -> Program {
     started(Command::new("haproxy").arg("-db").arg("-f").arg(path), at)
 }
 
+/// One that names its clients, at each place for the server there.
+fn nginx(folder: &Folder, servers: &[(SocketAddr, &str)]) -> Program {
+    let (config, pid) = (folder.file("nginx.conf"), folder.file("pid"));
+    let server = |(at, target): &(SocketAddr, &str)| {
+        format!("server {{ listen {at}; proxy_pass {target}; proxy_protocol on; }}\n")
+    };
+    let text = format!(
+        "load_module {STREAM_MODULE};\ndaemon off;\nmaster_process off;\npid {};\n\
+         error_log stderr;\nevents {{}}\nstream {{ {} }}\n",
+        pid.display(),
+        servers.iter().map(server).collect::<String>()
+    );
+    fs::write(&config, text).unwrap();
+    let at: Vec<_> = servers.iter().map(|(at, _)| *at).collect();
+    started(Command::new("nginx").arg("-c").arg(config), &at)
+}
+
 /// The balancer's server that is asked for: echo, of clients from 127.0.0.7 and no others.
 fn echo() -> (Program, SocketAddr) {
     let options = ["echo=proxy:0", "--allow=127.0.0.7", "--log=debug"];
@@ -96,6 +113,65 @@ fn haproxy_names_its_clients_in_either_version() {
     assert!(!stderr.contains("(127.0.0.8:"), "{stderr}");
 }
 
+/// What one looks at shows the client, not the balancer, and counts who was turned away.
+#[test]
+#[cfg(target_os = "linux")]
+fn status_shows_the_clients_of_either_balancer() {
+    let all = installed("haproxy", "-v", "HAProxy") && installed("nginx", "-v", "nginx");
+    if !all || !stream_module() {
+        return;
+    }
+    let folder = Folder::new("shown");
+    let admin = folder.file("admin.sock").display().to_string();
+    let admin_at = format!("--admin={admin}");
+    let limits = ["--allow=127.0.0.7", "--max-per-peer=2"];
+    let server =
+        Program::serve(&["presence=proxy:0", "echo=proxy:0", limits[0], limits[1], &admin_at]);
+    let [room, echo] = ["presence", "echo"].map(|service| server.place(service));
+    let [room, echo] = [&room, &echo].map(|place| place.strip_prefix("proxy:").unwrap());
+    let at = [(); 5].map(|()| util::nobody());
+    let listen = |name: &str, at: SocketAddr, to: &str| {
+        format!("listen {name}\n  bind {at}\n  server s {to}\n")
+    };
+    let config = [
+        listen("v1", at[0], &format!("{room} send-proxy")),
+        listen("v2", at[1], &format!("{echo} send-proxy-v2")),
+        listen("none", at[2], echo),
+    ];
+    let _haproxy = haproxy(&folder, &config.concat(), &at[..3]);
+    let _nginx = nginx(&folder, &[(at[3], room), (at[4], echo)]);
+    let mut clients = [("presence", at[0]), ("echo", at[1]), ("presence", at[3]), ("echo", at[4])]
+        .map(|(service, at)| (service, from([127, 0, 0, 7], at)));
+    for (_, client) in &mut clients {
+        client.line();
+    }
+    // One too many, one who may not come, and one of whom nothing is said.
+    let full = String::from_utf8(from([127, 0, 0, 7], at[3]).rest()).unwrap();
+    assert!(full.starts_with("Too many connections from your address"), "{full}");
+    for (peer, at) in [(8, at[1]), (7, at[2])] {
+        let mut client = from([127, 0, 0, peer], at);
+        client.send("hello\n");
+        let mut said = Vec::new();
+        let _ = std::io::Read::read_to_end(&mut client.stream, &mut said);
+        assert_eq!(said, b"");
+    }
+    let (status, shown, _) = Program::run(&["status", &admin]);
+    assert_eq!(status, 0);
+    for (service, client) in &clients {
+        let peer = client.stream.local_addr().unwrap().to_string();
+        let is_it = |line: &str| line.split_whitespace().skip(1).take(2).eq([*service, &*peer]);
+        assert!(shown.lines().any(is_it), "{service} {peer}: {shown}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&Program::run(&["status", "--json", &admin]).1).unwrap();
+    let counted =
+        |service: usize, what: &str| json["services"][service].pointer(what).unwrap().as_u64();
+    assert_eq!(counted(0, "/refused/per-peer"), Some(1));
+    // Also those by which one waits for the balancers.
+    assert!(counted(1, "/refused/not-allowed") > Some(0));
+    assert!(counted(1, "/handshakes_failed/proxy") > Some(0));
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn haproxy_takes_the_header_that_forward_sends() {
@@ -124,18 +200,7 @@ fn two_clients_of_nginx_meet_in_the_room_and_each_has_one_place() {
     let place = server.place("presence");
     let target = place.strip_prefix("proxy:").unwrap();
     let at = util::nobody();
-    let (config, pid) = (folder.file("nginx.conf"), folder.file("pid"));
-    fs::write(
-        &config,
-        format!(
-            "load_module {STREAM_MODULE};\ndaemon off;\nmaster_process off;\npid {};\n\
-             error_log stderr;\nevents {{}}\n\
-             stream {{ server {{ listen {at}; proxy_pass {target}; proxy_protocol on; }} }}\n",
-            pid.display()
-        ),
-    )
-    .unwrap();
-    let _balancer = started(Command::new("nginx").arg("-c").arg(config), &[at]);
+    let _balancer = nginx(&folder, &[(at, target)]);
     let mut one = from([127, 0, 0, 7], at);
     (0..6).for_each(|_| drop(one.line()));
     server.wait_for_log(&format!("({}) is here", one.stream.local_addr().unwrap()));

@@ -329,7 +329,7 @@ const WORDS: &[&str] = &[
     "--tls-key",
     "--max-total-input",
     "--unique-names",
-    "web=unix:/tmp/w",
+    "web=unix:/tmp/page",
     "--web-admin",
     "--web-host",
     "--origin",

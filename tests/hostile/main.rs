@@ -18,6 +18,7 @@ mod swarm;
 mod victim;
 
 mod churn;
+mod doors;
 mod flood;
 mod foreign;
 mod frozen;

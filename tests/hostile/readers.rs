@@ -1,9 +1,9 @@
 //! Clients that do not read.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
-use crate::swarm::{at_once, narrow, size, will_reset};
-use crate::util::Client;
+use crate::swarm::{at_once, join, narrow, size, will_reset};
+use crate::util::{Client, until};
 use crate::victim::Victim;
 
 /// Thousands that never read what is said in the room, and some that do.
@@ -90,5 +90,31 @@ fn questions_without_reading_the_answers() {
     assert!(victim.peak() < most, "{} bytes", victim.peak());
     drop(clients);
     victim.is_well(&format!("{count} that ask and never read the answers"), 16 << 20);
+    victim.ends();
+}
+
+/// Nothing holds back who is gone, so no answer is made for it: a list of all that are there for each of
+/// thousands of questions would take minutes.
+#[test]
+fn questions_of_one_that_is_gone() {
+    let victim = Victim::start(&["presence"], &[]);
+    let addr = victim.addr("presence");
+    let count = at_once(size(1_000, 8_000));
+    let room: Vec<_> = (0..count).map(|number| join(addr, number)).collect();
+    let mut last = Client::connect(addr);
+    while last.line() != "  Shutdown server with 'KILL'\n" {}
+    let (all, before) = (victim.descriptors(), victim.cpu());
+    let mut client = narrow(addr, 0);
+    will_reset(&client);
+    client.write_all(&b"WHO\n".repeat(16_000)).unwrap();
+    // It has begun.
+    client.read_exact(&mut [0; 200]).unwrap();
+    drop(client);
+    until("it is gone", || victim.descriptors() == all);
+    victim.serves_the_polite();
+    let more = victim.cpu() - before;
+    assert!(more < 300, "{more} hundredths of a second");
+    drop((room, last));
+    victim.is_well(&format!("16,000 questions of one that is gone, in a room of {count}"), 8 << 20);
     victim.ends();
 }

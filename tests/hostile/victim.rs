@@ -76,7 +76,7 @@ impl Victim {
         self.program.wait_for_log(words)
     }
 
-    fn descriptors(&self) -> usize {
+    pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.program.pid())).unwrap().count()
     }
 
@@ -87,6 +87,15 @@ impl Victim {
         let line = status.lines().find(|line| line.starts_with(field)).expect("no such field");
         let number = line.split_whitespace().nth(1).and_then(|number| number.parse::<usize>().ok());
         number.expect("no number") * 1024
+    }
+
+    /// For how long it has computed, in hundredths of a second.
+    pub fn cpu(&self) -> u64 {
+        let path = format!("/proc/{}/stat", self.program.pid());
+        let stat = std::fs::read_to_string(path).unwrap();
+        let fields = stat.rsplit_once(") ").expect("no fields").1.split(' ');
+        // utime and stime; proc(5) counts the name too.
+        fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
     }
 
     pub fn resident(&self) -> usize {
@@ -114,6 +123,10 @@ impl Victim {
                     client.send("HELLO polite\nBYE\n");
                     let said = String::from_utf8(client.rest()).unwrap();
                     assert!(said.contains("polite is about to leave the room.\n"), "{said}");
+                }
+                "web" => {
+                    client.send(format!("GET /healthz HTTP/1.1\r\nHost: {addr}\r\n\r\n"));
+                    assert_eq!(client.line(), "HTTP/1.1 200 OK\r\n");
                 }
                 _ => {
                     client.expect(ROULETTE);

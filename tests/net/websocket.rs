@@ -470,13 +470,20 @@ fn a_request_may_come_in_a_long_record() {
 
 /// A server by hand, and how the connection of a mirror to it ended.
 fn dialled(serve: impl FnOnce(&mut Client) + Send + 'static) -> (CloseReason, Option<String>) {
+    dialled_as(&WebSocket::new(), serve)
+}
+
+fn dialled_as(
+    web_socket: &WebSocket,
+    serve: impl FnOnce(&mut Client) + Send + 'static,
+) -> (CloseReason, Option<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let server = std::thread::spawn(move || serve(&mut Client::from(listener.accept().unwrap().0)));
     let (end, ends) = channel();
     let mut reactor = Reactor::new().unwrap();
     let service = reactor.add(Mirror(end), Limits::default()).unwrap();
-    let connect = Connect::to(address).unwrap().web_socket(&WebSocket::new());
+    let connect = Connect::to(address).unwrap().web_socket(web_socket);
     reactor.connect(&service, connect).unwrap();
     let began = Instant::now();
     let end = loop {
@@ -489,6 +496,20 @@ fn dialled(serve: impl FnOnce(&mut Client) + Send + 'static) -> (CloseReason, Op
     drop(reactor);
     server.join().unwrap();
     end
+}
+
+#[test]
+fn a_server_is_asked_for_the_path_that_was_given() {
+    let web_socket = WebSocket::new().path("/ws/room?as=%C3%A9").unwrap();
+    let (_, why) = dialled_as(&web_socket, |client| {
+        assert_eq!(head(client)[0], "GET /ws/room?as=%C3%A9 HTTP/1.1");
+        client.send("HTTP/1.1 404 Not Found\r\n\r\n");
+    });
+    assert_eq!(why.unwrap(), "it answers with status 404, not with WebSocket");
+    for wrong in ["", "ws", "/a b", "/\u{e9}", "/a#b", "/\r\nX: y", "http://localhost/"] {
+        let error = WebSocket::new().path(wrong).unwrap_err().to_string();
+        assert!(error.contains(&format!("{wrong:?}: write a path as /ws/NAME")), "{error}");
+    }
 }
 
 /// Reads the request and accepts it, with what else is to be sent.

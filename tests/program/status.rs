@@ -247,6 +247,8 @@ fn status_shows_all_servers_and_who_is_connected() {
     fails(start(&runtime, &["close", &pid, "9999"]), 1, &["there is no connection #9999"]);
     fails(start(&runtime, &["close", &pid, "bob"]), 2, &["'#17'"]);
     fails(start(&runtime, &["close", &pid]), 2, &["in quotes, '#17'"]);
+    fails(start(&runtime, &["close", "", "7"]), 2, &["the server is missing", "PATH"]);
+    fails(start(&runtime, &["status", "unix:"]), 2, &["the server is missing", "PATH"]);
 }
 
 /// Whoever reads only the beginning, or a server that is not what it seems.
@@ -289,6 +291,9 @@ fn the_output_may_go_away_and_is_safe_to_look_at() {
     assert!(code == 1 && stderr.contains(": ?[2Jno\n"), "{stderr}");
     let (code, _, stderr) = answers("half\nOK\nha");
     assert!(code == 1 && stderr.contains("its answer broke off"), "{stderr}");
+    let long: &str = "x".repeat((1 << 24) + 1).leak();
+    let (code, _, stderr) = answers(long);
+    assert!(code == 1 && stderr.contains("a line of its answer"), "{stderr}");
     let (code, _, stderr) = answers("");
     assert!(code == 1 && stderr.contains("only the server's own user and root"), "{stderr}");
 }

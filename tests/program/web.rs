@@ -3,9 +3,12 @@
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
+use crate::util::folder::Folder;
+use crate::util::frames;
 use crate::util::http::{Answer, ask_over};
 use crate::util::namespace::inside;
 use crate::util::program::{Program, REACTOR, fails};
+use crate::util::tls::Pem;
 use crate::util::{Client, nobody};
 
 fn get(addr: SocketAddr, path: &str, headers: &str) -> Answer {
@@ -91,6 +94,30 @@ fn a_room_is_the_same_over_web_socket_and_the_second_one_another() {
     }
 }
 
+/// What lets in certain users only, or those with a certificate, is not to be had through the page.
+#[test]
+fn rooms_for_some_users_or_certificates_are_not_behind_the_page() {
+    let (folder, pem) = (Folder::new("page"), Pem::new("page"));
+    let room = folder.file("room.sock");
+    let [cert, key] = pem.options();
+    let own = [
+        "web=0".to_owned(),
+        format!("presence=unix:{}", room.display()),
+        "echo=tls:0".to_owned(),
+        format!("--tls-client-ca={}", pem.cert().display()),
+        cert,
+        key,
+    ];
+    let program = Program::serve(&own.each_ref().map(String::as_str));
+    let web = program.addr("web");
+    for name in ["presence", "echo"] {
+        let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        let answer = get(web, &format!("/ws/{name}"), upgrade);
+        assert_eq!((answer.status, &*answer.body), (404, "all its listeners ask who comes\n"));
+    }
+}
+
 #[test]
 fn the_page_closes_connections_if_it_may() {
     for (options, status) in
@@ -133,6 +160,30 @@ fn other_names_and_pages_have_to_be_named() {
     program.signal("TERM");
     // Not each of them, or a page could fill the log.
     assert_eq!(program.end().2.matches("is turned away").count(), 1);
+}
+
+/// A control socket is for its user: no visitor of the page is let in behind its back, and neither is one
+/// to any other service that asks each client who it is.
+#[test]
+fn nobody_gets_past_a_door_that_asks_who_comes() {
+    let folder = Folder::new("guarded");
+    let at = |name: &str| folder.file(name).display().to_string();
+    let (admin, own, both) = (at("admin.sock"), at("own.sock"), at("both.sock"));
+    let (own, both) = (format!("echo=unix:{own}"), format!("presence=0,unix:{both}"));
+    let args = ["web=0", "--admin", &admin, "--allow-uid", "root", &own, &both];
+    let program = Program::serve(&args);
+    let web = program.addr("web");
+    let ask = |name: &str| {
+        let stop = frames::text("STOP");
+        let mut client = Client::connect(web);
+        client.send(frames::request(&web.to_string(), &format!("/ws/{name}")));
+        client.send(stop);
+        ask_over(&mut client, "").status
+    };
+    for (name, status) in [("admin", 404), ("%61dmin", 404), ("echo", 404), ("presence", 101)] {
+        assert_eq!(ask(name), status, "{name}");
+    }
+    assert_eq!(get(web, "/healthz", "").body, "ok\n");
 }
 
 #[test]

@@ -113,9 +113,9 @@ fn wrong_addresses_and_options_are_status_2() {
         ),
         (
             &["forward", "0", "9", "--web-host=a"],
-            "--web-host goes with the service web or an address with ws:",
+            "--web-host goes with an address with ws:, and there is none",
         ),
-        (&["serve", "echo=ws:0", "--origin=a.example"], "write SCHEME://HOST"),
+        (&["serve", "echo=ws:0", "--origin=a.example"], "origin as SCHEME://HOST"),
         (&["serve", "echo=ws:0", "--web-host=a:80"], "without a port"),
         #[cfg(feature = "tls")]
         (&["connect", "wss://127.0.0.1:7"], "it is no URL: write tls:ws:127.0.0.1:7"),

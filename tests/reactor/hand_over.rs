@@ -8,9 +8,11 @@ use std::thread::JoinHandle;
 
 use reactor::http::Request;
 use reactor::{
-    CloseReason, ConnId, Context, Counters, Exit, Handle, Handler, Limits, Reactor, WebSocket,
+    CloseReason, ConnId, Context, Counters, Exit, Handle, Handler, Limits, Listen, Reactor,
+    WebSocket,
 };
 
+use crate::util::folder::Folder;
 use crate::util::frames::{self, CLOSE, Frame, TEXT};
 use crate::util::{Client, PATIENCE};
 
@@ -180,6 +182,49 @@ fn a_name_that_nobody_has_leaves_the_connection_where_it_is() {
     drop(client);
     assert!(matches!(server.next(), Told::Gone(_)));
     server.stop();
+}
+
+/// What a listener asks cannot be asked again; one door that is open to all is enough.
+#[test]
+fn a_service_that_asks_who_comes_takes_nobody_over() {
+    let folder = Folder::new("private");
+    let at = |name: &str| Listen::at(folder.file(name).as_path()).unwrap();
+    let mut reactor = Reactor::new().unwrap();
+    let (told, _kept) = mpsc::channel();
+    let lobby = Lobby { told: told.clone(), before: 0, panics: false };
+    let lobby = reactor.listen("127.0.0.1:0", lobby).unwrap();
+    let mut add = |name: &str, doors: Vec<Listen>| {
+        let room = Room { told: told.clone(), panics: false };
+        let room = reactor.add(room, Limits::default()).unwrap();
+        reactor.set_name(&room, name);
+        doors.into_iter().for_each(|door| drop(reactor.bind(&room, door).unwrap()));
+    };
+    add("mode", vec![at("mode").unix_mode(0o660)]);
+    add("umask", vec![at("umask")]);
+    add("uid", vec![at("uid").unix_mode(0o666).allow_uids([0])]);
+    add("all", vec![at("all").unix_mode(0o666)]);
+    let tcp = Listen::at("127.0.0.1:0").unwrap();
+    add("both", vec![at("both").unix_mode(0o600), tcp.clone()]);
+    // To TCP, what is said of users says nothing.
+    add("tcp", vec![tcp.unix_mode(0o600).allow_uids([0])]);
+    let addr = lobby.address().unwrap().as_socket().unwrap();
+    let handle = lobby.handle();
+    let client = std::thread::spawn(move || {
+        let answers = ["mode", "umask", "uid", "all", "both", "tcp"].map(|name| {
+            let mut client = Client::connect(addr);
+            client.send(frames::request("127.0.0.1", &format!("/{name}")));
+            client.line()
+        });
+        handle.stop();
+        answers
+    });
+    reactor.run().unwrap();
+    let answers = client.join().unwrap();
+    for (name, answer) in ["mode", "umask", "uid"].into_iter().zip(&answers) {
+        let refused = format!("cannot hand over to \"{name}\": all its listeners ask who comes");
+        assert_eq!(answer.trim_end(), refused);
+    }
+    assert!(answers[3..].iter().all(|answer| answer.contains(" 101 ")), "{answers:?}");
 }
 
 #[test]

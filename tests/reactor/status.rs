@@ -382,6 +382,12 @@ fn each_is_on_one_page_and_orders_have_the_greatest_first() {
     let idle = sorted(Order::Idle, 300);
     assert!(idle.is_sorted_by(|one, next| one.idle >= next.idle) && idle.len() == 300);
     assert!(sorted(Order::Idle, 0).is_empty());
+
+    // Who comes after all have gone may have any of their places.
+    drop(clients);
+    until(&mut reactor, "nobody", |reactor| all(reactor).is_empty());
+    let _client = Client::connect(addr(&second));
+    until(&mut reactor, "somebody", |reactor| all(reactor).len() == 1);
 }
 
 #[test]

@@ -92,7 +92,8 @@ fn json_is_one_object_or_one_for_each_line() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(rows.len(), 2);
-    assert_eq!(rows[0]["waits"], "input");
+    // The one that asks waits for the loop, not for its client.
+    assert_eq!([&rows[0]["waits"], &rows[1]["waits"]], ["turn", "input"]);
 }
 
 /// Whatever comes and however it is cut, each command has one answer, and nothing else looks like an end.

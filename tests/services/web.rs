@@ -394,10 +394,14 @@ fn only_a_page_from_here_closes_connections() {
         format!("{origin}X-Forwarded-For: 127.0.0.1\r\n"),
         format!("{origin}Forwarded: for=127.0.0.1\r\n"),
         format!("{origin}Via: 1.1 somebody\r\n"),
+        format!("{origin}X-Real-IP: 127.0.0.1\r\n"),
+        format!("{origin}x-forwarded-proto: https\r\n"),
     ] {
         let answer = ask_over(&mut Client::connect(here), &close(&headers));
         assert_eq!(answer.status, 403, "{headers}");
     }
+    let old = close(&origin).replace("HTTP/1.1", "HTTP/1.0");
+    assert_eq!(ask_over(&mut Client::connect(here), &old).status, 403);
     // Who comes through a proxy is who the proxy says.
     let through = doors[1];
     let mut client = Client::connect(through);
@@ -416,6 +420,37 @@ fn only_a_page_from_here_closes_connections() {
     let wrong = close(&origin).replace(&format!("/{id} "), "/x ");
     assert_eq!(ask_over(&mut Client::connect(here), &wrong).status, 404);
     stop();
+}
+
+/// Nothing holds back who is gone: what has been asked for and is not worth an answer would keep the loop
+/// busy for minutes.
+#[test]
+fn nothing_is_made_for_a_visitor_that_is_gone() {
+    let _quiet = quiet();
+    let (doors, _, end) = with_echo();
+    let here = doors[0];
+    let state = || {
+        let request = format!("GET /status.json HTTP/1.0\r\nHost: {here}\r\n\r\n");
+        ask_over(&mut Client::connect(here), &request).json()
+    };
+    let turns = || state()["turns"]["count"].as_u64().unwrap();
+    for path in ["/status.json?all", "/metrics", "/healthz"] {
+        let mut visitor = Client::connect(here);
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {here}\r\n\r\n");
+        visitor.send(request.repeat(2_000));
+        // An answer that nobody reads makes it a reset.
+        visitor.line();
+        let before = turns();
+        drop(visitor);
+        until("it is gone", || {
+            let services = state()["services"].as_array().unwrap().clone();
+            let web = services.iter().find(|one| one["name"] == "web").unwrap();
+            web["connections"] == 1
+        });
+        let more = turns() - before;
+        assert!(more < 1_000, "{path}: {more} turns");
+    }
+    end();
 }
 
 #[test]

@@ -10,17 +10,25 @@ pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
 
-/// A request for an upgrade at this path, with the key of the RFC's example.
+/// The key of the example in RFC 6455, section 1.3, and what has to be answered to it.
+pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// A request for an upgrade at this path.
 pub fn request(host: &str, path: &str) -> String {
+    request_with(host, path, "")
+}
+
+/// One with these headers besides those that it must have.
+pub fn request_with(host: &str, path: &str, headers: &str) -> String {
     format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{headers}\r\n"
     )
 }
 
-/// What accepts it begins so, and has this in it.
+/// What accepts it begins so.
 pub const ACCEPTED: &str = "HTTP/1.1 101 ";
-pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +41,12 @@ pub struct Frame {
 
 /// A frame with this mask, as clients send them, or without one, as servers do.
 pub fn frame(last: bool, opcode: u8, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![u8::from(last) << 7 | opcode];
+    begun_with(u8::from(last) << 7 | opcode, mask, payload)
+}
+
+/// One whose first byte is this, which may be wrong.
+pub fn begun_with(first: u8, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
     let masked = u8::from(mask.is_some()) << 7;
     match payload.len() {
         length @ ..126 => bytes.push(masked | length as u8),

@@ -1,11 +1,13 @@
-//! WebSocket by hand: frames as bytes.
+//! WebSocket by hand, over a socket: clients that shake hands, and frames by their first bytes.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use std::net::SocketAddr;
 
 use super::Client;
+use super::frames::{self, ACCEPT};
 
+// The first bytes of frames that are the last ones of their messages.
 pub const TEXT: u8 = 0x81;
 pub const BINARY: u8 = 0x82;
 pub const CLOSE: u8 = 0x88;
@@ -16,40 +18,19 @@ pub const FIRST: u8 = 0x01;
 pub const MORE: u8 = 0x00;
 pub const LAST: u8 = 0x80;
 
-/// The key of the example in RFC 6455, section 1.3, and what has to be answered to it.
-pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-
 /// A request with these headers besides those that it must have.
 pub fn request(host: &str, headers: &str) -> String {
-    format!(
-        "GET /chat HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{headers}\r\n"
-    )
-}
-
-fn header(first: u8, length: usize, masked: bool) -> Vec<u8> {
-    let mask = if masked { 0x80 } else { 0 };
-    match length {
-        0..=125 => vec![first, mask | length as u8],
-        126..=65_535 => [&[first, mask | 126][..], &(length as u16).to_be_bytes()].concat(),
-        _ => [&[first, mask | 127][..], &(length as u64).to_be_bytes()].concat(),
-    }
+    frames::request_with(host, "/chat", headers)
 }
 
 /// A frame of a client.
 pub fn masked(first: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
-    let (payload, mask) = (payload.as_ref(), [0x37, 0xFA, 0x21, 0x3D]);
-    let mut frame = header(first, payload.len(), true);
-    frame.extend(mask);
-    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
+    frames::begun_with(first, Some([0x37, 0xFA, 0x21, 0x3D]), payload.as_ref())
 }
 
 /// A frame of a server.
 pub fn plain(first: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
-    let payload = payload.as_ref();
-    [&header(first, payload.len(), false)[..], payload].concat()
+    frames::begun_with(first, None, payload.as_ref())
 }
 
 /// A close frame with a code.

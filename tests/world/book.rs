@@ -19,6 +19,8 @@ const SHAKEN_PER_TURN: Duration = Duration::from_millis(2);
 pub struct Book {
     /// The time in the simulation.
     pub clock: Duration,
+    /// What it was before it last moved on.
+    before: Duration,
     pub limits: Limits,
     /// Of the output of all together.
     pub budget: usize,
@@ -72,6 +74,7 @@ impl Book {
     pub fn new(limits: Limits, farewells: Vec<(CloseReason, Vec<u8>)>) -> Book {
         Book {
             clock: Duration::ZERO,
+            before: Duration::ZERO,
             limits,
             budget: usize::MAX,
             input_budget: usize::MAX,
@@ -121,6 +124,11 @@ impl Book {
         if self.trace {
             eprintln!("{:>8.3} {id} {what} {more:?}", self.clock.as_secs_f64());
         }
+    }
+
+    /// So many bytes have come out at a client's end, whatever they mean.
+    pub fn came(&mut self, id: ConnId, count: usize) {
+        (id, count).hash(&mut self.digest);
     }
 
     // ---- What clients do ----
@@ -547,6 +555,11 @@ impl Book {
         self.is_open(id) && self.records.get(&id).is_some_and(|record| record.errors.is_empty())
     }
 
+    pub fn let_pass(&mut self, time: Duration) {
+        self.before = self.clock;
+        self.clock += time;
+    }
+
     fn is_metered(&self) -> bool {
         let Limits { rate, peer_rate, .. } = &self.limits;
         (*rate, *peer_rate) != Default::default()
@@ -556,8 +569,10 @@ impl Book {
     pub fn may_wait(&self, id: ConnId) -> bool {
         let waits = |record: &Record| {
             let rests = record.paused || self.pauses || self.is_metered();
-            // The deadline comes a moment later for one whose input was still worked off when it came.
-            let late = record.broke_for(self.limits.flush_timeout, self.clock);
+            // The deadline comes a moment later for one whose input was still worked off when it came,
+            // or was to be, since its rate had just let it go on.
+            let look = if self.is_metered() { self.before } else { self.clock };
+            let late = record.broke_for(self.limits.flush_timeout, look);
             rests && (!late || record.moved == self.clock)
         };
         self.records.get(&id).is_some_and(waits)
@@ -724,7 +739,9 @@ impl Book {
             has.iter().any(|(other, has)| *other != peer && *has > had[&peer])
                 || same.iter().any(|(other, kept)| self.peer(**other) == peer && *kept > most)
         };
-        let wrong = if most <= budget {
+        let wrong = if cut.values().any(|most| *most == 0) {
+            "one had nothing"
+        } else if most <= budget {
             "there was enough room"
         } else if before_last <= budget / 8 * 7 {
             "there was enough room after others"
@@ -738,9 +755,15 @@ impl Book {
         self.complain(format!("{cut:?} ended for {most} of {budget} bytes of input: {wrong}"));
     }
 
-    /// After a turn: one that is in a handshake is still `there`, or has a reason not to be. When the
-    /// loop sleeps, it has no more time than the limits say.
-    pub fn check_handshake(&mut self, id: ConnId, there: bool, sleeps: bool) {
+    /// After a turn: one that is in a handshake is still `there`, or has a reason not to be, which the
+    /// loop may tell a turn later. When the loop sleeps, it has no more time than the limits say.
+    pub fn check_handshake(
+        &mut self,
+        id: ConnId,
+        there: bool,
+        reason: Option<CloseReason>,
+        sleeps: bool,
+    ) {
         let Some(record) = self.records.get_mut(&id).filter(|record| record.is_shaking()) else {
             return;
         };
@@ -748,14 +771,20 @@ impl Book {
             record.made += 1;
         }
         let (done, breaks_off) = (record.has_shaken(), record.breaks_off());
-        // What its layer keeps until then is input like any other.
-        let pressed = record.header.is_some() && record.holds > self.input_budget;
         let late = self.clock - record.moved >= self.limits.handshake_timeout;
-        let may_end = late || breaks_off || pressed || self.stopping || !record.errors.is_empty();
-        if !there && !may_end {
-            self.complain(format!("{id} ended in its handshake"));
-        } else if there && sleeps && (late || done || record.ended && breaks_off || self.stopping) {
-            self.complain(format!("{id} is still in its handshake"));
+        let may_end = late || breaks_off || self.stopping || !record.errors.is_empty();
+        if there {
+            if sleeps && (late || done || record.ended && breaks_off || self.stopping) {
+                self.complain(format!("{id} is still in its handshake"));
+            }
+        } else if reason == Some(CloseReason::TotalInput) {
+            // What its layer keeps until then is input like any other. See `check_input`.
+            if !std::mem::replace(&mut record.cut, true) {
+                self.cut.push(id);
+                self.note("cut in its handshake", id, ());
+            }
+        } else if !may_end && (reason.is_some() || sleeps) {
+            self.complain(format!("{id} ended in its handshake, for {reason:?}"));
         }
     }
 

@@ -17,8 +17,10 @@ const ERRORS: &[ErrorKind] =
     &[ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::TimedOut];
 /// What the loop takes of its mailbox in a turn: around it something may be lost.
 const MESSAGES_PER_TURN: usize = 1024;
-/// What a layer may keep.
-const MOST_OF_A_LAYER: usize = 80_000;
+/// What a handshake of WebSocket may keep, with the room that is left in its buffer.
+const MOST_OF_A_HANDSHAKE: usize = 16_384;
+/// What the layer keeps of pings, besides.
+const MOST_OF_PINGS: usize = 400;
 
 impl<M: Model> World<M> {
     /// Some of them do something at once; then the loop takes a turn or two.
@@ -170,8 +172,6 @@ impl<M: Model> World<M> {
         let id = self.server.id(client);
         let book = &mut self.server.handler_mut().book;
         book.introduces(id, request.len(), false);
-        // Its layer keeps some of its input, too.
-        book.holds(id, MOST_OF_A_LAYER);
         self.meet(client, false, true);
         let number = self.peers.len() - 1;
         self.peers[number].header.extend(request);
@@ -203,6 +203,7 @@ impl<M: Model> World<M> {
             id,
             header: VecDeque::new(),
             talk: VecDeque::new(),
+            came: 0,
             web: None,
             ended: false,
             limited: false,
@@ -281,6 +282,10 @@ impl<M: Model> World<M> {
                     book.owes(peer.id, owes);
                 }
                 piece.extend(sent);
+                // Its layer keeps some of that, and takes as much memory again at the most.
+                peer.came += piece.len();
+                let most = MOST_OF_A_HANDSHAKE.min(2 * peer.came) + MOST_OF_PINGS;
+                book.holds(peer.id, most);
             }
         }
         // No event is to come of nothing.

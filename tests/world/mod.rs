@@ -43,6 +43,8 @@ struct Peer {
     header: VecDeque<u8>,
     /// What it is about to send.
     talk: VecDeque<u8>,
+    /// Bytes that it has sent over WebSocket, the request and the frames.
+    came: usize,
     /// Its frames, if it speaks in such.
     web: Option<Box<WebSocketClient>>,
     ended: bool,
@@ -171,7 +173,7 @@ impl<M: Model> World<M> {
     // ---- What the loop does ----
 
     fn pass(&mut self, time: Duration) {
-        self.server.handler_mut().book.clock += time;
+        self.server.handler_mut().book.let_pass(time);
         self.server.jump(time);
     }
 
@@ -187,6 +189,7 @@ impl<M: Model> World<M> {
             let mut got = self.server.sent(peer.client);
             if let Some(web) = &mut peer.web {
                 let book = &mut self.server.handler_mut().book;
+                book.came(peer.id, got.len());
                 let means = web.receive(&got);
                 got = means.unwrap_or_else(|wrong| {
                     book.complain(format!("{} {wrong}", peer.id));
@@ -221,6 +224,10 @@ impl<M: Model> World<M> {
         let (unsent, kept) = (server.unsent(), server.kept());
         let share = |peer: &Peer| Some((peer.id, server.kept_of(peer.client)?));
         let shares: BTreeMap<_, _> = peers.iter().filter_map(share).collect();
+        for peer in &*peers {
+            let (there, reason) = (shares.contains_key(&peer.id), server.closed(peer.client));
+            server.handler_mut().book.check_handshake(peer.id, there, reason, !worked);
+        }
         let Watched { model, book, .. } = server.handler_mut();
         book.check_input(kept, &shares);
         let owed = book.after_turn();
@@ -240,8 +247,6 @@ impl<M: Model> World<M> {
             book.complain(format!("{} of {posted} messages were handled", book.messages));
         }
         for peer in peers {
-            let there = shares.contains_key(&peer.id);
-            server.handler_mut().book.check_handshake(peer.id, there, !worked);
             let broken = peer.broken || server.is_broken(peer.client);
             let what = match owed.get(&peer.id) {
                 _ if server.session(peer.client).is_none() => continue,

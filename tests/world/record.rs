@@ -62,6 +62,8 @@ pub struct Record {
     pub most_kept: usize,
     /// The handler was given some of it in this turn.
     pub served: bool,
+    /// It was ended in its handshake, for what all together kept.
+    pub cut: bool,
     /// When it last sent something.
     pub fed: Duration,
     /// Since when it has owed the rest of a message of WebSocket.
@@ -138,6 +140,7 @@ impl Record {
             kept: None,
             most_kept: 0,
             served: false,
+            cut: false,
             fed: Duration::ZERO,
             owes: None,
             ended: false,
@@ -178,7 +181,7 @@ impl Record {
 
     /// Whether it broke so long ago.
     pub fn broke_for(&self, time: Duration, now: Duration) -> bool {
-        self.broke.is_some_and(|broke| now - broke >= time)
+        self.broke.is_some_and(|broke| now.saturating_sub(broke) >= time)
     }
 
     pub fn moves(&mut self, now: Duration) {

@@ -32,5 +32,6 @@ mod sites;
 mod tests;
 
 pub use request::{BadRequest, Head, MAX_HEAD, MAX_HEADERS, Request, percent_decode};
+pub(super) use request::{has_token, values};
 pub use response::{head, response};
 pub use sites::{Forbidden, Origin, Sites};

@@ -184,17 +184,13 @@ impl<'b> Request<'b> {
     }
 
     fn all(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
-        self.headers()
-            .filter(move |(one, _)| one.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+        values(&self.headers, name)
     }
 
     /// Whether a header is a list that has this token, over all headers of that name (RFC 9110,
     /// section 5.6.1). Tokens are compared without regard to case.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
-        self.all(name)
-            .flat_map(|value| value.split(|byte| *byte == b','))
-            .any(|one| one.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+        has_token(&self.headers, name, token)
     }
 
     /// Whether another request may follow on this connection (RFC 9112, section 9.3). A client of
@@ -295,6 +291,21 @@ fn is_other_version(bytes: &[u8]) -> bool {
     let word = bytes.split(|byte| *byte == b' ').nth(2).unwrap_or_default();
     matches!(word, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor, ..]
         if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+/// As [`Request::header`], of a name that may come more than once.
+pub(in crate::net) fn values<'b>(
+    headers: &[Header<'b>],
+    name: &str,
+) -> impl Iterator<Item = &'b [u8]> {
+    headers.iter().filter(move |one| one.name.eq_ignore_ascii_case(name)).map(|one| one.value)
+}
+
+/// As [`Request::has_token`].
+pub(in crate::net) fn has_token(headers: &[Header<'_>], name: &str, token: &str) -> bool {
+    values(headers, name)
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .any(|one| one.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
 /// Undoes percent-encoding (RFC 3986, section 2.1), as in a part of a path. What is no UTF-8 becomes

@@ -3,6 +3,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::Request;
+use crate::error::Error;
 
 /// Which hosts and which pages are ours: what keeps other people's pages out of a server that a
 /// browser can reach.
@@ -11,13 +12,14 @@ use super::Request;
 /// says truly where the page came from, so that is what is looked at:
 ///
 /// * `Host` has to be a literal address, `localhost`, or one that was [named](Self::host). Otherwise
-///   a page could have its own name point to an address of ours, and be of the same origin (DNS rebinding).
+///   a page could have its own name point to an address of ours, and be of the same origin (DNS
+///   rebinding).
 /// * `Origin` has to have the host and the port of `Host`, or to be one that was
-///   [named](Self::origin) (RFC 6454, section 7; RFC 6455, section 10.2). `null`, as a page from a file or a sandbox sends it,
-///   is nobody's. Without an `Origin` it is no page that asks.
+///   [named](Self::origin) (RFC 6454, section 7; RFC 6455, section 10.2). `null`, as a page from a file
+///   or a sandbox sends it, is nobody's. Without an `Origin` it is no page that asks.
 ///
-/// Both are checked in all requests, so `/metrics` by a name takes a [`host`](Self::host) too. A client of HTTP/1.0
-/// without a `Host` is no browser, and may come in.
+/// Both are checked in all requests, so `/metrics` by a name takes a [`host`](Self::host) too. A client
+/// of HTTP/1.0 without a `Host` is no browser, and may come in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sites {
     hosts: Vec<String>,
@@ -34,7 +36,15 @@ pub enum Forbidden {
     Origin,
 }
 
-/// Where a page came from (RFC 6454, section 6.2), as `https://example.org` or `http://[::1]:8023`.
+/// Where a page came from (RFC 6454, section 6.2), as `https://example.org` or `http://[::1]:8023`. It is
+/// made of text:
+///
+/// ```
+/// use reactor::http::Sites;
+///
+/// let sites = Sites::new().host("chat.example").origin("https://example.org".parse()?);
+/// # Ok::<(), reactor::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     scheme: String,
@@ -147,11 +157,16 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
+/// # Errors
+/// [`Error::Address`], with the remedy.
 impl FromStr for Origin {
-    type Err = &'static str;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Origin, &'static str> {
-        Origin::parse(text.as_bytes()).ok_or("write SCHEME://HOST or SCHEME://HOST:PORT")
+    fn from_str(text: &str) -> Result<Origin, Error> {
+        Origin::parse(text.as_bytes()).ok_or_else(|| {
+            let why = "write an origin as SCHEME://HOST or SCHEME://HOST:PORT, without a path";
+            Error::Address { text: text.to_owned(), why: why.to_owned() }
+        })
     }
 }
 

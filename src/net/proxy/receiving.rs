@@ -1,22 +1,18 @@
 //! The side that is told: reads the header and gives way to the stream below.
 
 use std::io::{self, ErrorKind, Read};
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::header::{self, Progress};
 use super::{NAME, Rejected, Rules};
 use crate::connection::clock::Nanos;
-use crate::net::layer::{Layer, Opened, refuse_input_and_output};
+use crate::net::layer::{HandshakeBelow, Layer, Opened, refuse_input_and_output};
 use crate::net::stream::{Failed, Stream};
 
 /// A newcomer whose header is still to be read.
 pub(super) struct Receiving {
     below: Stream,
-    /// The handshake of the stream below is not done.
-    opening: bool,
-    /// What that handshake says of the peer.
-    peer: Option<SocketAddr>,
+    handshake_below: HandshakeBelow,
     /// What has come of the header.
     header: Vec<u8>,
     rules: Rc<Rules>,
@@ -24,8 +20,8 @@ pub(super) struct Receiving {
 
 impl Receiving {
     pub(super) fn new(below: Stream, rules: Rc<Rules>) -> Receiving {
-        let opening = below.has_handshake();
-        Receiving { below, opening, peer: None, header: Vec::new(), rules }
+        let handshake_below = HandshakeBelow::new(below.has_handshake());
+        Receiving { below, handshake_below, header: Vec::new(), rules }
     }
 }
 
@@ -47,9 +43,8 @@ impl Layer for Receiving {
     }
 
     fn handshake(&mut self, now: Nanos, spent: &mut Nanos) -> io::Result<Option<Opened>> {
-        if self.opening {
-            let Some(opened) = self.below.handshake(now, spent)? else { return Ok(None) };
-            (self.opening, self.peer) = (false, opened.peer);
+        if !self.handshake_below.move_on(&mut self.below, now, spent)? {
+            return Ok(None);
         }
         let origin = loop {
             let wanted = match header::read(&self.header).map_err(Rejected::Header)? {
@@ -66,7 +61,7 @@ impl Layer for Receiving {
                 Err(error) => return Err(error),
             }
         };
-        let peer = self.rules.judge_peer(origin)?.or(self.peer);
+        let peer = self.rules.judge_peer(origin)?.or(self.handshake_below.peer);
         let below = std::mem::replace(&mut self.below, Stream::layer(Failed));
         Ok(Some(Opened { peer, instead: Some(below) }))
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::header;
 use crate::connection::clock::Nanos;
-use crate::net::layer::{Layer, Opened, refuse_input_and_output};
+use crate::net::layer::{HandshakeBelow, Layer, Opened, refuse_input_and_output};
 use crate::net::stream::{Failed, Stream};
 
 /// Whom a header is to name.
@@ -23,17 +23,16 @@ pub(crate) struct Sending {
     whom: Whom,
     /// Where to, as far as that is known beforehand.
     target: Option<SocketAddr>,
-    /// The stream below is connected.
-    connected: bool,
-    /// Which of a host's addresses that was.
-    peer: Option<SocketAddr>,
-    /// What is left of the header.
-    unsent: Vec<u8>,
+    /// It tells which of a host's addresses is connected.
+    handshake_below: HandshakeBelow,
+    /// What is left of the header; none until the stream below is connected.
+    unsent: Option<Vec<u8>>,
 }
 
 impl Sending {
     pub(in crate::net) fn new(below: Stream, whom: Whom, target: Option<SocketAddr>) -> Sending {
-        Sending { below, whom, target, connected: false, peer: None, unsent: Vec::new() }
+        let handshake_below = HandshakeBelow::new(true);
+        Sending { below, whom, target, handshake_below, unsent: None }
     }
 }
 
@@ -47,26 +46,27 @@ impl Layer for Sending {
     }
 
     fn handshake(&mut self, now: Nanos, spent: &mut Nanos) -> io::Result<Option<Opened>> {
-        if !self.connected {
-            let Some(opened) = self.below.handshake(now, spent)? else { return Ok(None) };
-            (self.connected, self.peer) = (true, opened.peer);
-            let target = self.peer.or(self.target);
-            self.unsent = header::write(match self.whom {
-                Whom::Ourselves => self.below.local_end().zip(target),
-                Whom::Client(client) => client,
-            });
+        if !self.handshake_below.move_on(&mut self.below, now, spent)? {
+            return Ok(None);
         }
-        while !self.unsent.is_empty() {
-            match self.below.write(&self.unsent) {
+        let peer = self.handshake_below.peer;
+        let unsent = self.unsent.get_or_insert_with(|| {
+            header::write(match self.whom {
+                Whom::Ourselves => self.below.local_end().zip(peer.or(self.target)),
+                Whom::Client(client) => client,
+            })
+        });
+        while !unsent.is_empty() {
+            match self.below.write(unsent) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => drop(self.unsent.drain(..count)),
+                Ok(count) => drop(unsent.drain(..count)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => return Err(error),
             }
         }
         let below = std::mem::replace(&mut self.below, Stream::layer(Failed));
-        Ok(Some(Opened { peer: self.peer, instead: Some(below) }))
+        Ok(Some(Opened { peer, instead: Some(below) }))
     }
 }
 

@@ -128,6 +128,10 @@ impl Acceptor for Inner {
         Box::new(move || Rc::new(Inner { certificate, key, client_ca, config }))
     }
 
+    fn asks_who(&self) -> bool {
+        self.client_ca.is_some()
+    }
+
     #[cfg(feature = "signals")]
     fn reload(&self) -> Result<Option<&Path>, Error> {
         self.read_again().map(|()| Some(&*self.certificate))

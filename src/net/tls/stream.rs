@@ -1,7 +1,6 @@
 //! Either end of TLS over another stream.
 
 use std::io::{self, BufRead, ErrorKind, Read, Write};
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
@@ -12,7 +11,7 @@ use super::records::{Counted, Records};
 use super::sentences::Refused;
 use crate::connection::clock::{Nanos, nanos};
 use crate::connection::rate::Share;
-use crate::net::layer::{Layer, Opened};
+use crate::net::layer::{HandshakeBelow, Layer, Opened};
 use crate::net::stream::Stream;
 
 /// Reads of the socket, of 4 KiB, that may give no plaintext before the others have their turn: most
@@ -32,10 +31,7 @@ const LARGEST: usize = 64 * 1024;
 pub(crate) struct TlsStream {
     inner: Stream,
     tls: Connection,
-    /// The handshake of the stream below is not done.
-    opening: bool,
-    /// What that handshake says of the peer.
-    peer: Option<SocketAddr>,
+    handshake_below: HandshakeBelow,
     /// The last read gave nothing and there may be more all the same.
     more: bool,
     /// Something went out since this was last asked for.
@@ -62,11 +58,11 @@ impl TlsStream {
     /// Takes over a stream that was accepted, or is being dialled.
     pub(in crate::net) fn new(inner: Stream, tls: Connection) -> TlsStream {
         TlsStream {
-            // A socket that is being dialled has none and is not open either.
-            opening: inner.has_handshake() || matches!(tls, Connection::Client(_)),
+            handshake_below: HandshakeBelow::new(
+                inner.has_handshake() || matches!(tls, Connection::Client(_)),
+            ),
             inner,
             tls,
-            peer: None,
             more: false,
             moved: false,
             pulled: 0,
@@ -216,14 +212,13 @@ impl Layer for TlsStream {
     }
 
     fn handshake(&mut self, now: Nanos, spent: &mut Nanos) -> io::Result<Option<Opened>> {
-        if self.opening {
-            let Some(opened) = self.inner.handshake(now, spent)? else { return Ok(None) };
-            (self.opening, self.peer) = (false, opened.peer);
+        if !self.handshake_below.move_on(&mut self.inner, now, spent)? {
+            return Ok(None);
         }
         let began = Instant::now();
         let done = self.shake_hands();
         *spent = spent.saturating_add(nanos(began.elapsed()));
-        Ok(done?.then(|| Opened { peer: self.peer.take(), instead: None }))
+        Ok(done?.then(|| Opened { peer: self.handshake_below.peer, instead: None }))
     }
 
     fn certificate(&self) -> Option<&[u8]> {

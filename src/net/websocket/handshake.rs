@@ -4,13 +4,15 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::{error, fmt};
 
-use httparse::{EMPTY_HEADER, Header, Status};
+use httparse::{EMPTY_HEADER, Status};
 use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 
 use super::{WebSocket, WebSocketStream};
 use crate::net::Address;
-use crate::net::http::{BadRequest, Forbidden, MAX_HEADERS, Request, head, response};
+use crate::net::http::{
+    BadRequest, Forbidden, MAX_HEADERS, Request, has_token, head, response, values,
+};
 use crate::net::stream::Stream;
 
 /// The only version of the protocol.
@@ -19,7 +21,8 @@ const VERSION: &str = "13";
 /// A key is 16 bytes in base64.
 const KEY: usize = 24;
 
-/// A request that becomes a WebSocket: what [`WebSocket::answer`] gives.
+/// A request that becomes a WebSocket: what [`WebSocket::answer`] gives, for
+/// [`Context::hand_over`](crate::Context::hand_over), which sends the answer.
 #[derive(Debug)]
 pub struct Upgrade {
     accept: String,
@@ -150,7 +153,7 @@ pub(super) struct Asking {
 
 impl Asking {
     /// Gives the request too.
-    pub(super) fn at(address: &Address) -> (Asking, Vec<u8>) {
+    pub(super) fn at(address: &Address, path: &str) -> (Asking, Vec<u8>) {
         let key = generate_key();
         let host = match address {
             // Without the zone of an IPv6 address, which means something on this machine only.
@@ -159,7 +162,7 @@ impl Asking {
             Address::Unix(_) => "localhost".to_owned(),
         };
         let request = format!(
-            "GET / HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: {VERSION}\r\nSec-WebSocket-Key: {key}\r\n\r\n"
         );
         (Asking { accept: derive_accept_key(key.as_bytes()) }, request.into_bytes())
@@ -183,26 +186,18 @@ impl Asking {
             }
             None => return Err(wrong("it answers without a status")),
         }
-        let those = |name: &'static str| values(answer.headers, name);
-        let has_token = |name: &'static str, token: &str| {
-            let mut tokens = those(name).flat_map(|value| value.split(|byte| *byte == b','));
-            tokens.any(|one| one.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
-        };
+        let its = &*answer.headers;
         let unasked = ["Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"];
-        if !has_token("Upgrade", "websocket") || !has_token("Connection", "Upgrade") {
+        if !has_token(its, "Upgrade", "websocket") || !has_token(its, "Connection", "Upgrade") {
             Err(wrong("it switches to another protocol than WebSocket"))
-        } else if !those("Sec-WebSocket-Accept").eq([self.accept.as_bytes()]) {
+        } else if !values(its, "Sec-WebSocket-Accept").eq([self.accept.as_bytes()]) {
             Err(wrong("its answer is to another request than ours"))
-        } else if unasked.into_iter().any(|name| those(name).next().is_some()) {
+        } else if unasked.iter().any(|name| values(its, name).next().is_some()) {
             Err(wrong("it wants an extension or a protocol that nobody asked for"))
         } else {
             Ok(Some(length))
         }
     }
-}
-
-fn values<'h>(headers: &'h [Header<'h>], name: &'h str) -> impl Iterator<Item = &'h [u8]> {
-    headers.iter().filter(move |one| one.name.eq_ignore_ascii_case(name)).map(|one| one.value)
 }
 
 fn wrong(why: &'static str) -> io::Error {

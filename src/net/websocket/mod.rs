@@ -26,6 +26,7 @@ use super::Address;
 use super::http::{Request, Sites};
 use super::layer::{Acceptor, Elsewhere};
 use super::stream::Stream;
+use crate::error::Error;
 
 /// A buffer for frames is not kept above this size: what came was one byte a line.
 const SPARE: usize = 64 * 1024;
@@ -54,6 +55,8 @@ const NAME: &str = "ws";
 pub struct WebSocket {
     sites: Arc<Sites>,
     binary: bool,
+    /// What a server is asked for; none for `/`.
+    path: Option<Arc<str>>,
     spare: Spare,
 }
 
@@ -108,7 +111,30 @@ impl WebSocket {
         WebSocket { binary: true, ..self }
     }
 
-    /// What to answer to a request whose head somebody else has read.
+    /// Which path a server is asked for, with the query if there is one, instead of `/`. To clients it says
+    /// nothing: whatever path they ask for, they get the one service of the listener.
+    ///
+    /// ```
+    /// use reactor::{Connect, WebSocket};
+    ///
+    /// // The room behind the page of another program.
+    /// let room = WebSocket::new().path("/ws/presence")?;
+    /// let connect = Connect::to("127.0.0.1:8023")?.web_socket(&room);
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Address`] where it does not begin with `/`, or has what must be percent-encoded.
+    pub fn path(self, path: &str) -> Result<WebSocket, Error> {
+        let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
+        if !path.starts_with('/') || !path.bytes().all(plain) {
+            let why = "write a path as /ws/NAME, without a fragment, all but ASCII percent-encoded";
+            return Err(Error::Address { text: path.to_owned(), why: why.to_owned() });
+        }
+        Ok(WebSocket { path: Some(path.into()), ..self })
+    }
+
+    /// What to answer to a request whose head somebody else has read. It does not look at the path.
     ///
     /// # Errors
     /// If it asks for no WebSocket, or may not: the answer is [`Refusal::response`].
@@ -121,7 +147,7 @@ impl WebSocket {
     }
 
     pub(crate) fn towards(&self) -> Towards {
-        Towards { binary: self.binary }
+        Towards { binary: self.binary, path: self.path.clone() }
     }
 }
 
@@ -140,27 +166,30 @@ impl Acceptor for WebSocket {
     }
 
     fn elsewhere(&self) -> Elsewhere {
-        let (sites, binary) = (Arc::clone(&self.sites), self.binary);
-        Box::new(move || Rc::new(WebSocket { sites, binary, spare: Spare::default() }))
+        let (sites, binary, path) = (Arc::clone(&self.sites), self.binary, self.path.clone());
+        Box::new(move || Rc::new(WebSocket { sites, binary, path, spare: Spare::default() }))
     }
 }
 
 /// WebSocket towards a server.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Towards {
     binary: bool,
+    path: Option<Arc<str>>,
 }
 
 impl Towards {
     /// Puts WebSocket over a stream that is being dialled.
-    pub(crate) fn over(self, stream: Stream, address: &Address) -> Stream {
-        Stream::layer(WebSocketStream::client(stream, address, self.binary))
+    pub(crate) fn over(&self, stream: Stream, address: &Address) -> Stream {
+        let path = self.path.as_deref().unwrap_or("/");
+        Stream::layer(WebSocketStream::client(stream, address, path, self.binary))
     }
 }
 
 impl fmt::Debug for WebSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let WebSocket { sites, binary, spare: _ } = self;
-        f.debug_struct("WebSocket").field("sites", sites).field("binary", binary).finish()
+        let WebSocket { sites, binary, path, spare: _ } = self;
+        let mut all = f.debug_struct("WebSocket");
+        all.field("sites", sites).field("binary", binary).field("path", path).finish()
     }
 }

@@ -1,12 +1,12 @@
 //! The handshake of the layer, step by step.
 
 use std::io::{self, ErrorKind, Read};
-use std::net::SocketAddr;
 
 use super::handshake::{Asking, Refusal};
 use super::{WebSocket, WebSocketStream};
 use crate::connection::clock::Nanos;
 use crate::net::http::{Head, MAX_HEAD};
+use crate::net::layer::HandshakeBelow;
 
 /// Reads of a layer below that may give none of a head although there is more: each is some 16 KiB.
 const FRUITLESS_READS: u8 = 16;
@@ -16,12 +16,9 @@ const UNHEARD: usize = 64 * 1024;
 
 /// A handshake under way.
 pub(super) struct Opening {
-    /// The handshake of the stream below is not done.
-    pub(super) below: bool,
-    /// What that handshake says of the peer.
-    pub(super) peer: Option<SocketAddr>,
+    pub(super) below: HandshakeBelow,
     /// How many reads of a layer below have given nothing although it had more.
-    pub(super) fruitless: u8,
+    fruitless: u8,
     /// What has come of the head.
     pub(super) bytes: Vec<u8>,
     pub(super) step: Step,
@@ -46,12 +43,8 @@ impl WebSocketStream {
         now: Nanos,
         spent: &mut Nanos,
     ) -> io::Result<bool> {
-        if opening.below {
-            let Some(opened) = self.below.handshake(now, spent)? else { return Ok(false) };
-            (opening.below, opening.peer) = (false, opened.peer);
-        }
-        // It computes no longer than a few system calls take, so that is not measured.
-        self.shake_hands(opening)
+        // Its own computes no longer than a few system calls take, so that is not measured.
+        Ok(opening.below.move_on(&mut self.below, now, spent)? && self.shake_hands(opening)?)
     }
 
     /// Moves WebSocket's own handshake on; true when it is done.
@@ -150,6 +143,11 @@ impl WebSocketStream {
 }
 
 impl Opening {
+    pub(super) fn new(below: bool, step: Step) -> Opening {
+        let below = HandshakeBelow::new(below);
+        Opening { below, fruitless: 0, bytes: Vec::new(), step }
+    }
+
     /// Why the peer ended it before it began.
     fn cut_short(&self) -> io::Error {
         let why = match self.step {

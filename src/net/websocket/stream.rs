@@ -59,16 +59,12 @@ pub(crate) struct WebSocketStream {
 impl WebSocketStream {
     /// Takes over a stream that was accepted.
     pub(super) fn server(below: Stream, config: &WebSocket) -> WebSocketStream {
-        let opening = Opening {
-            below: below.has_handshake(),
-            peer: None,
-            fruitless: 0,
-            bytes: Vec::new(),
-            step: Step::Request(Head::default(), config.clone()),
-        };
-        let spare = config.spare.clone();
-        let stream = WebSocketStream::new(below, Role::Server, config.binary, spare);
-        WebSocketStream { opening: Some(Box::new(opening)), ..stream }
+        let step = Step::Request(Head::default(), config.clone());
+        let opening = Opening::new(below.has_handshake(), step);
+        WebSocketStream {
+            opening: Some(Box::new(opening)),
+            ..WebSocketStream::upgraded(below, config, Vec::new())
+        }
     }
 
     /// Takes over a stream on which the handshake is done.
@@ -78,10 +74,14 @@ impl WebSocketStream {
     }
 
     /// Takes over a stream that is being dialled.
-    pub(super) fn client(below: Stream, address: &Address, binary: bool) -> WebSocketStream {
-        let (asking, request) = Asking::at(address);
-        let step = Step::Answer(asking, request);
-        let opening = Opening { below: true, peer: None, fruitless: 0, bytes: Vec::new(), step };
+    pub(super) fn client(
+        below: Stream,
+        address: &Address,
+        path: &str,
+        binary: bool,
+    ) -> WebSocketStream {
+        let (asking, request) = Asking::at(address, path);
+        let opening = Opening::new(true, Step::Answer(asking, request));
         let stream = WebSocketStream::new(below, Role::Client, binary, Spare::default());
         WebSocketStream { opening: Some(Box::new(opening)), ..stream }
     }
@@ -246,7 +246,7 @@ impl Layer for WebSocketStream {
         let Some(mut opening) = self.opening.take() else { return Ok(Some(Opened::default())) };
         let done = self.open(&mut opening, now, spent);
         if let Ok(true) = done {
-            return Ok(Some(Opened { peer: opening.peer, instead: None }));
+            return Ok(Some(Opened { peer: opening.below.peer, instead: None }));
         }
         self.opening = Some(opening);
         done.map(|_| None)

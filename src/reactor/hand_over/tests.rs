@@ -13,6 +13,7 @@ use crate::limits::Limits;
 use crate::net::layer::Layer;
 use crate::net::memory::{Pipe, SharedWire, Wire};
 use crate::reactor::handle::{Mailbox, Shared};
+use crate::reactor::loop_state::ServiceEntry;
 use crate::reactor::readiness::Readiness;
 use crate::reactor::token::Token;
 use crate::reactor::turn::settle;
@@ -130,13 +131,12 @@ impl Rig {
         let told = Told::default();
         let services = ["a", "b"].map(|name| {
             let (mailbox, _) = Mailbox::new(&state.shared);
-            let table = Table::new(state.doors.len(), name, limits.clone());
-            state.count_for(state.doors.len());
-            state.doors.push(Door::new(name, true));
+            let table = Table::new(state.services.len(), name, limits.clone());
+            state.services.push(ServiceEntry::new(name, true));
             let handler = Hall { name, told: Rc::clone(&told), panics: "" };
             ActiveService::new(handler, table, mailbox)
         });
-        state.doors.push(Door::new("datagrams", false));
+        state.services.push(ServiceEntry::new("datagrams", false));
         Rig { services, state, scratch: Scratch::default(), told }
     }
 

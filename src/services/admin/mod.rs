@@ -39,7 +39,8 @@ type Action<T> = Box<dyn FnMut(T) -> Result<(), String>>;
 /// [`views::json`](super::views::json). `age`, and what a connection has sent, are known where
 /// [accounts are kept](crate::Reactor::set_accounting).
 ///
-/// Whoever reaches it can end the server. So listen at a Unix socket, for certain users only:
+/// Whoever reaches it can end the server, also through a [`Web`](super::Web) beside it unless each of its
+/// listeners [asks who comes](crate::Context::hand_over). So listen at a Unix socket, for certain users only:
 ///
 /// ```
 /// use reactor::services::{Admin, Echo};
@@ -73,20 +74,17 @@ impl Admin {
 
     /// What reads the state of the process, and knows the program's version; without this it is that of
     /// this crate.
-    #[must_use]
     pub fn process(self, process: ProcessReader) -> Admin {
         Admin { process, ..self }
     }
 
     /// What `LOG LEVEL` does: `set` is given the level in lower case, one of `off`, `error`, `warn`,
     /// `info`, `debug` and `trace`, and may refuse.
-    #[must_use]
     pub fn on_log(self, mut set: impl FnMut(&str) -> Result<(), String> + 'static) -> Admin {
         Admin { log: Some(Box::new(move |level| set(&level))), ..self }
     }
 
     /// What `RELOAD` does; it may refuse.
-    #[must_use]
     pub fn on_reload(self, mut reload: impl FnMut() -> Result<(), String> + 'static) -> Admin {
         Admin { reload: Some(Box::new(move |()| reload())), ..self }
     }
@@ -179,14 +177,21 @@ impl Admin {
                 }
                 Ok(Answer::Text(""))
             }
-            Wanted::Rows(mut rows) => {
+            Wanted::Rows(rows) => {
                 if let Some(name) = &rows.service {
                     service(name)?;
                 }
-                if rows.form == Form::Table {
-                    cx.send(text::heading());
+                let mut head = Vec::new();
+                match rows.form {
+                    Form::Table => head.extend(text::heading().bytes()),
+                    Form::Object => {
+                        let total = status.services.iter().map(|one| one.connections).sum();
+                        json::begin(&mut head, status, self.process.read(cx.now()), true, total);
+                        head.push(b'\n');
+                    }
+                    Form::Lines => {}
                 }
-                rows.status = (rows.form == Form::Object).then(|| Box::new(status.clone()));
+                cx.send(head);
                 rows.ask(cx);
                 Ok(Answer::Later)
             }
@@ -195,12 +200,8 @@ impl Admin {
     }
 
     /// Sends a page of connections. When there is room again, `on_drain` asks for the next one.
-    fn page(&mut self, cx: &mut Context<'_, Session>, mut rows: Rows, page: &Page) {
+    fn page(cx: &mut Context<'_, Session>, mut rows: Rows, page: &Page) {
         let mut out = Vec::new();
-        if let Some(status) = rows.status.take() {
-            json::begin(&mut out, &status, self.process.read(cx.now()), true, page.total);
-            out.push(b'\n');
-        }
         for connection in &page.connections {
             match rows.form {
                 Form::Table => out.extend(text::Row(connection).to_string().bytes()),
@@ -213,7 +214,8 @@ impl Admin {
             out.push(b'\n');
             rows.begun = true;
         }
-        rows.after = page.next;
+        // Who is gone reads no more of it.
+        rows.after = page.next.filter(|_| cx.takes_output());
         if rows.after.is_none() {
             if rows.form == Form::Object {
                 json::end(&mut out);
@@ -270,8 +272,6 @@ enum Wanted {
 struct Rows {
     service: Option<String>,
     form: Form,
-    /// What the object begins with, until it has begun.
-    status: Option<Box<Status>>,
     /// A row was sent.
     begun: bool,
     after: Option<Cursor>,
@@ -345,7 +345,7 @@ impl Handler for Admin {
                 let answer = self.overview(cx, wanted, status);
                 end(cx, answer);
             }
-            (Report::Connections(page), Some(Wanted::Rows(rows))) => self.page(cx, rows, page),
+            (Report::Connections(page), Some(Wanted::Rows(rows))) => Self::page(cx, rows, page),
             (Report::Closed(true), _) => end(cx, Ok(Answer::Text(""))),
             (Report::Closed(false), Some(Wanted::Close(number))) => {
                 end(cx, Err(format!("there is no connection #{number}; see LIST")));

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::services::views::Process;
+use crate::services::views::{Process, peer};
 use crate::text::printable;
 use crate::{ConnectionStatus, Limits, Rate, Rates, Status};
 
@@ -74,17 +74,13 @@ pub(super) struct Row<'a>(pub(super) &'a ConnectionStatus);
 impl fmt::Display for Row<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of = self.0;
-        let peer = match (of.peer, of.credentials) {
-            (Some(addr), _) => addr.to_string(),
-            (None, Some(who)) => who.to_string(),
-            (None, None) => "-".to_owned(),
-        };
         let usage = of.usage;
         write!(
             f,
-            "{:<8} {:<12} {peer:<24} {:>7} {:>7} {:>9} {:>12} {:>12} {:>9} {}{}",
+            "{:<8} {:<12} {:<24} {:>7} {:>7} {:>9} {:>12} {:>12} {:>9} {}{}",
             format!("#{}", of.id.number()),
             printable(of.service.as_bytes()),
+            Known(peer(of)),
             Known(usage.map(|usage| Short(usage.age))),
             Known(Some(Short(of.idle))),
             Known(usage.map(|usage| usage.lines_in)),

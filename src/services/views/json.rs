@@ -11,8 +11,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
-use super::{Process, buckets};
-use crate::{ConnectionStatus, ServiceStatus, Status, Turns};
+use super::{Process, buckets, peer};
+use crate::{ConnectionStatus, ServiceStatus, Status, Steps, Turns};
 
 /// Begins the object: the process, the loop and the services, up to the list of connections, of which
 /// there are `total`. `admin` says whether who reads it may close some.
@@ -78,18 +78,6 @@ pub fn connection(out: &mut Vec<u8>, of: &ConnectionStatus) {
     write(out, &row);
 }
 
-/// Who is at the other end: an address, or the user and the process at the other end of a Unix socket.
-fn peer(of: &ConnectionStatus) -> Option<String> {
-    match (of.peer, &of.credentials) {
-        (Some(addr), _) => Some(addr.to_string()),
-        (None, Some(who)) => Some(match who.pid {
-            Some(pid) => format!("uid {} pid {pid}", who.uid),
-            None => format!("uid {}", who.uid),
-        }),
-        (None, None) => None,
-    }
-}
-
 #[derive(Serialize)]
 struct Head<'a> {
     version: &'a str,
@@ -111,7 +99,7 @@ struct LoopTurns {
     busy: f64,
     longest: f64,
     buckets: Vec<(Bound, u64)>,
-    steps: Option<Steps>,
+    steps: Option<Map<f64>>,
 }
 
 /// JSON has no number for the bound of the last bucket.
@@ -122,14 +110,13 @@ enum Bound {
     None(&'static str),
 }
 
-#[derive(Serialize)]
-struct Steps {
-    accept: f64,
-    read: f64,
-    handlers: f64,
-    timers: f64,
-    messages: f64,
-    flush: f64,
+/// An object with these fields.
+struct Map<V>(Vec<(&'static str, V)>);
+
+impl<V: Serialize> Serialize for Map<V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
 }
 
 impl From<&Turns> for LoopTurns {
@@ -146,13 +133,10 @@ impl From<&Turns> for LoopTurns {
             busy: seconds(turns.busy),
             longest: seconds(turns.longest),
             buckets: cumulative.collect(),
-            steps: turns.steps.as_ref().map(|steps| Steps {
-                accept: seconds(steps.accept),
-                read: seconds(steps.read),
-                handlers: seconds(steps.handlers),
-                timers: seconds(steps.timers),
-                messages: seconds(steps.messages),
-                flush: seconds(steps.flush),
+            steps: turns.steps.map(|Steps { accept, read, handlers, timers, messages, flush }| {
+                let names = ["accept", "read", "handlers", "timers", "messages", "flush"];
+                let times = [accept, read, handlers, timers, messages, flush].map(seconds);
+                Map(names.into_iter().zip(times).collect())
             }),
         }
     }
@@ -165,12 +149,9 @@ struct Service<'a> {
     connections: usize,
     max_connections: Option<usize>,
     accepted: u64,
-    #[serde(serialize_with = "as_map")]
-    refused: Vec<(&'static str, u64)>,
-    #[serde(serialize_with = "as_map")]
-    closed: Vec<(&'static str, u64)>,
-    #[serde(serialize_with = "as_map")]
-    handshakes_failed: Vec<(&'static str, u64)>,
+    refused: Map<u64>,
+    closed: Map<u64>,
+    handshakes_failed: Map<u64>,
     lines: u64,
     bytes_in: u64,
     bytes_out: u64,
@@ -182,6 +163,7 @@ struct Service<'a> {
 impl<'a> From<&'a ServiceStatus> for Service<'a> {
     fn from(of: &'a ServiceStatus) -> Service<'a> {
         let counters = &of.counters;
+        let refused = counters.refused_by_why().map(|(why, count)| (why.as_str(), count));
         let closed = counters.closed_by_reason().map(|(why, count)| (why.as_str(), count));
         Service {
             name: &of.name,
@@ -189,9 +171,9 @@ impl<'a> From<&'a ServiceStatus> for Service<'a> {
             connections: of.connections,
             max_connections: of.limits.as_ref().map(|limits| limits.max_connections),
             accepted: counters.accepted,
-            refused: counters.refused_by_why().map(|(why, count)| (why.as_str(), count)).collect(),
-            closed: closed.collect(),
-            handshakes_failed: counters.handshakes_failed_by_layer().collect(),
+            refused: Map(refused.collect()),
+            closed: Map(closed.collect()),
+            handshakes_failed: Map(counters.handshakes_failed_by_layer().collect()),
             lines: counters.lines_in,
             bytes_in: counters.bytes_in,
             bytes_out: counters.bytes_out,
@@ -222,10 +204,6 @@ fn seconds(time: Duration) -> f64 {
     time.as_micros() as f64 / 1e6
 }
 
-fn as_map<S: Serializer>(pairs: &[(&'static str, u64)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(pairs.iter().copied())
-}
-
 fn write(out: &mut Vec<u8>, value: &impl Serialize) {
     serde_json::to_writer(out, value).expect("only an IO error or a map's odd key could fail");
 }
@@ -244,7 +222,8 @@ mod tests {
         r#""turns":{"count":6,"slept":1.2,"busy":0.0001,"longest":0.001,"#,
         r#""buckets":[[0.00001,4],[0.00002,5],[0.00005,5],[0.0001,5],[0.0002,5],[0.0005,5],"#,
         r#"[0.001,5],[0.002,5],[0.005,5],[0.01,5],[0.02,5],[0.05,5],[0.1,5],[0.2,5],[0.5,5],"#,
-        r#"[1.0,5],["+Inf",6]],"steps":null},"#,
+        r#"[1.0,5],["+Inf",6]],"#,
+        r#""steps":{"accept":0.0,"read":0.0015,"handlers":0.0,"timers":0.0,"messages":0.0,"flush":0.0}},"#,
         r#""services":[{"name":"room\n\u001b","listeners":["tls:ws:unix:/run/a \"b\".sock"],"#,
         r#""connections":2,"max_connections":10000,"accepted":5,"#,
         r#""refused":{"full":0,"per-peer":0,"connect-rate":0,"no-descriptor":0,"not-allowed":0,"#,
@@ -281,6 +260,7 @@ mod tests {
             slept: Duration::from_millis(1_200),
             busy: Duration::from_nanos(100_700),
             longest: Duration::from_millis(1),
+            steps: Some(Steps { read: Duration::from_micros(1_500), ..Steps::default() }),
             ..Turns::default()
         };
         turns.histogram[0] = 4;

@@ -25,8 +25,10 @@ use std::fmt;
 use std::time::UNIX_EPOCH;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text, text};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeGaugeValue, NoLabelSet, prometheus_text, text,
+};
+use prometheus_client::metrics::MetricType::{self, Counter, Gauge, Histogram, Info};
 use prometheus_client::registry::Registry;
 
 use super::{Process, buckets};
@@ -111,13 +113,11 @@ impl Metrics {
     fn of_process(&self, to: &mut Families<'_>) -> fmt::Result {
         let process = &self.process;
         let help = "The version of the program.";
-        let mut build = to.0.encode_descriptor("build", help, None, MetricType::Info)?;
+        let mut build = to.0.encode_descriptor("build", help, None, Info)?;
         build.encode_info(&[("version", process.version.as_ref())])?;
         let started = process.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         let help = "When the process started, in seconds since 1970.";
-        let mut time =
-            to.0.encode_descriptor("start_time_seconds", help, None, MetricType::Gauge)?;
-        time.encode_gauge(&started.as_secs_f64())?;
+        to.gauge("start_time_seconds", help, started.as_secs_f64())?;
         if let Some(open) = process.open_fds {
             to.gauge("open_fds", "Open file descriptors.", open)?;
         }
@@ -132,8 +132,7 @@ impl Metrics {
         let turns = &self.status.turns;
         to.counter("turns", "Turns of the loop.", turns.count)?;
         let help = "How long the turns of the loop took, the wait for events not counted.";
-        let mut family =
-            to.0.encode_descriptor("turn_seconds", help, None, MetricType::Histogram)?;
+        let mut family = to.0.encode_descriptor("turn_seconds", help, None, Histogram)?;
         let buckets: Vec<_> = buckets(turns).collect();
         // Counted here, since the histogram must agree with itself.
         let count = buckets.iter().map(|(_, count)| count).sum();
@@ -160,104 +159,85 @@ fn named(services: &[ServiceStatus]) -> Vec<Named<'_>> {
 
 fn of_connections(to: &mut Families<'_>, services: &[&Named<'_>]) -> fmt::Result {
     let help = "Connections that are open.";
-    to.gauges("connections", help, services, |service| service.connections as u64)?;
+    to.each(Gauge, "connections", help, services, |service| service.connections as u64)?;
     let help = "How many connections the service takes at most.";
-    to.gauges("max_connections", help, services, |service| {
+    to.each(Gauge, "max_connections", help, services, |service| {
         service.limits.as_ref().map_or(0, |limits| limits.max_connections as u64)
     })?;
     let help = "Connections that were accepted.";
-    to.counters("connections_accepted", help, services, |service| service.counters.accepted)?;
+    to.each(Counter, "connections_accepted", help, services, |service| service.counters.accepted)?;
     let help = "Connections that were begun by the service.";
-    to.counters("connections_dialled", help, services, |service| service.counters.dialled)?;
+    to.each(Counter, "connections_dialled", help, services, |service| service.counters.dialled)?;
     let help = "Newcomers that were turned away.";
-    to.counters_by("connections_refused", help, "why", services, |service| {
+    to.each_by(Counter, "connections_refused", help, "why", services, |service| {
         service.counters.refused_by_why().map(|(why, count)| (why.as_str(), count)).collect()
     })?;
     let help = "Connections that ended.";
-    to.counters_by("connections_closed", help, "reason", services, |service| {
+    to.each_by(Counter, "connections_closed", help, "reason", services, |service| {
         service.counters.closed_by_reason().map(|(why, count)| (why.as_str(), count)).collect()
     })?;
     let help = "Handshakes that failed or took too long.";
-    to.counters_by("handshakes_failed", help, "layer", services, |service| {
+    to.each_by(Counter, "handshakes_failed", help, "layer", services, |service| {
         service.counters.handshakes_failed_by_layer().collect()
     })
 }
 
 fn of_lines(to: &mut Families<'_>, services: &[&Named<'_>]) -> fmt::Result {
     let help = "Lines that were handled.";
-    to.counters("lines", help, services, |service| service.counters.lines_in)?;
+    to.each(Counter, "lines", help, services, |service| service.counters.lines_in)?;
     let help = "Bytes that were read from connections, and that the kernel took for them.";
-    to.counters_by("bytes", help, "direction", services, |service| {
+    to.each_by(Counter, "bytes", help, "direction", services, |service| {
         vec![("in", service.counters.bytes_in), ("out", service.counters.bytes_out)]
     })?;
     let help = "Bytes of output that the kernel has not taken yet.";
-    to.gauges("unsent_bytes", help, services, |service| service.unsent as u64)
+    to.each(Gauge, "unsent_bytes", help, services, |service| service.unsent as u64)
 }
 
 fn of_datagrams(to: &mut Families<'_>, services: &[&Named<'_>]) -> fmt::Result {
     let help = "Datagrams that were handled, and that the kernel took.";
-    to.counters_by("datagrams", help, "direction", services, |service| {
+    to.each_by(Counter, "datagrams", help, "direction", services, |service| {
         vec![("in", service.counters.datagrams_in), ("out", service.counters.datagrams_out)]
     })?;
     let help = "Datagrams that were not sent.";
-    to.counters("datagrams_lost", help, services, |service| service.counters.datagrams_lost)?;
+    to.each(Counter, "datagrams_lost", help, services, |service| service.counters.datagrams_lost)?;
     let help = "Errors in receiving datagrams.";
-    to.counters("datagram_errors", help, services, |service| service.counters.datagram_errors)
+    to.each(Counter, "datagram_errors", help, services, |service| service.counters.datagram_errors)
 }
 
 fn of_hooks(to: &mut Families<'_>, services: &[&Named<'_>]) -> fmt::Result {
     let help = "Calls of the service that held the loop for longer than they should.";
-    to.counters("slow_calls", help, services, |service| service.counters.slow_calls)?;
+    to.each(Counter, "slow_calls", help, services, |service| service.counters.slow_calls)?;
     let help = "Panics of the service that were caught.";
-    to.counters("panics", help, services, |service| service.counters.panics)
+    to.each(Counter, "panics", help, services, |service| service.counters.panics)
 }
 
 /// Writes one family of samples after the other. The encoder adds the prefix, and `_total` to counters.
 struct Families<'e>(DescriptorEncoder<'e>);
 
 impl Families<'_> {
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    fn gauge(&mut self, name: &str, help: &str, value: impl EncodeGaugeValue) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, Gauge)?.encode_gauge(&value)
     }
 
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        let mut family = self.0.encode_descriptor(name, help, None, Counter)?;
         family.encode_counter::<NoLabelSet, _, f64>(&value, None)
     }
 
-    fn gauges(
+    /// One of each service.
+    fn each(
         &mut self,
+        kind: MetricType,
         name: &str,
         help: &str,
         services: &[&Named<'_>],
         value: impl Fn(&ServiceStatus) -> u64,
     ) -> fmt::Result {
-        self.family(MetricType::Gauge, name, help, "", services, |of| vec![("", value(of))])
-    }
-
-    fn counters(
-        &mut self,
-        name: &str,
-        help: &str,
-        services: &[&Named<'_>],
-        value: impl Fn(&ServiceStatus) -> u64,
-    ) -> fmt::Result {
-        self.family(MetricType::Counter, name, help, "", services, |of| vec![("", value(of))])
+        self.each_by(kind, name, help, "", services, |service| vec![("", value(service))])
     }
 
     /// Several of each service, told apart by a second label.
-    fn counters_by(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &str,
-        services: &[&Named<'_>],
-        values: impl Fn(&ServiceStatus) -> Vec<(&'static str, u64)>,
-    ) -> fmt::Result {
-        self.family(MetricType::Counter, name, help, label, services, values)
-    }
-
-    fn family(
+    fn each_by(
         &mut self,
         kind: MetricType,
         name: &str,
@@ -276,7 +256,7 @@ impl Families<'_> {
                 let labels = &labels[..if label.is_empty() { 1 } else { 2 }];
                 let mut sample = family.encode_family(&labels)?;
                 match kind {
-                    MetricType::Gauge => sample.encode_gauge(&value)?,
+                    Gauge => sample.encode_gauge(&value)?,
                     _ => sample.encode_counter::<NoLabelSet, _, f64>(&value, None)?,
                 }
             }

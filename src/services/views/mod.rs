@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use crate::Turns;
+use crate::{ConnectionStatus, Turns};
 
 pub mod json;
 #[cfg(feature = "web")]
@@ -17,6 +17,11 @@ pub mod metrics;
 mod process;
 
 pub use process::{Process, ProcessReader};
+
+/// Who is at the other end: an address, or the user and the process at the other end of a Unix socket.
+pub(super) fn peer(of: &ConnectionStatus) -> Option<String> {
+    of.peer.map(|addr| addr.to_string()).or_else(|| of.credentials.map(|who| who.to_string()))
+}
 
 /// Each bound of a turn's length in seconds, the last one without an end, with how many turns took no
 /// longer and longer than the bound before.

@@ -49,7 +49,6 @@ impl ProcessReader {
     }
 
     /// Who says how many lines of the log were lost, which the loop cannot know.
-    #[must_use]
     pub fn log_lines_dropped(self, count: impl Fn() -> u64 + 'static) -> ProcessReader {
         ProcessReader { log_lines_dropped: Rc::new(count), ..self }
     }

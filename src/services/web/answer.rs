@@ -76,10 +76,13 @@ impl Manner {
 
     /// A chunk (RFC 9112, section 7.1).
     pub(super) fn send_piece(self, cx: &mut Context<'_, Session>, piece: &[u8]) {
+        // A chunk of length 0 would be the end.
+        if self.head || piece.is_empty() {
+            return;
+        }
         if self.old {
             cx.send(piece);
-        } else if !piece.is_empty() {
-            // One of length 0 would be the end.
+        } else {
             cx.send(format!("{:x}\r\n", piece.len()));
             cx.send(piece);
             cx.send("\r\n");

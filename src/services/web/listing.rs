@@ -9,17 +9,13 @@ use crate::{Ask, Context, Order, Page, Selection, Status};
 
 /// How many connections are shown unless all are asked for.
 const SHOWN: usize = 100;
-/// How many are asked for at once.
-const AT_ONCE: usize = 256;
 
 /// An answer to `/status.json` under way.
 #[derive(Debug)]
 pub(super) struct Listing {
+    /// What comes next; as many as that, unless it is all.
     selection: Selection,
-    /// How many are to come; none is all.
-    left: Option<usize>,
-    /// Until the first connections are there, and with them how many there are in all.
-    status: Option<Status>,
+    all: bool,
     rows: json::Rows,
 }
 
@@ -41,22 +37,35 @@ impl Listing {
             }
         };
         let service = request.query("service").map(|name| name.into_owned());
-        let selection = Selection { service, order, ..Selection::default() };
-        let left = (!all).then_some(SHOWN);
-        Ok(Listing { selection, left, status: None, rows: json::Rows::default() })
+        let most = if all { Selection::default().most } else { SHOWN };
+        let selection = Selection { service, order, most, after: None };
+        Ok(Listing { selection, all, rows: json::Rows::default() })
     }
 
-    /// Keeps what the answer begins with. False if there is no such service.
-    pub(super) fn begin(&mut self, status: &Status) -> bool {
-        self.status = Some(status.clone());
-        let mut services = status.services.iter();
+    /// Sends what comes in front of the connections. False if there is no such service.
+    pub(super) fn begin(
+        &self,
+        cx: &mut Context<'_, Session>,
+        manner: Manner,
+        status: &Status,
+        process: &Process,
+        admin: bool,
+    ) -> bool {
         let named = self.selection.service.as_deref();
-        named.is_none_or(|name| services.any(|service| service.name == name))
+        let wanted = status.services.iter().filter(|it| named.is_none_or(|name| it.name == name));
+        let counts: Vec<_> = wanted.map(|service| service.connections).collect();
+        if named.is_some() && counts.is_empty() {
+            return false;
+        }
+        let mut piece = Vec::new();
+        json::begin(&mut piece, status, process, admin, counts.iter().sum());
+        manner.begin_pieces(cx);
+        manner.send_piece(cx, &piece);
+        true
     }
 
     /// For the next connections.
-    pub(super) fn ask(&mut self) -> Ask {
-        self.selection.most = self.left.unwrap_or(AT_ONCE);
+    pub(super) fn ask(&self) -> Ask {
         Ask::Connections(self.selection.clone())
     }
 
@@ -66,18 +75,14 @@ impl Listing {
         cx: &mut Context<'_, Session>,
         manner: Manner,
         page: &Page,
-        process: &Process,
-        admin: bool,
     ) -> bool {
         let mut piece = Vec::new();
-        if let Some(status) = self.status.take() {
-            manner.begin_pieces(cx);
-            json::begin(&mut piece, &status, process, admin, page.total);
-        }
         self.rows.push(&mut piece, &page.connections);
-        self.left = self.left.map(|left| left.saturating_sub(page.connections.len()));
+        if !self.all {
+            self.selection.most -= page.connections.len().min(self.selection.most);
+        }
         self.selection.after = page.next;
-        let more = page.next.is_some() && self.left != Some(0);
+        let more = page.next.is_some() && self.selection.most > 0;
         if !more {
             json::end(&mut piece);
         }

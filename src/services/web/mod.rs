@@ -44,7 +44,7 @@ const QUIET: Duration = Duration::from_secs(10);
 /// | `/metrics` | Prometheus' text format; OpenMetrics where `Accept` prefers it |
 /// | `/healthz` | 200 `ok`, or 503 while the reactor shuts down |
 /// | `/status.json` | the state of the loop, its services, and the first 100 connections; `?all` of them; those of `?service=NAME`; the first by `?sort=`, one of `unsent`, `idle`, `oldest`, `bytes_in`, `bytes_out` and `lines`; `?watch` has the steps of turns measured for 5 s |
-/// | `/ws/NAME` | the service of that [name](crate::Reactor::set_name) over WebSocket: the same room as behind its other doors |
+/// | `/ws/NAME` | the service of that [name](crate::Reactor::set_name) over WebSocket: the same room as behind its other doors. Not one that [takes nobody over](crate::Context::hand_over), such as `Admin` at a Unix socket |
 /// | `POST /close/ID` | closes a connection, where [that is allowed](Self::admin) |
 ///
 /// It speaks HTTP/1.1 and 1.0, keeps connections open, answers pipelined requests in their order, and
@@ -135,7 +135,7 @@ impl Web {
     ///
     /// Only a page that came from here may do so, that is, with an `Origin` that equals `Host`, and only
     /// from this machine: not over a Unix socket, and not through a proxy that says that it is one, by a
-    /// PROXY header or by one of HTTP.
+    /// PROXY header, by one of HTTP, or by HTTP/1.0.
     pub fn admin(self, admin: bool) -> Web {
         Web { admin, ..self }
     }
@@ -230,6 +230,7 @@ impl Web {
         match cx.hand_over(&percent_decode(name), upgrade) {
             Ok(()) => {}
             Err(Error::ShuttingDown) => manner.refuse(cx, 503, STOPPING),
+            Err(Error::HandOver { why, .. }) => manner.refuse(cx, 404, why),
             Err(_) => manner.refuse(cx, 404, NO_SERVICE),
         }
     }
@@ -237,9 +238,9 @@ impl Web {
     /// Closes a connection, if who asks for it may; whether it came through a PROXY header is known
     /// once the report is there.
     fn close(&self, cx: &mut Context<'_, Session>, manner: Manner, request: &Request<'_>) {
-        // Proxies that speak HTTP connect from here, and say so.
-        let told = ["Forwarded", "Via", "X-Forwarded-For"];
-        let through = told.iter().any(|name| request.header(name).is_some());
+        // No browser speaks HTTP/1.0; nginx does unless it is told otherwise.
+        let through =
+            request.minor_version() == 0 || request.headers().any(|(name, _)| is_of_proxy(name));
         if !self.is_admin(cx) || through || !request.is_same_origin() {
             return manner.refuse(cx, 403, NOT_ADMIN);
         }
@@ -285,21 +286,20 @@ impl Web {
             }
             (What::Close(_), Report::Closed(true)) => manner.send(cx, 200, &[TEXT], "closed\n"),
             (What::Close(_), _) => manner.refuse(cx, 404, NOBODY),
-            (What::Listing(listing), Report::Overview(status)) => match listing.begin(status) {
-                false => manner.refuse(cx, 404, NO_SERVICE),
-                true if manner.is_head() => {
-                    manner.begin_pieces(cx);
+            (What::Listing(listing), Report::Overview(status)) => {
+                let admin = self.is_admin(cx);
+                let process = self.process.read(cx.now());
+                if !listing.begin(cx, manner, status, process, admin) {
+                    manner.refuse(cx, 404, NO_SERVICE);
+                } else if manner.is_head() {
                     manner.end_pieces(cx);
-                }
-                true => {
+                } else {
                     cx.request_report(listing.ask());
                     return Some(pending);
                 }
-            },
+            }
             (What::Listing(listing), Report::Connections(page)) => {
-                let admin = self.is_admin(cx);
-                let process = self.process.read(cx.now());
-                if listing.send(cx, manner, page, process, admin) {
+                if listing.send(cx, manner, page) {
                     cx.request_drain();
                     return Some(pending);
                 }
@@ -310,11 +310,30 @@ impl Web {
     }
 }
 
+/// Whether a header is one by which a proxy says that it is one, under any of the usual names: one that
+/// speaks HTTP may connect from this machine.
+fn is_of_proxy(name: &str) -> bool {
+    const BY_PROXIES: [&str; 8] =
+        ["forwarded", "via", "x-forwarded", "x-real", "x-client", "x-original", "x-proxy", "cf-"];
+    let name = name.to_ascii_lowercase();
+    BY_PROXIES.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Makes the answer once the loop has said how it is.
 fn ask(cx: &mut Context<'_, Session>, manner: Manner, what: What, watch: bool) {
     cx.session().pending = Some(Box::new(Pending { manner, what }));
     cx.pause();
     cx.request_report(Ask::Overview { watch });
+}
+
+/// Whether the visitor is gone, and closes the connection then: no answer holds back what was asked for,
+/// which is more than anybody who has to read the answers could have the loop do.
+fn is_gone(cx: &mut Context<'_, Session>) -> bool {
+    let gone = !cx.takes_output();
+    if gone {
+        cx.close();
+    }
+    gone
 }
 
 /// Whether the connection came through a listener behind a proxy: then its peer's address is what
@@ -340,6 +359,9 @@ impl Handler for Web {
     type Message = ();
 
     fn on_bytes(&mut self, cx: &mut Context<'_, Session>, bytes: &[u8]) -> usize {
+        if is_gone(cx) {
+            return bytes.len();
+        }
         match cx.session().head.parse(bytes) {
             Ok(None) => 0,
             // The rest is offered again, unless an answer waits for its report.
@@ -356,7 +378,7 @@ impl Handler for Web {
     }
 
     fn on_report(&mut self, cx: &mut Context<'_, Session>, report: &Report) {
-        let Some(pending) = cx.session().pending.take() else { return };
+        let Some(pending) = cx.session().pending.take().filter(|_| !is_gone(cx)) else { return };
         let pending = self.go_on(cx, pending, report);
         if pending.is_none() {
             cx.resume();
@@ -365,7 +387,7 @@ impl Handler for Web {
     }
 
     fn on_drain(&mut self, cx: &mut Context<'_, Session>) {
-        if let Some(What::Listing(listing)) = cx.session().pending.as_mut().map(|it| &mut it.what) {
+        if let Some(What::Listing(listing)) = cx.session().pending.as_ref().map(|it| &it.what) {
             let next = listing.ask();
             cx.request_report(next);
         }
