@@ -431,7 +431,7 @@ impl Planned<'_> {
     /// Makes the reactor, in its thread, and runs it.
     fn run(self, common: &Arc<Common>, settings: Settings) -> Result<(Exit, Status), Error> {
         let mut driver = Driver::new(self.core, common, self.mail);
-        let mut reactor = Reactor::grow(self.seed)?;
+        let mut reactor = Reactor::grow(self.seed);
         reactor.join(self.core, common.len(), settings.start);
         reactor.set_shutdown_timeout(settings.shutdown_timeout);
         reactor.set_max_total_output(settings.max_total_output);

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mio::Poll;
+use mio::{Poll, Registry};
 
 use super::accepting::Share;
 use super::handle::{Mailbox, Shared};
@@ -26,6 +26,8 @@ use crate::net::newcomers::Distributor;
 /// others can post to it already.
 pub(crate) struct Seed {
     pub(super) poll: Poll,
+    /// Made along with it: once clients come there may be no descriptor left.
+    pub(super) registry: Registry,
     pub(crate) shared: Arc<Shared>,
 }
 

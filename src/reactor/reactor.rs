@@ -108,7 +108,7 @@ impl<'h> Reactor<'h> {
     /// # Errors
     /// [`Error::Io`] when the system gives no selector (out of descriptors).
     pub fn new() -> Result<Self, Error> {
-        Reactor::grow(Reactor::seed()?)
+        Ok(Reactor::grow(Reactor::seed()?))
     }
 
     /// What it is made of, in this thread or in another one.
@@ -116,13 +116,13 @@ impl<'h> Reactor<'h> {
         let poll = Poll::new().map_err(Error::io("cannot make a selector"))?;
         let waker = Waker::new(poll.registry(), Token::WAKER.into())
             .map_err(Error::io("cannot make a waker"))?;
-        Ok(Seed { poll, shared: Arc::new(Shared::new(waker)) })
+        let registry = poll.registry().try_clone().map_err(Error::io("cannot use the selector"))?;
+        Ok(Seed { poll, registry, shared: Arc::new(Shared::new(waker)) })
     }
 
     /// Makes it.
-    pub(crate) fn grow(Seed { poll, shared }: Seed) -> Result<Self, Error> {
-        let registry = poll.registry().try_clone().map_err(Error::io("cannot use the selector"))?;
-        Ok(Reactor {
+    pub(crate) fn grow(Seed { poll, registry, shared }: Seed) -> Self {
+        Reactor {
             _not_send: PhantomData,
             poll,
             events: Events::with_capacity(FIRST_EVENTS),
@@ -135,7 +135,7 @@ impl<'h> Reactor<'h> {
             phase: Phase::Running,
             #[cfg(feature = "signals")]
             signals: Signals::default(),
-        })
+        }
     }
 
     /// Serves a protocol at an address, with the default [`Limits`]. Port 0 asks for a free
