@@ -74,6 +74,14 @@ pub enum Error {
     /// The reactor is shutting down and takes nothing new.
     #[error("the reactor is shutting down")]
     ShuttingDown,
+    /// The loop of one of several [cores](crate::Cores) has failed, which ended the others too.
+    #[error("core {core} has failed: {why}")]
+    Core {
+        /// Which one: the first is 0.
+        core: usize,
+        /// What has happened to it.
+        why: String,
+    },
     /// A system call failed that the loop itself needs, such as that of the selector. If the reactor
     /// was running, it cannot go on.
     #[error("{what}: {}", why(source))]

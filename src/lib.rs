@@ -120,6 +120,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod connection;
+mod cores;
 mod datagram;
 mod error;
 mod handler;
@@ -131,6 +132,7 @@ pub mod services;
 pub mod testing;
 
 pub use connection::{CloseReason, ConnId, TimerId};
+pub use cores::{Core, Cores, Peers, Spread};
 pub use datagram::{DatagramContext, DatagramHandler, DatagramOptions};
 pub use error::Error;
 pub use handler::{Callbacks, Context, Farewell, Handler, Lines, ServiceContext, Writer};

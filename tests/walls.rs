@@ -12,7 +12,7 @@ const FLOORS: [&[&str]; 6] = [
     &["connection"],
     &["net"],
     &["handler", "reactor"],
-    &["datagram"],
+    &["datagram", "cores"],
     &["testing"],
     &["services"],
 ];

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mio::net::UnixStream;
 use reactor::services::Admin;
-use reactor::{Limits, Listen, Reactor};
+use reactor::{Cores, Limits, Listen};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, geteuid, getpid, kill_process, test_kill_process};
 
@@ -42,7 +42,7 @@ pub(crate) struct AdminOptions {
 
 impl AdminOptions {
     /// Listens there. At the usual place, the server can do without: then this gives the warning.
-    pub(crate) fn start(&self, reactor: &mut Reactor<'_>) -> Result<Option<String>, Failure> {
+    pub(crate) fn start(&self, cores: &mut Cores<'_>) -> Result<Option<String>, Failure> {
         if self.no_admin {
             return Ok(None);
         }
@@ -51,7 +51,7 @@ impl AdminOptions {
             None => usual_path(),
         };
         let outcome = match path {
-            Ok(path) => listen(&path, reactor).map_err(|error| error.to_string()),
+            Ok(path) => listen(&path, cores).map_err(|error| error.to_string()),
             Err(why) => Err(why),
         };
         match outcome {
@@ -65,7 +65,7 @@ impl AdminOptions {
     }
 }
 
-fn listen(path: &Path, reactor: &mut Reactor<'_>) -> Result<(), reactor::Error> {
+fn listen(path: &Path, cores: &mut Cores<'_>) -> Result<(), reactor::Error> {
     let limits = Limits {
         max_connections: CLIENTS,
         max_line: COMMAND,
@@ -74,10 +74,11 @@ fn listen(path: &Path, reactor: &mut Reactor<'_>) -> Result<(), reactor::Error> 
     };
     let private = Listen::at(path)?.unix_mode(0o600).allow_uids([geteuid().as_raw(), 0]);
     let admin = Admin::new().on_log(logging::set_level).on_reload(hang_up);
+    let reactor = cores.first();
     let service = reactor.add(admin, limits)?;
     reactor.set_name(&service, NAME);
     reactor.bind(&service, private)?;
-    reactor.set_accounting(true);
+    cores.set_accounting(true);
     Ok(())
 }
 
@@ -87,8 +88,8 @@ fn hang_up() -> Result<(), String> {
 }
 
 /// How many clients were accepted and turned away, but for those of the control socket.
-pub(crate) fn clients(reactor: &Reactor<'_>) -> (u64, u64) {
-    let services = reactor.status().services;
+pub(crate) fn clients(cores: &Cores<'_>) -> (u64, u64) {
+    let services = cores.status().services;
     let others = services.iter().filter(|service| service.name != NAME);
     others.fold((0, 0), |(accepted, refused), service| {
         (accepted + service.counters.accepted, refused + service.counters.refused)

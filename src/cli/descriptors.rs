@@ -9,6 +9,9 @@ use super::failure::Failure;
 /// socket with its lock, and some for its clients, for the locks of Unix paths and for inherited ones.
 const OWN: u64 = 16;
 
+/// Those of each further loop: the selector and its copy, the waker, the reserve.
+const LOOP: u64 = 4;
+
 /// The soft limit before and after it was raised.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Raised {
@@ -27,6 +30,7 @@ pub(crate) fn raise() -> io::Result<Raised> {
 /// What a command may have open at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Demand {
+    pub(crate) threads: usize,
     pub(crate) services: usize,
     pub(crate) listeners: usize,
     /// Clients of each service: `--max-connections`.
@@ -47,7 +51,8 @@ impl Demand {
     }
 
     fn own(&self) -> u64 {
-        OWN.saturating_add(self.listeners as u64)
+        let loops = LOOP.saturating_mul(self.threads as u64 - 1);
+        OWN.saturating_add(loops).saturating_add(self.listeners as u64)
     }
 
     /// Fails if the limit does not suffice. For when the number of clients was asked for.
@@ -118,7 +123,7 @@ mod tests {
     use super::*;
 
     fn check(limit: u64, services: usize, listeners: usize, clients: usize) -> Result<(), Failure> {
-        Demand { services, listeners, clients, each: 1 }.check(limit)
+        Demand { threads: 1, services, listeners, clients, each: 1 }.check(limit)
     }
 
     #[test]
@@ -141,7 +146,9 @@ mod tests {
 
     #[test]
     fn forwarded_clients_take_two_each() {
-        let check = |clients| Demand { services: 1, listeners: 1, clients, each: 2 }.check(1023);
+        let check = |clients| {
+            Demand { threads: 1, services: 1, listeners: 1, clients, each: 2 }.check(1023)
+        };
         assert!(check(503).is_ok());
         let said = check(504).unwrap_err().to_string();
         assert!(said.contains("504 needs 1025") && said.contains("503 or less"), "{said}");

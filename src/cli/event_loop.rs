@@ -2,15 +2,15 @@
 
 use std::process::ExitCode;
 
-use reactor::{Exit, Reactor};
+use reactor::{Cores, Exit};
 
 use super::admin;
 use super::failure::Failure;
 
-/// Serves until a signal or a hook stops the reactor. Clients that are cut off make it a failure.
-pub(crate) fn run_until_stopped(reactor: &mut Reactor<'_>) -> Result<ExitCode, Failure> {
-    let exit = reactor.run()?;
-    let (accepted, refused) = admin::clients(reactor);
+/// Serves until a signal or a hook stops the cores. Clients that are cut off make it a failure.
+pub(crate) fn run_until_stopped(cores: &mut Cores<'_>) -> Result<ExitCode, Failure> {
+    let exit = cores.run()?;
+    let (accepted, refused) = admin::clients(cores);
     log::info!("stopped after {accepted} connections; {refused} were turned away");
     Ok(match exit {
         Exit::Clean => ExitCode::SUCCESS,

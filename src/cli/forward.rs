@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use log::LevelFilter;
-use reactor::{Address, Limits, Reactor, WebSocket, services};
+use reactor::{Address, Cores, Limits, WebSocket, services};
 
 use super::access::Access;
 use super::address::{self, Endpoint, LISTENER_LOOKUP, Layer, look_up_server};
@@ -13,7 +13,7 @@ use super::event_loop::run_until_stopped;
 use super::failure::Failure;
 use super::logging::levels;
 use super::trust::Trust;
-use super::units::{count, duration};
+use super::units::{count, duration, threads};
 use super::unused_options::GivenOptions;
 use super::{descriptors, logging};
 
@@ -70,6 +70,10 @@ pub(crate) struct Forward {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     idle_timeout: Option<Duration>,
 
+    /// Threads that forward, each with a loop of its own; auto for as many as there are cores.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = threads)]
+    threads: usize,
+
     #[command(flatten)]
     admin: AdminOptions,
 
@@ -114,6 +118,7 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
     let raised = descriptors::raise();
     let limits = args.limits();
     let demand = Demand {
+        threads: args.threads,
         services: 1,
         listeners: listen.each().len(),
         clients: limits.max_connections / 2,
@@ -122,23 +127,23 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
     if let (Ok(raised), Some(_)) = (&raised, args.max_connections) {
         demand.check(raised.limit)?;
     }
-    let mut reactor = Reactor::new()?;
-    reactor.stop_on_signals()?;
-    reactor.reload_on_hangup()?;
+    let mut cores = Cores::new(args.threads)?;
+    cores.stop_on_signals()?;
+    cores.reload_on_hangup()?;
     let mut handler = services::Forward::to(connect);
     if target.layers.has(Layer::Proxy) {
         handler = handler.introduce_clients();
     }
-    let service = reactor.add(handler, limits)?;
-    reactor.set_name(&service, "forward");
+    let service = cores.add(move |_| handler.clone(), limits)?;
+    cores.set_name(&service, "forward");
     let mut entry = entrance.listen(&listen)?;
     if listen.layers.has(Layer::WebSocket) {
         // Bytes as they are: neither side need speak in lines.
         entry = entry.web_socket(&WebSocket::new().sites(args.access.sites()).binary());
     }
     let address =
-        reactor.bind(&service, entry).map_err(|error| Failure::listen(error, "for LISTEN"))?;
-    let warning = args.admin.start(&mut reactor)?;
+        cores.bind(&service, entry).map_err(|error| Failure::listen(error, "for LISTEN"))?;
+    let warning = args.admin.start(&mut cores)?;
     descriptors::report(&raised, demand);
     warning.inspect(|why| log::warn!("{why}"));
     let mut ready = String::new();
@@ -147,7 +152,7 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
         ready.push_str(&format!("forward listening on {endpoint}\n"));
     }
     stdout.say(ready);
-    run_until_stopped(&mut reactor)
+    run_until_stopped(&mut cores)
 }
 
 /// Whether a connection to the target would arrive at the listener.

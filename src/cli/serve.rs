@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 use reactor::services::views::ProcessReader;
-use reactor::{Address, Limits, Rate, Rates, Reactor};
+use reactor::{Address, Cores, Limits, Rate, Rates};
 
 use super::access::Access;
 use super::address::{self, Endpoint, LISTENER_LOOKUP, look_up};
@@ -15,7 +15,9 @@ use super::failure::Failure;
 use super::logging::levels;
 use super::service::{self, ServiceOptions, Setup};
 use super::target::Target;
-use super::units::{Patience, bytes, count, duration, output, patience, rates, whole_rate};
+use super::units::{
+    Patience, bytes, count, duration, output, patience, rates, threads, whole_rate,
+};
 use super::unused_options::GivenOptions;
 use super::{descriptors, logging};
 
@@ -136,6 +138,14 @@ pub(crate) struct Serve {
     /// [default: the system's, some 15 minutes].
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     user_timeout: Option<Duration>,
+
+    /// Threads that serve, each with a loop of its own; auto for as many as there are cores.
+    ///
+    /// echo and time run on all of them, and each client on the one that has the fewest. The other
+    /// services, which keep something for all their clients, run on the first. Limits hold for all
+    /// threads together.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = threads)]
+    threads: usize,
 
     #[command(flatten)]
     services: ServiceOptions,
@@ -273,6 +283,7 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
     let stdout = logging::init(args.log)?;
     let raised = descriptors::raise();
     let demand = Demand {
+        threads: args.threads,
         // Those of web are few, and nobody has asked for a number of them.
         services: targets.iter().filter(|target| !target.service.http).count(),
         listeners: endpoints.iter().flatten().map(|endpoint| endpoint.each().len()).sum(),
@@ -283,12 +294,12 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
         demand.check(raised.limit)?;
     }
 
-    let mut reactor = Reactor::new()?;
+    let mut cores = Cores::new(args.threads)?;
     // Before the first line on stdout: whoever has read it may send a signal.
-    reactor.stop_on_signals()?;
-    reactor.reload_on_hangup()?;
-    reactor.set_max_total_output(args.max_total_output);
-    reactor.set_max_total_input(args.max_total_input);
+    cores.stop_on_signals()?;
+    cores.reload_on_hangup()?;
+    cores.set_max_total_output(args.max_total_output);
+    cores.set_max_total_input(args.max_total_input);
     let process = ProcessReader::new(env!("CARGO_PKG_VERSION"));
     let process = process.log_lines_dropped(stdout.lost_lines());
     let mut ready = String::new();
@@ -298,7 +309,7 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
         let mut setup = Setup {
             name,
             known_as: &known_as,
-            reactor: &mut reactor,
+            cores: &mut cores,
             listens: endpoints.iter().map(|it| entrance.listen(it)).collect::<Result<_, _>>()?,
             options: &args.services,
             students: &students,
@@ -316,14 +327,14 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
         }
     }
     drop(students);
-    args.announce.start(&host, &services, &mut reactor)?;
-    let warning = args.admin.start(&mut reactor)?;
+    args.announce.start(&host, &services, cores.first())?;
+    let warning = args.admin.start(&mut cores)?;
     // Not earlier: a failure must be one line, and alone.
     descriptors::report(&raised, demand);
     warning.inspect(|why| log::warn!("{why}"));
     known.iter().zip(&services).for_each(|(name, (_, at))| args.access.warn_if_open(name, at));
     stdout.say(ready);
-    run_until_stopped(&mut reactor)
+    run_until_stopped(&mut cores)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use reactor::http::Sites;
 use reactor::services::roulette::Version;
 use reactor::services::views::ProcessReader;
 use reactor::services::{Echo, Presence, Time, Web};
-use reactor::{Address, Handler, Limits, Listen, Reactor};
+use reactor::{Address, Core, Cores, Handler, Limits, Listen};
 
 use super::failure::Failure;
 use super::roulette_file::RouletteOptions;
@@ -20,7 +20,7 @@ pub(crate) static SERVICES: &[Service] = &[
         port: 2323,
         http: false,
         about: "sends every line back in upper case, until BYE",
-        start: |setup| setup.start(Echo),
+        start: |setup| setup.spread(|_| Echo),
     },
     Service {
         name: "time",
@@ -28,7 +28,8 @@ pub(crate) static SERVICES: &[Service] = &[
         http: false,
         about: "streams the time, one line per interval",
         start: |setup| {
-            setup.start(Time::new(setup.options.time_interval, setup.options.time_count))
+            let ServiceOptions { time_interval, time_count, .. } = *setup.options;
+            setup.spread(move |_| Time::new(time_interval, time_count))
         },
     },
     Service {
@@ -62,7 +63,7 @@ pub(crate) static SERVICES: &[Service] = &[
         http: true,
         about: "a page that shows all this, metrics, and the others over WebSocket",
         start: |setup| {
-            setup.reactor.set_accounting(true);
+            setup.cores.set_accounting(true);
             let Limits { keepalive, user_timeout, .. } = setup.limits;
             setup.limits = Limits { keepalive, user_timeout, ..Web::limits() };
             let web = Web::new().process(setup.process.clone()).sites(setup.sites.clone());
@@ -128,7 +129,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) name: &'static str,
     /// What it goes by in the log.
     pub(crate) known_as: &'a str,
-    pub(crate) reactor: &'a mut Reactor<'static>,
+    pub(crate) cores: &'a mut Cores<'static>,
     pub(crate) listens: Vec<Listen>,
     pub(crate) options: &'a ServiceOptions,
     /// The names in `--roulette-file`.
@@ -141,13 +142,34 @@ pub(crate) struct Setup<'a> {
 }
 
 impl Setup<'_> {
-    /// Starts the service with this handler; gives the addresses in force.
+    /// Starts the service with this handler, on one core; gives the addresses in force.
     fn start(&mut self, handler: impl Handler + 'static) -> Result<Vec<Address>, Failure> {
-        let service = self.reactor.add(handler, self.limits.clone())?;
-        self.reactor.set_name(&service, self.known_as);
+        let reactor = self.cores.first();
+        let service = reactor.add(handler, self.limits.clone())?;
+        reactor.set_name(&service, self.known_as);
+        self.bind(|cores, listen| cores.first().bind(&service, listen))
+    }
+
+    /// The same with a handler on each core.
+    fn spread<H>(
+        &mut self,
+        handler: impl Fn(Core<()>) -> H + Send + Sync + 'static,
+    ) -> Result<Vec<Address>, Failure>
+    where
+        H: Handler<Message = ()> + 'static,
+    {
+        let service = self.cores.add(handler, self.limits.clone())?;
+        self.cores.set_name(&service, self.known_as);
+        self.bind(|cores, listen| cores.bind(&service, listen))
+    }
+
+    fn bind(
+        &mut self,
+        bind: impl Fn(&mut Cores<'static>, Listen) -> Result<Address, reactor::Error>,
+    ) -> Result<Vec<Address>, Failure> {
         let how = format!("with {}=PORT", self.name);
         let listens = std::mem::take(&mut self.listens).into_iter();
-        let bound = listens.map(|listen| self.reactor.bind(&service, listen));
+        let bound = listens.map(|listen| bind(self.cores, listen));
         bound.map(|bound| bound.map_err(|error| Failure::listen(error, &how))).collect()
     }
 }

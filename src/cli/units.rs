@@ -18,6 +18,20 @@ pub(crate) fn count(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A number of threads; `auto` for as many as there are cores that the process may use.
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
+    if text.eq_ignore_ascii_case("auto") {
+        let cores = std::thread::available_parallelism();
+        return cores
+            .map(usize::from)
+            .map_err(|error| format!("the system does not tell: {error}"));
+    }
+    match text.parse() {
+        Ok(number @ 1..=1024) => Ok(number),
+        _ => Err("write a whole number from 1 to 1024, or auto".to_owned()),
+    }
+}
+
 /// `4096`, `64K`, `1M`, `1G`; 1K is 1024 bytes.
 pub(crate) fn bytes(text: &str) -> Result<usize, String> {
     let (digits, shift) = match text.char_indices().next_back() {

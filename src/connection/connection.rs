@@ -128,12 +128,7 @@ impl Connection {
     /// Whether input may be handed to the handler.
     #[inline]
     pub(crate) fn takes_input(&self) -> bool {
-        self.stage == Stage::Open
-            && !(self.flags.has(Flag::Paused)
-                || self.flags.has(Flag::Throttled)
-                || self.flags.has(Flag::Held)
-                || self.flags.has(Flag::Asked)
-                || self.flags.has(Flag::Overlong))
+        self.stage == Stage::Open && !self.flags.hinder_input()
     }
 
     /// Whether its input may be cut into lines.
@@ -172,7 +167,7 @@ impl Connection {
         }
     }
 
-    /// Ends one of the reasons not to read it: `Paused`, `Throttled`, `Held` or `Asked`. An unfinished
+    /// Ends one of the reasons not to read it: `Paused`, `Throttled`, `Held`, `Asked` or `Ahead`. An unfinished
     /// line or block is timed from now on, since until now it was the loop that did not read. Says whether
     /// it did wait for that reason.
     #[inline]

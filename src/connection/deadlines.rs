@@ -65,8 +65,9 @@ impl Connection {
         let rate = self.extras.as_ref().filter(|_| throttled);
         let rate = rate.and_then(|extras| extras.resumes).map(|when| (when, Wait::Rate));
         // A paused connection waits for the handler, unless the handler waits for its client to
-        // take output.
-        let waits = self.flags.has(Flag::Paused) && !self.flags.has(Flag::Drain);
+        // take output. One that is ahead waits for other cores.
+        let paused = self.flags.has(Flag::Paused) && !self.flags.has(Flag::Drain);
+        let waits = paused || self.flags.has(Flag::Ahead);
         let idle = limits.idle_timeout.filter(|_| !throttled && !waits);
         let idle = idle.map(|wait| (later(self.active, wait), Wait::Idle));
         // A client that is not read cannot finish its line. A server need not end its prompt.

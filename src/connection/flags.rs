@@ -22,7 +22,7 @@ pub(crate) enum Flag {
     /// still handled; then the connection ends, for the reason that it has by now.
     Gone,
 
-    // Why its input is not handled. One of the first four ends by `stop_waiting`.
+    // Why its input is not handled. One of the first five ends by `stop_waiting`.
     /// The handler has paused it.
     Paused,
     /// It has used up its [`rate`](crate::Limits::rate), or its peer its
@@ -32,6 +32,8 @@ pub(crate) enum Flag {
     Held,
     /// The handler has [asked](crate::Context::request_report) for a report on its behalf.
     Asked,
+    /// What it has said waits for other [cores](crate::Cores).
+    Ahead,
     /// A line above [`max_line`](crate::Limits::max_line) came; nothing after it is handled.
     Overlong,
 
@@ -80,7 +82,22 @@ pub(crate) enum Flag {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Flags(u32);
 
+/// Those for which input is not handled.
+const HINDERING: u32 = 1 << Flag::Paused as u32
+    | 1 << Flag::Throttled as u32
+    | 1 << Flag::Held as u32
+    | 1 << Flag::Asked as u32
+    | 1 << Flag::Ahead as u32
+    | 1 << Flag::Overlong as u32;
+
 impl Flags {
+    /// Whether any is set for which input is not handled: one test, of which the compiler makes several
+    /// if it is written as such.
+    #[inline]
+    pub(crate) fn hinder_input(self) -> bool {
+        self.0 & HINDERING != 0
+    }
+
     /// Whether this flag is set.
     #[inline]
     pub(crate) fn has(self, flag: Flag) -> bool {

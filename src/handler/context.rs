@@ -553,7 +553,20 @@ impl<'a, S> Context<'a, S> {
         self.commit();
         let ServiceContext { table, state } = &mut self.service;
         table.connections[self.id.slot()].conn.flags.set(Flag::Asked, true);
-        state.asked.push_back(Asked { service: table.service, id: self.id, what });
+        state.asked.push_back(Asked { service: table.service, id: self.id, what, answer: None });
+    }
+
+    /// Handles no more input until other cores have taken what was said to them.
+    pub(crate) fn wait_for_cores(&mut self) {
+        self.commit();
+        let ServiceContext { table, state } = &mut self.service;
+        let (service, conn) = (table.service, &mut table.connections[self.id.slot()].conn);
+        if let Some(among) = &mut state.among
+            && !conn.flags.has(Flag::Ahead)
+        {
+            conn.flags.set(Flag::Ahead, true);
+            among.ahead.push((service, self.id));
+        }
     }
 
     /// Whether the loop still wants input handled: false once this connection is paused, held

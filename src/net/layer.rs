@@ -325,6 +325,9 @@ impl HandshakeBelow {
     }
 }
 
+/// Makes a layer in another thread.
+pub(crate) type Elsewhere = Box<dyn FnOnce() -> Rc<dyn Acceptor> + Send>;
+
 /// Puts a layer over the newcomers of a listener.
 pub(crate) trait Acceptor: Any + fmt::Debug {
     /// The layer's name, as in front of an address.
@@ -332,6 +335,9 @@ pub(crate) trait Acceptor: Any + fmt::Debug {
 
     /// A newcomer under this layer, the handshake still to be done.
     fn accept(&self, newcomer: Stream) -> io::Result<Stream>;
+
+    /// The same for another thread, which makes it of this. What is read again is read again for both.
+    fn elsewhere(&self) -> Elsewhere;
 
     /// Whether nobody gets in who does not prove who it is.
     fn asks_who(&self) -> bool {

@@ -1,6 +1,6 @@
 use std::rc::Rc;
 
-use super::layer::Acceptor;
+use super::layer::{Acceptor, Elsewhere};
 use super::proxy::Proxied;
 use super::{Address, Networks, ToAddress};
 use crate::error::Error;
@@ -77,6 +77,17 @@ impl Listen {
         let proxied =
             || -> Rc<dyn Acceptor> { Rc::new(Proxied::new(self.allow.clone(), per_peer)) };
         self.proxies.iter().map(|_| proxied()).chain(self.layers.iter().cloned()).collect()
+    }
+
+    /// The same for another thread, at the address in force.
+    pub(crate) fn elsewhere(&self, address: Address) -> ListenElsewhere {
+        ListenElsewhere {
+            address,
+            allow: self.allow.clone(),
+            uids: self.uids.clone(),
+            proxies: self.proxies.clone(),
+            layers: self.layers.iter().map(|layer| layer.elsewhere()).collect(),
+        }
     }
 
     /// Only a client that comes from one of these networks is served. The others are closed without a word
@@ -197,6 +208,25 @@ impl Listen {
         self.layers.retain(|layer| !crate::net::websocket::is_web_socket(&**layer));
         self.layers.push(web_socket.acceptor());
         self
+    }
+}
+
+/// A [`Listen`] on its way to another thread.
+pub(crate) struct ListenElsewhere {
+    address: Address,
+    allow: Option<Networks>,
+    uids: Option<Vec<u32>>,
+    proxies: Option<Networks>,
+    layers: Vec<Elsewhere>,
+}
+
+impl ListenElsewhere {
+    /// It has arrived.
+    pub(crate) fn here(self) -> Listen {
+        let ListenElsewhere { address, allow, uids, proxies, layers } = self;
+        let layers = layers.into_iter().map(|layer| layer()).collect();
+        // The mode was set when the file was made.
+        Listen { address, unix_mode: None, allow, uids, proxies, layers }
     }
 }
 

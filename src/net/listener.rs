@@ -1,12 +1,12 @@
 //! A socket that listens, whatever its kind.
 
 use std::io;
-use std::net::SocketAddr;
 
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry};
 
-use super::stream::Stream;
+use super::newcomers::{Arrivals, Newcomer};
+use super::stream::Socket;
 use super::tcp::bind_tcp;
 use super::unix::{bind_unix, check_uids, check_unix_mode, clear_unix_path};
 use super::unix_path::UnixPath;
@@ -18,6 +18,8 @@ use crate::limits::Limits;
 pub(crate) enum ListeningSocket {
     Tcp(TcpListener),
     Unix(UnixListener, UnixPath),
+    /// What another core accepts and hands over. No selector watches it: that core wakes the loop.
+    Handed(Arrivals),
 }
 
 impl ListeningSocket {
@@ -45,6 +47,7 @@ impl ListeningSocket {
         match self {
             ListeningSocket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
             ListeningSocket::Unix(_, path) => Ok(Address::Unix(path.path().to_owned())),
+            ListeningSocket::Handed(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -53,19 +56,21 @@ impl ListeningSocket {
         match self {
             ListeningSocket::Tcp(listener) => registry.register(listener, token, interest),
             ListeningSocket::Unix(listener, _) => registry.register(listener, token, interest),
+            ListeningSocket::Handed(_) => Ok(()),
         }
     }
 
     /// One newcomer and its address, none where it has no IP address. The address is kept from
     /// here on: asking later fails once the peer is gone.
-    pub(crate) fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+    pub(crate) fn accept(&self) -> io::Result<Newcomer> {
         match self {
             ListeningSocket::Tcp(listener) => {
-                listener.accept().map(|(stream, peer)| (stream.into(), Some(peer)))
+                listener.accept().map(|(stream, peer)| (Socket::Tcp(stream), Some(peer)))
             }
             ListeningSocket::Unix(listener, _) => {
-                listener.accept().map(|(stream, _)| (stream.into(), None))
+                listener.accept().map(|(stream, _)| (Socket::Unix(stream), None))
             }
+            ListeningSocket::Handed(arrivals) => arrivals.accept(),
         }
     }
 }

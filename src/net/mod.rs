@@ -21,6 +21,7 @@ pub(crate) mod listen;
 pub(crate) mod listener;
 pub(crate) mod memory;
 pub(crate) mod networks;
+pub(crate) mod newcomers;
 pub(crate) mod proxy;
 pub(crate) mod stream;
 pub(crate) mod tcp;

@@ -164,7 +164,7 @@ mod tests {
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
             }
         };
-        for stream in [accepted, dialled] {
+        for stream in [Stream::Socket(accepted), dialled] {
             let Stream::Socket(Socket::Tcp(stream)) = stream else { panic!("not TCP") };
             let socket = SockRef::from(&stream);
             assert!(socket.tcp_nodelay().unwrap() && socket.out_of_band_inline().unwrap());

@@ -20,7 +20,9 @@ use crate::error::Error;
 use crate::handler::{Farewell, Handler};
 use crate::limits::Limits;
 use crate::net::layer::Acceptor;
+use crate::net::listen::ListenElsewhere;
 use crate::net::listener::ListeningSocket;
+use crate::net::newcomers::{Arrivals, Distributor, Newcomer};
 use crate::net::stream::Stream;
 use crate::net::{Address, Credentials, Host, Listen, Networks};
 
@@ -38,6 +40,8 @@ pub(crate) struct Listener {
     guarded: bool,
     /// What newcomers speak, as [`Listen::layers`].
     layers: Vec<Rc<dyn Acceptor>>,
+    /// Divides newcomers among cores; none where there is but one.
+    among: Option<Box<Distributor>>,
     /// What the selector and the timers call it.
     token: Token,
     /// A newcomer may be waiting: set by an event, cleared by WouldBlock only.
@@ -124,21 +128,43 @@ impl Listener {
             let registered = socket.register(registry, token.into());
             registered.map_err(|error| Error::listen(address, error))?;
         }
+        Ok(Listener::new(socket, Listen { address: local, ..listen }, token, limits))
+    }
+
+    fn new(socket: ListeningSocket, listen: Listen, token: Token, limits: &Limits) -> Listener {
         let layers = listen.all_layers(Peers::are_limited(limits));
         let proxied = listen.proxies.is_some();
         let guarded = listen.is_guarded();
-        Ok(Listener {
+        Listener {
             socket,
-            address: local,
+            address: listen.address,
             allow: listen.proxies.or(listen.allow),
             uids: listen.uids,
             proxied,
             guarded,
             layers,
+            among: None,
             token,
             ready: true,
             stuck: None,
-        })
+        }
+    }
+
+    /// Divides the newcomers from now on.
+    pub(super) fn share_out(&mut self, among: Distributor) {
+        self.among = Some(Box::new(among));
+    }
+
+    /// The step of accepting is over: wakes those who have got newcomers.
+    pub(super) fn wake_others(&mut self) {
+        if let Some(among) = &mut self.among {
+            among.wake();
+        }
+    }
+
+    /// Another thread has woken the loop: newcomers may have been handed over.
+    pub(super) fn woken(&mut self) {
+        self.ready |= matches!(self.socket, ListeningSocket::Handed(_));
     }
 
     pub(crate) fn address(&self) -> &Address {
@@ -209,9 +235,25 @@ impl Listener {
         state.counters(self.token.service()).refuse(why);
     }
 
-    /// The socket's next newcomer, under all layers; none if it is not allowed.
-    fn next(&self, state: &mut LoopState) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
-        let (mut stream, peer) = self.socket.accept()?;
+    /// The socket's next newcomer, under all layers; none if another core gets it, or it is not allowed.
+    fn next(&mut self, state: &mut LoopState) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
+        let newcomer = self.socket.accept()?;
+        match &mut self.among {
+            None => self.receive(newcomer, state),
+            Some(among) => match among.distribute(newcomer) {
+                None => Ok(None),
+                Some(newcomer) => self.receive(newcomer, state),
+            },
+        }
+    }
+
+    /// A newcomer under all layers; none if it is not allowed.
+    fn receive(
+        &self,
+        (socket, peer): Newcomer,
+        state: &mut LoopState,
+    ) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
+        let mut stream = Stream::Socket(socket);
         if let Some(why) = self.bar(&stream, peer) {
             self.turn_away_unheard(&why, state);
             return Ok(None);
@@ -246,16 +288,22 @@ impl Listener {
                 AcceptError::Gone => log::debug!("{}: a newcomer is gone: {error}", self.address),
                 AcceptError::Stuck => {
                     log::debug!("{}: accept: {error}", self.address);
-                    let nobody = state.with_spare_descriptor(|state| match self.next(state) {
-                        Ok(newcomer) => {
-                            if let Some((mut stream, _)) = newcomer {
-                                let counters = state.counters(self.token.service());
-                                counters.refuse(Refused::NoDescriptor);
-                                stream.turn_away(&farewell(state));
+                    let nobody = state.with_spare_descriptor(|state| {
+                        match self
+                            .socket
+                            .accept()
+                            .and_then(|newcomer| self.receive(newcomer, state))
+                        {
+                            Ok(newcomer) => {
+                                if let Some((mut stream, _)) = newcomer {
+                                    let counters = state.counters(self.token.service());
+                                    counters.refuse(Refused::NoDescriptor);
+                                    stream.turn_away(&farewell(state));
+                                }
+                                false
                             }
-                            false
+                            Err(error) => error.kind() == ErrorKind::WouldBlock,
                         }
-                        Err(error) => error.kind() == ErrorKind::WouldBlock,
                     });
                     if nobody {
                         self.ready = false;
@@ -270,6 +318,19 @@ impl Listener {
             }
         }
         None
+    }
+}
+
+/// A listener on its way to a core that gets its share of the newcomers.
+pub(crate) struct Share {
+    pub(crate) listen: ListenElsewhere,
+    pub(crate) arrivals: Arrivals,
+}
+
+impl Share {
+    /// It has arrived.
+    pub(super) fn listener(self, token: Token, limits: &Limits) -> Listener {
+        Listener::new(ListeningSocket::Handed(self.arrivals), self.listen.here(), token, limits)
     }
 }
 
@@ -351,20 +412,24 @@ impl<H: Handler> ActiveService<H> {
         }
     }
 
-    /// Asks the limits of newcomers whether one more may come from there.
+    /// Asks the limits of newcomers whether one more may come from there. If so, its place is taken.
     pub(super) fn judge(
         &mut self,
         peer: Option<SocketAddr>,
         state: &mut LoopState,
     ) -> Option<Refusal> {
         let most = self.table.limits.max_connections;
-        if self.table.counted >= most {
+        if self.table.places.are_full(most) {
             self.free_place(state);
         }
-        if self.table.counted >= most {
+        if !self.table.places.take(most) {
             return Some(Refusal::Full(most));
         }
-        self.table.peers.judge(peer, self.table.service, state)
+        let refusal = self.table.peers.judge(peer, self.table.service, state);
+        if refusal.is_some() {
+            self.table.places.free();
+        }
+        refusal
     }
 
     /// Counts a newcomer that is turned away, and gives what to say to it.

@@ -268,7 +268,7 @@ impl<H: Handler> ActiveService<H> {
     /// waits to be reaped, or of one whose peer is gone.
     pub(super) fn free_place(&mut self, state: &mut LoopState) {
         for _ in 0..REAPED_AT_ONCE {
-            let full = self.table.counted >= self.table.limits.max_connections;
+            let full = self.table.places.are_full(self.table.limits.max_connections);
             if !full || self.table.queues.ending.is_empty() && !self.table.cut_gone() {
                 return;
             }
@@ -321,7 +321,7 @@ impl<H: Handler> ActiveService<H> {
         }
         let reason = slot.conn.reason;
         if slot.conn.flags.take(Flag::Handshaking) {
-            self.table.counted -= 1;
+            self.table.places.free();
             self.table.peers.remove(&slot.conn);
             let layer = slot.stream.handshaking();
             let counters = state.counters(self.table.service);
@@ -344,7 +344,7 @@ impl<H: Handler> ActiveService<H> {
         let was_open = slot.conn.flags.take(Flag::Open);
         if was_open || slot.conn.flags.take(Flag::Failed) {
             state.counters(self.table.service).open -= u64::from(was_open);
-            self.table.counted -= 1;
+            self.table.places.free();
             if was_open {
                 self.table.peers.remove(&slot.conn);
             }

@@ -174,7 +174,7 @@ impl Counters {
     }
 
     /// Adds what another service has counted.
-    fn add(&mut self, other: &Counters) {
+    pub(crate) fn add(&mut self, other: &Counters) {
         macro_rules! add {
             ($($field:ident)*) => {
                 // All fields, so that none is forgotten. Turns are the loop's.

@@ -78,7 +78,7 @@ impl<S> Table<S> {
         };
         let (id, watched) = self.insert(stream, session, state);
         self.connections[id.slot()].conn.flags.set(Flag::Failed, true);
-        self.counted += 1;
+        self.places.add();
         if let Some(error) = error.or(watched.err()) {
             self.fail(id, &error);
         }

@@ -137,6 +137,10 @@ pub(super) const SLOTS_KEPT: usize = 2048;
 /// Peers of which a service remembers what they have used of their rates: some 10 MB.
 pub(super) const PEERS_REMEMBERED: usize = 65_536;
 
+/// Books in which several cores write down what the peers of a service have: so many that cores seldom
+/// wait for each other, and few enough that they cost next to nothing.
+pub(super) const BOOKS: usize = 64;
+
 /// How many of them are looked at for each that is new, to forget those that have paid: more than
 /// one, so that they become fewer, and few enough that a newcomer costs next to nothing.
 pub(super) const PEERS_CHECKED: usize = 8;

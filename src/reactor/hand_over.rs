@@ -123,14 +123,17 @@ impl<H: Handler> ActiveService<H> {
     pub(super) fn take_in(&mut self, traveller: Traveller, state: &mut LoopState) {
         let Traveller { to, stream, input, peer, outbound } = traveller;
         let mut stream = (to.over)(stream, input);
-        if let Some(refusal) = self.judge(peer.filter(|_| !outbound), state) {
+        let judged = peer.filter(|_| !outbound);
+        if let Some(refusal) = self.judge(judged, state) {
             let words = self.refuse(refusal, state);
             stream.turn_away(&words);
             state.freed += 1;
             return;
         }
         self.table.make_room();
-        let Some(id) = self.enter(stream, peer, state) else { return };
+        let Some(id) = self.enter(stream, peer, state) else {
+            return self.table.give_back_place(judged);
+        };
         // What has come so far has had its event, and so may the end of it.
         for flag in [Flag::Arrived, Flag::Readable, Flag::ReadOn] {
             self.table.connections[id.slot()].conn.flags.set(flag, true);

@@ -30,7 +30,7 @@ impl Shared {
     }
 
     /// Wakes the loop, with one system call however many ask for it.
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         if !self.woken.swap(true, SeqCst)
             && let Some(waker) = &self.waker
             && let Err(error) = waker.wake()
@@ -57,7 +57,7 @@ impl Shared {
         self.stop.store(true, SeqCst);
     }
 
-    pub(super) fn stop_asked(&self) -> bool {
+    pub(crate) fn stop_asked(&self) -> bool {
         self.stop.load(SeqCst)
     }
 }
@@ -187,13 +187,24 @@ impl<M> Handle<M> {
         self.send(message).map_err(TryPostError::Gone)
     }
 
+    /// As [`post`](Self::post), for who wakes the loop itself after this.
+    pub(crate) fn leave(&self, message: M) -> Result<(), M> {
+        self.count.posted.fetch_add(1, SeqCst);
+        self.put(message)
+    }
+
     /// Sends a message that is counted already.
     fn send(&self, message: M) -> Result<(), M> {
+        self.put(message)?;
+        self.shared.wake();
+        Ok(())
+    }
+
+    fn put(&self, message: M) -> Result<(), M> {
         let ended = self.shared.ended.load(SeqCst);
         let sent = if ended { Err(message) } else { self.sender.send(message).map_err(|e| e.0) };
-        match sent {
-            Ok(()) => self.shared.wake(),
-            Err(_) => _ = self.count.posted.fetch_sub(1, SeqCst),
+        if sent.is_err() {
+            self.count.posted.fetch_sub(1, SeqCst);
         }
         sent
     }

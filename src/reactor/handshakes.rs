@@ -73,7 +73,7 @@ mod tests {
         for _ in 0..newcomers {
             let wire = Wire { connected: true, steps: [cost].into(), ..Wire::default() };
             let stream = Stream::layer(Pipe::new(Rc::new(RefCell::new(wire))));
-            let id = service.admit(stream, None, state).unwrap();
+            let id = service.admit_unjudged(stream, None, state).unwrap();
             service.table.enqueue(id);
         }
         Box::new(service)

@@ -17,6 +17,7 @@ use super::spare_descriptor::SpareDescriptor;
 use super::token::Serials;
 use super::turns::Meter;
 use super::writing::Reply;
+use crate::connection::ConnId;
 use crate::connection::clock::{Nanos, nanos};
 use crate::connection::framing::Search;
 use crate::connection::output::Arena;
@@ -46,6 +47,8 @@ pub(crate) struct LoopState {
     pub(crate) meter: Meter,
     /// What handlers have asked for and were not told yet.
     pub(crate) asked: VecDeque<Asked>,
+    /// What this loop has to do with those of other cores; none if it is alone.
+    pub(crate) among: Option<Box<Among>>,
     /// See [`set_accounting`](crate::Reactor::set_accounting).
     pub(super) accounting: bool,
     /// What handles on other threads reach: the waker, and whether a stop was asked for.
@@ -68,6 +71,15 @@ pub(crate) struct LoopState {
     /// What a reload reads again: the layers of all listeners, each once.
     #[cfg(feature = "signals")]
     pub(super) layers: Vec<Rc<dyn Acceptor>>,
+}
+
+/// What a loop that is one of several cores has noted for them in the current turn.
+#[derive(Debug, Default)]
+pub(crate) struct Among {
+    /// What handlers have asked for that takes all cores to answer.
+    pub(crate) asked: Vec<Asked>,
+    /// The services and their connections that wait until other cores have taken what was said to them.
+    pub(crate) ahead: Vec<(usize, ConnId)>,
 }
 
 /// What belongs to the current turn alone.
@@ -137,6 +149,7 @@ impl LoopState {
             serials: Serials::default(),
             meter: Meter::default(),
             asked: VecDeque::new(),
+            among: None,
             accounting: false,
             shared,
             last_handshake: 0,
@@ -150,6 +163,18 @@ impl LoopState {
             #[cfg(feature = "signals")]
             layers: Vec::new(),
         }
+    }
+
+    /// Makes it that of one of several cores, which all count from the same moment.
+    pub(crate) fn join(&mut self, core: usize, cores: usize, start: Instant) {
+        self.start = start;
+        self.serials = Serials::of_core(core, cores);
+        self.among = Some(Box::default());
+    }
+
+    /// When it was made.
+    pub(crate) fn start(&self) -> Instant {
+        self.start
     }
 
     /// Asks for a graceful shutdown.

@@ -9,11 +9,12 @@
 //! `closing`. What bounds it: `fairness`, `total_memory`, `peers` with `peer_accounts` and
 //! `peer_lines`, `throttling`. What keeps the loop alive: `panics`, `slow_hooks`, `spare_descriptor`,
 //! `log_limits`. Around it: `handle`, `shutdown`, `signals`, `reload`. What can be seen from outside:
-//! `counters`, `turns`, `usage`, `status`, which `reports` collects. What the services share is in
+//! `counters`, `turns`, `usage`, `status`, which `reports` collects. What several `cores` have of it: `among`, `places`. What the services share is in
 //! `loop_state`, what the selector and the timers carry in `token`.
 
-mod accepting;
+pub(crate) mod accepting;
 mod adopting;
+pub(crate) mod among;
 mod broadcast;
 mod closing;
 pub(crate) mod counters;
@@ -29,6 +30,7 @@ mod panics;
 mod peer_accounts;
 mod peer_lines;
 pub(crate) mod peers;
+pub(crate) mod places;
 mod queues;
 #[expect(clippy::module_inception, reason = "the wing is named after what it is about")]
 mod reactor;

@@ -23,14 +23,19 @@ use crate::net::tls::Refused;
 use crate::net::websocket::Refusal as WebRefusal;
 
 impl<H: Handler> ActiveService<H> {
-    /// Takes in a newcomer. With a handshake to do it counts at once, and opens later.
+    /// Takes in a newcomer, which has its place already: [`judge`](Self::judge) has given it one. With a
+    /// handshake to do it opens later.
     pub(crate) fn admit(
         &mut self,
         stream: Stream,
         peer: Option<SocketAddr>,
         state: &mut LoopState,
     ) -> Option<ConnId> {
-        let id = self.enter(stream, peer, state)?;
+        let known = peer.filter(|_| !stream.names_peer());
+        let Some(id) = self.enter(stream, peer, state) else {
+            self.table.give_back_place(known);
+            return None;
+        };
         let slot = &mut self.table.connections[id.slot()];
         if slot.stream.has_handshake() {
             slot.conn.flags.set(Flag::Unjudged, slot.stream.names_peer());
@@ -41,7 +46,19 @@ impl<H: Handler> ActiveService<H> {
         Some(id)
     }
 
-    /// Gives a newcomer its place in the table.
+    /// As [`admit`](Self::admit), for who asks no limits.
+    pub(crate) fn admit_unjudged(
+        &mut self,
+        stream: Stream,
+        peer: Option<SocketAddr>,
+        state: &mut LoopState,
+    ) -> Option<ConnId> {
+        self.table.places.add();
+        self.table.peers.count(peer);
+        self.admit(stream, peer, state)
+    }
+
+    /// Gives a newcomer its slot in the table.
     pub(super) fn enter(
         &mut self,
         stream: Stream,
@@ -60,12 +77,10 @@ impl<H: Handler> ActiveService<H> {
         Some(id)
     }
 
-    /// A newcomer that does not open yet counts at once.
+    /// A newcomer that does not open yet.
     pub(super) fn await_opening(&mut self, id: ConnId) {
         let conn = &mut self.table.connections[id.slot()].conn;
         conn.flags.set(Flag::Handshaking, true);
-        self.table.counted += 1;
-        self.table.peers.add(conn);
         self.table.arm(id);
     }
 
@@ -75,15 +90,11 @@ impl<H: Handler> ActiveService<H> {
         slot.conn.stage = Stage::Open;
         slot.conn.active = state.turn.now;
         slot.conn.flags.set(Flag::Open, true);
-        // A connection that was dialled, or had a handshake to do, has counted since then.
-        let shaken = slot.conn.flags.take(Flag::Handshaking);
-        self.table.counted += usize::from(!slot.conn.flags.take(Flag::Failed) && !shaken);
+        slot.conn.flags.set(Flag::Handshaking, false);
+        slot.conn.flags.set(Flag::Failed, false);
         let asked = slot.conn.flags.has(Flag::Drain) || slot.conn.flags.has(Flag::Finished);
         self.table.open += 1;
         state.counters(self.table.service).open += 1;
-        if !shaken {
-            self.table.peers.add(&slot.conn);
-        }
         if asked {
             // The handler asked for it while the connection was being dialled.
             self.table.mark_dirty(id.slot());
@@ -158,7 +169,7 @@ impl<H: Handler> ActiveService<H> {
         let words = self.refuse(refusal, state);
         let slot = &mut self.table.connections[id.slot()];
         slot.conn.flags.set(Flag::Handshaking, false);
-        self.table.counted -= 1;
+        self.table.places.free();
         slot.stream.turn_away(&words);
         self.table.end(id, CloseReason::Closed);
     }
@@ -178,6 +189,12 @@ impl<H: Handler> ActiveService<H> {
 }
 
 impl<S> Table<S> {
+    /// Nothing came of a newcomer that was judged by this peer.
+    pub(super) fn give_back_place(&mut self, peer: Option<SocketAddr>) {
+        self.places.free();
+        self.peers.uncount(peer);
+    }
+
     /// Asks the limits by peer, if the handshake has told whom to ask them for; none if it may come.
     fn judge_named(&mut self, id: ConnId, state: &mut LoopState) -> Option<Refusal> {
         let Table { service, connections, peers, .. } = self;
@@ -185,10 +202,6 @@ impl<S> Table<S> {
         if !conn.flags.take(Flag::Unjudged) {
             return None;
         }
-        let refusal = peers.judge(conn.peer.get(), *service, state);
-        if refusal.is_none() {
-            peers.add(conn);
-        }
-        refusal
+        peers.judge(conn.peer.get(), *service, state)
     }
 }

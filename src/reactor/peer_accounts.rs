@@ -42,11 +42,12 @@ impl Account {
 }
 
 impl PeerAccounts {
-    pub(super) fn new(limits: &Limits) -> PeerAccounts {
+    /// Those of one book of so many.
+    pub(super) fn new(limits: &Limits, of: usize) -> PeerAccounts {
         PeerAccounts {
             rates: limits.peer_rate,
             connect_rate: limits.peer_connect_rate,
-            most: PEERS_REMEMBERED,
+            most: PEERS_REMEMBERED / of,
             accounts: HashMap::new(),
             order: BTreeSet::new(),
         }
@@ -153,7 +154,7 @@ mod tests {
         let rate = Rate { per_second: 1, burst: 3 };
         let limits =
             Limits { peer_rate: rate.into(), peer_connect_rate: Some(rate), ..Limits::default() };
-        PeerAccounts { most, ..PeerAccounts::new(&limits) }
+        PeerAccounts { most, ..PeerAccounts::new(&limits, 1) }
     }
 
     fn ip(last: u8) -> IpAddr {

@@ -4,8 +4,10 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::counters::Counters;
+use super::fairness::BOOKS;
 use super::loop_state::LoopState;
 use super::peer_accounts::PeerAccounts;
 use super::peer_lines::PeerLines;
@@ -17,17 +19,89 @@ use crate::connection::rate::Share;
 use crate::limits::Limits;
 
 /// Counts the connections that were accepted from each peer and keeps what they have used, where that
-/// is limited. It is told of each connection that comes and goes, and asked whether one more may come.
+/// is limited. It is asked whether one more may come, which then counts, and is told of each that goes.
 #[derive(Debug)]
 pub(crate) struct Peers {
     /// How many each address may have. Without a limit nothing is counted.
     most: Option<usize>,
-    /// How many each has. An address without any is not in the map.
-    open: HashMap<IpAddr, usize>,
-    /// What each has used of its rates; none where there are none.
-    accounts: Option<Box<PeerAccounts>>,
+    /// Something depends on what a peer has used before.
+    remembers: bool,
+    books: Books,
     /// Those that wait until their peer has something left.
     lines: PeerLines,
+}
+
+/// Where it is written down what each peer has.
+#[derive(Debug)]
+enum Books {
+    Own(Box<Book>),
+    /// The books of all cores that the service runs on.
+    Shared(Arc<Shelf>),
+}
+
+/// What the peers of one service have, or some of them.
+#[derive(Debug)]
+struct Book {
+    /// How many connections each has. An address without any is not in the map.
+    open: HashMap<IpAddr, usize>,
+    /// What each has used of its rates; none where there are none.
+    accounts: Option<PeerAccounts>,
+}
+
+/// The books of a service that runs on several cores. Each peer is in one of them, so that two cores
+/// seldom want the same book; each is locked for as long as one entry takes.
+#[derive(Debug)]
+pub(crate) struct Shelf(Vec<Mutex<Book>>);
+
+impl Shelf {
+    pub(crate) fn new(limits: &Limits) -> Shelf {
+        Shelf((0..BOOKS).map(|_| Mutex::new(Book::new(limits, BOOKS))).collect())
+    }
+
+    fn book(&self, peer: IpAddr) -> MutexGuard<'_, Book> {
+        let bits = match peer {
+            IpAddr::V4(ip) => u64::from(ip.to_bits()),
+            // The rest is zero in a key.
+            IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
+        };
+        // A multiplicative hash, whose upper bits are the good ones. Who can choose addresses that meet
+        // in one book gains the wait for a lock that is held for some hundred nanoseconds.
+        let place = bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        self.0[place as usize % self.0.len()].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    /// One of so many, between which the peers are divided.
+    fn new(limits: &Limits, of: usize) -> Book {
+        let accounts = Peers::remembers(limits).then(|| PeerAccounts::new(limits, of));
+        Book { open: HashMap::new(), accounts }
+    }
+
+    fn remove(&mut self, peer: IpAddr) {
+        if let Some(open) = self.open.get_mut(&peer) {
+            *open -= 1;
+            if *open == 0 {
+                self.open.remove(&peer);
+            }
+        }
+    }
+}
+
+impl Books {
+    fn look<R>(&self, peer: IpAddr, at: impl FnOnce(&Book) -> R) -> R {
+        match self {
+            Books::Own(book) => at(book),
+            Books::Shared(shelf) => at(&shelf.book(peer)),
+        }
+    }
+
+    fn write<R>(&mut self, peer: IpAddr, into: impl FnOnce(&mut Book) -> R) -> R {
+        match self {
+            Books::Own(book) => into(book),
+            Books::Shared(shelf) => into(&mut shelf.book(peer)),
+        }
+    }
 }
 
 /// Why a newcomer may not come, in the words of the log.
@@ -43,9 +117,17 @@ pub(super) enum Refusal {
 
 impl Peers {
     pub(super) fn new(limits: &Limits) -> Peers {
-        let accounts = Peers::remembers(limits).then(|| Box::new(PeerAccounts::new(limits)));
-        let lines = PeerLines::default();
-        Peers { most: limits.max_per_peer, open: HashMap::new(), accounts, lines }
+        Peers::written_in(Books::Own(Box::new(Book::new(limits, 1))), limits)
+    }
+
+    /// Those of a service that runs on several cores.
+    pub(super) fn shared(shelf: Arc<Shelf>, limits: &Limits) -> Peers {
+        Peers::written_in(Books::Shared(shelf), limits)
+    }
+
+    fn written_in(books: Books, limits: &Limits) -> Peers {
+        let (most, remembers) = (limits.max_per_peer, Peers::remembers(limits));
+        Peers { most, remembers, books, lines: PeerLines::default() }
     }
 
     /// Whether anything depends on what a peer has used before.
@@ -58,49 +140,63 @@ impl Peers {
         limits.max_per_peer.is_some() || Peers::remembers(limits)
     }
 
-    /// Asks all limits by peer whether one more may come from there; then it counts as begun.
+    /// Asks all limits by peer whether one more may come from there; then it counts.
     pub(super) fn judge(
         &mut self,
         peer: Option<SocketAddr>,
         service: usize,
         state: &mut LoopState,
     ) -> Option<Refusal> {
-        if self.most.is_none() && self.accounts.is_none() {
+        if self.most.is_none() && !self.remembers {
             return None;
         }
         let peer = peer?;
-        let key = peer_key(peer);
-        let ip = peer.ip().to_canonical();
-        if let Some(most) = self.most
-            && self.open.get(&key).is_some_and(|open| *open >= most)
-        {
-            return Some(Refusal::TooMany(ip, most));
-        }
-        let accounts = self.accounts.as_mut()?;
-        let may = accounts.begin(key, state.turn.now, state.counters(service));
-        (!may).then_some(Refusal::TooFast(ip))
+        let (key, ip, most) = (peer_key(peer), peer.ip().to_canonical(), self.most);
+        let (now, counters) = (state.turn.now, state.counters(service));
+        self.books.write(key, |book| {
+            if let Some(most) = most
+                && book.open.get(&key).is_some_and(|open| *open >= most)
+            {
+                return Some(Refusal::TooMany(ip, most));
+            }
+            if let Some(accounts) = &mut book.accounts
+                && !accounts.begin(key, now, counters)
+            {
+                return Some(Refusal::TooFast(ip));
+            }
+            if most.is_some() {
+                *book.open.entry(key).or_default() += 1;
+            }
+            None
+        })
     }
 
-    pub(super) fn add(&mut self, conn: &Connection) {
-        if let Some(peer) = self.counted(conn) {
-            *self.open.entry(peer).or_default() += 1;
+    /// Counts a connection from there, which nobody has judged.
+    pub(super) fn count(&mut self, peer: Option<SocketAddr>) {
+        if let Some(peer) = peer.filter(|_| self.most.is_some()).map(peer_key) {
+            self.books.write(peer, |book| *book.open.entry(peer).or_default() += 1);
+        }
+    }
+
+    /// Nothing came of a connection from there that was counted.
+    pub(super) fn uncount(&mut self, peer: Option<SocketAddr>) {
+        if let Some(peer) = peer.filter(|_| self.most.is_some()).map(peer_key) {
+            self.books.write(peer, |book| book.remove(peer));
         }
     }
 
     pub(super) fn remove(&mut self, conn: &Connection) {
-        if let Some(peer) = self.counted(conn)
-            && let Some(open) = self.open.get_mut(&peer)
-        {
-            *open -= 1;
-            if *open == 0 {
-                self.open.remove(&peer);
-            }
+        if let Some(peer) = self.counted(conn) {
+            self.books.write(peer, |book| book.remove(peer));
         }
     }
 
     #[cfg(test)]
     pub(super) fn are_empty(&self) -> bool {
-        self.open.is_empty()
+        match &self.books {
+            Books::Own(book) => book.open.is_empty(),
+            Books::Shared(shelf) => shelf.0.iter().all(|book| book.lock().unwrap().open.is_empty()),
+        }
     }
 
     /// What the connection counts under, if it does.
@@ -109,14 +205,24 @@ impl Peers {
         key(conn)
     }
 
+    /// What the connection's peer goes by, if anything depends on what that has used before.
+    fn remembered(&self, conn: &Connection) -> Option<IpAddr> {
+        if self.remembers { key(conn) } else { None }
+    }
+
+    /// Looks at the accounts that the peer is in; none where there are none.
+    fn look<R>(&self, peer: IpAddr, at: impl FnOnce(&PeerAccounts) -> R) -> Option<R> {
+        self.books.look(peer, |book| book.accounts.as_ref().map(at))
+    }
+
     /// What the connection may have as far as its peer goes: nothing while others of its peer wait,
     /// unless it has waited with them and was woken.
     pub(super) fn allow(&self, conn: &Connection, now: Nanos) -> Share {
-        let account = self.accounts.as_ref().zip(key(conn));
-        account.map_or(Share::UNBOUNDED, |(accounts, peer)| {
-            let last = conn.place() == 0 && self.lines.first(peer).is_some();
-            if last { Share::default() } else { accounts.allow(peer, now) }
-        })
+        let Some(peer) = self.remembered(conn) else { return Share::UNBOUNDED };
+        if conn.place() == 0 && self.lines.first(peer).is_some() {
+            return Share::default();
+        }
+        self.look(peer, |accounts| accounts.allow(peer, now)).unwrap_or(Share::UNBOUNDED)
     }
 
     /// Has the connection wait in the line of its peer, where it may stand already. Gives when its turn
@@ -146,22 +252,24 @@ impl Peers {
         now: Nanos,
         reads: impl Fn(ConnId) -> bool,
     ) -> Vec<ConnId> {
-        let Some((accounts, peer)) = self.accounts.as_ref().zip(key(first)) else {
-            return Vec::new();
-        };
-        let mut left = accounts.allow(peer, now);
-        let enough = |id: &ConnId| {
-            let after = left.without(accounts.wanted(reads(*id)));
-            after.inspect(|after| left = *after).is_some()
-        };
-        self.lines.of(peer).take_while(enough).filter(|id| *id != first.id).collect()
+        let Some(peer) = self.remembered(first) else { return Vec::new() };
+        let found = self.look(peer, |accounts| {
+            let mut left = accounts.allow(peer, now);
+            let enough = |id: &ConnId| {
+                let after = left.without(accounts.wanted(reads(*id)));
+                after.inspect(|after| left = *after).is_some()
+            };
+            self.lines.of(peer).take_while(enough).filter(|id| *id != first.id).collect()
+        });
+        found.unwrap_or_default()
     }
 
     /// When its peer has enough left for the connection to go on.
     pub(super) fn ready(&self, conn: &Connection) -> Nanos {
-        let account = self.accounts.as_ref().zip(key(conn));
+        let peer = self.remembered(conn);
+        let when = peer.and_then(|peer| self.look(peer, |all| all.ready(peer, conn.reads())));
         // No deadline is 0.
-        account.map_or(1, |(accounts, peer)| accounts.ready(peer, conn.reads()).max(1))
+        when.unwrap_or(0).max(1)
     }
 
     /// Counts what the connection has used.
@@ -173,9 +281,13 @@ impl Peers {
         counters: &mut Counters,
     ) {
         if !used.is_nothing()
-            && let Some((accounts, peer)) = self.accounts.as_mut().zip(key(conn))
+            && let Some(peer) = self.remembered(conn)
         {
-            accounts.spend(peer, used, now, counters);
+            self.books.write(peer, |book| {
+                if let Some(accounts) = &mut book.accounts {
+                    accounts.spend(peer, used, now, counters);
+                }
+            });
         }
     }
 }

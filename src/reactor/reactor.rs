@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Waker};
 
+use super::among::Seed;
 use super::fairness::FIRST_EVENTS;
 use super::handle::{Mailbox, Shared};
-use super::loop_state::{LoopState, ServiceEntry};
-use super::service::{ActiveService, AnyService, type_name_of};
+use super::loop_state::LoopState;
+use super::service::{AnyService, type_name_of};
 use super::shutdown::Phase;
 #[cfg(feature = "signals")]
 use super::signals::Signals;
@@ -107,24 +108,34 @@ impl<'h> Reactor<'h> {
     /// # Errors
     /// [`Error::Io`] when the system gives no selector (out of descriptors).
     pub fn new() -> Result<Self, Error> {
+        Ok(Reactor::grow(Reactor::seed()?))
+    }
+
+    /// What it is made of, in this thread or in another one.
+    pub(crate) fn seed() -> Result<Seed, Error> {
         let poll = Poll::new().map_err(Error::io("cannot make a selector"))?;
         let waker = Waker::new(poll.registry(), Token::WAKER.into())
             .map_err(Error::io("cannot make a waker"))?;
         let registry = poll.registry().try_clone().map_err(Error::io("cannot use the selector"))?;
-        Ok(Reactor {
+        Ok(Seed { poll, registry, shared: Arc::new(Shared::new(waker)) })
+    }
+
+    /// Makes it.
+    pub(crate) fn grow(Seed { poll, registry, shared }: Seed) -> Self {
+        Reactor {
             _not_send: PhantomData,
             poll,
             events: Events::with_capacity(FIRST_EVENTS),
             full: false,
             services: Vec::new(),
             started: 0,
-            state: LoopState::new(Some(Rc::new(registry)), Arc::new(Shared::new(waker))),
+            state: LoopState::new(Some(Rc::new(registry)), shared),
             scratch: Scratch::default(),
             shutdown_timeout: SHUTDOWN_TIMEOUT,
             phase: Phase::Running,
             #[cfg(feature = "signals")]
             signals: Signals::default(),
-        })
+        }
     }
 
     /// Serves a protocol at an address, with the default [`Limits`]. Port 0 asks for a free
@@ -184,11 +195,8 @@ impl<'h> Reactor<'h> {
     {
         limits.check()?;
         let index = self.next_index()?;
-        let mut table = Table::new(index, type_name_of::<H>(), limits);
-        table.accounts.keep(self.state.accounting, 0, self.state.turn.now);
         let (mailbox, handle) = Mailbox::new(&self.state.shared);
-        self.services.push(Box::new(ActiveService::new(handler, table, mailbox)));
-        self.state.services.push(ServiceEntry::new(type_name_of::<H>(), true));
+        self.put(handler, Table::new(index, type_name_of::<H>(), limits), mailbox);
         Ok(Service { index, address: None, handle })
     }
 
@@ -228,9 +236,7 @@ impl<'h> Reactor<'h> {
     /// # Panics
     /// If the service is of another reactor with more services than this one.
     pub fn set_name<M>(&mut self, service: &Service<M>, name: impl Into<String>) {
-        let name = name.into().into_boxed_str();
-        self.state.services[service.index].name.clone_from(&name);
-        self.services[service.index].set_name(name);
+        self.name_service(service.index, name.into());
     }
 
     /// What a service goes by in the log.

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::DerefMut;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::fairness::{REPORTS_PER_TURN, ROWS_PER_PAGE, ROWS_RANKED, SLOTS_PER_PAGE, SLOTS_SEEN};
@@ -29,6 +29,8 @@ pub(crate) struct Asked {
     pub(crate) service: usize,
     pub(crate) id: ConnId,
     pub(crate) what: Ask,
+    /// What all cores together have answered; none where it was not asked yet.
+    pub(crate) answer: Option<Report>,
 }
 
 /// What can be seen of a service. The default bodies are those of datagrams, which have no
@@ -97,7 +99,7 @@ impl<S> Table<S> {
         let Slot { conn, stream, .. } = slot;
         ConnectionStatus {
             id: conn.id,
-            service: Rc::clone(&self.name.name),
+            service: Arc::clone(&self.name.name),
             peer: conn.peer.get(),
             credentials: stream.credentials(),
             outbound: conn.flags.has(Flag::Outbound),
@@ -208,7 +210,19 @@ where
 {
     let mut seen = 0;
     for _ in 0..REPORTS_PER_TURN.min(state.asked.len()) {
-        let Some(Asked { service, id, what }) = state.asked.pop_front() else { return };
+        let Some(Asked { service, id, what, answer }) = state.asked.pop_front() else { return };
+        if let Some(report) = answer {
+            services[service].report(id, &report, state);
+            continue;
+        }
+        // Its own connection is here.
+        let own = matches!(&what, Ask::Close { number, .. } if *number == id.number());
+        if let Some(among) = &mut state.among
+            && !own
+        {
+            among.asked.push(Asked { service, id, what, answer });
+            continue;
+        }
         match what {
             Ask::Close { number, why } if number == id.number() => {
                 // Afterwards nothing more could be said to it.
@@ -297,13 +311,13 @@ where
     S: DerefMut<Target: AnyService> + 's,
 {
     let most = which.most.min(ROWS_PER_PAGE);
-    let first = which.after.unwrap_or(Cursor { service: 0, slot: 0 });
+    let first = which.after.unwrap_or(Cursor { core: 0, service: 0, slot: 0 });
     let (mut rows, mut seen) = (Vec::new(), 0);
     for (number, service) in services.filter(|(number, _)| *number >= first.service) {
         let begin = if number == first.service { first.slot } else { 0 };
         for slot in begin..service.slots() {
             if rows.len() >= most || seen >= SLOTS_PER_PAGE {
-                return (rows, Some(Cursor { service: number, slot }), seen);
+                return (rows, Some(Cursor { core: first.core, service: number, slot }), seen);
             }
             seen += 1;
             rows.extend(service.connection(slot, now));

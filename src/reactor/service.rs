@@ -6,7 +6,7 @@
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::accepting::Listener;
+use super::accepting::{Listener, Share};
 use super::hand_over::Traveller;
 use super::handle::{Inbox, Mailbox};
 use super::loop_state::LoopState;
@@ -22,6 +22,7 @@ use crate::connection::input::Scratch;
 use crate::connection::{CloseReason, ConnId};
 use crate::error::Error;
 use crate::handler::{Context, Handler, ServiceContext};
+use crate::net::newcomers::Distributor;
 use crate::net::{Address, Connect, Listen};
 
 /// One service at work: everything that belongs to a handler. Calls below it are static.
@@ -71,6 +72,26 @@ impl<H: Handler> ActiveService<H> {
             self.table.close(id, CloseReason::Panicked, state);
         }
         outcome
+    }
+
+    /// Tells the handler of the listeners from that number on.
+    fn tell_of_listeners(&mut self, first: usize, state: &mut LoopState) {
+        let guarded = self.listeners.iter().all(Listener::is_guarded);
+        state.services[self.table.service].guarded = guarded;
+        for number in first..self.listeners.len() {
+            state.add_layers(self.listeners[number].layers());
+            let local = self.listeners[number].address().clone();
+            self.call_service(state, |handler, cx| handler.on_listening(cx, &local));
+        }
+    }
+
+    fn take_over_listeners(&mut self, shares: Vec<Share>, state: &mut LoopState) {
+        let (service, first) = (self.table.service, self.listeners.len());
+        for share in shares {
+            let token = Token::listener(service, self.listeners.len());
+            self.listeners.push(share.listener(token, &self.table.limits));
+        }
+        self.tell_of_listeners(first, state);
     }
 
     /// Calls a hook that is about no connection.
@@ -145,6 +166,16 @@ pub(crate) trait AnyService: Inspect {
     fn next_deadline(&self) -> Option<Nanos>;
     /// What is known of the messages that wait.
     fn inbox(&mut self) -> &mut Inbox;
+    /// Another thread has woken the loop: something may have come from there.
+    fn woken(&mut self) {
+        self.inbox().marked = true;
+    }
+    /// Listens by taking in what another core has accepted.
+    fn take_over(&mut self, _shares: Vec<Share>, _state: &mut LoopState) {}
+    /// Has newcomers at the last listeners divided among cores: one each.
+    fn share_out(&mut self, _among: Vec<Distributor>) {}
+    /// Connections may go on that were [ahead](super::loop_state::Among::ahead) of other cores.
+    fn go_on(&mut self, _id: ConnId, _state: &mut LoopState) {}
     /// A shutdown was asked for: no newcomer is accepted any more.
     fn stop_listening(&mut self) {}
     /// Tells the handler of the shutdown and closes every connection gracefully.
@@ -161,12 +192,7 @@ impl<H: Handler> AnyService for ActiveService<H> {
         let token = |number| Token::listener(service, first + number);
         let (local, listeners) = Listener::bind(listen, token, &self.table.limits, state)?;
         self.listeners.extend(listeners);
-        state.services[service].guarded = self.listeners.iter().all(Listener::is_guarded);
-        for number in first..self.listeners.len() {
-            state.add_layers(self.listeners[number].layers());
-            let local = self.listeners[number].address().clone();
-            self.call_service(state, |handler, cx| handler.on_listening(cx, &local));
-        }
+        self.tell_of_listeners(first, state);
         Ok(local)
     }
 
@@ -232,6 +258,26 @@ impl<H: Handler> AnyService for ActiveService<H> {
 
     fn inbox(&mut self) -> &mut Inbox {
         &mut self.mailbox.inbox
+    }
+
+    fn woken(&mut self) {
+        self.mailbox.inbox.marked = true;
+        self.listeners.iter_mut().for_each(Listener::woken);
+    }
+
+    fn take_over(&mut self, shares: Vec<Share>, state: &mut LoopState) {
+        self.take_over_listeners(shares, state)
+    }
+
+    fn share_out(&mut self, among: Vec<Distributor>) {
+        let first = self.listeners.len() - among.len();
+        for (listener, among) in self.listeners[first..].iter_mut().zip(among) {
+            listener.share_out(among);
+        }
+    }
+
+    fn go_on(&mut self, id: ConnId, state: &mut LoopState) {
+        self.table.go_on(id, state)
     }
 
     fn stop_listening(&mut self) {

@@ -97,7 +97,7 @@ impl Reactor<'_> {
     }
 
     /// Ends every connection at once, and with that the reactor.
-    pub(super) fn cut_off(&mut self) {
+    pub(crate) fn cut_off(&mut self) {
         self.state.stopping = true;
         let connections =
             self.services.iter_mut().map(|service| service.cut_off(&mut self.state)).sum();

@@ -44,6 +44,13 @@ impl Signals {
     }
 }
 
+impl Signals {
+    /// Whether there was a second one that ends the loop.
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.seen > 1
+    }
+}
+
 impl Reactor<'_> {
     /// Makes SIGINT and SIGTERM a graceful shutdown, and a second one an end at once. They
     /// arrive in the loop like everything else. Needs the feature `signals`.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::fairness::ROWS_PER_PAGE;
@@ -76,7 +76,7 @@ pub struct ConnectionStatus {
     /// Its identity. [`number`](ConnId::number) is what [`Reactor::close`](crate::Reactor::close) takes.
     pub id: ConnId,
     /// The name of its service.
-    pub service: Rc<str>,
+    pub service: Arc<str>,
     /// The peer's address; see [`Context::peer_addr`](crate::Context::peer_addr).
     pub peer: Option<SocketAddr>,
     /// Who the peer is, over a Unix socket.
@@ -129,7 +129,7 @@ pub enum Waits {
     /// peer has ended.
     Paused,
     /// For its peer to read: it has more than [`high_water`](crate::Limits::high_water) unsent, and what
-    /// it sends is not read until then.
+    /// it sends is not read until then. Or for other [cores](crate::Cores) to take what it has said.
     Held,
     /// It is closing, and waits for its peer to take the last of its output.
     Closing,
@@ -173,7 +173,7 @@ impl Waits {
             // The handler waits for room in the output.
             Stage::Open if has(Flag::Paused) && has(Flag::Drain) => Waits::Reader,
             Stage::Open if has(Flag::Paused) || has(Flag::EofTold) => Waits::Paused,
-            Stage::Open if has(Flag::Held) => Waits::Held,
+            Stage::Open if has(Flag::Held) || has(Flag::Ahead) => Waits::Held,
             Stage::Open if has(Flag::Throttled) => Waits::Rate,
             Stage::Open if has(Flag::Queued) => Waits::Turn,
             Stage::Open if has(Flag::Blocked) => Waits::Reader,
@@ -234,9 +234,10 @@ pub enum Order {
 /// Where a [`Page`] ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor {
-    /// The service and the slot that come next.
-    pub(super) service: usize,
-    pub(super) slot: usize,
+    /// The core, the service and the slot that come next.
+    pub(crate) core: usize,
+    pub(crate) service: usize,
+    pub(crate) slot: usize,
 }
 
 /// Some connections of a reactor.

@@ -1,7 +1,7 @@
 //! The connections of one service.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::{fmt, io};
 
 use slab::Slab;
@@ -9,7 +9,8 @@ use slab::Slab;
 use super::fairness::SLOTS_KEPT;
 use super::hand_over::Destination;
 use super::loop_state::LoopState;
-use super::peers::Peers;
+use super::peers::{Peers, Shelf};
+use super::places::{Everywhere, Places};
 use super::queues::Queues;
 use super::timers::Timers;
 use super::token::Token;
@@ -34,7 +35,7 @@ pub(crate) struct Slot<S> {
 pub(crate) struct Label {
     /// Its number in the reactor.
     pub(crate) service: usize,
-    pub(crate) name: Rc<str>,
+    pub(crate) name: Arc<str>,
 }
 
 impl Label {
@@ -47,6 +48,13 @@ impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
     }
+}
+
+/// What the tables of one service have in common that runs on several cores.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedLimits {
+    pub(crate) places: Everywhere,
+    pub(crate) peers: Arc<Shelf>,
 }
 
 pub(crate) struct Table<S> {
@@ -71,7 +79,7 @@ pub(crate) struct Table<S> {
     pub(crate) open: usize,
     /// How many count for `max_connections`: the handler was told of them, dialled them or adopted
     /// them, or they are in their handshake; and it has not been told of their end.
-    pub(super) counted: usize,
+    pub(super) places: Places,
     /// Bytes in the backlogs of all of them.
     pub(crate) backlog: usize,
     /// Where those that leave are to go.
@@ -105,6 +113,13 @@ impl<S> Slot<S> {
 }
 
 impl<S> Table<S> {
+    /// As [`new`](Self::new), with limits that hold for several cores together.
+    pub(crate) fn shared(service: usize, name: &str, limits: Limits, all: &SharedLimits) -> Self {
+        let peers = Peers::shared(Arc::clone(&all.peers), &limits);
+        let places = Places::shared(all.places.clone());
+        Table { peers, places, ..Table::new(service, name, limits) }
+    }
+
     pub(crate) fn new(service: usize, name: &str, limits: Limits) -> Self {
         Table {
             service,
@@ -116,7 +131,7 @@ impl<S> Table<S> {
             peers: Peers::new(&limits),
             metered: limits.rate.are_set() || limits.peer_rate.are_set(),
             open: 0,
-            counted: 0,
+            places: Places::default(),
             backlog: 0,
             leaving: BTreeMap::new(),
             kept: 0,

@@ -181,6 +181,17 @@ impl<S> Slot<S> {
 }
 
 impl<S> Table<S> {
+    /// Other cores have taken what the connection has said.
+    pub(super) fn go_on(&mut self, id: ConnId, state: &LoopState) {
+        let Some(slot) = self.get_mut(id) else { return };
+        if slot.stop_waiting(Flag::Ahead, state.turn.now) && slot.conn.stage == Stage::Open {
+            slot.conn.active = state.turn.now;
+            self.arm(id);
+            // What has arrived meanwhile was told by an edge that does not repeat.
+            self.enqueue_if_work(id);
+        }
+    }
+
     /// When the next thing is due.
     pub(super) fn next_deadline(&self) -> Option<Nanos> {
         earlier(self.timers.next(), self.lingers_until())

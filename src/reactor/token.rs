@@ -17,9 +17,13 @@ const NOT_A_CONNECTION: u64 = 0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Token(u64);
 
-/// Hands out serial numbers, one for the whole reactor.
-#[derive(Debug, Default)]
-pub(crate) struct Serials(u64);
+/// Hands out serial numbers, one for the whole reactor. Of several cores each has the numbers with a
+/// remainder of its own, so that no two have the same.
+#[derive(Debug)]
+pub(crate) struct Serials {
+    last: u64,
+    step: u64,
+}
 
 impl Token {
     pub(crate) const WAKER: Token = Token(u64::MAX);
@@ -67,13 +71,27 @@ impl From<mio::Token> for Token {
     }
 }
 
+impl Default for Serials {
+    fn default() -> Serials {
+        Serials { last: 0, step: 1 }
+    }
+}
+
 impl Serials {
+    /// Those of one of so many cores, the first of which is 0.
+    pub(crate) fn of_core(core: usize, cores: usize) -> Serials {
+        let (core, step) = (core as u64, cores as u64);
+        // The first number of the first core is 1, as it is of one that is alone.
+        let first = core + 1;
+        Serials { last: first.wrapping_sub(step), step }
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 += 1;
-        if self.0 & 0xffff_ffff == NOT_A_CONNECTION {
-            self.0 += 1;
+        self.last = self.last.wrapping_add(self.step);
+        if self.last & 0xffff_ffff == NOT_A_CONNECTION {
+            self.last += self.step;
         }
-        self.0
+        self.last
     }
 }
 
@@ -94,9 +112,22 @@ mod tests {
 
     #[test]
     fn serials_never_look_like_a_listener() {
-        let mut serials = Serials(0xffff_fffe);
+        let mut serials = Serials { last: 0xffff_fffe, step: 1 };
         assert_eq!(serials.next(), 0xffff_ffff);
         assert_eq!(serials.next(), 0x1_0000_0001);
+    }
+
+    #[test]
+    fn no_two_cores_have_the_same_serials() {
+        let mut seen = Vec::new();
+        for core in 0..3 {
+            let mut serials = Serials::of_core(core, 3);
+            seen.extend((0..3).map(|_| serials.next()));
+        }
+        assert_eq!(seen, [1, 4, 7, 2, 5, 8, 3, 6, 9]);
+        // The low half of each is 0 once in a while.
+        let mut serials = Serials { last: 0xffff_fffd, step: 3 };
+        assert_eq!(serials.next(), 0x1_0000_0003);
     }
 
     #[test]

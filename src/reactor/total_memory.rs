@@ -16,7 +16,7 @@ use crate::connection::CloseReason;
 use crate::connection::connection::Stage;
 
 /// What is bounded, each by itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Memory {
     /// Unsent output: the backlogs.
     Output,
@@ -45,7 +45,7 @@ impl Memory {
 impl LoopState {
     /// How much there may be of it.
     #[inline]
-    fn most(&self, memory: Memory) -> usize {
+    pub(crate) fn most(&self, memory: Memory) -> usize {
         match memory {
             Memory::Output => self.max_total_output,
             Memory::Input => self.max_total_input,
@@ -62,8 +62,8 @@ pub(crate) struct Holding {
 }
 
 /// Complains, and chooses which connections to reset.
-fn to_reset(all: Vec<Holding>, memory: Memory, state: &mut LoopState) -> Vec<Token> {
-    let most = state.most(memory);
+fn to_reset(all: Vec<Holding>, most: usize, memory: Memory, state: &mut LoopState) -> Vec<Token> {
+    let bound = state.most(memory);
     let limits = &mut state.log_limits;
     let (limit, what, option) = match memory {
         Memory::Output => (&mut limits.total_output, "unsent output", "max_total_output"),
@@ -71,7 +71,7 @@ fn to_reset(all: Vec<Holding>, memory: Memory, state: &mut LoopState) -> Vec<Tok
     };
     if limit.allows(state.turn.now, LOG_EVERY) {
         // Each connection that is reset is logged by itself as well.
-        log::warn!("too much {what} in all ({option}, {most} bytes): resetting");
+        log::warn!("too much {what} in all ({option}, {bound} bytes): resetting");
     }
     largest(all, most)
 }
@@ -126,7 +126,8 @@ impl<S> Table<S> {
     fn reset_largest(&mut self, memory: Memory, state: &mut LoopState) {
         let mut all = Vec::new();
         self.list_holdings(memory, &mut all);
-        for token in to_reset(all, memory, state) {
+        let most = state.most(memory);
+        for token in to_reset(all, most, memory, state) {
             self.end_for_total(memory, token);
         }
     }
@@ -152,14 +153,28 @@ impl<S> Table<S> {
 /// Holds all services together to the bounds, at the end of a turn.
 pub(super) fn enforce<S: DerefMut<Target: AnyService>>(services: &mut [S], state: &mut LoopState) {
     for memory in [Memory::Output, Memory::Input] {
-        let total: usize = services.iter().map(|service| service.total(memory)).sum();
-        if total <= state.most(memory) {
-            continue;
+        let most = state.most(memory);
+        if total(services, memory) > most {
+            reset(services, memory, most, state);
         }
-        let mut all = Vec::new();
-        services.iter().for_each(|service| service.list_holdings(memory, &mut all));
-        for token in to_reset(all, memory, state) {
-            services[token.service()].end_for_total(memory, token);
-        }
+    }
+}
+
+/// How much all services together have of it.
+pub(super) fn total<S: DerefMut<Target: AnyService>>(services: &[S], memory: Memory) -> usize {
+    services.iter().map(|service| service.total(memory)).sum()
+}
+
+/// Ends so many of the largest that an eighth of `most` is free again.
+pub(super) fn reset<S: DerefMut<Target: AnyService>>(
+    services: &mut [S],
+    memory: Memory,
+    most: usize,
+    state: &mut LoopState,
+) {
+    let mut all = Vec::new();
+    services.iter().for_each(|service| service.list_holdings(memory, &mut all));
+    for token in to_reset(all, most, memory, state) {
+        services[token.service()].end_for_total(memory, token);
     }
 }

@@ -135,7 +135,7 @@ impl Reactor<'_> {
             match Token::from(event.token()) {
                 Token::WAKER => {
                     self.state.shared.awake();
-                    self.services.iter_mut().for_each(|service| service.inbox().marked = true);
+                    self.services.iter_mut().for_each(|service| service.woken());
                 }
                 #[cfg(feature = "signals")]
                 Token::SIGNALS => caught = self.signals.take(),
@@ -147,7 +147,9 @@ impl Reactor<'_> {
             }
         }
         #[cfg(feature = "signals")]
-        self.handle_signals(&caught);
+        if !caught.is_empty() {
+            self.handle_signals(&caught);
+        }
         self.full = count == self.events.capacity();
         if self.full && count < MOST_EVENTS {
             // Quiet connections must not wait for the busy ones to leave room.
@@ -201,6 +203,7 @@ impl<H: Handler> ActiveService<H> {
         for number in 0..self.listeners.len() {
             if self.listeners[number].may_accept(state) {
                 self.accept(number, state);
+                self.listeners[number].wake_others();
             }
         }
     }

@@ -1,5 +1,8 @@
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crate::{Address, CloseReason, ConnId, Connect, Context, Farewell, Handler, Limits};
@@ -29,7 +32,8 @@ const FULL_EVERY: Duration = Duration::from_secs(10);
 ///   not want to read the rest.
 ///
 /// Each client takes two of the [`max_connections`](Limits::max_connections). A client for which there
-/// are not two is closed.
+/// are not two is closed. The clones of a forwarder count their clients together, so that the handlers on
+/// several [cores](crate::Cores) can be clones of one.
 ///
 /// [`soft_output`](Limits::soft_output) must be above `low_water` and
 /// [`bytes_per_turn`](Limits::bytes_per_turn) together, as it is by default. Otherwise a client that
@@ -40,7 +44,7 @@ pub struct Forward {
     /// The target is told who the client is.
     introduces: bool,
     /// How many clients have a connection to the target, or one under way.
-    clients: usize,
+    clients: Arc<AtomicUsize>,
     /// The last attempt to reach the target failed.
     gone: bool,
     /// When the log was last told that there is no room for one more.
@@ -56,7 +60,7 @@ impl Forward {
 
     /// As [`new`](Self::new), with what is to go before the bytes of each client.
     pub fn to(target: Connect) -> Forward {
-        Forward { target, introduces: false, clients: 0, gone: false, full: None }
+        Forward { target, introduces: false, clients: Arc::default(), gone: false, full: None }
     }
 
     /// Sends the target a header of the PROXY protocol, version 2, for each client: where it came
@@ -71,7 +75,10 @@ impl Forward {
     fn refused(&mut self) {
         if self.full.is_none_or(|last| last.elapsed() >= FULL_EVERY) {
             self.full = Some(Instant::now());
-            log::warn!("forward: full with {} clients (max_connections): closing", self.clients);
+            log::warn!(
+                "forward: full with {} clients (max_connections): closing",
+                self.clients.load(Relaxed)
+            );
         }
     }
 
@@ -121,7 +128,9 @@ impl Handler for Forward {
         }
         // The loop made room for one connection when it accepted this client, and others may have
         // come during its handshake.
-        if self.clients >= cx.limits().max_connections.div_ceil(2) {
+        let most = cx.limits().max_connections.div_ceil(2);
+        let more = |clients| (clients < most).then_some(clients + 1);
+        if self.clients.fetch_update(Relaxed, Relaxed, more).is_err() {
             self.refused();
             return cx.close();
         }
@@ -135,10 +144,12 @@ impl Handler for Forward {
         match cx.connect(target, client) {
             Ok(target) => {
                 cx.session().partner = Some(target);
-                self.clients += 1;
             }
             // Only while shutting down.
-            Err(_) => cx.close(),
+            Err(_) => {
+                self.clients.fetch_sub(1, Relaxed);
+                cx.close();
+            }
         }
     }
 
@@ -171,7 +182,7 @@ impl Handler for Forward {
 
     fn on_close(&mut self, cx: &mut Context<'_, Session>, reason: CloseReason) {
         let client = !cx.is_outbound() && cx.session().partner.is_some();
-        self.clients -= usize::from(client);
+        self.clients.fetch_sub(usize::from(client), Relaxed);
         let unreached = cx.is_outbound() && !cx.session().opened;
         let orderly = match reason {
             CloseReason::PeerClosed | CloseReason::Closed => true,

@@ -212,7 +212,7 @@ impl<H: Handler> Harness<H> {
     ) -> Client {
         let wire = Rc::new(RefCell::new(Wire { connected: true, ..wire }));
         let stream = layers(Stream::layer(Pipe::new(Rc::clone(&wire))));
-        let id = self.inner.service.admit(stream, peer, &mut self.inner.state);
+        let id = self.inner.service.admit_unjudged(stream, peer, &mut self.inner.state);
         let id = id.expect("making the session panicked");
         self.know(id, wire);
         self.inner.run();

@@ -177,7 +177,9 @@ fn at_a_unix_socket_only_the_allowed_users_are_served() {
     let target = format!("echo=unix:{}", path.display());
     let own = rustix::process::geteuid().as_raw().to_string();
     for users in [&*own, &format!("root,{own}")] {
-        let program = Program::serve(&[&target, "--unix-mode=666", "--allow-uid", users]);
+        // Each thread keeps its log short by itself.
+        let one = "--threads=1";
+        let program = Program::serve(&[&target, "--unix-mode=666", "--allow-uid", users, one]);
         program.place("echo");
         assert_eq!(first_line(UnixStream::connect(&path).unwrap()), &GREETING[..31]);
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
@@ -577,7 +579,8 @@ fn after_a_kill_it_starts_again_at_the_same_unix_path() {
 
 #[test]
 fn more_connections_than_descriptors_is_status_1() {
-    let args = ["echo=0", "time=0", "--max-connections=1000"];
+    // Each further thread takes some itself.
+    let args = ["echo=0", "time=0", "--max-connections=1000", "--threads=1"];
     let program = Program::serve_after("ulimit -n 100", &args);
     fails(program, 1, &["1000 for each of 2 services", "2018", "100", "ulimit -n", "41 or less"]);
 }
@@ -622,7 +625,7 @@ fn the_soft_limit_of_descriptors_is_raised() {
     program.wait_for_log("file descriptors: limit raised from 64 to ");
     Client::connect(program.addr("echo")).expect(GREETING);
     // The default is no promise: with few descriptors it starts all the same.
-    let program = Program::serve_after("ulimit -n 40", &["echo=0"]);
+    let program = Program::serve_after("ulimit -n 40", &["echo=0", "--threads=1"]);
     let line = program.wait_for_log("limit 40, already the hard one");
     assert!(line.contains("room for 23 of 10000 clients") && line.contains("WARN"), "{line}");
     assert!(line.contains("raise it (ulimit -n 10017)"), "{line}");
@@ -636,7 +639,7 @@ fn descriptors_that_do_not_suffice_for_the_default_are_warned_of() {
         assert!(line.contains("WARN"), "{line}");
         words.iter().for_each(|words| assert!(line.contains(words), "{words:?} is not in {line}"));
     };
-    let five = ["echo=0", "time=0", "presence=0", "roulette=0", "roulette2=0"];
+    let five = ["echo=0", "time=0", "presence=0", "roulette=0", "roulette2=0", "--threads=1"];
     let words = ["limit 20000", "room for 19979 of 50000 clients", "raise it (ulimit -n 50021)"];
     warned(Program::serve_after("ulimit -n 20000", &five), &words);
     let script = "ulimit -n 1024 && exec \"$0\" forward 0 9";
@@ -1001,4 +1004,70 @@ fn a_name_that_cannot_be_looked_up_is_status_1_and_takes_no_longer_than_it_may()
     let said = ["cannot look up nosuch.invalid:80: no answer within 300ms"];
     fails(Program::spawn(Command::new(REACTOR).args(args)), 1, &said);
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+// ---- Several threads ----
+
+#[test]
+fn several_threads_are_one_server() {
+    let program = Program::serve(&["echo=0", "time=0", "--threads=3", "--max-connections=8"]);
+    let at = program.addr("echo");
+    let mut clients: Vec<_> = (0..8).map(|_| Client::connect(at)).collect();
+    for client in &mut clients {
+        client.expect(GREETING);
+        client.send("hello\n");
+        client.expect("> HELLO\n");
+    }
+    let refused = Client::connect(at).rest();
+    assert_eq!(String::from_utf8_lossy(&refused), "Too many connections, try again later\n");
+    drop(clients);
+    program.signal("TERM");
+    let (code, _, stderr) = program.end();
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("stopped after 8 connections; 1 were turned away"), "{stderr}");
+}
+
+#[test]
+fn a_second_signal_ends_all_threads_at_once() {
+    // The time it would wait for each is ten seconds. Lines are long, so that few are enough.
+    let program = Program::serve(&["echo=0", "--threads=2", "--max-output=64M", "--max-line=1M"]);
+    let at = program.addr("echo");
+    let line = format!("{}\n", "x".repeat(1 << 20));
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = Client::connect(at);
+            client.expect(GREETING);
+            // More than two kernels' buffers hold; nobody reads the answers.
+            client.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+            let line = line.clone();
+            std::thread::spawn(move || {
+                while client.stream.write_all(line.as_bytes()).is_ok() {}
+                client
+            })
+        })
+        .collect();
+    let clients: Vec<_> = writers.into_iter().map(|thread| thread.join().unwrap()).collect();
+    let began = Instant::now();
+    program.signal("TERM");
+    program.wait_for_log("a second one ends at once");
+    program.signal("TERM");
+    let (code, _, stderr) = program.end();
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("had all their output: 4 connections"), "{stderr}");
+    drop(clients);
+}
+
+#[test]
+fn a_wrong_number_of_threads_is_status_2() {
+    for command in [&["serve", "echo=0"][..], &["forward", "0", "9"]] {
+        for threads in ["0", "2000", "many"] {
+            let option = format!("--threads={threads}");
+            let mut args = command.to_vec();
+            args.push(&option);
+            let (code, _, stderr) = Program::run(&args);
+            assert_eq!(code, 2, "{stderr}");
+            assert!(stderr.contains("write a whole number from 1 to 1024, or auto"), "{stderr}");
+        }
+    }
 }

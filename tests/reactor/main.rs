@@ -4,6 +4,7 @@
 #[path = "../util/mod.rs"]
 mod util;
 
+mod cores;
 mod counters;
 mod edges;
 mod fairness;

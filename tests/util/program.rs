@@ -16,6 +16,14 @@ use crate::util::{PATIENCE, peak, until};
 
 pub const REACTOR: &str = env!("CARGO_BIN_EXE_reactor");
 
+/// How many threads a server has where its arguments do not say: as the environment variable
+/// `REACTOR_TEST_THREADS` has it, so that the same tests are about one and about several.
+fn threads(args: &[&str]) -> Option<String> {
+    let threads = std::env::var("REACTOR_TEST_THREADS").ok()?;
+    let said = args.iter().any(|arg| arg.starts_with("--threads"));
+    (!said).then(|| format!("--threads={threads}"))
+}
+
 pub struct Program {
     child: Child,
     stdout: Receiver<String>,
@@ -27,13 +35,15 @@ pub struct Program {
 impl Program {
     /// `reactor serve` with these arguments.
     pub fn serve(args: &[&str]) -> Program {
-        Program::spawn(Command::new(REACTOR).arg("serve").args(args))
+        Program::spawn(Command::new(REACTOR).arg("serve").args(args).args(threads(args)))
     }
 
     /// The same, after a line of shell such as `ulimit -n 40`.
     pub fn serve_after(shell: &str, args: &[&str]) -> Program {
         let script = format!("{shell} && exec \"$0\" serve \"$@\"");
-        Program::spawn(Command::new("sh").arg("-c").arg(script).arg(REACTOR).args(args))
+        Program::spawn(
+            Command::new("sh").arg("-c").arg(script).arg(REACTOR).args(args).args(threads(args)),
+        )
     }
 
     pub fn spawn(command: &mut Command) -> Program {

@@ -633,7 +633,7 @@ fn tcp() -> Pair {
             Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
         }
     };
-    Pair::new(stream, Plain::new(client.try_clone().unwrap(), client), true)
+    Pair::new(Stream::Socket(stream), Plain::new(client.try_clone().unwrap(), client), true)
 }
 
 fn unix() -> Pair {

@@ -16,7 +16,7 @@ use self::header::Origin;
 use self::receiving::Receiving;
 pub(crate) use self::sending::{Sending, Whom};
 use super::Networks;
-use super::layer::Acceptor;
+use super::layer::{Acceptor, Elsewhere};
 use super::stream::Stream;
 
 /// What the layer is called in front of an address.
@@ -58,6 +58,12 @@ impl Acceptor for Proxied {
 
     fn accept(&self, newcomer: Stream) -> io::Result<Stream> {
         Ok(Stream::layer(Receiving::new(newcomer, Rc::clone(&self.0))))
+    }
+
+    fn elsewhere(&self) -> Elsewhere {
+        let Rules { allow, per_peer } = &*self.0;
+        let (allow, per_peer) = (allow.clone(), *per_peer);
+        Box::new(move || Rc::new(Proxied::new(allow, per_peer)))
     }
 }
 

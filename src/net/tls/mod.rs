@@ -8,10 +8,9 @@ mod sentences;
 mod stream;
 
 use std::any::Any;
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, io};
 
 use rustls::crypto::ring;
@@ -24,7 +23,7 @@ pub(super) use self::connector::Towards;
 use self::files::{Identity, Open};
 pub(crate) use self::sentences::Refused;
 pub(super) use self::stream::TlsStream;
-use super::layer::Acceptor;
+use super::layer::{Acceptor, Elsewhere};
 use super::stream::Stream;
 use crate::error::Error;
 
@@ -54,8 +53,9 @@ struct Inner {
     key: PathBuf,
     /// Those whose clients may come; none where nobody is asked.
     client_ca: Option<PathBuf>,
-    /// It has the sessions too.
-    config: RefCell<Arc<ServerConfig>>,
+    /// It has the sessions too. The cores that listen with it have the same; it is locked for no
+    /// longer than it takes to clone or to replace it.
+    config: Arc<Mutex<Arc<ServerConfig>>>,
 }
 
 impl Tls {
@@ -114,9 +114,18 @@ impl Acceptor for Inner {
     }
 
     fn accept(&self, newcomer: Stream) -> io::Result<Stream> {
-        let server = ServerConnection::new(Arc::clone(&self.config.borrow()));
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = ServerConnection::new(Arc::clone(&config));
+        drop(config);
         let server = Connection::Server(server.map_err(io::Error::other)?);
         Ok(Stream::layer(TlsStream::new(newcomer, server)))
+    }
+
+    fn elsewhere(&self) -> Elsewhere {
+        let Inner { certificate, key, client_ca, config } = self;
+        let (certificate, key, client_ca) = (certificate.clone(), key.clone(), client_ca.clone());
+        let config = Arc::clone(config);
+        Box::new(move || Rc::new(Inner { certificate, key, client_ca, config }))
     }
 
     fn asks_who(&self) -> bool {
@@ -132,14 +141,14 @@ impl Acceptor for Inner {
 impl Inner {
     fn read(certificate: PathBuf, key: PathBuf, ca: Option<PathBuf>) -> Result<Tls, Error> {
         let config = configure(&certificate, &key, ca.as_deref(), files::open)?;
-        let config = RefCell::new(config);
+        let config = Arc::new(Mutex::new(config));
         Ok(Tls(Rc::new(Inner { certificate, key, client_ca: ca, config })))
     }
 
     fn read_again(&self) -> Result<(), Error> {
         let Inner { certificate, key, client_ca, .. } = self;
         let config = configure(certificate, key, client_ca.as_deref(), files::open_at_once)?;
-        self.config.replace(config);
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(())
     }
 }

@@ -17,13 +17,14 @@ mod writing;
 use std::any::Any;
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::{fmt, io};
 
 pub use self::handshake::{Refusal, Upgrade};
 pub(super) use self::stream::WebSocketStream;
 use super::Address;
 use super::http::{Request, Sites};
-use super::layer::Acceptor;
+use super::layer::{Acceptor, Elsewhere};
 use super::stream::Stream;
 use crate::error::Error;
 
@@ -52,10 +53,10 @@ const NAME: &str = "ws";
 /// ```
 #[derive(Clone, Default)]
 pub struct WebSocket {
-    sites: Rc<Sites>,
+    sites: Arc<Sites>,
     binary: bool,
     /// What a server is asked for; none for `/`.
-    path: Option<Rc<str>>,
+    path: Option<Arc<str>>,
     spare: Spare,
 }
 
@@ -101,7 +102,7 @@ impl WebSocket {
 
     /// Which hosts and which pages are ours; the others get 403. Towards servers it says nothing.
     pub fn sites(self, sites: Sites) -> WebSocket {
-        WebSocket { sites: Rc::new(sites), ..self }
+        WebSocket { sites: Arc::new(sites), ..self }
     }
 
     /// Carries bytes as they come, in binary messages whose borders mean nothing: for what is no
@@ -163,13 +164,18 @@ impl Acceptor for WebSocket {
     fn accept(&self, newcomer: Stream) -> io::Result<Stream> {
         Ok(Stream::layer(WebSocketStream::server(newcomer, self)))
     }
+
+    fn elsewhere(&self) -> Elsewhere {
+        let (sites, binary, path) = (Arc::clone(&self.sites), self.binary, self.path.clone());
+        Box::new(move || Rc::new(WebSocket { sites, binary, path, spare: Spare::default() }))
+    }
 }
 
 /// WebSocket towards a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Towards {
     binary: bool,
-    path: Option<Rc<str>>,
+    path: Option<Arc<str>>,
 }
 
 impl Towards {

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use super::*;
-use crate::net::layer::{Layer, Opened, refuse_input_and_output};
+use crate::net::layer::{Elsewhere, Layer, Opened, refuse_input_and_output};
 use crate::{Callbacks, Rate, Reactor};
 
 /// Puts [`Named`] over newcomers, but for as many as it is to fail for first.
@@ -37,6 +37,10 @@ impl Acceptor for Naming {
                 Err(io::Error::other("on purpose"))
             }
         }
+    }
+
+    fn elsewhere(&self) -> Elsewhere {
+        Box::new(|| Rc::new(Naming::default()))
     }
 }
 

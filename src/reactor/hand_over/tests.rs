@@ -147,7 +147,7 @@ impl Rig {
         let wire = Rc::new(RefCell::new(wire));
         let stream = Stream::layer(Pipe::new(Rc::clone(&wire)));
         let peer = ([127, 0, 0, 2], 7).into();
-        let id = self.services[0].admit(stream, Some(peer), &mut self.state).unwrap();
+        let id = self.services[0].admit_unjudged(stream, Some(peer), &mut self.state).unwrap();
         self.event(0, id, Readiness { readable: true, ..Readiness::default() });
         wire
     }
@@ -193,7 +193,10 @@ impl Rig {
     /// No connection is left, nor anything that was kept for one.
     fn assert_empty(&self) {
         for ActiveService { table, .. } in &self.services {
-            assert_eq!((table.connections.len(), table.timers.len(), table.counted), (0, 0, 0));
+            assert_eq!(
+                (table.connections.len(), table.timers.len(), table.places.taken()),
+                (0, 0, 0)
+            );
             assert!(table.leaving.is_empty() && table.peers.are_empty());
         }
         assert_eq!(self.state.counted().open, 0);

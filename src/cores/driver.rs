@@ -1,0 +1,199 @@
+//! Runs the loop of one core, and does after each turn what the others have to do with it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::mpsc::Receiver;
+
+use super::answers;
+use super::common::{Common, Mail};
+use super::peers::Others;
+use crate::connection::ConnId;
+use crate::error::Error;
+use crate::reactor::reports::Asked;
+use crate::reactor::total_memory::Memory;
+use crate::reactor::{Ask, Exit, Reactor, Report};
+
+/// What drives one core.
+pub(super) struct Driver {
+    core: usize,
+    common: Arc<Common>,
+    mail: Receiver<Mail>,
+    /// What this core's handlers have said to others in this turn.
+    pub(super) others: Rc<Others>,
+    /// What was asked of all cores and not all have answered.
+    asked: Vec<Collecting>,
+    tickets: u64,
+    /// Connections that wait until other cores have caught up.
+    ahead: Vec<(usize, ConnId)>,
+    /// The others know that the shutdown has begun.
+    told: bool,
+}
+
+/// What a handler has asked for, and the answers so far.
+struct Collecting {
+    ticket: u64,
+    asked: Asked,
+    /// How many cores are still to answer.
+    left: usize,
+}
+
+impl Driver {
+    pub(super) fn new(core: usize, common: &Arc<Common>, mail: Receiver<Mail>) -> Driver {
+        Driver {
+            core,
+            mail,
+            others: Rc::new(Others::new(common.len())),
+            common: Arc::clone(common),
+            asked: Vec::new(),
+            tickets: 0,
+            ahead: Vec::new(),
+            told: false,
+        }
+    }
+
+    /// Runs the loop to its end.
+    pub(super) fn run(&mut self, reactor: &mut Reactor<'_>) -> Result<Exit, Error> {
+        loop {
+            if let Some(exit) = reactor.exit() {
+                return Ok(exit);
+            }
+            reactor.turn(None)?;
+            self.end_turn(reactor);
+        }
+    }
+
+    /// The first core waits for the others, since a second signal is to end them too.
+    pub(super) fn wait_for_others(&mut self, reactor: &mut Reactor<'_>) -> Result<(), Error> {
+        self.end(reactor);
+        while self.common.running.load(SeqCst) > 0 {
+            reactor.idle()?;
+            self.end(reactor);
+        }
+        Ok(())
+    }
+
+    fn end_turn(&mut self, reactor: &mut Reactor<'_>) {
+        self.ask(reactor);
+        while let Ok(mail) = self.mail.try_recv() {
+            self.read(mail, reactor);
+        }
+        self.hold_to_totals(reactor);
+        self.let_go_on(reactor);
+        if self.common.is_awaited(self.core) && Others::has_caught_up(reactor.backlog()) {
+            self.common.catch_up(self.core);
+        }
+        // Before a shutdown is passed on: it comes after what was said.
+        self.others.to_wake().for_each(|core| self.common.wake(core));
+        self.end(reactor);
+    }
+
+    /// Passes a shutdown on, or an end at once.
+    fn end(&mut self, reactor: &mut Reactor<'_>) {
+        if reactor.is_ending() && !self.told {
+            self.told = true;
+            self.common.stop();
+        }
+        if reactor.is_hurried() {
+            self.common.cut();
+        }
+        if self.common.is_cut() && reactor.exit().is_none() {
+            reactor.cut_off();
+        }
+    }
+
+    /// Asks all cores what handlers here have asked for in the turn.
+    fn ask(&mut self, reactor: &mut Reactor<'_>) {
+        let asked = reactor.among().map(|among| std::mem::take(&mut among.asked));
+        for asked in asked.unwrap_or_default() {
+            self.tickets += 1;
+            let (ticket, from) = (self.tickets, self.core);
+            let own = answer(answers::part(&asked.what, from), reactor);
+            let others = (0..self.common.len()).filter(|core| *core != from);
+            let left = others.filter(|core| {
+                let what = answers::part(&asked.what, *core);
+                self.common.send(*core, Mail::Ask { from, ticket, what })
+            });
+            // One more, for the own answer.
+            let left = left.count() + 1;
+            self.asked.push(Collecting { ticket, asked, left });
+            self.collect(ticket, from, own, reactor);
+        }
+    }
+
+    fn read(&mut self, mail: Mail, reactor: &mut Reactor<'_>) {
+        match mail {
+            Mail::Ask { from, ticket, what } => {
+                let report = Box::new(answer(what, reactor));
+                self.common.send(from, Mail::Answer { ticket, core: self.core, report });
+            }
+            Mail::Answer { ticket, core, report } => self.collect(ticket, core, *report, reactor),
+        }
+    }
+
+    /// A core has answered. If it was the last one, the handler is told.
+    fn collect(&mut self, ticket: u64, core: usize, report: Report, reactor: &mut Reactor<'_>) {
+        let Some(place) = self.asked.iter().position(|one| one.ticket == ticket) else { return };
+        let Collecting { asked, left, .. } = &mut self.asked[place];
+        let sum = asked.answer.take();
+        let sum = answers::add(sum, core, report, &asked.what, self.common.len());
+        *left -= 1;
+        if *left > 0 {
+            asked.answer = Some(sum);
+        } else {
+            reactor.answer(asked.service, asked.id, sum);
+            self.asked.swap_remove(place);
+        }
+    }
+
+    /// Says what the connections here have of memory. If all cores together have too much, the one with
+    /// most ends some of its connections: here now, elsewhere in the next turn.
+    fn hold_to_totals(&self, reactor: &mut Reactor<'_>) {
+        for memory in [Memory::Output, Memory::Input] {
+            let (bound, own) = (reactor.most(memory), reactor.total(memory));
+            let (sum, largest) = self.common.publish(self.core, memory, own);
+            if sum > bound && largest == self.core {
+                // An eighth is to be free again; but no core gives more than its equal share of what is
+                // too much, since then another one has most.
+                let enough = bound / 8 * 7;
+                let rest = own.saturating_sub(sum - enough).max(enough / self.common.len());
+                reactor.reset_largest(memory, rest / 7 * 8);
+            } else if sum > bound {
+                self.common.wake(largest);
+            }
+        }
+    }
+
+    /// Has connections go on for which other cores have caught up.
+    fn let_go_on(&mut self, reactor: &mut Reactor<'_>) {
+        if let Some(among) = reactor.among() {
+            self.ahead.append(&mut among.ahead);
+        }
+        if self.ahead.is_empty() {
+            return;
+        }
+        let behind = self.others.behind();
+        for core in &behind {
+            // Woken after that, since it may have caught up just before.
+            self.common.await_core(*core);
+            self.others.wake(*core);
+        }
+        if behind.is_empty() {
+            self.ahead.drain(..).for_each(|(service, id)| reactor.go_on(service, id));
+        }
+    }
+}
+
+/// What one core has to say.
+fn answer(what: Ask, reactor: &mut Reactor<'_>) -> Report {
+    match what {
+        Ask::Overview { watch } => {
+            if watch {
+                reactor.watch();
+            }
+            Report::Overview(reactor.status())
+        }
+        Ask::Connections(which) => Report::Connections(reactor.connections(&which)),
+        Ask::Close { number, why } => Report::Closed(reactor.close(number, &why)),
+    }
+}

@@ -1,0 +1,184 @@
+//! What the handlers of a service on several cores say to each other.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+
+use crate::handler::Context;
+use crate::reactor::Handle;
+
+/// Messages that may wait for a handler before who sends it more is held back: a turn's worth.
+const AHEAD: usize = 1024;
+
+/// How many may wait when those go on.
+const CAUGHT_UP: usize = AHEAD / 2;
+
+/// What a core is told of itself when it makes its handler; see [`Cores::listen`](crate::Cores::listen).
+pub struct Core<M> {
+    index: usize,
+    peers: Peers<M>,
+}
+
+/// The handlers of one service on all cores, as one of them sees the others: to post messages to, which
+/// arrive at their [`on_message`](crate::Handler::on_message).
+///
+/// Messages of one core arrive at another one in their order, and none is lost unless that core ends.
+/// However many are posted in a turn, each core is woken once, when the turn is over.
+///
+/// A queue is bounded by holding back who fills it: with more than 1,024 messages waiting for a handler,
+/// the connection on whose behalf another one was [posted](Self::post) is not read until that handler has
+/// taken half of them. So there are never more than that and what one read of each connection brings.
+pub struct Peers<M> {
+    own: usize,
+    handles: Rc<[Handle<M>]>,
+    others: Rc<Others>,
+}
+
+/// What one core has to do for the others after the turn, on behalf of all its services.
+#[derive(Default)]
+pub(super) struct Others {
+    /// Those to wake.
+    wake: Vec<Cell<bool>>,
+    /// How many messages wait where, for the queues that this core posts to.
+    queues: RefCell<Vec<(usize, Waiting)>>,
+}
+
+type Waiting = Box<dyn Fn() -> usize>;
+
+impl<M> Core<M> {
+    pub(super) fn new(index: usize, handles: Vec<Handle<M>>, others: &Rc<Others>) -> Core<M>
+    where
+        M: 'static,
+    {
+        for (core, handle) in handles.iter().enumerate().filter(|(core, _)| *core != index) {
+            let handle = handle.clone();
+            others.queues.borrow_mut().push((core, Box::new(move || handle.len())));
+        }
+        let others = Rc::clone(others);
+        Core { index, peers: Peers { own: index, handles: handles.into(), others } }
+    }
+
+    /// Which one it is: the first is 0.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.peers.handles.len()
+    }
+
+    /// The way to the handlers on the other cores.
+    pub fn peers(&self) -> Peers<M> {
+        self.peers.clone()
+    }
+}
+
+impl<M> Peers<M> {
+    /// Posts to the handler on one core, which may be this one, on behalf of a connection: if that core
+    /// is behind, no more input of the connection is handled until it has caught up.
+    ///
+    /// # Errors
+    /// Gives the message back when that core has ended.
+    ///
+    /// # Panics
+    /// If there is no such core.
+    pub fn post<S>(&self, cx: &mut Context<'_, S>, core: usize, message: M) -> Result<(), M> {
+        self.tell(core, message)?;
+        if core != self.own && self.handles[core].len() > AHEAD {
+            cx.wait_for_cores();
+        }
+        Ok(())
+    }
+
+    /// Posts to the handlers on all other cores, likewise. Those that have ended are passed over.
+    pub fn post_all<S>(&self, cx: &mut Context<'_, S>, message: &M)
+    where
+        M: Clone,
+    {
+        for core in self.others() {
+            let _ = self.post(cx, core, message.clone());
+        }
+    }
+
+    /// As [`post`](Self::post), on nobody's behalf: for what cannot be held back, as that a connection
+    /// has gone. The queue has room for it whatever waits there.
+    ///
+    /// # Errors
+    /// Gives the message back when that core has ended.
+    ///
+    /// # Panics
+    /// If there is no such core.
+    pub fn tell(&self, core: usize, message: M) -> Result<(), M> {
+        if core == self.own {
+            // It wakes itself, also where it is alone and nobody looks whom to wake.
+            return self.handles[core].post(message);
+        }
+        self.handles[core].leave(message)?;
+        self.others.wake(core);
+        Ok(())
+    }
+
+    /// As [`post_all`](Self::post_all), on nobody's behalf.
+    pub fn tell_all(&self, message: &M)
+    where
+        M: Clone,
+    {
+        for core in self.others() {
+            let _ = self.tell(core, message.clone());
+        }
+    }
+
+    /// The numbers of the other cores.
+    pub fn others(&self) -> impl Iterator<Item = usize> + use<M> {
+        let own = self.own;
+        (0..self.handles.len()).filter(move |core| *core != own)
+    }
+}
+
+impl Others {
+    pub(super) fn new(cores: usize) -> Others {
+        Others { wake: vec![Cell::new(false); cores], queues: RefCell::default() }
+    }
+
+    /// The cores to wake, each once.
+    pub(super) fn to_wake(&self) -> impl Iterator<Item = usize> + '_ {
+        self.wake.iter().enumerate().filter(|(_, wake)| wake.take()).map(|(core, _)| core)
+    }
+
+    /// Has a core woken after this turn.
+    pub(super) fn wake(&self, core: usize) {
+        self.wake[core].set(true);
+    }
+
+    /// The cores that are behind with what this one has posted.
+    pub(super) fn behind(&self) -> Vec<usize> {
+        let queues = self.queues.borrow();
+        let behind = queues.iter().filter(|(_, waiting)| waiting() > CAUGHT_UP);
+        behind.map(|(core, _)| *core).collect()
+    }
+
+    /// Whether so few messages wait that nobody has to wait for that.
+    pub(super) fn has_caught_up(waiting: u64) -> bool {
+        waiting <= CAUGHT_UP as u64
+    }
+}
+
+impl<M> Clone for Peers<M> {
+    fn clone(&self) -> Self {
+        let (handles, others) = (Rc::clone(&self.handles), Rc::clone(&self.others));
+        Peers { own: self.own, handles, others }
+    }
+}
+
+impl<M> fmt::Debug for Peers<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peers").field("cores", &self.handles.len()).finish_non_exhaustive()
+    }
+}
+
+impl<M> fmt::Debug for Core<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("index", &self.index).field("count", &self.count()).finish()
+    }
+}

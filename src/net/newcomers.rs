@@ -1,0 +1,142 @@
+//! Newcomers on their way from the core that has accepted them to the one that serves them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::stream::Socket;
+
+/// A newcomer as the system gives it, and its address, none where it has no IP address.
+pub(crate) type Newcomer = (Socket, Option<SocketAddr>);
+
+/// How many connections a core has, along with the newcomers that are on their way to it.
+pub(crate) type Load = Arc<AtomicUsize>;
+
+/// Wakes a core.
+pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// The way to one core.
+pub(crate) struct Outlet {
+    queue: Sender<Newcomer>,
+    load: Load,
+    wake: Wake,
+    /// Something has gone that way since it was last woken.
+    used: bool,
+}
+
+/// Its other end: a listener of a core that is handed its newcomers.
+#[derive(Debug)]
+pub(crate) struct Arrivals {
+    queue: Receiver<Newcomer>,
+    load: Load,
+}
+
+/// Divides the newcomers of one listener among the cores: of two cores, chosen at random, the one with
+/// fewer connections gets it. That is nearly as even as to look at all of them, and costs the same with
+/// any number.
+pub(crate) struct Distributor {
+    /// That of the core which accepts.
+    own: Load,
+    others: Vec<Outlet>,
+    /// The state of a generator of random numbers, which need be no better than fair.
+    random: u64,
+}
+
+/// Makes the way to a core.
+pub(crate) fn way(load: Load, wake: Wake) -> (Outlet, Arrivals) {
+    let (sender, receiver) = channel();
+    let outlet = Outlet { queue: sender, load: Arc::clone(&load), wake, used: false };
+    (outlet, Arrivals { queue: receiver, load })
+}
+
+impl Arrivals {
+    /// The next newcomer; `WouldBlock` if there is none, as a socket says it.
+    pub(crate) fn accept(&self) -> io::Result<Newcomer> {
+        let newcomer = self.queue.try_recv().map_err(|_| io::ErrorKind::WouldBlock)?;
+        // From now on it counts, or does not, as the core decides.
+        self.load.fetch_sub(1, Relaxed);
+        Ok(newcomer)
+    }
+}
+
+impl Distributor {
+    pub(crate) fn new(own: Load, others: Vec<Outlet>) -> Distributor {
+        Distributor { own, others, random: 1 }
+    }
+
+    /// Wakes those that newcomers were sent to: each once, however many there were.
+    pub(crate) fn wake(&mut self) {
+        for outlet in self.others.iter_mut().filter(|outlet| outlet.used) {
+            outlet.used = false;
+            (outlet.wake)();
+        }
+    }
+
+    /// Sends a newcomer where it is to go; gives it back if that is here. Who it goes to is to be
+    /// [woken](Self::wake) then.
+    pub(crate) fn distribute(&mut self, newcomer: Newcomer) -> Option<Newcomer> {
+        let place = self.choose();
+        let Some(outlet) = place.checked_sub(1).map(|other| &mut self.others[other]) else {
+            return Some(newcomer);
+        };
+        // Before it is in the queue, from which it may be taken at once.
+        outlet.load.fetch_add(1, Relaxed);
+        match outlet.queue.send(newcomer) {
+            Ok(()) => {
+                outlet.used = true;
+                None
+            }
+            // That core accepts no more: it is shutting down, or has failed.
+            Err(error) => {
+                outlet.load.fetch_sub(1, Relaxed);
+                Some(error.0)
+            }
+        }
+    }
+
+    /// The core that gets the next one: 0 is this one.
+    fn choose(&mut self) -> usize {
+        let cores = self.others.len() as u64 + 1;
+        // Knuth's constants for MMIX; the upper bits are the good ones.
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let pair = (self.random >> 16) % (cores * (cores - 1));
+        let (first, second) = (pair / (cores - 1), pair % (cores - 1));
+        // The second is another one than the first.
+        let second = second + u64::from(second >= first);
+        let [first, second] = [first, second].map(|core| core as usize);
+        if self.load(second) < self.load(first) { second } else { first }
+    }
+
+    fn load(&self, core: usize) -> usize {
+        core.checked_sub(1).map_or(&self.own, |other| &self.others[other].load).load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newcomers_are_divided_evenly_whatever_the_number_of_cores() {
+        for cores in [2, 3, 4, 16] {
+            let loads: Vec<Load> = (0..cores).map(|_| Load::default()).collect();
+            let others = loads[1..].iter().map(|load| way(Arc::clone(load), Arc::new(|| ())).0);
+            let mut distributor = Distributor::new(Arc::clone(&loads[0]), others.collect());
+            for _ in 0..10_000 {
+                let core = distributor.choose();
+                loads[core].fetch_add(1, Relaxed);
+            }
+            let even = 10_000 / cores;
+            for load in &loads {
+                let load = load.load(Relaxed);
+                assert!(load.abs_diff(even) <= even / 20, "{cores} cores: {load} of {even}");
+            }
+        }
+    }
+}

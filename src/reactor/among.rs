@@ -1,0 +1,173 @@
+//! What a loop that is one of several [cores](crate::Cores) lends to what holds them together. A loop
+//! that is alone comes by none of this.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::{Poll, Registry};
+
+use super::accepting::Share;
+use super::handle::{Mailbox, Shared};
+use super::loop_state::{Among, ServiceEntry};
+use super::reports::Asked;
+use super::service::{ActiveService, type_name_of};
+use super::table::{SharedLimits, Table};
+use super::total_memory::{self, Memory};
+use super::{Ask, Reactor, Report};
+use crate::connection::ConnId;
+use crate::error::Error;
+use crate::handler::Handler;
+use crate::limits::Limits;
+use crate::net::Address;
+use crate::net::newcomers::Distributor;
+
+/// What another thread makes a reactor of: its selector and what wakes it are there before it is, so that
+/// others can post to it already.
+pub(crate) struct Seed {
+    pub(super) poll: Poll,
+    /// Made along with it: once clients come there may be no descriptor left.
+    pub(super) registry: Registry,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Reactor<'_> {
+    /// Makes it one of so many cores, which count time from the same moment and have numbers of their own.
+    pub(crate) fn join(&mut self, core: usize, cores: usize, start: Instant) {
+        self.state.join(core, cores, start);
+    }
+
+    pub(crate) fn started_at(&self) -> Instant {
+        self.state.start()
+    }
+
+    /// What others wake it by.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.state.shared
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.state.is_ending()
+    }
+
+    /// What the last turn has noted for the other cores.
+    pub(crate) fn among(&mut self) -> Option<&mut Among> {
+        self.state.among.as_deref_mut()
+    }
+
+    pub(crate) fn name_service(&mut self, service: usize, name: String) {
+        let name = name.into_boxed_str();
+        self.state.services[service].name.clone_from(&name);
+        self.services[service].set_name(name);
+    }
+
+    /// Waits for whatever wakes the loop although it has ended, such as a second signal. It calls nothing
+    /// that a turn does: that would cost the turn the inlining.
+    pub(crate) fn idle(&mut self) -> Result<(), Error> {
+        match self.poll.poll(&mut self.events, None) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => {
+                return Err(Error::io("the selector failed")(error));
+            }
+            _ => self.state.shared.awake(),
+        }
+        #[cfg(feature = "signals")]
+        {
+            let caught = self.signals.take();
+            self.handle_signals(&caught);
+        }
+        Ok(())
+    }
+
+    /// Whether a second signal has asked for an end at once.
+    pub(crate) fn is_hurried(&self) -> bool {
+        #[cfg(feature = "signals")]
+        return self.signals.is_hurried();
+        #[cfg(not(feature = "signals"))]
+        false
+    }
+
+    /// Takes in newcomers of a service that another core accepts.
+    pub(crate) fn take_over(&mut self, service: usize, shares: Vec<Share>) {
+        self.services[service].take_over(shares, &mut self.state);
+    }
+
+    /// Where a service listens.
+    pub(crate) fn listening(&self, service: usize) -> Vec<Address> {
+        let listeners = self.services[service].status(&self.state).listeners;
+        listeners.into_iter().map(|listener| listener.address).collect()
+    }
+
+    /// Has newcomers at the last listeners of a service divided among cores: one each.
+    pub(crate) fn share_out(&mut self, service: usize, among: Vec<Distributor>) {
+        self.services[service].share_out(among);
+    }
+
+    /// Has a connection go on that was ahead of the other cores.
+    pub(crate) fn go_on(&mut self, service: usize, id: ConnId) {
+        self.services[service].go_on(id, &mut self.state);
+    }
+
+    /// Has a handler told what it has asked for, in the next turn.
+    pub(crate) fn answer(&mut self, service: usize, id: ConnId, report: Report) {
+        let (what, answer) = (Ask::Overview { watch: false }, Some(report));
+        self.state.asked.push_back(Asked { service, id, what, answer });
+    }
+
+    /// Measures the steps of turns for a while.
+    pub(crate) fn watch(&mut self) {
+        self.state.meter.watch(self.state.turn.now);
+    }
+
+    /// How many messages wait for the handler that is furthest behind.
+    pub(crate) fn backlog(&mut self) -> u64 {
+        self.services.iter_mut().map(|service| service.inbox().waiting()).max().unwrap_or(0)
+    }
+
+    /// How much memory the connections take.
+    pub(crate) fn total(&self, memory: Memory) -> usize {
+        total_memory::total(&self.services, memory)
+    }
+
+    /// How much they may take, on all cores together.
+    pub(crate) fn most(&self, memory: Memory) -> usize {
+        self.state.most(memory)
+    }
+
+    /// Ends so many of the largest that an eighth of `most` is free again.
+    pub(crate) fn reset_largest(&mut self, memory: Memory, most: usize) {
+        total_memory::reset(&mut self.services, memory, most, &mut self.state);
+    }
+}
+
+impl<'h> Reactor<'h> {
+    /// Adds a handler with a mailbox that is there already, and with limits that hold for all cores
+    /// together if there are others. Gives its place.
+    pub(crate) fn add_shared<H: Handler + 'h>(
+        &mut self,
+        handler: H,
+        limits: Limits,
+        all: Option<&SharedLimits>,
+        mailbox: Mailbox<H::Message>,
+    ) -> Result<usize, Error> {
+        let index = self.next_index()?;
+        let name = type_name_of::<H>();
+        let table = match all {
+            None => Table::new(index, name, limits),
+            Some(all) => Table::shared(index, name, limits, all),
+        };
+        self.put(handler, table, mailbox);
+        Ok(index)
+    }
+
+    /// Puts a service into its place.
+    pub(super) fn put<H: Handler + 'h>(
+        &mut self,
+        handler: H,
+        mut table: Table<H::Session>,
+        mailbox: Mailbox<H::Message>,
+    ) {
+        table.accounts.keep(self.state.accounting, 0, self.state.turn.now);
+        self.services.push(Box::new(ActiveService::new(handler, table, mailbox)));
+        self.state.services.push(ServiceEntry::new(type_name_of::<H>(), true));
+    }
+}

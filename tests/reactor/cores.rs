@@ -1,0 +1,511 @@
+//! Several cores: who gets a newcomer, what handlers say to each other, and that limits, reports and
+//! endings are those of the whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+
+use reactor::{
+    Address, Ask, CloseReason, Context, Core, Cores, Cursor, Error, Exit, Handle, Handler, Limits,
+    Order, Peers, Rate, Report, Selection, ServiceContext, Spread, Status,
+};
+
+use crate::util::folder::Folder;
+use crate::util::{Client, PATIENCE, until};
+
+/// What the handlers say to each other.
+#[derive(Clone, Debug)]
+enum Word {
+    /// A line that somebody has said.
+    Said(Vec<u8>),
+    /// To wait until this channel has something, or ends.
+    Halt(Arc<Mutex<mpsc::Receiver<()>>>),
+}
+
+/// A room with some commands.
+struct Room {
+    core: usize,
+    peers: Peers<Word>,
+    /// Lines that were said to it.
+    heard: Arc<AtomicUsize>,
+    shut: Arc<AtomicUsize>,
+}
+
+impl Handler for Room {
+    type Session = Option<Cursor>;
+    type Message = Word;
+
+    fn on_line(&mut self, cx: &mut Context<'_, Self::Session>, line: &[u8]) {
+        let line = String::from_utf8_lossy(line).into_owned();
+        let (command, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        match command {
+            "where" => writeln!(cx, "{} {}", self.core, cx.id().number()),
+            "say" => {
+                self.heard.fetch_add(1, SeqCst);
+                let said = format!("{rest}\n").into_bytes();
+                cx.broadcast(&said);
+                self.peers.post_all(cx, &Word::Said(said));
+            }
+            "status" => cx.request_report(Ask::Overview { watch: true }),
+            "list" => {
+                let after = *cx.session();
+                let page = Selection { most: 3, after, ..Selection::default() };
+                cx.request_report(Ask::Connections(page));
+            }
+            "oldest" => {
+                let page = Selection { most: 5, order: Order::Oldest, ..Selection::default() };
+                cx.request_report(Ask::Connections(page));
+            }
+            "close" => {
+                let (number, why) = (rest.parse().unwrap(), "on purpose".to_owned());
+                cx.request_report(Ask::Close { number, why });
+            }
+            "fill" => _ = cx.send(vec![b'x'; rest.parse().unwrap()]),
+            "remind" => _ = self.peers.post(cx, self.core, Word::Said(b"yes\n".to_vec())),
+            "stop" => cx.stop(),
+            _ => writeln!(cx, "what?"),
+        }
+    }
+
+    fn on_report(&mut self, cx: &mut Context<'_, Self::Session>, report: &Report) {
+        match report {
+            Report::Overview(Status { counters, services, turns, .. }) => {
+                let room = &services[0];
+                assert_eq!((services.len(), room.listeners.len()), (1, 1));
+                assert!(turns.count > 0 && turns.steps.is_some());
+                assert_eq!(room.counters.open, counters.open);
+                writeln!(cx, "{} {}", room.connections, counters.accepted);
+            }
+            Report::Connections(page) => {
+                let numbers: Vec<_> =
+                    page.connections.iter().map(|it| it.id.number().to_string()).collect();
+                *cx.session() = page.next;
+                let more = if page.next.is_some() { "more" } else { "end" };
+                writeln!(cx, "{} {} {more}", page.total, numbers.join(","));
+            }
+            Report::Closed(closed) => writeln!(cx, "{closed}"),
+            _ => {}
+        }
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, Self::Session>, word: Word) {
+        match word {
+            Word::Said(said) => {
+                self.heard.fetch_add(1, SeqCst);
+                cx.broadcast(&said);
+            }
+            Word::Halt(gate) => _ = gate.lock().unwrap().recv(),
+        }
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Self::Session>, reason: CloseReason) {
+        if reason == CloseReason::TotalOutput {
+            self.shut.fetch_add(1_000_000, SeqCst);
+        }
+        let _ = cx;
+    }
+
+    fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
+        self.shut.fetch_add(1, SeqCst);
+        cx.broadcast(format!("core {} ends\n", self.core));
+    }
+}
+
+/// Cores that run in a thread.
+struct Running {
+    room: Spread<Word>,
+    at: SocketAddr,
+    shut: Arc<AtomicUsize>,
+    heard: Vec<Arc<AtomicUsize>>,
+    thread: JoinHandle<(Result<Exit, Error>, Status)>,
+}
+
+fn room_on(count: usize, limits: Limits) -> Running {
+    start(count, limits, |_| {})
+}
+
+fn start(
+    count: usize,
+    limits: Limits,
+    set: impl FnOnce(&mut Cores<'_>) + Send + 'static,
+) -> Running {
+    let shut = Arc::new(AtomicUsize::new(0));
+    let heard: Vec<_> = (0..count).map(|_| Arc::new(AtomicUsize::new(0))).collect();
+    let (tell, told) = mpsc::channel();
+    let (counts, ends) = (heard.clone(), Arc::clone(&shut));
+    let thread = std::thread::spawn(move || {
+        let mut cores = Cores::new(count).unwrap();
+        set(&mut cores);
+        let make = |core: Core<Word>| {
+            assert_eq!(core.count(), count);
+            let (heard, shut) = (Arc::clone(&counts[core.index()]), Arc::clone(&ends));
+            Room { core: core.index(), peers: core.peers(), heard, shut }
+        };
+        let room = cores.listen_with("127.0.0.1:0", make, limits).unwrap();
+        tell.send(room).unwrap();
+        (cores.run(), cores.status())
+    });
+    let room = told.recv_timeout(PATIENCE).unwrap();
+    let at = room.address().and_then(Address::as_socket).unwrap();
+    Running { room, at, shut, heard, thread }
+}
+
+impl Running {
+    fn connect(&self) -> Client {
+        Client::connect(self.at)
+    }
+
+    fn end(self) -> (Exit, Status) {
+        self.room.handles()[self.room.handles().len() - 1].stop();
+        let (exit, status) = self.thread.join().unwrap();
+        (exit.unwrap(), status)
+    }
+}
+
+/// The core and the number of a client's connection.
+fn whereabouts(client: &mut Client) -> (usize, u64) {
+    client.send("where\n");
+    let line = client.line();
+    let (core, number) = line.trim().split_once(' ').unwrap();
+    (core.parse().unwrap(), number.parse().unwrap())
+}
+
+/// A client on each core.
+fn one_on_each(running: &Running, cores: usize) -> Vec<Client> {
+    let mut found = BTreeMap::new();
+    let mut others = Vec::new();
+    while found.len() < cores {
+        let mut client = running.connect();
+        let (core, _) = whereabouts(&mut client);
+        if let Some(other) = found.insert(core, client) {
+            others.push(other);
+        }
+    }
+    found.into_values().collect()
+}
+
+#[test]
+fn connections_are_divided_evenly_and_no_two_have_the_same_number() {
+    for cores in [1, 2, 3] {
+        let running = room_on(cores, Limits::default());
+        let mut clients: Vec<_> = (0..120).map(|_| running.connect()).collect();
+        let (mut on, mut numbers) = (vec![0; cores], BTreeSet::new());
+        for client in &mut clients {
+            let (core, number) = whereabouts(client);
+            on[core] += 1;
+            numbers.insert(number);
+        }
+        assert_eq!(numbers.len(), 120);
+        let even = 120 / cores;
+        assert!(on.iter().all(|here| even.abs_diff(*here) <= 3), "{on:?}");
+        drop(clients);
+        let (exit, status) = running.end();
+        assert_eq!((exit, status.counters.accepted), (Exit::Clean, 120));
+    }
+}
+
+#[test]
+fn what_is_said_on_one_core_is_heard_on_all_in_its_order() {
+    let running = room_on(3, Limits::default());
+    let mut clients = one_on_each(&running, 3);
+    let said: String = (0..500).map(|number| format!("say {number}\n")).collect();
+    clients[1].send(said);
+    for client in &mut clients {
+        for number in 0..500 {
+            client.expect(format!("{number}\n"));
+        }
+    }
+    assert_eq!(running.end().0, Exit::Clean);
+}
+
+#[test]
+fn a_core_can_post_to_itself_also_if_it_is_alone() {
+    for cores in [1, 2] {
+        let running = room_on(cores, Limits::default());
+        let mut client = running.connect();
+        client.send("remind\n");
+        client.expect("yes\n");
+        drop(client);
+        assert_eq!(running.end().0, Exit::Clean);
+    }
+}
+
+#[test]
+fn who_says_more_than_others_can_take_is_held_back_and_nothing_is_lost() {
+    const LINES: usize = 20_000;
+    let running = room_on(2, Limits::default());
+    let [mut speaker, mut listener] = one_on_each(&running, 2).try_into().unwrap();
+    let (open, gate) = mpsc::channel();
+    running.room.handles()[1].post(Word::Halt(Arc::new(Mutex::new(gate)))).unwrap();
+    let said: String = (0..LINES).map(|number| format!("say {number}\n")).collect();
+    let reader = std::thread::spawn({
+        let stream = speaker.stream.try_clone().unwrap();
+        move || {
+            let mut client = Client::from(stream);
+            (0..LINES).for_each(|number| client.expect(format!("{number}\n")));
+        }
+    });
+    let writer = std::thread::spawn(move || {
+        speaker.send(said);
+        speaker
+    });
+    let heard = |core: usize| running.heard[core].load(Ordering::SeqCst);
+    until("the speaker is ahead", || heard(0) > 1024);
+    // Each of these takes its core some turns, in all of which the speaker could be read.
+    for _ in 0..20 {
+        one_on(&running, 0);
+    }
+    assert!(heard(0) < 10_000 && heard(1) == 0, "{} {}", heard(0), heard(1));
+    drop(open);
+    (0..LINES).for_each(|number| listener.expect(format!("{number}\n")));
+    reader.join().unwrap();
+    drop(writer.join().unwrap());
+    drop(listener);
+    assert_eq!(running.end().0, Exit::Clean);
+}
+
+/// Has a client come to this core, while others may not answer.
+fn one_on(running: &Running, core: usize) {
+    until("a client has come to the core", || {
+        let mut client = running.connect();
+        let short = Some(std::time::Duration::from_millis(200));
+        client.stream.set_read_timeout(short).unwrap();
+        client.send("where\n");
+        let mut buf = [0; 64];
+        let count = std::io::Read::read(&mut client.stream, &mut buf).unwrap_or(0);
+        buf[..count].starts_with(core.to_string().as_bytes())
+    });
+}
+
+#[test]
+fn the_last_place_is_given_once() {
+    let limits = Limits { max_connections: 10, ..Limits::default() };
+    let running = room_on(3, limits);
+    let mut watcher = running.connect();
+    whereabouts(&mut watcher);
+    for _ in 0..5 {
+        let at = running.at;
+        let come = || {
+            std::thread::spawn(move || {
+                let mut client = Client::connect(at);
+                client.send("where\n");
+                (client.line(), client)
+            })
+        };
+        let all: Vec<_> = (0..30).map(|_| come()).collect();
+        let all: Vec<_> = all.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let served = all.iter().filter(|(first, _)| first.starts_with(char::is_numeric)).count();
+        assert_eq!(served, 9);
+        drop(all);
+        until("they have gone", || {
+            watcher.send("status\n");
+            watcher.line().starts_with("1 ")
+        });
+    }
+    drop(watcher);
+    let (exit, status) = running.end();
+    assert_eq!((exit, status.counters.open), (Exit::Clean, 0));
+}
+
+#[test]
+fn what_one_peer_may_have_it_has_on_all_cores_together() {
+    let rate = Rate { per_second: 1, burst: 6 };
+    for (limits, most) in [
+        (Limits { max_per_peer: Some(4), ..Limits::default() }, 4),
+        (Limits { peer_connect_rate: Some(rate), ..Limits::default() }, 6),
+    ] {
+        let running = room_on(3, limits);
+        let from = |last: u8| {
+            let socket = socket2::Socket::new(
+                socket2::Domain::IPV4,
+                socket2::Type::STREAM,
+                Some(socket2::Protocol::TCP),
+            )
+            .unwrap();
+            let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
+            socket.bind(&source.into()).unwrap();
+            socket.connect(&running.at.into()).unwrap();
+            let mut client = Client::from(TcpStream::from(socket));
+            client.send("where\n");
+            let served = client.line().starts_with(char::is_numeric);
+            (served, client)
+        };
+        let all: Vec<_> = (0..12).map(|_| from(7)).collect();
+        let served = all.iter().filter(|(served, _)| *served).count();
+        // A second may pass meanwhile, which allows one more.
+        assert!(served == most || most == 6 && served > most && served < 9, "{served} of {most}");
+        assert!(from(8).0);
+        drop(all);
+        running.end();
+    }
+}
+
+#[test]
+fn a_unix_socket_is_shared_too() {
+    let folder = Folder::new("cores");
+    let path = folder.path().join("room.sock");
+    let heard = Arc::new(AtomicUsize::new(0));
+    let mut cores = Cores::new(2).unwrap();
+    let make = |core: Core<Word>| {
+        let (heard, shut) = (Arc::clone(&heard), Arc::new(AtomicUsize::new(0)));
+        Room { core: core.index(), peers: core.peers(), heard, shut }
+    };
+    let room = cores.listen(path.as_path(), make).unwrap();
+    let handle = room.handles()[1].clone();
+    let clients = std::thread::spawn(move || {
+        let mut on = [0; 2];
+        let streams: Vec<_> = (0..20).map(|_| UnixStream::connect(&path).unwrap()).collect();
+        for mut stream in &streams {
+            use std::io::{Read, Write};
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(b"where\n").unwrap();
+            let mut first = [0];
+            stream.read_exact(&mut first).unwrap();
+            on[usize::from(first[0] - b'0')] += 1;
+        }
+        handle.stop();
+        on
+    });
+    assert_eq!(cores.run().unwrap(), Exit::Clean);
+    assert_eq!(clients.join().unwrap(), [10, 10]);
+}
+
+#[test]
+fn a_service_may_be_bound_to_the_first_core() {
+    let (tell, told) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let mut cores = Cores::new(2).unwrap();
+        let here = std::thread::current().id();
+        let mut lines = 0;
+        let store = reactor::Callbacks::new().on_line(move |cx, _: &[u8]| {
+            assert_eq!(std::thread::current().id(), here);
+            lines += 1;
+            writeln!(cx, "{lines}");
+        });
+        let bound = cores.first().listen("127.0.0.1:0", store).unwrap();
+        let echo = |_| reactor::Callbacks::new().on_line(|cx, line: &[u8]| _ = cx.send(line));
+        let spread = cores.listen("127.0.0.1:0", echo).unwrap();
+        let at = bound.address().and_then(Address::as_socket).unwrap();
+        tell.send((at, bound.handle(), spread)).unwrap();
+        cores.run().unwrap()
+    });
+    let (at, handle, _spread): (SocketAddr, Handle<()>, Spread<()>) = told.recv().unwrap();
+    let mut clients: Vec<_> = (0..10).map(|_| Client::connect(at)).collect();
+    for (client, count) in clients.iter_mut().zip(1..) {
+        client.send("\n");
+        client.expect(format!("{count}\n"));
+    }
+    drop(clients);
+    handle.stop();
+    assert_eq!(thread.join().unwrap(), Exit::Clean);
+}
+
+#[test]
+fn a_stop_on_any_core_ends_all_of_them_gracefully() {
+    for core in 0..3 {
+        let running = room_on(3, Limits::default());
+        let mut clients = one_on_each(&running, 3);
+        clients[core].send("stop\n");
+        for (client, core) in clients.iter_mut().zip(0..) {
+            assert_eq!(client.rest(), format!("core {core} ends\n").into_bytes());
+        }
+        drop(clients);
+        let (exit, status) = running.thread.join().unwrap();
+        assert_eq!((exit.unwrap(), running.shut.load(SeqCst)), (Exit::Clean, 3));
+        assert!(status.stopping && status.counters.open == 0);
+    }
+}
+
+#[test]
+fn a_panic_outside_of_a_hook_ends_all_cores_with_an_error() {
+    let shut = Arc::new(AtomicUsize::new(0));
+    let mut cores = Cores::new(3).unwrap();
+    let make = |core: Core<Word>| {
+        assert!(core.index() != 2, "on purpose");
+        let heard = Arc::new(AtomicUsize::new(0));
+        Room { core: core.index(), peers: core.peers(), heard, shut: Arc::clone(&shut) }
+    };
+    cores.listen("127.0.0.1:0", make).unwrap();
+    let error = cores.run().unwrap_err();
+    assert!(matches!(&error, Error::Core { core: 2, .. }), "{error}");
+    assert_eq!(error.to_string(), "core 2 has failed: a panic: on purpose");
+}
+
+#[test]
+fn reports_are_of_all_cores() {
+    let running = room_on(3, Limits::default());
+    let mut clients: Vec<_> = (0..10).map(|_| running.connect()).collect();
+    let numbers: BTreeSet<_> = clients.iter_mut().map(|client| whereabouts(client).1).collect();
+    for client in &mut clients {
+        client.send("status\n");
+        client.expect("10 10\n");
+    }
+    // Page by page, each connection is on one.
+    let asking = &mut clients[5];
+    let (mut listed, mut pages) = (Vec::new(), 0);
+    loop {
+        asking.send("list\n");
+        let line = asking.line();
+        let [total, rows, more] = line.trim().split(' ').collect::<Vec<_>>().try_into().unwrap();
+        assert_eq!(total, "10");
+        listed.extend(
+            rows.split(',').filter(|row| !row.is_empty()).map(|row| row.parse::<u64>().unwrap()),
+        );
+        pages += 1;
+        assert!(pages < 20, "{listed:?}");
+        if more == "end" {
+            break;
+        }
+    }
+    assert_eq!((listed.len(), BTreeSet::from_iter(listed)), (10, numbers.clone()));
+    asking.send("oldest\n");
+    let first: Vec<_> = numbers.iter().take(5).map(u64::to_string).collect();
+    asking.expect(format!("10 {} end\n", first.join(",")));
+    // A connection is closed wherever it is.
+    for _ in 0..9 {
+        let (_, number) = whereabouts(&mut clients[0]);
+        let closed = clients.remove(0);
+        let last = clients.last_mut().unwrap();
+        last.send(format!("close {number}\n"));
+        last.expect("true\n");
+        let mut closed = closed;
+        assert_eq!(closed.rest(), b"");
+        last.send(format!("close {number}\nclose 999999\n"));
+        let line = last.line();
+        assert!(line == "false\n" || line == "true\n", "{line}");
+        last.expect("false\n");
+    }
+    let (exit, status) = running.end();
+    assert_eq!(exit, Exit::Clean);
+    assert_eq!(status.counters.closed(CloseReason::Administrator), 9);
+}
+
+#[test]
+fn all_cores_together_keep_to_the_bound_on_unsent_output() {
+    const MEGABYTE: usize = 1 << 20;
+    let limits =
+        Limits { max_output: 16 * MEGABYTE, soft_output: 16 * MEGABYTE, ..Limits::default() };
+    let limits = Limits { high_water: 16 * MEGABYTE, ..limits };
+    let running = start(2, limits, |cores| cores.set_max_total_output(16 * MEGABYTE));
+    let mut clients = one_on_each(&running, 2);
+    clients[0].send(format!("fill {}\n", 12 * MEGABYTE));
+    clients[0].expect("x");
+    clients[1].send(format!("fill {}\n", 11 * MEGABYTE));
+    until("one is reset", || running.shut.load(SeqCst) == 1_000_000);
+    // The one with more has to go.
+    let mut all = vec![0; 11 * MEGABYTE];
+    std::io::Read::read_exact(&mut clients[1].stream, &mut all).unwrap();
+    assert_eq!(whereabouts(&mut clients[1]).0, 1);
+    drop(clients);
+    running.end();
+}
+
+#[test]
+fn there_is_at_least_one_core() {
+    let error = Cores::new(0).unwrap_err();
+    assert_eq!(error.to_string(), "bad limit threads: it must be from 1 to 1024");
+}
