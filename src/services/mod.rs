@@ -21,6 +21,7 @@ mod directory;
 mod echo;
 mod forward;
 mod presence;
+pub mod room;
 pub mod roulette;
 mod time;
 

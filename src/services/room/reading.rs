@@ -1,0 +1,170 @@
+//! What comes from the stream: which entries count, and what is heard of them.
+
+use std::collections::VecDeque;
+
+use super::Room;
+use super::entry::{Entry, Event, Here, ServerId};
+use super::reply::{EntryId, Reply};
+
+/// About the bytes between two places where the stream may be cut.
+const STRIDE: u64 = 1 << 20;
+
+/// What comes from the stream.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// The last entry that was read. All zeros: from the beginning.
+    pub position: EntryId,
+    /// Read, and not yet heard.
+    pub inbox: VecDeque<(EntryId, Entry)>,
+    /// What is being read now is not to be heeded, since we read from the beginning again.
+    pub discard: bool,
+    /// The entry at the position is to be looked at before anything is read.
+    pub unsure: bool,
+    /// The last number of ours that was read.
+    pub seen: u64,
+    /// The last `Here` of ours that was read.
+    pub seen_here: u64,
+    /// How many bytes were read.
+    bytes: u64,
+    /// Where the stream may be cut: entries, with the bytes that were read up to them.
+    places: VecDeque<(u64, EntryId)>,
+}
+
+impl Reading {
+    /// Where to cut the stream so that no more than so many bytes are kept; once for each place.
+    pub(super) fn cut_at(&mut self, keep: u64) -> Option<EntryId> {
+        let mut found = None;
+        while let Some((_, id)) = self.places.pop_front_if(|(at, _)| self.bytes - *at > keep) {
+            found = Some(id);
+        }
+        found
+    }
+
+    fn count(&mut self, id: EntryId, fields: &Reply) {
+        self.bytes +=
+            fields.pairs().map(|(name, value)| (name.len() + value.len()) as u64).sum::<u64>();
+        if self.places.back().is_none_or(|(at, _)| self.bytes - at > STRIDE) {
+            self.places.push_back((self.bytes, id));
+        }
+    }
+}
+
+impl Room {
+    /// What an `XREAD` has brought.
+    pub(super) fn take_in(&mut self, reply: &Reply) {
+        if std::mem::take(&mut self.reading.discard) {
+            return;
+        }
+        let streams = reply.parts().iter().filter_map(|stream| stream.parts().get(1));
+        for (id, fields) in streams.flat_map(Reply::entries) {
+            self.reading.position = self.reading.position.max(id);
+            self.reading.count(id, fields);
+            if let Some(entry) = Entry::from_reply(fields) {
+                self.reading.inbox.push_back((id, entry));
+            }
+        }
+    }
+
+    /// The entry where the reader was is not there any more: entries may have gone unread.
+    pub(super) fn lost_place(&mut self) {
+        self.say_missing();
+        self.reading.position = EntryId::default();
+        self.sending.queue.push_back(Event::Ask);
+        self.resync();
+    }
+
+    /// All that the others have to know of us will be written again.
+    pub(super) fn resync(&mut self) {
+        self.sending.needs_here = true;
+        self.links.start_over();
+    }
+
+    /// An entry counts if its server is known, it is of the current life, and it has not been there.
+    pub(super) fn admit(&mut self, entry: Entry) {
+        let Entry { server: id, life, number, event } = entry;
+        if let Event::Here(here) = event {
+            return self.read_here(id, life, number, &here);
+        }
+        if id == self.keys.server {
+            return self.read_own(life, number);
+        }
+        let Some(server) = self.table.servers.get_mut(&id) else { return };
+        if !server.alive || life != server.life || number <= server.last {
+            return;
+        }
+        let skipped = number - server.last > 1;
+        server.last = number;
+        if skipped {
+            self.say_missing();
+        }
+        match event {
+            Event::Gone { server, life, last } => self.bury(server, life, last),
+            Event::Ask => self.resync(),
+            event => {
+                let lines = self.table.apply(id, &event).lines;
+                self.say(lines);
+            }
+        }
+    }
+
+    /// One of ours: the others hear it here. What it says is what we know, and not what is there.
+    fn read_own(&mut self, life: u64, number: u64) {
+        let sending = &mut self.sending;
+        if life != self.life
+            || sending.over
+            || number > sending.number
+            || number <= self.reading.seen
+        {
+            return;
+        }
+        self.reading.seen = number;
+        sending.uncertain.remove(&number);
+        // Those below were lost before we could read them; they are heard here all the same.
+        while let Some(entry) = self.sending.awaiting.pop_front_if(|it| it.number <= number) {
+            self.apply_own(&entry.event);
+        }
+    }
+
+    fn read_here(&mut self, id: ServerId, life: u64, number: u64, here: &Here) {
+        if id == self.keys.server {
+            if number > self.reading.seen_here && life <= self.life {
+                self.reading.seen_here = number;
+                self.sending.said_here = self.sending.said_here.saturating_sub(here.said);
+            }
+            return;
+        }
+        if let Some(known) = self.table.servers.get(&id) {
+            let over = life < known.life || life == known.life && !known.alive;
+            if over || number <= known.here {
+                return;
+            }
+            if known.last < here.after {
+                self.say_missing();
+            }
+        }
+        let lines = self.table.resync(id, life, here);
+        if let Some(known) = self.table.servers.get_mut(&id) {
+            known.here = number;
+        }
+        self.say(lines);
+    }
+
+    /// A server is gone, says an entry. The first one counts.
+    pub(super) fn bury(&mut self, id: ServerId, life: u64, last: u64) {
+        if id == self.keys.server {
+            if life == self.life && self.stop_by.is_none() {
+                (self.sending.dead, self.sending.over) = (true, true);
+            }
+            return;
+        }
+        let Some(server) = self.table.servers.get(&id) else { return };
+        if !server.alive || server.life != life {
+            return;
+        }
+        if server.last < last {
+            self.say_missing();
+        }
+        let lines = self.table.bury(id);
+        self.say(lines);
+    }
+}
