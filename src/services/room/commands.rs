@@ -78,7 +78,12 @@ impl Keys {
     }
 
     /// Renews our lease, looks at those of the others and at the entry where the reader is.
-    pub(super) fn beat(&self, milliseconds: u128, others: &[ServerId], at: EntryId) -> Vec<Command> {
+    pub(super) fn beat(
+        &self,
+        milliseconds: u128,
+        others: &[ServerId],
+        at: EntryId,
+    ) -> Vec<Command> {
         let lease = self.lease(self.server);
         let mut commands =
             vec![command(&format!("SET {lease} 1 PX {milliseconds}")), self.entry_at(at)];

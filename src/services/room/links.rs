@@ -194,7 +194,8 @@ impl Room {
             (Failure::Password, _) => PASSWORD_WAIT,
             (Failure::Other, 0) => Duration::ZERO,
             (Failure::Other, attempts) => {
-                let wait = Duration::from_millis(50 << attempts.min(8)).min(LONGEST_WAIT);
+                let longest = LONGEST_WAIT.min(self.settings.lease / 4);
+                let wait = Duration::from_millis(50 << attempts.min(8)).min(longest);
                 wait / 2 + wait / 512 * chance
             }
         };

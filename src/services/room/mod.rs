@@ -259,6 +259,11 @@ impl Room {
         !self.cut && self.links.is_open() && !self.sending.needs_here
     }
 
+    /// Who is in the room, as WHO tells it.
+    pub fn list(&self) -> String {
+        self.table.who()
+    }
+
     /// Ends our part: the others hear at once that our members have left. Within a second comes
     /// [`Action::Stopped`].
     pub fn stop(&mut self, now: Instant) {

@@ -1,0 +1,10 @@
+//! One room over three servers and a Redis made of a model, in a hostile world that a seed decides.
+
+#![allow(unreachable_pub, reason = "the simulation names it by its path")]
+
+mod network;
+mod oracle;
+mod redis;
+mod world;
+
+pub use world::World;

@@ -1,0 +1,245 @@
+//! What each client has heard, and what must be true of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One client: who it is, and what it has heard.
+pub struct Listener {
+    pub name: String,
+    /// Which process serves it.
+    pub process: usize,
+    /// Lines said before this one were said before it came.
+    first: usize,
+    /// The numbers of the lines that it has heard, in order.
+    heard: Vec<usize>,
+    /// The same, to find them.
+    known: BTreeSet<usize>,
+    /// Who is in the room, since it has asked.
+    present: Option<BTreeSet<String>>,
+    /// How many lines it was told of that were said elsewhere.
+    elsewhere: usize,
+    /// It was told that messages may be missing.
+    missing: bool,
+    /// It is told nothing of the other servers.
+    cut: bool,
+    pub gone: bool,
+}
+
+/// A line that somebody has said.
+struct Line {
+    speaker: String,
+    process: usize,
+    /// It was heard while its server was cut off.
+    local: bool,
+    /// Somebody at another server has heard it.
+    crossed: bool,
+}
+
+#[derive(Default)]
+pub struct Oracle {
+    pub listeners: Vec<Listener>,
+    lines: Vec<Line>,
+    /// Processes that were killed.
+    pub killed: BTreeSet<usize>,
+    /// Processes whose members may be said to have left, for something has befallen them.
+    pub troubled: BTreeSet<usize>,
+    /// Of each name, which process serves it.
+    homes: BTreeMap<String, usize>,
+    /// Names whose clients have left.
+    pub left: BTreeSet<String>,
+    pub complaint: Option<String>,
+    /// Lines heard, by all together.
+    pub deliveries: u64,
+}
+
+/// The name in front of what is told of it.
+fn about<'l>(line: &'l str, what: &str) -> Option<&'l str> {
+    line.strip_suffix(what)
+}
+
+impl Oracle {
+    pub fn complain(&mut self, complaint: String) {
+        self.complaint.get_or_insert(complaint);
+    }
+
+    pub fn arrives(&mut self, name: &str, process: usize) -> usize {
+        self.homes.insert(name.to_owned(), process);
+        self.listeners.push(Listener {
+            name: name.to_owned(),
+            process,
+            first: self.lines.len(),
+            heard: Vec::new(),
+            known: BTreeSet::new(),
+            present: None,
+            elsewhere: 0,
+            missing: false,
+            cut: false,
+            gone: false,
+        });
+        self.listeners.len() - 1
+    }
+
+    /// A client is about to say the line of this number.
+    pub fn says(&mut self, listener: usize) -> usize {
+        let Listener { name, process, .. } = &self.listeners[listener];
+        let (speaker, process) = (name.clone(), *process);
+        self.lines.push(Line { speaker, process, local: false, crossed: false });
+        self.lines.len() - 1
+    }
+
+    pub fn hears(&mut self, listener: usize, line: &str) {
+        self.deliveries += 1;
+        if let Err(complaint) = self.heard(listener, line.trim_end_matches('\n')) {
+            let Listener { name, process, .. } = &self.listeners[listener];
+            self.complain(format!("{name} at process {process} heard {line:?}: {complaint}"));
+        }
+    }
+
+    fn heard(&mut self, at: usize, line: &str) -> Result<(), String> {
+        let listener = &mut self.listeners[at];
+        if let Some((speaker, number)) = line.split_once(" says: t") {
+            return self.heard_line(at, speaker, number.parse().map_err(|_| "no number")?);
+        }
+        if let Some(list) = line.strip_prefix("Currently connected users:") {
+            let names = list.lines().filter_map(|name| name.strip_prefix(" - "));
+            let names: BTreeSet<_> = names.map(str::to_owned).collect();
+            let before = listener.present.replace(names.clone());
+            if before.as_ref().is_some_and(|before| *before != names) {
+                return Err(format!("it was told of {before:?}"));
+            }
+            return if names.contains(&listener.name) {
+                Ok(())
+            } else {
+                Err("not itself".to_owned())
+            };
+        }
+        if let Some(name) = about(line, " is in the room.") {
+            let present = listener.present.as_mut();
+            if present.is_some_and(|present| !present.insert(name.to_owned())) {
+                return Err("it has been there".to_owned());
+            }
+        } else if let Some(name) = about(line, " has left the room.") {
+            let present = listener.present.as_mut();
+            if name != "An anonymous user" && present.is_some_and(|present| !present.remove(name)) {
+                return Err("it was not there".to_owned());
+            }
+            let home = self.homes.get(name);
+            let troubled = home.is_none_or(|home| self.troubled.contains(home));
+            if name != "An anonymous user" && !troubled && !self.left.contains(name) {
+                return Err("nothing has happened to it".to_owned());
+            }
+        } else if line == "Some messages may be missing." {
+            listener.missing = true;
+        } else if line == "The room is cut off from the other servers." {
+            if std::mem::replace(&mut listener.cut, true) {
+                return Err("it was cut off already".to_owned());
+            }
+        } else if line == "The room is whole again." {
+            // Whoever comes meanwhile is not told that it is not.
+            listener.cut = false;
+        } else if let Some((count, rest)) = line.split_once(' ')
+            && rest.ends_with("said elsewhere meanwhile.")
+        {
+            listener.elsewhere += count.parse::<usize>().map_err(|_| "no number")?;
+        } else if line != "Someone has arrived..."
+            && !line.ends_with(" is about to leave the room.")
+        {
+            return Err("nothing that is said here".to_owned());
+        }
+        Ok(())
+    }
+
+    fn heard_line(&mut self, at: usize, speaker: &str, number: usize) -> Result<(), String> {
+        let listener = &mut self.listeners[at];
+        let line = self.lines.get_mut(number).ok_or("nobody has said that")?;
+        if line.speaker != speaker {
+            return Err(format!("{} has said that", line.speaker));
+        }
+        if !listener.known.insert(number) {
+            return Err("for the second time".to_owned());
+        }
+        listener.heard.push(number);
+        line.crossed |= line.process != listener.process;
+        Ok(())
+    }
+
+    /// A process that is cut off says this: what is its own is heard there before its turn.
+    pub fn said_at_a_cut(&mut self, number: usize, process: usize) {
+        let line = &mut self.lines[number];
+        line.local |= line.process == process;
+    }
+
+    /// What a line's number is, if it is one that somebody has said.
+    pub fn number_of(line: &str) -> Option<usize> {
+        line.trim_end().split_once(" says: t")?.1.parse().ok()
+    }
+
+    /// Once all is quiet: who is there, by the order of WHO.
+    pub fn concludes(&mut self, who: &[(usize, String)]) {
+        let names = |who: &str| -> Vec<String> {
+            who.lines().filter_map(|line| line.strip_prefix(" - ")).map(str::to_owned).collect()
+        };
+        for pair in who.windows(2) {
+            if names(&pair[0].1) != names(&pair[1].1) {
+                self.complain(format!("WHO differs: {who:?}"));
+            }
+        }
+        let there = self.listeners.iter().filter(|listener| !listener.gone);
+        let there: BTreeSet<_> = there.map(|listener| listener.name.clone()).collect();
+        let listed: BTreeSet<_> = who.iter().flat_map(|(_, who)| names(who)).collect();
+        if there != listed {
+            self.complain(format!("WHO lists {listed:?}, there are {there:?}"));
+        }
+        let mut complaints = Vec::new();
+        for listener in self.listeners.iter().filter(|listener| !listener.gone) {
+            let name = &listener.name;
+            if listener.present.as_ref() != Some(&there) {
+                let told = &listener.present;
+                complaints.push(format!("{name} was told of {told:?}, there are {there:?}"));
+            }
+            complaints.extend(self.must_have_heard(listener));
+        }
+        complaints.extend(self.must_agree());
+        complaints.into_iter().for_each(|complaint| self.complain(complaint));
+    }
+
+    fn must_have_heard(&self, listener: &Listener) -> Option<String> {
+        let name = &listener.name;
+        let unheard = (listener.first..self.lines.len()).filter(|it| !listener.known.contains(it));
+        let mut excused = 0;
+        for number in unheard {
+            let line = &self.lines[number];
+            if line.process == listener.process {
+                return Some(format!("{name} has never heard t{number}, of its own server"));
+            }
+            let died_with_it = self.killed.contains(&line.process) && !line.crossed;
+            if !listener.missing && !died_with_it {
+                excused += 1;
+            }
+        }
+        let told = listener.elsewhere;
+        (excused > told)
+            .then(|| format!("{name} has not heard {excused} lines, was told of {told}"))
+    }
+
+    /// Two who have heard the same lines have heard them in the same order.
+    fn must_agree(&self) -> Option<String> {
+        let sure: Vec<_> = self.listeners.iter().filter(|listener| !listener.missing).collect();
+        for (one, listener) in sure.iter().enumerate() {
+            for other in &sure[one + 1..] {
+                let common = |heard: &[usize], by: &Listener| -> Vec<usize> {
+                    let heard = heard.iter().filter(|it| !self.lines[**it].local);
+                    heard.filter(|it| by.known.contains(it)).copied().collect()
+                };
+                let (these, those) =
+                    (common(&listener.heard, other), common(&other.heard, listener));
+                if these != those {
+                    let at = these.iter().zip(&those).position(|(this, that)| this != that);
+                    let at = at.map(|at| (these[at], those[at]));
+                    let (one, other) = (&listener.name, &other.name);
+                    return Some(format!("{one} and {other} heard another order: {at:?}"));
+                }
+            }
+        }
+        None
+    }
+}
