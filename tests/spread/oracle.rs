@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Whoever has come, and whose name is still on its way.
+const NOBODY: &str = "An anonymous user";
+
 /// One client: who it is, and what it has heard.
 pub struct Listener {
     pub name: String,
@@ -9,6 +12,8 @@ pub struct Listener {
     pub process: usize,
     /// Lines said before this one were said before it came.
     first: usize,
+    /// Lines said elsewhere before this one were said before it was told who is there.
+    settled: Option<usize>,
     /// The numbers of the lines that it has heard, in order.
     heard: Vec<usize>,
     /// The same, to find them.
@@ -67,6 +72,7 @@ impl Oracle {
             name: name.to_owned(),
             process,
             first: self.lines.len(),
+            settled: None,
             heard: Vec::new(),
             known: BTreeSet::new(),
             present: None,
@@ -101,7 +107,9 @@ impl Oracle {
         }
         if let Some(list) = line.strip_prefix("Currently connected users:") {
             let names = list.lines().filter_map(|name| name.strip_prefix(" - "));
+            let names = names.filter(|name| *name != NOBODY);
             let names: BTreeSet<_> = names.map(str::to_owned).collect();
+            listener.settled.get_or_insert(self.lines.len());
             let before = listener.present.replace(names.clone());
             if before.as_ref().is_some_and(|before| *before != names) {
                 return Err(format!("it was told of {before:?}"));
@@ -119,12 +127,12 @@ impl Oracle {
             }
         } else if let Some(name) = about(line, " has left the room.") {
             let present = listener.present.as_mut();
-            if name != "An anonymous user" && present.is_some_and(|present| !present.remove(name)) {
+            if name != NOBODY && present.is_some_and(|present| !present.remove(name)) {
                 return Err("it was not there".to_owned());
             }
             let home = self.homes.get(name);
             let troubled = home.is_none_or(|home| self.troubled.contains(home));
-            if name != "An anonymous user" && !troubled && !self.left.contains(name) {
+            if name != NOBODY && !troubled && !self.left.contains(name) {
                 return Err("nothing has happened to it".to_owned());
             }
         } else if line == "Some messages may be missing." {
@@ -205,20 +213,23 @@ impl Oracle {
     fn must_have_heard(&self, listener: &Listener) -> Option<String> {
         let name = &listener.name;
         let unheard = (listener.first..self.lines.len()).filter(|it| !listener.known.contains(it));
-        let mut excused = 0;
+        let (mut excused, mut last) = (0, 0);
         for number in unheard {
             let line = &self.lines[number];
             if line.process == listener.process {
                 return Some(format!("{name} has never heard t{number}, of its own server"));
             }
             let died_with_it = self.killed.contains(&line.process) && !line.crossed;
-            if !listener.missing && !died_with_it {
+            let before = listener.settled.is_none_or(|settled| number < settled);
+            if !listener.missing && !died_with_it && !before {
                 excused += 1;
+                last = number;
             }
         }
         let told = listener.elsewhere;
-        (excused > told)
-            .then(|| format!("{name} has not heard {excused} lines, was told of {told}"))
+        (excused > told).then(|| {
+            format!("{name} has not heard {excused} lines, was told of {told}; the last is t{last}")
+        })
     }
 
     /// Two who have heard the same lines have heard them in the same order.

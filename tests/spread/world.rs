@@ -59,6 +59,8 @@ struct Server {
     held: Vec<u64>,
     /// What it dials, and when that is decided.
     dialled: Vec<(u64, Link)>,
+    /// Connections that were reset while it was frozen.
+    lost: Vec<Link>,
     /// When it tells the room that all has left.
     drained: Option<u64>,
     /// It is to stop, and its clients are gone.
@@ -138,6 +140,7 @@ impl World {
                 clients: BTreeMap::new(),
                 held: Vec::new(),
                 dialled: Vec::new(),
+                lost: Vec::new(),
                 drained: None,
                 stopping: false,
             });
@@ -217,7 +220,8 @@ impl World {
             let deadline =
                 room.deadline().duration_since(self.base).as_micros().div_ceil(1000) as u64;
             let dialled = server.dialled.iter().map(|(at, _)| *at).min().unwrap_or(due);
-            let soonest = deadline.min(dialled).min(server.drained.unwrap_or(due));
+            let lost = if server.lost.is_empty() { due } else { 0 };
+            let soonest = deadline.min(lost).min(dialled).min(server.drained.unwrap_or(due));
             due = due.min(soonest.max(server.frozen));
         }
         due
@@ -407,6 +411,9 @@ impl World {
         if self.servers[number].frozen > self.now {
             return;
         }
+        for link in std::mem::take(&mut self.servers[number].lost) {
+            self.with(number, |room, now| room.lost(link, Failure::Other, now));
+        }
         let now = self.now;
         let dialled = &mut self.servers[number].dialled;
         if let Some(at) = dialled.iter().position(|(due, _)| *due <= now) {
@@ -463,6 +470,7 @@ impl World {
         let server = &mut self.servers[number];
         (server.room, server.starts, server.frozen, server.drained) = (None, starts, 0, None);
         server.dialled.clear();
+        server.lost.clear();
         server.held.clear();
     }
 
@@ -485,22 +493,9 @@ impl World {
         }
         self.drop_connection(number, link);
         if self.servers[number].frozen > self.now {
-            // It hears of it when it wakes: as if it dialled, and that failed.
-            let at = self.servers[number].frozen;
-            self.servers[number].dialled.push((at, link));
-            self.with_lost(number, link);
+            self.servers[number].lost.push(link);
         } else {
             self.with(number, |room, now| room.lost(link, Failure::Other, now));
-        }
-    }
-
-    /// A frozen server is told nothing; its next dial stands for the one that it would make.
-    fn with_lost(&mut self, number: usize, link: Link) {
-        let thaws = self.servers[number].frozen;
-        self.servers[number].dialled.retain(|(_, it)| *it != link);
-        let now = self.base + Duration::from_millis(thaws);
-        if let Some(room) = &mut self.servers[number].room {
-            room.lost(link, Failure::Other, now);
         }
     }
 

@@ -68,9 +68,9 @@ pub(super) enum Event {
     /// A client has told its name, or that it wants none.
     Hello { member: u64, name: Option<String> },
     /// A client has said something.
-    Say { member: u64, text: String },
+    Say { member: u64, name: Option<String>, text: String },
     /// A client has said that it is about to leave.
-    Bye { member: u64 },
+    Bye { member: u64, name: Option<String> },
     /// A client is gone.
     Leave { member: u64 },
     /// A server is gone, and all its members; `last` is the last number that was read of it.
@@ -101,7 +101,7 @@ impl Event {
             Event::Arrive { member, .. }
             | Event::Hello { member, .. }
             | Event::Say { member, .. }
-            | Event::Bye { member }
+            | Event::Bye { member, .. }
             | Event::Leave { member } => Some(*member),
             _ => None,
         }
@@ -124,8 +124,10 @@ impl Event {
             Event::Hello { name, .. } => {
                 ("hello", vec![("name", name.clone().unwrap_or_default())])
             }
-            Event::Say { text, .. } => ("say", vec![("text", text.clone())]),
-            Event::Bye { .. } => ("bye", vec![]),
+            Event::Say { name, text, .. } => {
+                ("say", vec![("name", name.clone().unwrap_or_default()), ("text", text.clone())])
+            }
+            Event::Bye { name, .. } => ("bye", vec![("name", name.clone().unwrap_or_default())]),
             Event::Leave { .. } => ("leave", vec![]),
             Event::Ask => ("ask", vec![]),
             Event::Gone { server, life, last } => {
@@ -178,15 +180,16 @@ impl Entry {
         };
         let number = |name: &str| field(name).and_then(parse::<u64>);
         let member = || number("member");
+        let name = || field("name").and_then(believed_name);
         let event = match field("kind")? {
             b"arrive" => Event::Arrive { member: member()?, order: number("order")? },
-            b"hello" => Event::Hello { member: member()?, name: believed_name(field("name")?) },
+            b"hello" => Event::Hello { member: member()?, name: name() },
             b"say" => {
                 let text = field("text")?;
                 let text = printable(&text[..text.len().min(TEXT_LENGTH)]);
-                Event::Say { member: member()?, text }
+                Event::Say { member: member()?, name: name(), text }
             }
-            b"bye" => Event::Bye { member: member()? },
+            b"bye" => Event::Bye { member: member()?, name: name() },
             b"leave" => Event::Leave { member: member()? },
             b"ask" => Event::Ask,
             b"gone" => {
@@ -232,8 +235,8 @@ mod tests {
             Event::Arrive { member: 1, order: 9 },
             Event::Hello { member: 1, name: Some("é x".to_owned()) },
             Event::Hello { member: 1, name: None },
-            Event::Say { member: 1, text: " hi ".to_owned() },
-            Event::Bye { member: 1 },
+            Event::Say { member: 1, name: Some("bob".to_owned()), text: " hi ".to_owned() },
+            Event::Bye { member: 1, name: None },
             Event::Leave { member: 1 },
             Event::Ask,
             Event::Gone { server: ServerId(u128::MAX), life: 1, last: 0 },
@@ -247,7 +250,7 @@ mod tests {
     fn what_is_read_is_as_hostile_as_a_client() {
         let text = format!("\x1b[2J\n{}", "x".repeat(100_000));
         let Some(Entry { event: Event::Say { text, .. }, .. }) =
-            read(&entry(Event::Say { member: 1, text }).to_command("room"))
+            read(&entry(Event::Say { member: 1, name: None, text }).to_command("room"))
         else {
             panic!()
         };
@@ -257,7 +260,7 @@ mod tests {
         assert_eq!(hello.event, Event::Hello { member: 1, name: Some("?".repeat(64)) });
         // Kinds, numbers and servers that are none are passed over, whatever they are.
         for (place, value) in [(4, "7"), (6, "x"), (8, "-1"), (10, "sing"), (12, "")] {
-            let mut command = entry(Event::Bye { member: 1 }).to_command("room");
+            let mut command = entry(Event::Leave { member: 1 }).to_command("room");
             command[place] = word(value);
             assert_eq!(read(&command), None, "{value:?}");
         }

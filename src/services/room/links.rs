@@ -169,7 +169,7 @@ impl Links {
 impl Room {
     /// A connection is there, and Redis has taken the password.
     pub fn connected(&mut self, link: Link, now: Instant) {
-        self.tick(now);
+        self.advance(now);
         self.links.get(link).state = State::Up;
         match link {
             Link::Commands => self.links.start_over(),
@@ -180,7 +180,7 @@ impl Room {
 
     /// There is no connection, or no longer.
     pub fn lost(&mut self, link: Link, failure: Failure, now: Instant) {
-        self.tick(now);
+        self.advance(now);
         self.down(link, failure);
         self.pump();
     }
@@ -291,7 +291,7 @@ impl Room {
             let trim = vec![self.keys.trim(id)];
             return self.send(Link::Commands, Request::Trim, trim);
         }
-        if self.links.is_open() && self.sending.dead {
+        if self.links.is_open() && self.sending.may_begin_again() {
             self.begin_another_life();
         }
         self.send_what_the_phase_wants();
@@ -307,7 +307,7 @@ impl Room {
                 (Request::Fence, self.keys.fence(self.life, self.links.fences))
             }
             Phase::CatchUp(_) => return,
-            Phase::Open if self.sending.needs_here => {
+            Phase::Open if self.may_tell_all() => {
                 (self.sending.needs_here, self.sending.here_in_doubt) = (false, true);
                 let here = self.make_here();
                 (Request::Here, self.keys.here(&here, &self.sending.other_lives))
@@ -333,7 +333,7 @@ impl Room {
 
     /// All answers to what was sent.
     pub fn replies(&mut self, link: Link, replies: &[Reply], now: Instant) {
-        self.tick(now);
+        self.advance(now);
         let Some(request) = self.links.get(link).request.take() else { return };
         let good = replies.iter().all(Reply::is_good);
         if good && !matches!(request, Request::Look | Request::Trim) {
@@ -389,6 +389,8 @@ impl Room {
                 self.sending.here_in_doubt = false;
                 self.sending.heres += 1;
                 self.established = true;
+                // What follows may be known to somebody who has just been told otherwise.
+                self.sending.needs_here |= !self.sending.awaiting.is_empty();
             }
             Request::Batch(last) => {
                 self.sending.sent = last;
@@ -420,6 +422,10 @@ impl Room {
         if listed != asked {
             self.links.phase = Phase::Snapshot(listed);
             return;
+        }
+        if self.cut {
+            // What was said before we came, while there were clients here.
+            self.say_missing();
         }
         for ((id, life), record) in asked.into_iter().zip(records) {
             let arrivals = self.table.join(id, life, record);

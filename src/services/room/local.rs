@@ -31,6 +31,8 @@ pub(super) struct Local {
     bytes: usize,
     /// It is not read for now.
     held: bool,
+    /// What it has called itself last.
+    name: Option<String>,
 }
 
 impl Local {
@@ -65,17 +67,26 @@ impl Room {
 
     /// A client has told its name, which is fit to be shown.
     pub fn hello(&mut self, member: u64, name: Option<String>, now: Instant) {
+        if let Some(local) = self.locals.get_mut(&member) {
+            local.name.clone_from(&name);
+        }
         self.event(Event::Hello { member, name }, now);
     }
 
     /// A client has said something, which is fit to be shown.
     pub fn says(&mut self, member: u64, text: String, now: Instant) {
-        self.event(Event::Say { member, text }, now);
+        let name = self.name_of(member);
+        self.event(Event::Say { member, name, text }, now);
     }
 
     /// A client has said that it is about to leave.
     pub fn bye(&mut self, member: u64, now: Instant) {
-        self.event(Event::Bye { member }, now);
+        let name = self.name_of(member);
+        self.event(Event::Bye { member, name }, now);
+    }
+
+    fn name_of(&self, member: u64) -> Option<String> {
+        self.locals.get(&member).and_then(|local| local.name.clone())
     }
 
     /// A client is gone.
@@ -108,16 +119,17 @@ impl Room {
     }
 
     fn asks(&mut self, member: u64, what: Waiting, now: Instant) {
-        self.tick(now);
+        self.advance(now);
         if let Some(local) = self.locals.get_mut(&member) {
             local.push(what);
         }
         self.answer_waiting(member);
+        self.pump();
     }
 
     /// Something happens here: it is on its way to the stream, or said at once if there is no way.
     fn event(&mut self, event: Event, now: Instant) {
-        self.tick(now);
+        self.advance(now);
         if self.stop_by.is_some() {
             return;
         }
@@ -133,8 +145,8 @@ impl Room {
             self.happens_here(event);
         } else {
             self.sending.queue.push_back(event);
-            self.pump();
         }
+        self.pump();
     }
 
     /// An event of ours is heard: read in the stream, or nobody else will hear it.

@@ -220,13 +220,19 @@ impl Room {
 
     /// What was said has left for all clients.
     pub fn drained(&mut self, now: Instant) {
-        self.tick(now);
+        self.advance(now);
         (self.said, self.piece_due) = (0, None);
         self.pump();
     }
 
     /// The time has come, or has only passed.
     pub fn tick(&mut self, now: Instant) {
+        self.advance(now);
+        self.pump();
+    }
+
+    /// The time, before what has happened is taken in.
+    fn advance(&mut self, now: Instant) {
         if now.saturating_duration_since(self.now) > FROZEN {
             self.links.forgive(now);
             self.leases.forgive();
@@ -238,7 +244,6 @@ impl Room {
         if self.stop_by.is_some_and(|by| by <= self.now) {
             self.stopped();
         }
-        self.pump();
     }
 
     /// When [`Room::tick`] is to be called at the latest.
@@ -267,7 +272,7 @@ impl Room {
     /// Ends our part: the others hear at once that our members have left. Within a second comes
     /// [`Action::Stopped`].
     pub fn stop(&mut self, now: Instant) {
-        self.tick(now);
+        self.advance(now);
         self.stop_by.get_or_insert(self.now + STOP_WAIT);
         let (server, life) = (self.keys.server, self.life);
         self.sending.queue.push_back(Event::Gone { server, life, last: self.reading.seen });
@@ -339,7 +344,7 @@ impl Room {
         while let Some(entry) = self.sending.awaiting.pop_front_if(|it| it.number <= executed) {
             self.apply_own(&entry.event);
         }
-        if self.sending.dead {
+        if self.sending.may_begin_again() {
             return self.begin_another_life();
         }
         if self.cut {

@@ -69,8 +69,15 @@ impl Room {
     pub(super) fn lost_place(&mut self) {
         self.say_missing();
         self.reading.position = EntryId::default();
-        self.sending.queue.push_back(Event::Ask);
+        self.ask();
         self.resync();
+    }
+
+    /// Has every server write all that the others have to know of it.
+    fn ask(&mut self) {
+        if !self.sending.queue.contains(&Event::Ask) {
+            self.sending.queue.push_back(Event::Ask);
+        }
     }
 
     /// All that the others have to know of us will be written again.
@@ -96,6 +103,7 @@ impl Room {
         server.last = number;
         if skipped {
             self.say_missing();
+            self.ask();
         }
         match event {
             Event::Gone { server, life, last } => self.bury(server, life, last),

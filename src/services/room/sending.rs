@@ -47,7 +47,22 @@ pub(super) struct Sending {
     pub out_of_memory: bool,
 }
 
+impl Sending {
+    /// Whether another life is to begin now. What the others may have heard of this one before data were
+    /// lost goes again first, so that they know it by its numbers; unless they were told that we are gone.
+    pub(super) fn may_begin_again(&self) -> bool {
+        self.dead && (self.over || self.awaiting.is_empty())
+    }
+}
+
 impl Room {
+    /// Whether all that the others have to know of us can be told now: only at the beginning of another
+    /// life may there be entries that are to follow.
+    pub(super) fn may_tell_all(&self) -> bool {
+        let sending = &self.sending;
+        sending.needs_here && (sending.awaiting.is_empty() || !self.established)
+    }
+
     /// All that the others have to know of us.
     pub(super) fn make_here(&mut self) -> Entry {
         let own = &self.table.servers[&self.keys.server];
@@ -62,7 +77,8 @@ impl Room {
     /// What goes next: what was not executed, or else more of the queue.
     pub(super) fn make_batch(&mut self) -> Vec<Entry> {
         let sending = &mut self.sending;
-        if sending.awaiting.back().is_none_or(|last| last.number <= sending.sent) {
+        let none_new = sending.needs_here || sending.dead;
+        if !none_new && sending.awaiting.back().is_none_or(|last| last.number <= sending.sent) {
             let mut bytes = 0;
             let mut count = 0;
             while count < BATCH

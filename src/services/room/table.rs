@@ -133,6 +133,11 @@ impl Table {
         let named = |members: &BTreeMap<u64, Member>, id| {
             shown(members.get(id).and_then(|member| member.name.as_deref())).to_owned()
         };
+        // Of one whose arrival was lost the entry tells the name.
+        let speaker = |members: &BTreeMap<u64, Member>, id, name: &Option<String>| {
+            let known = members.contains_key(id);
+            if known { named(members, id) } else { shown(name.as_deref()).to_owned() }
+        };
         let line = match event {
             Event::Arrive { member, order } => {
                 members.insert(*member, Member { name: None, order: *order });
@@ -140,17 +145,18 @@ impl Table {
                 Some("Someone has arrived...\n".to_owned())
             }
             Event::Hello { member, name } => {
-                let line = format!("{} is in the room.\n", shown(name.as_deref()));
-                if let Some(member) = members.get_mut(member) {
+                // One whose arrival was lost will be told of by its server.
+                members.get_mut(member).map(|member| {
                     member.name.clone_from(name);
-                }
-                Some(line)
+                    format!("{} is in the room.\n", shown(name.as_deref()))
+                })
             }
-            Event::Say { member, text } => {
-                Some(format!("{} says: {text}\n", named(members, member)))
+            Event::Say { member, name, text } => {
+                Some(format!("{} says: {text}\n", speaker(members, member, name)))
             }
-            Event::Bye { member } => {
-                Some(format!("{} is about to leave the room.\n", named(members, member)))
+
+            Event::Bye { member, name } => {
+                Some(format!("{} is about to leave the room.\n", speaker(members, member, name)))
             }
             Event::Leave { member } => members.remove(member).map(|member| departure(&member)),
             Event::Gone { .. } | Event::Ask | Event::Here(_) => None,
