@@ -374,6 +374,10 @@ impl World {
             });
             format!("server {number} {link:?} -> {}", brief(&words.collect::<Vec<_>>().join("; ")))
         });
+        if self.servers[number].lost.contains(&link) {
+            // It was reset while the server was frozen.
+            return;
+        }
         let connection = self.connections.iter_mut();
         let mut connection = connection.filter(|it| it.server == number && it.link == link);
         let Some(connection) = connection.find(|it| !it.dropped) else {
@@ -411,8 +415,9 @@ impl World {
         if self.servers[number].frozen > self.now {
             return;
         }
-        for link in std::mem::take(&mut self.servers[number].lost) {
+        while let Some(link) = self.servers[number].lost.last().copied() {
             self.with(number, |room, now| room.lost(link, Failure::Other, now));
+            self.servers[number].lost.pop();
         }
         let now = self.now;
         let dialled = &mut self.servers[number].dialled;

@@ -309,6 +309,7 @@ impl Room {
             Phase::CatchUp(_) => return,
             Phase::Open if self.may_tell_all() => {
                 (self.sending.needs_here, self.sending.here_in_doubt) = (false, true);
+                self.sending.heres += 1;
                 let here = self.make_here();
                 (Request::Here, self.keys.here(&here, &self.sending.other_lives))
             }
@@ -387,7 +388,6 @@ impl Room {
             Request::Here | Request::Batch(_) if *exec == Reply::Nil => self.links.start_over(),
             Request::Here => {
                 self.sending.here_in_doubt = false;
-                self.sending.heres += 1;
                 self.established = true;
                 // What follows may be known to somebody who has just been told otherwise.
                 self.sending.needs_here |= !self.sending.awaiting.is_empty();

@@ -141,14 +141,16 @@ impl Room {
             }
             return;
         }
-        if let Some(known) = self.table.servers.get(&id) {
+        let known = self.table.servers.get(&id);
+        if let Some(known) = known {
             let over = life < known.life || life == known.life && !known.alive;
             if over || number <= known.here {
                 return;
             }
-            if known.last < here.after {
-                self.say_missing();
-            }
+        }
+        // Of a server that has said something, and of which nothing has been heard, all is missing.
+        if known.map_or(0, |known| known.last) < here.after {
+            self.say_missing();
         }
         let lines = self.table.resync(id, life, here);
         if let Some(known) = self.table.servers.get_mut(&id) {

@@ -28,7 +28,7 @@ pub(super) struct Sending {
     pub needs_here: bool,
     /// It has been sent, and may have been executed.
     pub here_in_doubt: bool,
-    /// How many are known to have been executed.
+    /// How many were sent.
     pub heres: u64,
     /// Lines that the others will not hear.
     pub said_here: u64,
@@ -71,7 +71,7 @@ impl Room {
         let base = sending.awaiting.front().map_or(sending.number, |entry| entry.number - 1);
         let (after, said) = (self.reading.seen, sending.said_here);
         let event = Event::Here(Here { after, base, said, members });
-        Entry { server: self.keys.server, life: self.life, number: sending.heres + 1, event }
+        Entry { server: self.keys.server, life: self.life, number: sending.heres, event }
     }
 
     /// What goes next: what was not executed, or else more of the queue.
@@ -113,7 +113,7 @@ impl Room {
         let sending = &mut self.sending;
         let here = here.unwrap_or(0);
         if std::mem::take(&mut sending.here_in_doubt) {
-            if last.is_some() && here > sending.heres {
+            if last.is_some() && here == sending.heres {
                 self.established = true;
             } else {
                 sending.needs_here = true;
