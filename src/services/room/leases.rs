@@ -69,7 +69,7 @@ impl Room {
                 server.missing = Some(self.now);
             } else {
                 let missing = *server.missing.get_or_insert(self.now);
-                if sent.saturating_duration_since(missing) >= half {
+                if sent.saturating_duration_since(missing) >= half && self.links.is_open() {
                     let (life, last) = (server.life, server.last);
                     self.declare_gone(Event::Gone { server: id, life, last });
                 }
@@ -84,7 +84,7 @@ impl Room {
     }
 
     /// Once for each life.
-    fn declare_gone(&mut self, gone: Event) {
+    pub(super) fn declare_gone(&mut self, gone: Event) {
         let same = |event: &Event| match (event, &gone) {
             (Event::Gone { server, life, .. }, Event::Gone { server: id, life: of, .. }) => {
                 server == id && life == of
@@ -92,7 +92,7 @@ impl Room {
             _ => false,
         };
         let awaiting = self.sending.awaiting.iter().map(|entry| &entry.event);
-        if self.links.is_open() && !awaiting.chain(&self.sending.queue).any(same) {
+        if !awaiting.chain(&self.sending.queue).any(same) {
             self.sending.queue.push_back(gone);
         }
     }

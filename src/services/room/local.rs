@@ -167,6 +167,9 @@ impl Room {
         if let Some(name) = outcome.taken {
             let line = format!("The name {name} is taken; choose another with 'HELLO name'\n");
             self.speech.push_back(Action::To(id, line));
+            let own = self.table.servers.get(&self.keys.server);
+            let kept = own.and_then(|own| own.members.get(&id)).and_then(|it| it.name.clone());
+            self.locals.entry(id).and_modify(|local| local.name = kept);
             // The record in Redis has that name.
             self.resync();
         }

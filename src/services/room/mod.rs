@@ -341,6 +341,10 @@ impl Room {
     /// is lost.
     fn caught_up(&mut self) {
         let executed = self.sending.sent;
+        if self.sending.awaiting.front().is_some_and(|first| first.number <= executed) {
+            self.say_missing();
+            self.ask();
+        }
         while let Some(entry) = self.sending.awaiting.pop_front_if(|it| it.number <= executed) {
             self.apply_own(&entry.event);
         }

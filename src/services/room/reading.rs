@@ -74,7 +74,7 @@ impl Room {
     }
 
     /// Has every server write all that the others have to know of it.
-    fn ask(&mut self) {
+    pub(super) fn ask(&mut self) {
         if !self.sending.queue.contains(&Event::Ask) {
             self.sending.queue.push_back(Event::Ask);
         }
@@ -127,7 +127,11 @@ impl Room {
         }
         self.reading.seen = number;
         sending.uncertain.remove(&number);
-        // Those below were lost before we could read them; they are heard here all the same.
+        if self.sending.awaiting.front().is_some_and(|first| first.number < number) {
+            // Those below were lost before we could read them; they are heard here all the same.
+            self.say_missing();
+            self.ask();
+        }
         while let Some(entry) = self.sending.awaiting.pop_front_if(|it| it.number <= number) {
             self.apply_own(&entry.event);
         }
@@ -141,13 +145,22 @@ impl Room {
             }
             return;
         }
-        let known = self.table.servers.get(&id);
-        if let Some(known) = known {
-            let over = life < known.life || life == known.life && !known.alive;
-            if over || number <= known.here {
-                return;
-            }
+        let known = self.table.servers.get_mut(&id);
+        if let Some(known) = &known
+            && (life < known.life || number <= known.here)
+        {
+            return;
         }
+        if let Some(known) = known
+            && life == known.life
+            && !known.alive
+        {
+            // What told it that it is gone was lost.
+            known.here = number;
+            let last = known.last;
+            return self.declare_gone(Event::Gone { server: id, life, last });
+        }
+        let known = self.table.servers.get(&id);
         // Of a server that has said something, and of which nothing has been heard, all is missing.
         if known.map_or(0, |known| known.last) < here.after {
             self.say_missing();

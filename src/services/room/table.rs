@@ -133,10 +133,12 @@ impl Table {
         let named = |members: &BTreeMap<u64, Member>, id| {
             shown(members.get(id).and_then(|member| member.name.as_deref())).to_owned()
         };
-        // Of one whose arrival was lost the entry tells the name.
+        // Who has which name is decided in the stream where it must be; elsewhere the entry knows it,
+        // even if the one that told the name was lost.
+        let unique_names = self.unique_names;
         let speaker = |members: &BTreeMap<u64, Member>, id, name: &Option<String>| {
-            let known = members.contains_key(id);
-            if known { named(members, id) } else { shown(name.as_deref()).to_owned() }
+            let decided = unique_names && members.contains_key(id);
+            if decided { named(members, id) } else { shown(name.as_deref()).to_owned() }
         };
         let line = match event {
             Event::Arrive { member, order } => {
