@@ -62,6 +62,8 @@ impl Room {
     /// A client has connected; no two ever have the same number.
     pub fn arrive(&mut self, member: u64, now: Instant) {
         self.locals.insert(member, Local::default());
+        // A newcomer has not been told yet.
+        self.told_missing = None;
         self.event(Event::Arrive { member, order: 0 }, now);
     }
 
