@@ -13,6 +13,8 @@
 //! | [`Forward`] | – | bytes instead of lines, dialling out, pausing one side for the other |
 //! | [`Announcer`] | 9908, UDP | datagrams: multicast, a timer, an answer to a question |
 //! | [`Directory`] | 9908, UDP | datagrams: a table that is bounded and forgets what is silent |
+//!
+//! [`room`] is no service yet: one server's part in a room that several servers share, without sockets.
 
 use crate::{Context, Handler};
 
