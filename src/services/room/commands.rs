@@ -154,8 +154,8 @@ impl Keys {
             self.forget(self.server, *life, &mut commands);
         }
         commands.push(command(&format!("DEL {record}")));
-        let (base, number) = (here.base, entry.number);
-        let mut set = command(&format!("HSET {record} last {base} here {number}"));
+        let (base, said, number) = (here.base, here.said, entry.number);
+        let mut set = command(&format!("HSET {record} last {base} said {said} here {number}"));
         for (id, member) in &here.members {
             set.extend([word(&id.to_string()), word(&member.order.to_string())]);
             if let Some(name) = &member.name {

@@ -88,7 +88,7 @@ pub(super) struct Here {
     pub after: u64,
     /// The next entry has the number above this one.
     pub base: u64,
-    /// How many lines its members have said among themselves.
+    /// How many lines its members have said among themselves so far.
     pub said: u64,
     /// Its members by their numbers.
     pub members: Vec<(u64, Member)>,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::entry::Event;
-use super::{Action, Room};
+use super::{Action, Room, pop_front_if};
 
 /// A client with so many lines not read back is not read.
 const MOST_LINES: usize = 64;
@@ -186,7 +186,9 @@ impl Room {
     /// Answers a client until it waits for an event of its own.
     fn answer_waiting(&mut self, id: u64) {
         let Some(local) = self.locals.get_mut(&id) else { return };
-        while let Some(what) = local.waiting.pop_front_if(|it| !matches!(it, Waiting::Heard(_))) {
+        while let Some(what) =
+            pop_front_if(&mut local.waiting, |it| !matches!(it, Waiting::Heard(_)))
+        {
             local.bytes -= what.size();
             let line = match what {
                 Waiting::Told(line) => line,

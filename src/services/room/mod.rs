@@ -345,7 +345,8 @@ impl Room {
             self.say_missing();
             self.ask();
         }
-        while let Some(entry) = self.sending.awaiting.pop_front_if(|it| it.number <= executed) {
+        while let Some(entry) = pop_front_if(&mut self.sending.awaiting, |it| it.number <= executed)
+        {
             self.apply_own(&entry.event);
         }
         if self.sending.may_begin_again() {
@@ -383,3 +384,8 @@ impl Room {
 
 /// Numbers of lines.
 type Numbers = BTreeSet<u64>;
+
+/// The first, if it is of that sort. (`VecDeque` has that since Rust 1.93.)
+fn pop_front_if<T>(queue: &mut VecDeque<T>, is: impl FnOnce(&T) -> bool) -> Option<T> {
+    if queue.front().is_some_and(is) { queue.pop_front() } else { None }
+}

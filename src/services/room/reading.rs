@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::Room;
 use super::entry::{Entry, Event, Here, ServerId};
 use super::reply::{EntryId, Reply};
+use super::{Room, pop_front_if};
 
 /// About the bytes between two places where the stream may be cut.
 const STRIDE: u64 = 1 << 20;
@@ -22,8 +22,6 @@ pub(super) struct Reading {
     pub unsure: bool,
     /// The last number of ours that was read.
     pub seen: u64,
-    /// The last `Here` of ours that was read.
-    pub seen_here: u64,
     /// How many bytes were read.
     bytes: u64,
     /// Where the stream may be cut: entries, with the bytes that were read up to them.
@@ -33,8 +31,8 @@ pub(super) struct Reading {
 impl Reading {
     /// Where to cut the stream so that no more than so many bytes are kept; once for each place.
     pub(super) fn cut_at(&mut self, keep: u64) -> Option<EntryId> {
-        let mut found = None;
-        while let Some((_, id)) = self.places.pop_front_if(|(at, _)| self.bytes - *at > keep) {
+        let (mut found, bytes) = (None, self.bytes);
+        while let Some((_, id)) = pop_front_if(&mut self.places, |(at, _)| bytes - *at > keep) {
             found = Some(id);
         }
         found
@@ -132,17 +130,13 @@ impl Room {
             self.say_missing();
             self.ask();
         }
-        while let Some(entry) = self.sending.awaiting.pop_front_if(|it| it.number <= number) {
+        while let Some(entry) = pop_front_if(&mut self.sending.awaiting, |it| it.number <= number) {
             self.apply_own(&entry.event);
         }
     }
 
     fn read_here(&mut self, id: ServerId, life: u64, number: u64, here: &Here) {
         if id == self.keys.server {
-            if number > self.reading.seen_here && life <= self.life {
-                self.reading.seen_here = number;
-                self.sending.said_here = self.sending.said_here.saturating_sub(here.said);
-            }
             return;
         }
         let known = self.table.servers.get_mut(&id);

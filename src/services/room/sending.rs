@@ -30,7 +30,7 @@ pub(super) struct Sending {
     pub here_in_doubt: bool,
     /// How many were sent.
     pub heres: u64,
-    /// Lines that the others will not hear.
+    /// How many lines there were so far that the others have not heard.
     pub said_here: u64,
     /// Lines that were said here, and which the others may hear: they were sent before we were cut off.
     pub uncertain: Numbers,

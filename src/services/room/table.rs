@@ -21,6 +21,8 @@ pub(super) struct Server {
     pub last: u64,
     /// The number of its last `Here` that was heeded.
     pub here: u64,
+    /// How many lines it has told of that were said among its members only.
+    pub said: u64,
     /// Its members, by its own numbers of them.
     pub members: BTreeMap<u64, Member>,
     /// Since when its lease has not been there.
@@ -36,6 +38,7 @@ impl Server {
             match (field, number, crate::text::parse(field)) {
                 (b"last", Some(last), _) => server.last = last,
                 (b"here", Some(here), _) => server.here = here,
+                (b"said", Some(said), _) => server.said = said,
                 (_, Some(order), Some(id)) => {
                     server.members.insert(id, Member { name: None, order });
                 }
@@ -186,9 +189,11 @@ impl Table {
                 lines.push(arrival(member));
             }
         }
-        if here.said > 0 {
-            let lines_were = if here.said == 1 { "line was" } else { "lines were" };
-            lines.push(format!("{} {lines_were} said elsewhere meanwhile.\n", here.said));
+        let said = here.said.saturating_sub(server.said);
+        server.said = server.said.max(here.said);
+        if said > 0 {
+            let lines_were = if said == 1 { "line was" } else { "lines were" };
+            lines.push(format!("{said} {lines_were} said elsewhere meanwhile.\n"));
         }
         self.forget_the_oldest();
         lines
