@@ -63,6 +63,14 @@ pub enum Error {
     /// A service of datagrams was asked to listen for connections, to dial, or to adopt descriptors.
     #[error("a service of datagrams has no connections: give them a handler of their own")]
     Datagrams,
+    /// A connection cannot be handed over to the service.
+    #[error("cannot hand over to {to:?}: {why}")]
+    HandOver {
+        /// The name of the service that was given.
+        to: String,
+        /// The reason.
+        why: &'static str,
+    },
     /// The reactor is shutting down and takes nothing new.
     #[error("the reactor is shutting down")]
     ShuttingDown,

@@ -72,13 +72,18 @@
 //! | use the names of hosts | [`Host`], [`Address::resolve`] |
 //! | talk to a terminal, a file, a child's pipes | [`ServiceContext::adopt`], [`Reactor::adopt`] |
 //! | run inside another event loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
-//! | restrict who may connect | [`Listen`], [`Networks`] |
+//! | restrict who may connect | [`Listen`], [`Networks`], [`Context::peer_credentials`] |
 //! | stand behind a balancer, or be one | [`Listen::proxy`], [`Connect::proxy_for`] |
+//! | let browsers take part in a protocol of lines | `WebSocket` |
+//! | read heads of HTTP, and keep other pages of a browser out | `http` |
 //! | bound what clients may use | [`Limits`], [`DatagramOptions`], [`CloseReason`] |
 //! | choose what a client is told that the loop closes | [`Handler::farewell`], [`Farewell`] |
 //! | see what the loop does | [`Counters`], [`Reactor::set_name`] for the log |
+//! | look inside: services, connections, turns; close one | [`Reactor::status`], [`Reactor::connections`], [`Reactor::close`]; in a handler [`Context::request_report`] |
 //! | test a handler without sockets | [`testing`] |
 //! | show one client's text to another, split commands into words, parse those, take telnet's out | [`text`] |
+//! | look inside a server that runs | `services::Admin` |
+//! | show others what the loop does: JSON, metrics for Prometheus | `services::views` |
 //! | use a ready-made service | `services` |
 //!
 //! # What the loop promises
@@ -100,8 +105,10 @@
 //!
 //! | feature | default | brings |
 //! | --- | --- | --- |
-//! | `cli` | yes | the program `reactor`, and the two below |
+//! | `cli` | yes | the program `reactor`, and the four below |
 //! | `services` | with `cli` | the module `services` |
+//! | `websocket` | with `cli` | `Listen::web_socket`, `Connect::web_socket`; the module `http` |
+//! | `web` | with `cli` | `services::Web` |
 //! | `signals` | with `cli` | `Reactor::stop_on_signals`: SIGINT and SIGTERM; `reload_on_hangup` |
 //! | `tls` | yes | `Listen::tls`, `Connect::tls`; takes a C compiler to build |
 //!
@@ -129,7 +136,17 @@ pub use error::Error;
 pub use handler::{Callbacks, Context, Farewell, Handler, Lines, ServiceContext, Writer};
 pub use handler::{client, text};
 pub use limits::{Limits, Rate, Rates};
+#[cfg(feature = "websocket")]
+pub use net::http;
 #[cfg(feature = "tls")]
 pub use net::tls::{PeerCertificate, Tls, TlsConnector};
-pub use net::{Address, Connect, Host, Listen, Networks, ToAddress, ToConnect, ToListen};
-pub use reactor::{Counters, Exit, Handle, Reactor, Service, TryPostError};
+#[cfg(feature = "websocket")]
+pub use net::websocket::{Refusal, Upgrade, WebSocket};
+pub use net::{
+    Address, Connect, Credentials, Host, Listen, Networks, ToAddress, ToConnect, ToListen,
+};
+pub use reactor::{
+    Ask, ConnectionStatus, Counters, Cursor, Exit, Handle, ListenerStatus, Order, Page, Reactor,
+    Refused, Report, Selection, Service, ServiceStatus, Status, Steps, TryPostError, Turns, Usage,
+    Waits,
+};

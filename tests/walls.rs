@@ -19,14 +19,16 @@ const FLOORS: [&[&str]; 6] = [
 
 /// The files of `cli` from the ground up; `mod.rs` says what they are. None names one that stands
 /// beside or above it.
-const PROGRAM: [&[&str]; 8] = [
+const PROGRAM: [&[&str]; 10] = [
     &["failure", "units", "crlf", "multicast"],
-    &["logging", "descriptors", "event_loop", "unused_options", "roulette_file"],
+    &["logging", "descriptors", "unused_options", "roulette_file"],
+    &["admin"],
+    &["event_loop", "asking"],
     &["service"],
     &["address"],
     &["target"],
     &["access", "announce", "trust"],
-    &["serve", "forward", "connect", "discover", "load"],
+    &["serve", "forward", "connect", "discover", "load", "status", "close"],
     &["args"],
 ];
 
@@ -46,7 +48,7 @@ const SOCKETS: [&str; 8] = [
 const OF_HANDLER: [&str; 4] = ["Handler", "Farewell", "Context", "ServiceContext"];
 
 /// What the services may name of `crate` beside the front page: the public modules.
-const PUBLIC: [&str; 2] = ["services", "testing"];
+const PUBLIC: [&str; 3] = ["http", "services", "testing"];
 
 /// Something that a file names in its code.
 struct Named {
@@ -57,12 +59,12 @@ struct Named {
     path: String,
 }
 
-/// All files below a path, those of unit tests left out.
+/// All files of Rust below a path, those of unit tests left out.
 fn files(path: &Path, found: &mut Vec<PathBuf>) {
     if path.is_dir() {
         let entries = fs::read_dir(path).unwrap();
         entries.for_each(|entry| files(&entry.unwrap().path(), found));
-    } else if !path.ends_with("tests.rs") {
+    } else if path.extension().is_some_and(|kind| kind == "rs") && !path.ends_with("tests.rs") {
         found.push(path.to_owned());
     }
 }

@@ -7,6 +7,8 @@ mod cli;
 mod proxy_header;
 #[path = "../../tests/fuzzing/targets.rs"]
 pub mod targets;
+#[path = "../../tests/fuzzing/web_socket.rs"]
+pub mod web_socket;
 #[path = "../../tests/world/mod.rs"]
 mod world;
 

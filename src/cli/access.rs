@@ -3,9 +3,11 @@
 #[cfg(feature = "tls")]
 use std::path::{Path, PathBuf};
 
+use nix::unistd::User;
+use reactor::http::{Origin, Sites};
 #[cfg(feature = "tls")]
 use reactor::{Error, Tls};
-use reactor::{Listen, Networks};
+use reactor::{Listen, Networks, WebSocket};
 
 use super::address::{Endpoint, Layer};
 use super::failure::Failure;
@@ -35,6 +37,27 @@ pub(crate) struct Access {
     #[arg(long, value_name = "MODE", value_parser = mode)]
     unix_mode: Option<u32>,
 
+    /// Serve only these users at Unix sockets, whatever the permissions say: alice,1000 [default: any].
+    ///
+    /// Others are closed without a word; the log says so. Root is a user like others. TCP is not
+    /// affected.
+    #[arg(long, value_name = "USER", value_parser = user, value_delimiter = ',')]
+    allow_uid: Vec<u32>,
+
+    /// Let pages from there connect as well: https://example.org. May be given more than once.
+    ///
+    /// At the addresses with ws: and those of web a browser's page is let in if it comes from the very host and port
+    /// that it connects to; others get 403, and the log says so. What is no browser says no origin.
+    #[arg(long, value_name = "ORIGIN", value_parser = origin)]
+    origin: Vec<Origin>,
+
+    /// Take requests for this name as well: example.org. May be given more than once.
+    ///
+    /// At the addresses with ws: and those of web a request is for a literal address, localhost, or one of these names;
+    /// otherwise it gets 403, since a page may have its own name point here.
+    #[arg(long, value_name = "NAME", value_parser = web_host)]
+    web_host: Vec<String>,
+
     /// The certificate for the addresses with tls: in front, and the intermediate ones, as PEM.
     /// SIGHUP reads it again, for the connections that come then.
     #[cfg(feature = "tls")]
@@ -55,8 +78,19 @@ pub(crate) struct Access {
 
 impl Access {
     /// Refuses the options that none of these listeners uses.
-    pub(crate) fn check(given: &GivenOptions<'_>, listeners: &[Endpoint]) -> Result<(), Failure> {
+    /// `web` says whether one of them is the service web, where there are services.
+    pub(crate) fn check(
+        given: &GivenOptions<'_>,
+        listeners: &[Endpoint],
+        web: Option<bool>,
+    ) -> Result<(), Failure> {
         let proxied = |it: &Endpoint| it.layers.has(Layer::Proxy);
+        let browsers =
+            web == Some(true) || listeners.iter().any(|it| it.layers.has(Layer::WebSocket));
+        let of_browsers = match web {
+            Some(_) => "the service web or an address with ws:, and there is neither",
+            None => "an address with ws:, and there is none",
+        };
         for (options, used, user) in [
             (
                 "unix_mode",
@@ -64,19 +98,32 @@ impl Access {
                 "a Unix socket, and none listens; write unix:PATH",
             ),
             (
+                "allow_uid",
+                listeners.iter().any(Endpoint::is_unix),
+                "a Unix socket, and none listens; write unix:PATH, or --allow NETWORKS for TCP",
+            ),
+            (
                 "allow",
                 listeners.iter().any(Endpoint::knows_clients),
-                "TCP, and only Unix sockets listen; see --unix-mode",
+                "TCP, and only Unix sockets listen; see --allow-uid",
             ),
             (
                 "proxy_from",
                 listeners.iter().any(|it| proxied(it) && !it.is_unix()),
                 "an address for proxies over TCP, and there is none; write proxy:ADDR",
             ),
+            ("origin", browsers, of_browsers),
+            ("web_host", browsers, of_browsers),
         ] {
             given.refuse_unless(used, &[options], user)?;
         }
         Ok(())
+    }
+
+    /// Which hosts and which pages are ours.
+    pub(crate) fn sites(&self) -> Sites {
+        let sites = self.web_host.iter().fold(Sites::new(), Sites::host);
+        self.origin.iter().cloned().fold(sites, Sites::origin)
     }
 
     /// Reads the certificate if one of these listeners needs it.
@@ -151,6 +198,9 @@ impl Entrance<'_> {
         if let Some(mode) = self.access.unix_mode {
             listen = listen.unix_mode(mode);
         }
+        if !self.access.allow_uid.is_empty() {
+            listen = listen.allow_uids(self.access.allow_uid.iter().copied());
+        }
         if endpoint.layers.has(Layer::Proxy) {
             let usual = Networks::loopback;
             listen = listen.proxy(self.access.proxy_from.clone().unwrap_or_else(usual));
@@ -159,7 +209,37 @@ impl Entrance<'_> {
         if let Some(tls) = self.tls.as_ref().filter(|_| endpoint.layers.has(Layer::Tls)) {
             listen = listen.tls(tls);
         }
+        if endpoint.layers.has(Layer::WebSocket) {
+            listen = listen.web_socket(&WebSocket::new().sites(self.access.sites()));
+        }
         Ok(listen)
+    }
+}
+
+/// Reads a user: what the system calls it, or its number.
+fn user(text: &str) -> Result<u32, String> {
+    if let Ok(uid) = text.parse() {
+        return Ok(uid);
+    }
+    match User::from_name(text) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        Ok(None) => {
+            Err("no user has this name; write a name or a number, as alice or 1000".to_owned())
+        }
+        Err(error) => Err(format!("users cannot be looked up ({error}); write a number, as 1000")),
+    }
+}
+
+fn origin(text: &str) -> Result<Origin, String> {
+    text.parse().map_err(|why: &str| format!("{text:?} is no origin: {why}"))
+}
+
+/// A name alone: the port does not matter.
+fn web_host(text: &str) -> Result<String, String> {
+    let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    match !text.is_empty() && text.bytes().all(of_name) {
+        true => Ok(text.to_owned()),
+        false => Err("write the name of a host, without a port: example.org".to_owned()),
     }
 }
 

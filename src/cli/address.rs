@@ -6,7 +6,7 @@ use std::os::unix::net as unix;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use reactor::{Address, Connect};
+use reactor::{Address, Connect, WebSocket};
 
 use super::failure::{Failure, start_thread};
 use super::service;
@@ -29,16 +29,18 @@ pub(crate) enum Layer {
     /// A PROXY header comes first.
     Proxy,
     Tls,
+    WebSocket,
 }
 
 impl Layer {
-    const ALL: [Layer; 2] = [Layer::Proxy, Layer::Tls];
+    const ALL: [Layer; 3] = [Layer::Proxy, Layer::Tls, Layer::WebSocket];
 
     /// What stands for it in front of an address.
     fn prefix(self) -> &'static str {
         match self {
             Layer::Proxy => "proxy:",
             Layer::Tls => "tls:",
+            Layer::WebSocket => "ws:",
         }
     }
 }
@@ -59,6 +61,9 @@ impl Layers {
     /// Reads those in front of an address, and gives what is behind them. A host of such a name is
     /// written with a dot at its end.
     pub(crate) fn parse(text: &str) -> Result<(Layers, &str), String> {
+        if let Some(why) = url_of_web_socket(text) {
+            return Err(why);
+        }
         let (mut layers, mut rest, mut last) = (Layers::default(), text, None);
         let mut in_order = true;
         let first = |rest: &str| Layer::ALL.into_iter().find(|it| rest.starts_with(it.prefix()));
@@ -86,6 +91,19 @@ impl fmt::Display for Layers {
         let there = Layer::ALL.into_iter().filter(|layer| self.has(*layer));
         there.map(Layer::prefix).try_for_each(|prefix| f.write_str(prefix))
     }
+}
+
+/// What to write instead of a URL as browsers take it; none if it is no such URL.
+fn url_of_web_socket(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://")?;
+    let layers = match scheme {
+        "ws" => "ws:",
+        "wss" => "tls:ws:",
+        _ => return None,
+    };
+    let place = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    let place = if PortOrAddress::parse_bare(place).is_ok() { place } else { "HOST:PORT" };
+    Some(format!("it is no URL: write {layers}{place}"))
 }
 
 /// Where to listen or to connect to, and under which layers: `[LAYER:]...ADDRESS`.
@@ -123,8 +141,14 @@ impl Endpoint {
 
     /// How to connect there, in our own name and without TLS.
     pub(crate) fn plainly(&self) -> Connect {
-        let connect = Connect::from(self.address.clone());
-        if self.layers.has(Layer::Proxy) { connect.proxy() } else { connect }
+        let mut connect = Connect::from(self.address.clone());
+        if self.layers.has(Layer::Proxy) {
+            connect = connect.proxy();
+        }
+        if self.layers.has(Layer::WebSocket) {
+            connect = connect.web_socket(&WebSocket::new());
+        }
+        connect
     }
 }
 
@@ -259,6 +283,11 @@ mod tests {
             #[cfg(feature = "tls")]
             ("proxy:tls:echo", "proxy:tls:127.0.0.1:2323"),
             ("proxy:echo", "proxy:127.0.0.1:2323"),
+            ("ws:presence", "ws:127.0.0.1:9907"),
+            ("ws:unix:/a", "ws:unix:/a"),
+            #[cfg(feature = "tls")]
+            ("proxy:tls:ws:localhost:9", "proxy:tls:ws:localhost:9"),
+            ("ws.:80", "ws.:80"),
             ("proxy:unix:/tmp/tls:a", "proxy:unix:/tmp/tls:a"),
             ("proxy.:3128", "proxy.:3128"),
             ("proxy:proxy.:3128", "proxy:proxy.:3128"),
@@ -279,6 +308,10 @@ mod tests {
         assert_eq!(said("127.0.0.1:7:a.org:9"), "write them as two: 127.0.0.1:7 a.org:9");
         assert_eq!(server("127.0.0.1").unwrap_err(), "the port is missing: write 127.0.0.1:PORT");
         assert_eq!(server("tcp://[::1]:9/").unwrap_err(), "it is no URL: write [::1]:9");
+        assert_eq!(server("ws://a.org:9/").unwrap_err(), "it is no URL: write ws:a.org:9");
+        assert_eq!(listener("ws://a.org:9/b").unwrap_err(), "it is no URL: write ws:a.org:9");
+        #[cfg(feature = "tls")]
+        assert_eq!(server("wss://a.org:9").unwrap_err(), "it is no URL: write tls:ws:a.org:9");
     }
 
     #[test]
@@ -291,6 +324,11 @@ mod tests {
         assert_eq!(read("7").as_deref(), Ok(" 7"));
         for (text, right) in [
             ("proxy:proxy:7", "write proxy:7"),
+            ("ws:proxy:7", "write proxy:ws:7"),
+            #[cfg(feature = "tls")]
+            ("ws:tls:[::1]:7", "write tls:ws:[::1]:7"),
+            #[cfg(feature = "tls")]
+            ("ws:tls:proxy:7", "write proxy:tls:ws:7"),
             #[cfg(feature = "tls")]
             ("tls:proxy:[::1]:7", "write proxy:tls:[::1]:7"),
             #[cfg(feature = "tls")]

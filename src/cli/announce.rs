@@ -58,7 +58,7 @@ impl Announce {
         let announced: Vec<_> = found.collect();
         if announced.is_empty() {
             return Err(Failure::Usage(format!(
-                "--announce: none of the services could be reached without TLS or a proxy from \
+                "--announce: none of the services could be reached without TLS, a proxy or WebSocket from \
                  {interface}; see --host"
             )));
         }
@@ -69,7 +69,7 @@ impl Announce {
         log::info!("announcing to {} at {interface}", self.announce_group);
         for (name, endpoint) in services.iter().filter(|(_, at)| reachable(at).is_none()) {
             log::warn!(
-                "not announced, since nobody at {interface} could reach it without TLS or a proxy: \
+                "not announced, since nobody at {interface} could reach it without TLS, a proxy or WebSocket: \
                  {name} {endpoint}"
             );
         }

@@ -3,6 +3,7 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
+use super::close::Close;
 use super::connect::Connect;
 use super::discover::Discover;
 use super::failure::Failure;
@@ -10,6 +11,7 @@ use super::forward::Forward;
 use super::load::Load;
 use super::serve::Serve;
 use super::service;
+use super::status::Status;
 
 /// One thread that serves thousands of clients of line protocols.
 #[derive(Debug, Parser)]
@@ -23,9 +25,11 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Serve(Box<Serve>),
     Load(Load),
-    Forward(Forward),
+    Forward(Box<Forward>),
     Connect(Connect),
     Discover(Discover),
+    Status(Status),
+    Close(Close),
 }
 
 /// What clap says takes several paragraphs: the error, tips, the usage, where to find help. The
@@ -60,6 +64,9 @@ impl Failure {
 /// What was probably meant by what clap does not know.
 fn meant(error: &clap::Error, command: &str) -> Option<String> {
     let word = match error.kind() {
+        ErrorKind::MissingRequiredArgument if command == "close" => {
+            return Some("for the shell an ID with # stands in quotes, '#17'".to_owned());
+        }
         ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
         ErrorKind::UnknownArgument => ContextKind::InvalidArg,
         _ => return None,

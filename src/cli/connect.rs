@@ -24,7 +24,8 @@ use super::unused_options::GivenOptions;
 pub(crate) struct Connect {
     /// The server: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; or the name of a
     /// service of ours, at its default port on 127.0.0.1. With tls: in front, TLS is spoken there; with
-    /// proxy: in front of that, a PROXY header of version 2 goes first and names us.
+    /// proxy: in front of that, a PROXY header of version 2 goes first and names us; with ws: behind those, it
+    /// is WebSocket, a line a message.
     #[arg(value_name = "ADDR", value_parser = address::server)]
     server: Endpoint,
 

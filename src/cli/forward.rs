@@ -3,10 +3,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use log::LevelFilter;
-use reactor::{Address, Limits, Reactor, services};
+use reactor::{Address, Limits, Reactor, WebSocket, services};
 
 use super::access::Access;
 use super::address::{self, Endpoint, LISTENER_LOOKUP, Layer, look_up_server};
+use super::admin::AdminOptions;
 use super::descriptors::Demand;
 use super::event_loop::run_until_stopped;
 use super::failure::Failure;
@@ -33,7 +34,8 @@ use super::{descriptors, logging};
 pub(crate) struct Forward {
     /// Where to listen: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a
     /// free one. With tls: in front it speaks TLS there, and passes on the plaintext; with proxy: in
-    /// front of that, a PROXY header comes first and says who the client is.
+    /// front of that, a PROXY header comes first and says who the client is; with ws: behind those, it
+    /// is WebSocket, of which it passes on what the messages hold.
     #[arg(value_parser = address::listener)]
     listen: Endpoint,
 
@@ -41,7 +43,7 @@ pub(crate) struct Forward {
     /// of a service of ours, at its default port on 127.0.0.1. A host is looked up once, at the
     /// start; of its addresses each client gets the first that answers. With tls: in front, TLS is
     /// spoken there; with proxy: in front of that, TARGET is told who the client is, in a PROXY header
-    /// of version 2.
+    /// of version 2; with ws: behind those, it is WebSocket, in binary messages.
     #[arg(value_parser = address::server)]
     target: Endpoint,
 
@@ -68,6 +70,9 @@ pub(crate) struct Forward {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     idle_timeout: Option<Duration>,
 
+    #[command(flatten)]
+    admin: AdminOptions,
+
     /// Log this level on stderr, and all more severe ones.
     #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
     #[arg(value_parser = levels())]
@@ -93,7 +98,7 @@ impl Forward {
 /// Listens, says where, and forwards until a signal.
 pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCode, Failure> {
     let listeners = std::slice::from_ref(&args.listen);
-    Access::check(given, listeners)?;
+    Access::check(given, listeners, None)?;
     let entrance = args.access.entrance(listeners)?;
     let listen = args.listen.clone().look_up(LISTENER_LOOKUP)?;
     let target = look_up_server(&args.target, args.connect_timeout)?;
@@ -101,7 +106,10 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
         let what = "LISTEN and TARGET are the same: it would connect to itself without end";
         return Err(Failure::Usage(what.to_owned()));
     }
-    let connect = args.trust.connect(&target, given)?;
+    let mut connect = args.trust.connect(&target, given)?;
+    if target.layers.has(Layer::WebSocket) {
+        connect = connect.web_socket(&WebSocket::new().binary());
+    }
     let stdout = logging::init(args.log)?;
     let raised = descriptors::raise();
     let limits = args.limits();
@@ -123,10 +131,16 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
     }
     let service = reactor.add(handler, limits)?;
     reactor.set_name(&service, "forward");
-    let address = reactor
-        .bind(&service, entrance.listen(&listen)?)
-        .map_err(|error| Failure::listen(error, "for LISTEN"))?;
+    let mut entry = entrance.listen(&listen)?;
+    if listen.layers.has(Layer::WebSocket) {
+        // Bytes as they are: neither side need speak in lines.
+        entry = entry.web_socket(&WebSocket::new().sites(args.access.sites()).binary());
+    }
+    let address =
+        reactor.bind(&service, entry).map_err(|error| Failure::listen(error, "for LISTEN"))?;
+    let warning = args.admin.start(&mut reactor)?;
     descriptors::report(&raised, demand);
+    warning.inspect(|why| log::warn!("{why}"));
     let mut ready = String::new();
     for endpoint in (Endpoint { address, ..listen }).each() {
         args.access.warn_if_open("forward", &endpoint);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
@@ -21,14 +22,18 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// with Ctrl-S, would otherwise stop the loop and all its clients, which are worth more than a line
 /// of the log.
 struct Stderr {
-    level: LevelFilter,
     colors: bool,
     queue: SyncSender<Entry>,
+    /// Lines that were lost, and of which the log does not tell yet.
     lost: AtomicU64,
+    lost_in_all: Arc<AtomicU64>,
 }
 
 /// Stdout, written by the same thread, so that the order of stdout and log is kept.
-pub(crate) struct Stdout(SyncSender<Entry>);
+pub(crate) struct Stdout {
+    queue: SyncSender<Entry>,
+    lost_in_all: Arc<AtomicU64>,
+}
 
 enum Entry {
     Log(String),
@@ -39,7 +44,7 @@ enum Entry {
 
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= self.level
+        metadata.level() <= log::max_level()
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -56,6 +61,7 @@ impl Log for Stderr {
         }
         if !self.offer(record.level(), record.target(), *record.args()) {
             self.lost.fetch_add(1, Ordering::Relaxed);
+            self.lost_in_all.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -92,7 +98,13 @@ fn color(level: Level) -> &'static str {
 impl Stdout {
     /// Writes the lines. If stdout is gone, the program serves all the same.
     pub(crate) fn say(&self, lines: String) {
-        let _ = self.0.send(Entry::Say(lines));
+        let _ = self.queue.send(Entry::Say(lines));
+    }
+
+    /// Counts the lines of the log that were lost so far.
+    pub(crate) fn lost_lines(&self) -> impl Fn() -> u64 + use<> {
+        let lost = Arc::clone(&self.lost_in_all);
+        move || lost.load(Ordering::Relaxed)
     }
 }
 
@@ -118,12 +130,21 @@ pub(crate) fn init(level: LevelFilter) -> Result<Stdout, Failure> {
     start_thread("log", move || write(&entries))?;
     let plain = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
     let colors = io::stderr().is_terminal() && !plain;
-    let stderr = Stderr { level, colors, queue: queue.clone(), lost: AtomicU64::new(0) };
+    let lost_in_all = Arc::new(AtomicU64::new(0));
+    let stdout = Stdout { queue: queue.clone(), lost_in_all: Arc::clone(&lost_in_all) };
+    let stderr = Stderr { colors, queue, lost: AtomicU64::new(0), lost_in_all };
     // It fails only when there is a logger already.
     if log::set_boxed_logger(Box::new(stderr)).is_ok() {
         log::set_max_level(level);
     }
-    Ok(Stdout(queue))
+    Ok(stdout)
+}
+
+/// Logs this level and all more severe ones from now on.
+pub(crate) fn set_level(level: &str) -> Result<(), String> {
+    let level: LevelFilter = level.parse().map_err(|_| format!("there is no level {level:?}"))?;
+    log::set_max_level(level);
+    Ok(())
 }
 
 /// To be called last.

@@ -7,13 +7,14 @@
 //! 2. `units`: counts, bytes, durations and rates, as options take them. `crlf`: line ends.
 //!    `multicast`: the group and the interface of announcements.
 //! 3. `logging`: stderr and stdout, from a thread of their own. `descriptors`: their limit.
-//!    `event_loop`: serving until a signal. `unused_options`: those without effect are refused.
+//!    `unused_options`: those without effect are refused. Then `admin`: the control socket and where it
+//!    is; `event_loop`: serving until a signal; `asking`: a client of a control socket.
 //! 4. `service`: the list of services, and the options that single ones have; `roulette_file`
 //!    is below it.
 //! 5. `address`: `[LAYER:]...[HOST:]PORT` or `unix:PATH`, and looking a host up. `target`:
 //!    `SERVICE[=ADDR[,ADDR]...]`.
 //! 6. `access`: who may connect, and the certificate. `trust`: TLS towards servers. `announce`: `serve --announce`.
-//! 7. The subcommands: `serve`, `forward`, `connect`, `discover`, and `load`, which has a list of
+//! 7. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, and `load`, which has a list of
 //!    its own. None knows another, nor `args`.
 //! 8. `args`: the list of subcommands, and what is said of a wrong command line.
 //!
@@ -22,8 +23,11 @@
 
 mod access;
 mod address;
+mod admin;
 mod announce;
 pub(crate) mod args;
+mod asking;
+mod close;
 mod connect;
 mod crlf;
 mod descriptors;
@@ -37,6 +41,7 @@ mod multicast;
 mod roulette_file;
 mod serve;
 mod service;
+mod status;
 mod target;
 mod trust;
 mod units;
@@ -88,6 +93,8 @@ fn run(command: &Command, given: &GivenOptions<'_>) -> Result<ExitCode, Failure>
         Command::Serve(args) => serve::serve(args, given),
         Command::Load(args) => load::load(args, given),
         Command::Discover(args) => discover::discover(args),
+        Command::Status(args) => status::status(args),
+        Command::Close(args) => close::close(args),
         Command::Forward(args) => forward::forward(args, given),
         Command::Connect(args) => connect::connect(args, given),
     }

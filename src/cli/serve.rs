@@ -2,10 +2,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use log::LevelFilter;
+use reactor::services::views::ProcessReader;
 use reactor::{Address, Limits, Rate, Rates, Reactor};
 
 use super::access::Access;
 use super::address::{self, Endpoint, LISTENER_LOOKUP, look_up};
+use super::admin::AdminOptions;
 use super::announce::Announce;
 use super::descriptors::Demand;
 use super::event_loop::run_until_stopped;
@@ -23,7 +25,8 @@ use super::{descriptors, logging};
 /// The first SIGINT or SIGTERM ends after the clients have received what was sent to them, a second
 /// one ends at once. SIGHUP reads the TLS certificate again.
 ///
-/// Limits hold for each SERVICE separately, those per connection for each of its connections.
+/// Limits hold for each SERVICE separately, those per connection for each of its connections. The
+/// service web has limits of its own: 1,000 connections, 10 s for a request, idle for a minute.
 ///
 /// Exit status: 0 after a graceful end, 1 after a failure or if clients were cut off before they
 /// had all their output, 2 if the command line is wrong.
@@ -34,19 +37,21 @@ pub(crate) struct Serve {
     ///
     /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one. If a
     /// HOST has several addresses, the service listens on all of them. Without ADDR it listens on
-    /// its default port on --host.
+    /// its default port on --host. The service web is at 127.0.0.1 unless its ADDR names a host: it
+    /// shows who is connected, and not to everybody for whom --host is.
     ///
     /// In front of it may stand what clients speak there, in the order of the bytes on the wire.
     /// proxy: (echo=proxy:2323) is a PROXY header, version 1 or 2, in which a balancer says who the
-    /// client is; see --proxy-from. tls: is TLS; see --tls-cert. A host called proxy is written
-    /// proxy.:PORT.
+    /// client is; see --proxy-from. tls: is TLS; see --tls-cert. ws: is WebSocket, a line a message, for
+    /// pages in browsers; see --origin. A host called proxy is written proxy.:PORT.
     ///
     /// Several ADDRs with commas between them are doors of one service: echo=2323,unix:/run/e.sock.
     /// A service that is given twice is two, which share nothing; the log calls the second echo-2.
     #[arg(value_name = "SERVICE[=ADDR[,ADDR]...]", value_parser = Target::parse)]
     targets: Vec<Target>,
 
-    /// The IP address or host to listen on if only a port is given; 0.0.0.0 or :: for all.
+    /// The IP address or host to listen on if only a port is given; 0.0.0.0 or :: for all. It does
+    /// not move web.
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1", value_parser = address::host)]
     host: Address,
 
@@ -138,6 +143,9 @@ pub(crate) struct Serve {
     #[command(flatten)]
     announce: Announce,
 
+    #[command(flatten)]
+    admin: AdminOptions,
+
     /// Log this level on stderr, and all more severe ones.
     #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
     #[arg(value_parser = levels())]
@@ -165,10 +173,26 @@ impl Serve {
         let known = endpoints.iter().any(Endpoint::knows_clients);
         let host = self.announce.goes_by_host() || targets.iter().any(Target::goes_by_host);
         let serves = |name| targets.iter().any(|target| target.service.name.starts_with(name));
-        Access::check(given, &endpoints)?;
+        Access::check(given, &endpoints, Some(targets.iter().any(|target| target.service.http)))?;
         for (options, used, user) in [
             (&["time_interval", "time_count"][..], serves("time"), "the service time; add it"),
             (&["allow_kill", "unique_names"], serves("presence"), "the service presence; add it"),
+            (&["web_admin"], serves("web"), "the service web; add it"),
+            (
+                &[
+                    "max_connections",
+                    "max_line",
+                    "max_output",
+                    "idle_timeout",
+                    "line_timeout",
+                    "rate",
+                    "max_per_peer",
+                    "peer_rate",
+                    "peer_connect_rate",
+                ],
+                targets.iter().any(|target| !target.service.http),
+                "another service than web, whose limits are its own; leave it out",
+            ),
             (
                 &["roulette_file", "roulette_memory"],
                 serves("roulette"),
@@ -249,7 +273,8 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
     let stdout = logging::init(args.log)?;
     let raised = descriptors::raise();
     let demand = Demand {
-        services: targets.len(),
+        // Those of web are few, and nobody has asked for a number of them.
+        services: targets.iter().filter(|target| !target.service.http).count(),
         listeners: endpoints.iter().flatten().map(|endpoint| endpoint.each().len()).sum(),
         clients: limits.max_connections,
         each: 1,
@@ -264,6 +289,8 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
     reactor.reload_on_hangup()?;
     reactor.set_max_total_output(args.max_total_output);
     reactor.set_max_total_input(args.max_total_input);
+    let process = ProcessReader::new(env!("CARGO_PKG_VERSION"));
+    let process = process.log_lines_dropped(stdout.lost_lines());
     let mut ready = String::new();
     let (mut services, mut known) = (Vec::new(), Vec::new());
     for ((target, known_as), endpoints) in targets.iter().zip(names(&targets)).zip(endpoints) {
@@ -276,6 +303,8 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
             options: &args.services,
             students: &students,
             limits: limits.clone(),
+            sites: args.access.sites(),
+            process: &process,
         };
         let addresses = (target.service.start)(&mut setup)?;
         let bound = endpoints.iter().zip(addresses);
@@ -288,8 +317,10 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
     }
     drop(students);
     args.announce.start(&host, &services, &mut reactor)?;
+    let warning = args.admin.start(&mut reactor)?;
     // Not earlier: a failure must be one line, and alone.
     descriptors::report(&raised, demand);
+    warning.inspect(|why| log::warn!("{why}"));
     known.iter().zip(&services).for_each(|(name, (_, at))| args.access.warn_if_open(name, at));
     stdout.say(ready);
     run_until_stopped(&mut reactor)

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use reactor::http::Sites;
 use reactor::services::roulette::Version;
-use reactor::services::{Echo, Presence, Time};
+use reactor::services::views::ProcessReader;
+use reactor::services::{Echo, Presence, Time, Web};
 use reactor::{Address, Handler, Limits, Listen, Reactor};
 
 use super::failure::Failure;
@@ -16,12 +18,14 @@ pub(crate) static SERVICES: &[Service] = &[
     Service {
         name: "echo",
         port: 2323,
+        http: false,
         about: "sends every line back in upper case, until BYE",
         start: |setup| setup.start(Echo),
     },
     Service {
         name: "time",
         port: 2205,
+        http: false,
         about: "streams the time, one line per interval",
         start: |setup| {
             setup.start(Time::new(setup.options.time_interval, setup.options.time_count))
@@ -30,6 +34,7 @@ pub(crate) static SERVICES: &[Service] = &[
     Service {
         name: "presence",
         port: 9907,
+        http: false,
         about: "a room to talk in: HELLO, SAY, WHO, BYE",
         start: |setup| {
             let ServiceOptions { allow_kill, unique_names, .. } = *setup.options;
@@ -40,14 +45,29 @@ pub(crate) static SERVICES: &[Service] = &[
     Service {
         name: "roulette",
         port: 1313,
+        http: false,
         about: "picks a student at random: LOAD, RANDOM, INFO, BYE",
         start: |setup| setup.start(setup.options.roulette.roulette(Version::One, setup.students)?),
     },
     Service {
         name: "roulette2",
         port: 2613,
+        http: false,
         about: "the same, protocol 2.0: CLEAR and LIST as well",
         start: |setup| setup.start(setup.options.roulette.roulette(Version::Two, setup.students)?),
+    },
+    Service {
+        name: "web",
+        port: 8023,
+        http: true,
+        about: "a page that shows all this, metrics, and the others over WebSocket",
+        start: |setup| {
+            setup.reactor.set_accounting(true);
+            let Limits { keepalive, user_timeout, .. } = setup.limits;
+            setup.limits = Limits { keepalive, user_timeout, ..Web::limits() };
+            let web = Web::new().process(setup.process.clone()).sites(setup.sites.clone());
+            setup.start(web.admin(setup.options.web_admin))
+        },
     },
 ];
 
@@ -55,6 +75,9 @@ pub(crate) struct Service {
     pub(crate) name: &'static str,
     /// The default one.
     pub(crate) port: u16,
+    /// It speaks HTTP rather than lines, and shows who is connected: so it has its own WebSocket, and
+    /// `--host`, which lets the world in to the others, does not move it.
+    pub(crate) http: bool,
     pub(crate) about: &'static str,
     /// Makes the handler and listens; gives the addresses in force.
     pub(crate) start: fn(&mut Setup<'_>) -> Result<Vec<Address>, Failure>,
@@ -86,6 +109,10 @@ pub(crate) struct ServiceOptions {
     #[arg(long, value_name = "N", default_value = "15", value_parser = lines)]
     time_count: u64,
 
+    /// Let web's page close connections, for a browser on this machine that comes straight to it.
+    #[arg(long)]
+    web_admin: bool,
+
     #[command(flatten)]
     pub(crate) roulette: RouletteOptions,
 }
@@ -107,6 +134,10 @@ pub(crate) struct Setup<'a> {
     /// The names in `--roulette-file`.
     pub(crate) students: &'a [u8],
     pub(crate) limits: Limits,
+    /// Whose pages may come in.
+    pub(crate) sites: Sites,
+    /// What there is to say of this process.
+    pub(crate) process: &'a ProcessReader,
 }
 
 impl Setup<'_> {

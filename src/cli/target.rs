@@ -1,8 +1,10 @@
 //! An argument of `serve`: `SERVICE[=ADDR[,ADDR]...]`.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use reactor::{Address, Host};
 
-use super::address::{Endpoint, Layers, PortOrAddress};
+use super::address::{Endpoint, Layer, Layers, PortOrAddress};
 use super::service::{self, Service};
 
 /// A service and where it listens.
@@ -35,17 +37,24 @@ impl Target {
                 _ => why,
             })
         };
-        let places = places.split(',').enumerate().map(place).collect::<Result<_, _>>()?;
+        let places = places.split(',').enumerate().map(place).collect::<Result<Vec<_>, _>>()?;
+        if service.http && places.iter().any(|(layers, _)| layers.has(Layer::WebSocket)) {
+            let plain = text.replace("ws:", "");
+            return Err(format!("{name} has WebSocket at its paths /ws/NAME: write {plain}"));
+        }
         Ok(Target { service, places })
     }
 
     /// Whether it listens on `--host`.
     pub(crate) fn goes_by_host(&self) -> bool {
-        self.places.iter().any(|(_, place)| matches!(place, PortOrAddress::Port(_)))
+        let by_port = |(_, place): &_| matches!(place, PortOrAddress::Port(_));
+        !self.service.http && self.places.iter().any(by_port)
     }
 
     /// Where it is to listen.
     pub(crate) fn endpoints(&self, host: &Address) -> Vec<Endpoint> {
+        let here = Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let host = if self.service.http { &here } else { host };
         self.places.iter().map(|(layers, place)| endpoint(*layers, place, host)).collect()
     }
 }
@@ -121,6 +130,17 @@ mod tests {
         ] {
             assert_eq!(echo.endpoints(&host(text).unwrap())[0].to_string(), address);
         }
+        let everywhere = host("::").unwrap();
+        for (text, address) in [
+            ("web", "127.0.0.1:8023"),
+            ("web=0", "127.0.0.1:0"),
+            ("web=[::]:80", "[::]:80"),
+            ("web=proxy:80", "proxy:127.0.0.1:80"),
+        ] {
+            let web = Target::parse(text).unwrap();
+            assert_eq!(web.endpoints(&everywhere)[0].to_string(), address);
+            assert!(!web.goes_by_host());
+        }
         for text in ["", "fe80::1", "127.0.0.1:80", "http://a", "unix:/a", "80"] {
             assert!(host(text).unwrap_err().contains("127.0.0.1, ::1"), "{text}");
         }
@@ -140,6 +160,8 @@ mod tests {
             ("echo=1,", "the address is missing"),
             ("echo=1,time=2", "write echo=1 time=2"),
             ("echo=1,2,time", "write echo=1,2 time"),
+            ("web=ws:8023", "write web=8023"),
+            ("web=0,proxy:ws:80", "/ws/NAME: write web=0,proxy:80"),
         ] {
             let error = Target::parse(text).unwrap_err();
             assert!(error.contains(words), "{text:?}: {error}");

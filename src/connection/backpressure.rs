@@ -105,12 +105,12 @@ impl Connection {
     /// Some output went out.
     pub(crate) fn sent(&mut self, now: Nanos) {
         self.others = self.pushed() as u32;
-        if self.stage != Stage::Closing || self.makes_progress() {
+        if self.stage <= Stage::Open || self.makes_progress() {
             self.active = now;
         }
     }
 
-    /// Whether a closing connection has taken enough since this was last true. Without a least
+    /// Whether a connection that closes or leaves has taken enough since this was last true. Without a least
     /// amount, one that takes a byte now and then would never end.
     fn makes_progress(&mut self) -> bool {
         let left = self.output.len();

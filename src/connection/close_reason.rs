@@ -2,7 +2,7 @@ use std::fmt;
 use std::io::ErrorKind;
 
 /// How many reasons are counted.
-pub(crate) const REASONS: usize = 14;
+pub(crate) const REASONS: usize = 16;
 
 /// The reasons, each at its [`index`](CloseReason::index), with some kind of error for all errors.
 pub(crate) const ALL: [CloseReason; REASONS] = [
@@ -20,6 +20,8 @@ pub(crate) const ALL: [CloseReason; REASONS] = [
     CloseReason::Error(ErrorKind::Other),
     CloseReason::Panicked,
     CloseReason::Shutdown,
+    CloseReason::Administrator,
+    CloseReason::HandedOver,
 ];
 
 /// Why a connection ended, as [`Handler::on_close`](crate::Handler::on_close) is told.
@@ -70,6 +72,12 @@ pub enum CloseReason {
     Panicked,
     /// The reactor shut down.
     Shutdown,
+    /// Somebody looked inside and closed it: [`Reactor::close`](crate::Reactor::close) or
+    /// [`Ask::Close`](crate::Ask::Close).
+    Administrator,
+    /// The handler has handed it over to another service (`Context::hand_over`): all that was sent has
+    /// gone out, and the connection lives on there under another id, or was turned away.
+    HandedOver,
 }
 
 impl CloseReason {
@@ -90,6 +98,30 @@ impl CloseReason {
             CloseReason::Error(_) => 11,
             CloseReason::Panicked => 12,
             CloseReason::Shutdown => 13,
+            CloseReason::Administrator => 14,
+            CloseReason::HandedOver => 15,
+        }
+    }
+
+    /// A word for it, as a metric has it: `peer-closed`, `line-too-long`, ...
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CloseReason::PeerClosed => "peer-closed",
+            CloseReason::Closed => "closed",
+            CloseReason::Aborted => "aborted",
+            CloseReason::LineTooLong => "line-too-long",
+            CloseReason::LineTimeout => "line-timeout",
+            CloseReason::IdleTimeout => "idle-timeout",
+            CloseReason::SlowConsumer => "slow-consumer",
+            CloseReason::TotalOutput => "total-output",
+            CloseReason::TotalInput => "total-input",
+            CloseReason::Stalled => "stalled",
+            CloseReason::ConnectTimeout => "connect-timeout",
+            CloseReason::Error(_) => "error",
+            CloseReason::Panicked => "panicked",
+            CloseReason::Shutdown => "shutdown",
+            CloseReason::Administrator => "administrator",
+            CloseReason::HandedOver => "handed-over",
         }
     }
 
@@ -101,6 +133,9 @@ impl CloseReason {
             | CloseReason::Closed
             | CloseReason::Aborted
             | CloseReason::Shutdown
+            | CloseReason::HandedOver
+            // That it is closed, and why, was logged before.
+            | CloseReason::Administrator
             | CloseReason::Error(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
                 log::Level::Debug
             }
@@ -135,6 +170,8 @@ impl fmt::Display for CloseReason {
             CloseReason::Error(kind) => write!(f, "{kind}"),
             CloseReason::Panicked => f.write_str("handler panicked"),
             CloseReason::Shutdown => f.write_str("shutdown"),
+            CloseReason::Administrator => f.write_str("closed by the administrator"),
+            CloseReason::HandedOver => f.write_str("handed over to another service"),
         }
     }
 }
@@ -148,5 +185,11 @@ mod tests {
         for (index, reason) in ALL.into_iter().enumerate() {
             assert_eq!(reason.index(), index, "{reason}");
         }
+    }
+
+    #[test]
+    fn each_has_a_word_of_its_own() {
+        let words: std::collections::HashSet<_> = ALL.map(CloseReason::as_str).into();
+        assert_eq!(words.len(), ALL.len());
     }
 }

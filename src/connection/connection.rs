@@ -80,6 +80,8 @@ pub(crate) enum Stage {
     Connecting,
     /// The handler works with it.
     Open,
+    /// It is to be handed over to another service: it is not read, what is unsent goes out.
+    Leaving,
     /// No more input is handled and no more output taken; what is unsent goes out.
     Closing,
     /// All is sent and the write side is shut; input is discarded until the peer ends too.
@@ -130,6 +132,7 @@ impl Connection {
             && !(self.flags.has(Flag::Paused)
                 || self.flags.has(Flag::Throttled)
                 || self.flags.has(Flag::Held)
+                || self.flags.has(Flag::Asked)
                 || self.flags.has(Flag::Overlong))
     }
 
@@ -164,12 +167,12 @@ impl Connection {
                 self.takes_input() && (unread || due)
             }
             Stage::Closing | Stage::Lingering => unread && !self.flags.has(Flag::Descriptors),
-            // Only an event brings a connect on.
-            Stage::Connecting | Stage::Ended => false,
+            // Only an event brings a connect on. What a leaving one is not read is for its next service.
+            Stage::Connecting | Stage::Leaving | Stage::Ended => false,
         }
     }
 
-    /// Ends one of the reasons not to read it: `Paused`, `Throttled` or `Held`. An unfinished line or
+    /// Ends one of the reasons not to read it: `Paused`, `Throttled`, `Held` or `Asked`. An unfinished line or
     /// block is timed from now on, since until now it was the loop that did not read. Says whether it
     /// did wait for that reason.
     #[inline]
@@ -184,7 +187,7 @@ impl Connection {
     /// Whether reading it would find out nothing now: it is not read, or its input has ended.
     pub(crate) fn is_unread(&self) -> bool {
         let waits = self.flags.has(Flag::Paused) || self.flags.has(Flag::Throttled);
-        waits || self.flags.has(Flag::Eof)
+        waits || self.flags.has(Flag::Eof) || self.stage == Stage::Leaving
     }
 
     /// Whether its socket has an error that no read is going to find.

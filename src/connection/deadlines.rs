@@ -23,7 +23,7 @@ pub(crate) enum Wait {
     SoftLimit,
     /// For the rates to allow another line, or more bytes.
     Rate,
-    /// For a closing connection to take the rest of its output.
+    /// For a connection that closes or leaves to take the rest of its output.
     Flush,
     /// For the handler to take what has come from a peer that is gone.
     Gone,
@@ -54,7 +54,7 @@ impl Connection {
                 Some(attempt.map_or(end, |next| end.min((next, Wait::Attempt))))
             }
             Stage::Open => self.due_open(limits, unfinished),
-            Stage::Closing => Some((after(limits.flush_timeout), Wait::Flush)),
+            Stage::Leaving | Stage::Closing => Some((after(limits.flush_timeout), Wait::Flush)),
             // Those that linger wait in a list of their own.
             Stage::Lingering | Stage::Ended => None,
         }

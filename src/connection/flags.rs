@@ -22,7 +22,7 @@ pub(crate) enum Flag {
     /// still handled; then the connection ends, for the reason that it has by now.
     Gone,
 
-    // Why its input is not handled. One of the first three ends by `stop_waiting`.
+    // Why its input is not handled. One of the first four ends by `stop_waiting`.
     /// The handler has paused it.
     Paused,
     /// It has used up its [`rate`](crate::Limits::rate), or its peer its
@@ -30,6 +30,8 @@ pub(crate) enum Flag {
     Throttled,
     /// Its unsent replies are past [`high_water`](crate::Limits::high_water).
     Held,
+    /// The handler has [asked](crate::Context::request_report) for a report on its behalf.
+    Asked,
     /// A line above [`max_line`](crate::Limits::max_line) came; nothing after it is handled.
     Overlong,
 
@@ -51,6 +53,8 @@ pub(crate) enum Flag {
     Failed,
 
     // What it is.
+    /// It comes from another service and waits for its `on_open`.
+    Arrived,
     /// It was dialled rather than accepted.
     Outbound,
     /// It was accepted and has not done the handshake of its layers. It counts as a connection, but

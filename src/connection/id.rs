@@ -29,14 +29,16 @@ impl ConnId {
         (self.0 & SLOT_MASK) as usize
     }
 
-    pub(crate) fn serial(self) -> u64 {
+    /// The number that it is displayed with, as 17 in `#17`. No other connection of the same reactor
+    /// ever has it. [`Reactor::close`](crate::Reactor::close) takes it.
+    pub fn number(self) -> u64 {
         self.0 >> SLOT_BITS
     }
 }
 
 impl fmt::Display for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{}", self.serial())
+        write!(f, "#{}", self.number())
     }
 }
 

@@ -189,6 +189,15 @@ impl Input {
         };
     }
 
+    /// What the handler has not taken, to be given to somebody else.
+    pub(crate) fn into_rest(self) -> Vec<u8> {
+        let kept = self.kept.map_or_else(Kept::default, |kept| *kept);
+        match kept.taken {
+            0 => kept.bytes,
+            _ => kept.rest().to_vec(),
+        }
+    }
+
     /// Throws away what is kept.
     pub(crate) fn discard(&mut self) {
         *self = Input::default();

@@ -75,9 +75,9 @@ impl<'a> DatagramContext<'a> {
         &self.endpoint.options
     }
 
-    /// What the loop has done so far.
-    pub fn counters(&self) -> &Counters {
-        &self.state.counters
+    /// What the loop has done so far, for all services together.
+    pub fn counters(&self) -> Counters {
+        self.state.counted()
     }
 
     /// Asks for a graceful shutdown of the whole reactor. Messages that were posted to its services

@@ -10,6 +10,7 @@ use super::socket::{LARGEST, Socket};
 use crate::reactor::fairness::{DATAGRAM_ERRORS, DATAGRAM_REST, LOG_EVERY};
 use crate::reactor::log_limits::LogLimit;
 use crate::reactor::loop_state::LoopState;
+use crate::reactor::table::Label;
 use crate::reactor::timers::Timers;
 use crate::reactor::token::Token;
 
@@ -18,10 +19,8 @@ pub(crate) const ROOM: usize = LARGEST + 1;
 
 /// A datagram socket, what waits for it, and the handler's timers.
 pub(crate) struct Endpoint {
-    /// The number of its service in the reactor.
-    service: usize,
     /// What the service goes by in the log.
-    pub(super) name: Box<str>,
+    pub(super) name: Label,
     pub(super) options: DatagramOptions,
     /// The address that the socket is bound to.
     pub(super) local: SocketAddr,
@@ -50,8 +49,7 @@ impl Endpoint {
         options: DatagramOptions,
     ) -> Endpoint {
         Endpoint {
-            service,
-            name: name.into(),
+            name: Label::new(service, name),
             options,
             local,
             timers: Timers::default(),
@@ -67,7 +65,7 @@ impl Endpoint {
 
     /// The token of the socket and of its timers.
     pub(crate) fn token(&self) -> Token {
-        Token::listener(self.service, 0)
+        Token::listener(self.name.service, 0)
     }
 
     /// Has the selector watch the socket; in a harness there is no selector.
@@ -106,19 +104,19 @@ impl Endpoint {
         match self.socket.as_ref()?.receive(buffer) {
             Ok((count, from)) => {
                 self.errors = 0;
-                state.counters.bytes_in += count as u64;
+                state.counters(self.name.service).bytes_in += count as u64;
                 if count < buffer.len() {
-                    state.counters.datagrams_in += 1;
+                    state.counters(self.name.service).datagrams_in += 1;
                     return Some((count, from));
                 }
-                state.counters.datagram_errors += 1;
+                state.counters(self.name.service).datagram_errors += 1;
                 log::debug!("{}: a datagram from {from} is too large to be had whole", self.name);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => {
                 log::debug!("{}: receiving: {error}", self.name);
-                state.counters.datagram_errors += 1;
+                state.counters(self.name.service).datagram_errors += 1;
                 self.errors += 1;
                 if self.errors >= DATAGRAM_ERRORS {
                     self.errors = 0;
@@ -167,7 +165,7 @@ impl Endpoint {
 
     /// Closes the socket. What waits in the outbox is lost.
     pub(crate) fn close(&mut self, state: &mut LoopState) {
-        state.counters.datagrams_lost += self.outbox.len() as u64;
+        state.counters(self.name.service).datagrams_lost += self.outbox.len() as u64;
         self.outbox = Outbox::default();
         if self.socket.take().is_some() {
             state.freed += 1;
@@ -182,8 +180,8 @@ impl Endpoint {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 outcome => {
                     if outcome.is_ok() {
-                        state.counters.datagrams_out += 1;
-                        state.counters.bytes_out += bytes.len() as u64;
+                        state.counters(self.name.service).datagrams_out += 1;
+                        state.counters(self.name.service).bytes_out += bytes.len() as u64;
                     }
                     return outcome;
                 }
@@ -193,7 +191,7 @@ impl Endpoint {
 
     /// Counts and logs a datagram that is lost; gives false.
     fn lose(&mut self, to: SocketAddr, why: &str, state: &mut LoopState) -> bool {
-        state.counters.datagrams_lost += 1;
+        state.counters(self.name.service).datagrams_lost += 1;
         if self.loss_logged.allows(state.turn.now, LOG_EVERY) {
             log::warn!("{}: a datagram to {to} is lost: {why}", self.name);
         }

@@ -24,6 +24,7 @@ use socket::Socket;
 
 use crate::error::Error;
 use crate::net::{Address, ToAddress};
+use crate::reactor::hand_over::Door;
 use crate::reactor::handle::Mailbox;
 use crate::reactor::service::type_name_of;
 use crate::reactor::{Reactor, Service};
@@ -84,6 +85,7 @@ impl<'h> Reactor<'h> {
         let mut service = Datagrams::new(handler, endpoint, mailbox);
         service.call(&mut self.state, H::on_bound);
         self.services.push(Box::new(service));
+        self.state.doors.push(Door::new(type_name_of::<H>(), false));
         Ok(Service { index, address: Some(Address::Tcp(local)), handle })
     }
 }

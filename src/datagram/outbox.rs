@@ -46,6 +46,11 @@ impl Outbox {
         self.queue.is_empty()
     }
 
+    /// How much they take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// How many datagrams wait.
     pub(crate) fn len(&self) -> usize {
         self.queue.len()

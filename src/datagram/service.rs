@@ -7,15 +7,19 @@ use super::endpoint::{Endpoint, ROOM};
 use super::{DatagramContext, DatagramHandler};
 use crate::connection::clock::Nanos;
 use crate::connection::input::Scratch;
+use crate::net::Address;
 use crate::reactor::fairness::{MESSAGES_PER_TURN, TIMERS_PER_TURN};
 use crate::reactor::handle::{Inbox, Mailbox};
 use crate::reactor::loop_state::LoopState;
 use crate::reactor::readiness::Readiness;
+use crate::reactor::reports::Inspect;
 use crate::reactor::service::AnyService;
 use crate::reactor::slow_hooks::SlowHooks;
+use crate::reactor::status::{ListenerStatus, ServiceStatus};
 use crate::reactor::timers::{Due, Timers};
 use crate::reactor::token::Token;
 use crate::reactor::total_memory::{Holding, Memory};
+use crate::reactor::turns::Step;
 
 /// One datagram socket with its handler. What it begins with is told when it is bound, so nothing is
 /// told at the start.
@@ -43,8 +47,10 @@ impl<H: DatagramHandler> Datagrams<H> {
         state: &mut LoopState,
         hook: impl FnOnce(&mut H, &mut DatagramContext<'_>),
     ) {
+        let step = state.meter.step(Step::Handlers);
         let mut cx = DatagramContext::new(&mut self.endpoint, state);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
+        state.meter.step(step);
         self.slow_hooks.called(state, &self.endpoint.name, self.endpoint.options.slow_call);
         state.unless_panicked(outcome, &self.endpoint.name);
     }
@@ -81,13 +87,29 @@ impl<H: DatagramHandler> Datagrams<H> {
     }
 }
 
+impl<H: DatagramHandler> Inspect for Datagrams<H> {
+    fn status(&self, state: &LoopState) -> ServiceStatus {
+        let name = &self.endpoint.name;
+        let listener =
+            ListenerStatus { address: Address::Tcp(self.endpoint.local), layers: Vec::new() };
+        ServiceStatus {
+            name: name.to_string(),
+            listeners: if self.over { Vec::new() } else { vec![listener] },
+            counters: state.counted_for(name.service),
+            connections: 0,
+            unsent: self.endpoint.outbox.bytes(),
+            limits: None,
+        }
+    }
+}
+
 impl<H: DatagramHandler> AnyService for Datagrams<H> {
     fn name(&self) -> &str {
-        &self.endpoint.name
+        &self.endpoint.name.name
     }
 
     fn set_name(&mut self, name: Box<str>) {
-        self.endpoint.name = name;
+        self.endpoint.name.name = name.into();
     }
 
     fn sources(&self) -> usize {
@@ -104,8 +126,11 @@ impl<H: DatagramHandler> AnyService for Datagrams<H> {
         if self.over {
             return;
         }
+        state.meter.step(Step::Read);
         self.receive(state, scratch);
+        state.meter.step(Step::Timers);
         self.fire(state);
+        state.meter.step(Step::Messages);
         if self.mailbox.inbox.marked {
             self.take_messages(state);
         }

@@ -8,10 +8,14 @@ use crate::connection::connection::Stage;
 use crate::connection::flags::Flag;
 use crate::connection::framing::Search;
 use crate::connection::{CloseReason, ConnId, TimerId};
-use crate::error;
+use crate::error::{self, Error};
+use crate::net::Credentials;
 #[cfg(feature = "tls")]
 use crate::net::tls::PeerCertificate;
+use crate::reactor::Ask;
+use crate::reactor::hand_over::PutOver;
 use crate::reactor::loop_state::LoopState;
+use crate::reactor::reports::Asked;
 use crate::reactor::table::Table;
 use crate::reactor::token::Token;
 
@@ -142,6 +146,50 @@ impl<'a, S> Context<'a, S> {
         table.mark_dirty(self.id.slot());
     }
 
+    /// Has the connection leave this service for the one of that [name](crate::Reactor::set_name) in the
+    /// same reactor, where it goes on as a WebSocket.
+    ///
+    /// What was sent before goes out, and then the answer of the upgrade. Until that is out, the
+    /// connection is neither read nor does it take output. Then this service is told with
+    /// [`CloseReason::HandedOver`], and its session and its timers are gone; if the client is gone first,
+    /// or does not take it all within [`flush_timeout`](crate::Limits::flush_timeout), the reason is
+    /// that, and the connection goes nowhere.
+    ///
+    /// In the other service it is a newcomer with an id of its own: in the next turn
+    /// [`on_open`](crate::Handler::on_open) is called, and the bytes that this service did not take are
+    /// the first of its input. [`max_connections`](crate::Limits::max_connections) and the limits by peer
+    /// are those of that service; one too many is told so by a close frame with code 1013. Who may come at
+    /// all, such as by [`allow`](crate::Listen::allow), was judged at the listener of this service.
+    ///
+    /// The [counters](crate::Counters) have it as closed here and as accepted there. Needs the feature
+    /// `websocket`.
+    ///
+    /// # Errors
+    /// [`Error::HandOver`] if there is no such service, if the connection is there already, or takes no
+    /// output; [`Error::Datagrams`]; [`Error::ShuttingDown`]. Nothing has been sent then, and the
+    /// connection goes on as before.
+    #[cfg(feature = "websocket")]
+    pub fn hand_over(
+        &mut self,
+        to: &str,
+        upgrade: crate::net::websocket::Upgrade,
+    ) -> Result<(), Error> {
+        let answer = upgrade.response();
+        self.hand_over_with(to, &answer, Box::new(|stream, input| upgrade.over(stream, input)))
+    }
+
+    /// As [`hand_over`](Self::hand_over): `words` go out last, and `over` makes what it runs over then.
+    #[cfg_attr(not(feature = "websocket"), allow(dead_code, reason = "the first layer that can"))]
+    pub(crate) fn hand_over_with(
+        &mut self,
+        to: &str,
+        words: &[u8],
+        over: PutOver,
+    ) -> Result<(), Error> {
+        self.commit();
+        self.service.table.hand_over(self.id, to, words, over, self.service.state)
+    }
+
     /// Ends the connection at once with a reset. Unsent output is lost.
     pub fn abort(&mut self) {
         self.commit();
@@ -239,9 +287,18 @@ impl<'a, S> Context<'a, S> {
 
     /// The peer's address: where the client connected from, or the address that was dialled. It is
     /// known also after the peer is gone. If a [host](crate::Host) was dialled, it is none until the
-    /// connection is open. None over a Unix socket and for descriptors.
+    /// connection is open. None over a Unix socket, where
+    /// [`peer_credentials`](Self::peer_credentials) tell who it is, and for descriptors.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.service.table.connections[self.id.slot()].conn.peer.get()
+    }
+
+    /// Whose process is at the other end of a Unix socket, as it was when it connected; this makes a
+    /// system call. For a connection that was dialled it is the server's. Behind a
+    /// [proxy](crate::Listen::proxy) it is the proxy's. None over TCP and for descriptors, and on systems
+    /// that do not tell.
+    pub fn peer_credentials(&self) -> Option<Credentials> {
+        self.service.table.connections[self.id.slot()].stream.credentials()
     }
 
     /// Our own address of this connection; this makes a system call. None over a Unix socket and for
@@ -451,6 +508,47 @@ impl<'a, S> Context<'a, S> {
             // After a hook of its own the loop does so if the block has not come by then.
             table.arm(self.id);
         }
+    }
+
+    /// Has [`on_report`](crate::Handler::on_report) called for this connection at the end of the turn,
+    /// or of a later one if many ask: with the state of the loop, its services and their connections, or
+    /// once a connection was closed. A handler cannot look at other services from within a hook.
+    ///
+    /// Until then the connection's input waits, so that its replies come in the order of its requests.
+    /// If it is not open by then, or not any more, the call does not come.
+    ///
+    /// ```
+    /// use reactor::{Ask, Context, Handler, Report};
+    ///
+    /// /// Says how many connections there are, of all services.
+    /// struct Count;
+    ///
+    /// impl Handler for Count {
+    ///     type Session = ();
+    ///     type Message = ();
+    ///
+    ///     fn on_line(&mut self, cx: &mut Context<'_, ()>, _line: &[u8]) {
+    ///         cx.request_report(Ask::Overview { watch: false });
+    ///     }
+    ///
+    ///     fn on_report(&mut self, cx: &mut Context<'_, ()>, report: &Report) {
+    ///         if let Report::Overview(status) = report {
+    ///             let count: usize = status.services.iter().map(|one| one.connections).sum();
+    ///             writeln!(cx, "{count}");
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let mut server = reactor::testing::Harness::new(Count);
+    /// let client = server.connect();
+    /// server.feed(client, "how many?\n");
+    /// assert_eq!(server.sent(client), b"1\n");
+    /// ```
+    pub fn request_report(&mut self, what: Ask) {
+        self.commit();
+        let ServiceContext { table, state } = &mut self.service;
+        table.connections[self.id.slot()].conn.flags.set(Flag::Asked, true);
+        state.asked.push_back(Asked { service: table.service, id: self.id, what });
     }
 
     /// Whether the loop still wants input handled: false once this connection is paused, held

@@ -4,6 +4,7 @@ use super::{Context, Farewell, ServiceContext};
 use crate::connection::{CloseReason, TimerId};
 use crate::limits::Limits;
 use crate::net::Address;
+use crate::reactor::Report;
 
 /// A protocol: what to do when a client connects, when a line comes, when the client leaves.
 ///
@@ -18,7 +19,8 @@ use crate::net::Address;
 ///
 /// 1. [`on_close`](Self::on_close) is called exactly once for every [`on_open`](Self::on_open). For
 ///    a connection that was dialled or adopted and failed, it is called once without an `on_open`.
-///    After it no hook is called for that connection.
+///    After it no hook is called for that connection. One that is handed over to another service ends
+///    in one and opens in the other, as two connections with an id each.
 /// 2. Lines come in the order in which they were sent. None comes twice, and none is lost before
 ///    the end of the connection.
 /// 3. A hook is never called from inside another. What a call to the context causes in other
@@ -215,6 +217,12 @@ pub trait Handler {
     /// in which they were posted.
     fn on_message(&mut self, cx: &mut ServiceContext<'_, Self::Session>, message: Self::Message) {
         let _ = (cx, message);
+    }
+
+    /// Called with what was asked for by [`Context::request_report`], on behalf of the connection that
+    /// it was asked for. What is sent here is a reply.
+    fn on_report(&mut self, cx: &mut Context<'_, Self::Session>, report: &Report) {
+        let _ = (cx, report);
     }
 
     /// Called when the reactor begins to shut down, after the messages that were posted before. It

@@ -221,9 +221,9 @@ impl<'a, S> ServiceContext<'a, S> {
         &self.table.limits
     }
 
-    /// What the loop has done so far.
-    pub fn counters(&self) -> &Counters {
-        &self.state.counters
+    /// What the loop has done so far, for all services together.
+    pub fn counters(&self) -> Counters {
+        self.state.counted()
     }
 
     /// Asks for a graceful shutdown of the whole reactor. Messages that were posted to its services

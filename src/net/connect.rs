@@ -5,6 +5,8 @@ use super::proxy::{Sending, Whom};
 use super::stream::Stream;
 #[cfg(feature = "tls")]
 use super::tls::{TlsConnector, Towards};
+#[cfg(feature = "websocket")]
+use super::websocket::{self, WebSocket};
 use super::{Address, ToAddress};
 use crate::error::Error;
 
@@ -28,6 +30,8 @@ pub struct Connect {
     whom: Option<Whom>,
     #[cfg(feature = "tls")]
     tls: Option<Towards>,
+    #[cfg(feature = "websocket")]
+    web_socket: Option<websocket::Towards>,
 }
 
 impl Connect {
@@ -79,6 +83,22 @@ impl Connect {
         Ok(Connect { tls: Some(tls.towards(server_name)?), ..self })
     }
 
+    /// Speaks WebSocket there, as a client: a line is a text message, or what is
+    /// [binary](WebSocket::binary) goes as it comes. The handler does not notice.
+    ///
+    /// * [`connect_timeout`](crate::Limits::connect_timeout) includes the handshake. If the server
+    ///   answers with anything but WebSocket, the connection has never been open, and
+    ///   [`close_detail`](crate::Context::close_detail) says why. It is asked for the path `/`.
+    /// * To half-close is to send a close frame. An end without one is
+    ///   [`ErrorKind::UnexpectedEof`](std::io::ErrorKind::UnexpectedEof).
+    ///
+    /// Where there is TLS as well, it goes before it. Of several calls the last one decides. Needs
+    /// the feature `websocket`.
+    #[cfg(feature = "websocket")]
+    pub fn web_socket(self, web_socket: &WebSocket) -> Connect {
+        Connect { web_socket: Some(web_socket.towards()), ..self }
+    }
+
     /// The address that is connected to.
     pub fn address(&self) -> &Address {
         &self.address
@@ -88,13 +108,19 @@ impl Connect {
     pub(crate) fn over(&self, stream: Stream) -> io::Result<Stream> {
         let stream = self.over_plaintext(stream);
         #[cfg(feature = "tls")]
-        if let Some(tls) = &self.tls {
-            return tls.over(stream);
-        }
+        let stream = match &self.tls {
+            Some(tls) => tls.over(stream)?,
+            None => stream,
+        };
+        #[cfg(feature = "websocket")]
+        let stream = match self.web_socket {
+            Some(web_socket) => web_socket.over(stream, &self.address),
+            None => stream,
+        };
         Ok(stream)
     }
 
-    /// As [`over`](Self::over), where nobody at the other end speaks TLS.
+    /// As [`over`](Self::over), where nobody at the other end speaks TLS or WebSocket.
     pub(crate) fn over_plaintext(&self, stream: Stream) -> Stream {
         match self.whom {
             Some(whom) => Stream::layer(Sending::new(stream, whom, self.address.as_socket())),
@@ -110,6 +136,8 @@ impl From<Address> for Connect {
             whom: None,
             #[cfg(feature = "tls")]
             tls: None,
+            #[cfg(feature = "websocket")]
+            web_socket: None,
         }
     }
 }

@@ -53,6 +53,12 @@ impl Layer for Descriptors {
         self.output.iter().try_for_each(|file| watch(registry, file, token, Interest::WRITABLE))
     }
 
+    fn deregister(&mut self, _: &Registry) -> io::Result<()> {
+        [&self.input].into_iter().chain(&self.output).for_each(|file| self.forget(file));
+        self.registry = None;
+        Ok(())
+    }
+
     /// A terminal gives a line at a time.
     fn may_read_short(&self) -> bool {
         true

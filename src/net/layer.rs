@@ -10,9 +10,11 @@ use std::rc::Rc;
 
 use mio::Registry;
 
-use super::Host;
 use super::stream::Stream;
+use super::{Credentials, Host};
+use crate::connection::CloseReason;
 use crate::connection::clock::Nanos;
+use crate::connection::rate::Share;
 #[cfg(feature = "signals")]
 use crate::error::Error;
 use crate::limits::Limits;
@@ -23,7 +25,8 @@ use crate::limits::Limits;
 ///
 /// 1. **Nothing blocks.** What cannot be done now is `WouldBlock`, and an event under the token of
 ///    [`register`](Self::register) follows when it can. Events are edges: none follows before the
-///    stream has said `WouldBlock`. A layer registers the stream below it and nothing of its own.
+///    stream has said `WouldBlock`, but for those of a stream that was registered anew. A layer
+///    registers the stream below it and nothing of its own.
 /// 2. **The handshake comes first.** Nothing is read or written before [`handshake`](Self::handshake)
 ///    is done; it is moved on at each event and when it is [due](Self::due). The handshake of the
 ///    stream below, if it has one, comes before the layer's own. If one of them says who the peer is,
@@ -37,7 +40,7 @@ use crate::limits::Limits;
 /// 5. **Unread input shows.** [`has_unread`](Self::has_unread) takes nothing away and changes
 ///    nothing.
 /// 6. **Work is accounted for.** [`handshake`](Self::handshake) says how long it has computed,
-///    [`take_cost`](Self::take_cost) how many bytes came in for what the last reads gave, and
+///    [`take_cost`](Self::take_cost) what came in for what the last reads gave, and
 ///    [`unfinished_since`](Self::unfinished_since) since when the peer has owed the rest of a unit.
 ///    To owe it for too long is to leave a line unfinished, whatever the unit holds.
 ///    [`kept`](Self::kept) says how much memory the layer takes for what was not read yet and what is
@@ -48,8 +51,11 @@ use crate::limits::Limits;
 ///    whether any of it went out.
 /// 8. **The end of our side comes after the output.** [`shutdown_write`](Self::shutdown_write) says
 ///    `WouldBlock` and has to be repeated while something is held back. Afterwards the peer gets
-///    the end, nothing more can be written, and reading goes on.
-/// 9. **A write that fails leaves the input.** What the peer sent before can still be read.
+///    the end, nothing more can be written, and reading goes on. If the loop closes the connection,
+///    it [tells why](Self::tell_why) before, for a layer that has words for that.
+/// 9. **A write that fails leaves the input.** What the peer sent before can still be read. Input
+///    that cannot be understood leaves the output: it is `InvalidData`, and what was sent before
+///    goes out if the stream below still takes it.
 /// 10. **An error is told once.** [`noted_error`](Self::noted_error) gives what the system has noted,
 ///     and nothing as long as all is well. If an error that the selector reports need not concern
 ///     the whole stream, [`fails_as_one`](Self::fails_as_one) says so.
@@ -78,6 +84,17 @@ pub(crate) trait Layer: Any + Read + Write {
         self.below_mut().map_or(Ok(()), |below| below.register(registry, token))
     }
 
+    /// Why the connection is about to be shut. Who shuts only the write side says nothing. Rule 8.
+    fn tell_why(&mut self, reason: CloseReason) {
+        self.below_mut().into_iter().for_each(|below| below.tell_why(reason));
+    }
+
+    /// Takes it out of the selector, so that it can be registered anew. Its events from before may
+    /// still come. Rule 1.
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.below_mut().map_or(Ok(()), |below| below.deregister(registry))
+    }
+
     /// Shuts the write side once all that is held back is out. Rule 8.
     fn shutdown_write(&mut self) -> io::Result<()> {
         self.below_mut().map_or(Ok(()), |below| below.shutdown_write())
@@ -95,6 +112,12 @@ pub(crate) trait Layer: Any + Read + Write {
     /// system calls and no more. All handshakes of a loop share a little time of each turn. Rule 6.
     fn handshake(&mut self, _now: Nanos, _spent: &mut Nanos) -> io::Result<Option<Opened>> {
         Ok(Some(Opened::default()))
+    }
+
+    /// The name of the layer whose handshake is under way, or has failed: of the lowest one, since the
+    /// others wait for that. None where all are done, and for layers without one. Rule 2.
+    fn handshaking(&self) -> Option<&'static str> {
+        self.below()?.handshaking()
     }
 
     /// Whether its handshake, or that of a stream below, is to say who the peer is. The limits by peer
@@ -122,6 +145,11 @@ pub(crate) trait Layer: Any + Read + Write {
     /// The address of our end, where it has one.
     fn local_end(&self) -> Option<SocketAddr> {
         self.below()?.local_end()
+    }
+
+    /// Who the peer is, for Unix sockets; it takes a system call.
+    fn credentials(&self) -> Option<Credentials> {
+        self.below()?.credentials()
     }
 
     /// The certificate that the peer has proved to be its own, as DER, once the handshake is done.
@@ -156,9 +184,10 @@ pub(crate) trait Layer: Any + Read + Write {
         self.below().is_some_and(|below| below.announces_end())
     }
 
-    /// Bytes that came in since this was last asked; 0 for as many as the reads gave. Rule 6.
-    fn take_cost(&mut self) -> usize {
-        self.below_mut().map_or(0, |below| below.take_cost())
+    /// Bytes that came in since this was last asked, 0 for as many as the reads gave; and how much
+    /// there was in them that takes as much work as a line, and that the reads did not give. Rule 6.
+    fn take_cost(&mut self) -> Share {
+        self.below_mut().map_or(Share::default(), |below| below.take_cost())
     }
 
     /// Since when the peer has owed the rest of what it has begun: a record, a frame. Rule 6.
@@ -270,6 +299,9 @@ pub(crate) struct Opened {
 
 /// Puts a layer over the newcomers of a listener.
 pub(crate) trait Acceptor: Any + fmt::Debug {
+    /// The layer's name, as in front of an address.
+    fn name(&self) -> &'static str;
+
     /// A newcomer under this layer, the handshake still to be done.
     fn accept(&self, newcomer: Stream) -> io::Result<Stream>;
 

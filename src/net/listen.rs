@@ -1,6 +1,7 @@
 use std::rc::Rc;
 
 use super::layer::Acceptor;
+use super::proxy::Proxied;
 use super::{Address, Networks, ToAddress};
 use crate::error::Error;
 
@@ -29,6 +30,8 @@ pub struct Listen {
     pub(crate) address: Address,
     pub(crate) unix_mode: Option<u32>,
     pub(crate) allow: Option<Networks>,
+    /// Who may come over a Unix socket; none for everybody.
+    pub(crate) uids: Option<Vec<u32>>,
     /// Whose PROXY headers are believed; none where there are no headers.
     pub(crate) proxies: Option<Networks>,
     /// What newcomers speak, in the order of the bytes on the wire, from the outside in, but for a
@@ -46,6 +49,7 @@ impl Listen {
             address: address.to_address()?,
             unix_mode: None,
             allow: None,
+            uids: None,
             proxies: None,
             layers: Vec::new(),
         })
@@ -60,14 +64,42 @@ impl Listen {
         Listen { unix_mode: Some(mode), ..self }
     }
 
+    /// What newcomers speak, from the outside in. `per_peer` says whether limits depend on who they are.
+    pub(crate) fn all_layers(&self, per_peer: bool) -> Vec<Rc<dyn Acceptor>> {
+        // Who may come is judged once the header has said who comes.
+        let proxied =
+            || -> Rc<dyn Acceptor> { Rc::new(Proxied::new(self.allow.clone(), per_peer)) };
+        self.proxies.iter().map(|_| proxied()).chain(self.layers.iter().cloned()).collect()
+    }
+
     /// Only a client that comes from one of these networks is served. The others are closed without a word
     /// before the handler hears of them, and count as [refused](crate::Counters::refused). Over
-    /// Unix sockets, where there are no such addresses, it says nothing. Behind a
+    /// Unix sockets, where there are no such addresses, it says nothing; see
+    /// [`allow_uids`](Self::allow_uids). Behind a
     /// [proxy](Self::proxy) it is about the client that the header names.
     ///
     /// An address proves no identity: only clients that cannot send from one of these are kept out.
     pub fn allow(self, networks: Networks) -> Listen {
         Listen { allow: Some(networks), ..self }
+    }
+
+    /// Only clients of these users are served at a Unix socket, whatever the modes of its file and of
+    /// the folders above it are. The others are closed without a word before the handler hears of them,
+    /// and count as [refused](crate::Counters::refused). It is about who connects to the socket, also
+    /// where that is a [proxy](Self::proxy); to TCP it says nothing.
+    ///
+    /// Root is a user like others: who wants to let it in names 0. On a system that does not tell who
+    /// connects, which are few, it is [`Error::Listen`] when it is listened on. Of several calls the
+    /// last one decides.
+    ///
+    /// ```
+    /// use reactor::Listen;
+    ///
+    /// let private = Listen::at("unix:/run/own.sock")?.unix_mode(0o666).allow_uids([0, 1000]);
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    pub fn allow_uids(self, uids: impl IntoIterator<Item = u32>) -> Listen {
+        Listen { uids: Some(uids.into_iter().collect()), ..self }
     }
 
     /// Expects every connection there to begin with a header of the PROXY protocol, version 1 or 2,
@@ -125,7 +157,38 @@ impl Listen {
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: &crate::net::tls::Tls) -> Listen {
         self.layers.retain(|layer| !crate::net::tls::is_tls(&**layer));
-        self.layers.push(tls.acceptor());
+        self.layers.insert(0, tls.acceptor());
+        self
+    }
+
+    /// Speaks WebSocket there, so that pages in browsers can connect: a line is a text message. The
+    /// handler does not notice: it is told of a connection when the handshake is done, and all that
+    /// holds for connections holds for the lines in the messages.
+    ///
+    /// * The request has [`handshake_timeout`](crate::Limits::handshake_timeout) and 8 KiB. What asks
+    ///   for no WebSocket is told with status 426 what this port is. Pages of others are refused with
+    ///   403; [`WebSocket::sites`](crate::WebSocket::sites) says which are ours. Either counts in
+    ///   [`handshakes_failed`](crate::Counters::handshakes_failed) or
+    ///   [`refused`](crate::Counters::refused), and the handler hears nothing of it. One too many is
+    ///   told with 503 and the [`farewell`](crate::Handler::farewell).
+    /// * [`max_line`](crate::Limits::max_line) bounds the lines in a message, whose own length means
+    ///   nothing; [`line_timeout`](crate::Limits::line_timeout) is for a message that is not finished.
+    ///   A ping is answered, and costs a line of the [rate](crate::Limits::rate).
+    /// * A line that is not finished, such as a prompt, goes out as a fragment of a message: a page
+    ///   does not see it before its end.
+    /// * To half-close is to send a close frame. The one that answers the peer's goes out behind the
+    ///   replies. It has code 1000, or 1001 at a shutdown, 1002 and 1007 for what breaks the protocol,
+    ///   1009 for a line too long, 1008 for any other limit. A client that ends without one ends with
+    ///   [`ErrorKind::UnexpectedEof`](std::io::ErrorKind::UnexpectedEof): its whole lines are handled,
+    ///   an unfinished last one is not. [`SlowConsumer`](crate::CloseReason::SlowConsumer) and the like
+    ///   still are resets.
+    ///
+    /// Where there is TLS as well, it comes before it. Of several calls the last one decides. Needs
+    /// the feature `websocket`.
+    #[cfg(feature = "websocket")]
+    pub fn web_socket(mut self, web_socket: &crate::net::websocket::WebSocket) -> Listen {
+        self.layers.retain(|layer| !crate::net::websocket::is_web_socket(&**layer));
+        self.layers.push(web_socket.acceptor());
         self
     }
 }

@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry};
 
-use super::Address;
 use super::stream::Stream;
 use super::tcp::bind_tcp;
-use super::unix::{bind_unix, check_unix_mode, clear_unix_path};
+use super::unix::{bind_unix, check_uids, check_unix_mode, clear_unix_path};
 use super::unix_path::UnixPath;
+use super::{Address, Listen};
 use crate::error::Error;
 use crate::limits::Limits;
 
@@ -21,23 +21,21 @@ pub(crate) enum ListeningSocket {
 }
 
 impl ListeningSocket {
-    pub(crate) fn bind(
-        address: &Address,
-        unix_mode: Option<u32>,
-        limits: &Limits,
-    ) -> Result<ListeningSocket, Error> {
+    pub(crate) fn bind(listen: &Listen, limits: &Limits) -> Result<ListeningSocket, Error> {
+        let Listen { address, unix_mode, uids, .. } = listen;
         let failed = |error| Error::listen(address, error);
         match address {
             Address::Tcp(addr) => bind_tcp(*addr, limits).map_err(failed),
             // Each of its addresses has a listener of its own.
             Address::Host(_) => Err(failed(io::ErrorKind::InvalidInput.into())),
             Address::Unix(path) => {
-                check_unix_mode(address, unix_mode)?;
+                check_unix_mode(address, *unix_mode)?;
+                check_uids(address, uids.as_deref())?;
                 // Before anything is made: one that is too long is none.
                 let name = socket2::SockAddr::unix(path).map_err(failed)?;
                 let path = UnixPath::lock(address, path)?;
                 clear_unix_path(address, path.path())?;
-                bind_unix(&name, path, unix_mode).map_err(failed)
+                bind_unix(&name, path, *unix_mode).map_err(failed)
             }
         }
     }

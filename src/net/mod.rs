@@ -3,15 +3,19 @@
 //!
 //! Read `layer` first (the contract of what a connection runs over) and `stream` (a socket or a
 //! layer). Then read what keeps the contract: `tcp`, `unix`, `descriptors`, `memory` (of the tests),
-//! `happy_eyeballs` (a host before one of its addresses is connected), `proxy`, `tls`. `listener`
-//! makes streams of newcomers, and `unix_path` guards the path of a Unix socket. `address`, `host`,
-//! `networks`, `listen` and `connect` are what a user writes.
+//! `happy_eyeballs` (a host before one of its addresses is connected), `proxy`, `tls`, `websocket`.
+//! `listener` makes streams of newcomers, `unix_path` guards the path of a Unix socket, and
+//! `credentials` tell who comes there. `http` reads the heads of requests. `address`, `host`, `networks`, `listen` and
+//! `connect` are what a user writes.
 
 pub(crate) mod address;
 pub(crate) mod connect;
+pub(crate) mod credentials;
 pub(crate) mod descriptors;
 pub(crate) mod happy_eyeballs;
 pub(crate) mod host;
+#[cfg(feature = "websocket")]
+pub mod http;
 pub(crate) mod layer;
 pub(crate) mod listen;
 pub(crate) mod listener;
@@ -24,9 +28,12 @@ pub(crate) mod tcp;
 pub(crate) mod tls;
 pub(crate) mod unix;
 pub(crate) mod unix_path;
+#[cfg(feature = "websocket")]
+pub(crate) mod websocket;
 
 pub use address::{Address, ToAddress};
 pub use connect::{Connect, ToConnect};
+pub use credentials::Credentials;
 pub use host::Host;
 pub use listen::{Listen, ToListen};
 pub use memory::Fault;

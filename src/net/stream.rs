@@ -16,6 +16,7 @@ use super::layer::{Layer, Opened, refuse_input_and_output};
 use super::tcp::connect_tcp;
 use crate::connection::clock::Nanos;
 use crate::connection::connection::StreamTraits;
+use crate::connection::rate::Share;
 
 /// The two ends of a connection's bytes, non-blocking. It keeps the contract of [`Layer`].
 ///
@@ -107,8 +108,10 @@ impl Stream {
     }
 
     /// What `count` bytes of input, just read, cost of a turn's share: at least themselves.
-    pub(crate) fn cost(&mut self, count: usize) -> usize {
-        ask!(self, it => it.take_cost()).max(count)
+    #[inline]
+    pub(crate) fn cost(&mut self, count: usize) -> Share {
+        let cost = ask!(self, it => it.take_cost());
+        Share { bytes: cost.bytes.max(count), ..cost }
     }
 
     /// Where to read what is thrown away.

@@ -48,6 +48,10 @@ impl Layer for TcpStream {
         registry.register(self, token, BOTH)
     }
 
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        registry.deregister(self)
+    }
+
     fn handshake(&mut self, _now: Nanos, _spent: &mut Nanos) -> io::Result<Option<Opened>> {
         if is_itself(self) {
             // Its port is the one that somebody is to listen at: no remains of it may stay.
@@ -139,7 +143,7 @@ pub(super) fn bind_tcp(addr: SocketAddr, limits: &Limits) -> io::Result<Listenin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Address;
+    use crate::net::Listen;
     use crate::net::listener::ListeningSocket;
     use crate::net::stream::{Socket, Stream};
 
@@ -150,8 +154,8 @@ mod tests {
             user_timeout: Some(Duration::from_millis(12_345)),
             ..Limits::default()
         };
-        let address = Address::Tcp(([127, 0, 0, 1], 0).into());
-        let server = ListeningSocket::bind(&address, None, &limits).unwrap();
+        let listen = Listen::at("127.0.0.1:0").unwrap();
+        let server = ListeningSocket::bind(&listen, &limits).unwrap();
         let mut dialled = Stream::connect(None, &server.local_addr().unwrap()).unwrap();
         dialled.set_options(&limits);
         let accepted = loop {

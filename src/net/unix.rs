@@ -11,18 +11,23 @@ use mio::Registry;
 use mio::net::{UnixListener, UnixStream};
 use rustix::io::ioctl_fionread;
 
-use super::Address;
+use super::credentials;
 use super::layer::{Layer, Opened};
 use super::listener::ListeningSocket;
 use super::stream::BOTH;
 use super::tcp::{BACKLOG, opened};
 use super::unix_path::{self, UnixPath};
+use super::{Address, Credentials};
 use crate::connection::clock::Nanos;
 use crate::error::Error;
 
 impl Layer for UnixStream {
     fn register(&mut self, registry: &Rc<Registry>, token: mio::Token) -> io::Result<()> {
         registry.register(self, token, BOTH)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        registry.deregister(self)
     }
 
     fn handshake(&mut self, _now: Nanos, _spent: &mut Nanos) -> io::Result<Option<Opened>> {
@@ -32,6 +37,10 @@ impl Layer for UnixStream {
     /// The kernel stops a read in front of a descriptor that was sent along.
     fn may_read_short(&self) -> bool {
         true
+    }
+
+    fn credentials(&self) -> Option<Credentials> {
+        Credentials::of(self).ok()
     }
 
     fn has_unread(&mut self) -> bool {
@@ -101,6 +110,17 @@ pub(super) fn clear_unix_path(address: &Address, path: &Path) -> Result<(), Erro
         Ok(_) => "another server is listening there; choose another path",
     };
     Err(unix_path::taken(address, why))
+}
+
+/// Where nobody could be told from anybody else, nobody can be kept out either.
+pub(super) fn check_uids(address: &Address, uids: Option<&[u32]>) -> Result<(), Error> {
+    if uids.is_none() || credentials::KNOWN {
+        return Ok(());
+    }
+    let why =
+        "this system does not tell who connects; use unix_mode instead of allow_uids".to_owned();
+    let source = io::ErrorKind::Unsupported.into();
+    Err(Error::Listen { address: address.clone(), why, source })
 }
 
 pub(super) fn check_unix_mode(address: &Address, mode: Option<u32>) -> Result<(), Error> {

@@ -3,10 +3,11 @@
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use super::closing::farewell_text;
+use super::counters::Refused;
 use super::fairness::{ACCEPT_RETRY, LOG_EVERY, PASSED_OVER, PORTS_TRIED};
 use super::loop_state::LoopState;
 use super::peers::{Peers, Refusal};
@@ -20,9 +21,8 @@ use crate::handler::{Farewell, Handler};
 use crate::limits::Limits;
 use crate::net::layer::Acceptor;
 use crate::net::listener::ListeningSocket;
-use crate::net::proxy::Proxied;
 use crate::net::stream::Stream;
-use crate::net::{Address, Host, Listen, Networks};
+use crate::net::{Address, Credentials, Host, Listen, Networks};
 
 pub(crate) struct Listener {
     socket: ListeningSocket,
@@ -30,6 +30,8 @@ pub(crate) struct Listener {
     address: Address,
     /// Where newcomers may come from; none for anywhere. Behind a proxy, where that may come from.
     allow: Option<Networks>,
+    /// As [`Listen::allow_uids`].
+    uids: Option<Vec<u32>>,
     /// Newcomers come by way of a proxy that says who they are.
     proxied: bool,
     /// What newcomers speak, as [`Listen::layers`].
@@ -113,24 +115,20 @@ impl Listener {
         limits: &Limits,
         state: &mut LoopState,
     ) -> Result<Listener, Error> {
-        let address = listen.address;
-        let mut socket = ListeningSocket::bind(&address, listen.unix_mode, limits)?;
-        let local = socket.local_addr().map_err(|error| Error::listen(&address, error))?;
+        let mut socket = ListeningSocket::bind(&listen, limits)?;
+        let address = &listen.address;
+        let local = socket.local_addr().map_err(|error| Error::listen(address, error))?;
         if let Some(registry) = &state.registry {
             let registered = socket.register(registry, token.into());
-            registered.map_err(|error| Error::listen(&address, error))?;
+            registered.map_err(|error| Error::listen(address, error))?;
         }
-        let mut layers = listen.layers;
+        let layers = listen.all_layers(Peers::are_limited(limits));
         let proxied = listen.proxies.is_some();
-        if proxied {
-            // Who may come is judged once the header has said who comes.
-            let proxied = Proxied::new(listen.allow.clone(), Peers::are_limited(limits));
-            layers.insert(0, Rc::new(proxied));
-        }
         Ok(Listener {
             socket,
             address: local,
             allow: listen.proxies.or(listen.allow),
+            uids: listen.uids,
             proxied,
             layers,
             token,
@@ -169,26 +167,44 @@ impl Listener {
         }
     }
 
+    /// Says why a newcomer is not allowed; none if it is.
+    fn bar(&self, stream: &Stream, peer: Option<SocketAddr>) -> Option<Barred> {
+        match (peer, &self.allow, &self.uids) {
+            (Some(peer), Some(networks), _) if !networks.contain(peer.ip()) => {
+                Some(if self.proxied {
+                    Barred::Proxy(peer.ip())
+                } else {
+                    Barred::Network(peer.ip())
+                })
+            }
+            // Only a Unix socket has no address.
+            (None, _, Some(uids)) => match stream.credentials() {
+                Some(peer) if uids.contains(&peer.uid) => None,
+                Some(peer) => Some(Barred::User(peer)),
+                None => Some(Barred::Unknown),
+            },
+            _ => None,
+        }
+    }
+
     /// Counts a newcomer that is not allowed, and hears nothing.
-    fn turn_away_unheard(&self, peer: SocketAddr, state: &mut LoopState) {
-        state.counters.refused += 1;
-        let (limit, networks) = match self.proxied {
-            true => (&mut state.log_limits.unproxied, "networks whose proxies are believed"),
-            false => (&mut state.log_limits.barred, "allowed networks"),
+    fn turn_away_unheard(&self, barred: &Barred, state: &mut LoopState) {
+        let log_limits = &mut state.log_limits;
+        let (why, limit) = match barred {
+            Barred::Proxy(_) => (Refused::NotProxied, &mut log_limits.unproxied),
+            _ => (Refused::NotAllowed, &mut log_limits.barred),
         };
         if limit.allows(state.turn.now, LOG_EVERY) {
-            let (listener, ip) = (&self.address, peer.ip());
-            log::warn!("{listener}: {ip} is in none of the {networks}: turning away");
+            log::warn!("{}: {barred}: turning away", self.address);
         }
+        state.counters(self.token.service()).refuse(why);
     }
 
     /// The socket's next newcomer, under all layers; none if it is not allowed.
     fn next(&self, state: &mut LoopState) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
         let (mut stream, peer) = self.socket.accept()?;
-        if let Some((peer, allowed)) = peer.zip(self.allow.as_ref())
-            && !allowed.contain(peer.ip())
-        {
-            self.turn_away_unheard(peer, state);
+        if let Some(why) = self.bar(&stream, peer) {
+            self.turn_away_unheard(&why, state);
             return Ok(None);
         }
         for layer in &self.layers {
@@ -224,7 +240,8 @@ impl Listener {
                     let nobody = state.with_spare_descriptor(|state| match self.next(state) {
                         Ok(newcomer) => {
                             if let Some((mut stream, _)) = newcomer {
-                                state.counters.refused += 1;
+                                let counters = state.counters(self.token.service());
+                                counters.refuse(Refused::NoDescriptor);
                                 stream.turn_away(&farewell(state));
                             }
                             false
@@ -245,6 +262,19 @@ impl Listener {
         }
         None
     }
+}
+
+/// Why a newcomer is not allowed, in the words of the log.
+#[derive(Debug, thiserror::Error)]
+enum Barred {
+    #[error("{0} is in none of the allowed networks")]
+    Network(IpAddr),
+    #[error("{0} is in none of the networks whose proxies are believed")]
+    Proxy(IpAddr),
+    #[error("{0} is none of the allowed users")]
+    User(Credentials),
+    #[error("the system does not say who has come")]
+    Unknown,
 }
 
 /// This machine does not have the address, or no address of its family.
@@ -313,7 +343,11 @@ impl<H: Handler> ActiveService<H> {
     }
 
     /// Asks the limits of newcomers whether one more may come from there.
-    fn judge(&mut self, peer: Option<SocketAddr>, state: &mut LoopState) -> Option<Refusal> {
+    pub(super) fn judge(
+        &mut self,
+        peer: Option<SocketAddr>,
+        state: &mut LoopState,
+    ) -> Option<Refusal> {
         let most = self.table.limits.max_connections;
         if self.table.counted >= most {
             self.free_place(state);
@@ -321,22 +355,26 @@ impl<H: Handler> ActiveService<H> {
         if self.table.counted >= most {
             return Some(Refusal::Full(most));
         }
-        self.table.peers.judge(peer, state)
+        self.table.peers.judge(peer, self.table.service, state)
     }
 
     /// Counts a newcomer that is turned away, and gives what to say to it.
     pub(super) fn refuse(&self, refusal: Refusal, state: &mut LoopState) -> Cow<'static, [u8]> {
         let Table { limits, name, .. } = &self.table;
         let log_limits = &mut state.log_limits;
-        let (why, limit) = match refusal {
-            Refusal::Full(_) => (Farewell::TooManyConnections, &mut log_limits.full),
-            Refusal::TooMany(..) => (Farewell::TooManyFromPeer, &mut log_limits.crowded),
-            Refusal::TooFast(_) => (Farewell::ConnectingTooFast, &mut log_limits.hasty),
+        let (why, limit, counted) = match refusal {
+            Refusal::Full(_) => (Farewell::TooManyConnections, &mut log_limits.full, Refused::Full),
+            Refusal::TooMany(..) => {
+                (Farewell::TooManyFromPeer, &mut log_limits.crowded, Refused::PerPeer)
+            }
+            Refusal::TooFast(_) => {
+                (Farewell::ConnectingTooFast, &mut log_limits.hasty, Refused::ConnectRate)
+            }
         };
         if limit.allows(state.turn.now, LOG_EVERY) {
             log::warn!("{name}: {refusal}: turning away");
         }
-        state.counters.refused += 1;
+        state.counters(self.table.service).refuse(counted);
         farewell_text(&self.handler, why, limits, name, state)
     }
 }

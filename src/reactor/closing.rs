@@ -9,11 +9,12 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::time::Instant;
 
+use super::counters::Refused;
 use super::fairness::REAPED_AT_ONCE;
 use super::loop_state::LoopState;
 use super::queues::Queues;
 use super::service::ActiveService;
-use super::table::Table;
+use super::table::{Label, Table, find};
 use super::writing::would_block;
 use crate::connection::clock::Nanos;
 use crate::connection::connection::Stage;
@@ -29,7 +30,7 @@ pub(super) fn farewell_text<H: Handler>(
     handler: &H,
     why: Farewell,
     limits: &Limits,
-    name: &str,
+    name: &Label,
     state: &mut LoopState,
 ) -> Cow<'static, [u8]> {
     state.guard(name, || handler.farewell(why, limits)).unwrap_or_default()
@@ -58,13 +59,14 @@ impl<S> Table<S> {
     /// Begins the graceful end: no more input is handled, what is unsent is flushed, then the write
     /// side is shut, and the connection lingers.
     pub(crate) fn close(&mut self, id: ConnId, reason: CloseReason, state: &LoopState) {
-        let Some(slot) = self.get_mut(id) else { return };
+        let Some(slot) = find(&mut self.connections, id) else { return };
         match slot.conn.stage {
             Stage::Connecting => {
                 slot.conn.flags.set(Flag::Failed, true);
                 return self.end(id, reason);
             }
-            Stage::Open => {}
+            Stage::Open => self.open -= 1,
+            Stage::Leaving => {}
             Stage::Closing | Stage::Lingering | Stage::Ended => return,
         }
         slot.conn.stage = Stage::Closing;
@@ -75,7 +77,6 @@ impl<S> Table<S> {
         let kept = slot.conn.input.kept();
         slot.conn.input.discard();
         self.kept -= kept;
-        self.open -= 1;
         self.leave_line(id);
         self.mark_dirty(id.slot());
         self.enqueue_if_work(id);
@@ -183,6 +184,7 @@ impl<H: Handler> ActiveService<H> {
             let reason = slot.conn.reason;
             return self.table.end(id, reason);
         }
+        slot.stream.tell_why(slot.conn.reason);
         let shut = slot.counted(kept, |slot| slot.stream.shutdown_write());
         if would_block(&shut) {
             slot.conn.flags.set(Flag::Blocked, true);
@@ -311,14 +313,27 @@ impl<H: Handler> ActiveService<H> {
             return;
         }
         slot.conn.flags.set(Flag::Ending, false);
+        let leaves = slot.conn.stage == Stage::Leaving;
+        if leaves {
+            // What it keeps is its next service's from now on.
+            self.table.kept -= slot.kept();
+            slot.conn.stage = Stage::Ended;
+        }
         let reason = slot.conn.reason;
         if slot.conn.flags.take(Flag::Handshaking) {
             self.table.counted -= 1;
             self.table.peers.remove(&slot.conn);
-            match reason {
+            let layer = slot.stream.handshaking();
+            let counters = state.counters(self.table.service);
+            match (reason, layer) {
                 // The handshake has named a client that may not come.
-                CloseReason::Error(ErrorKind::PermissionDenied) => state.counters.refused += 1,
-                _ => state.counters.handshakes_failed += 1,
+                (CloseReason::Error(ErrorKind::PermissionDenied), Some("ws")) => {
+                    counters.refuse(Refused::Origin);
+                }
+                (CloseReason::Error(ErrorKind::PermissionDenied), _) => {
+                    counters.refuse(Refused::NotAllowed);
+                }
+                _ => counters.fail_handshake(layer),
             }
             if log::log_enabled!(log::Level::Debug) {
                 let (name, who, why) = (&self.table.name, self.describe(id), self.why(id, reason));
@@ -328,12 +343,12 @@ impl<H: Handler> ActiveService<H> {
         }
         let was_open = slot.conn.flags.take(Flag::Open);
         if was_open || slot.conn.flags.take(Flag::Failed) {
-            state.counters.open -= u64::from(was_open);
+            state.counters(self.table.service).open -= u64::from(was_open);
             self.table.counted -= 1;
             if was_open {
                 self.table.peers.remove(&slot.conn);
             }
-            state.counters.closed[reason.index()] += 1;
+            state.counters(self.table.service).close(reason);
             if log::log_enabled!(reason.level()) {
                 let (who, name) = (self.describe(id), &self.table.name);
                 let what = if was_open { "is gone" } else { "cannot be reached" };
@@ -342,7 +357,9 @@ impl<H: Handler> ActiveService<H> {
             }
             self.call(id, false, state, |handler, cx| handler.on_close(cx, reason));
         }
-        if self.table.get(id).is_some_and(|slot| slot.conn.stage == Stage::Ended) {
+        if leaves {
+            self.table.send_off(id, state);
+        } else if self.table.get(id).is_some_and(|slot| slot.conn.stage == Stage::Ended) {
             self.table.remove(id, state);
         }
     }

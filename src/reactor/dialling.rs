@@ -23,7 +23,7 @@ impl<S> Table<S> {
         if state.is_ending() {
             return Err(Error::ShuttingDown);
         }
-        state.counters.dialled += 1;
+        state.counters(self.service).dialled += 1;
         let stream = (state.dial)(source, target);
         let id = self.insert_connecting(stream, session, state);
         let slot = &mut self.connections[id.slot()];

@@ -65,6 +65,23 @@ pub(crate) const TIMERS_PER_TURN: usize = 1024;
 /// come from an address that is not allowed: a flood of them must not keep the loop in one call.
 pub(super) const PASSED_OVER: usize = 64;
 
+/// Reports that handlers are given: each may take as long as hundreds of lines.
+pub(super) const REPORTS_PER_TURN: usize = 16;
+
+/// Slots of connections that are looked at for these reports; the report that goes past it is the last
+/// one of the turn. To look at one takes some nanoseconds.
+pub(super) const SLOTS_SEEN: usize = 16 * 1024;
+
+/// Connections on a page in the order of the table: what is said of them is some ten lines of output
+/// each.
+pub(super) const ROWS_PER_PAGE: usize = 256;
+
+/// Slots that are looked at for one such page, where most of them are vacant.
+pub(super) const SLOTS_PER_PAGE: usize = 4096;
+
+/// Connections on a page in another order, which cannot be continued.
+pub(super) const ROWS_RANKED: usize = 1024;
+
 // What one step of a turn may cost; see `Step`.
 
 /// Bytes of output that a step gathers, so that it leaves soon and the arena stays small.

@@ -40,6 +40,9 @@ pub(crate) struct LogLimits {
     /// A newcomer has no certificate that lets it in.
     #[cfg(feature = "tls")]
     pub(super) uncertified: LogLimit,
+    /// A newcomer comes from a page that is not ours, or uses a name that is not.
+    #[cfg(feature = "websocket")]
+    pub(super) foreign: LogLimit,
     /// There is too much unsent output in all.
     pub(super) total_output: LogLimit,
     /// There is too much unfinished input in all.

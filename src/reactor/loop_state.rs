@@ -1,5 +1,6 @@
 //! What all services of one reactor share, and what belongs to the current turn alone.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,10 +9,13 @@ use super::Counters;
 use super::adopting::Adopt;
 use super::dialling::{self, Dial};
 use super::fairness::Step;
+use super::hand_over::{Door, Traveller};
 use super::handle::Shared;
 use super::log_limits::LogLimits;
+use super::reports::Asked;
 use super::spare_descriptor::SpareDescriptor;
 use super::token::Serials;
+use super::turns::Meter;
 use super::writing::Reply;
 use crate::connection::clock::{Nanos, nanos};
 use crate::connection::framing::Search;
@@ -33,9 +37,19 @@ pub(crate) struct LoopState {
     pub(crate) dial: Box<Dial>,
     /// What adopting descriptors makes, likewise.
     pub(crate) adopt: Box<Adopt>,
+    /// All services of the reactor, as one sees the other. Empty in the harnesses.
+    pub(crate) doors: Vec<Door>,
+    /// Connections that have left one service and are to be taken in by another, in this turn.
+    pub(super) travellers: VecDeque<Traveller>,
     /// Gives connections their numbers, across all services.
     pub(super) serials: Serials,
-    pub(crate) counters: Counters,
+    /// What each service counts in; one at least.
+    pub(super) counters: Vec<Counters>,
+    pub(crate) meter: Meter,
+    /// What handlers have asked for and were not told yet.
+    pub(crate) asked: VecDeque<Asked>,
+    /// See [`set_accounting`](crate::Reactor::set_accounting).
+    pub(super) accounting: bool,
     /// What handles on other threads reach: the waker, and whether a stop was asked for.
     pub(crate) shared: Arc<Shared>,
     /// The service that last had a step of a handshake.
@@ -100,8 +114,13 @@ impl LoopState {
             registry,
             dial: Box::new(dialling::dial),
             adopt: Box::new(Stream::adopt),
+            doors: Vec::new(),
+            travellers: VecDeque::new(),
             serials: Serials::default(),
-            counters: Counters::default(),
+            counters: vec![Counters::default()],
+            meter: Meter::default(),
+            asked: VecDeque::new(),
+            accounting: false,
             shared,
             last_handshake: 0,
             stopping: false,

@@ -13,14 +13,36 @@ use crate::connection::connection::Stage;
 use crate::connection::flags::Flag;
 use crate::connection::{CloseReason, ConnId};
 use crate::handler::Handler;
+#[cfg(feature = "websocket")]
+use crate::net::http::Forbidden;
 use crate::net::proxy::Rejected;
 use crate::net::stream::Stream;
 #[cfg(feature = "tls")]
 use crate::net::tls::Refused;
+#[cfg(feature = "websocket")]
+use crate::net::websocket::Refusal as WebRefusal;
 
 impl<H: Handler> ActiveService<H> {
     /// Takes in a newcomer. With a handshake to do it counts at once, and opens later.
     pub(crate) fn admit(
+        &mut self,
+        stream: Stream,
+        peer: Option<SocketAddr>,
+        state: &mut LoopState,
+    ) -> Option<ConnId> {
+        let id = self.enter(stream, peer, state)?;
+        let slot = &mut self.table.connections[id.slot()];
+        if slot.stream.has_handshake() {
+            slot.conn.flags.set(Flag::Unjudged, slot.stream.names_peer());
+            self.await_opening(id);
+        } else {
+            self.opened(id, state);
+        }
+        Some(id)
+    }
+
+    /// Gives a newcomer its place in the table.
+    pub(super) fn enter(
         &mut self,
         stream: Stream,
         peer: Option<SocketAddr>,
@@ -33,19 +55,18 @@ impl<H: Handler> ActiveService<H> {
             self.table.remove(id, state);
             return None;
         }
-        state.counters.accepted += 1;
-        let slot = &mut self.table.connections[id.slot()];
-        slot.conn.peer = peer.into();
-        if slot.stream.has_handshake() {
-            slot.conn.flags.set(Flag::Handshaking, true);
-            slot.conn.flags.set(Flag::Unjudged, slot.stream.names_peer());
-            self.table.counted += 1;
-            self.table.peers.add(&slot.conn);
-            self.table.arm(id);
-        } else {
-            self.opened(id, state);
-        }
+        state.counters(self.table.service).accepted += 1;
+        self.table.connections[id.slot()].conn.peer = peer.into();
         Some(id)
+    }
+
+    /// A newcomer that does not open yet counts at once.
+    pub(super) fn await_opening(&mut self, id: ConnId) {
+        let conn = &mut self.table.connections[id.slot()].conn;
+        conn.flags.set(Flag::Handshaking, true);
+        self.table.counted += 1;
+        self.table.peers.add(conn);
+        self.table.arm(id);
     }
 
     /// A connection is there: it is the handler's from now on.
@@ -59,7 +80,7 @@ impl<H: Handler> ActiveService<H> {
         self.table.counted += usize::from(!slot.conn.flags.take(Flag::Failed) && !shaken);
         let asked = slot.conn.flags.has(Flag::Drain) || slot.conn.flags.has(Flag::Finished);
         self.table.open += 1;
-        state.counters.open += 1;
+        state.counters(self.table.service).open += 1;
         if !shaken {
             self.table.peers.add(&slot.conn);
         }
@@ -76,6 +97,9 @@ impl<H: Handler> ActiveService<H> {
 
     /// Looks whether a connection that was dialled, or has a handshake to do, is there now.
     pub(super) fn finish_connect(&mut self, id: ConnId, state: &mut LoopState) {
+        if self.table.connections[id.slot()].conn.flags.take(Flag::Arrived) {
+            return self.opened(id, state);
+        }
         match self.table.connected(id, state) {
             Ok(false) => {}
             Ok(true) => match self.table.judge_named(id, state) {
@@ -90,8 +114,20 @@ impl<H: Handler> ActiveService<H> {
                 if Refused::is(&error) {
                     self.report_uncertified(id, &error, state);
                 }
+                #[cfg(feature = "websocket")]
+                if let Some(WebRefusal::Forbidden(why)) = WebRefusal::of(&error) {
+                    self.report_foreign(id, why, state);
+                }
                 self.table.fail(id, &error);
             }
+        }
+    }
+
+    /// Logs that a newcomer is turned away for the page that it comes from, or the name that it uses.
+    #[cfg(feature = "websocket")]
+    fn report_foreign(&self, id: ConnId, why: Forbidden, state: &mut LoopState) {
+        if state.log_limits.foreign.allows(state.turn.now, LOG_EVERY) {
+            log::warn!("{}: {}: {why}: turning away", self.table.name, self.describe(id));
         }
     }
 
@@ -133,7 +169,10 @@ impl<H: Handler> ActiveService<H> {
         match (slot.conn.peer.get(), slot.stream.host()) {
             (_, Some(host)) => format!("{id} ({host})"),
             (Some(peer), None) => format!("{id} ({peer})"),
-            (None, None) => id.to_string(),
+            (None, None) => match slot.stream.credentials() {
+                Some(peer) => format!("{id} ({peer})"),
+                None => id.to_string(),
+            },
         }
     }
 }
@@ -141,12 +180,12 @@ impl<H: Handler> ActiveService<H> {
 impl<S> Table<S> {
     /// Asks the limits by peer, if the handshake has told whom to ask them for; none if it may come.
     fn judge_named(&mut self, id: ConnId, state: &mut LoopState) -> Option<Refusal> {
-        let Table { connections, peers, .. } = self;
+        let Table { service, connections, peers, .. } = self;
         let conn = &mut connections[id.slot()].conn;
         if !conn.flags.take(Flag::Unjudged) {
             return None;
         }
-        let refusal = peers.judge(conn.peer.get(), state);
+        let refusal = peers.judge(conn.peer.get(), *service, state);
         if refusal.is_none() {
             peers.add(conn);
         }

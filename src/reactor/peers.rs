@@ -54,7 +54,7 @@ impl Peers {
     }
 
     /// Whether there is any limit by peer.
-    pub(super) fn are_limited(limits: &Limits) -> bool {
+    pub(crate) fn are_limited(limits: &Limits) -> bool {
         limits.max_per_peer.is_some() || Peers::remembers(limits)
     }
 
@@ -62,6 +62,7 @@ impl Peers {
     pub(super) fn judge(
         &mut self,
         peer: Option<SocketAddr>,
+        service: usize,
         state: &mut LoopState,
     ) -> Option<Refusal> {
         if self.most.is_none() && self.accounts.is_none() {
@@ -76,7 +77,7 @@ impl Peers {
             return Some(Refusal::TooMany(ip, most));
         }
         let accounts = self.accounts.as_mut()?;
-        let may = accounts.begin(key, state.turn.now, &mut state.counters);
+        let may = accounts.begin(key, state.turn.now, state.counters(service));
         (!may).then_some(Refusal::TooFast(ip))
     }
 
@@ -95,6 +96,11 @@ impl Peers {
                 self.open.remove(&peer);
             }
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn are_empty(&self) -> bool {
+        self.open.is_empty()
     }
 
     /// What the connection counts under, if it does.

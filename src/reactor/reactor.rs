@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Waker};
 
 use super::fairness::FIRST_EVENTS;
+use super::hand_over::Door;
 use super::handle::{Mailbox, Shared};
 use super::loop_state::LoopState;
 use super::service::{ActiveService, AnyService, type_name_of};
@@ -166,6 +167,7 @@ impl<'h> Reactor<'h> {
             Ok(local) => service.address = Some(local),
             Err(error) => {
                 self.services.pop();
+                self.state.doors.pop();
                 return Err(error);
             }
         }
@@ -183,18 +185,23 @@ impl<'h> Reactor<'h> {
     {
         limits.check()?;
         let index = self.next_index()?;
-        let table = Table::new(index, type_name_of::<H>(), limits);
+        let mut table = Table::new(index, type_name_of::<H>(), limits);
+        table.accounts.keep(self.state.accounting, 0, self.state.turn.now);
         let (mailbox, handle) = Mailbox::new(&self.state.shared);
         self.services.push(Box::new(ActiveService::new(handler, table, mailbox)));
+        self.state.doors.push(Door::new(type_name_of::<H>(), true));
         Ok(Service { index, address: None, handle })
     }
 
     /// The place of the next service, if there may be one.
-    pub(crate) fn next_index(&self) -> Result<usize, Error> {
+    pub(crate) fn next_index(&mut self) -> Result<usize, Error> {
         match self.services.len() {
             _ if self.state.is_ending() => Err(Error::ShuttingDown),
             MOST_SERVICES.. => Err(Error::TooManyServices),
-            index => Ok(index),
+            index => {
+                self.state.count_for(index);
+                Ok(index)
+            }
         }
     }
 
@@ -218,13 +225,16 @@ impl<'h> Reactor<'h> {
         self.services[service.index].listen(address.to_listen()?, &mut self.state)
     }
 
-    /// Names a service in the log. Until then it goes by its handler's type, which two services may
-    /// have in common; so name it before it is [bound](Self::bind).
+    /// Names a service in the log, and for those that hand connections over to it.
+    /// Until then it goes by its handler's type, which two services may have in common; so name it
+    /// before it is [bound](Self::bind).
     ///
     /// # Panics
     /// If the service is of another reactor with more services than this one.
     pub fn set_name<M>(&mut self, service: &Service<M>, name: impl Into<String>) {
-        self.services[service.index].set_name(name.into().into_boxed_str());
+        let name = name.into().into_boxed_str();
+        self.state.doors[service.index].name.clone_from(&name);
+        self.services[service.index].set_name(name);
     }
 
     /// What a service goes by in the log.
@@ -353,9 +363,9 @@ impl<'h> Reactor<'h> {
         self.state.max_total_input = bytes;
     }
 
-    /// What the loop has done so far.
-    pub fn counters(&self) -> &Counters {
-        &self.state.counters
+    /// What the loop has done so far, for all services together.
+    pub fn counters(&self) -> Counters {
+        self.state.counted()
     }
 }
 

@@ -28,7 +28,7 @@ impl<H: Handler> ActiveService<H> {
                 self.read(id, state, scratch);
             }
             Stage::Closing | Stage::Lingering => self.discard_input(id, state, scratch),
-            Stage::Ended => {}
+            Stage::Leaving | Stage::Ended => {}
         }
         self.table.enforce_total(Memory::Input, state);
         let Table { connections, queues, .. } = &mut self.table;
@@ -124,7 +124,7 @@ impl<H: Handler> ActiveService<H> {
                     Ok((count, Some(offer))) => {
                         slot.mark_read(count, budget);
                         slot.conn.active = state.turn.now;
-                        state.counters.bytes_in += count as u64;
+                        self.table.count_input(id, count, state);
                         offer
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -134,10 +134,13 @@ impl<H: Handler> ActiveService<H> {
                         return;
                     }
                     Err(error) => {
-                        // An attacker may have cut the stream: its last line is not to be trusted,
-                        // but the lines before it have their answers.
+                        // An attacker may have cut the stream, or a layer does not understand what
+                        // comes: the last line is not to be trusted, but the lines before it have
+                        // their answers.
+                        let gone = slot.conn.flags.has(Flag::Gone);
                         match error.kind() {
                             ErrorKind::UnexpectedEof => slot.conn.note(&error),
+                            ErrorKind::InvalidData if !gone => slot.conn.note(&error),
                             _ => self.table.lose_peer(id, &error, state.turn.now),
                         }
                         return self.table.close_with_error(id, error.kind(), state);
@@ -200,7 +203,7 @@ impl<H: Handler> ActiveService<H> {
             }
         };
         let slot = &mut self.table.connections[id.slot()];
-        if slot.conn.stage != Stage::Open {
+        if slot.conn.stage > Stage::Leaving {
             return;
         }
         let rest = &bytes[taken..];
@@ -256,7 +259,7 @@ impl<H: Handler> ActiveService<H> {
             }
         };
         let lines = (state.turn.lines - before) as u64;
-        state.counters.lines_in += lines;
+        self.table.count_lines(id, lines, state);
         // What a handler takes in one call without lines counts as one line, and so does a piece.
         let refused = took == 0 && piece.is_none();
         let lines = lines.max(u64::from(!refused));
@@ -274,9 +277,10 @@ impl<H: Handler> ActiveService<H> {
             slot.counted(kept, |slot| input::discard(&mut slot.stream.raw(), scratch, budget));
         match discarded {
             Ok((count, eof)) => {
-                state.counters.bytes_in += count as u64;
                 slot.mark_discarded(count, budget, eof);
-                if eof && slot.conn.stage == Stage::Lingering {
+                let over = eof && slot.conn.stage == Stage::Lingering;
+                self.table.count_input(id, count, state);
+                if over {
                     self.table.end(id, CloseReason::Closed);
                 }
             }
@@ -299,7 +303,9 @@ impl<S> Slot<S> {
         let outcome = self.counted(kept, read);
         // A layer may have read something that the handler is not given, or not yet.
         let count = outcome.as_ref().map_or(0, |(count, _)| *count);
-        turn.bytes += self.stream.cost(count);
+        let cost = self.stream.cost(count);
+        turn.bytes += cost.bytes;
+        turn.lines += cost.lines;
         outcome
     }
 }

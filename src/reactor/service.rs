@@ -7,13 +7,16 @@ use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::accepting::Listener;
+use super::hand_over::Traveller;
 use super::handle::{Inbox, Mailbox};
 use super::loop_state::LoopState;
 use super::readiness::Readiness;
+use super::reports::Inspect;
 use super::slow_hooks::SlowHooks;
 use super::table::Table;
 use super::token::Token;
 use super::total_memory::{Holding, Memory};
+use super::turns::Step;
 use crate::connection::clock::Nanos;
 use crate::connection::input::Scratch;
 use crate::connection::{CloseReason, ConnId};
@@ -57,8 +60,10 @@ impl<H: Handler> ActiveService<H> {
         state: &mut LoopState,
         hook: impl FnOnce(&mut H, &mut Context<'_, H::Session>) -> R,
     ) -> Option<R> {
+        let step = state.meter.step(Step::Handlers);
         let mut cx = Context::new(&mut self.table, state, id, own);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
+        state.meter.step(step);
         self.slow_hooks.called(state, &self.table.name, self.table.limits.slow_call);
         self.table.commit(state);
         let outcome = state.unless_panicked(outcome, &self.table.name);
@@ -74,8 +79,10 @@ impl<H: Handler> ActiveService<H> {
         state: &mut LoopState,
         hook: impl FnOnce(&mut H, &mut ServiceContext<'_, H::Session>),
     ) {
+        let step = state.meter.step(Step::Handlers);
         let mut cx = ServiceContext::new(&mut self.table, state);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));
+        state.meter.step(step);
         self.slow_hooks.called(state, &self.table.name, self.table.limits.slow_call);
         state.unless_panicked(outcome, &self.table.name);
     }
@@ -83,7 +90,7 @@ impl<H: Handler> ActiveService<H> {
 
 /// A service as the reactor sees it, whatever its handler: one of lines or one of datagrams. The
 /// default bodies are those of datagrams, which have no connections.
-pub(crate) trait AnyService {
+pub(crate) trait AnyService: Inspect {
     fn listen(&mut self, _listen: Listen, _state: &mut LoopState) -> Result<Address, Error> {
         Err(Error::Datagrams)
     }
@@ -98,6 +105,8 @@ pub(crate) trait AnyService {
     ) -> Result<ConnId, Error> {
         Err(Error::Datagrams)
     }
+    /// Takes in a connection that another service has handed over.
+    fn arrive(&mut self, _traveller: Traveller, _state: &mut LoopState) {}
     /// What the service goes by in the log.
     fn name(&self) -> &str;
     fn set_name(&mut self, name: Box<str>);
@@ -173,12 +182,16 @@ impl<H: Handler> AnyService for ActiveService<H> {
         self.table.adopt(input, output, H::Session::default(), state)
     }
 
+    fn arrive(&mut self, traveller: Traveller, state: &mut LoopState) {
+        self.take_in(traveller, state)
+    }
+
     fn name(&self) -> &str {
-        &self.table.name
+        &self.table.name.name
     }
 
     fn set_name(&mut self, name: Box<str>) {
-        self.table.name = name;
+        self.table.name.name = name.into();
     }
 
     fn sources(&self) -> usize {

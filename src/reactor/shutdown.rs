@@ -110,10 +110,10 @@ impl Reactor<'_> {
     fn finish(&mut self, exit: Exit) {
         self.phase = Phase::Done(exit);
         self.state.shared.end();
-        for service in &mut self.services {
+        for (number, service) in self.services.iter_mut().enumerate() {
             let lost = service.inbox().waiting();
             if lost > 0 {
-                self.state.counters.messages_lost += lost;
+                self.state.counters(number).messages_lost += lost;
                 log::warn!("{}: {lost} messages were not handled before the end", service.name());
             }
         }

@@ -1,15 +1,19 @@
 //! The connections of one service.
 
-use std::io;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::{fmt, io};
 
 use slab::Slab;
 
 use super::fairness::SLOTS_KEPT;
+use super::hand_over::Destination;
 use super::loop_state::LoopState;
 use super::peers::Peers;
 use super::queues::Queues;
 use super::timers::Timers;
 use super::token::Token;
+use super::usage::Accounts;
 use crate::connection::ConnId;
 use crate::connection::connection::{Connection, Stage};
 use crate::limits::Limits;
@@ -25,11 +29,31 @@ pub(crate) struct Slot<S> {
     pub(crate) session: S,
 }
 
+/// A service as the log names it and as it is counted.
+#[derive(Clone, Debug)]
+pub(crate) struct Label {
+    /// Its number in the reactor.
+    pub(crate) service: usize,
+    pub(crate) name: Rc<str>,
+}
+
+impl Label {
+    pub(crate) fn new(service: usize, name: &str) -> Label {
+        Label { service, name: name.into() }
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
 pub(crate) struct Table<S> {
     /// The service's number in the reactor, as tokens have it.
     pub(crate) service: usize,
     /// What the service goes by in the log.
-    pub(crate) name: Box<str>,
+    pub(crate) name: Label,
     pub(crate) limits: Limits,
     /// All connections, from their first moment until they are freed.
     pub(crate) connections: Slab<Slot<S>>,
@@ -48,8 +72,12 @@ pub(crate) struct Table<S> {
     pub(super) counted: usize,
     /// Bytes in the backlogs of all of them.
     pub(crate) backlog: usize,
+    /// Where those that leave are to go.
+    pub(super) leaving: BTreeMap<ConnId, Destination>,
     /// Memory that all of them keep of input; see [`Slot::kept`]. Those that have ended do not count.
     pub(crate) kept: usize,
+    /// What each of them has done, where somebody wants to know.
+    pub(super) accounts: Accounts,
 }
 
 impl<S> Slot<S> {
@@ -78,7 +106,7 @@ impl<S> Table<S> {
     pub(crate) fn new(service: usize, name: &str, limits: Limits) -> Self {
         Table {
             service,
-            name: name.into(),
+            name: Label::new(service, name),
             connections: Slab::with_capacity(SLOTS_KEPT),
             queues: Queues::default(),
             timers: Timers::default(),
@@ -87,7 +115,9 @@ impl<S> Table<S> {
             open: 0,
             counted: 0,
             backlog: 0,
+            leaving: BTreeMap::new(),
             kept: 0,
+            accounts: Accounts::default(),
             limits,
         }
     }
@@ -105,7 +135,9 @@ impl<S> Table<S> {
             Some(registry) => stream.register(registry, Token::connection(self.service, id).into()),
             None => Ok(()),
         };
+        self.accounts.begin(id, state.turn.now);
         let conn = Connection::new(id, stream.traits(), state.turn.now);
+        self.kept += stream.kept();
         vacant.insert(Slot { conn, stream, session });
         (id, watched)
     }
@@ -137,10 +169,17 @@ impl<S> Table<S> {
 
     /// Frees the slot, with all that the loop keeps for it.
     pub(super) fn remove(&mut self, id: ConnId, state: &mut LoopState) {
-        if self.get(id).is_none() {
-            return;
-        }
-        let gone = self.connections.remove(id.slot());
+        state.freed += u64::from(self.take_out(id, state).is_some());
+    }
+
+    /// Frees the slot likewise, but for the stream and the connection's own part.
+    pub(super) fn take_out(
+        &mut self,
+        id: ConnId,
+        state: &mut LoopState,
+    ) -> Option<(Connection, Stream)> {
+        self.get(id)?;
+        let mut gone = self.connections.remove(id.slot());
         if gone.conn.stage != Stage::Ended {
             self.kept -= gone.kept();
         }
@@ -148,18 +187,20 @@ impl<S> Table<S> {
         if gone.conn.deadline != 0 {
             self.timers.disarm(gone.conn.deadline, token);
         }
-        if let Some(extras) = gone.conn.extras {
+        if let Some(extras) = gone.conn.extras.take() {
             for timer in extras.timers {
                 self.timers.cancel(timer, token);
             }
         }
+        self.leaving.remove(&id);
         self.forget_lingering();
-        state.freed += 1;
         if self.connections.is_empty() && self.connections.capacity() > SLOTS_KEPT {
             self.connections = Slab::with_capacity(SLOTS_KEPT);
+            self.accounts.clear();
         }
         // Dropping a session runs the embedder's code too.
         state.guard(&self.name, || drop(gone.session));
+        Some((gone.conn, gone.stream))
     }
 }
 

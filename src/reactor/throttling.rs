@@ -52,7 +52,7 @@ impl<S> Table<S> {
         if limits.rate.are_set() {
             limits.rate.spend(&mut conn.extras().paid, used, state.turn.now);
         }
-        peers.spend(conn, used, state.turn.now, &mut state.counters);
+        peers.spend(conn, used, state.turn.now, state.counters(self.service));
         self.leave_line(id);
     }
 

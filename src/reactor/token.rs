@@ -27,7 +27,7 @@ impl Token {
     pub(crate) const SIGNALS: Token = Token(u64::MAX - 1);
 
     pub(crate) fn connection(service: usize, id: ConnId) -> Token {
-        Token::pack(service, id.slot(), id.serial())
+        Token::pack(service, id.slot(), id.number())
     }
 
     pub(crate) fn listener(service: usize, number: usize) -> Token {
@@ -51,7 +51,7 @@ impl Token {
     }
 
     pub(crate) fn names(self, id: ConnId) -> bool {
-        self.0 >> 32 == id.serial() & 0xffff_ffff && self.slot() == id.slot()
+        self.0 >> 32 == id.number() & 0xffff_ffff && self.slot() == id.slot()
     }
 }
 

@@ -8,14 +8,16 @@ use std::time::Duration;
 use mio::Events;
 
 use super::fairness::{MESSAGES_PER_TURN, MOST_EVENTS, SERVED_PER_TURN};
+use super::hand_over;
 use super::handshakes;
 use super::loop_state::LoopState;
 use super::reactor::OWN_SOURCES;
 use super::service::{ActiveService, AnyService};
 use super::shutdown::Phase;
 use super::token::Token;
-use super::{Reactor, total_memory};
-use crate::connection::clock::Nanos;
+use super::turns::Step;
+use super::{Reactor, reports, total_memory};
+use crate::connection::clock::{Nanos, nanos};
 use crate::connection::input::Scratch;
 use crate::error::Error;
 use crate::handler::Handler;
@@ -27,20 +29,21 @@ impl Reactor<'_> {
         }
         self.start();
         self.wait(timeout)?;
-        let began = self.state.turn.clock;
+        let (began, now) = (self.state.turn.clock, self.state.turn.now);
         if self.exit().is_some() {
             // A second signal has ended the loop: no hook is called any more.
             return Ok(());
         }
+        self.state.meter.begin(began, now);
         for service in &mut self.services {
             service.work(&mut self.state, &mut self.scratch);
         }
+        self.state.meter.step(Step::Accept);
         handshakes::move_on(&mut self.services, &mut self.state, &mut self.scratch);
         self.settle();
         self.advance_shutdown();
-        let counters = &mut self.state.counters;
-        counters.turns += 1;
-        counters.longest_turn = counters.longest_turn.max(began.elapsed());
+        let took = nanos(began.elapsed());
+        self.state.meter.end(took, now + took);
         Ok(())
     }
 
@@ -82,8 +85,12 @@ impl Reactor<'_> {
             let next = [until, self.next_moment()].into_iter().flatten().min();
             let left =
                 next.map(|when| Duration::from_nanos(when.saturating_sub(self.state.turn.now)));
+            let before = self.state.turn.now;
             let done = self.poll(left)?;
             self.state.tick();
+            if left != Some(Duration::ZERO) {
+                self.state.meter.slept(self.state.turn.now - before);
+            }
             if done {
                 return Ok(());
             }
@@ -93,7 +100,7 @@ impl Reactor<'_> {
     /// When the next turn is due without any event: now, if the last one has left something over.
     pub(super) fn next_moment(&self) -> Option<Nanos> {
         let stop = self.phase == Phase::Running && self.state.is_ending();
-        let due = stop || self.full || self.is_startable();
+        let due = stop || self.full || self.is_startable() || !self.state.asked.is_empty();
         if due || self.services.iter().any(|service| service.is_busy(&self.state)) {
             return Some(self.state.turn.now);
         }
@@ -178,9 +185,13 @@ impl<H: Handler> ActiveService<H> {
     /// A service's part of the turn. Each step has a bound, and what exceeds it waits for the next
     /// turn.
     pub(super) fn take_part(&mut self, state: &mut LoopState, scratch: &mut Scratch) {
+        state.meter.step(Step::Accept);
         self.accept_all(state);
+        state.meter.step(Step::Read);
         self.serve_ready(state, scratch);
+        state.meter.step(Step::Timers);
         self.fire_timers(state);
+        state.meter.step(Step::Messages);
         self.take_messages(state);
         self.slow_hooks.check(state, &self.table.name, self.table.limits.slow_call);
     }
@@ -227,9 +238,10 @@ impl Reactor<'_> {
     }
 }
 
-/// Reports the connections that have ended, then flushes, so that what handlers say of an end
-/// leaves with everything else. What the flush itself has ended is reported last; what is said
-/// of that leaves in the next turn.
+/// Gives handlers the reports that they have asked for and tells of the connections that have ended,
+/// then flushes, so that what handlers say to that leaves with everything else. What the flush itself
+/// has ended is told last; what is said of that leaves in the next turn. Those that have left one
+/// service are then taken in by another.
 ///
 /// `reap` is [`AnyService::reap`], and what a harness does before that.
 pub(crate) fn settle<S: DerefMut<Target: AnyService>>(
@@ -237,6 +249,10 @@ pub(crate) fn settle<S: DerefMut<Target: AnyService>>(
     state: &mut LoopState,
     mut reap: impl FnMut(&mut S::Target, &mut LoopState),
 ) {
+    state.meter.step(Step::Flush);
+    if !state.asked.is_empty() {
+        reports::answer(services, state);
+    }
     if std::mem::take(&mut state.starving)
         && !services.iter_mut().any(|service| service.cut_lingering())
     {
@@ -247,6 +263,7 @@ pub(crate) fn settle<S: DerefMut<Target: AnyService>>(
     state.turn.arena.clear();
     total_memory::enforce(services, state);
     services.iter_mut().for_each(|service| reap(service, state));
+    hand_over::deliver(services, state);
 }
 
 #[cfg(test)]

@@ -134,10 +134,10 @@ impl<H: Handler> ActiveService<H> {
 
     /// Writes for one connection, and does what follows from how much is unsent then.
     fn flush_one(&mut self, id: ConnId, state: &mut LoopState) {
-        let Table { connections, backlog, kept, .. } = &mut self.table;
+        let Table { service, connections, backlog, kept, accounts, .. } = &mut self.table;
         let Some(slot) = find(connections, id) else { return };
         slot.conn.flags.set(Flag::Dirty, false);
-        if slot.conn.stage != Stage::Open && slot.conn.stage != Stage::Closing {
+        if !matches!(slot.conn.stage, Stage::Open | Stage::Leaving | Stage::Closing) {
             return;
         }
         let mut budget_spent = false;
@@ -153,7 +153,8 @@ impl<H: Handler> ActiveService<H> {
                 conn.output.flush(stream, arena, WRITTEN_PER_TURN, &mut written)
             });
             *backlog = *backlog + slot.conn.output.backlog() - before;
-            state.counters.bytes_out += written as u64;
+            state.counters(*service).bytes_out += written as u64;
+            accounts.count_output(id, written);
             if written > 0 || slot.stream.take_moved() {
                 slot.conn.sent(state.turn.now);
             }
@@ -200,6 +201,7 @@ impl<H: Handler> ActiveService<H> {
                     self.table.arm(id);
                 }
             }
+            Stage::Leaving if slot.conn.all_sent() => self.table.enqueue_ending(id),
             _ if slot.conn.all_sent() => self.linger(id, state),
             // Most have sent all by now: only those that have not need a deadline.
             _ => self.table.arm(id),

@@ -11,13 +11,17 @@
 //! | [`Presence`] | 9907 | shared state, broadcast, who is here, commands, safe text |
 //! | [`Roulette`](roulette::Roulette) | 1313, 2613 | a long upload, a reply of any length in pieces, bounded memory, JSON |
 //! | [`Forward`] | – | bytes instead of lines, dialling out, pausing one side for the other |
+//! | `Web` | 8023 | HTTP on [`on_bytes`](Handler::on_bytes), answers that wait for a report of the loop, handing over |
+//! | [`Admin`] | –, Unix | looking inside the loop: reports, a long list page by page |
 //! | [`Announcer`] | 9908, UDP | datagrams: multicast, a timer, an answer to a question |
 //! | [`Directory`] | 9908, UDP | datagrams: a table that is bounded and forgets what is silent |
 //!
+//! What the loop knows of itself is in [`views`], as JSON and as metrics.
 //! [`room`] is no service yet: one server's part in a room that several servers share, without sockets.
 
 use crate::{Context, Handler};
 
+mod admin;
 mod announcer;
 mod directory;
 mod echo;
@@ -26,13 +30,19 @@ mod presence;
 pub mod room;
 pub mod roulette;
 mod time;
+pub mod views;
+#[cfg(feature = "web")]
+mod web;
 
+pub use admin::Admin;
 pub use announcer::Announcer;
 pub use directory::{Announced, Change, Directory};
 pub use echo::Echo;
 pub use forward::Forward;
 pub use presence::Presence;
 pub use time::Time;
+#[cfg(feature = "web")]
+pub use web::Web;
 
 /// The default [`on_bytes`](Handler::on_bytes), but for [telnet's commands](crate::Lines::skip_telnet).
 fn handle_lines<H: Handler>(

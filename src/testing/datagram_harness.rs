@@ -140,8 +140,8 @@ impl<H: DatagramHandler> DatagramHarness<H> {
     }
 
     /// What the loop has done so far.
-    pub fn counters(&self) -> &Counters {
-        &self.inner.state.counters
+    pub fn counters(&self) -> Counters {
+        self.inner.state.counted()
     }
 
     fn arrive(&mut self, what: Result<(SocketAddr, Vec<u8>), ErrorKind>) {

@@ -19,7 +19,9 @@ use crate::net::stream::Stream;
 use crate::net::{Address, Fault, Listen};
 use crate::reactor::Counters;
 use crate::reactor::loop_state::LoopState;
+use crate::reactor::peers::Peers;
 use crate::reactor::readiness::Readiness;
+use crate::reactor::reports::Inspect;
 use crate::reactor::service::{ActiveService, AnyService, type_name_of};
 use crate::reactor::table::Table;
 use crate::reactor::token::Token;
@@ -189,9 +191,11 @@ impl<H: Handler> Harness<H> {
     /// If a layer fails for it.
     #[doc(hidden)]
     pub fn connect_through(&mut self, listen: &Listen) -> Client {
-        let layers = listen.layers.iter();
+        let layers = listen.all_layers(Peers::are_limited(&self.inner.service.table.limits));
         self.admit(None, Wire::default(), |stream| {
-            layers.fold(stream, |stream, layer| layer.accept(stream).expect("a layer failed"))
+            layers
+                .iter()
+                .fold(stream, |stream, layer| layer.accept(stream).expect("a layer failed"))
         })
     }
 
@@ -434,8 +438,8 @@ impl<H: Handler> Harness<H> {
     }
 
     /// What the loop has done so far.
-    pub fn counters(&self) -> &Counters {
-        &self.inner.state.counters
+    pub fn counters(&self) -> Counters {
+        self.inner.state.counted()
     }
 
     /// How many connections the loop still has, lingering ones too, and how many timers are still to
@@ -471,6 +475,11 @@ impl<H: Handler> Harness<H> {
     /// As [`Reactor::set_max_total_output`](crate::Reactor::set_max_total_output).
     pub fn set_max_total_output(&mut self, bytes: usize) {
         self.inner.state.max_total_output = bytes;
+    }
+
+    /// As [`Reactor::set_accounting`](crate::Reactor::set_accounting).
+    pub fn set_accounting(&mut self, on: bool) {
+        self.inner.service.keep_accounts(on, self.inner.state.turn.now);
     }
 
     /// Keeps our side of a new connection.

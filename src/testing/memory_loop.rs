@@ -77,7 +77,7 @@ impl<S: AnyService, W: Wires<S>, M> MemoryLoop<S, W, M> {
                 Ok::<_, Infallible>(look)
             });
         }
-        if events == 0 && !due && !service.is_busy(state) {
+        if events == 0 && !due && !service.is_busy(state) && state.asked.is_empty() {
             self.end_if_over();
             return false;
         }
@@ -86,8 +86,9 @@ impl<S: AnyService, W: Wires<S>, M> MemoryLoop<S, W, M> {
         service.work(state, &mut self.scratch);
         handshakes::move_on(&mut [&mut *service], state, &mut self.scratch);
         settle(&mut [&mut *service], state, |service, state| wires.reap(service, state));
-        state.counters.turns += 1;
-        assert!(self.panics || state.counters.panics == 0, "a hook of the handler panicked");
+        // The clock stands still meanwhile.
+        state.meter.end(0, state.turn.now);
+        assert!(self.panics || state.counted().panics == 0, "a hook of the handler panicked");
         self.end_if_over();
         true
     }

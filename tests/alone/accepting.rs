@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use reactor::{Context, Counters, Exit, Handler, Limits, ServiceContext};
+use reactor::{Context, Counters, Exit, Handler, Limits, Refused, ServiceContext};
 use socket2::{Domain, Socket, Type};
 use util::{Client, Server};
 
@@ -32,7 +32,7 @@ impl Handler for Plain {
     }
 
     fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, asker: mpsc::Sender<Counters>) {
-        let _ = asker.send(cx.counters().clone());
+        let _ = asker.send(cx.counters());
     }
 }
 
@@ -99,6 +99,7 @@ fn survives_resets_before_accept_and_running_out_of_descriptors() {
     }
     let end = server.counters();
     assert_eq!(got_in + end.refused, 20);
+    assert_eq!(end.refused_for(Refused::NoDescriptor), end.refused);
     assert!(got_in >= 2, "only {got_in} were left waiting");
     let mut late = server.connect();
     late.expect("hello\n");

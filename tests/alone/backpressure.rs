@@ -28,7 +28,7 @@ impl Handler for Echo {
     }
 
     fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, asker: mpsc::Sender<Counters>) {
-        let _ = asker.send(cx.counters().clone());
+        let _ = asker.send(cx.counters());
     }
 }
 

@@ -97,7 +97,8 @@ fn is_logged_once_with_the_services_name_and_a_fast_one_is_not() {
     }
     ask(&mut client, "slow\n");
     drop(client);
-    let _ = brisk.stop();
+    let (_, counters) = brisk.stop();
+    assert_eq!(counters.slow_calls, 0);
     assert_eq!(complaints(), []);
 
     let sleepy = Server::start(Limits::default(), || Sleepy);
@@ -106,7 +107,8 @@ fn is_logged_once_with_the_services_name_and_a_fast_one_is_not() {
         ask(&mut client, "slow\n");
     }
     drop(client);
-    let _ = sleepy.stop();
+    let (_, counters) = sleepy.stop();
+    assert_eq!(counters.slow_calls, 3, "each is counted, though not each is logged");
     let [(level, line)] = &complaints()[..] else { panic!("{:?}", complaints()) };
     assert_eq!(*level, log::Level::Warn);
     let held = line.strip_prefix("Sleepy: the handler held the loop for ");

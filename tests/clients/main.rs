@@ -7,8 +7,12 @@
 mod util;
 
 mod balancers;
+mod browser;
 #[cfg(feature = "tls")]
 mod certificates;
+mod metrics;
+mod web;
+mod websocket;
 
 use std::io::Write;
 use std::net::SocketAddr;

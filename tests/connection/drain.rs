@@ -79,7 +79,7 @@ impl Handler for Streamer {
     }
 
     fn on_message(&mut self, cx: &mut ServiceContext<'_, Session>, asker: mpsc::Sender<Counters>) {
-        let _ = asker.send(cx.counters().clone());
+        let _ = asker.send(cx.counters());
     }
 }
 

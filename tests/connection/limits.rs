@@ -45,7 +45,7 @@ impl Handler for Parrot {
     }
 
     fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, tell: mpsc::Sender<Counters>) {
-        let _ = tell.send(cx.counters().clone());
+        let _ = tell.send(cx.counters());
     }
 }
 

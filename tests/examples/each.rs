@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::util::example::{Example, binary};
 use crate::util::namespace::inside;
+use crate::util::websocket::{BINARY, TEXT, masked, open, plain};
 use crate::util::{Client, DOOMED, PATIENCE, again, until};
 
 #[test]
@@ -14,6 +15,19 @@ fn hello_says_hello_and_hangs_up() {
     for _ in 0..3 {
         assert_eq!(example.connect().rest(), b"Hello, world!\n");
     }
+}
+
+#[test]
+fn websocket_echoes_lines_and_bytes() {
+    let mut command = Command::new(binary("websocket"));
+    let example = Example::start_by(command.args(["127.0.0.1:0", "127.0.0.1:0"]));
+    let mut lines = open(example.addr);
+    lines.send(masked(TEXT, "hello\nyou"));
+    lines.expect([plain(TEXT, "hello"), plain(TEXT, "you")].concat());
+    let second = example.line();
+    let mut bytes = open(second.strip_prefix("listening for bytes on ").unwrap().parse().unwrap());
+    bytes.send(masked(BINARY, b"\xFF\n"));
+    bytes.expect(plain(BINARY, b"\xFF\n"));
 }
 
 #[test]
@@ -324,6 +338,7 @@ fn each_is_short_and_says_what_to_try() {
         "stream",
         "testing",
         "watch_stdin",
+        "websocket",
     ];
     assert_eq!(names, wanted);
 }

@@ -12,6 +12,7 @@ mod cli;
 #[path = "../../src/net/proxy/header.rs"]
 mod proxy_header;
 mod targets;
+mod web_socket;
 #[path = "../world/mod.rs"]
 mod world;
 
@@ -89,6 +90,31 @@ fn proxy() {
 }
 
 #[test]
+fn head() {
+    run("head", 600, targets::head);
+}
+
+#[test]
+fn web_socket_reads() {
+    run("web_socket_reads", 2_000, web_socket::reads);
+}
+
+#[test]
+fn web_socket_writes() {
+    run("web_socket_writes", 2_000, web_socket::writes);
+}
+
+#[test]
+fn admin() {
+    run("admin", 400, targets::admin);
+}
+
+#[test]
 fn options() {
     run("options", 200, targets::options);
+}
+
+#[test]
+fn web() {
+    run("web", 600, targets::web);
 }

@@ -4,6 +4,8 @@
 #![allow(unreachable_pub, reason = "the fuzzers are a crate of their own")]
 
 use clap::Parser;
+use reactor::http::{Head, MAX_HEAD, Request};
+use reactor::services::{Admin, Web};
 use reactor::testing::Harness;
 use reactor::{Address, CloseReason, ConnId, Context, Handler, Limits, Networks};
 
@@ -133,6 +135,119 @@ pub fn proxy(data: &[u8]) {
     }
 }
 
+/// Any bytes in any pieces are the head of the same request, or of none; what is taken as a head leaves
+/// nobody in doubt where it ends. Most of the inputs have a right beginning put in front.
+pub fn head(data: &[u8]) {
+    let Some((&form, data)) = data.split_first() else { return };
+    let beginnings: [&[u8]; 6] = [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n",
+        b"GET /status.json?all HTTP/1.1\r\nHost: [::1]:8023\r\nConnection: close, ",
+        b"POST /close/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0",
+        b"GET / HTTP/1.0\r\nTransfer-Encoding",
+        b"HEAD /",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET ",
+    ];
+    let beginning = beginnings.get(usize::from(form % 8)).copied().unwrap_or_default();
+    let bytes = [beginning, &data[..data.len().min(LONGEST)]].concat();
+    let whole = Request::parse(&bytes);
+    let (mut head, mut end, mut sizes) = (Head::default(), 0, data.iter().cycle());
+    while end < bytes.len() {
+        end += (1 + usize::from(sizes.next().copied().unwrap_or_default()) / 16)
+            .min(bytes.len() - end);
+        match head.parse(&bytes[..end]) {
+            Ok(None) => {}
+            Ok(Some((request, length))) => {
+                assert!(leaves_no_doubt(&bytes[..length]), "{}", bytes[..length].escape_ascii());
+                return assert_eq!(whole, Ok(Some((request, length))));
+            }
+            Err(bad) => {
+                assert!(matches!(bad.status(), 400 | 413 | 414 | 431 | 501 | 505), "{bad:?}");
+                return assert!(whole.is_err(), "{bad:?}");
+            }
+        }
+    }
+    // A wrong line may be told only with its end.
+    assert!(!matches!(whole, Ok(Some(_))));
+}
+
+/// Whether all who read this head find its end, and no body, where it ends.
+fn leaves_no_doubt(head: &[u8]) -> bool {
+    let Some(lines) = head.strip_suffix(b"\r\n\r\n") else { return false };
+    let text = String::from_utf8_lossy(lines);
+    let headers: Vec<_> = text.split("\r\n").skip(1).collect();
+    let count = |name: &str| {
+        let names = headers.iter().filter_map(|header| header.split_once(':'));
+        names.filter(|(other, _)| other.eq_ignore_ascii_case(name)).count()
+    };
+    let whole = headers.iter().all(|header| {
+        let name = header.split_once(':').map_or("", |(name, _)| name);
+        !name.is_empty() && !name.contains([' ', '\t'])
+    });
+    whole
+        && !text.replace("\r\n", "").contains(['\r', '\n', '\0'])
+        && count("Transfer-Encoding") == 0
+        && count("Content-Length") <= 1
+        && count("Host") <= 1
+        && head.len() <= MAX_HEAD
+}
+
+/// What is said to the control socket.
+const COMMANDS: &[&str] = &[
+    "HELP",
+    "STATUS",
+    "status json",
+    "LIST",
+    "LIST JSON",
+    "LIST Admin",
+    "list admin json",
+    "CLOSE #1",
+    "CLOSE 99 why",
+    "CLOSE #",
+    "LIMITS Admin",
+    "LIMITS",
+    "LOG debug",
+    "LOG",
+    "RELOAD",
+    "",
+    " ",
+    "FROB",
+];
+
+/// Any commands are answered one by one, each by an end of its own.
+pub fn admin(data: &[u8]) {
+    let mut choices = Choices::of_bytes(data.to_vec());
+    let mut server = Harness::new(Admin::new());
+    let client = server.connect();
+    let (mut asked, mut said) = (0, Vec::new());
+    while !choices.are_over() && asked < 50 {
+        let mut line = choices.one_of(COMMANDS).as_bytes().to_vec();
+        if choices.once_in(3) {
+            let length = choices.below(40);
+            line.extend(choices.text(length));
+        }
+        line.retain(|byte| *byte != b'\n');
+        let word = line.trim_ascii().split(u8::is_ascii_whitespace).next().unwrap_or_default();
+        // It would end the conversation.
+        if word.eq_ignore_ascii_case(b"STOP") || word.eq_ignore_ascii_case(b"BYE") {
+            continue;
+        }
+        asked += usize::from(!word.is_empty());
+        line.push(b'\n');
+        let (first, second) = line.split_at(choices.below(line.len()));
+        server.feed(client, first);
+        server.feed(client, second);
+        said.extend(server.sent(client));
+        if server.closed(client).is_some() {
+            // It has closed itself, and nothing else.
+            return assert!(server.closed(client) == Some(CloseReason::Administrator));
+        }
+    }
+    let ends = |line: &&[u8]| *line == b"OK" || line.starts_with(b"ERROR ");
+    let answers = said.split(|byte| *byte == b'\n').filter(ends).count();
+    assert_eq!(answers, asked, "{}", said.escape_ascii());
+    assert!(said.is_empty() || said.ends_with(b"\n"));
+}
+
 /// What command lines are made of.
 const WORDS: &[&str] = &[
     "serve",
@@ -214,6 +329,11 @@ const WORDS: &[&str] = &[
     "--tls-key",
     "--max-total-input",
     "--unique-names",
+    "web=unix:/tmp/w",
+    "--web-admin",
+    "--web-host",
+    "--origin",
+    "https://example.org",
 ];
 
 /// Any words after the program's name are options that can be kept, or one line says what is wrong.
@@ -249,5 +369,81 @@ pub fn options(data: &[u8]) {
     if let Err(failure) = outcome {
         let told = failure.to_string();
         assert!(matches!(failure, Failure::Usage(_)) && !told.contains('\n'), "{words:?}: {told}");
+    }
+}
+
+/// What requests are made of.
+const HEADS: &[&str] = &[
+    "GET ",
+    "HEAD ",
+    "POST ",
+    "PRI ",
+    "/",
+    "/healthz",
+    "/status.json",
+    "/metrics",
+    "/ws/web",
+    "/close/1",
+    "?all",
+    "&sort=idle",
+    "%2f",
+    "*",
+    "http://a/",
+    " HTTP/1.1\r\n",
+    " HTTP/1.0\r\n",
+    " HTTP/2.0\r\n",
+    "Host: localhost\r\n",
+    "Host: [::1]:80\r\n",
+    "Host: a\r\n",
+    "Origin: null\r\n",
+    "Origin: http://localhost\r\n",
+    "Connection: close\r\n",
+    "Connection: keep-alive\r\n",
+    "Content-Length: 0\r\n",
+    "Content-Length: 5\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Accept: application/openmetrics-text\r\n",
+    "GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
+    "\r\n",
+    "\n",
+    "\r",
+    " ",
+    ":",
+    "\0",
+];
+
+/// Any pieces of a head make the same answers in any pieces; nothing is answered behind an error, nor
+/// more than was asked.
+pub fn web(data: &[u8]) {
+    let mut choices = Choices::of_bytes(data.to_vec());
+    let piece = 1 + choices.below(40);
+    let mut input = Vec::new();
+    while !choices.are_over() && input.len() < LONGEST {
+        if choices.below(16) == 0 {
+            let length = choices.below(300);
+            input.extend(choices.text(length));
+        } else {
+            input.extend(choices.one_of(HEADS).as_bytes());
+        }
+    }
+    let answers = |piece: usize| {
+        let mut server = Harness::with_limits(Web::new(), Web::limits());
+        let client = server.connect();
+        input.chunks(piece).for_each(|bytes| server.feed(client, bytes));
+        server.end(client);
+        assert_eq!((server.closed(client).is_some(), server.left_over()), (true, (0, 0)));
+        let said = String::from_utf8(server.sent(client)).expect("text");
+        let status = |answer: &str| answer[..3].parse::<u16>().expect("a status");
+        // Every body ends with a line, and none has a line like this.
+        format!("\n{said}").split("\nHTTP/1.1 ").skip(1).map(status).collect::<Vec<_>>()
+    };
+    let (whole, pieces) = (answers(LONGEST), answers(piece));
+    let good = |answers: &[u16]| answers.iter().take_while(|status| **status == 200).count();
+    assert_eq!(good(&whole), good(&pieces), "{:?}", String::from_utf8_lossy(&input));
+    for answers in [whole, pieces] {
+        // A line that is wrong and cut off is told of if it came at once.
+        assert!(answers.len() <= good(&answers) + 1, "{answers:?}");
+        let ends = input.windows(4).filter(|four| *four == b"\r\n\r\n").count();
+        assert!(good(&answers) <= ends, "{answers:?}");
     }
 }

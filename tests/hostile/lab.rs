@@ -37,12 +37,12 @@ impl Lab {
             loop {
                 reactor.turn(Some(LOOK_UP)).unwrap();
                 if let Some(exit) = reactor.exit() {
-                    return (exit, reactor.counters().clone());
+                    return (exit, reactor.counters());
                 }
                 match asked.try_recv() {
                     Ok(asker) => {
                         let nothing = reactor.next_deadline().is_none();
-                        let _ = asker.send((reactor.counters().clone(), nothing));
+                        let _ = asker.send((reactor.counters(), nothing));
                     }
                     Err(std::sync::mpsc::TryRecvError::Disconnected) => reactor.stop(),
                     Err(std::sync::mpsc::TryRecvError::Empty) => {}

@@ -1,17 +1,21 @@
 //! Who may connect: networks for TCP, permissions for Unix sockets.
 
+use std::cell::RefCell;
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use reactor::{Callbacks, Counters, Handle, Listen, Reactor, Service};
+use reactor::{
+    Address, Callbacks, Counters, Credentials, Exit, Handle, Limits, Listen, Reactor, Service,
+};
 
-use crate::util::{Client, PATIENCE};
+use crate::util::stranger::{STRANGER, heard_by_stranger};
+use crate::util::{Client, PATIENCE, until};
 
 /// A path of this test's own, with nothing there.
 fn path(name: &str) -> PathBuf {
@@ -40,7 +44,7 @@ fn guarded(address: &'static str, networks: &'static str) -> Guarded {
         let addr = service.address().unwrap().as_socket().unwrap();
         tell.send((addr, service.handle())).unwrap();
         reactor.run().unwrap();
-        reactor.counters().clone()
+        reactor.counters()
     });
     let (addr, handle) = told.recv_timeout(PATIENCE).unwrap();
     Guarded { addr, handle, thread }
@@ -165,4 +169,153 @@ fn a_mode_that_is_none_is_an_error_and_leaves_nothing_behind() {
     let error = Reactor::new().unwrap().listen(listen, Callbacks::new()).unwrap_err().to_string();
     assert!(error.contains("0o1777") && error.contains("up to 0o777"), "{error}");
     assert!(fs::symlink_metadata(&path).is_err());
+}
+
+/// Who this process is.
+fn ourselves() -> Credentials {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let pid = Some(std::process::id().try_into().unwrap());
+    Credentials { uid: uid.as_raw(), gid: gid.as_raw(), pid }
+}
+
+/// Says at this path who has come; with `uids`, only to them. Until a client says `stop`.
+fn who(path: &Path, uids: Option<Vec<u32>>) -> JoinHandle<Counters> {
+    let path = path.to_owned();
+    let (tell, told) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let listen = Listen::at(path.as_path()).unwrap().unix_mode(0o666);
+        let listen = uids.into_iter().fold(listen, Listen::allow_uids);
+        let mut reactor = Reactor::new().unwrap();
+        let says = Callbacks::new()
+            .on_connection(|cx| {
+                let peer = cx.peer_credentials().expect("nobody knows who has come");
+                writeln!(cx, "{peer}");
+            })
+            .on_line(|cx, line| {
+                cx.close();
+                if line == b"stop" {
+                    cx.stop();
+                }
+            });
+        let _: Service<()> = reactor.listen(listen, says).unwrap();
+        tell.send(()).unwrap();
+        assert_eq!(reactor.run().unwrap(), Exit::Clean);
+        reactor.counters().clone()
+    });
+    told.recv_timeout(PATIENCE).unwrap();
+    thread
+}
+
+/// What this process hears there; nothing where it is turned away.
+fn heard(path: &Path, sent: &str) -> String {
+    let mut unix = UnixStream::connect(path).unwrap();
+    unix.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Somebody who is turned away may be so before.
+    let _ = unix.write_all(sent.as_bytes());
+    let mut text = String::new();
+    match unix.read_to_string(&mut text) {
+        Ok(_) => text,
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => text,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn over_a_unix_socket_the_system_says_who_has_come() {
+    let path = path("who.sock");
+    let thread = who(&path, None);
+    assert_eq!(heard(&path, "bye\n"), format!("{}\n", ourselves()));
+    if let Some(text) = heard_by_stranger(&path, "bye\n") {
+        assert!(text.starts_with(&format!("uid {STRANGER} pid ")), "{text}");
+    }
+    heard(&path, "stop\n");
+    assert_eq!(thread.join().unwrap().refused, 0);
+}
+
+#[test]
+fn a_server_has_credentials_too_and_tcp_has_none() {
+    let path = path("server.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let seen = RefCell::new(Vec::new());
+    let mut reactor = Reactor::new().unwrap();
+    let notes = Callbacks::new().on_connection(|cx| {
+        seen.borrow_mut().push(cx.peer_credentials());
+    });
+    let service: Service<()> = reactor.add(notes, Limits::default()).unwrap();
+    for address in [Address::Unix(path.clone()), tcp.local_addr().unwrap().into()] {
+        let before = seen.borrow().len();
+        reactor.connect(&service, address).unwrap();
+        while seen.borrow().len() == before {
+            reactor.turn(Some(PATIENCE)).unwrap();
+        }
+    }
+    assert_eq!(*seen.borrow(), [Some(ourselves()), None]);
+    drop(listener);
+    fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn users_who_may_not_come_are_closed_without_a_word() {
+    let path = path("users.sock");
+    let own = ourselves().uid;
+    let thread = who(&path, Some(vec![4_000_000_000, own]));
+    assert_eq!(heard(&path, "bye\n"), format!("{}\n", ourselves()));
+    let strangers = (0..3).map_while(|_| heard_by_stranger(&path, "bye\n"));
+    let strangers = strangers.inspect(|text| assert_eq!(text, "")).count();
+    heard(&path, "stop\n");
+    let counters = thread.join().unwrap();
+    assert_eq!((counters.accepted, counters.refused), (2, strangers as u64));
+}
+
+#[test]
+fn nobody_is_exempt_not_even_the_servers_own_user() {
+    let path = path("exempt.sock");
+    let mut reactor = Reactor::new().unwrap();
+    let listen = Listen::at(path.as_path()).unwrap().allow_uids([ourselves().uid + 1]);
+    let hello = Callbacks::new().on_connection(|cx| {
+        cx.send("hello\n");
+    });
+    let service: Service<()> = reactor.listen(listen, hello).unwrap();
+    // It says nothing about TCP.
+    let tcp = Listen::at("127.0.0.1:0").unwrap().allow_uids([]);
+    let tcp = reactor.bind(&service, tcp).unwrap();
+    let thread = std::thread::spawn({
+        let path = path.clone();
+        move || heard(&path, "")
+    });
+    let mut client = Client::connect(tcp.as_socket().unwrap());
+    until("both were judged", || {
+        reactor.turn(Some(PATIENCE)).unwrap();
+        reactor.counters().accepted + reactor.counters().refused == 2
+    });
+    assert_eq!(reactor.counters().refused, 1);
+    client.expect("hello\n");
+    assert_eq!(thread.join().unwrap(), "");
+}
+
+/// It is the proxy that connects to the socket, whoever its client is.
+#[test]
+fn behind_a_proxy_it_is_the_proxys_user() {
+    for (uid, hears) in [(ourselves().uid, "192.0.2.7:99\n"), (ourselves().uid + 1, "")] {
+        let path = path("proxied.sock");
+        let mut reactor = Reactor::new().unwrap();
+        let says = Callbacks::new().on_connection(|cx| {
+            assert_eq!(cx.peer_credentials(), Some(ourselves()));
+            let peer = cx.peer_addr().unwrap();
+            writeln!(cx, "{peer}");
+            cx.close();
+        });
+        let listen = Listen::at(path.as_path()).unwrap().allow_uids([uid]);
+        let listen = listen.proxy(reactor::Networks::loopback());
+        let _: Service<()> = reactor.listen(listen, says).unwrap();
+        let header = "PROXY TCP4 192.0.2.7 192.0.2.8 99 1\r\n";
+        let client = std::thread::spawn(move || heard(&path, header));
+        until("it was heard or turned away", || {
+            reactor.turn(Some(std::time::Duration::from_millis(10))).unwrap();
+            client.is_finished()
+        });
+        assert_eq!(client.join().unwrap(), hears);
+        assert_eq!(reactor.counters().refused, u64::from(hears.is_empty()));
+    }
 }

@@ -40,7 +40,7 @@ impl DatagramHandler for Shout {
             Ask::Send(to, bytes) => {
                 cx.send_to(to, bytes);
             }
-            Ask::Counters(tell) => tell.send(cx.counters().clone()).unwrap(),
+            Ask::Counters(tell) => tell.send(cx.counters()).unwrap(),
             Ask::Stop => cx.stop(),
         }
     }

@@ -16,3 +16,5 @@ mod tls_by_hand;
 #[cfg(feature = "tls")]
 mod tls_towards_servers;
 mod unix_sockets;
+#[cfg(feature = "websocket")]
+mod websocket;

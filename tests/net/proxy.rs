@@ -65,7 +65,7 @@ impl Behind {
             let service = reactor.listen_with(listen(), Mirror, limits).unwrap();
             tell.send((service.address().unwrap().clone(), service.handle())).unwrap();
             reactor.run().unwrap();
-            reactor.counters().clone()
+            reactor.counters()
         });
         let (address, handle) = told.recv_timeout(PATIENCE).expect("the reactor did not start");
         Behind { address, handle, thread }

@@ -63,7 +63,7 @@ where
         let addr = service.address().unwrap().as_socket().unwrap();
         tell.send((addr, service.handle())).unwrap();
         reactor.run().unwrap();
-        reactor.counters().clone()
+        reactor.counters()
     });
     let (addr, handle) = told.recv_timeout(PATIENCE).expect("the reactor did not start");
     Secure { addr, handle, thread, pem }

@@ -11,7 +11,10 @@ mod load;
 mod load_faults;
 mod proxy;
 mod serve;
+mod status;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_towards_servers;
+mod web;
+mod websocket;

@@ -176,7 +176,7 @@ fn services_behind_a_proxy_are_not_announced() {
     fails(
         program,
         2,
-        &["--announce: none of the services could be reached without TLS or a proxy"],
+        &["--announce: none of the services could be reached without TLS, a proxy or WebSocket"],
     );
 }
 

@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 use crate::util::folder::Folder;
 use crate::util::namespace::{hosts, inside};
 use crate::util::program::{Program, REACTOR, Running, fails, wait};
-use crate::util::{self, Client, PATIENCE, until};
+use crate::util::stranger::{STRANGER, heard_by_stranger};
+use crate::util::{self, Client, PATIENCE, skip, until};
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\
                         Send me text lines and conclude with the BYE command.\n";
@@ -68,6 +70,10 @@ fn every_form_of_address_is_listened_on_and_printed_in_order() {
 #[test]
 #[cfg(target_os = "linux")]
 fn without_arguments_every_service_is_at_its_default_port() {
+    // The port of web is on 127.0.0.1, where somebody else may have it.
+    if !inside("true") {
+        return;
+    }
     let host = own_host(1);
     let program = Program::serve(&["--host", &host]);
     for (service, port) in [
@@ -79,6 +85,7 @@ fn without_arguments_every_service_is_at_its_default_port() {
     ] {
         assert_eq!(program.place(service), format!("{host}:{port}"));
     }
+    assert_eq!(program.place("web"), "127.0.0.1:8023");
     let other = own_host(2);
     let program = Program::serve(&["--host", &other, "time", "echo=0"]);
     assert_eq!(program.place("time"), format!("{other}:2205"));
@@ -151,7 +158,6 @@ fn listening_beyond_this_machine_is_warned_of_unless_it_is_said_for_whom() {
 
 #[test]
 fn a_unix_socket_has_its_mode_whatever_the_umask() {
-    use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new("modes");
     let target = format!("echo=unix:{}", folder.file("e.sock").display());
     for umask in ["umask 0", "umask 077"] {
@@ -162,6 +168,48 @@ fn a_unix_socket_has_its_mode_whatever_the_umask() {
         program.signal("TERM");
         assert_eq!(program.end().0, 0);
     }
+}
+
+#[test]
+fn at_a_unix_socket_only_the_allowed_users_are_served() {
+    let folder = Folder::new("users");
+    let path = folder.file("e.sock");
+    let target = format!("echo=unix:{}", path.display());
+    let own = rustix::process::geteuid().as_raw().to_string();
+    for users in [&*own, &format!("root,{own}")] {
+        let program = Program::serve(&[&target, "--unix-mode=666", "--allow-uid", users]);
+        program.place("echo");
+        assert_eq!(first_line(UnixStream::connect(&path).unwrap()), &GREETING[..31]);
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let Some(said) = heard_by_stranger(&path, "bye\n") else { return };
+        assert_eq!(said, "");
+        assert_eq!(heard_by_stranger(&path, "bye\n").as_deref(), Some(""));
+        program.wait_for_log(&format!("uid {STRANGER} pid "));
+        program.signal("TERM");
+        let (_, _, stderr) = program.end();
+        let words = "is none of the allowed users: turning away";
+        assert_eq!(stderr.matches(words).count(), 1, "{stderr}");
+        assert!(stderr.contains("after 1 connections; 2 were turned away"), "{stderr}");
+    }
+}
+
+/// The client's process has no number in there.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_client_from_outside_the_servers_container_has_its_uid() {
+    let unshare = ["--user", "--map-root-user", "--pid", "--mount-proc", "--fork", "--kill-child"];
+    let possible = Command::new("unshare").args(unshare).arg("true").output();
+    if !possible.is_ok_and(|output| output.status.success()) {
+        return skip("there are no namespaces of users and processes here");
+    }
+    let folder = Folder::new("container");
+    let path = folder.file("e.sock");
+    let target = format!("echo=unix:{}", path.display());
+    let mut command = Command::new("unshare");
+    command.args(unshare).args([REACTOR, "serve", &target, "--allow-uid=0"]);
+    let program = Program::spawn(&mut command);
+    program.place("echo");
+    assert_eq!(first_line(UnixStream::connect(&path).unwrap()), &GREETING[..31]);
 }
 
 #[test]
@@ -302,6 +350,8 @@ fn says_what_it_can_do() {
         "--roulette-file <PATH>",
         "--roulette-memory <BYTES>",
         "--log <LEVEL>",
+        "--admin <PATH>",
+        "--no-admin",
         "[default: 127.0.0.1]",
         "[default: 10000]",
         "[default: 64K]",
@@ -357,6 +407,8 @@ fn a_wrong_command_line_is_status_2() {
         (&["serve", "--host", "fe80::1"], &["--host", "127.0.0.1", "fe80::1%eth0"]),
         (&["serve", "--allow", "10.0.0.1/8"], &["--allow", "10.0.0.0/8"]),
         (&["serve", "--allow", "localhost"], &["--allow", "\"localhost\"", "fd00::/8"]),
+        (&["serve", "--allow-uid", "no such user"], &["--allow-uid", "a name or a number"]),
+        (&["serve", "--allow-uid", "0,-1"], &["--allow-uid", "'-1'", "a name or a number"]),
         (&["serve", "--unix-mode", "888"], &["--unix-mode", "0660"]),
         (&["serve", "--max-connections", "0"], &["--max-connections", "above 0"]),
         (&["serve", "--max-connections", "many"], &["'many'", "whole number"]),
@@ -385,6 +437,8 @@ fn an_option_that_nothing_heeds_is_status_2() {
     for (args, words) in [
         (&["serve", "echo=0", "--unix-mode=600"][..], "--unix-mode goes with a Unix socket"),
         (&["forward", "0", "9", "--unix-mode=600"], "--unix-mode goes with a Unix socket"),
+        (&["serve", "echo=0", "--allow-uid=0"], "--allow-uid goes with a Unix socket"),
+        (&["forward", "0", "9", "--allow-uid=0,1"], "--allow-uid goes with a Unix socket"),
         (&["serve", &echo, "--allow=127.0.0.0/8"], "--allow goes with TCP"),
         (&["forward", &unix, "9", "--allow=127.0.0.0/8"], "--allow goes with TCP"),
         (&["serve", &echo, "--keepalive=5m"], "--keepalive goes with TCP"),
@@ -713,26 +767,36 @@ fn pipes_that_nobody_reads_do_not_end_it() {
     serves_with("broken", broken(), broken());
 }
 
-/// A pipe that is open and never read: once it was full, the log stopped the loop.
+/// A pipe that is open and never read: once it was full, the log stopped the loop. What is lost is
+/// counted.
 #[test]
 fn a_log_that_nobody_reads_stops_nobody() {
     let (unread, log) = std::io::pipe().unwrap();
     let mut child = Command::new(REACTOR)
-        .args(["serve", "echo=0", "--log", "trace"])
+        .args(["serve", "echo=0", "web=0", "--log", "trace"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()
         .unwrap();
-    let mut ready = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-    let addr = ready.trim().strip_prefix("echo listening on ").unwrap().parse().unwrap();
+    let mut ready = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut addr = |name: &str| -> SocketAddr {
+        let line = ready.next().unwrap();
+        line.strip_prefix(&format!("{name} listening on ")).unwrap().parse().unwrap()
+    };
+    let (addr, web) = (addr("echo"), addr("web"));
     // Each writes about 200 bytes of log; 64 KiB fit.
     for _ in 0..2000 {
         let mut client = Client::connect(addr);
         client.send("bye\n");
         assert!(client.rest().ends_with(b"> BYE\n"));
     }
+    let mut client = Client::connect(web);
+    client.send("GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    let metrics = String::from_utf8(client.rest()).unwrap();
+    let mut lines = metrics.lines();
+    let lost = lines.find_map(|line| line.strip_prefix("reactor_log_lines_dropped_total "));
+    assert!(lost.unwrap().parse::<u64>().unwrap() > 0, "{metrics}");
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
     until("it ends", || child.try_wait().unwrap().is_some());
     assert!(child.wait().unwrap().success());

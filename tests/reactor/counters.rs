@@ -31,7 +31,7 @@ impl Handler for Plain {
     }
 
     fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, asker: mpsc::Sender<Counters>) {
-        let _ = asker.send(cx.counters().clone());
+        let _ = asker.send(cx.counters());
     }
 }
 

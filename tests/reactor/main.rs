@@ -7,10 +7,13 @@ mod util;
 mod counters;
 mod edges;
 mod fairness;
+#[cfg(feature = "websocket")]
+mod hand_over;
 mod one_thread;
 mod outbound;
 mod panics;
 mod ready;
 mod regressions;
 mod shutdown;
+mod status;
 mod timers;

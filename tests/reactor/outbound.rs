@@ -935,7 +935,7 @@ fn it_comes_back_to_a_server_that_comes_back() {
         let service = reactor.add(Stays::new(server), Limits::default()).unwrap();
         tell.send(service.handle()).unwrap();
         reactor.run().unwrap();
-        reactor.counters().clone()
+        reactor.counters()
     });
     let handle = told.recv_timeout(PATIENCE).unwrap();
     let first = listener.accept().unwrap().0;

@@ -78,7 +78,7 @@ impl Handler for Brittle {
             Ask::PanicByTimer => {
                 cx.set_service_timer(Duration::from_millis(1));
             }
-            Ask::Counters(asker) => asker.send(cx.counters().clone()).unwrap(),
+            Ask::Counters(asker) => asker.send(cx.counters()).unwrap(),
         }
     }
 

@@ -73,7 +73,7 @@ fn start_with(shutdown_timeout: Duration, limits: Limits) -> Running {
         let service = reactor.listen_with(DOOMED, Sender { ends: end }, limits).unwrap();
         tell.send((service.address().unwrap().as_socket().unwrap(), service.handle())).unwrap();
         let exit = reactor.run().unwrap();
-        (exit, reactor.counters().clone())
+        (exit, reactor.counters())
     });
     let (addr, handle) = told.recv_timeout(PATIENCE).unwrap();
     Running { addr, handle, ends, thread }

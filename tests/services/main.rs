@@ -3,7 +3,9 @@
 #[path = "../util/mod.rs"]
 mod util;
 
+mod admin;
 mod echo;
 mod presence;
 mod roulette;
 mod time;
+mod web;

@@ -5,13 +5,17 @@
 
 pub mod example;
 pub mod folder;
+pub mod frames;
+pub mod http;
 #[cfg(feature = "cli")]
 pub mod load;
 pub mod namespace;
 #[cfg(feature = "cli")]
 pub mod program;
+pub mod stranger;
 #[cfg(feature = "tls")]
 pub mod tls;
+pub mod websocket;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -74,7 +78,7 @@ impl<M: Send + 'static> Server<M> {
             let addr = service.address().unwrap().as_socket().unwrap();
             tell.send((addr, service.handle())).unwrap();
             let exit = reactor.run().unwrap();
-            (exit, reactor.counters().clone())
+            (exit, reactor.counters())
         });
         let (addr, handle) = told.recv_timeout(PATIENCE).expect("the reactor did not start");
         Server { addr, handle, thread: Some(thread) }

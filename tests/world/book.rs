@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use reactor::{CloseReason, ConnId, Limits};
@@ -149,6 +150,19 @@ impl Book {
         self.records.insert(id, Record { moved, steps, ..Record::new() });
     }
 
+    /// It, or its proxy, sends a header first.
+    pub fn introduces(&mut self, id: ConnId, header: usize, unwelcome: bool) {
+        let (moved, header) = (self.clock, Some(header));
+        self.records.insert(id, Record { moved, header, unwelcome, ..Record::new() });
+    }
+
+    /// So much of the header is sent.
+    pub fn introduced(&mut self, id: ConnId, count: usize) {
+        if let Some(left) = self.records.get_mut(&id).and_then(|record| record.header.as_mut()) {
+            *left -= count;
+        }
+    }
+
     /// An event of it is to come.
     pub fn poked(&mut self, id: ConnId) {
         if let Some(record) = self.records.get_mut(&id) {
@@ -168,6 +182,15 @@ impl Book {
             if open && sound && record.due.rest().is_empty() {
                 record.fresh.extend(bytes);
             }
+        }
+    }
+
+    /// It owes the rest of a message, or does not any more.
+    pub fn owes(&mut self, id: ConnId, owes: bool) {
+        let clock = self.clock;
+        if let Some(record) = self.records.get_mut(&id) {
+            record.looks(clock);
+            record.owes = owes.then(|| record.owes.unwrap_or(clock));
         }
     }
 
@@ -275,17 +298,28 @@ impl Book {
         let stage = std::mem::replace(&mut record.stage, Stage::Open);
         (record.moved, record.opened) = (clock, true);
         self.open += 1;
-        let early = record.pokes < record.steps.len();
+        let early = record.pokes < record.steps.len()
+            || record.header.is_some_and(|left| left > 0)
+            || record.unwelcome;
         // The others of the turn were over its share already.
         let crowded = self.shaken >= SHAKEN_PER_TURN;
         self.shaken += record.steps.last().copied().unwrap_or_default();
-        if !record.steps.is_empty() && (early || crowded) {
+        if early || !record.steps.is_empty() && crowded {
             let many = record.steps.len();
             let wrong = format!("{id} opened after {many} steps, early: {early}, late: {crowded}");
             self.complain(wrong);
         }
         if stage != Stage::Dialled {
             self.complain(format!("{id} opened though {stage:?}"));
+        }
+    }
+
+    /// The handler is told who it is: whoever the client or its proxy said, or the one that was dialled.
+    pub fn is_known_as(&mut self, id: ConnId, peer: Option<SocketAddr>) {
+        let address = self.addresses.get(&id).map(|last| IpAddr::from([127, 0, 0, *last]));
+        let accepted = self.records.get(&id).is_some_and(|record| !record.outbound);
+        if accepted && peer.map(|peer| peer.ip()) != address {
+            self.complain(format!("{id} is taken for {peer:?}, and is {address:?}"));
         }
     }
 
@@ -713,12 +747,14 @@ impl Book {
         if sleeps && std::mem::take(&mut record.poked) {
             record.made += 1;
         }
-        let done = record.made >= record.steps.len();
+        let (done, breaks_off) = (record.has_shaken(), record.breaks_off());
+        // What its layer keeps until then is input like any other.
+        let pressed = record.header.is_some() && record.holds > self.input_budget;
         let late = self.clock - record.moved >= self.limits.handshake_timeout;
-        let may_end = late || self.stopping || !record.errors.is_empty();
+        let may_end = late || breaks_off || pressed || self.stopping || !record.errors.is_empty();
         if !there && !may_end {
             self.complain(format!("{id} ended in its handshake"));
-        } else if there && sleeps && (late || done || self.stopping) {
+        } else if there && sleeps && (late || done || record.ended && breaks_off || self.stopping) {
             self.complain(format!("{id} is still in its handshake"));
         }
     }

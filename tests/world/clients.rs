@@ -5,15 +5,20 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use reactor::testing::{Client, Fault};
+use reactor::{Listen, Networks, WebSocket};
 
 use super::models::Model;
+use super::proxies::Header;
 use super::watched::Watched;
+use super::web_sockets::WebSocketClient;
 use super::{MOST_STEPS, Peer, World};
 
 const ERRORS: &[ErrorKind] =
     &[ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::TimedOut];
 /// What the loop takes of its mailbox in a turn: around it something may be lost.
 const MESSAGES_PER_TURN: usize = 1024;
+/// What a layer may keep.
+const MOST_OF_A_LAYER: usize = 80_000;
 
 impl<M: Model> World<M> {
     /// Some of them do something at once; then the loop takes a turn or two.
@@ -57,13 +62,17 @@ impl<M: Model> World<M> {
                 self.take_only(number, Some(room));
             }
             16..20 => {
-                let (reads, writes) = (self.faults(), self.faults());
+                let (reads, mut writes) = (self.faults(), self.faults());
+                if self.peers[number].web.is_some() {
+                    writes.clear();
+                }
                 self.server.handler_mut().book.disturbed(id);
                 self.server.disturb(client, reads, writes);
             }
             20 => {
                 let error = self.choices.one_of(ERRORS);
-                let way = self.choices.below(4);
+                let ways = if self.peers[number].web.is_some() { 3 } else { 4 };
+                let way = self.choices.below(ways);
                 let book = &mut self.server.handler_mut().book;
                 if matches!(way, 1 | 2) {
                     book.loses(id, error)
@@ -106,7 +115,9 @@ impl<M: Model> World<M> {
     }
 
     fn come(&mut self) {
-        match self.choices.below(4) {
+        match self.choices.below(6) {
+            5 => self.come_over_web_socket(),
+            4 => self.come_by_proxy(),
             3 => self.shake(),
             0 => self.connect(),
             last => {
@@ -114,7 +125,7 @@ impl<M: Model> World<M> {
                 let client = self.server.connect_from(([127, 0, 0, last], 9).into());
                 let id = self.server.id(client);
                 self.server.handler_mut().book.comes_from(id, last);
-                self.meet(client, false);
+                self.meet(client, false, false);
                 self.meet_dialled();
             }
         }
@@ -122,7 +133,7 @@ impl<M: Model> World<M> {
 
     pub(super) fn connect(&mut self) {
         let client = self.server.connect();
-        self.meet(client, false);
+        self.meet(client, false, false);
         self.meet_dialled();
     }
 
@@ -134,7 +145,37 @@ impl<M: Model> World<M> {
         let client = self.server.connect_with_handshake(steps.clone());
         let id = self.server.id(client);
         self.server.handler_mut().book.shakes(id, steps);
-        self.meet(client, false);
+        self.meet(client, false, false);
+    }
+
+    /// A proxy says who it is, or so it seems.
+    fn come_by_proxy(&mut self) {
+        let header = Header::choose(&mut self.choices);
+        let listen = Listen::at("127.0.0.1:0").unwrap().proxy(Networks::loopback());
+        let client = self.server.connect_through(&listen);
+        let id = self.server.id(client);
+        let book = &mut self.server.handler_mut().book;
+        book.introduces(id, header.bytes.len(), header.is_unwelcome(&book.limits));
+        header.peer.into_iter().for_each(|peer| book.comes_from(id, peer));
+        self.meet(client, false, false);
+        let number = self.peers.len() - 1;
+        self.peers[number].header.extend(header.bytes);
+    }
+
+    /// It speaks WebSocket. It takes all that it is sent at once, so that its layer holds nothing back.
+    fn come_over_web_socket(&mut self) {
+        let request = WebSocketClient::request(&mut self.choices);
+        let listen = Listen::at("127.0.0.1:0").unwrap().web_socket(&WebSocket::new().binary());
+        let client = self.server.connect_through(&listen);
+        let id = self.server.id(client);
+        let book = &mut self.server.handler_mut().book;
+        book.introduces(id, request.len(), false);
+        // Its layer keeps some of its input, too.
+        book.holds(id, MOST_OF_A_LAYER);
+        self.meet(client, false, true);
+        let number = self.peers.len() - 1;
+        self.peers[number].header.extend(request);
+        self.peers[number].web = Some(Box::default());
     }
 
     /// Whoever the service has dialled is one more client.
@@ -144,15 +185,15 @@ impl<M: Model> World<M> {
             let Watched { model, book, .. } = self.server.handler_mut();
             book.dialled(id);
             model.dialled(book, id);
-            self.meet(client, true);
+            self.meet(client, true, false);
         }
     }
 
-    fn meet(&mut self, client: Client, dialled: bool) {
+    fn meet(&mut self, client: Client, dialled: bool, over_layer: bool) {
         let id = self.server.id(client);
         self.server.handler_mut().model.met(id);
         self.connections += 1;
-        if self.choices.once_in(4) {
+        if !over_layer && self.choices.once_in(4) {
             let most = 1 + self.choices.size(100, 9_000);
             self.server.handler_mut().book.holds(id, most);
             self.server.hold(client, most);
@@ -160,7 +201,9 @@ impl<M: Model> World<M> {
         self.peers.push(Peer {
             client,
             id,
+            header: VecDeque::new(),
             talk: VecDeque::new(),
+            web: None,
             ended: false,
             limited: false,
             broken: false,
@@ -214,9 +257,32 @@ impl<M: Model> World<M> {
         if peer.ended || self.server.is_broken(peer.client) {
             return;
         }
-        let piece: Vec<u8> = peer.talk.drain(..peer.talk.len().min(most)).collect();
+        let header = peer.header.drain(..peer.header.len().min(most));
+        let mut piece: Vec<u8> = header.collect();
+        let header = piece.len();
+        let left = most - header;
         let open = self.server.session(peer.client).is_some();
-        self.server.handler_mut().book.fed(peer.id, &piece, open);
+        let book = &mut self.server.handler_mut().book;
+        book.introduced(peer.id, header);
+        match &mut peer.web {
+            None => {
+                piece.extend(peer.talk.drain(..peer.talk.len().min(left)));
+                book.fed(peer.id, &piece[header..], open);
+            }
+            Some(web) => {
+                let all = most == usize::MAX;
+                if all || !web.has_rest() {
+                    let words: Vec<u8> = peer.talk.drain(..peer.talk.len().min(left)).collect();
+                    web.say(&words, all, &mut self.choices);
+                }
+                let (sent, means, owes) = web.send(left);
+                if !sent.is_empty() {
+                    book.fed(peer.id, &means, open);
+                    book.owes(peer.id, owes);
+                }
+                piece.extend(sent);
+            }
+        }
         // No event is to come of nothing.
         if !piece.is_empty() {
             self.server.handler_mut().book.poked(peer.id);
@@ -226,12 +292,33 @@ impl<M: Model> World<M> {
 
     pub(super) fn take_only(&mut self, number: usize, room: Option<usize>) {
         let peer = &mut self.peers[number];
+        let room = room.filter(|_| peer.web.is_none());
         peer.limited = room.is_some();
         self.server.handler_mut().book.poked(peer.id);
         self.server.take_only(peer.client, room);
     }
 
+    /// Over WebSocket an end is announced; some do not.
+    fn says_goodbye(&mut self, number: usize) {
+        let peer = &mut self.peers[number];
+        let id = peer.id;
+        let Some(web) = peer.web.as_mut().filter(|_| !peer.ended && peer.header.is_empty()) else {
+            return;
+        };
+        if self.choices.once_in(4) {
+            return self.server.handler_mut().book.loses(id, ErrorKind::UnexpectedEof);
+        }
+        web.close(&mut self.choices);
+        peer.talk.clear();
+        while self.peers[number].web.as_ref().is_some_and(|web| web.has_rest())
+            && !self.server.is_broken(self.peers[number].client)
+        {
+            self.feed(number, 1 << 20);
+        }
+    }
+
     pub(super) fn end(&mut self, number: usize) {
+        self.says_goodbye(number);
         let peer = &mut self.peers[number];
         peer.ended = true;
         self.server.handler_mut().book.ended(peer.id);

@@ -8,9 +8,13 @@
 mod book;
 mod choices;
 mod clients;
+#[path = "../util/frames.rs"]
+pub mod frames;
 pub mod models;
+mod proxies;
 mod record;
 mod watched;
+mod web_sockets;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
@@ -22,6 +26,7 @@ use reactor::{ConnId, Limits, Rate, Rates};
 pub use choices::Choices;
 use models::Model;
 use watched::Watched;
+use web_sockets::WebSocketClient;
 
 /// Turns without an end in sight after which the loop is taken to spin.
 const MOST_TURNS: usize = 200_000;
@@ -34,8 +39,12 @@ const PATIENCE: usize = 80;
 struct Peer {
     client: Client,
     id: ConnId,
+    /// What it has to send first: a PROXY header, or a request for WebSocket.
+    header: VecDeque<u8>,
     /// What it is about to send.
     talk: VecDeque<u8>,
+    /// Its frames, if it speaks in such.
+    web: Option<Box<WebSocketClient>>,
     ended: bool,
     /// It takes no output, or only some.
     limited: bool,
@@ -174,8 +183,16 @@ impl<M: Model> World<M> {
         }
         let worked = self.server.turn();
         self.meet_dialled();
-        for peer in &self.peers {
+        for peer in &mut self.peers {
             let mut got = self.server.sent(peer.client);
+            if let Some(web) = &mut peer.web {
+                let book = &mut self.server.handler_mut().book;
+                let means = web.receive(&got);
+                got = means.unwrap_or_else(|wrong| {
+                    book.complain(format!("{} {wrong}", peer.id));
+                    Vec::new()
+                });
+            }
             let broken = self.server.is_broken(peer.client);
             let held = self.server.held(peer.client);
             let Watched { model, book, .. } = self.server.handler_mut();
@@ -381,7 +398,7 @@ impl<M: Model> World<M> {
                 counters.accepted + counters.dialled,
                 book.closed + book.failed,
             ),
-            ("handshakes", counters.handshakes_failed, book.failed),
+            ("handshakes", counters.handshakes_failed + counters.refused, book.failed),
             ("closed", counters.closed_in_all(), book.closed),
             ("panics", counters.panics, book.panics),
             ("bytes out", counters.bytes_out, book.received + book.held),

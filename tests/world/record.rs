@@ -47,6 +47,10 @@ pub struct Record {
     /// What the steps of its handshake cost, and how often one could have been made.
     pub steps: Vec<Duration>,
     pub pokes: usize,
+    /// Bytes of its PROXY header that are still to come; none if it has no header to send.
+    pub header: Option<usize>,
+    /// It is one that must not be served.
+    pub unwelcome: bool,
     /// It was so since the loop slept, and how many must have been made.
     pub poked: bool,
     pub made: usize,
@@ -60,6 +64,8 @@ pub struct Record {
     pub served: bool,
     /// When it last sent something.
     pub fed: Duration,
+    /// Since when it has owed the rest of a message of WebSocket.
+    pub owes: Option<Duration>,
     /// The client has ended its side.
     pub ended: bool,
     pub eof_told: bool,
@@ -124,6 +130,8 @@ impl Record {
             opened: false,
             steps: Vec::new(),
             pokes: 0,
+            header: None,
+            unwelcome: false,
             poked: false,
             made: 0,
             input: Queue::default(),
@@ -131,6 +139,7 @@ impl Record {
             most_kept: 0,
             served: false,
             fed: Duration::ZERO,
+            owes: None,
             ended: false,
             eof_told: false,
             block: None,
@@ -184,6 +193,9 @@ impl Record {
     pub fn looks(&mut self, now: Duration) {
         if !self.paused && (self.block.is_some() || !self.input.rest().is_empty()) {
             self.unfinished = self.unfinished.max(now - self.begun);
+        }
+        if let Some(since) = self.owes.filter(|_| !self.paused) {
+            self.unfinished = self.unfinished.max(now - since);
         }
     }
 
@@ -251,7 +263,17 @@ impl Record {
 
     /// Whether its handshake is under way, as far as it has one.
     pub fn is_shaking(&self) -> bool {
-        !self.steps.is_empty() && !self.opened
+        (!self.steps.is_empty() || self.header.is_some()) && !self.opened
+    }
+
+    /// Whether all of its handshake has come.
+    pub fn has_shaken(&self) -> bool {
+        self.header.map_or(self.made >= self.steps.len(), |left| left == 0)
+    }
+
+    /// Whether its handshake never comes to its end.
+    pub fn breaks_off(&self) -> bool {
+        self.unwelcome || self.ended && self.header.is_some_and(|left| left > 0)
     }
 
     /// Whether its client has owed the rest of a block or of a line for too long, since when it is

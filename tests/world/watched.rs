@@ -186,6 +186,7 @@ impl<M: Model> Handler for Watched<M> {
 
     fn on_close(&mut self, cx: &mut Context<'_, Session<M>>, reason: CloseReason) {
         let id = cx.id();
+        self.book.is_known_as(id, cx.peer_addr());
         self.book.closed(id, reason, M::keeps);
         self.sync(cx);
         self.model.closed(&mut self.book, id, reason);

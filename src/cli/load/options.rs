@@ -28,7 +28,8 @@ use crate::cli::units::{bytes, count, duration, per_second};
 pub(crate) struct Load {
     /// The server: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; or the name of a
     /// service of ours, at its default port on 127.0.0.1. With tls: in front, TLS is spoken there;
-    /// with proxy: in front of that, each client begins with a PROXY header of version 2 that names it.
+    /// with proxy: in front of that, each client begins with a PROXY header of version 2 that names it;
+    /// with ws: behind those, it is WebSocket, a line a message.
     ///
     /// Over TLS, most clients resume the session of an earlier one, so their handshakes cost less.
     #[arg(value_name = "ADDR", value_parser = address::server)]

@@ -13,9 +13,9 @@ use mio::{Events, Poll, Token};
 use socket2::SockRef;
 
 use super::*;
-use crate::net::Address;
 use crate::net::listener::ListeningSocket;
 use crate::net::memory::{Pipe, SharedWire, Wire};
+use crate::net::{Address, Listen};
 
 /// The streams at the bottom.
 const STREAMS: &[(&str, Bottom)] = &[
@@ -34,6 +34,10 @@ const LAYERS: &[(&str, Over)] = &[
     ("tls", tls::server),
     #[cfg(feature = "tls")]
     ("tls client", tls::client),
+    #[cfg(feature = "websocket")]
+    ("ws", web_socket::server),
+    #[cfg(feature = "websocket")]
+    ("ws client", web_socket::client),
 ];
 
 /// What nothing takes longer than.
@@ -233,11 +237,39 @@ fn rule_1_nothing_blocks_and_an_event_follows() {
 }
 
 #[test]
+fn rule_1_what_is_registered_anew_has_an_event_for_what_was_there() {
+    each(|mut pair| {
+        pair.peer.send(b"before");
+        pair.wait();
+        let Some(poll) = &mut pair.poll else { return };
+        let registry = Rc::new(poll.registry().try_clone().unwrap());
+        pair.stream.deregister(&registry).unwrap();
+        pair.stream.register(&registry, Token(8)).unwrap();
+        let mut events = Events::with_capacity(8);
+        poll.poll(&mut events, Some(PATIENCE)).unwrap();
+        let name = &pair.name;
+        assert!(
+            !events.is_empty() && events.iter().all(|event| event.token() == Token(8)),
+            "{name}"
+        );
+        assert_eq!(pair.read(6), b"before", "{}", pair.name);
+        let outcome = pair.stream.read(&mut [0; 100]);
+        pair.would_block(outcome);
+        pair.peer.send(b"after");
+        assert_eq!(pair.read(5), b"after", "{}", pair.name);
+    });
+}
+
+#[test]
 fn rule_2_the_handshake_comes_first() {
     each_new(|mut pair| {
         let first = pair.stream.handshake(1, &mut 0).unwrap();
         assert_eq!(first.is_none(), pair.stream.has_handshake(), "{}", pair.name);
+        let layer =
+            pair.name.split(' ').next().filter(|layer| ["proxy", "tls", "ws"].contains(layer));
+        assert_eq!(pair.stream.handshaking(), layer, "{}", pair.name);
         let mut pair = pair.opened();
+        assert_eq!(pair.stream.handshaking(), None, "{}", pair.name);
         pair.peer.send(b"hello");
         assert_eq!(pair.read(5), b"hello", "{}", pair.name);
         assert!(pair.stream.due().is_none() && pair.stream.host().is_none(), "{}", pair.name);
@@ -296,7 +328,7 @@ fn rule_4_a_short_read_or_would_block_is_all_there_is() {
         while read.len() < long.len() {
             let mut buf = [0; 3000];
             let outcome = pair.stream.read(&mut buf);
-            let cost = pair.stream.cost(0);
+            let cost = pair.stream.cost(0).bytes;
             assert!(cost <= 64 * 1024, "{}: one read cost {cost}", pair.name);
             match outcome {
                 Ok(count) => read.extend(&buf[..count]),
@@ -326,7 +358,7 @@ fn rule_5_unread_input_shows() {
         }
         assert_eq!(pair.read(3), b"unr", "{}", pair.name);
         // What is left in a descriptor is for its next reader.
-        let bare = !pair.stream.is_socket() && !pair.stream.announces_end();
+        let bare = !pair.stream.is_socket() && !pair.name.starts_with("tls");
         assert_eq!(pair.stream.has_unread(), !bare, "{}", pair.name);
         assert_eq!(pair.read(3), b"ead", "{}", pair.name);
         assert!(!pair.stream.has_unread(), "{}", pair.name);
@@ -336,7 +368,7 @@ fn rule_5_unread_input_shows() {
 #[test]
 fn rule_6_a_handshake_tells_what_it_has_computed() {
     each_new(|mut pair| {
-        let computes = pair.stream.has_handshake() && pair.stream.announces_end();
+        let computes = pair.name.starts_with("tls");
         assert_eq!(pair.shake_hands().2 > 0, computes, "{}", pair.name);
     });
     // With one below it that does too.
@@ -354,8 +386,10 @@ fn rule_6_work_is_accounted_for() {
         pair.peer.send(b"x");
         assert_eq!(pair.read(1), b"x", "{}", pair.name);
         let coded = pair.stream.announces_end();
-        assert_eq!(pair.stream.cost(1) > 1, coded, "{}", pair.name);
-        assert_eq!(pair.stream.cost(0), 0, "{}", pair.name);
+        // The others decode as a stream.
+        let buffers = pair.name.starts_with("tls");
+        assert_eq!(pair.stream.cost(1).bytes > 1, coded, "{}", pair.name);
+        assert_eq!(pair.stream.cost(0).bytes, 0, "{}", pair.name);
         pair.stream.tell_time(3, false);
         assert_eq!(pair.stream.unfinished_since(), None, "{}", pair.name);
         for now in [5, 50] {
@@ -373,7 +407,7 @@ fn rule_6_work_is_accounted_for() {
             pair.stream.tell_time(now + 2, true);
             let since = coded.then_some(now + 2);
             assert_eq!(pair.stream.unfinished_since(), since, "{}", pair.name);
-            assert_eq!(pair.stream.kept() > 0, coded, "{}: the half record", pair.name);
+            assert_eq!(pair.stream.kept() > 0, buffers, "{}: the half record", pair.name);
             pair.peer.complete();
             if coded {
                 pair.read(1);
@@ -385,7 +419,7 @@ fn rule_6_work_is_accounted_for() {
         // What is decoded and not read, and what is taken and not out.
         pair.peer.send(b"read and unread");
         pair.read(4);
-        assert_eq!(pair.stream.kept(), if coded { 11 } else { 0 }, "{}", pair.name);
+        assert_eq!(pair.stream.kept(), if buffers { 11 } else { 0 }, "{}", pair.name);
         pair.read(11);
         assert_eq!(pair.stream.kept(), 0, "{}", pair.name);
         pair.fill();
@@ -442,6 +476,17 @@ fn rule_8_the_end_of_our_side_comes_after_the_output() {
         pair.peer.send(b"still here");
         assert_eq!(pair.read(10), b"still here", "{}", pair.name);
     });
+}
+
+#[test]
+fn rule_8_the_loop_tells_why_before_it_closes() {
+    for (_, over) in LAYERS {
+        let pair = memory(0);
+        let told = Rc::new(RefCell::new(None));
+        let stream = Stream::layer(Told { below: pair.stream, why: Rc::clone(&told) });
+        over(Pair { stream, ..pair }).opened().stream.tell_why(CloseReason::Shutdown);
+        assert_eq!(told.take(), Some(CloseReason::Shutdown), "it is passed on");
+    }
 }
 
 #[test]
@@ -519,7 +564,8 @@ fn rule_11_where_dropping_it_shuts_it_the_peer_hears_all_and_the_end() {
 fn rule_12_to_turn_somebody_away_takes_no_time() {
     each_new(|mut pair| {
         pair.peer.send(b"hello");
-        let silent = pair.stream.has_handshake() && !pair.name.starts_with("proxy");
+        let worded = ["proxy ", "ws over "].iter().any(|it| pair.name.starts_with(it));
+        let silent = pair.stream.has_handshake() && !worded;
         let notice: &[u8] = if silent { b"" } else { b"full\n" };
         pair.stream.turn_away(b"full\n");
         let unread = pair.stream.has_unread();
@@ -576,8 +622,8 @@ impl Peer for Plain {
 }
 
 fn tcp() -> Pair {
-    let address = Address::Tcp(([127, 0, 0, 1], 0).into());
-    let server = ListeningSocket::bind(&address, None, &Limits::default()).unwrap();
+    let listen = Listen::at("127.0.0.1:0").unwrap();
+    let server = ListeningSocket::bind(&listen, &Limits::default()).unwrap();
     let Ok(Address::Tcp(addr)) = server.local_addr() else { panic!("no address") };
     let client = std::net::TcpStream::connect(addr).unwrap();
     client.set_nonblocking(true).unwrap();
@@ -706,6 +752,46 @@ impl Write for Late {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A layer that does nothing but listen to why it is closed.
+struct Told {
+    below: Stream,
+    why: Rc<RefCell<Option<CloseReason>>>,
+}
+
+impl Layer for Told {
+    fn below(&self) -> Option<&Stream> {
+        Some(&self.below)
+    }
+
+    fn below_mut(&mut self) -> Option<&mut Stream> {
+        Some(&mut self.below)
+    }
+
+    fn handshake(&mut self, now: Nanos, spent: &mut Nanos) -> io::Result<Option<Opened>> {
+        self.below.handshake(now, spent)
+    }
+
+    fn tell_why(&mut self, reason: CloseReason) {
+        *self.why.borrow_mut() = Some(reason);
+    }
+}
+
+impl Read for Told {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.below.read(buf)
+    }
+}
+
+impl Write for Told {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.below.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.below.flush()
     }
 }
 
@@ -891,6 +977,167 @@ mod tls {
         fn finish(&mut self) {
             self.tls.send_close_notify();
             self.carry();
+        }
+
+        fn cut(&mut self) {
+            self.below.finish();
+        }
+
+        fn leave(&mut self) {
+            self.below.leave();
+        }
+    }
+}
+
+#[cfg(feature = "websocket")]
+mod web_socket {
+    use std::io::Cursor;
+
+    use tungstenite::handshake::derive_accept_key;
+    use tungstenite::protocol::frame::FrameHeader;
+    use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+    use super::*;
+    use crate::net::layer::Acceptor;
+    use crate::net::websocket::WebSocket;
+
+    /// The other end, in WebSocket: of binary messages, so that any bytes get through.
+    struct Partner {
+        below: Box<dyn Peer>,
+        is_client: bool,
+        /// It has sent something.
+        begun: bool,
+        open: bool,
+        /// What it has received and not understood yet.
+        heard: Vec<u8>,
+        /// The rest of a frame.
+        rest: Vec<u8>,
+        ended: bool,
+    }
+
+    pub(super) fn server(pair: Pair) -> Pair {
+        let stream = WebSocket::new().binary().accept(pair.stream).unwrap();
+        over(Pair { stream, ..pair }, true)
+    }
+
+    pub(super) fn client(pair: Pair) -> Pair {
+        let address = Address::Tcp(([127, 0, 0, 1], 9).into());
+        let stream = WebSocket::new().binary().towards().over(pair.stream, &address);
+        over(Pair { stream, ..pair }, false)
+    }
+
+    fn over(pair: Pair, is_client: bool) -> Pair {
+        let peer = Partner {
+            below: pair.peer,
+            is_client,
+            begun: false,
+            open: false,
+            heard: Vec::new(),
+            rest: Vec::new(),
+            ended: false,
+        };
+        Pair { peer: Box::new(peer), ..pair }
+    }
+
+    impl Partner {
+        fn frame(&self, opcode: OpCode, payload: &[u8]) -> Vec<u8> {
+            let mask = self.is_client.then_some([3, 5, 7, 9]);
+            let header = FrameHeader { opcode, mask, ..FrameHeader::default() };
+            let mut frame = Vec::new();
+            header.format(payload.len() as u64, &mut frame).unwrap();
+            let mask = mask.unwrap_or_default().into_iter().cycle();
+            frame.extend(payload.iter().zip(mask).map(|(byte, mask)| byte ^ mask));
+            frame
+        }
+
+        /// Does its part of the handshake once it has heard all that it needs.
+        fn shake_hands(&mut self) -> Vec<u8> {
+            let Some(end) = self.heard.windows(4).position(|four| four == b"\r\n\r\n") else {
+                return Vec::new();
+            };
+            let head: Vec<u8> = self.heard.drain(..end + 4).collect();
+            let head = String::from_utf8(head).unwrap();
+            if !self.is_client {
+                let key = head.split("Sec-WebSocket-Key: ").nth(1).unwrap().lines().next().unwrap();
+                let accept = derive_accept_key(key.as_bytes());
+                let answer = format!(
+                    "HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                     Sec-WebSocket-Accept: {accept}\r\n\r\n"
+                );
+                self.below.send(answer.as_bytes());
+            } else if !head.starts_with("HTTP/1.1 101 ") {
+                return std::mem::take(&mut self.heard);
+            }
+            self.open = true;
+            Vec::new()
+        }
+    }
+
+    impl Peer for Partner {
+        fn send(&mut self, bytes: &[u8]) {
+            self.begun = true;
+            let frame = self.frame(OpCode::Data(Data::Binary), bytes);
+            self.below.send(&frame);
+        }
+
+        fn begin(&mut self) {
+            let mut frame = self.frame(OpCode::Data(Data::Binary), b"x");
+            self.rest = frame.split_off(1);
+            self.below.send(&frame);
+        }
+
+        fn complete(&mut self) {
+            self.below.send(&self.rest);
+        }
+
+        fn receive(&mut self) -> Vec<u8> {
+            if self.is_client && !std::mem::replace(&mut self.begun, true) {
+                self.below.send(
+                    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+                );
+            }
+            let new = self.below.receive();
+            self.heard.extend(new);
+            let mut all = if self.open { Vec::new() } else { self.shake_hands() };
+            while self.open {
+                let mut cursor = Cursor::new(&self.heard);
+                let Some((header, length)) = FrameHeader::parse(&mut cursor).unwrap() else {
+                    break;
+                };
+                let start = cursor.position() as usize;
+                let end = start + length as usize;
+                if self.heard.len() < end {
+                    break;
+                }
+                assert_eq!(header.mask.is_none(), self.is_client);
+                let mask = header.mask.unwrap_or_default().into_iter().cycle();
+                let payload =
+                    self.heard[start..end].iter().zip(mask).map(|(byte, mask)| byte ^ mask);
+                match header.opcode {
+                    OpCode::Control(Control::Close) => self.ended = true,
+                    _ => all.extend(payload),
+                }
+                self.heard.drain(..end);
+            }
+            all
+        }
+
+        fn is_open(&self) -> bool {
+            self.open
+        }
+
+        fn ended(&self) -> Option<Result<(), ErrorKind>> {
+            self.below
+                .ended()
+                .filter(|end| end.is_err())
+                .or(self.ended.then_some(Ok(())))
+                .or(self.below.ended())
+        }
+
+        fn finish(&mut self) {
+            let frame = self.frame(OpCode::Control(Control::Close), b"");
+            self.below.send(&frame);
         }
 
         fn cut(&mut self) {

@@ -19,6 +19,9 @@ use super::Networks;
 use super::layer::Acceptor;
 use super::stream::Stream;
 
+/// What the layer is called in front of an address.
+const NAME: &str = "proxy";
+
 /// Puts the layer that reads the header over newcomers, with the rules for those that it names.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxied(Rc<Rules>);
@@ -49,6 +52,10 @@ impl Proxied {
 }
 
 impl Acceptor for Proxied {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
     fn accept(&self, newcomer: Stream) -> io::Result<Stream> {
         Ok(Stream::layer(Receiving::new(newcomer, Rc::clone(&self.0))))
     }

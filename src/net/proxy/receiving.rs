@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::header::{self, Progress};
-use super::{Rejected, Rules};
+use super::{NAME, Rejected, Rules};
 use crate::connection::clock::Nanos;
 use crate::net::layer::{Layer, Opened, refuse_input_and_output};
 use crate::net::stream::{Failed, Stream};
@@ -40,6 +40,10 @@ impl Layer for Receiving {
 
     fn has_handshake(&self) -> bool {
         true
+    }
+
+    fn handshaking(&self) -> Option<&'static str> {
+        self.below.handshaking().or(Some(NAME))
     }
 
     fn handshake(&mut self, now: Nanos, spent: &mut Nanos) -> io::Result<Option<Opened>> {

@@ -28,6 +28,9 @@ use super::layer::Acceptor;
 use super::stream::Stream;
 use crate::error::Error;
 
+/// What the layer is called in front of an address.
+const NAME: &str = "tls";
+
 /// A certificate and its key, for [`Listen::tls`](crate::Listen::tls). A clone is the same one:
 /// what [`reload`](Self::reload) reads is used by all listeners that have it. It stays in its
 /// thread: a reactor in another one reads the files for itself.
@@ -106,6 +109,10 @@ pub(super) fn is_tls(layer: &dyn Acceptor) -> bool {
 }
 
 impl Acceptor for Inner {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
     fn accept(&self, newcomer: Stream) -> io::Result<Stream> {
         let server = ServerConnection::new(Arc::clone(&self.config.borrow()));
         let server = Connection::Server(server.map_err(io::Error::other)?);

@@ -7,9 +7,11 @@ use std::time::Instant;
 
 use rustls::Connection;
 
+use super::NAME;
 use super::records::{Counted, Records};
 use super::sentences::Refused;
 use crate::connection::clock::{Nanos, nanos};
+use crate::connection::rate::Share;
 use crate::net::layer::{Layer, Opened};
 use crate::net::stream::Stream;
 
@@ -208,6 +210,11 @@ impl Layer for TlsStream {
         true
     }
 
+    fn handshaking(&self) -> Option<&'static str> {
+        let own = || self.tls.is_handshaking().then_some(NAME);
+        self.inner.handshaking().or_else(own)
+    }
+
     fn handshake(&mut self, now: Nanos, spent: &mut Nanos) -> io::Result<Option<Opened>> {
         if self.opening {
             let Some(opened) = self.inner.handshake(now, spent)? else { return Ok(None) };
@@ -245,9 +252,9 @@ impl Layer for TlsStream {
     }
 
     /// A record of 23 bytes may hold one of plaintext.
-    fn take_cost(&mut self) -> usize {
+    fn take_cost(&mut self) -> Share {
         let below = self.inner.take_cost();
-        std::mem::take(&mut self.pulled).max(below)
+        Share { bytes: std::mem::take(&mut self.pulled).max(below.bytes), ..below }
     }
 
     fn unfinished_since(&self) -> Option<Nanos> {

@@ -21,6 +21,10 @@ struct Naming {
 }
 
 impl Acceptor for Naming {
+    fn name(&self) -> &'static str {
+        "naming"
+    }
+
     fn accept(&self, newcomer: Stream) -> io::Result<Stream> {
         match self.failures.get() {
             0 => {
@@ -205,7 +209,7 @@ fn a_layer_that_fails_for_a_newcomer_does_not_hold_up_the_next() {
 
 #[cfg(feature = "tls")]
 #[test]
-fn tls_goes_within_the_layers_before_and_takes_the_place_of_tls() {
+fn tls_lies_below_the_other_layers_and_takes_the_place_of_tls() {
     let dir = std::env::temp_dir().join(format!("reactor-layers-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
@@ -216,8 +220,8 @@ fn tls_goes_within_the_layers_before_and_takes_the_place_of_tls() {
     std::fs::remove_dir_all(&dir).unwrap();
 
     let listen = under(Naming::default(), "127.0.0.1:0");
-    let outer = Rc::clone(&listen.layers[0]);
+    let inner = Rc::clone(&listen.layers[0]);
     let layers = listen.tls(&one).tls(&two).layers;
     assert_eq!(layers.len(), 2);
-    assert!(Rc::ptr_eq(&layers[0], &outer) && Rc::ptr_eq(&layers[1], &two.acceptor()));
+    assert!(Rc::ptr_eq(&layers[0], &two.acceptor()) && Rc::ptr_eq(&layers[1], &inner));
 }
