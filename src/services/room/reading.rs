@@ -84,11 +84,15 @@ impl Room {
         self.links.start_over();
     }
 
-    /// An entry counts if its server is known, it is of the current life, and it has not been there.
+    /// What is said of servers counts whoever says it, and does nothing the second time. Of members an
+    /// entry counts if its server is known, it is of the current life, and it has not been there.
     pub(super) fn admit(&mut self, entry: Entry) {
         let Entry { server: id, life, number, event } = entry;
-        if let Event::Here(here) = event {
-            return self.read_here(id, life, number, &here);
+        match &event {
+            Event::Here(here) => return self.read_here(id, life, number, here),
+            Event::Gone { server, life, last } => self.bury(*server, *life, *last),
+            Event::Ask if id != self.keys.server => self.resync(),
+            _ => {}
         }
         if id == self.keys.server {
             return self.read_own(life, number);
@@ -103,14 +107,8 @@ impl Room {
             self.say_missing();
             self.ask();
         }
-        match event {
-            Event::Gone { server, life, last } => self.bury(server, life, last),
-            Event::Ask => self.resync(),
-            event => {
-                let lines = self.table.apply(id, &event).lines;
-                self.say(lines);
-            }
-        }
+        let lines = self.table.apply(id, &event).lines;
+        self.say(lines);
     }
 
     /// One of ours: the others hear it here. What it says is what we know, and not what is there.
