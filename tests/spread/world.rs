@@ -295,7 +295,7 @@ impl World {
             return;
         }
         let (_, replies) = connection.to_server.pop_front().unwrap();
-        self.note(|| format!("server {number} {link:?} <- {}", brief(&format!("{replies:?}"))));
+        self.note(|| format!("server {number} {link:?} <- {}", brief(&shown(&replies))));
         self.with(number, |room, now| room.replies(link, &replies, now));
     }
 
@@ -628,5 +628,17 @@ impl World {
 
 /// So much of a line as one wants to read.
 fn brief(line: &str) -> String {
-    line.chars().take(600).collect()
+    line.chars().take(1500).collect()
+}
+
+/// Answers as redis-cli might show them, in one line.
+fn shown(replies: &[Reply]) -> String {
+    let one = |reply: &Reply| match reply {
+        Reply::Nil => "nil".to_owned(),
+        Reply::Status(text) | Reply::Error(text) => text.clone(),
+        Reply::Integer(number) => number.to_string(),
+        Reply::Bulk(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Reply::Array(parts) => format!("[{}]", shown(parts)),
+    };
+    replies.iter().map(one).collect::<Vec<_>>().join(" ")
 }

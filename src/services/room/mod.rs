@@ -58,7 +58,7 @@ pub use links::{Failure, Link};
 pub use reply::Reply;
 
 use commands::Keys;
-use entry::Event;
+use entry::{Entry, Event};
 use leases::Leases;
 use links::Links;
 use local::Local;
@@ -313,17 +313,23 @@ impl Room {
         log::warn!("room {}: cut off from the other servers", self.settings.key);
         self.say(["The room is cut off from the other servers.\n".to_owned()]);
         let awaiting = std::mem::take(&mut self.sending.awaiting);
-        for entry in awaiting.into_iter().filter(|entry| entry.event.member().is_some()) {
-            if matches!(entry.event, Event::Say { .. }) {
-                self.sending.uncertain.insert(entry.number);
+        for Entry { number, event, .. } in awaiting {
+            match event {
+                Event::Gone { .. } => continue,
+                Event::Ask => self.ask(),
+                Event::Say { .. } => _ = self.sending.uncertain.insert(number),
+                _ => {}
             }
-            self.apply_own(&entry.event);
+            self.apply_own(&event);
         }
-        let queue = std::mem::take(&mut self.sending.queue);
-        queue
-            .into_iter()
-            .filter(|event| event.member().is_some())
-            .for_each(|event| self.happens_here(event));
+        for event in std::mem::take(&mut self.sending.queue) {
+            match event {
+                // Whoever does not answer a lease after all this time is found missing again.
+                Event::Gone { .. } => {}
+                Event::Ask => self.ask(),
+                event => self.happens_here(event),
+            }
+        }
         self.links.start_over();
     }
 
@@ -347,6 +353,7 @@ impl Room {
         }
         while let Some(entry) = pop_front_if(&mut self.sending.awaiting, |it| it.number <= executed)
         {
+            self.reading.seen = entry.number;
             self.apply_own(&entry.event);
         }
         if self.sending.may_begin_again() {

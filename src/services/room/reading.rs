@@ -20,7 +20,7 @@ pub(super) struct Reading {
     pub discard: bool,
     /// The entry at the position is to be looked at before anything is read.
     pub unsure: bool,
-    /// The last number of ours that was read.
+    /// The last number of ours that was read, or that was executed and is lost.
     pub seen: u64,
     /// How many bytes were read.
     bytes: u64,
@@ -97,7 +97,12 @@ impl Room {
         if id == self.keys.server {
             return self.read_own(life, number);
         }
-        let Some(server) = self.table.servers.get_mut(&id) else { return };
+        let server = self.table.servers.get_mut(&id);
+        let Some(server) = server.filter(|server| server.life >= life) else {
+            // What told of it was lost.
+            self.say_missing();
+            return self.ask();
+        };
         if !server.alive || life != server.life || number <= server.last {
             return;
         }
@@ -137,22 +142,10 @@ impl Room {
         if id == self.keys.server {
             return;
         }
-        let known = self.table.servers.get_mut(&id);
-        if let Some(known) = &known
-            && (life < known.life || number <= known.here)
-        {
+        let known = self.table.servers.get(&id);
+        if known.is_some_and(|known| life < known.life || number <= known.here) {
             return;
         }
-        if let Some(known) = known
-            && life == known.life
-            && !known.alive
-        {
-            // What told it that it is gone was lost.
-            known.here = number;
-            let last = known.last;
-            return self.declare_gone(Event::Gone { server: id, life, last });
-        }
-        let known = self.table.servers.get(&id);
         // Of a server that has said something, and of which nothing has been heard, all is missing.
         if known.map_or(0, |known| known.last) < here.after {
             self.say_missing();
