@@ -22,8 +22,11 @@ pub struct Listener {
     present: Option<BTreeSet<String>>,
     /// How many lines it was told of that were said elsewhere.
     elsewhere: usize,
-    /// It was told that messages may be missing.
-    missing: bool,
+    /// When it was told that messages may be missing, and how many lines it had heard by then.
+    missing: Vec<(u64, usize)>,
+    /// Who has left for it though nothing has befallen them but that their server was gone, and how
+    /// many of its server's deaths there were by then.
+    taken_for_gone: BTreeMap<String, usize>,
     /// It is told nothing of the other servers.
     cut: bool,
     pub gone: bool,
@@ -33,8 +36,12 @@ pub struct Listener {
 struct Line {
     speaker: String,
     process: usize,
-    /// It was heard while its server was cut off.
-    local: bool,
+    /// When it was said.
+    at: u64,
+    /// Somebody may have heard it at another place than the others: its server was cut off, or had lost it.
+    out_of_turn: bool,
+    /// It has been in the stream.
+    written: bool,
     /// Somebody at another server has heard it.
     crossed: bool,
 }
@@ -45,8 +52,8 @@ pub struct Oracle {
     lines: Vec<Line>,
     /// Processes that were killed.
     pub killed: BTreeSet<usize>,
-    /// Processes whose members may be said to have left, for something has befallen them.
-    pub troubled: BTreeSet<usize>,
+    /// How often it was written of each process that it is gone.
+    pub gone: BTreeMap<usize, usize>,
     /// Of each name, which process serves it.
     homes: BTreeMap<String, usize>,
     /// Names whose clients have left.
@@ -54,7 +61,12 @@ pub struct Oracle {
     pub complaint: Option<String>,
     /// Lines heard, by all together.
     pub deliveries: u64,
+    /// Milliseconds.
+    pub now: u64,
 }
+
+/// How long a room does not say again that messages may be missing.
+const TOLD_ONCE: u64 = 1_000;
 
 /// The name in front of what is told of it.
 fn about<'l>(line: &'l str, what: &str) -> Option<&'l str> {
@@ -77,7 +89,8 @@ impl Oracle {
             known: BTreeSet::new(),
             present: None,
             elsewhere: 0,
-            missing: false,
+            missing: Vec::new(),
+            taken_for_gone: BTreeMap::new(),
             cut: false,
             gone: false,
         });
@@ -88,7 +101,7 @@ impl Oracle {
     pub fn says(&mut self, listener: usize) -> usize {
         let Listener { name, process, .. } = &self.listeners[listener];
         let (speaker, process) = (name.clone(), *process);
-        self.lines.push(Line { speaker, process, local: false, crossed: false });
+        self.lines.push(Line { speaker, process, at: self.now, out_of_turn: false, written: false, crossed: false });
         self.lines.len() - 1
     }
 
@@ -130,13 +143,15 @@ impl Oracle {
             if name != NOBODY && present.is_some_and(|present| !present.remove(name)) {
                 return Err("it was not there".to_owned());
             }
-            let home = self.homes.get(name);
-            let troubled = home.is_none_or(|home| self.troubled.contains(home));
-            if name != NOBODY && !troubled && !self.left.contains(name) {
-                return Err("nothing has happened to it".to_owned());
+            if name != NOBODY && !self.left.contains(name) {
+                let home = self.homes.get(name).and_then(|home| self.gone.get(home));
+                let before = listener.taken_for_gone.insert(name.to_owned(), *home.unwrap_or(&0));
+                if home.is_none_or(|gone| *gone == before.unwrap_or(0)) {
+                    return Err("nothing has happened to it".to_owned());
+                }
             }
         } else if line == "Some messages may be missing." {
-            listener.missing = true;
+            listener.missing.push((self.now, listener.heard.len()));
         } else if line == "The room is cut off from the other servers." {
             if std::mem::replace(&mut listener.cut, true) {
                 return Err("it was cut off already".to_owned());
@@ -166,14 +181,23 @@ impl Oracle {
             return Err("for the second time".to_owned());
         }
         listener.heard.push(number);
-        line.crossed |= line.process != listener.process;
+        let at_home = line.process == listener.process;
+        line.crossed |= !at_home;
+        // What its own server had lost.
+        line.out_of_turn |= at_home && listener.missing.last().is_some_and(|it| self.now < it.0 + TOLD_ONCE);
         Ok(())
     }
 
     /// A process that is cut off says this: what is its own is heard there before its turn.
     pub fn said_at_a_cut(&mut self, number: usize, process: usize) {
         let line = &mut self.lines[number];
-        line.local |= line.process == process;
+        line.out_of_turn |= line.process == process;
+    }
+
+    /// A line is in the stream. If it is written again it was lost, and some have heard it before that.
+    pub fn is_written(&mut self, number: usize) {
+        let line = &mut self.lines[number];
+        line.out_of_turn |= std::mem::replace(&mut line.written, true);
     }
 
     /// What a line's number is, if it is one that somebody has said.
@@ -221,7 +245,7 @@ impl Oracle {
             }
             let died_with_it = self.killed.contains(&line.process) && !line.crossed;
             let before = listener.settled.is_none_or(|settled| number < settled);
-            if !listener.missing && !died_with_it && !before {
+            if !died_with_it && !before && !self.may_be_missing(listener, number) {
                 excused += 1;
                 last = number;
             }
@@ -232,13 +256,26 @@ impl Oracle {
         })
     }
 
+    /// Whether it was told that messages may be missing after the line was said, and before it has heard
+    /// what the same server wrote next.
+    fn may_be_missing(&self, listener: &Listener, number: usize) -> bool {
+        let line = &self.lines[number];
+        let next = listener.heard.iter().position(|heard| {
+            let other = &self.lines[*heard];
+            *heard > number && other.process == line.process && !other.out_of_turn
+        });
+        let told = |(at, heard): &(u64, usize)| {
+            line.at < at + TOLD_ONCE && next.is_none_or(|next| *heard <= next)
+        };
+        listener.missing.iter().any(told)
+    }
+
     /// Two who have heard the same lines have heard them in the same order.
     fn must_agree(&self) -> Option<String> {
-        let sure: Vec<_> = self.listeners.iter().filter(|listener| !listener.missing).collect();
-        for (one, listener) in sure.iter().enumerate() {
-            for other in &sure[one + 1..] {
+        for (one, listener) in self.listeners.iter().enumerate() {
+            for other in &self.listeners[one + 1..] {
                 let common = |heard: &[usize], by: &Listener| -> Vec<usize> {
-                    let heard = heard.iter().filter(|it| !self.lines[**it].local);
+                    let heard = heard.iter().filter(|it| !self.lines[**it].out_of_turn);
                     heard.filter(|it| by.known.contains(it)).copied().collect()
                 };
                 let (these, those) =

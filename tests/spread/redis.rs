@@ -44,8 +44,10 @@ pub struct Redis {
     /// Milliseconds since 1970.
     pub clock: u64,
     pub out_of_memory: bool,
-    /// Entries that were ever written: the text of each.
-    pub writes: u64,
+    /// Which servers were written to be gone since somebody looked.
+    pub gone: Vec<String>,
+    /// What was written that somebody says.
+    pub said: Vec<String>,
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -259,6 +261,13 @@ impl Redis {
     }
 
     fn add(&mut self, key: &[u8], fields: Vec<Bytes>) -> Reply {
+        for pair in fields.chunks_exact(2) {
+            match pair[0].as_slice() {
+                b"gone" => self.gone.push(text(&pair[1])),
+                b"text" => self.said.push(text(&pair[1])),
+                _ => {}
+            }
+        }
         let clock = self.clock;
         let empty = || Value::Stream(BTreeMap::new(), (0, 0));
         let stream = self.data.keys.entry(key.to_vec()).or_insert_with(empty);
@@ -267,7 +276,6 @@ impl Redis {
         *last = id;
         entries.insert(id, fields);
         self.touch(key);
-        self.writes += 1;
         shown(id)
     }
 
@@ -283,6 +291,12 @@ impl Redis {
         }
         let stream = Reply::Array(vec![Reply::Bulk(key.clone()), listed(later.into_iter())]);
         Some(Reply::Array(vec![stream]))
+    }
+
+    /// Whether the key is there, and has not expired.
+    pub fn has(&self, key: &str) -> bool {
+        let expired = self.data.expires.get(key.as_bytes()).is_some_and(|at| *at <= self.clock);
+        self.data.keys.contains_key(key.as_bytes()) && !expired
     }
 
     /// Redis starts again with an older state, or with none.

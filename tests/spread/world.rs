@@ -19,6 +19,11 @@ const MOST_EVENTS: u64 = 400_000;
 /// When Redis's clock begins.
 const EPOCH: u64 = 1_700_000_000_000;
 
+/// How long a lease is missing at least before somebody says that its server is gone.
+const HALF_A_LEASE: u64 = 5_000;
+/// How long after it has been there again that may still come to Redis.
+const DECIDED: u64 = 6_000;
+
 /// What may befall a world, by the sort of seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -67,6 +72,18 @@ struct Server {
     stopping: bool,
 }
 
+/// What is to be seen of a process's lease.
+#[derive(Default)]
+struct Lease {
+    process: usize,
+    /// When it was there last.
+    there: u64,
+    /// When it had last been missing for so long that the others may take the process for gone.
+    ran_out: Option<u64>,
+    /// The process says itself that it is gone.
+    stopping: bool,
+}
+
 pub struct World {
     random: fastrand::Rng,
     pub trace: bool,
@@ -87,6 +104,8 @@ pub struct World {
     next_deed: u64,
     members: u64,
     processes: usize,
+    /// The lease of each process, by its server's id.
+    leases: BTreeMap<String, Lease>,
     /// Milliseconds between a server and Redis, at the most.
     slow: u64,
     events: u64,
@@ -125,6 +144,7 @@ impl World {
             next_deed: 0,
             members: 0,
             processes: 0,
+            leases: BTreeMap::new(),
             slow,
             events: 0,
             digest: 0,
@@ -173,6 +193,7 @@ impl World {
             if due > self.now {
                 self.redis.clock += due - self.now;
                 self.now = due;
+                self.oracle.now = due;
             }
             self.digest =
                 self.digest.wrapping_mul(31).wrapping_add(self.now ^ self.oracle.deliveries);
@@ -244,6 +265,7 @@ impl World {
             self.next_deed = self.now + self.random.u64(5..400);
             self.deed();
         }
+        self.watch_leases();
         for number in 0..SERVERS {
             self.server_step(number);
         }
@@ -258,6 +280,28 @@ impl World {
             self.deliver(at);
         }
         self.connections.retain(|it| !it.dropped || !it.to_redis.is_empty());
+    }
+
+    fn watch_leases(&mut self) {
+        for (id, lease) in &mut self.leases {
+            if self.redis.has(&format!("room:lease:{id}")) {
+                lease.there = self.now;
+            } else if self.now >= lease.there + HALF_A_LEASE {
+                lease.ran_out = Some(self.now);
+            }
+        }
+    }
+
+    /// It was written that a server is gone: its lease must have run out shortly before.
+    fn gone(&mut self, id: &str) {
+        let Some(lease) = self.leases.get(id) else { return };
+        *self.oracle.gone.entry(lease.process).or_default() += 1;
+        let just = lease.ran_out.is_some_and(|at| at + DECIDED > self.now);
+        if !just && !lease.stopping {
+            let (process, there) = (lease.process, lease.there);
+            let complaint = format!("process {process} is gone, its lease was there at {there} ms");
+            self.oracle.complain(complaint);
+        }
     }
 
     /// Redis executes one command of a connection, or looks whether a read may go on.
@@ -280,6 +324,14 @@ impl World {
         } else {
             return;
         };
+        for id in std::mem::take(&mut self.redis.gone) {
+            self.gone(&id);
+        }
+        for said in std::mem::take(&mut self.redis.said) {
+            let number = said.strip_prefix('t').and_then(|number| number.parse().ok());
+            number.into_iter().for_each(|number| self.oracle.is_written(number));
+        }
+        let connection = &mut self.connections[at];
         match reply {
             Some(reply) => connection.answer(reply, self.now + latency),
             None => connection.blocked = Some((self.now + 1_000, command)),
@@ -454,6 +506,8 @@ impl World {
         self.processes += 1;
         let id = ServerId(self.random.u128(..));
         let settings = Settings { key: "room".to_owned(), ..Settings::default() };
+        let lease = Lease { process: self.processes, there: self.now, ..Lease::default() };
+        self.leases.insert(id.to_string(), lease);
         let server = &mut self.servers[number];
         server.room = Some(Room::new(settings, id, self.base + Duration::from_millis(self.now)));
         (server.process, server.stopping) = (self.processes, false);
@@ -582,16 +636,13 @@ impl World {
             }
             Fault::ServerFrozen => {
                 self.servers[number].frozen = until;
-                self.oracle.troubled.insert(process);
             }
             Fault::Partition => {
-                self.oracle.troubled.insert(process);
                 for connection in self.connections.iter_mut().filter(|it| it.server == number) {
                     connection.stalled = connection.stalled.max(until);
                 }
             }
             Fault::Killed => {
-                self.oracle.troubled.insert(process);
                 if self.servers[number].room.is_some() {
                     self.end_process(number);
                 }
@@ -611,14 +662,14 @@ impl World {
             }
             Fault::Password => {
                 self.wrong_password = until;
-                self.oracle.troubled.extend(1..=self.processes);
                 self.drop_all();
             }
             Fault::Stopped => {
-                self.oracle.troubled.insert(process);
                 let server = &mut self.servers[number];
                 if server.room.is_some() && server.frozen <= self.now && !server.stopping {
                     server.stopping = true;
+                    let leases = self.leases.values_mut().filter(|it| it.process == process);
+                    leases.for_each(|lease| lease.stopping = true);
                     self.with(number, Room::stop);
                 }
             }
