@@ -18,6 +18,9 @@ mod world;
 #[path = "../spread/mod.rs"]
 mod spread;
 
+#[path = "../util/mod.rs"]
+mod util;
+
 use std::env;
 
 use allocation_counter::measure;
@@ -180,4 +183,11 @@ fn one_room_over_several_servers() {
         faults += happened;
     }
     println!("rooms, {count} seeds: {deliveries} lines heard, {faults} faults");
+}
+
+#[test]
+fn the_model_of_redis_answers_as_redis_does() {
+    if !spread::real::compare_all() {
+        util::skip("redis-server is not installed");
+    }
 }

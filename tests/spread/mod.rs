@@ -4,6 +4,7 @@
 
 mod network;
 mod oracle;
+pub mod real;
 mod redis;
 mod world;
 

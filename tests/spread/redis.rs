@@ -72,6 +72,11 @@ fn parsed(id: &[u8]) -> Id {
     (milliseconds.parse().unwrap(), sequence.parse().unwrap())
 }
 
+/// How many fields, members, entries a command has changed.
+fn changed(count: usize) -> Reply {
+    Reply::Integer(count as i64)
+}
+
 fn listed(entries: impl Iterator<Item = (Id, Vec<Bytes>)>) -> Reply {
     let entry = |(id, fields): (Id, Vec<Bytes>)| {
         let fields = fields.into_iter().map(Reply::Bulk).collect();
@@ -125,8 +130,7 @@ impl Redis {
             }
             "EXEC" => return Some(self.exec(client)),
             _ => {
-                let denied =
-                    self.out_of_memory && matches!(name.as_str(), "XADD" | "SET" | "HSET" | "SADD");
+                let denied = self.out_of_memory && wants_memory(command);
                 let Some(queued) = &mut client.queued else {
                     return if denied { Some(no_memory()) } else { self.plain(command) };
                 };
@@ -146,6 +150,9 @@ impl Redis {
         let queued = client.queued.take().expect("EXEC without MULTI");
         if client.refused {
             return error("EXECABORT Transaction discarded because of previous errors.");
+        }
+        if self.out_of_memory && queued.iter().any(wants_memory) {
+            return error(&format!("EXECABORT Transaction discarded because of: {NO_MEMORY}"));
         }
         let changed =
             |(key, count): &(Bytes, u64)| self.changes.get(key).copied().unwrap_or(0) != *count;
@@ -201,23 +208,32 @@ impl Redis {
             "HSET" => {
                 let pairs = values.chunks_exact(2);
                 assert!(!values.is_empty() && pairs.remainder().is_empty());
+                let before = hash.len();
                 hash.extend(pairs.map(|pair| (pair[0].clone(), pair[1].clone())));
+                let (count, value) = (hash.len() - before, Value::Hash(hash));
+                self.put(key, value, false);
+                changed(count)
             }
             _ => {
                 let before = hash.len();
                 values.iter().for_each(|field| _ = hash.remove(field));
-                if hash.len() == before {
-                    return Reply::Integer(0);
+                let count = before - hash.len();
+                if count > 0 {
+                    let empty = hash.is_empty();
+                    self.put(key, Value::Hash(hash), empty);
                 }
+                changed(count)
             }
         }
-        if hash.is_empty() {
-            self.remove(key);
+    }
+
+    fn put(&mut self, key: &[u8], value: Value, empty: bool) {
+        if empty {
+            self.data.keys.remove(key);
         } else {
-            self.data.keys.insert(key.to_vec(), Value::Hash(hash));
-            self.touch(key);
+            self.data.keys.insert(key.to_vec(), value);
         }
-        Reply::Integer(1)
+        self.touch(key);
     }
 
     fn set(&mut self, command: &Command, key: &[u8], values: &[Bytes]) -> Reply {
@@ -225,14 +241,18 @@ impl Redis {
             Some(Value::Set(set)) => set.clone(),
             _ => BTreeSet::new(),
         };
+        let before = set.len();
         match text(&command[0]).as_str() {
             "SMEMBERS" => return Reply::Array(set.into_iter().map(Reply::Bulk).collect()),
             "SADD" => set.extend(values.iter().cloned()),
             _ => values.iter().for_each(|value| _ = set.remove(value)),
         }
-        self.data.keys.insert(key.to_vec(), Value::Set(set));
-        self.touch(key);
-        Reply::Integer(1)
+        let count = set.len().abs_diff(before);
+        if count > 0 {
+            let empty = set.is_empty();
+            self.put(key, Value::Set(set), empty);
+        }
+        changed(count)
     }
 
     fn stream(&mut self, command: &Command, key: &[u8], values: &[Bytes]) -> Reply {
@@ -241,7 +261,8 @@ impl Redis {
             return self.add(key, values[1..].to_vec());
         }
         let Some(Value::Stream(entries, _)) = self.data.keys.get_mut(key) else {
-            return Reply::Array(Vec::new());
+            let trimmed = command[0] == b"XTRIM";
+            return if trimmed { changed(0) } else { Reply::Array(Vec::new()) };
         };
         match text(&command[0]).as_str() {
             "XRANGE" => {
@@ -254,8 +275,12 @@ impl Redis {
             }
             _ => {
                 assert_eq!(values[0], b"MINID");
-                *entries = entries.split_off(&parsed(&values[1]));
-                Reply::Integer(0)
+                let rest = entries.split_off(&parsed(&values[1]));
+                let count = std::mem::replace(entries, rest).len();
+                if count > 0 {
+                    self.touch(key);
+                }
+                changed(count)
             }
         }
     }
@@ -317,6 +342,12 @@ impl Redis {
     }
 }
 
+const NO_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+
 fn no_memory() -> Reply {
-    error("OOM command not allowed when used memory > 'maxmemory'.")
+    error(NO_MEMORY)
+}
+
+fn wants_memory(command: &Command) -> bool {
+    matches!(command[0].as_slice(), b"XADD" | b"SET" | b"HSET" | b"SADD")
 }

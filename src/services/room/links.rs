@@ -251,9 +251,9 @@ impl Room {
     /// Gives out what was read, and reads on when all of it has gone.
     pub(super) fn read_on(&mut self) {
         while self.speech.is_empty()
-            && let Some((_, entry)) = self.reading.inbox.pop_front()
+            && let Some((at, entry)) = self.reading.inbox.pop_front()
         {
-            self.admit(entry);
+            self.admit(at, entry);
         }
         let idle = self.links.reader.is_idle() && self.links.joined && !self.links.closed;
         if !idle || !self.reading.inbox.is_empty() || !self.speech.is_empty() {

@@ -14,6 +14,8 @@ const STRIDE: u64 = 1 << 20;
 pub(super) struct Reading {
     /// The last entry that was read. All zeros: from the beginning.
     pub position: EntryId,
+    /// Up to there all has been read before, if it is read again.
+    pub known_to: EntryId,
     /// Read, and not yet heard.
     pub inbox: VecDeque<(EntryId, Entry)>,
     /// What is being read now is not to be heeded, since we read from the beginning again.
@@ -66,7 +68,8 @@ impl Room {
     /// The entry where the reader was is not there any more: entries may have gone unread.
     pub(super) fn lost_place(&mut self) {
         self.say_missing();
-        self.reading.position = EntryId::default();
+        let reading = &mut self.reading;
+        reading.known_to = reading.known_to.max(std::mem::take(&mut reading.position));
         self.ask();
         self.resync();
     }
@@ -86,8 +89,12 @@ impl Room {
 
     /// What is said of servers counts whoever says it, and does nothing the second time. Of members an
     /// entry counts if its server is known, it is of the current life, and it has not been there.
-    pub(super) fn admit(&mut self, entry: Entry) {
+    pub(super) fn admit(&mut self, at: EntryId, entry: Entry) {
         let Entry { server: id, life, number, event } = entry;
+        if at <= self.reading.known_to && !self.table.servers.contains_key(&id) {
+            // It was gone before we came, or will write its `Here` again.
+            return;
+        }
         match &event {
             Event::Here(here) => return self.read_here(id, life, number, here),
             Event::Gone { server, life, last } => self.bury(*server, *life, *last),
