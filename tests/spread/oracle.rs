@@ -101,7 +101,14 @@ impl Oracle {
     pub fn says(&mut self, listener: usize) -> usize {
         let Listener { name, process, .. } = &self.listeners[listener];
         let (speaker, process) = (name.clone(), *process);
-        self.lines.push(Line { speaker, process, at: self.now, out_of_turn: false, written: false, crossed: false });
+        self.lines.push(Line {
+            speaker,
+            process,
+            at: self.now,
+            out_of_turn: false,
+            written: false,
+            crossed: false,
+        });
         self.lines.len() - 1
     }
 
@@ -184,7 +191,8 @@ impl Oracle {
         let at_home = line.process == listener.process;
         line.crossed |= !at_home;
         // What its own server had lost.
-        line.out_of_turn |= at_home && listener.missing.last().is_some_and(|it| self.now < it.0 + TOLD_ONCE);
+        line.out_of_turn |=
+            at_home && listener.missing.last().is_some_and(|it| self.now < it.0 + TOLD_ONCE);
         Ok(())
     }
 

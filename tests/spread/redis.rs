@@ -25,6 +25,18 @@ pub struct Data {
     expires: BTreeMap<Bytes, u64>,
 }
 
+impl Data {
+    /// What is in the streams that somebody says.
+    fn said(&self) -> BTreeSet<String> {
+        let streams = self.keys.values().filter_map(|value| match value {
+            Value::Stream(entries, _) => Some(entries.values()),
+            _ => None,
+        });
+        let fields = streams.flatten().flat_map(|fields| fields.chunks_exact(2));
+        fields.filter(|pair| pair[0] == b"text").map(|pair| text(&pair[1])).collect()
+    }
+}
+
 /// What Redis knows of a connection.
 #[derive(Default)]
 pub struct Client {
@@ -130,7 +142,9 @@ impl Redis {
             }
             "EXEC" => return Some(self.exec(client)),
             _ => {
-                let denied = self.out_of_memory && wants_memory(command);
+                // What is queued takes memory, whatever it is.
+                let takes = wants_memory(command) || client.queued.is_some();
+                let denied = self.out_of_memory && takes;
                 let Some(queued) = &mut client.queued else {
                     return if denied { Some(no_memory()) } else { self.plain(command) };
                 };
@@ -138,7 +152,13 @@ impl Redis {
                     client.refused = true;
                     return Some(no_memory());
                 }
-                queued.push(command.clone());
+                // Of what will not be executed nothing more is queued.
+                let changed = |(key, count): &(Bytes, u64)| {
+                    self.changes.get(key).copied().unwrap_or(0) != *count
+                };
+                if !client.refused && !client.watched.iter().any(changed) {
+                    queued.push(command.clone());
+                }
                 return Some(Reply::Status("QUEUED".to_owned()));
             }
         }
@@ -148,11 +168,11 @@ impl Redis {
     fn exec(&mut self, client: &mut Client) -> Reply {
         let watched = std::mem::take(&mut client.watched);
         let queued = client.queued.take().expect("EXEC without MULTI");
-        if client.refused {
-            return error("EXECABORT Transaction discarded because of previous errors.");
-        }
         if self.out_of_memory && queued.iter().any(wants_memory) {
             return error(&format!("EXECABORT Transaction discarded because of: {NO_MEMORY}"));
+        }
+        if client.refused {
+            return error("EXECABORT Transaction discarded because of previous errors.");
         }
         let changed =
             |(key, count): &(Bytes, u64)| self.changes.get(key).copied().unwrap_or(0) != *count;
@@ -326,6 +346,9 @@ impl Redis {
 
     /// Redis starts again with an older state, or with none.
     pub fn restart(&mut self, data: Data) {
+        // What was lost before may be there again.
+        let (before, now) = (self.data.said(), data.said());
+        self.said.extend(now.difference(&before).cloned());
         self.data = data;
         self.changes.clear();
     }

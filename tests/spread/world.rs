@@ -80,8 +80,8 @@ struct Lease {
     there: u64,
     /// When it had last been missing for so long that the others may take the process for gone.
     ran_out: Option<u64>,
-    /// The process says itself that it is gone.
-    stopping: bool,
+    /// The process says itself that it is gone, or has been killed.
+    over: bool,
 }
 
 pub struct World {
@@ -282,6 +282,10 @@ impl World {
         self.connections.retain(|it| !it.dropped || !it.to_redis.is_empty());
     }
 
+    fn lease_of(&mut self, process: usize) -> &mut Lease {
+        self.leases.values_mut().find(|lease| lease.process == process).unwrap()
+    }
+
     fn watch_leases(&mut self) {
         for (id, lease) in &mut self.leases {
             if self.redis.has(&format!("room:lease:{id}")) {
@@ -297,7 +301,7 @@ impl World {
         let Some(lease) = self.leases.get(id) else { return };
         *self.oracle.gone.entry(lease.process).or_default() += 1;
         let just = lease.ran_out.is_some_and(|at| at + DECIDED > self.now);
-        if !just && !lease.stopping {
+        if !just && !lease.over {
             let (process, there) = (lease.process, lease.there);
             let complaint = format!("process {process} is gone, its lease was there at {there} ms");
             self.oracle.complain(complaint);
@@ -522,7 +526,9 @@ impl World {
             listener.gone = true;
             self.oracle.left.insert(listener.name.clone());
         }
-        self.oracle.killed.insert(self.servers[number].process);
+        let process = self.servers[number].process;
+        self.oracle.killed.insert(process);
+        self.lease_of(process).over = true;
         self.drop_connection(number, Link::Commands);
         self.drop_connection(number, Link::Reader);
         let starts = self.now + self.random.u64(100..9_000);
@@ -668,8 +674,7 @@ impl World {
                 let server = &mut self.servers[number];
                 if server.room.is_some() && server.frozen <= self.now && !server.stopping {
                     server.stopping = true;
-                    let leases = self.leases.values_mut().filter(|it| it.process == process);
-                    leases.for_each(|lease| lease.stopping = true);
+                    self.lease_of(process).over = true;
                     self.with(number, Room::stop);
                 }
             }
