@@ -32,6 +32,8 @@ use world::{Choices, History, World};
 const SEEDS: u64 = 8;
 /// How many worlds of three servers and a Redis there are.
 const SEEDS_OF_ROOMS: u64 = 40;
+/// How many worlds there are for each promise that one is aimed at.
+const SEEDS_OF_AIMS: u64 = 3;
 const STEPS: usize = 100;
 /// One seed of so many lives again and again, with the same choices.
 const SEEDS_PER_REPEAT: u64 = 4;
@@ -164,7 +166,7 @@ fn one_room_over_several_servers() {
     let (mut deliveries, mut faults) = (0, 0);
     for seed in seeds {
         let live = |trace| {
-            let mut world = spread::World::new(seed, trace);
+            let mut world = spread::World::new(seed, spread::Aim::default(), trace);
             let outcome = world.live();
             (outcome, world.digest, world.oracle.deliveries, world.happened)
         };
@@ -189,5 +191,17 @@ fn one_room_over_several_servers() {
 fn the_model_of_redis_answers_as_redis_does() {
     if !spread::real::compare_all() {
         util::skip("redis-server is not installed");
+    }
+}
+
+#[test]
+fn one_room_that_is_aimed_at_a_promise() {
+    for (name, aim) in spread::Aim::all() {
+        for seed in 0..SEEDS_OF_AIMS {
+            let mut world = spread::World::new(seed, aim.clone(), false);
+            if let Err(complaint) = world.live() {
+                panic!("{name}, seed {seed}: {complaint}");
+            }
+        }
     }
 }

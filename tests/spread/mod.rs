@@ -2,10 +2,12 @@
 
 #![allow(unreachable_pub, reason = "the simulation names it by its path")]
 
+mod aims;
 mod network;
 mod oracle;
 pub mod real;
 mod redis;
 mod world;
 
+pub use aims::Aim;
 pub use world::World;

@@ -29,8 +29,13 @@ pub struct Listener {
     taken_for_gone: BTreeMap<String, usize>,
     /// It is told nothing of the other servers.
     cut: bool,
+    /// How many of its own lines it has not heard.
+    unheard: usize,
     pub gone: bool,
 }
+
+/// A client with so many lines not read back is not read.
+const MOST_LINES: usize = 64;
 
 /// A line that somebody has said.
 struct Line {
@@ -92,6 +97,7 @@ impl Oracle {
             missing: Vec::new(),
             taken_for_gone: BTreeMap::new(),
             cut: false,
+            unheard: 0,
             gone: false,
         });
         self.listeners.len() - 1
@@ -99,8 +105,13 @@ impl Oracle {
 
     /// A client is about to say the line of this number.
     pub fn says(&mut self, listener: usize) -> usize {
-        let Listener { name, process, .. } = &self.listeners[listener];
+        let Listener { name, process, unheard, .. } = &mut self.listeners[listener];
         let (speaker, process) = (name.clone(), *process);
+        *unheard += 1;
+        if *unheard > MOST_LINES {
+            let complaint = format!("{speaker} may say {unheard} lines that it has not heard");
+            self.complaint.get_or_insert(complaint);
+        }
         self.lines.push(Line {
             speaker,
             process,
@@ -123,7 +134,11 @@ impl Oracle {
     fn heard(&mut self, at: usize, line: &str) -> Result<(), String> {
         let listener = &mut self.listeners[at];
         if let Some((speaker, number)) = line.split_once(" says: t") {
-            return self.heard_line(at, speaker, number.parse().map_err(|_| "no number")?);
+            return self.heard_line(
+                at,
+                speaker,
+                number.trim_end().parse().map_err(|_| "no number")?,
+            );
         }
         if let Some(list) = line.strip_prefix("Currently connected users:") {
             let names = list.lines().filter_map(|name| name.strip_prefix(" - "));
@@ -188,6 +203,7 @@ impl Oracle {
             return Err("for the second time".to_owned());
         }
         listener.heard.push(number);
+        listener.unheard -= usize::from(speaker == listener.name);
         let at_home = line.process == listener.process;
         line.crossed |= !at_home;
         // What its own server had lost.
@@ -211,6 +227,20 @@ impl Oracle {
     /// What a line's number is, if it is one that somebody has said.
     pub fn number_of(line: &str) -> Option<usize> {
         line.trim_end().split_once(" says: t")?.1.parse().ok()
+    }
+
+    /// Once all is quiet: everybody sees the same names, and none twice.
+    pub fn names_are_unique(&mut self, who: &[(usize, String)]) {
+        for pair in who.windows(2).filter(|pair| pair[0].1 != pair[1].1) {
+            self.complain(format!("WHO differs: {pair:?}"));
+        }
+        let mut names: Vec<_> = who[0].1.lines().filter(|name| !name.ends_with(NOBODY)).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        if names.len() < all {
+            self.complain(format!("WHO lists somebody twice: {who:?}"));
+        }
     }
 
     /// Once all is quiet: who is there, by the order of WHO.

@@ -344,6 +344,15 @@ impl Redis {
         self.data.keys.contains_key(key.as_bytes()) && !expired
     }
 
+    /// How many bytes the streams have.
+    pub fn bytes(&self) -> u64 {
+        let streams = self.data.keys.values().filter_map(|value| match value {
+            Value::Stream(entries, _) => Some(entries.values().flatten()),
+            _ => None,
+        });
+        streams.flatten().map(|field| field.len() as u64).sum()
+    }
+
     /// Redis starts again with an older state, or with none.
     pub fn restart(&mut self, data: Data) {
         // What was lost before may be there again.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use reactor::services::room::{Action, Failure, Link, Reply, Room, ServerId, Settings};
 
+use super::aims::Aim;
 use super::network::Connection;
 use super::oracle::Oracle;
 use super::redis::{Data, Redis};
@@ -19,6 +20,8 @@ const MOST_EVENTS: u64 = 400_000;
 /// When Redis's clock begins.
 const EPOCH: u64 = 1_700_000_000_000;
 
+/// How much is said at once.
+const PIECE: usize = 64 << 10;
 /// How long a lease is missing at least before somebody says that its server is gone.
 const HALF_A_LEASE: u64 = 5_000;
 /// How long after it has been there again that may still come to Redis.
@@ -26,7 +29,7 @@ const DECIDED: u64 = 6_000;
 
 /// What may befall a world, by the sort of seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+pub enum Fault {
     RedisFrozen,
     LinkCut,
     ServerFrozen,
@@ -85,6 +88,7 @@ struct Lease {
 }
 
 pub struct World {
+    aim: Aim,
     random: fastrand::Rng,
     pub trace: bool,
     base: Instant,
@@ -104,6 +108,8 @@ pub struct World {
     next_deed: u64,
     members: u64,
     processes: usize,
+    /// How many bytes have been said in this call.
+    piece: usize,
     /// The lease of each process, by its server's id.
     leases: BTreeMap<String, Lease>,
     /// Milliseconds between a server and Redis, at the most.
@@ -114,7 +120,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, trace: bool) -> World {
+    pub fn new(seed: u64, aim: Aim, trace: bool) -> World {
         let mut random = fastrand::Rng::with_seed(seed);
         let faults = match random.usize(..12) {
             0 => vec![],
@@ -124,8 +130,10 @@ impl World {
             4..8 => (0..2).map(|_| ALL[random.usize(..ALL.len())]).collect(),
             _ => ALL.to_vec(),
         };
+        let faults = aim.faults.clone().unwrap_or(faults);
         let slow = [2, 20, 300][random.usize(..3)];
         let mut world = World {
+            aim,
             random,
             trace,
             base: Instant::now(),
@@ -144,6 +152,7 @@ impl World {
             next_deed: 0,
             members: 0,
             processes: 0,
+            piece: 0,
             leases: BTreeMap::new(),
             slow,
             events: 0,
@@ -219,7 +228,16 @@ impl World {
             let who = self.servers[number].room.as_ref().map(Room::list).unwrap_or_default();
             lists.push((number, who));
         }
-        self.oracle.concludes(&lists);
+        let bytes = self.redis.bytes();
+        // What is kept, and three of the strides in which is cut.
+        if bytes > self.aim.keep + (3 << 20) {
+            self.oracle.complain(format!("the stream has {bytes} bytes"));
+        }
+        if self.aim.unique_names {
+            self.oracle.names_are_unique(&lists);
+        } else {
+            self.oracle.concludes(&lists);
+        }
     }
 
     /// When the next thing happens.
@@ -332,7 +350,7 @@ impl World {
             self.gone(&id);
         }
         for said in std::mem::take(&mut self.redis.said) {
-            let number = said.strip_prefix('t').and_then(|number| number.parse().ok());
+            let number = said.trim_end().strip_prefix('t').and_then(|number| number.parse().ok());
             number.into_iter().for_each(|number| self.oracle.is_written(number));
         }
         let connection = &mut self.connections[at];
@@ -361,8 +379,12 @@ impl World {
         let Some(room) = &mut self.servers[number].room else { return };
         tell(room, now);
         let mut said = false;
+        self.piece = 0;
         while let Some(action) = self.servers[number].room.as_mut().and_then(Room::poll) {
             self.act(number, action, &mut said);
+        }
+        if self.piece >= PIECE + self.aim.padding + 4_000 {
+            self.oracle.complain(format!("server {number} says {} bytes at once", self.piece));
         }
         if said && self.servers[number].drained.is_none() && self.random.bool() {
             self.servers[number].drained = Some(self.now + self.random.u64(..60));
@@ -392,7 +414,7 @@ impl World {
                 *said = true;
                 self.note(|| format!("server {number} to {member}: {line:?}"));
                 if let Some(listener) = self.servers[number].clients.get(&member) {
-                    self.oracle.hears(*listener, &line);
+                    self.hears(*listener, &line);
                 }
             }
             Action::Hold(member) => self.servers[number].held.push(member),
@@ -404,16 +426,25 @@ impl World {
         }
     }
 
+    /// A client hears a line.
+    fn hears(&mut self, listener: usize, line: &str) {
+        // Where names are few, the oracle of lines cannot know who is who.
+        if !self.aim.unique_names {
+            self.oracle.hears(listener, line);
+        }
+    }
+
     fn say(&mut self, number: usize, but: Option<u64>, line: &str) {
+        self.piece += line.len();
         self.note(|| format!("server {number}: {line:?}"));
         let server = &self.servers[number];
         let cut = server.room.as_ref().is_some_and(Room::is_cut_off);
         if let Some(said) = Oracle::number_of(line).filter(|_| cut) {
             self.oracle.said_at_a_cut(said, server.process);
         }
-        for (member, listener) in &server.clients {
-            if Some(*member) != but {
-                self.oracle.hears(*listener, line);
+        for (member, listener) in server.clients.clone() {
+            if Some(member) != but {
+                self.hears(listener, line);
             }
         }
     }
@@ -509,7 +540,9 @@ impl World {
     fn start(&mut self, number: usize) {
         self.processes += 1;
         let id = ServerId(self.random.u128(..));
-        let settings = Settings { key: "room".to_owned(), ..Settings::default() };
+        let (keep, unique_names) = (self.aim.keep, self.aim.unique_names);
+        let settings =
+            Settings { key: "room".to_owned(), keep, unique_names, ..Settings::default() };
         let lease = Lease { process: self.processes, there: self.now, ..Lease::default() };
         self.leases.insert(id.to_string(), lease);
         let server = &mut self.servers[number];
@@ -583,12 +616,13 @@ impl World {
             }
             _ => {
                 let listener = self.servers[number].clients[&member];
-                for _ in 0..self.random.usize(1..4) {
+                for _ in 0..self.random.usize(1..=self.aim.burst) {
                     if self.servers[number].held.contains(&member) {
                         return;
                     }
                     let said = self.oracle.says(listener);
-                    self.with(number, |room, now| room.says(member, format!("t{said}"), now));
+                    let text = format!("t{said}{}", " ".repeat(self.aim.padding));
+                    self.with(number, |room, now| room.says(member, text, now));
                 }
             }
         }
@@ -596,7 +630,8 @@ impl World {
 
     fn arrive(&mut self, number: usize) {
         self.members += 1;
-        let (member, name) = (self.members, format!("m{}", self.members));
+        let some = if self.aim.unique_names { self.members % 6 } else { self.members };
+        let (member, name) = (self.members, format!("m{some}"));
         let listener = self.oracle.arrives(&name, self.servers[number].process);
         self.servers[number].clients.insert(member, listener);
         self.note(|| format!("server {number}: {name} arrives"));
