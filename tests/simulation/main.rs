@@ -33,7 +33,7 @@ const SEEDS: u64 = 8;
 /// How many worlds of three servers and a Redis there are.
 const SEEDS_OF_ROOMS: u64 = 40;
 /// How many worlds there are for each promise that one is aimed at.
-const SEEDS_OF_AIMS: u64 = 3;
+const SEEDS_OF_AIMS: u64 = 1;
 const STEPS: usize = 100;
 /// One seed of so many lives again and again, with the same choices.
 const SEEDS_PER_REPEAT: u64 = 4;

@@ -29,9 +29,9 @@ impl Aim {
         let of = |faults: &[Fault]| Some(faults.to_vec());
         let held = &[Fault::RedisFrozen, Fault::LinkCut, Fault::OutOfMemory];
         let (cut, killed) = (Fault::LinkCut, Fault::Killed);
-        let piece = Aim { burst: 100, padding: 2_000, faults: of(&[cut]), ..Aim::default() };
+        let piece = Aim { burst: 40, padding: 2_000, faults: of(&[cut]), ..Aim::default() };
         [
-            ("held at 64 lines", Aim { burst: 200, faults: of(held), ..Aim::default() }),
+            ("held at 64 lines", Aim { burst: 100, faults: of(held), ..Aim::default() }),
             ("pieces of 64 KiB", piece.clone()),
             ("trimmed by size", Aim { keep: 1 << 20, ..piece }),
             ("stopped", Aim { faults: of(&[Fault::Stopped, cut]), ..Aim::default() }),

@@ -8,9 +8,8 @@ use super::redis::{Client, Command};
 
 /// A connection, from when Redis has it.
 pub struct Connection {
-    /// Which server has dialled it, and which process of it.
+    /// Which server has dialled it.
     pub server: usize,
-    pub process: usize,
     pub link: Link,
     /// What Redis knows of it.
     pub client: Client,
@@ -31,10 +30,9 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(server: usize, process: usize, link: Link) -> Connection {
+    pub fn new(server: usize, link: Link) -> Connection {
         Connection {
             server,
-            process,
             link,
             client: Client::default(),
             to_redis: VecDeque::new(),

@@ -532,8 +532,7 @@ impl World {
             return self.servers[number].dialled.push((at, link));
         }
         self.note(|| format!("server {number} {link:?} is connected"));
-        let process = self.servers[number].process;
-        self.connections.push(Connection::new(number, process, link));
+        self.connections.push(Connection::new(number, link));
         self.with(number, |room, now| room.connected(link, now));
     }
 
