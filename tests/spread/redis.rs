@@ -219,11 +219,11 @@ impl Redis {
         match text(&command[0]).as_str() {
             "HMGET" => {
                 let value = |it| hash.get(it).map_or(Reply::Nil, |it| Reply::Bulk(it.clone()));
-                return Reply::Array(values.iter().map(value).collect());
+                Reply::Array(values.iter().map(value).collect())
             }
             "HGETALL" => {
                 let pairs = hash.into_iter().flat_map(|(field, value)| [field, value]);
-                return Reply::Array(pairs.map(Reply::Bulk).collect());
+                Reply::Array(pairs.map(Reply::Bulk).collect())
             }
             "HSET" => {
                 let pairs = values.chunks_exact(2);

@@ -96,7 +96,17 @@ impl Room {
                 sending.awaiting.push_back(Entry { server, life, number, event });
             }
         }
-        let unsent = sending.awaiting.iter().filter(|entry| entry.number > sending.sent);
+        let sent = sending.sent;
+        for entry in sending.awaiting.iter_mut().filter(|entry| entry.number > sent) {
+            if let Event::Gone { server, .. } = entry.event
+                && server != self.keys.server
+                && self.table.servers.get(&server).is_none_or(|it| it.missing.is_none())
+            {
+                // It has come back while that could not be written. The number is needed.
+                entry.event = Event::Ask;
+            }
+        }
+        let unsent = sending.awaiting.iter().filter(|entry| entry.number > sent);
         let unsent = unsent.take(BATCH).map(|entry| Entry { life: self.life, ..entry.clone() });
         unsent.collect()
     }
