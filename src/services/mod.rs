@@ -17,6 +17,7 @@
 //! | [`Directory`] | 9908, UDP | datagrams: a table that is bounded and forgets what is silent |
 //!
 //! What the loop knows of itself is in [`views`], as JSON and as metrics.
+//! [`room`] is no service yet: one server's part in a room that several servers share, without sockets.
 
 use crate::{Context, Handler};
 
@@ -26,6 +27,7 @@ mod directory;
 mod echo;
 mod forward;
 mod presence;
+pub mod room;
 pub mod roulette;
 mod time;
 pub mod views;

@@ -17,9 +17,9 @@ Welcome to the Presence Server
 ";
 
 /// The name of a client that has not told its name.
-const ANONYMOUS: &str = "An anonymous user";
+pub(super) const ANONYMOUS: &str = "An anonymous user";
 /// What is [compared](folded) of that one, which nobody can take.
-const NOBODYS: &str = "an anonymous user";
+pub(super) const NOBODYS: &str = "an anonymous user";
 /// How many characters of a name are kept.
 const NAME_LENGTH: usize = 64;
 
@@ -104,7 +104,7 @@ impl Presence {
 ///
 /// Of what the first NFKC makes, as many characters count as a name may have. There are letters of which
 /// it makes eighteen, and a thousand lines of those would keep all others waiting.
-fn folded(name: &str) -> String {
+pub(super) fn folded(name: &str) -> String {
     if name.is_ascii() {
         return name.to_ascii_lowercase();
     }

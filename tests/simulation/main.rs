@@ -15,6 +15,9 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+#[path = "../spread/mod.rs"]
+mod spread;
+
 use std::env;
 
 use allocation_counter::measure;
@@ -24,6 +27,10 @@ use world::{Choices, History, World};
 
 /// How many seeds each service is tried with when nobody says it.
 const SEEDS: u64 = 8;
+/// How many worlds of three servers and a Redis there are.
+const SEEDS_OF_ROOMS: u64 = 40;
+/// How many worlds there are for each promise that one is aimed at.
+const SEEDS_OF_AIMS: u64 = 1;
 const STEPS: usize = 100;
 /// One seed of so many lives again and again, with the same choices.
 const SEEDS_PER_REPEAT: u64 = 4;
@@ -145,4 +152,58 @@ fn forward() {
 #[test]
 fn puppet() {
     nothing_is_lost_repeated_reordered_or_left_over::<Puppet>();
+}
+
+#[test]
+fn one_room_over_several_servers() {
+    let one = number("SEED");
+    let seeds = match one {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(SEEDS_OF_ROOMS),
+    };
+    let count = seeds.end - seeds.start;
+    let (mut deliveries, mut faults) = (0, 0);
+    for seed in seeds {
+        let live = |trace| {
+            let mut world = spread::World::new(seed, spread::Aim::default(), trace);
+            let outcome = world.live();
+            (outcome, world.digest, world.oracle.deliveries, world.happened)
+        };
+        let (outcome, digest, heard, happened) = live(one.is_some());
+        if let Err(complaint) = outcome {
+            let name = "one_room_over_several_servers";
+            panic!(
+                "seed {seed}: {complaint}\nevent by event: \
+                 SEED={seed} cargo test --test simulation {name} -- --nocapture"
+            );
+        }
+        if seed.is_multiple_of(SEEDS_PER_REPEAT) {
+            assert_eq!(digest, live(false).1, "the same seed {seed} did not give the same");
+        }
+        deliveries += heard;
+        faults += happened;
+    }
+    println!("rooms, {count} seeds: {deliveries} lines heard, {faults} faults");
+}
+
+#[test]
+fn the_model_of_redis_answers_as_redis_does() {
+    if !spread::real::compare_all() {
+        let set = |name| env::var_os(name).is_some();
+        let skipped = "skipped: redis-server is not installed";
+        assert!(!set("CI") && !set("REACTOR_SKIP_NOTHING"), "it must not be {skipped}");
+        println!("{skipped}");
+    }
+}
+
+#[test]
+fn one_room_that_is_aimed_at_a_promise() {
+    for (name, aim) in spread::Aim::all() {
+        for seed in 0..SEEDS_OF_AIMS {
+            let mut world = spread::World::new(seed, aim.clone(), false);
+            if let Err(complaint) = world.live() {
+                panic!("{name}, seed {seed}: {complaint}");
+            }
+        }
+    }
 }

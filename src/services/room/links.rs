@@ -1,0 +1,451 @@
+//! The two connections: one only reads the stream, the other does all else, one request at a time.
+
+use std::time::{Duration, Instant};
+
+use super::entry::{Event, ServerId};
+use super::reply::{EntryId, Reply};
+use super::{Action, Command, Room};
+
+/// The longest wait between two attempts to connect.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// The wait after a wrong password.
+const PASSWORD_WAIT: Duration = Duration::from_secs(30);
+
+/// One of the connections to Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// Writes, and looks at leases.
+    Commands,
+    /// Waits for the next entries of the stream.
+    Reader,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Redis did not take the password.
+    Password,
+    /// Anything else.
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// To be dialled then.
+    Down(Instant),
+    Dialling,
+    Up,
+}
+
+/// What an answer is awaited of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Request {
+    List,
+    Snapshot,
+    Look,
+    Fence,
+    Here,
+    /// Up to this number.
+    Batch(u64),
+    Beat,
+    Trim,
+    /// Whether the entry at the reader's position is there.
+    Place,
+    Read,
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Connection {
+    state: State,
+    /// The request under way.
+    request: Option<Request>,
+    /// When it last gave a good answer, or had nothing to answer.
+    good: Instant,
+    /// When it was dialled.
+    since: Instant,
+    /// Attempts since the last good answer.
+    attempts: u32,
+}
+
+impl Connection {
+    fn new(now: Instant) -> Connection {
+        Connection { state: State::Down(now), request: None, good: now, since: now, attempts: 0 }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.state == State::Up && self.request.is_none()
+    }
+}
+
+/// How far the commands' connection has come; `mod.rs` has the picture.
+#[derive(Debug)]
+enum Phase {
+    List,
+    /// Of these servers and lives.
+    Snapshot(Vec<(ServerId, u64)>),
+    Look,
+    Fence,
+    /// The end of the stream.
+    CatchUp(EntryId),
+    Open,
+}
+
+/// The two connections.
+#[derive(Debug)]
+pub(super) struct Links {
+    commands: Connection,
+    reader: Connection,
+    phase: Phase,
+    /// The snapshot has been taken in.
+    joined: bool,
+    /// The reader has answered since the fence.
+    reader_answered: bool,
+    /// Fences so far.
+    fences: u64,
+    /// No more is dialled or sent.
+    closed: bool,
+}
+
+impl Links {
+    pub(super) fn new(now: Instant) -> Links {
+        Links {
+            commands: Connection::new(now),
+            reader: Connection::new(now),
+            phase: Phase::List,
+            joined: false,
+            reader_answered: false,
+            fences: 0,
+            closed: false,
+        }
+    }
+
+    fn get(&mut self, link: Link) -> &mut Connection {
+        match link {
+            Link::Commands => &mut self.commands,
+            Link::Reader => &mut self.reader,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
+    /// Whether an answer is under way that brings entries.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reader.request == Some(Request::Read)
+    }
+
+    /// There is doubt about what Redis has.
+    pub(super) fn start_over(&mut self) {
+        self.phase = if self.joined { Phase::Look } else { Phase::List };
+    }
+
+    pub(super) fn open(&mut self) {
+        self.phase = Phase::Open;
+    }
+
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// This process was frozen: the silence was ours.
+    pub(super) fn forgive(&mut self, now: Instant) {
+        for connection in [&mut self.commands, &mut self.reader] {
+            (connection.good, connection.since) = (now, now);
+        }
+    }
+
+    /// When something is due: a silence is too long, or somebody is to be dialled.
+    pub(super) fn deadline(&self, timeout: Duration) -> Instant {
+        let due = |connection: &Connection| match connection.state {
+            State::Down(at) => at.min(connection.good + timeout).max(at.min(connection.since)),
+            _ => connection.good.max(connection.since) + timeout,
+        };
+        due(&self.commands).min(due(&self.reader))
+    }
+}
+
+impl Room {
+    /// A connection is there, and Redis has taken the password.
+    pub fn connected(&mut self, link: Link, now: Instant) {
+        self.advance(now);
+        self.links.get(link).state = State::Up;
+        match link {
+            Link::Commands => self.links.start_over(),
+            Link::Reader => self.reading.unsure = self.reading.position != EntryId::default(),
+        }
+        self.pump();
+    }
+
+    /// There is no connection, or no longer.
+    pub fn lost(&mut self, link: Link, failure: Failure, now: Instant) {
+        self.advance(now);
+        self.down(link, failure);
+        self.pump();
+    }
+
+    fn down(&mut self, link: Link, failure: Failure) {
+        let (now, chance) = (self.now, self.keys.server.0);
+        let connection = self.links.get(link);
+        // Each server waits another time, and each time another: what looks like chance is its id.
+        let chance = (chance >> (connection.attempts % 16 * 8)) as u32 % 256;
+        let wait = match (failure, connection.attempts) {
+            (Failure::Password, _) => PASSWORD_WAIT,
+            (Failure::Other, 0) => Duration::ZERO,
+            (Failure::Other, attempts) => {
+                let longest = LONGEST_WAIT.min(self.settings.lease / 4);
+                let wait = Duration::from_millis(50 << attempts.min(8)).min(longest);
+                wait / 2 + wait / 512 * chance
+            }
+        };
+        connection.attempts += 1;
+        connection.request = None;
+        connection.state = State::Down(now + wait);
+        match link {
+            Link::Commands => self.links.start_over(),
+            Link::Reader => self.reading.discard = false,
+        }
+    }
+
+    /// Dials what is down.
+    pub(super) fn dial(&mut self) {
+        for link in [Link::Commands, Link::Reader] {
+            let (now, closed) = (self.now, self.links.closed);
+            let connection = self.links.get(link);
+            if matches!(connection.state, State::Down(at) if at <= now) && !closed {
+                (connection.state, connection.since) = (State::Dialling, now);
+                self.actions.push_back(Action::Connect(link));
+            }
+        }
+    }
+
+    /// Gives up a connection that is silent; if either is silent for too long, we are cut off.
+    pub(super) fn check_silence(&mut self) {
+        let (now, timeout) = (self.now, self.settings.timeout);
+        let reader = &mut self.links.reader;
+        if reader.is_idle() {
+            reader.good = now;
+        }
+        for link in [Link::Commands, Link::Reader] {
+            let connection = self.links.get(link);
+            let silent = now.duration_since(connection.good) >= timeout;
+            let tried = now.duration_since(connection.good.max(connection.since)) >= timeout;
+            let up = !matches!(connection.state, State::Down(_));
+            if silent && !self.cut && self.stop_by.is_none() {
+                self.leases.forgive();
+                self.cut_off();
+            }
+            if up && tried {
+                self.actions.push_back(Action::Disconnect(link));
+                self.down(link, Failure::Other);
+            }
+        }
+    }
+
+    fn send(&mut self, link: Link, request: Request, commands: Vec<Command>) {
+        self.links.get(link).request = Some(request);
+        self.actions.push_back(Action::Send(link, commands));
+    }
+
+    /// Gives out what was read, and reads on when all of it has gone.
+    pub(super) fn read_on(&mut self) {
+        while self.speech.is_empty()
+            && let Some((at, entry)) = self.reading.inbox.pop_front()
+        {
+            self.admit(at, entry);
+        }
+        let idle = self.links.reader.is_idle() && self.links.joined && !self.links.closed;
+        if !idle || !self.reading.inbox.is_empty() || !self.speech.is_empty() {
+            return;
+        }
+        let position = self.reading.position;
+        if std::mem::take(&mut self.reading.unsure) && position != EntryId::default() {
+            let place = vec![self.keys.entry_at(position)];
+            self.send(Link::Reader, Request::Place, place);
+        } else {
+            let read = vec![self.keys.read(position)];
+            self.send(Link::Reader, Request::Read, read);
+        }
+    }
+
+    /// The next request, if it is time for one.
+    pub(super) fn send_on(&mut self) {
+        if self.has_caught_up() {
+            self.caught_up();
+        }
+        if !self.links.commands.is_idle() || self.links.closed {
+            return;
+        }
+        if self.links.joined && self.leases.due <= self.now {
+            let beat = self.beat();
+            return self.send(Link::Commands, Request::Beat, beat);
+        }
+        if self.sending.retry_at.is_some_and(|at| at > self.now) {
+            return;
+        }
+        self.sending.retry_at = None;
+        if std::mem::take(&mut self.sending.out_of_memory)
+            && let Some(id) = self.reading.cut_at(self.settings.keep / 4)
+        {
+            let trim = vec![self.keys.trim(id)];
+            return self.send(Link::Commands, Request::Trim, trim);
+        }
+        if self.links.is_open() && self.sending.may_begin_again() {
+            self.begin_another_life();
+        }
+        self.send_what_the_phase_wants();
+    }
+
+    fn send_what_the_phase_wants(&mut self) {
+        let (request, commands) = match &self.links.phase {
+            Phase::List => (Request::List, vec![self.keys.list()]),
+            Phase::Snapshot(servers) => (Request::Snapshot, self.keys.snapshot(servers)),
+            Phase::Look => (Request::Look, self.keys.look(self.life)),
+            Phase::Fence => {
+                self.links.fences += 1;
+                (Request::Fence, self.keys.fence(self.life, self.links.fences))
+            }
+            Phase::CatchUp(_) => return,
+            Phase::Open if self.may_tell_all() => {
+                (self.sending.needs_here, self.sending.here_in_doubt) = (false, true);
+                self.sending.heres += 1;
+                let here = self.make_here();
+                (Request::Here, self.keys.here(&here, &self.sending.other_lives))
+            }
+            Phase::Open => {
+                let batch = self.make_batch();
+                let Some(last) = batch.last().map(|entry| entry.number) else { return };
+                (Request::Batch(last), self.keys.batch(self.life, &batch))
+            }
+        };
+        self.send(Link::Commands, request, commands);
+    }
+
+    /// Whether the reader has come to the end that the fence found; whoever was cut off wants to hear
+    /// the reader besides.
+    fn has_caught_up(&self) -> bool {
+        let (links, reading) = (&self.links, &self.reading);
+        let Phase::CatchUp(end) = links.phase else { return false };
+        let read = reading.position >= end && reading.inbox.is_empty();
+        let sure = !reading.unsure && links.reader.request != Some(Request::Place);
+        read && sure && !reading.discard && (!self.cut || links.reader_answered)
+    }
+
+    /// All answers to what was sent.
+    pub fn replies(&mut self, link: Link, replies: &[Reply], now: Instant) {
+        self.advance(now);
+        let Some(request) = self.links.get(link).request.take() else { return };
+        let good = replies.iter().all(Reply::is_good);
+        if good && !matches!(request, Request::Look | Request::Trim) {
+            let now = self.now;
+            let connection = self.links.get(link);
+            (connection.good, connection.attempts) = (now, 0);
+        }
+        if good {
+            self.answered(request, replies);
+        } else if request == Request::Read || request == Request::Place {
+            // An error that does not go away by asking again at once.
+            self.actions.push_back(Action::Disconnect(link));
+            self.down(link, Failure::Other);
+        } else if request != Request::Beat {
+            self.failed(replies.iter().any(Reply::is_out_of_memory));
+        }
+        self.pump();
+    }
+
+    fn answered(&mut self, request: Request, replies: &[Reply]) {
+        let exec = replies.iter().rev().nth(1).unwrap_or(&Reply::Nil);
+        match request {
+            Request::List => {
+                self.links.phase = Phase::Snapshot(servers(replies.first().unwrap_or(&Reply::Nil)));
+            }
+            Request::Snapshot => self.join(replies.last().unwrap_or(&Reply::Nil)),
+            Request::Look => {
+                let record = replies.get(1).map_or(&[][..], Reply::parts);
+                let number = |place: usize| record.get(place).and_then(Reply::value);
+                self.looked(number(0), number(1));
+                let listed = servers(replies.get(2).unwrap_or(&Reply::Nil));
+                let own = listed
+                    .iter()
+                    .filter(|(id, life)| *id == self.keys.server && *life != self.life);
+                let before = (self.life > 1).then(|| self.life - 1);
+                self.sending.other_lives = own.map(|(_, life)| *life).chain(before).collect();
+                if matches!(self.links.phase, Phase::Look) {
+                    self.links.phase = Phase::Fence;
+                }
+            }
+            Request::Fence if matches!(self.links.phase, Phase::Fence) => {
+                let end = exec.parts().get(1);
+                let end = end.and_then(|end| end.entries().next()).map(|(id, _)| id);
+                self.links.reader_answered = false;
+                self.links.phase = match exec {
+                    Reply::Nil => Phase::Look,
+                    _ => Phase::CatchUp(end.unwrap_or_default()),
+                };
+            }
+            // Our record has changed, and nothing was done.
+            Request::Here | Request::Batch(_) if *exec == Reply::Nil => self.links.start_over(),
+            Request::Here => {
+                self.sending.here_in_doubt = false;
+                self.established = true;
+                // What follows may be known to somebody who has just been told otherwise.
+                self.sending.needs_here |= !self.sending.awaiting.is_empty();
+            }
+            Request::Batch(last) => {
+                self.sending.sent = last;
+                let is_last = |event: &Event| matches!(event, Event::Gone { server, .. } if *server == self.keys.server);
+                if self.stop_by.is_some() && !self.sending.queue.iter().any(is_last) {
+                    self.stopped();
+                }
+            }
+            Request::Beat => self.beat_answered(replies),
+            Request::Fence | Request::Trim => {}
+            Request::Place => {
+                self.links.reader_answered = true;
+                if replies[0].parts().is_empty() {
+                    self.lost_place();
+                }
+            }
+            Request::Read => {
+                self.links.reader_answered = true;
+                self.take_in(&replies[0]);
+            }
+        }
+    }
+
+    /// Takes in the snapshot, unless there are other servers by now than it has the members of.
+    fn join(&mut self, exec: &Reply) {
+        let Phase::Snapshot(asked) = &self.links.phase else { return };
+        let [listed, end, records @ ..] = exec.parts() else { return };
+        let (asked, listed) = (asked.clone(), servers(listed));
+        if listed != asked {
+            self.links.phase = Phase::Snapshot(listed);
+            return;
+        }
+        if self.cut {
+            // What was said before we came, while there were clients here.
+            self.say_missing();
+        }
+        for ((id, life), record) in asked.into_iter().zip(records) {
+            let arrivals = self.table.join(id, life, record);
+            if self.cut {
+                self.say(arrivals);
+            }
+        }
+        self.reading.position = end.entries().next().map(|(id, _)| id).unwrap_or_default();
+        self.links.joined = true;
+        self.links.start_over();
+    }
+}
+
+/// The servers and lives of the list, in one order.
+fn servers(list: &Reply) -> Vec<(ServerId, u64)> {
+    let servers = list.parts().iter().filter_map(|name| {
+        let (id, life) = std::str::from_utf8(name.bytes()).ok()?.split_once(':')?;
+        Some((id.parse().ok()?, life.parse().ok()?))
+    });
+    let mut servers: Vec<_> = servers.collect();
+    servers.sort_unstable();
+    servers
+}

@@ -1,0 +1,398 @@
+//! One server's part in a room that several servers share through Redis: what is to be sent to Redis, what
+//! the server's own clients hear, and when. There is no socket here, no clock and no chance; whoever
+//! drives a [`Room`] has those. The bytes in Redis, and what happens at which fault, are in docs/room.md.
+//!
+//! ```text
+//!  arrive, hello, say, leave                               to_all, to_others, to
+//!            |                                                      ^
+//!            v                cut off: at once, at home only        |
+//!         queue --------------------------------------------->  table (who is there)
+//!            |                                                      ^
+//!            | a batch: MULTI ... EXEC, one in flight               | apply: the only place where
+//!            v                                                      | anything is said
+//!        awaiting -- numbered, until it is read --+                 |
+//!            |                                    |                 |
+//!   ~~~~~~~~ | ~~~~ Redis: one stream ~~~~~~~~~~~ | ~~~~~~~~~~~~~~~ | ~~~~
+//!            v                                    v                 |
+//!          XADD ----------------> XREAD ---> admit (life, number) --+
+//! ```
+//!
+//! What a client does becomes an event of the queue. A batch of events is numbered and written to the
+//! stream; it is said, at home too, when it is *read*. So everybody hears the same in the same order, and
+//! an answer to XADD, which may be lost, decides nothing.
+//!
+//! The commands' connection goes through these phases, and through all of them again whenever there is
+//! doubt about what Redis has:
+//!
+//! ```text
+//! Down -> (the first time: List -> Snapshot) -> Look -> Fence -> CatchUp -> Open
+//!                                                ^                 |         |
+//!                                                +- another life --+---------+ a failure, lost data
+//! ```
+//!
+//! * *Look* reads what our own record says was executed.
+//! * *Fence* changes the record, which every batch is bound to by WATCH: what an earlier connection may
+//!   still bring to Redis is not executed any more. And it finds the end of the stream.
+//! * *CatchUp*: once the reader has come to that end, each entry of ours has been read or was never
+//!   executed.
+//! * *Open*: batches may go.
+//!
+//! Read [`entry`] first, then [`table`], `reading`, `sending`, and `links` for the connections.
+
+mod commands;
+mod entry;
+mod leases;
+mod links;
+mod local;
+mod reading;
+mod reply;
+mod sending;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+pub use commands::Command;
+pub use entry::ServerId;
+pub use links::{Failure, Link};
+pub use reply::Reply;
+
+use commands::Keys;
+use entry::{Entry, Event};
+use leases::Leases;
+use links::Links;
+use local::Local;
+use reading::Reading;
+use sending::Sending;
+use table::{Server, Table};
+
+/// How much is said before the clients have to take it.
+const PIECE: usize = 64 << 10;
+/// How long a piece waits for those who do not take it.
+const PIECE_WAIT: Duration = Duration::from_millis(100);
+/// How long a server that stops waits for Redis.
+const STOP_WAIT: Duration = Duration::from_secs(1);
+/// A pause between two calls after which this process was frozen: what it knows of time is worth nothing.
+const FROZEN: Duration = Duration::from_secs(3);
+
+/// What a room is.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The key of its stream, and what its other keys begin with. No blanks.
+    pub key: String,
+    /// How long Redis may be silent before the room goes on without the other servers.
+    pub timeout: Duration,
+    /// How long a server may be silent before its members leave; at least twice the timeout.
+    pub lease: Duration,
+    /// How many bytes of the stream are kept.
+    pub keep: u64,
+    /// No two members may have the same name.
+    pub unique_names: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            key: "reactor:room".to_owned(),
+            timeout: Duration::from_secs(5),
+            lease: Duration::from_secs(10),
+            keep: 64 << 20,
+            unique_names: false,
+        }
+    }
+}
+
+/// What the room asks of whoever drives it. Members are named by the number that they arrived with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Dial Redis, and tell of it by [`Room::connected`] or [`Room::lost`].
+    Connect(Link),
+    /// Drop the connection. Nothing of it is to be told any more.
+    Disconnect(Link),
+    /// Send these commands; when each is answered, tell all answers by [`Room::replies`].
+    Send(Link, Vec<Command>),
+    /// A line for every client of this server.
+    ToAll(String),
+    /// A line for all of them but one.
+    ToOthers(u64, String),
+    /// A line for one.
+    To(u64, String),
+    /// Read nothing more of this client, and let no deadline of its silence run.
+    Hold(u64),
+    /// Read it again.
+    Release(u64),
+    /// All is done since [`Room::stop`]: the connections may be dropped.
+    Stopped,
+}
+
+/// One server's part in a shared room.
+#[derive(Debug)]
+pub struct Room {
+    /// What the room is.
+    settings: Settings,
+    /// The names of the keys, and who we are.
+    keys: Keys,
+    /// Which life of ours is the current one.
+    life: u64,
+    /// The others know this life: its record is in Redis.
+    established: bool,
+    /// The time that was told last.
+    now: Instant,
+    /// When the room is to have stopped.
+    stop_by: Option<Instant>,
+    /// The room goes on without the other servers.
+    cut: bool,
+    /// When somebody may have missed something was last said.
+    told_missing: Option<Instant>,
+    /// Who is in the room.
+    table: Table,
+    /// Our own clients.
+    locals: BTreeMap<u64, Local>,
+    /// The two connections.
+    links: Links,
+    /// What goes to the stream.
+    sending: Sending,
+    /// What comes from it.
+    reading: Reading,
+    /// Who is still there.
+    leases: Leases,
+    /// What is asked of the driver at once.
+    actions: VecDeque<Action>,
+    /// What the clients are to hear, a piece at a time.
+    speech: VecDeque<Action>,
+    /// How many bytes of the current piece have been given out.
+    said: usize,
+    /// When the next piece goes out even if the last one has not left.
+    piece_due: Option<Instant>,
+}
+
+impl Room {
+    /// A room with nobody in it, which will dial at once. Each process must have another id.
+    pub fn new(settings: Settings, server: ServerId, now: Instant) -> Room {
+        let mut table = Table { unique_names: settings.unique_names, ..Table::default() };
+        table.servers.insert(server, Server { life: 1, alive: true, ..Server::default() });
+        let keys = Keys { room: settings.key.clone(), server };
+        let mut room = Room {
+            settings,
+            keys,
+            life: 1,
+            established: false,
+            now,
+            stop_by: None,
+            cut: false,
+            told_missing: None,
+            table,
+            locals: BTreeMap::new(),
+            links: Links::new(now),
+            sending: Sending::default(),
+            reading: Reading::default(),
+            leases: Leases::new(now),
+            actions: VecDeque::new(),
+            speech: VecDeque::new(),
+            said: 0,
+            piece_due: None,
+        };
+        room.sending.needs_here = true;
+        room.pump();
+        room
+    }
+
+    /// What is to be done next; none if nothing is, until something is told again or [`Room::deadline`].
+    pub fn poll(&mut self) -> Option<Action> {
+        if self.actions.is_empty() && self.speech.is_empty() {
+            self.pump();
+        }
+        if let Some(action) = self.actions.pop_front() {
+            return Some(action);
+        }
+        if self.said >= PIECE {
+            return None;
+        }
+        let action = self.speech.pop_front()?;
+        if let Action::ToAll(line) | Action::ToOthers(_, line) | Action::To(_, line) = &action {
+            self.said += line.len();
+        }
+        if self.said >= PIECE {
+            self.piece_due = Some(self.now + PIECE_WAIT);
+        }
+        Some(action)
+    }
+
+    /// What was said has left for all clients.
+    pub fn drained(&mut self, now: Instant) {
+        self.advance(now);
+        (self.said, self.piece_due) = (0, None);
+        self.pump();
+    }
+
+    /// The time has come, or has only passed.
+    pub fn tick(&mut self, now: Instant) {
+        self.advance(now);
+        self.pump();
+    }
+
+    /// The time, before what has happened is taken in.
+    fn advance(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.now) > FROZEN {
+            self.links.forgive(now);
+            self.leases.forgive();
+        }
+        self.now = self.now.max(now);
+        if self.piece_due.is_some_and(|due| due <= self.now) {
+            (self.said, self.piece_due) = (0, None);
+        }
+        if self.stop_by.is_some_and(|by| by <= self.now) {
+            self.stopped();
+        }
+    }
+
+    /// When [`Room::tick`] is to be called at the latest.
+    pub fn deadline(&self) -> Instant {
+        let others = self.piece_due.into_iter().chain(self.stop_by).chain(self.sending.retry_at);
+        let soon = self.links.deadline(self.settings.timeout).min(self.leases.due);
+        let soon = others.fold(soon, Instant::min);
+        soon.max(self.now + Duration::from_millis(1))
+    }
+
+    /// Whether the room goes on without the other servers.
+    pub fn is_cut_off(&self) -> bool {
+        self.cut
+    }
+
+    /// Whether the room has been joined, and nothing stands between it and the other servers.
+    pub fn is_whole(&self) -> bool {
+        !self.cut && self.links.is_open() && !self.sending.needs_here
+    }
+
+    /// Who is in the room, as WHO tells it.
+    pub fn list(&self) -> String {
+        self.table.who()
+    }
+
+    /// Ends our part: the others hear at once that our members have left. Within a second comes
+    /// [`Action::Stopped`].
+    pub fn stop(&mut self, now: Instant) {
+        self.advance(now);
+        self.stop_by.get_or_insert(self.now + STOP_WAIT);
+        let (server, life) = (self.keys.server, self.life);
+        self.sending.queue.push_back(Event::Gone { server, life, last: self.reading.seen });
+        self.pump();
+    }
+
+    fn stopped(&mut self) {
+        self.stop_by = None;
+        self.links.close();
+        self.actions.push_back(Action::Stopped);
+    }
+
+    /// Whatever can be done now is done.
+    fn pump(&mut self) {
+        self.check_silence();
+        self.dial();
+        self.read_on();
+        self.send_on();
+    }
+
+    /// Something that everybody here hears.
+    fn say(&mut self, lines: impl IntoIterator<Item = String>) {
+        self.speech.extend(lines.into_iter().map(Action::ToAll));
+    }
+
+    /// Lines may have been lost. Said once a second at the most.
+    fn say_missing(&mut self) {
+        let just = |told: Instant| self.now.duration_since(told) < Duration::from_secs(1);
+        if !self.told_missing.is_some_and(just) {
+            self.told_missing = Some(self.now);
+            self.say(["Some messages may be missing.\n".to_owned()]);
+        }
+    }
+
+    /// The room goes on without the others: what has not been read is said here and never sent again.
+    fn cut_off(&mut self) {
+        self.cut = true;
+        log::warn!("room {}: cut off from the other servers", self.settings.key);
+        self.say(["The room is cut off from the other servers.\n".to_owned()]);
+        let awaiting = std::mem::take(&mut self.sending.awaiting);
+        for Entry { number, event, .. } in awaiting {
+            match event {
+                Event::Gone { .. } => continue,
+                Event::Ask => self.ask(),
+                Event::Say { .. } => _ = self.sending.uncertain.insert(number),
+                _ => {}
+            }
+            self.apply_own(&event);
+        }
+        for event in std::mem::take(&mut self.sending.queue) {
+            match event {
+                // Whoever does not answer a lease after all this time is found missing again.
+                Event::Gone { .. } => {}
+                Event::Ask => self.ask(),
+                event => self.happens_here(event),
+            }
+        }
+        self.links.start_over();
+    }
+
+    /// An event of a room that is cut off.
+    fn happens_here(&mut self, mut event: Event) {
+        match &mut event {
+            Event::Say { .. } => self.sending.said_here += 1,
+            Event::Arrive { order, .. } => *order = self.table.next_order(),
+            _ => {}
+        }
+        self.apply_own(&event);
+    }
+
+    /// Each entry of ours up to the end that the fence found has been read, or was never executed, or
+    /// is lost.
+    fn caught_up(&mut self) {
+        let executed = self.sending.sent;
+        if self.sending.awaiting.front().is_some_and(|first| first.number <= executed) {
+            self.say_missing();
+            self.ask();
+        }
+        while let Some(entry) = pop_front_if(&mut self.sending.awaiting, |it| it.number <= executed)
+        {
+            self.reading.seen = entry.number;
+            self.apply_own(&entry.event);
+        }
+        if self.sending.may_begin_again() {
+            return self.begin_another_life();
+        }
+        if self.cut {
+            self.cut = false;
+            log::info!("room {}: whole again", self.settings.key);
+            self.say(["The room is whole again.\n".to_owned()]);
+            let uncertain = std::mem::take(&mut self.sending.uncertain);
+            self.sending.said_here += uncertain.len() as u64;
+            self.sending.needs_here = true;
+        }
+        self.links.open();
+    }
+
+    /// The others believe that we are gone. Our members come last from now on.
+    fn begin_another_life(&mut self) {
+        self.life += 1;
+        self.established = false;
+        (self.sending.dead, self.sending.over) = (false, false);
+        (self.sending.needs_here, self.sending.here_in_doubt) = (true, false);
+        let order = self.table.order;
+        let own = self.table.servers.entry(self.keys.server).or_default();
+        own.life = self.life;
+        let mut members: Vec<_> = own.members.values_mut().collect();
+        members.sort_by_key(|member| member.order);
+        for (member, order) in members.into_iter().zip(order.saturating_add(1)..) {
+            member.order = order;
+            self.table.order = order;
+        }
+        self.links.start_over();
+    }
+}
+
+/// Numbers of lines.
+type Numbers = BTreeSet<u64>;
+
+/// The first, if it is of that sort. (`VecDeque` has that since Rust 1.93.)
+fn pop_front_if<T>(queue: &mut VecDeque<T>, is: impl FnOnce(&T) -> bool) -> Option<T> {
+    if queue.front().is_some_and(is) { queue.pop_front() } else { None }
+}

@@ -1,0 +1,185 @@
+//! What comes from the stream: which entries count, and what is heard of them.
+
+use std::collections::VecDeque;
+
+use super::entry::{Entry, Event, Here, ServerId};
+use super::reply::{EntryId, Reply};
+use super::{Room, pop_front_if};
+
+/// About the bytes between two places where the stream may be cut.
+const STRIDE: u64 = 1 << 20;
+
+/// What comes from the stream.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// The last entry that was read. All zeros: from the beginning.
+    pub position: EntryId,
+    /// Up to there all has been read before, if it is read again.
+    pub known_to: EntryId,
+    /// Read, and not yet heard.
+    pub inbox: VecDeque<(EntryId, Entry)>,
+    /// What is being read now is not to be heeded, since we read from the beginning again.
+    pub discard: bool,
+    /// The entry at the position is to be looked at before anything is read.
+    pub unsure: bool,
+    /// The last number of ours that was read, or that was executed and is lost.
+    pub seen: u64,
+    /// How many bytes were read.
+    bytes: u64,
+    /// Where the stream may be cut: entries, with the bytes that were read up to them.
+    places: VecDeque<(u64, EntryId)>,
+}
+
+impl Reading {
+    /// Where to cut the stream so that no more than so many bytes are kept; once for each place.
+    pub(super) fn cut_at(&mut self, keep: u64) -> Option<EntryId> {
+        let (mut found, bytes) = (None, self.bytes);
+        while let Some((_, id)) = pop_front_if(&mut self.places, |(at, _)| bytes - *at > keep) {
+            found = Some(id);
+        }
+        found
+    }
+
+    fn count(&mut self, id: EntryId, fields: &Reply) {
+        self.bytes +=
+            fields.pairs().map(|(name, value)| (name.len() + value.len()) as u64).sum::<u64>();
+        if self.places.back().is_none_or(|(at, _)| self.bytes - at > STRIDE) {
+            self.places.push_back((self.bytes, id));
+        }
+    }
+}
+
+impl Room {
+    /// What an `XREAD` has brought.
+    pub(super) fn take_in(&mut self, reply: &Reply) {
+        if std::mem::take(&mut self.reading.discard) {
+            return;
+        }
+        let streams = reply.parts().iter().filter_map(|stream| stream.parts().get(1));
+        for (id, fields) in streams.flat_map(Reply::entries) {
+            self.reading.position = self.reading.position.max(id);
+            self.reading.count(id, fields);
+            if let Some(entry) = Entry::from_reply(fields) {
+                self.reading.inbox.push_back((id, entry));
+            }
+        }
+    }
+
+    /// The entry where the reader was is not there any more: entries may have gone unread.
+    pub(super) fn lost_place(&mut self) {
+        self.say_missing();
+        let reading = &mut self.reading;
+        reading.known_to = reading.known_to.max(std::mem::take(&mut reading.position));
+        self.ask();
+        self.resync();
+    }
+
+    /// Has every server write all that the others have to know of it.
+    pub(super) fn ask(&mut self) {
+        if !self.sending.queue.contains(&Event::Ask) {
+            self.sending.queue.push_back(Event::Ask);
+        }
+    }
+
+    /// All that the others have to know of us will be written again.
+    pub(super) fn resync(&mut self) {
+        self.sending.needs_here = true;
+        self.links.start_over();
+    }
+
+    /// What is said of servers counts whoever says it, and does nothing the second time. Of members an
+    /// entry counts if its server is known, it is of the current life, and it has not been there.
+    pub(super) fn admit(&mut self, at: EntryId, entry: Entry) {
+        let Entry { server: id, life, number, event } = entry;
+        if at <= self.reading.known_to && !self.table.servers.contains_key(&id) {
+            // It was gone before we came, or will write its `Here` again.
+            return;
+        }
+        match &event {
+            Event::Here(here) => return self.read_here(id, life, number, here),
+            Event::Gone { server, life, last } => self.bury(*server, *life, *last),
+            Event::Ask if id != self.keys.server => self.resync(),
+            _ => {}
+        }
+        if id == self.keys.server {
+            return self.read_own(life, number);
+        }
+        let server = self.table.servers.get_mut(&id);
+        let Some(server) = server.filter(|server| server.life >= life) else {
+            // What told of it was lost.
+            self.say_missing();
+            return self.ask();
+        };
+        if !server.alive || life != server.life || number <= server.last {
+            return;
+        }
+        let skipped = number - server.last > 1;
+        server.last = number;
+        if skipped {
+            self.say_missing();
+            self.ask();
+        }
+        let lines = self.table.apply(id, &event).lines;
+        self.say(lines);
+    }
+
+    /// One of ours: the others hear it here. What it says is what we know, and not what is there.
+    fn read_own(&mut self, life: u64, number: u64) {
+        let sending = &mut self.sending;
+        if life != self.life
+            || sending.over
+            || number > sending.number
+            || number <= self.reading.seen
+        {
+            return;
+        }
+        self.reading.seen = number;
+        sending.uncertain.remove(&number);
+        if self.sending.awaiting.front().is_some_and(|first| first.number < number) {
+            // Those below were lost before we could read them; they are heard here all the same.
+            self.say_missing();
+            self.ask();
+        }
+        while let Some(entry) = pop_front_if(&mut self.sending.awaiting, |it| it.number <= number) {
+            self.apply_own(&entry.event);
+        }
+    }
+
+    fn read_here(&mut self, id: ServerId, life: u64, number: u64, here: &Here) {
+        if id == self.keys.server {
+            return;
+        }
+        let known = self.table.servers.get(&id);
+        if known.is_some_and(|known| life < known.life || number <= known.here) {
+            return;
+        }
+        // Of a server that has said something, and of which nothing has been heard, all is missing.
+        if known.map_or(0, |known| known.last) < here.after {
+            self.say_missing();
+        }
+        let lines = self.table.resync(id, life, here);
+        if let Some(known) = self.table.servers.get_mut(&id) {
+            known.here = number;
+        }
+        self.say(lines);
+    }
+
+    /// A server is gone, says an entry. The first one counts.
+    pub(super) fn bury(&mut self, id: ServerId, life: u64, last: u64) {
+        if id == self.keys.server {
+            if life == self.life && self.stop_by.is_none() {
+                (self.sending.dead, self.sending.over) = (true, true);
+            }
+            return;
+        }
+        let Some(server) = self.table.servers.get(&id) else { return };
+        if !server.alive || server.life != life {
+            return;
+        }
+        if server.last < last {
+            self.say_missing();
+        }
+        let lines = self.table.bury(id);
+        self.say(lines);
+    }
+}
