@@ -94,7 +94,7 @@ pub enum Action {
         /// it is held back, not closed, if it does not read it.
         by: Option<MemberId>,
     },
-    /// News for everybody here but this member, which has caused it.
+    /// News for everybody here but this member, which has caused it: its arrival.
     ToOthers(MemberId, News),
     /// An answer to one member.
     To(MemberId, Told),
