@@ -201,6 +201,8 @@ impl Words for Plain {
 struct Talk {
     core: usize,
     seat: Seat<Plain>,
+    /// How many lines were read.
+    read: Arc<AtomicUsize>,
 }
 
 impl Handler for Talk {
@@ -212,6 +214,7 @@ impl Handler for Talk {
     }
 
     fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        self.read.fetch_add(1, SeqCst);
         let text = String::from_utf8_lossy(line).into_owned();
         let event = match &*text {
             "where" => Event::Answer(format!("{}\n", self.core)),
@@ -237,17 +240,29 @@ impl Handler for Talk {
     }
 }
 
-/// The server, what opens the gate of its bus, and how often that was drained.
-fn talk(limits: Limits) -> (Server<Message>, mpsc::Sender<()>, Arc<AtomicUsize>) {
+/// A server, and what is seen of it.
+struct Talking {
+    server: Server<Message>,
+    /// Opens the gate of its bus.
+    open: mpsc::Sender<()>,
+    /// How often the bus was drained.
+    drained: Arc<AtomicUsize>,
+    /// How many lines were read.
+    read: Arc<AtomicUsize>,
+}
+
+fn talk(limits: Limits) -> Talking {
     let (open, gate) = mpsc::channel();
-    let (gate, drained) = (Arc::new(Mutex::new(gate)), Arc::default());
-    let counted = Arc::clone(&drained);
+    let gate = Arc::new(Mutex::new(gate));
+    let (drained, read) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (drains, reads) = (Arc::clone(&drained), Arc::clone(&read));
     let server = Server::on_cores(CORES, limits, move |core: Core<Message>| {
-        let (gate, drained) = (Arc::clone(&gate), Arc::clone(&counted));
+        let (gate, drained) = (Arc::clone(&gate), Arc::clone(&drains));
         let bus = || Slow { inner: InProcess::new(), gate, drain: false, drained };
-        Talk { core: core.index(), seat: Seat::new(&core, Plain, bus) }
+        let seat = Seat::new(&core, Plain, bus);
+        Talk { core: core.index(), seat, read: Arc::clone(&reads) }
     });
-    (server, open, drained)
+    Talking { server, open, drained, read }
 }
 
 /// So many clients on each core. More come, and go again.
@@ -260,16 +275,15 @@ fn clients_of(server: &Server<Message>, each: usize) -> Vec<Vec<Client>> {
         let core: usize = client.line().trim().parse().unwrap();
         cores[core].push(client);
     }
+    let more = cores.iter().map(Vec::len).sum::<usize>() - CORES * each;
     cores.iter_mut().for_each(|clients| clients.truncate(each));
-    let all: Vec<_> = cores.iter_mut().flatten().collect();
-    // Whoever has gone again has been heard by all.
-    for client in all {
-        client.send("all here\n");
-    }
+    cores.iter_mut().flatten().for_each(|client| client.send("all here\n"));
     for client in cores.iter_mut().flatten() {
-        let mut left = CORES * each;
-        while left > 0 {
-            left -= usize::from(client.line() == "all here\n");
+        let (mut here, mut gone) = (CORES * each, more);
+        while here > 0 || gone > 0 {
+            let line = client.line();
+            here -= usize::from(line == "all here\n");
+            gone -= usize::from(line == "left\n");
         }
     }
     cores
@@ -279,26 +293,22 @@ fn clients_of(server: &Server<Message>, each: usize) -> Vec<Vec<Client>> {
 fn who_says_more_than_the_bus_takes_is_held_back_without_a_deadline_and_a_leave_has_its_place() {
     const LINES: usize = 500;
     let idle_timeout = Some(Duration::from_millis(500));
-    let (server, open, _) = talk(Limits { idle_timeout, ..Limits::default() });
+    let Talking { server, open, read, .. } = talk(Limits { idle_timeout, ..Limits::default() });
     let mut cores = clients_of(&server, 3);
+    let before = read.load(SeqCst);
     let [mut speaker, leaver, mut clock] = cores.remove(1).try_into().unwrap();
     speaker.send("halt\n");
     let mut writer = speaker.stream.try_clone().unwrap();
-    let taken = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&taken);
     let long = |number: usize| format!("{number:05}{}\n", "x".repeat(60_000));
     let thread = std::thread::spawn(move || {
-        for number in 0..LINES {
-            writer.write_all(long(number).as_bytes()).unwrap();
-            counted.fetch_add(1, SeqCst);
-        }
+        (0..LINES).for_each(|number| writer.write_all(long(number).as_bytes()).unwrap());
     });
     drop(leaver);
     // Of three on this core one says nothing, and is closed for that; and so might the speaker be by now.
     assert!(clock.rest().ends_with(b"Idle for too long (limit 0.5 s)\n"));
     drop(clock);
-    let before = taken.load(SeqCst);
-    assert!(before < LINES, "all was taken");
+    // 64 KiB are two lines, and `halt` is one.
+    assert_eq!(read.load(SeqCst) - before, 3);
     open.send(()).unwrap();
     let (mut number, mut left, mut halted) = (0, 0, 0);
     while number < LINES || left < 2 {
@@ -316,11 +326,27 @@ fn who_says_more_than_the_bus_takes_is_held_back_without_a_deadline_and_a_leave_
 }
 
 #[test]
+fn on_each_core_an_answer_has_its_place_and_all_is_heard_before_the_end() {
+    let talking = talk(Limits::default());
+    let cores = clients_of(&talking.server, 1);
+    for (core, mut client) in cores.into_iter().flatten().enumerate() {
+        client.send("one\nwhere\nwhere\ntwo\nthree");
+        client.end();
+        let heard = client.rest();
+        let heard = String::from_utf8(heard).unwrap().replace("left\n", "");
+        let others: String = (0..core).map(|_| "one\ntwo\nthree\n").collect();
+        assert_eq!(heard, format!("{others}one\n{core}\n{core}\ntwo\nthree\n"));
+    }
+}
+
+#[test]
 fn the_bus_is_told_when_the_clients_of_all_cores_have_taken_what_was_said() {
     let limits = Limits { max_output: 4 * MUCH, ..Limits::default() };
-    let (server, _open, drained) = talk(limits);
+    let Talking { server, drained, .. } = talk(limits);
     let mut cores = clients_of(&server, 1);
     let mut slow = cores.remove(2).remove(0);
+    // The system makes it no larger then.
+    socket2::SockRef::from(&slow.stream).set_recv_buffer_size(256 << 10).unwrap();
     let mut others: Vec<_> = cores.into_iter().flatten().collect();
     let much = "x".repeat(MUCH) + "\n";
     others[1].send("drain\n");
