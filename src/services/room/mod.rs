@@ -45,7 +45,6 @@ mod leases;
 mod links;
 mod local;
 mod reading;
-mod reply;
 mod sending;
 mod table;
 
@@ -55,7 +54,8 @@ use std::time::{Duration, Instant};
 pub use commands::Command;
 pub use entry::ServerId;
 pub use links::{Failure, Link};
-pub use reply::Reply;
+
+pub use super::redis::Reply;
 
 use commands::Keys;
 use entry::{Entry, Event};

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use super::entry::{Entry, Event, Here, ServerId};
-use super::reply::{EntryId, Reply};
 use super::{Room, pop_front_if};
+use crate::services::redis::{EntryId, Reply};
 
 /// About the bytes between two places where the stream may be cut.
 const STRIDE: u64 = 1 << 20;
