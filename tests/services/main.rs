@@ -6,6 +6,7 @@ mod util;
 mod admin;
 mod echo;
 mod presence;
+mod redis;
 mod roulette;
 mod time;
 mod web;

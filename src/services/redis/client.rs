@@ -53,6 +53,7 @@ pub struct Redis {
     login: Login,
     reply_timeout: Duration,
     max_reply: usize,
+    shutdown_time: Duration,
     state: State,
     watcher: Option<Watcher>,
     /// How often it was dialled.
@@ -95,6 +96,7 @@ impl Redis {
             login,
             reply_timeout: Self::REPLY_TIMEOUT,
             max_reply: Self::MAX_REPLY,
+            shutdown_time: Duration::ZERO,
             state: State::Off,
             watcher: None,
             number: 0,
@@ -116,6 +118,13 @@ impl Redis {
     /// How large one reply may be, with 32 bytes for each of its parts.
     pub fn with_max_reply(self, max_reply: usize) -> Redis {
         Redis { max_reply, ..self }
+    }
+
+    /// At a shutdown, keeps the connection for so long, or until [`Order::Stop`]: for who has to tell
+    /// Redis of the end, and wants to know that it has heard. Without this it is closed at once, and what
+    /// is not answered yet will not be.
+    pub fn with_shutdown_time(self, shutdown_time: Duration) -> Redis {
+        Redis { shutdown_time, ..self }
     }
 
     /// Whether there is a connection, and why not.
@@ -193,6 +202,12 @@ impl Handler for Redis {
         } else if self.patience == Some(timer) {
             self.patience = None;
             self.check_patience(cx);
+        }
+    }
+
+    fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Reader>) {
+        if !self.shutdown_time.is_zero() {
+            cx.keep_open(self.shutdown_time);
         }
     }
 

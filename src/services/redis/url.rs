@@ -155,7 +155,7 @@ fn read_place(text: &str) -> Result<RedisUrl, String> {
     let address = match place.parse() {
         Ok(Address::Unix(path)) => return Err(format!("write redis+unix:{}", path.display())),
         Ok(address) => address,
-        Err(Error::Address { .. }) if place.starts_with(':') => {
+        Err(Error::Address { .. }) if place.rsplit_once(':').is_some_and(|it| it.0.is_empty()) => {
             return Err("the host is missing: write redis://HOST".to_owned());
         }
         Err(Error::Address { why, .. }) => return Err(why),
@@ -240,5 +240,75 @@ impl fmt::Display for RedisUrl {
             write!(f, "?{}", query.join("&"))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_and_writes_every_form() {
+        for (text, shown) in [
+            ("redis://127.0.0.1", "redis://127.0.0.1:6379"),
+            ("redis://127.0.0.1/", "redis://127.0.0.1:6379"),
+            ("redis://[::1]", "redis://[::1]:6379"),
+            ("redis://[::1]:7/3", "redis://[::1]:7/3"),
+            ("redis://redis.example:7", "redis://redis.example:7"),
+            ("redis://localhost/15?room=a-b", "redis://localhost:6379/15?room=a-b"),
+            ("rediss://me@redis.example", "rediss://me@redis.example:6379"),
+            ("redis://a%40b%2Fc@h?room=%C3%A9t%C3%A9", "redis://a%40b%2Fc@h:6379?room=été"),
+            ("redis+unix:/run/redis.sock", "redis+unix:/run/redis.sock"),
+            ("redis+unix:/run/a b%3F?room=x&db=2", "redis+unix:/run/a%20b%3F?db=2&room=x"),
+        ] {
+            let url: RedisUrl = text.parse().unwrap();
+            assert_eq!(url.to_string(), shown, "{text}");
+            assert_eq!(shown.parse::<RedisUrl>().unwrap(), url);
+        }
+        let url: RedisUrl = "rediss://a%40b@redis.example:1/2".parse().unwrap();
+        let login = url.login(Some("secret".to_owned()));
+        assert_eq!((login.user.as_deref(), login.database), (Some("a@b"), 2));
+        assert!(url.tls && !format!("{login:?}").contains("secret"));
+    }
+
+    #[test]
+    fn every_wrong_form_is_told_in_one_line_what_is_wrong() {
+        for (text, why) in [
+            ("127.0.0.1:6379", "write redis://"),
+            ("localhost", "write redis://"),
+            ("http://localhost", "write redis://"),
+            ("redis:/x", "write redis://"),
+            ("unix:///run/redis.sock", "write redis+unix:/run/redis.sock"),
+            ("redis://", "the host is missing"),
+            ("redis:///2", "the host is missing"),
+            ("redis://:6379", "the host is missing"),
+            ("redis://@localhost", "the user before `@` is missing"),
+            ("redis://localhost:x", "the port must be a number"),
+            ("redis://localhost:70000", "the port must be a number"),
+            ("redis://::1", "brackets"),
+            ("redis://unix:5", "write redis+unix:5"),
+            ("redis://localhost/x", "the database must be a number"),
+            ("redis://localhost/1/2", "the database must be a number"),
+            ("redis://localhost/-1", "the database must be a number"),
+            ("redis://localhost?db=1", "write /1"),
+            ("redis://localhost?room=", "no room is called"),
+            ("redis://localhost?room=a%20b", "no room is called"),
+            ("redis://localhost?room=a:b", "no room is called"),
+            ("redis://localhost?room=a&room=b", "room is given twice"),
+            ("redis://localhost?romm=a", "there is no \"romm\" here"),
+            ("redis://a%4@localhost", "a % and two digits"),
+            ("redis://a%+4@localhost", "a % and two digits"),
+            ("redis://%ff@localhost", "no UTF-8"),
+            ("redis+unix:", "the path after"),
+            ("redis+unix:/run/redis.sock?password=secret", "REACTOR_REDIS_PASSWORD"),
+            ("redis://me:secret@localhost", "REACTOR_REDIS_PASSWORD"),
+            ("redis://:secret@localhost", "REACTOR_REDIS_PASSWORD"),
+            ("redis://me:sec/ret@localhost", "REACTOR_REDIS_PASSWORD"),
+            ("redis://me:sec?ret@localhost", "the port must be a number"),
+        ] {
+            let error = text.parse::<RedisUrl>().unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+            assert!(!error.contains('\n') && !error.contains("sec"), "{error}");
+        }
     }
 }
