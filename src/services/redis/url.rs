@@ -85,17 +85,16 @@ impl FromStr for RedisUrl {
 
 /// The error, which does not show what may be a password.
 fn wrong(text: &str, why: &str) -> Error {
-    let shown = match text.rsplit_once('@') {
-        Some((before, place)) => match before.split_once("://") {
-            Some((scheme, user)) => {
-                let user =
-                    user.split_once(':').map_or(user.to_owned(), |(user, _)| format!("{user}:..."));
-                format!("{scheme}://{user}@{place}")
-            }
-            None => text.to_owned(),
-        },
-        None => text.to_owned(),
-    };
+    let mut shown = text.to_owned();
+    if let Some((before, place)) = text.rsplit_once('@')
+        && let Some((scheme, user)) = before.split_once("://")
+        && let Some((user, _)) = user.split_once(':')
+    {
+        shown = format!("{scheme}://{user}:...@{place}");
+    }
+    if let Some((before, _)) = text.split_once("password=") {
+        shown = format!("{before}password=...");
+    }
     Error::Address { text: shown, why: why.to_owned() }
 }
 
