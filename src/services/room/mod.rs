@@ -39,12 +39,16 @@
 //!
 //! Read [`entry`] first, then [`table`], `reading`, `sending`, and `links` for the connections.
 
+pub mod bus;
 mod commands;
 mod entry;
+mod in_process;
 mod leases;
 mod links;
 mod local;
+pub(super) mod names;
 mod reading;
+mod seat;
 mod sending;
 mod table;
 
@@ -53,7 +57,9 @@ use std::time::{Duration, Instant};
 
 pub use commands::Command;
 pub use entry::ServerId;
+pub use in_process::InProcess;
 pub use links::{Failure, Link};
+pub use seat::{Message, Seat, Words};
 
 pub use super::redis::Reply;
 

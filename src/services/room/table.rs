@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::entry::{Event, Here, Member, ServerId, believed_name};
-use crate::services::presence::{ANONYMOUS, NOBODYS, folded};
+use super::names::{ANONYMOUS, NOBODYS, folded};
 use crate::services::redis::Reply;
 
 /// How many servers are remembered; of those that are gone, the ones of long ago are forgotten.
