@@ -48,7 +48,6 @@ mod links;
 mod local;
 pub(super) mod names;
 mod reading;
-mod reply;
 mod seat;
 mod sending;
 mod table;
@@ -61,8 +60,9 @@ pub use commands::Command;
 pub use entry::ServerId;
 pub use in_process::InProcess;
 pub use links::{Failure, Link};
-pub use reply::Reply;
 pub use seat::{Message, Seat, Words};
+
+pub use super::redis::Reply;
 
 use bus::{Action, Bus, Event, MemberId, News};
 use commands::Keys;

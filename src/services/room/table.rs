@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::bus::News;
 use super::entry::{Content, Here, Member, ServerId, believed_name};
 use super::names::{NOBODYS, folded};
-use super::reply::Reply;
+use crate::services::redis::Reply;
 
 /// How many servers are remembered; of those that are gone, the ones of long ago are forgotten.
 const MOST_SERVERS: usize = 4096;
