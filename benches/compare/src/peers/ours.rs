@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use reactor::services::{Echo, Presence, Time};
-use reactor::{Context, Handler, Limits, Rate, Reactor};
+use reactor::{Context, Cores, Handler, Limits, Rate, Reactor};
 
 use super::Service;
 use crate::protocol::GREETING;
@@ -56,6 +56,18 @@ impl Handler for OnLine {
 pub(super) fn serve_lines(_: Service, port: u16) -> io::Result<()> {
     listen(port, |reactor, address| Ok(reactor.listen_with(address, OnLine, limits())?.port()))
         .map_err(io::Error::other)
+}
+
+/// On two threads.
+pub(super) fn serve_threaded(_: Service, port: u16) -> io::Result<()> {
+    threaded(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).map_err(io::Error::other)
+}
+
+fn threaded(address: SocketAddr) -> Result<(), reactor::Error> {
+    let mut cores = Cores::new(2)?;
+    let port = cores.listen_with(address, |_| Echo, limits())?.port();
+    super::ready(port).expect("somebody listens");
+    cores.run().map(drop)
 }
 
 fn limits() -> Limits {
