@@ -6,6 +6,10 @@ mod util;
 mod admin;
 mod echo;
 mod presence;
+#[path = "presence.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same tests on several cores")]
+mod presence_on_cores;
+mod room;
 mod roulette;
 mod time;
 mod web;
