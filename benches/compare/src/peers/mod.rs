@@ -66,7 +66,12 @@ pub const PEERS: &[Peer] = &[
 
 /// Those of two threads, which need two cores and are compared where nothing is pinned to one.
 pub const THREADED: &[Peer] = &[
-    Peer { name: "ours-2", services: &[Echo], serve: ours::serve_threaded, any_bytes: true },
+    Peer {
+        name: "ours-2",
+        services: &[Echo, Presence, Clock],
+        serve: ours::serve_threaded,
+        any_bytes: true,
+    },
     Peer { name: "tokio-2", services: &[Echo], serve: tokio::serve_threaded, any_bytes: true },
     Peer {
         name: "tokio-2-lines",
