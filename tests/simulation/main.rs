@@ -33,7 +33,7 @@ use world::{Choices, History, World};
 /// How many seeds each service is tried with when nobody says it.
 const SEEDS: u64 = 8;
 /// How many worlds of several cores there are.
-const SEEDS_OF_CORES: u64 = 24;
+const SEEDS_OF_CORES: u64 = 16;
 /// How many worlds of three servers and a Redis there are.
 const SEEDS_OF_ROOMS: u64 = 40;
 /// How many worlds there are for each promise that one is aimed at.
