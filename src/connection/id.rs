@@ -29,6 +29,17 @@ impl ConnId {
         (self.0 & SLOT_MASK) as usize
     }
 
+    /// The whole of it as a number, for where an id has to be one: in a message, or in another process.
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The id of which [`to_bits`](Self::to_bits) has made that number. Any other number makes
+    /// that of another connection, or of none.
+    pub fn from_bits(bits: u64) -> ConnId {
+        ConnId(bits)
+    }
+
     /// The number that it is displayed with, as 17 in `#17`. No other connection of the same reactor
     /// ever has it. [`Reactor::close`](crate::Reactor::close) takes it.
     pub fn number(self) -> u64 {

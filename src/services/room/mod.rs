@@ -39,6 +39,7 @@
 //!
 //! Read [`entry`] first, then [`table`], `reading`, `sending`, and `links` for the connections.
 
+pub mod bus;
 mod commands;
 mod entry;
 mod leases;

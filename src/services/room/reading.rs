@@ -153,6 +153,11 @@ impl Room {
         if known.is_some_and(|known| life < known.life || number <= known.here) {
             return;
         }
+        if known.is_some_and(|known| life == known.life && here.base < known.last) {
+            // What it wrote later has been heard: Redis has data again that were lost. What else it has
+            // to tell is in a `Here` that it writes itself.
+            return;
+        }
         // Of a server that has said something, and of which nothing has been heard, all is missing.
         if known.map_or(0, |known| known.last) < here.after {
             self.say_missing();
