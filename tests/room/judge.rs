@@ -62,7 +62,10 @@ pub fn home(name: &str) -> Option<usize> {
 /// How many lines a server tells that were said elsewhere.
 fn elsewhere(line: &str) -> Option<u32> {
     let (count, rest) = line.split_once(' ')?;
-    let told = matches!(rest, "line was said elsewhere meanwhile." | "lines were said elsewhere meanwhile.");
+    let told = matches!(
+        rest,
+        "line was said elsewhere meanwhile." | "lines were said elsewhere meanwhile."
+    );
     count.parse().ok().filter(|_| told)
 }
 
@@ -271,7 +274,8 @@ mod tests {
     fn who_comes_later_hears_the_rest_but_for_its_own_arrival() {
         let all = [1, ARRIVED, 2, ARRIVED, 3, 4, 5];
         let is = |heard: &[u32]| is_rest(&all, heard, ARRIVED, 5);
-        for right in [&all[..], &[2, ARRIVED, 3, 4, 5], &[2, 3, 4, 5], &[ARRIVED, 2, 3, 4, 5], &[]] {
+        for right in [&all[..], &[2, ARRIVED, 3, 4, 5], &[2, 3, 4, 5], &[ARRIVED, 2, 3, 4, 5], &[]]
+        {
             assert_eq!(is(right), Ok(()), "{right:?}");
         }
         for wrong in [

@@ -127,8 +127,7 @@ impl Shared {
         }
         let way = self.way();
         let held = |way: &mut Way| way.held && !way.over;
-        let mut way =
-            self.changed.wait_while(way, held).unwrap_or_else(PoisonError::into_inner);
+        let mut way = self.changed.wait_while(way, held).unwrap_or_else(PoisonError::into_inner);
         let Some(left) = way.cut_after.filter(|_| from_redis) else { return (piece, false) };
         if piece < left {
             way.cut_after = Some(left - piece);

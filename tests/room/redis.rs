@@ -65,7 +65,9 @@ impl Redis {
         until("Redis listens", || {
             ended = running.0.try_wait().unwrap().is_some();
             // While it reads its data it says so.
-            ended || Asker::dial(self.addr).is_some_and(|mut asker| !asker.ask("PING").contains("LOADING"))
+            ended
+                || Asker::dial(self.addr)
+                    .is_some_and(|mut asker| !asker.ask("PING").contains("LOADING"))
         });
         self.process = (!ended).then_some(running);
     }

@@ -92,7 +92,8 @@ impl Rooms {
         if let Some(redis) = &self.redis {
             let link = Link::to(redis.addr);
             command.arg(format!("--presence-bus=redis://{}", link.addr));
-            command.envs(redis.password.iter().map(|password| ("REACTOR_REDIS_PASSWORD", password)));
+            command
+                .envs(redis.password.iter().map(|password| ("REACTOR_REDIS_PASSWORD", password)));
             self.links.push(link);
         }
         let program = Program::spawn(&mut command);
@@ -219,7 +220,8 @@ impl Rooms {
         let swarm = &self.swarm;
         let witness = |server| {
             let mut heard = swarm.story(swarm.ear(server)?);
-            let from = heard.iter().position(|heard| heard.line == SETTLED).expect("it has settled");
+            let from =
+                heard.iter().position(|heard| heard.line == SETTLED).expect("it has settled");
             heard.drain(..=from);
             let stayed = living.contains(&server);
             let end = heard.iter().position(|heard| heard.line == over);

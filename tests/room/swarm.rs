@@ -183,7 +183,8 @@ impl Swarm {
     /// Whether every member of these servers that is still there has heard a line this often, or more.
     pub fn have_heard(&self, servers: &[usize], line: &str, times: usize) -> bool {
         let Some(number) = self.number(line) else { return false };
-        let mut members = self.members.iter().filter(|it| !it.ended && servers.contains(&it.server));
+        let mut members =
+            self.members.iter().filter(|it| !it.ended && servers.contains(&it.server));
         members.all(|member| {
             let its = member.heard.iter().rev().filter(|heard| heard.0 == number);
             its.take(times).count() == times
@@ -255,8 +256,8 @@ impl Swarm {
         let mut public = Vec::with_capacity(self.members[id].heard.len());
         for heard in self.members[id].heard.iter().skip(WELCOME) {
             let text = &*self.lines.texts[heard.0 as usize];
-            inside_who = text == "Currently connected users:"
-                || inside_who && text.starts_with(" - ");
+            inside_who =
+                text == "Currently connected users:" || inside_who && text.starts_with(" - ");
             let alone = ["What? ", "The name ", "KILL "].iter().any(|its| text.starts_with(its));
             if !inside_who && !alone {
                 public.push(*heard);
@@ -294,7 +295,8 @@ impl Swarm {
         self.until("WHO is answered", |swarm| {
             swarm.members[id].heard[from..].iter().any(|heard| heard.0 == end)
         });
-        let lines = self.members[id].heard[from..].iter().map(|it| &*self.lines.texts[it.0 as usize]);
+        let lines =
+            self.members[id].heard[from..].iter().map(|it| &*self.lines.texts[it.0 as usize]);
         let lines = lines.skip_while(|line| *line != "Currently connected users:").skip(1);
         let names = lines.map_while(|line| line.strip_prefix(" - "));
         names.map(str::to_owned).collect()
@@ -306,7 +308,9 @@ impl Member {
         while !self.unsent.is_empty() && !self.ended {
             match self.stream.write(&self.unsent) {
                 Ok(count) => _ = self.unsent.drain(..count),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) =>
+                {
                     return;
                 }
                 // What was sent before the end is read all the same.
