@@ -3,6 +3,7 @@
 #![cfg(feature = "services")]
 
 use reactor::services::Presence;
+use reactor::services::room::Message;
 use reactor::{CloseReason, Exit, Limits};
 
 use crate::util::{Client, Server};
@@ -14,12 +15,12 @@ const WELCOME: &str = "Welcome to the Presence Server\n  \
                        Leave with 'BYE'\n  \
                        Shutdown server with 'KILL'\n";
 
-fn server() -> Server<()> {
+fn server() -> Server<Message> {
     Server::start(Limits::default(), Presence::default)
 }
 
 /// A newcomer, welcomed, whom the others have been told of.
-fn join(server: &Server<()>, others: &mut [&mut Client]) -> Client {
+fn join(server: &Server<Message>, others: &mut [&mut Client]) -> Client {
     let mut client = server.connect();
     client.expect(WELCOME);
     expect_all(others, "Someone has arrived...\n");

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::entry::{Event, Here, Member, ServerId, believed_name};
+use super::names::{ANONYMOUS, NOBODYS, folded};
 use super::reply::Reply;
-use crate::services::presence::{ANONYMOUS, NOBODYS, folded};
 
 /// How many servers are remembered; of those that are gone, the ones of long ago are forgotten.
 const MOST_SERVERS: usize = 4096;
