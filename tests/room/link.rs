@@ -65,10 +65,10 @@ impl Link {
     }
 
     pub fn go_on(&self) {
-        *self.shared.way() = Way {
-            connections: std::mem::take(&mut self.shared.way().connections),
-            ..Way::default()
-        };
+        let mut way = self.shared.way();
+        let connections = std::mem::take(&mut way.connections);
+        *way = Way { connections, cuts: way.cuts, ..Way::default() };
+        drop(way);
         self.shared.changed.notify_all();
     }
 

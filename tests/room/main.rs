@@ -20,3 +20,7 @@ mod rooms;
 mod swarm;
 
 mod alone;
+mod lost_data;
+mod redis_faults;
+mod server_faults;
+mod together;

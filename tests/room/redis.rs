@@ -52,6 +52,12 @@ impl Redis {
         redis
     }
 
+    /// The same one, for another room: whoever has started it ends it.
+    pub fn again(&self) -> Redis {
+        let (options, password) = (self.options.clone(), self.password.clone());
+        Redis { process: None, addr: self.addr, options, password, folder: Folder::new("redis") }
+    }
+
     /// Starts the process again at the same place, with the data that are in its folder.
     pub fn resume(&mut self) {
         let log = std::fs::File::create(self.folder.file("log")).unwrap();
@@ -104,14 +110,6 @@ impl Redis {
         self.asker().ask(command)
     }
 
-    /// A figure of INFO.
-    pub fn figure(&self, name: &str) -> f64 {
-        let info = self.ask("INFO everything");
-        let mut lines = info.lines();
-        let figure = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        figure.unwrap_or_else(|| panic!("INFO has no {name}")).parse().unwrap()
-    }
-
     /// How often a command was executed.
     pub fn calls(&self, command: &str) -> u64 {
         let info = self.ask("INFO commandstats");
@@ -122,7 +120,7 @@ impl Redis {
 }
 
 impl Asker {
-    fn dial(addr: SocketAddr) -> Option<Asker> {
+    pub fn dial(addr: SocketAddr) -> Option<Asker> {
         let stream = TcpStream::connect(addr).ok()?;
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -131,30 +129,38 @@ impl Asker {
 
     /// Asks by words without blanks in them. An error begins with a minus; the parts of an array are lines.
     pub fn ask(&mut self, command: &str) -> String {
+        self.try_ask(command).unwrap_or_else(|| panic!("{command}: no answer"))
+    }
+
+    /// None if the connection ends instead.
+    pub fn try_ask(&mut self, command: &str) -> Option<String> {
         let words = command.split(' ').map(|word| format!("${}\r\n{word}\r\n", word.len()));
         let words: Vec<_> = words.collect();
         let bytes = format!("*{}\r\n{}", words.len(), words.concat());
-        self.0.get_mut().write_all(bytes.as_bytes()).unwrap();
+        self.0.get_mut().write_all(bytes.as_bytes()).ok()?;
         self.reply()
     }
 
-    fn reply(&mut self) -> String {
+    fn reply(&mut self) -> Option<String> {
         let mut line = String::new();
-        self.0.read_line(&mut line).unwrap();
-        let line = line.trim_end();
-        let (kind, text) = line.split_at(line.len().min(1));
-        match kind {
+        self.0.read_line(&mut line).ok()?;
+        let line = line.strip_suffix("\r\n")?;
+        let (kind, text) = line.split_at(1);
+        Some(match kind {
             "$" if text != "-1" => {
                 let mut bytes = vec![0; text.parse::<usize>().unwrap() + 2];
-                self.0.read_exact(&mut bytes).unwrap();
+                self.0.read_exact(&mut bytes).ok()?;
                 bytes.truncate(bytes.len() - 2);
                 String::from_utf8_lossy(&bytes).into_owned()
             }
-            "*" => (0..text.parse().unwrap_or(0)).map(|_| self.reply() + "\n").collect(),
+            "*" => {
+                let parts = (0..text.parse().unwrap_or(0)).map(|_| Some(self.reply()? + "\n"));
+                parts.collect::<Option<String>>()?
+            }
             "+" | ":" => text.to_owned(),
             "$" => String::new(),
             _ => line.to_owned(),
-        }
+        })
     }
 }
 

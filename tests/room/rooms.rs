@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::judge::{self, CUT_OFF, WHOLE, Witness};
+use crate::judge::{self, CUT_OFF, MISSING, WHOLE, Witness};
 use crate::link::Link;
-use crate::redis::{self, Redis};
+use crate::redis::Redis;
 use crate::swarm::{Pace, Swarm};
 use crate::util::program::{Program, REACTOR};
 use crate::util::{Quiet, quiet};
@@ -34,6 +34,8 @@ pub struct Rooms {
     pub links: Vec<Link>,
     pub redis: Option<Redis>,
     options: Vec<String>,
+    /// The room's name on the bus, which is the key of its stream.
+    pub room: &'static str,
     /// Who was there when everybody had heard the same.
     who: BTreeSet<String>,
     /// Members that came after that are judged from their arrival on.
@@ -47,25 +49,31 @@ const SETTLED: &str = "s0-0 says: settled";
 impl Rooms {
     /// A server without a bus.
     pub fn alone() -> Rooms {
-        let mut rooms = Rooms::over(None, &[]);
-        rooms.add_server();
-        rooms.settle();
-        rooms
+        Rooms::with(None, "", 1, &[])
     }
 
-    /// So many servers over a Redis; none if it is not installed.
-    pub fn start(servers: usize, options: &[&str]) -> Option<Rooms> {
-        redis::installed().then(|| Rooms::start_over(Redis::start(), servers, options))
+    /// So many servers over a Redis of their own.
+    pub fn start(servers: usize, options: &[&str]) -> Rooms {
+        Rooms::over(Redis::start(), servers, options)
     }
 
-    pub fn start_over(redis: Redis, servers: usize, options: &[&str]) -> Rooms {
-        let mut rooms = Rooms::over(Some(redis), options);
+    pub fn over(redis: Redis, servers: usize, options: &[&str]) -> Rooms {
+        Rooms::with(Some(redis), "lobby", servers, options)
+    }
+
+    pub fn with(
+        redis: Option<Redis>,
+        room: &'static str,
+        servers: usize,
+        options: &[&str],
+    ) -> Rooms {
+        let mut rooms = Rooms::new(redis, room, options);
         (0..servers).for_each(|_| rooms.add_server());
         rooms.settle();
         rooms
     }
 
-    fn over(redis: Option<Redis>, options: &[&str]) -> Rooms {
+    fn new(redis: Option<Redis>, room: &'static str, options: &[&str]) -> Rooms {
         rlimit::increase_nofile_limit(20_000).unwrap();
         Rooms {
             // Three thousand clients are enough at a time.
@@ -76,6 +84,7 @@ impl Rooms {
             links: Vec::new(),
             redis,
             options: options.iter().map(|&option| option.to_owned()).collect(),
+            room,
             who: BTreeSet::new(),
             settled: 0,
         }
@@ -91,7 +100,8 @@ impl Rooms {
         command.args(["serve", "presence=0", "--max-output=16M"]).args(&self.options);
         if let Some(redis) = &self.redis {
             let link = Link::to(redis.addr);
-            command.arg(format!("--presence-bus=redis://{}", link.addr));
+            let room = &self.room;
+            command.arg(format!("--presence-bus=redis://{}?room={room}", link.addr));
             command
                 .envs(redis.password.iter().map(|password| ("REACTOR_REDIS_PASSWORD", password)));
             self.links.push(link);
@@ -108,6 +118,21 @@ impl Rooms {
     /// Kills a server.
     pub fn kill(&mut self, server: usize) {
         self.servers[server] = None;
+    }
+
+    /// How often the first member of each living server has heard a line: see
+    /// [`wait_for_more`](Rooms::wait_for_more).
+    pub fn counts(&self, line: &str) -> Vec<(usize, usize)> {
+        let ears = self.living().into_iter().filter_map(|server| self.swarm.ear(server));
+        ears.map(|ear| (ear, self.swarm.times(ear, line))).collect()
+    }
+
+    /// Each of these, but for those at a server, has heard the line once more.
+    pub fn wait_for_more(&mut self, counts: &[(usize, usize)], but: usize, line: &str) {
+        self.swarm.until(&format!("{line:?} is heard again"), |swarm| {
+            let mut counts = counts.iter().filter(|(ear, _)| swarm.members[*ear].server != but);
+            counts.all(|(ear, before)| swarm.times(*ear, line) > *before)
+        });
     }
 
     /// The servers that are there.
@@ -276,8 +301,34 @@ pub fn times(witness: &Witness<'_>, line: &str) -> usize {
     witness.heard.iter().filter(|heard| heard.line == line).count()
 }
 
-/// Whether anybody was told that somebody has left.
-pub fn somebody_left(witnesses: &[Witness<'_>]) -> bool {
+/// Nobody was told that somebody has left.
+#[track_caller]
+pub fn nobody_left(witnesses: &[Witness<'_>]) {
     let mut heard = witnesses.iter().flat_map(|witness| &witness.heard);
-    heard.any(|heard| heard.line.ends_with(" has left the room."))
+    let left = heard.find(|heard| heard.line.ends_with(" has left the room."));
+    assert!(left.is_none(), "{left:?}");
+}
+
+/// Everybody has heard the same, and nothing of the fault.
+#[track_caller]
+pub fn nothing_is_heard_of_it(witnesses: &[Witness<'_>]) {
+    assert_eq!(judge::same(witnesses), Ok(()));
+    for line in [MISSING, CUT_OFF, WHOLE] {
+        assert_eq!(times(&witnesses[0], line), 0, "{line}");
+    }
+    nobody_left(witnesses);
+}
+
+/// How many servers a fault is tried with.
+pub fn sizes() -> impl Iterator<Item = usize> {
+    if full() { 2..=3 } else { 3..=3 }
+}
+
+/// The options of a room whose bounds a test waits for, and its lease: the usual ones where there is time.
+pub fn bounds() -> (Vec<&'static str>, Duration) {
+    if full() {
+        (Vec::new(), Duration::from_secs(10))
+    } else {
+        (QUICK.to_vec(), Duration::from_secs(3))
+    }
 }

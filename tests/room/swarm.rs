@@ -275,11 +275,6 @@ impl Swarm {
         self.heard(id).into_iter().map(with_text).collect()
     }
 
-    /// The text of a line.
-    pub fn text(&self, number: u32) -> &str {
-        &self.lines.texts[number as usize]
-    }
-
     /// The number of a line that somebody may hear.
     pub fn number_of(&mut self, line: &str) -> u32 {
         self.lines.number(line, &self.names)
