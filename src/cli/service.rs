@@ -39,8 +39,10 @@ pub(crate) static SERVICES: &[Service] = &[
         about: "a room to talk in: HELLO, SAY, WHO, BYE",
         start: |setup| {
             let ServiceOptions { allow_kill, unique_names, .. } = *setup.options;
-            let room = Presence::new(allow_kill);
-            setup.start(if unique_names { room.unique_names() } else { room })
+            setup.spread(move |core| {
+                let room = Presence::new(allow_kill);
+                if unique_names { room.unique_names().on(&core) } else { room.on(&core) }
+            })
         },
     },
     Service {
@@ -153,10 +155,10 @@ impl Setup<'_> {
     /// The same with a handler on each core.
     fn spread<H>(
         &mut self,
-        handler: impl Fn(Core<()>) -> H + Send + Sync + 'static,
+        handler: impl Fn(Core<H::Message>) -> H + Send + Sync + 'static,
     ) -> Result<Vec<Address>, Failure>
     where
-        H: Handler<Message = ()> + 'static,
+        H: Handler<Message: Send> + 'static,
     {
         let service = self.cores.add(handler, self.limits.clone())?;
         self.cores.set_name(&service, self.known_as);

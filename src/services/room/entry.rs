@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::commands::{Command, word};
-use super::reply::Reply;
+use crate::services::redis::Reply;
 use crate::text::{parse, printable};
 
 /// How many characters of a name are believed.

@@ -42,11 +42,13 @@
 pub mod bus;
 mod commands;
 mod entry;
+mod in_process;
 mod leases;
 mod links;
 mod local;
+pub(super) mod names;
 mod reading;
-mod reply;
+mod seat;
 mod sending;
 mod table;
 
@@ -56,8 +58,11 @@ use std::time::{Duration, Instant};
 
 pub use commands::Command;
 pub use entry::ServerId;
+pub use in_process::InProcess;
 pub use links::{Failure, Link};
-pub use reply::Reply;
+pub use seat::{Message, Seat, Words};
+
+pub use super::redis::Reply;
 
 use bus::{Action, Bus, Event, MemberId, News};
 use commands::Keys;
