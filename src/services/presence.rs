@@ -108,6 +108,10 @@ impl Presence {
 struct English;
 
 impl Words for English {
+    fn welcome(&mut self) -> String {
+        WELCOME.to_owned()
+    }
+
     fn news(&mut self, news: &News) -> String {
         match news {
             News::Arrived => ARRIVED.to_owned(),
@@ -187,9 +191,11 @@ impl Handler for Presence {
     fn on_open(&mut self, cx: &mut Context<'_, Session>) {
         match &mut self.seat {
             Some(seat) => seat.on_open(cx),
-            None => cx.broadcast_to_others(ARRIVED),
+            None => {
+                cx.broadcast_to_others(ARRIVED);
+                cx.send(WELCOME);
+            }
         }
-        cx.send(WELCOME);
     }
 
     fn on_bytes(&mut self, cx: &mut Context<'_, Session>, bytes: &[u8]) -> usize {

@@ -1,9 +1,12 @@
 //! What each client has heard, and what must be true of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-/// Whoever has come, and whose name is still on its way.
-const NOBODY: &str = "An anonymous user";
+use reactor::services::room::bus::{News, Told};
+
+/// Who is there, as a room tells it.
+pub type List = Arc<[Option<String>]>;
 
 /// One client: who it is, and what it has heard.
 pub struct Listener {
@@ -40,6 +43,8 @@ const MOST_LINES: usize = 64;
 /// A line that somebody has said.
 struct Line {
     speaker: String,
+    /// Which listener that is.
+    by: usize,
     process: usize,
     /// When it was said.
     at: u64,
@@ -68,17 +73,23 @@ pub struct Oracle {
     pub deliveries: u64,
     /// Milliseconds.
     pub now: u64,
+    /// Several want the same name: who is who cannot be known.
+    pub contested: bool,
 }
 
 /// How long a room does not say again that messages may be missing.
 const TOLD_ONCE: u64 = 1_000;
 
-/// The name in front of what is told of it.
-fn about<'l>(line: &'l str, what: &str) -> Option<&'l str> {
-    line.strip_suffix(what)
+/// The number of a line, if somebody has said it.
+pub fn number_of(text: &str) -> Option<usize> {
+    text.trim_end().strip_prefix('t')?.parse().ok()
 }
 
 impl Oracle {
+    pub fn new(contested: bool) -> Oracle {
+        Oracle { contested, ..Oracle::default() }
+    }
+
     pub fn complain(&mut self, complaint: String) {
         self.complaint.get_or_insert(complaint);
     }
@@ -114,6 +125,7 @@ impl Oracle {
         }
         self.lines.push(Line {
             speaker,
+            by: listener,
             process,
             at: self.now,
             out_of_turn: false,
@@ -123,72 +135,79 @@ impl Oracle {
         self.lines.len() - 1
     }
 
-    pub fn hears(&mut self, listener: usize, line: &str) {
+    pub fn hears(&mut self, listener: usize, news: &News) {
         self.deliveries += 1;
-        if let Err(complaint) = self.heard(listener, line.trim_end_matches('\n')) {
-            let Listener { name, process, .. } = &self.listeners[listener];
-            self.complain(format!("{name} at process {process} heard {line:?}: {complaint}"));
+        let outcome = self.heard(listener, news);
+        self.judge(listener, outcome, news);
+    }
+
+    /// A client is told something itself.
+    pub fn told(&mut self, listener: usize, told: &Told) {
+        if let Told::Who(list) = told {
+            let outcome = self.listed(listener, list);
+            self.judge(listener, outcome, told);
         }
     }
 
-    fn heard(&mut self, at: usize, line: &str) -> Result<(), String> {
+    fn judge(&mut self, at: usize, outcome: Result<(), String>, what: &impl std::fmt::Debug) {
+        if let Err(complaint) = outcome {
+            let Listener { name, process, .. } = &self.listeners[at];
+            self.complain(format!("{name} at process {process} heard {what:?}: {complaint}"));
+        }
+    }
+
+    fn listed(&mut self, at: usize, list: &List) -> Result<(), String> {
         let listener = &mut self.listeners[at];
-        if let Some((speaker, number)) = line.split_once(" says: t") {
-            return self.heard_line(
-                at,
-                speaker,
-                number.trim_end().parse().map_err(|_| "no number")?,
-            );
+        let names: BTreeSet<_> = list.iter().flatten().cloned().collect();
+        listener.settled.get_or_insert(self.lines.len());
+        if self.contested {
+            return Ok(());
         }
-        if let Some(list) = line.strip_prefix("Currently connected users:") {
-            let names = list.lines().filter_map(|name| name.strip_prefix(" - "));
-            let names = names.filter(|name| *name != NOBODY);
-            let names: BTreeSet<_> = names.map(str::to_owned).collect();
-            listener.settled.get_or_insert(self.lines.len());
-            let before = listener.present.replace(names.clone());
-            if before.as_ref().is_some_and(|before| *before != names) {
-                return Err(format!("it was told of {before:?}"));
-            }
-            return if names.contains(&listener.name) {
-                Ok(())
-            } else {
-                Err("not itself".to_owned())
-            };
+        let before = listener.present.replace(names.clone());
+        if before.as_ref().is_some_and(|before| *before != names) {
+            return Err(format!("it was told of {before:?}"));
         }
-        if let Some(name) = about(line, " is in the room.") {
-            let present = listener.present.as_mut();
-            if present.is_some_and(|present| !present.insert(name.to_owned())) {
-                return Err("it has been there".to_owned());
+        if names.contains(&listener.name) { Ok(()) } else { Err("not itself".to_owned()) }
+    }
+
+    fn heard(&mut self, at: usize, news: &News) -> Result<(), String> {
+        let listener = &mut self.listeners[at];
+        match news {
+            News::Said { name, text } => {
+                let speaker = name.as_deref().unwrap_or_default();
+                return self.heard_line(at, speaker, number_of(text).ok_or("no number")?);
             }
-        } else if let Some(name) = about(line, " has left the room.") {
-            let present = listener.present.as_mut();
-            if name != NOBODY && present.is_some_and(|present| !present.remove(name)) {
-                return Err("it was not there".to_owned());
-            }
-            if name != NOBODY && !self.left.contains(name) {
-                let home = self.homes.get(name).and_then(|home| self.gone.get(home));
-                let before = listener.taken_for_gone.insert(name.to_owned(), *home.unwrap_or(&0));
-                if home.is_none_or(|gone| *gone == before.unwrap_or(0)) {
-                    return Err("nothing has happened to it".to_owned());
+            News::Named { name: Some(name) } if !self.contested => {
+                let present = listener.present.as_mut();
+                if present.is_some_and(|present| !present.insert(name.clone())) {
+                    return Err("it has been there".to_owned());
                 }
             }
-        } else if line == "Some messages may be missing." {
-            listener.missing.push((self.now, listener.heard.len()));
-        } else if line == "The room is cut off from the other servers." {
-            if std::mem::replace(&mut listener.cut, true) {
+            News::Left { name: Some(name) } if !self.contested => return self.has_left(at, name),
+            News::Missing => listener.missing.push((self.now, listener.heard.len())),
+            News::CutOff if std::mem::replace(&mut listener.cut, true) => {
                 return Err("it was cut off already".to_owned());
             }
-        } else if line == "The room is whole again." {
             // Whoever comes meanwhile is not told that it is not.
-            listener.cut = false;
-        } else if let Some((count, rest)) = line.split_once(' ')
-            && rest.ends_with("said elsewhere meanwhile.")
-        {
-            listener.elsewhere += count.parse::<usize>().map_err(|_| "no number")?;
-        } else if line != "Someone has arrived..."
-            && !line.ends_with(" is about to leave the room.")
-        {
-            return Err("nothing that is said here".to_owned());
+            News::Whole => listener.cut = false,
+            News::SaidElsewhere(count) => listener.elsewhere += *count as usize,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn has_left(&mut self, at: usize, name: &str) -> Result<(), String> {
+        let listener = &mut self.listeners[at];
+        let present = listener.present.as_mut();
+        if present.is_some_and(|present| !present.remove(name)) {
+            return Err("it was not there".to_owned());
+        }
+        if !self.left.contains(name) {
+            let home = self.homes.get(name).and_then(|home| self.gone.get(home));
+            let before = listener.taken_for_gone.insert(name.to_owned(), *home.unwrap_or(&0));
+            if home.is_none_or(|gone| *gone == before.unwrap_or(0)) {
+                return Err("nothing has happened to it".to_owned());
+            }
         }
         Ok(())
     }
@@ -196,14 +215,14 @@ impl Oracle {
     fn heard_line(&mut self, at: usize, speaker: &str, number: usize) -> Result<(), String> {
         let listener = &mut self.listeners[at];
         let line = self.lines.get_mut(number).ok_or("nobody has said that")?;
-        if line.speaker != speaker {
+        if line.speaker != speaker && !self.contested {
             return Err(format!("{} has said that", line.speaker));
         }
         if !listener.known.insert(number) {
             return Err("for the second time".to_owned());
         }
         listener.heard.push(number);
-        listener.unheard -= usize::from(speaker == listener.name);
+        listener.unheard -= usize::from(line.by == at);
         let at_home = line.process == listener.process;
         line.crossed |= !at_home;
         // What its own server had lost.
@@ -224,52 +243,43 @@ impl Oracle {
         line.out_of_turn |= std::mem::replace(&mut line.written, true);
     }
 
-    /// What a line's number is, if it is one that somebody has said.
-    pub fn number_of(line: &str) -> Option<usize> {
-        line.trim_end().split_once(" says: t")?.1.parse().ok()
-    }
-
-    /// Once all is quiet: everybody sees the same names, and none twice.
-    pub fn names_are_unique(&mut self, who: &[(usize, String)]) {
-        for pair in who.windows(2).filter(|pair| pair[0].1 != pair[1].1) {
-            self.complain(format!("WHO differs: {pair:?}"));
-        }
-        let mut names: Vec<_> = who[0].1.lines().filter(|name| !name.ends_with(NOBODY)).collect();
+    /// Once all is quiet: everybody sees the same names, and none twice if that has to be.
+    pub fn names_are_unique(&mut self, list: &List) {
+        let mut names: Vec<_> = list.iter().flatten().collect();
         let all = names.len();
         names.sort_unstable();
         names.dedup();
         if names.len() < all {
-            self.complain(format!("WHO lists somebody twice: {who:?}"));
+            self.complain(format!("WHO lists somebody twice: {list:?}"));
         }
     }
 
     /// Once all is quiet: who is there, by the order of WHO.
-    pub fn concludes(&mut self, who: &[(usize, String)]) {
-        let names = |who: &str| -> Vec<String> {
-            who.lines().filter_map(|line| line.strip_prefix(" - ")).map(str::to_owned).collect()
-        };
-        for pair in who.windows(2) {
-            if names(&pair[0].1) != names(&pair[1].1) {
-                self.complain(format!("WHO differs: {who:?}"));
-            }
-        }
-        let there = self.listeners.iter().filter(|listener| !listener.gone);
-        let there: BTreeSet<_> = there.map(|listener| listener.name.clone()).collect();
-        let listed: BTreeSet<_> = who.iter().flat_map(|(_, who)| names(who)).collect();
-        if there != listed {
-            self.complain(format!("WHO lists {listed:?}, there are {there:?}"));
+    pub fn concludes(&mut self, who: &[List]) {
+        for pair in who.windows(2).filter(|pair| pair[0] != pair[1]) {
+            self.complain(format!("WHO differs: {pair:?}"));
         }
         let mut complaints = Vec::new();
-        for listener in self.listeners.iter().filter(|listener| !listener.gone) {
-            let name = &listener.name;
-            if listener.present.as_ref() != Some(&there) {
-                let told = &listener.present;
-                complaints.push(format!("{name} was told of {told:?}, there are {there:?}"));
-            }
-            complaints.extend(self.must_have_heard(listener));
+        if !self.contested {
+            complaints.extend(self.must_know_who_is_there(&who[0]));
         }
+        let there = self.listeners.iter().filter(|listener| !listener.gone);
+        complaints.extend(there.filter_map(|listener| self.must_have_heard(listener)));
         complaints.extend(self.must_agree());
         complaints.into_iter().for_each(|complaint| self.complain(complaint));
+    }
+
+    fn must_know_who_is_there(&self, list: &List) -> Option<String> {
+        let there = self.listeners.iter().filter(|listener| !listener.gone);
+        let names: BTreeSet<_> = there.clone().map(|listener| listener.name.clone()).collect();
+        let listed: BTreeSet<_> = list.iter().flatten().cloned().collect();
+        if names != listed {
+            return Some(format!("WHO lists {listed:?}, there are {names:?}"));
+        }
+        let mut wrong = there.filter(|listener| listener.present.as_ref() != Some(&names));
+        wrong.next().map(|Listener { name, present, .. }| {
+            format!("{name} was told of {present:?}, there are {names:?}")
+        })
     }
 
     fn must_have_heard(&self, listener: &Listener) -> Option<String> {

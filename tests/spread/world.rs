@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use reactor::services::room::{Action, Failure, Link, Reply, Room, ServerId, Settings};
+use reactor::services::room::bus::{Action, Bus, Event, News};
+use reactor::services::room::{Demand, Failure, Link, Reply, Room, ServerId, Settings};
 
 use super::aims::Aim;
 use super::network::Connection;
-use super::oracle::Oracle;
+use super::oracle::{Oracle, number_of};
 use super::redis::{Data, Redis};
 
 const SERVERS: usize = 3;
@@ -133,7 +134,6 @@ impl World {
         let faults = aim.faults.clone().unwrap_or(faults);
         let slow = [2, 20, 300][random.usize(..3)];
         let mut world = World {
-            aim,
             random,
             trace,
             base: Instant::now(),
@@ -146,7 +146,7 @@ impl World {
             next_save: 2_000,
             servers: Vec::new(),
             connections: Vec::new(),
-            oracle: Oracle::default(),
+            oracle: Oracle::new(aim.unique_names),
             faults,
             next_fault: 3_000,
             next_deed: 0,
@@ -158,6 +158,7 @@ impl World {
             events: 0,
             digest: 0,
             happened: 0,
+            aim,
         };
         for number in 0..SERVERS {
             let starts = world.random.u64(..2_000) * number as u64;
@@ -225,8 +226,7 @@ impl World {
                 let complaint = format!("server {number} is not whole again: {room:#?}");
                 return self.oracle.complain(complaint);
             }
-            let who = self.servers[number].room.as_ref().map(Room::list).unwrap_or_default();
-            lists.push((number, who));
+            lists.extend(self.servers[number].room.as_mut().map(Room::list));
         }
         let bytes = self.redis.bytes();
         // What is kept, and three of the strides in which is cut.
@@ -234,10 +234,9 @@ impl World {
             self.oracle.complain(format!("the stream has {bytes} bytes"));
         }
         if self.aim.unique_names {
-            self.oracle.names_are_unique(&lists);
-        } else {
-            self.oracle.concludes(&lists);
+            self.oracle.names_are_unique(&lists[0]);
         }
+        self.oracle.concludes(&lists);
     }
 
     /// When the next thing happens.
@@ -256,8 +255,8 @@ impl World {
                 due = due.min(server.starts);
                 continue;
             };
-            let deadline =
-                room.deadline().duration_since(self.base).as_micros().div_ceil(1000) as u64;
+            let deadline = room.deadline().unwrap();
+            let deadline = deadline.duration_since(self.base).as_micros().div_ceil(1000) as u64;
             let dialled = server.dialled.iter().map(|(at, _)| *at).min().unwrap_or(due);
             let lost = if server.lost.is_empty() { due } else { 0 };
             let soonest = deadline.min(lost).min(dialled).min(server.drained.unwrap_or(due));
@@ -350,8 +349,7 @@ impl World {
             self.gone(&id);
         }
         for said in std::mem::take(&mut self.redis.said) {
-            let number = said.trim_end().strip_prefix('t').and_then(|number| number.parse().ok());
-            number.into_iter().for_each(|number| self.oracle.is_written(number));
+            number_of(&said).into_iter().for_each(|number| self.oracle.is_written(number));
         }
         let connection = &mut self.connections[at];
         match reply {
@@ -378,73 +376,73 @@ impl World {
         let now = self.instant();
         let Some(room) = &mut self.servers[number].room else { return };
         tell(room, now);
-        let mut said = false;
         self.piece = 0;
-        while let Some(action) = self.servers[number].room.as_mut().and_then(Room::poll) {
-            self.act(number, action, &mut said);
+        loop {
+            let Some(room) = &mut self.servers[number].room else { return };
+            if let Some(action) = room.poll() {
+                self.act(number, action);
+            } else if let Some(demand) = room.poll_redis() {
+                self.meet(number, demand);
+            } else {
+                break;
+            }
         }
         if self.piece >= PIECE + self.aim.padding + 4_000 {
             self.oracle.complain(format!("server {number} says {} bytes at once", self.piece));
         }
-        if said && self.servers[number].drained.is_none() && self.random.bool() {
-            self.servers[number].drained = Some(self.now + self.random.u64(..60));
-        }
     }
 
-    fn act(&mut self, number: usize, action: Action, said: &mut bool) {
-        match action {
-            Action::Connect(link) => {
+    fn meet(&mut self, number: usize, demand: Demand) {
+        match demand {
+            Demand::Connect(link) => {
                 let at = self.now + self.latency();
                 self.servers[number].dialled.push((at, link));
             }
-            Action::Disconnect(link) => {
+            Demand::Disconnect(link) => {
                 self.servers[number].dialled.retain(|(_, it)| *it != link);
                 self.drop_connection(number, link);
             }
-            Action::Send(link, commands) => self.send(number, link, commands),
-            Action::ToAll(line) => {
-                *said = true;
-                self.say(number, None, &line);
-            }
-            Action::ToOthers(but, line) => {
-                *said = true;
-                self.say(number, Some(but), &line);
-            }
-            Action::To(member, line) => {
-                *said = true;
-                self.note(|| format!("server {number} to {member}: {line:?}"));
-                if let Some(listener) = self.servers[number].clients.get(&member) {
-                    self.hears(*listener, &line);
-                }
-            }
-            Action::Hold(member) => self.servers[number].held.push(member),
-            Action::Release(member) => self.servers[number].held.retain(|it| *it != member),
-            Action::Stopped => {
+            Demand::Send(link, commands) => self.send(number, link, commands),
+            Demand::Stopped => {
                 self.note(|| format!("server {number} has stopped"));
                 self.end_process(number);
             }
         }
     }
 
-    /// A client hears a line.
-    fn hears(&mut self, listener: usize, line: &str) {
-        // Where names are few, the oracle of lines cannot know who is who.
-        if !self.aim.unique_names {
-            self.oracle.hears(listener, line);
+    fn act(&mut self, number: usize, action: Action) {
+        match action {
+            Action::ToAll { news, .. } => self.say(number, None, &news),
+            Action::ToOthers(but, news) => self.say(number, Some(but), &news),
+            Action::To(member, told) => {
+                self.note(|| format!("server {number} to {member}: {told:?}"));
+                if let Some(listener) = self.servers[number].clients.get(&member) {
+                    self.oracle.told(*listener, &told);
+                }
+            }
+            Action::Hold(member) => self.servers[number].held.push(member),
+            Action::Release(member) => self.servers[number].held.retain(|it| *it != member),
+            Action::Drain => {
+                // Or somebody does not take it, and the time has to pass.
+                let takes = self.random.bool();
+                self.servers[number].drained = takes.then(|| self.now + self.random.u64(..60));
+            }
         }
     }
 
-    fn say(&mut self, number: usize, but: Option<u64>, line: &str) {
-        self.piece += line.len();
-        self.note(|| format!("server {number}: {line:?}"));
+    fn say(&mut self, number: usize, but: Option<u64>, news: &News) {
+        self.note(|| format!("server {number}: {news:?}"));
         let server = &self.servers[number];
-        let cut = server.room.as_ref().is_some_and(Room::is_cut_off);
-        if let Some(said) = Oracle::number_of(line).filter(|_| cut) {
-            self.oracle.said_at_a_cut(said, server.process);
+        if let News::Said { text, .. } = news {
+            self.piece += text.len();
+            let cut = server.room.as_ref().is_some_and(Room::is_cut_off);
+            if let Some(said) = number_of(text).filter(|_| cut) {
+                self.oracle.said_at_a_cut(said, server.process);
+            }
         }
         for (member, listener) in server.clients.clone() {
             if Some(member) != but {
-                self.hears(listener, line);
+                self.oracle.hears(listener, news);
             }
         }
     }
@@ -516,7 +514,11 @@ impl World {
             self.servers[number].drained = None;
             self.with(number, Room::drained);
         }
-        if self.servers[number].room.as_ref().is_some_and(|room| room.deadline() <= self.instant())
+        if self.servers[number]
+            .room
+            .as_ref()
+            .and_then(Room::deadline)
+            .is_some_and(|at| at <= self.instant())
         {
             self.with(number, Room::tick);
         }
@@ -611,7 +613,7 @@ impl World {
             _ if clients.is_empty() => {}
             3 if self.random.bool() => self.leave(number, member),
             4 if !self.servers[number].held.contains(&member) => {
-                self.with(number, |room, now| room.who(member, now));
+                self.does(number, member, Event::Who);
             }
             _ => {
                 let listener = self.servers[number].clients[&member];
@@ -621,10 +623,14 @@ impl World {
                     }
                     let said = self.oracle.says(listener);
                     let text = format!("t{said}{}", " ".repeat(self.aim.padding));
-                    self.with(number, |room, now| room.says(member, text, now));
+                    self.does(number, member, Event::Say(text));
                 }
             }
         }
+    }
+
+    fn does(&mut self, number: usize, member: u64, event: Event) {
+        self.with(number, |room, now| room.event(member, event, now));
     }
 
     fn arrive(&mut self, number: usize) {
@@ -634,9 +640,9 @@ impl World {
         let listener = self.oracle.arrives(&name, self.servers[number].process);
         self.servers[number].clients.insert(member, listener);
         self.note(|| format!("server {number}: {name} arrives"));
-        self.with(number, |room, now| room.arrive(member, now));
-        self.with(number, |room, now| room.hello(member, Some(name), now));
-        self.with(number, |room, now| room.who(member, now));
+        for event in [Event::Arrive, Event::Hello(Some(name)), Event::Who] {
+            self.does(number, member, event);
+        }
     }
 
     fn leave(&mut self, number: usize, member: u64) {
@@ -648,9 +654,9 @@ impl World {
         self.servers[number].held.retain(|it| *it != member);
         self.note(|| format!("server {number}: {name} leaves"));
         if self.random.bool() {
-            self.with(number, |room, now| room.bye(member, now));
+            self.does(number, member, Event::Bye);
         }
-        self.with(number, |room, now| room.leave(member, now));
+        self.does(number, member, Event::Leave);
     }
 
     /// Something happens that should not.

@@ -1,5 +1,6 @@
 //! What is said on a bus, and the trait that every bus has.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Who a member is: [`ConnId::to_bits`](crate::ConnId::to_bits) of its connection, which no other member
@@ -75,8 +76,8 @@ pub enum News {
 /// What one member is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// Who is there, in order of arrival: the answer to [`Event::Who`].
-    Who(Vec<Option<String>>),
+    /// Who is there, in order of arrival: the answer to [`Event::Who`]. Shared, since thousands may ask at once.
+    Who(Arc<[Option<String>]>),
     /// The name of its last [`Event::Hello`] is another's. It keeps the one that it had.
     NameTaken(String),
     /// What [`Event::Answer`] had in it.
@@ -94,7 +95,7 @@ pub enum Action {
         /// it is held back, not closed, if it does not read it.
         by: Option<MemberId>,
     },
-    /// News for everybody here but this member, which has caused it.
+    /// News for everybody here but this member, which has caused it: its arrival.
     ToOthers(MemberId, News),
     /// An answer to one member.
     To(MemberId, Told),

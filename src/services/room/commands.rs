@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::entry::{Entry, Event, ServerId};
-use super::reply::EntryId;
+use super::entry::{Content, Entry, ServerId};
+use crate::services::redis::EntryId;
 
 /// A command and its arguments, to be put on the wire as an array of strings.
 pub type Command = Vec<Vec<u8>>;
@@ -15,6 +15,13 @@ pub(super) fn word(text: &str) -> Vec<u8> {
 /// A command of which no argument has a blank in it.
 fn command(text: &str) -> Command {
     text.split(' ').map(word).collect()
+}
+
+/// The name of a member in a record.
+fn set_name(record: &str, member: u64, name: &Option<String>) -> Command {
+    let mut set = command(&format!("HSET {record} {member}.name"));
+    set.push(word(name.as_deref().unwrap_or("")));
+    set
 }
 
 /// The keys of a room.
@@ -112,32 +119,38 @@ impl Keys {
         command(&format!("XTRIM {} MINID {from}", self.room))
     }
 
-    /// Writes entries, and what they change in the records.
-    pub(super) fn batch(&self, life: u64, entries: &[Entry]) -> Vec<Command> {
+    /// Writes entries up to that number, and what they change in the records; before that, the names that
+    /// our record has wrongly.
+    pub(super) fn batch(
+        &self,
+        life: u64,
+        last: u64,
+        names: &[(u64, Option<String>)],
+        entries: &[Entry],
+    ) -> Vec<Command> {
         let record = self.record(self.server, life);
-        let last = entries.last().map_or(0, |entry| entry.number);
-        let last = command(&format!("HSET {record} last {last}"));
-        let mut commands = vec![command("MULTI"), last];
+        let mut commands = vec![command("MULTI"), command(&format!("HSET {record} last {last}"))];
+        commands.extend(names.iter().map(|(member, name)| set_name(&record, *member, name)));
         for entry in entries {
             commands.push(entry.to_command(&self.room));
-            self.change(&record, &entry.event, &mut commands);
+            self.change(&record, &entry.content, &mut commands);
         }
         commands.extend([command("EXEC"), self.watch(life)]);
         commands
     }
 
     /// What an entry changes in our record, or deletes another's.
-    fn change(&self, record: &str, event: &Event, commands: &mut Vec<Command>) {
+    fn change(&self, record: &str, content: &Content, commands: &mut Vec<Command>) {
         let mut on_record = |text: String| commands.push(command(&text));
-        match event {
-            Event::Arrive { member, order } => on_record(format!("HSET {record} {member} {order}")),
-            Event::Leave { member } => on_record(format!("HDEL {record} {member} {member}.name")),
-            Event::Hello { member, name } => {
-                let mut set = command(&format!("HSET {record} {member}.name"));
-                set.push(word(name.as_deref().unwrap_or("")));
-                commands.push(set);
+        match content {
+            Content::Arrive { member, order } => {
+                on_record(format!("HSET {record} {member} {order}"))
             }
-            Event::Gone { server, life, .. } => self.forget(*server, *life, commands),
+            Content::Leave { member } => on_record(format!("HDEL {record} {member} {member}.name")),
+            Content::Hello { member, name } => {
+                commands.push(set_name(record, *member, name));
+            }
+            Content::Gone { server, life, .. } => self.forget(*server, *life, commands),
             _ => {}
         }
     }
@@ -150,7 +163,7 @@ impl Keys {
 
     /// Writes all that the others have to know of us, and our record anew; forgets our other lives.
     pub(super) fn here(&self, entry: &Entry, other_lives: &[u64]) -> Vec<Command> {
-        let Event::Here(here) = &entry.event else { return Vec::new() };
+        let Content::Here(here) = &entry.content else { return Vec::new() };
         let record = self.record(self.server, entry.life);
         let mut commands = vec![command("MULTI")];
         for life in other_lives {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::commands::{Command, word};
-use super::reply::Reply;
+use crate::services::redis::Reply;
 use crate::text::{parse, printable};
 
 /// How many characters of a name are believed.
@@ -62,7 +62,7 @@ pub(super) fn believed_name(bytes: &[u8]) -> Option<String> {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(super) enum Content {
     /// A client has connected.
     Arrive { member: u64, order: u64 },
     /// A client has told its name, or that it wants none.
@@ -94,15 +94,15 @@ pub(super) struct Here {
     pub members: Vec<(u64, Member)>,
 }
 
-impl Event {
+impl Content {
     /// The member that it is about, of the server that wrote it.
     pub(super) fn member(&self) -> Option<u64> {
         match self {
-            Event::Arrive { member, .. }
-            | Event::Hello { member, .. }
-            | Event::Say { member, .. }
-            | Event::Bye { member, .. }
-            | Event::Leave { member } => Some(*member),
+            Content::Arrive { member, .. }
+            | Content::Hello { member, .. }
+            | Content::Say { member, .. }
+            | Content::Bye { member, .. }
+            | Content::Leave { member } => Some(*member),
             _ => None,
         }
     }
@@ -110,8 +110,8 @@ impl Event {
     /// How many bytes it about takes.
     pub(super) fn size(&self) -> usize {
         match self {
-            Event::Say { text, .. } => 16 + text.len(),
-            Event::Hello { name, .. } => 16 + name.as_ref().map_or(0, String::len),
+            Content::Say { text, .. } => 16 + text.len(),
+            Content::Hello { name, .. } => 16 + name.as_ref().map_or(0, String::len),
             _ => 16,
         }
     }
@@ -120,21 +120,21 @@ impl Event {
     fn fields(&self) -> (&'static str, Vec<(&'static str, String)>) {
         let member = self.member().map(|member| ("member", member.to_string()));
         let (kind, more) = match self {
-            Event::Arrive { order, .. } => ("arrive", vec![("order", order.to_string())]),
-            Event::Hello { name, .. } => {
+            Content::Arrive { order, .. } => ("arrive", vec![("order", order.to_string())]),
+            Content::Hello { name, .. } => {
                 ("hello", vec![("name", name.clone().unwrap_or_default())])
             }
-            Event::Say { name, text, .. } => {
+            Content::Say { name, text, .. } => {
                 ("say", vec![("name", name.clone().unwrap_or_default()), ("text", text.clone())])
             }
-            Event::Bye { name, .. } => ("bye", vec![("name", name.clone().unwrap_or_default())]),
-            Event::Leave { .. } => ("leave", vec![]),
-            Event::Ask => ("ask", vec![]),
-            Event::Gone { server, life, last } => {
+            Content::Bye { name, .. } => ("bye", vec![("name", name.clone().unwrap_or_default())]),
+            Content::Leave { .. } => ("leave", vec![]),
+            Content::Ask => ("ask", vec![]),
+            Content::Gone { server, life, last } => {
                 let them = [("gone", server.to_string()), ("its_life", life.to_string())];
                 ("gone", them.into_iter().chain([("last", last.to_string())]).collect())
             }
-            Event::Here(here) => {
+            Content::Here(here) => {
                 let lines = here.members.iter().map(|(id, it)| format!("{id} {}\n", it.to_text()));
                 let numbers = [("after", here.after), ("base", here.base), ("said", here.said)];
                 let numbers = numbers.map(|(name, number)| (name, number.to_string()));
@@ -155,13 +155,13 @@ pub(super) struct Entry {
     /// 1, 2, ..., never restarting; those of `Here` are counted by themselves.
     pub number: u64,
     /// What happened.
-    pub event: Event,
+    pub content: Content,
 }
 
 impl Entry {
     /// `XADD KEY * FIELD VALUE ...`.
     pub(super) fn to_command(&self, key: &str) -> Command {
-        let (kind, fields) = self.event.fields();
+        let (kind, fields) = self.content.fields();
         let mut command = vec![word("XADD"), word(key), word("*")];
         let mut field = |name: &str, value: &str| command.extend([word(name), word(value)]);
         field("server", &self.server.to_string());
@@ -181,20 +181,20 @@ impl Entry {
         let number = |name: &str| field(name).and_then(parse::<u64>);
         let member = || number("member");
         let name = || field("name").and_then(believed_name);
-        let event = match field("kind")? {
-            b"arrive" => Event::Arrive { member: member()?, order: number("order")? },
-            b"hello" => Event::Hello { member: member()?, name: name() },
+        let content = match field("kind")? {
+            b"arrive" => Content::Arrive { member: member()?, order: number("order")? },
+            b"hello" => Content::Hello { member: member()?, name: name() },
             b"say" => {
                 let text = field("text")?;
                 let text = printable(&text[..text.len().min(TEXT_LENGTH)]);
-                Event::Say { member: member()?, name: name(), text }
+                Content::Say { member: member()?, name: name(), text }
             }
-            b"bye" => Event::Bye { member: member()?, name: name() },
-            b"leave" => Event::Leave { member: member()? },
-            b"ask" => Event::Ask,
+            b"bye" => Content::Bye { member: member()?, name: name() },
+            b"leave" => Content::Leave { member: member()? },
+            b"ask" => Content::Ask,
             b"gone" => {
                 let (server, life) = (parse(field("gone")?)?, number("its_life")?);
-                Event::Gone { server, life, last: number("last")? }
+                Content::Gone { server, life, last: number("last")? }
             }
             b"here" => {
                 let lines = field("members")?.split(|byte| *byte == b'\n');
@@ -204,12 +204,12 @@ impl Entry {
                 });
                 let members = members.collect();
                 let (after, base) = (number("after")?, number("base")?);
-                Event::Here(Here { after, base, said: number("said")?, members })
+                Content::Here(Here { after, base, said: number("said")?, members })
             }
             _ => return None,
         };
         let (server, life) = (parse(field("server")?)?, number("life")?);
-        Some(Entry { server, life, number: number("number")?, event })
+        Some(Entry { server, life, number: number("number")?, content })
     }
 }
 
@@ -223,49 +223,49 @@ mod tests {
         Entry::from_reply(&Reply::Array(fields))
     }
 
-    fn entry(event: Event) -> Entry {
-        Entry { server: ServerId(7), life: 2, number: 3, event }
+    fn entry(content: Content) -> Entry {
+        Entry { server: ServerId(7), life: 2, number: 3, content }
     }
 
     #[test]
     fn what_is_written_is_read() {
         let member = |name: Option<&str>, order| Member { name: name.map(str::to_owned), order };
         let members = vec![(1, member(Some("bob smith"), 5)), (9, member(None, 6))];
-        for event in [
-            Event::Arrive { member: 1, order: 9 },
-            Event::Hello { member: 1, name: Some("é x".to_owned()) },
-            Event::Hello { member: 1, name: None },
-            Event::Say { member: 1, name: Some("bob".to_owned()), text: " hi ".to_owned() },
-            Event::Bye { member: 1, name: None },
-            Event::Leave { member: 1 },
-            Event::Ask,
-            Event::Gone { server: ServerId(u128::MAX), life: 1, last: 0 },
-            Event::Here(Here { after: 1, base: 2, said: 3, members }),
+        for content in [
+            Content::Arrive { member: 1, order: 9 },
+            Content::Hello { member: 1, name: Some("é x".to_owned()) },
+            Content::Hello { member: 1, name: None },
+            Content::Say { member: 1, name: Some("bob".to_owned()), text: " hi ".to_owned() },
+            Content::Bye { member: 1, name: None },
+            Content::Leave { member: 1 },
+            Content::Ask,
+            Content::Gone { server: ServerId(u128::MAX), life: 1, last: 0 },
+            Content::Here(Here { after: 1, base: 2, said: 3, members }),
         ] {
-            assert_eq!(read(&entry(event.clone()).to_command("room")), Some(entry(event)));
+            assert_eq!(read(&entry(content.clone()).to_command("room")), Some(entry(content)));
         }
     }
 
     #[test]
     fn what_is_read_is_as_hostile_as_a_client() {
         let text = format!("\x1b[2J\n{}", "x".repeat(100_000));
-        let Some(Entry { event: Event::Say { text, .. }, .. }) =
-            read(&entry(Event::Say { member: 1, name: None, text }).to_command("room"))
+        let Some(Entry { content: Content::Say { text, .. }, .. }) =
+            read(&entry(Content::Say { member: 1, name: None, text }).to_command("room"))
         else {
             panic!()
         };
         assert!(text.starts_with("?[2J?x") && text.len() == TEXT_LENGTH);
         let name = Some("\u{202e}".repeat(100));
-        let hello = read(&entry(Event::Hello { member: 1, name }).to_command("room")).unwrap();
-        assert_eq!(hello.event, Event::Hello { member: 1, name: Some("?".repeat(64)) });
+        let hello = read(&entry(Content::Hello { member: 1, name }).to_command("room")).unwrap();
+        assert_eq!(hello.content, Content::Hello { member: 1, name: Some("?".repeat(64)) });
         // Kinds, numbers and servers that are none are passed over, whatever they are.
         for (place, value) in [(4, "7"), (6, "x"), (8, "-1"), (10, "sing"), (12, "")] {
-            let mut command = entry(Event::Leave { member: 1 }).to_command("room");
+            let mut command = entry(Content::Leave { member: 1 }).to_command("room");
             command[place] = word(value);
             assert_eq!(read(&command), None, "{value:?}");
         }
-        let mut unknown = entry(Event::Ask).to_command("room");
+        let mut unknown = entry(Content::Ask).to_command("room");
         unknown.extend([word("mood"), word("good")]);
-        assert_eq!(read(&unknown), Some(entry(Event::Ask)));
+        assert_eq!(read(&unknown), Some(entry(Content::Ask)));
     }
 }

@@ -1,4 +1,5 @@
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::bus::{Action, Bus, Event, MemberId, News, Told};
@@ -11,6 +12,8 @@ pub struct InProcess {
     /// How many have come so far.
     arrivals: u64,
     names: Names,
+    /// Who is there, by arrival, if nothing has changed since somebody asked.
+    list: Option<Arc<[Option<String>]>>,
     actions: VecDeque<Action>,
 }
 
@@ -40,6 +43,7 @@ impl InProcess {
         }
         let news = News::Named { name: name.as_ref().map(|name| name.shown.clone()) };
         let named = self.members.get_mut(&member)?;
+        self.list = None;
         let former = std::mem::replace(&mut named.name, name);
         self.names.rename(member, former.as_deref(), named.name.as_deref());
         Some(Action::ToAll { news, by: Some(member) })
@@ -47,16 +51,20 @@ impl InProcess {
 
     fn leave(&mut self, member: MemberId) -> Option<Action> {
         let left = self.members.remove(&member)?;
+        self.list = None;
         self.names.rename(member, left.name.as_deref(), None);
         let news = News::Left { name: left.name.map(|name| name.shown) };
         Some(Action::ToAll { news, by: None })
     }
 
-    /// Who is there, by arrival.
-    fn who(&self) -> Told {
-        let mut members: Vec<_> = self.members.values().collect();
-        members.sort_unstable_by_key(|member| member.place);
-        Told::Who(members.into_iter().map(Member::shown).collect())
+    fn who(&mut self) -> Told {
+        let members = &self.members;
+        let list = self.list.get_or_insert_with(|| {
+            let mut members: Vec<_> = members.values().collect();
+            members.sort_unstable_by_key(|member| member.place);
+            members.into_iter().map(Member::shown).collect()
+        });
+        Told::Who(Arc::clone(list))
     }
 }
 
@@ -67,6 +75,7 @@ impl Bus for InProcess {
         let action = match (event, name) {
             (Event::Arrive, None) => {
                 self.arrivals += 1;
+                self.list = None;
                 self.members.insert(member, Member { place: self.arrivals, name: None });
                 Some(Action::ToOthers(member, News::Arrived))
             }

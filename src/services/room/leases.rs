@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::Room;
-use super::entry::{Event, ServerId};
-use super::reply::{EntryId, Reply};
+use super::entry::{Content, ServerId};
+use crate::services::redis::{EntryId, Reply};
 
 /// Who is still there.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Leases {
 impl Room {
     /// Renews our lease and looks at the others'.
     pub(super) fn beat(&mut self) -> Vec<super::Command> {
-        let others = self.table.servers.iter();
+        let others = self.table.servers().iter();
         let others = others.filter(|(id, server)| server.alive && **id != self.keys.server);
         self.leases.asked = others.map(|(id, _)| *id).collect();
         self.leases.due = self.now + self.settings.beat();
@@ -59,7 +59,7 @@ impl Room {
         let asked = std::mem::take(&mut self.leases.asked);
         let leases = replies.get(2).map_or(&[][..], Reply::parts);
         for (id, lease) in asked.into_iter().zip(leases) {
-            let Some(server) = self.table.servers.get_mut(&id) else { continue };
+            let Some(server) = self.table.server(id) else { continue };
             if *lease != Reply::Nil {
                 server.missing = None;
             } else if !in_a_row {
@@ -68,7 +68,7 @@ impl Room {
                 let missing = *server.missing.get_or_insert(self.now);
                 if sent.saturating_duration_since(missing) >= half && self.links.is_open() {
                     let (life, last) = (server.life, server.last);
-                    self.declare_gone(Event::Gone { server: id, life, last });
+                    self.declare_gone(Content::Gone { server: id, life, last });
                 }
             }
         }
@@ -81,16 +81,16 @@ impl Room {
     }
 
     /// Once for each life.
-    pub(super) fn declare_gone(&mut self, gone: Event) {
-        let same = |event: &Event| match (event, &gone) {
-            (Event::Gone { server, life, .. }, Event::Gone { server: id, life: of, .. }) => {
+    pub(super) fn declare_gone(&mut self, gone: Content) {
+        let same = |content: &Content| match (content, &gone) {
+            (Content::Gone { server, life, .. }, Content::Gone { server: id, life: of, .. }) => {
                 server == id && life == of
             }
             _ => false,
         };
-        let awaiting = self.sending.awaiting.iter().map(|entry| &entry.event);
-        if !awaiting.chain(&self.sending.queue).any(same) {
-            self.sending.queue.push_back(gone);
+        let awaiting = self.sending.awaiting.iter().map(|entry| &entry.content);
+        if !awaiting.chain(self.sending.queue.values()).any(same) {
+            self.sending.push(gone);
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::entry::{Event, ServerId};
-use super::reply::{EntryId, Reply};
-use super::{Action, Command, Room};
+use super::entry::{Content, ServerId};
+use super::{Command, Demand, Room};
+use crate::services::redis::{EntryId, Reply};
 
 /// The longest wait between two attempts to connect.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -215,7 +215,7 @@ impl Room {
             let connection = self.links.get(link);
             if matches!(connection.state, State::Down(at) if at <= now) && !closed {
                 (connection.state, connection.since) = (State::Dialling, now);
-                self.actions.push_back(Action::Connect(link));
+                self.demands.push_back(Demand::Connect(link));
             }
         }
     }
@@ -237,7 +237,7 @@ impl Room {
                 self.cut_off();
             }
             if up && tried {
-                self.actions.push_back(Action::Disconnect(link));
+                self.demands.push_back(Demand::Disconnect(link));
                 self.down(link, Failure::Other);
             }
         }
@@ -245,7 +245,7 @@ impl Room {
 
     fn send(&mut self, link: Link, request: Request, commands: Vec<Command>) {
         self.links.get(link).request = Some(request);
-        self.actions.push_back(Action::Send(link, commands));
+        self.demands.push_back(Demand::Send(link, commands));
     }
 
     /// Gives out what was read, and reads on when all of it has gone.
@@ -314,9 +314,13 @@ impl Room {
                 (Request::Here, self.keys.here(&here, &self.sending.other_lives))
             }
             Phase::Open => {
+                let names = self.corrections();
                 let batch = self.make_batch();
-                let Some(last) = batch.last().map(|entry| entry.number) else { return };
-                (Request::Batch(last), self.keys.batch(self.life, &batch))
+                let last = batch.last().map_or(self.sending.sent, |entry| entry.number);
+                if batch.is_empty() && names.is_empty() {
+                    return;
+                }
+                (Request::Batch(last), self.keys.batch(self.life, last, &names, &batch))
             }
         };
         self.send(Link::Commands, request, commands);
@@ -346,7 +350,7 @@ impl Room {
             self.answered(request, replies);
         } else if request == Request::Read || request == Request::Place {
             // An error that does not go away by asking again at once.
-            self.actions.push_back(Action::Disconnect(link));
+            self.demands.push_back(Demand::Disconnect(link));
             self.down(link, Failure::Other);
         } else if request != Request::Beat {
             self.failed(replies.iter().any(Reply::is_out_of_memory));
@@ -394,8 +398,8 @@ impl Room {
             }
             Request::Batch(last) => {
                 self.sending.sent = last;
-                let is_last = |event: &Event| matches!(event, Event::Gone { server, .. } if *server == self.keys.server);
-                if self.stop_by.is_some() && !self.sending.queue.iter().any(is_last) {
+                let is_last = |content: &Content| matches!(content, Content::Gone { server, .. } if *server == self.keys.server);
+                if self.stop_by.is_some() && !self.sending.queue.values().any(is_last) {
                     self.stopped();
                 }
             }

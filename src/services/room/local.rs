@@ -1,10 +1,10 @@
 //! What the server's own clients do, and in which order each of them is answered.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
-use super::entry::Event;
-use super::{Action, Room, pop_front_if};
+use super::bus::{Action, Event, Told};
+use super::entry::Content;
+use super::{Room, pop_front_if};
 
 /// A client with so many lines not read back is not read.
 const MOST_LINES: usize = 64;
@@ -14,12 +14,22 @@ const MOST_BYTES: usize = 64 << 10;
 /// What a client waits for.
 #[derive(Debug)]
 enum Waiting {
-    /// An event of its own, of so many bytes, is to be heard.
-    Heard(usize),
+    /// Something of its own, of so many bytes, is to be heard. It has, or had, that ticket in the queue.
+    Heard(usize, u64),
     /// It wants to know who is there.
     Who,
     /// It is to be told this.
     Told(String),
+}
+
+impl Waiting {
+    fn size(&self) -> usize {
+        match self {
+            Waiting::Heard(size, _) => *size,
+            Waiting::Who => 16,
+            Waiting::Told(line) => 1 + line.len(),
+        }
+    }
 }
 
 /// One client of this server.
@@ -27,7 +37,9 @@ enum Waiting {
 pub(super) struct Local {
     /// What it waits for, in the order in which it asked.
     waiting: VecDeque<Waiting>,
-    /// How many bytes that is.
+    /// How many lines those are, and those that wait to be given out.
+    lines: usize,
+    /// How many bytes.
     bytes: usize,
     /// It is not read for now.
     held: bool,
@@ -37,6 +49,7 @@ pub(super) struct Local {
 
 impl Local {
     fn push(&mut self, waiting: Waiting) {
+        self.lines += 1;
         self.bytes += waiting.size();
         self.waiting.push_back(waiting);
     }
@@ -44,158 +57,122 @@ impl Local {
     /// Whether it is to be held: from the limit on, until half of it has gone.
     fn is_full(&self) -> bool {
         let half = if self.held { 2 } else { 1 };
-        self.waiting.len() * half >= MOST_LINES || self.bytes * half >= MOST_BYTES
-    }
-}
-
-impl Waiting {
-    fn size(&self) -> usize {
-        match self {
-            Waiting::Heard(size) => *size,
-            Waiting::Who => 16,
-            Waiting::Told(line) => line.len(),
-        }
+        self.lines * half >= MOST_LINES || self.bytes * half >= MOST_BYTES
     }
 }
 
 impl Room {
-    /// A client has connected; no two ever have the same number.
-    pub fn arrive(&mut self, member: u64, now: Instant) {
-        self.locals.insert(member, Local::default());
-        // A newcomer has not been told yet.
-        self.told_missing = None;
-        self.event(Event::Arrive { member, order: 0 }, now);
-    }
-
-    /// A client has told its name, which is fit to be shown.
-    pub fn hello(&mut self, member: u64, name: Option<String>, now: Instant) {
-        if let Some(local) = self.locals.get_mut(&member) {
-            local.name.clone_from(&name);
-        }
-        self.event(Event::Hello { member, name }, now);
-    }
-
-    /// A client has said something, which is fit to be shown.
-    pub fn says(&mut self, member: u64, text: String, now: Instant) {
-        let name = self.name_of(member);
-        self.event(Event::Say { member, name, text }, now);
-    }
-
-    /// A client has said that it is about to leave.
-    pub fn bye(&mut self, member: u64, now: Instant) {
-        let name = self.name_of(member);
-        self.event(Event::Bye { member, name }, now);
-    }
-
-    fn name_of(&self, member: u64) -> Option<String> {
-        self.locals.get(&member).and_then(|local| local.name.clone())
-    }
-
-    /// A client is gone.
-    pub fn leave(&mut self, member: u64, now: Instant) {
-        if self.locals.remove(&member).is_none() {
+    /// A member has done something; see [`Bus`](super::bus::Bus).
+    pub(super) fn does(&mut self, member: u64, event: Event) {
+        if event == Event::Arrive {
+            // A newcomer has not been told yet.
+            self.told_missing = None;
+            if self.locals.insert(member, Local::default()).is_none() {
+                self.happens(member, Content::Arrive { member, order: 0 });
+            }
             return;
         }
-        if self.has_never_been(member) {
-            return self.sending.queue.retain(|event| event.member() != Some(member));
+        let Some(local) = self.locals.get_mut(&member) else { return };
+        let name = || local.name.clone();
+        let content = match event {
+            Event::Arrive => return,
+            Event::Hello(name) => {
+                local.name.clone_from(&name);
+                Content::Hello { member, name }
+            }
+            Event::Say(text) => Content::Say { member, name: name(), text },
+            Event::Bye => Content::Bye { member, name: name() },
+            Event::Leave => return self.leaves(member),
+            Event::Who => return self.asks(member, Waiting::Who),
+            Event::Answer(line) => return self.asks(member, Waiting::Told(line)),
+        };
+        self.happens(member, content);
+    }
+
+    /// It is on its way to the stream, or to be said at home if there is no way.
+    fn happens(&mut self, member: u64, content: Content) {
+        let size = content.size();
+        let ticket = self.sending.push(content);
+        if let Some(local) = self.locals.get_mut(&member) {
+            local.push(Waiting::Heard(size, ticket));
         }
-        self.event(Event::Leave { member }, now);
+        self.hold_or_release(member);
     }
 
-    /// Whether all that a client has done is to come and to tell its name, and nobody has been told.
-    fn has_never_been(&self, member: u64) -> bool {
-        let mut its = self.sending.queue.iter().filter(|event| event.member() == Some(member));
-        let arrival = its.next();
-        matches!(arrival, Some(Event::Arrive { .. }))
-            && its.all(|event| matches!(event, Event::Hello { .. }))
+    fn leaves(&mut self, member: u64) {
+        let Some(local) = self.locals.remove(&member) else { return };
+        let tickets = local.waiting.iter().filter_map(|it| match it {
+            Waiting::Heard(_, ticket) => Some(*ticket),
+            _ => None,
+        });
+        if !self.sending.take_back(&tickets.collect::<Vec<_>>()) {
+            self.happens(member, Content::Leave { member });
+        }
     }
 
-    /// A client wants to know who is there.
-    pub fn who(&mut self, member: u64, now: Instant) {
-        self.asks(member, Waiting::Who, now);
-    }
-
-    /// A client is to be told something when it has heard what it did before.
-    pub fn answer(&mut self, member: u64, line: String, now: Instant) {
-        self.asks(member, Waiting::Told(line), now);
-    }
-
-    fn asks(&mut self, member: u64, what: Waiting, now: Instant) {
-        self.advance(now);
+    fn asks(&mut self, member: u64, what: Waiting) {
         if let Some(local) = self.locals.get_mut(&member) {
             local.push(what);
         }
         self.answer_waiting(member);
-        self.pump();
     }
 
-    /// Something happens here: it is on its way to the stream, or said at once if there is no way.
-    fn event(&mut self, event: Event, now: Instant) {
-        self.advance(now);
-        if self.stop_by.is_some() {
-            return;
+    /// Something of our own is heard: read in the stream, or nobody else will hear it.
+    pub(super) fn apply_own(&mut self, content: &Content) {
+        if let Content::Gone { server, life, last } = content {
+            return self.bury(*server, *life, *last);
         }
-        if let Some(id) = event.member()
-            && let Some(local) = self.locals.get_mut(&id)
-        {
-            local.push(Waiting::Heard(event.size()));
-            if local.is_full() && !std::mem::replace(&mut local.held, true) {
-                self.actions.push_back(Action::Hold(id));
+        let Some(id) = content.member() else { return };
+        let server = self.keys.server;
+        let heard = self.locals.get_mut(&id).and_then(|local| local.waiting.pop_front());
+        let waited = heard.as_ref().map_or(0, Waiting::size);
+        let outcome = self.table.apply(server, content);
+        let action = match (outcome.news, outcome.taken) {
+            (_, Some(name)) => {
+                let kept = self.table.member(server, id).and_then(|member| member.name.clone());
+                self.locals.get_mut(&id).into_iter().for_each(|it| it.name.clone_from(&kept));
+                self.note_misnamed(id);
+                Some(Action::To(id, Told::NameTaken(name)))
             }
-        }
-        if self.cut {
-            self.happens_here(event);
-        } else {
-            self.sending.queue.push_back(event);
-        }
-        self.pump();
-    }
-
-    /// An event of ours is heard: read in the stream, or nobody else will hear it.
-    pub(super) fn apply_own(&mut self, event: &Event) {
-        match event {
-            Event::Gone { server, life, last } => return self.bury(*server, *life, *last),
-            Event::Ask | Event::Here(_) => return,
-            _ => {}
-        }
-        let outcome = self.table.apply(self.keys.server, event);
-        for line in outcome.lines {
-            self.speech.push_back(match event {
-                Event::Arrive { member, .. } => Action::ToOthers(*member, line),
-                _ => Action::ToAll(line),
-            });
-        }
-        let Some(id) = event.member() else { return };
-        if let Some(name) = outcome.taken {
-            let line = format!("The name {name} is taken; choose another with 'HELLO name'\n");
-            self.speech.push_back(Action::To(id, line));
-            let own = self.table.servers.get(&self.keys.server);
-            let kept = own.and_then(|own| own.members.get(&id)).and_then(|it| it.name.clone());
-            self.locals.entry(id).and_modify(|local| local.name = kept);
-            // The record in Redis has that name.
-            self.resync();
-        }
-        if let Some(local) = self.locals.get_mut(&id)
-            && let Some(heard) = local.waiting.pop_front()
-        {
-            local.bytes -= heard.size();
+            (Some(news), _) if matches!(content, Content::Arrive { .. }) => {
+                Some(Action::ToOthers(id, news))
+            }
+            (Some(news), _) => Some(Action::ToAll { news, by: heard.map(|_| id) }),
+            (None, None) => None,
+        };
+        match action {
+            Some(action) => self.speech.push_back((action, waited)),
+            None => self.is_told(id, waited),
         }
         self.answer_waiting(id);
     }
 
-    /// Answers a client until it waits for an event of its own.
+    /// Answers a client until it waits for something of its own.
     fn answer_waiting(&mut self, id: u64) {
         let Some(local) = self.locals.get_mut(&id) else { return };
         while let Some(what) =
-            pop_front_if(&mut local.waiting, |it| !matches!(it, Waiting::Heard(_)))
+            pop_front_if(&mut local.waiting, |it| !matches!(it, Waiting::Heard(..)))
         {
-            local.bytes -= what.size();
-            let line = match what {
-                Waiting::Told(line) => line,
-                _ => self.table.who(),
+            let size = what.size();
+            let told = match what {
+                Waiting::Told(line) => Told::Line(line),
+                _ => Told::Who(self.table.who()),
             };
-            self.speech.push_back(Action::To(id, line));
+            self.speech.push_back((Action::To(id, told), size));
         }
+        self.hold_or_release(id);
+    }
+
+    /// A client is told what it has waited for with so many bytes.
+    pub(super) fn is_told(&mut self, id: u64, waited: usize) {
+        let Some(local) = self.locals.get_mut(&id).filter(|_| waited > 0) else { return };
+        local.lines -= 1;
+        local.bytes -= waited;
+        self.hold_or_release(id);
+    }
+
+    fn hold_or_release(&mut self, id: u64) {
+        let Some(local) = self.locals.get_mut(&id) else { return };
         let full = local.is_full();
         if full != std::mem::replace(&mut local.held, full) {
             self.actions.push_back(if full { Action::Hold(id) } else { Action::Release(id) });

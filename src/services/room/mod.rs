@@ -3,7 +3,7 @@
 //! drives a [`Room`] has those. The bytes in Redis, and what happens at which fault, are in docs/room.md.
 //!
 //! ```text
-//!  arrive, hello, say, leave                               to_all, to_others, to
+//!  Bus::event                                                 Bus::poll
 //!            |                                                      ^
 //!            v                cut off: at once, at home only        |
 //!         queue --------------------------------------------->  table (who is there)
@@ -17,7 +17,7 @@
 //!          XADD ----------------> XREAD ---> admit (life, number) --+
 //! ```
 //!
-//! What a client does becomes an event of the queue. A batch of events is numbered and written to the
+//! What a client does becomes content of the queue. A batch of it is numbered and written to the
 //! stream; it is said, at home too, when it is *read*. So everybody hears the same in the same order, and
 //! an answer to XADD, which may be lost, decides nothing.
 //!
@@ -48,29 +48,31 @@ mod links;
 mod local;
 pub(super) mod names;
 mod reading;
-mod reply;
 mod seat;
 mod sending;
 mod table;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use commands::Command;
 pub use entry::ServerId;
 pub use in_process::InProcess;
 pub use links::{Failure, Link};
-pub use reply::Reply;
 pub use seat::{Message, Seat, Words};
 
+pub use super::redis::Reply;
+
+use bus::{Action, Bus, Event, MemberId, News};
 use commands::Keys;
-use entry::{Entry, Event};
+use entry::{Content, Entry};
 use leases::Leases;
 use links::Links;
 use local::Local;
 use reading::Reading;
 use sending::Sending;
-use table::{Server, Table};
+use table::Table;
 
 /// How much is said before the clients have to take it.
 const PIECE: usize = 64 << 10;
@@ -119,30 +121,22 @@ impl Default for Settings {
     }
 }
 
-/// What the room asks of whoever drives it. Members are named by the number that they arrived with.
+/// What the room asks of whoever has its connections to Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum Demand {
     /// Dial Redis, and tell of it by [`Room::connected`] or [`Room::lost`].
     Connect(Link),
     /// Drop the connection. Nothing of it is to be told any more.
     Disconnect(Link),
     /// Send these commands; when each is answered, tell all answers by [`Room::replies`].
     Send(Link, Vec<Command>),
-    /// A line for every client of this server.
-    ToAll(String),
-    /// A line for all of them but one.
-    ToOthers(u64, String),
-    /// A line for one.
-    To(u64, String),
-    /// Read nothing more of this client, and let no deadline of its silence run.
-    Hold(u64),
-    /// Read it again.
-    Release(u64),
-    /// All is done since [`Room::stop`]: the connections may be dropped.
+    /// All is done since [`Bus::stop`]: the connections may be dropped.
     Stopped,
 }
 
-/// One server's part in a shared room.
+/// One server's part in a shared room: a [`Bus`] for its own clients, with two connections to Redis
+/// besides. After each call both [`poll`](Bus::poll) and [`poll_redis`](Room::poll_redis) are called until
+/// they give none.
 #[derive(Debug)]
 pub struct Room {
     /// What the room is.
@@ -173,10 +167,12 @@ pub struct Room {
     reading: Reading,
     /// Who is still there.
     leases: Leases,
-    /// What is asked of the driver at once.
+    /// What is asked of the connections.
+    demands: VecDeque<Demand>,
+    /// What is asked of the seat at once.
     actions: VecDeque<Action>,
-    /// What the clients are to hear, a piece at a time.
-    speech: VecDeque<Action>,
+    /// What the clients are to hear, a piece at a time; and what its own client has waited for, in bytes.
+    speech: VecDeque<(Action, usize)>,
     /// How many bytes of the current piece have been given out.
     said: usize,
     /// When the next piece goes out even if the last one has not left.
@@ -186,8 +182,7 @@ pub struct Room {
 impl Room {
     /// A room with nobody in it, which will dial at once. Each process must have another id.
     pub fn new(settings: Settings, server: ServerId, now: Instant) -> Room {
-        let mut table = Table { unique_names: settings.unique_names, ..Table::default() };
-        table.servers.insert(server, Server { life: 1, alive: true, ..Server::default() });
+        let table = Table::new(server, settings.unique_names);
         let keys = Keys { room: settings.key.clone(), server };
         let mut room = Room {
             settings,
@@ -204,6 +199,7 @@ impl Room {
             sending: Sending::default(),
             reading: Reading::default(),
             leases: Leases::new(now),
+            demands: VecDeque::new(),
             actions: VecDeque::new(),
             speech: VecDeque::new(),
             said: 0,
@@ -214,38 +210,10 @@ impl Room {
         room
     }
 
-    /// What is to be done next; none if nothing is, until something is told again or [`Room::deadline`].
-    pub fn poll(&mut self) -> Option<Action> {
-        if self.actions.is_empty() && self.speech.is_empty() {
-            self.pump();
-        }
-        if let Some(action) = self.actions.pop_front() {
-            return Some(action);
-        }
-        if self.said >= PIECE {
-            return None;
-        }
-        let action = self.speech.pop_front()?;
-        if let Action::ToAll(line) | Action::ToOthers(_, line) | Action::To(_, line) = &action {
-            self.said += line.len();
-        }
-        if self.said >= PIECE {
-            self.piece_due = Some(self.now + PIECE_WAIT);
-        }
-        Some(action)
-    }
-
-    /// What was said has left for all clients.
-    pub fn drained(&mut self, now: Instant) {
-        self.advance(now);
-        (self.said, self.piece_due) = (0, None);
-        self.pump();
-    }
-
-    /// The time has come, or has only passed.
-    pub fn tick(&mut self, now: Instant) {
-        self.advance(now);
-        self.pump();
+    /// What the connections are to do next; none if nothing is, until something is told again or
+    /// [`Bus::deadline`].
+    pub fn poll_redis(&mut self) -> Option<Demand> {
+        self.demands.pop_front()
     }
 
     /// The time, before what has happened is taken in.
@@ -263,14 +231,6 @@ impl Room {
         }
     }
 
-    /// When [`Room::tick`] is to be called at the latest.
-    pub fn deadline(&self) -> Instant {
-        let others = self.piece_due.into_iter().chain(self.stop_by).chain(self.sending.retry_at);
-        let soon = self.links.deadline(self.settings.timeout).min(self.leases.due);
-        let soon = others.fold(soon, Instant::min);
-        soon.max(self.now + Duration::from_millis(1))
-    }
-
     /// Whether the room goes on without the other servers.
     pub fn is_cut_off(&self) -> bool {
         self.cut
@@ -282,24 +242,14 @@ impl Room {
     }
 
     /// Who is in the room, as WHO tells it.
-    pub fn list(&self) -> String {
+    pub fn list(&mut self) -> Arc<[Option<String>]> {
         self.table.who()
-    }
-
-    /// Ends our part: the others hear at once that our members have left. Within a second comes
-    /// [`Action::Stopped`].
-    pub fn stop(&mut self, now: Instant) {
-        self.advance(now);
-        self.stop_by.get_or_insert(self.now + STOP_WAIT);
-        let (server, life) = (self.keys.server, self.life);
-        self.sending.queue.push_back(Event::Gone { server, life, last: self.reading.seen });
-        self.pump();
     }
 
     fn stopped(&mut self) {
         self.stop_by = None;
         self.links.close();
-        self.actions.push_back(Action::Stopped);
+        self.demands.push_back(Demand::Stopped);
     }
 
     /// Whatever can be done now is done.
@@ -307,12 +257,13 @@ impl Room {
         self.check_silence();
         self.dial();
         self.read_on();
+        self.go_on_alone();
         self.send_on();
     }
 
     /// Something that everybody here hears.
-    fn say(&mut self, lines: impl IntoIterator<Item = String>) {
-        self.speech.extend(lines.into_iter().map(Action::ToAll));
+    fn say(&mut self, news: impl IntoIterator<Item = News>) {
+        self.speech.extend(news.into_iter().map(|news| (Action::ToAll { news, by: None }, 0)));
     }
 
     /// Lines may have been lost. Said once a second at the most.
@@ -320,7 +271,7 @@ impl Room {
         let just = |told: Instant| self.now.duration_since(told) < Duration::from_secs(1);
         if !self.told_missing.is_some_and(just) {
             self.told_missing = Some(self.now);
-            self.say(["Some messages may be missing.\n".to_owned()]);
+            self.say([News::Missing]);
         }
     }
 
@@ -328,36 +279,36 @@ impl Room {
     fn cut_off(&mut self) {
         self.cut = true;
         log::warn!("room {}: cut off from the other servers", self.settings.key);
-        self.say(["The room is cut off from the other servers.\n".to_owned()]);
+        self.say([News::CutOff]);
         let awaiting = std::mem::take(&mut self.sending.awaiting);
-        for Entry { number, event, .. } in awaiting {
-            match event {
-                Event::Gone { .. } => continue,
-                Event::Ask => self.ask(),
-                Event::Say { .. } => _ = self.sending.uncertain.insert(number),
+        for Entry { number, content, .. } in awaiting {
+            match content {
+                Content::Gone { .. } => continue,
+                Content::Ask => self.ask(),
+                Content::Say { .. } => _ = self.sending.uncertain.insert(number),
                 _ => {}
             }
-            self.apply_own(&event);
-        }
-        for event in std::mem::take(&mut self.sending.queue) {
-            match event {
-                // Whoever does not answer a lease after all this time is found missing again.
-                Event::Gone { .. } => {}
-                Event::Ask => self.ask(),
-                event => self.happens_here(event),
-            }
+            self.apply_own(&content);
         }
         self.links.start_over();
     }
 
-    /// An event of a room that is cut off.
-    fn happens_here(&mut self, mut event: Event) {
-        match &mut event {
-            Event::Say { .. } => self.sending.said_here += 1,
-            Event::Arrive { order, .. } => *order = self.table.next_order(),
-            _ => {}
+    /// What happens in a room that is cut off is heard at once, but no faster than it is taken.
+    fn go_on_alone(&mut self) {
+        while self.cut
+            && self.stop_by.is_none()
+            && self.speech.is_empty()
+            && let Some((_, mut content)) = self.sending.queue.pop_first()
+        {
+            match &mut content {
+                // Whoever does not answer a lease after all this time is found missing again.
+                Content::Gone { .. } => continue,
+                Content::Say { .. } => self.sending.said_here += 1,
+                Content::Arrive { order, .. } => *order = self.table.next_order(),
+                _ => {}
+            }
+            self.apply_own(&content);
         }
-        self.apply_own(&event);
     }
 
     /// Each entry of ours up to the end that the fence found has been read, or was never executed, or
@@ -371,7 +322,7 @@ impl Room {
         while let Some(entry) = pop_front_if(&mut self.sending.awaiting, |it| it.number <= executed)
         {
             self.reading.seen = entry.number;
-            self.apply_own(&entry.event);
+            self.apply_own(&entry.content);
         }
         if self.sending.may_begin_again() {
             return self.begin_another_life();
@@ -379,7 +330,7 @@ impl Room {
         if self.cut {
             self.cut = false;
             log::info!("room {}: whole again", self.settings.key);
-            self.say(["The room is whole again.\n".to_owned()]);
+            self.say([News::Whole]);
             let uncertain = std::mem::take(&mut self.sending.uncertain);
             self.sending.said_here += uncertain.len() as u64;
             self.sending.needs_here = true;
@@ -393,21 +344,86 @@ impl Room {
         self.established = false;
         (self.sending.dead, self.sending.over) = (false, false);
         (self.sending.needs_here, self.sending.here_in_doubt) = (true, false);
-        let order = self.table.order;
-        let own = self.table.servers.entry(self.keys.server).or_default();
-        own.life = self.life;
-        let mut members: Vec<_> = own.members.values_mut().collect();
-        members.sort_by_key(|member| member.order);
-        for (member, order) in members.into_iter().zip(order.saturating_add(1)..) {
-            member.order = order;
-            self.table.order = order;
-        }
+        self.table.begin_another_life(self.keys.server, self.life);
         self.links.start_over();
     }
 }
 
-/// Numbers of lines.
-type Numbers = BTreeSet<u64>;
+impl Bus for Room {
+    fn event(&mut self, member: MemberId, event: Event, now: Instant) {
+        self.advance(now);
+        if self.stop_by.is_none() {
+            self.does(member, event);
+            self.pump();
+        }
+    }
+
+    fn poll(&mut self) -> Option<Action> {
+        if self.actions.is_empty() && self.speech.is_empty() {
+            self.pump();
+        }
+        if let Some(action) = self.actions.pop_front() {
+            return Some(action);
+        }
+        if self.said >= PIECE {
+            return None;
+        }
+        let (action, waited) = self.speech.pop_front()?;
+        if let Action::ToAll { news, .. } | Action::ToOthers(_, news) = &action {
+            self.said += size(news);
+        }
+        if let Action::ToAll { by: Some(member), .. }
+        | Action::ToOthers(member, _)
+        | Action::To(member, _) = &action
+        {
+            self.is_told(*member, waited);
+        }
+        if self.said >= PIECE {
+            self.piece_due = Some(self.now + PIECE_WAIT);
+            self.actions.push_back(Action::Drain);
+        }
+        Some(action)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let others = self.piece_due.into_iter().chain(self.stop_by).chain(self.sending.retry_at);
+        let soon = self.links.deadline(self.settings.timeout).min(self.leases.due);
+        let soon = others.fold(soon, Instant::min);
+        Some(soon.max(self.now + Duration::from_millis(1)))
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.advance(now);
+        self.pump();
+    }
+
+    fn drained(&mut self, now: Instant) {
+        self.advance(now);
+        (self.said, self.piece_due) = (0, None);
+        self.pump();
+    }
+
+    /// The others hear at once that our members have left. Within a second comes [`Demand::Stopped`].
+    fn stop(&mut self, now: Instant) {
+        self.advance(now);
+        if self.stop_by.is_none() {
+            self.stop_by = Some(self.now + STOP_WAIT);
+            let (server, life) = (self.keys.server, self.life);
+            self.sending.push(Content::Gone { server, life, last: self.reading.seen });
+        }
+        self.pump();
+    }
+}
+
+/// About the bytes of the line that it becomes.
+fn size(news: &News) -> usize {
+    let length = |name: &Option<String>| name.as_ref().map_or(0, String::len);
+    match news {
+        News::Said { name, text } => 32 + length(name) + text.len(),
+        News::Named { name } | News::Leaving { name } | News::Left { name } => 32 + length(name),
+        _ => 32,
+    }
+}
 
 /// The first, if it is of that sort. (`VecDeque` has that since Rust 1.93.)
 fn pop_front_if<T>(queue: &mut VecDeque<T>, is: impl FnOnce(&T) -> bool) -> Option<T> {

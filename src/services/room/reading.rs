@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
-use super::entry::{Entry, Event, Here, ServerId};
-use super::reply::{EntryId, Reply};
+use super::entry::{Content, Entry, Here, ServerId};
 use super::{Room, pop_front_if};
+use crate::services::redis::{EntryId, Reply};
 
-/// About the bytes between two places where the stream may be cut.
-const STRIDE: u64 = 1 << 20;
+/// In about so many places what is kept of the stream may be cut.
+const STRIDES: u64 = 64;
 
 /// What comes from the stream.
 #[derive(Debug, Default)]
@@ -40,10 +40,10 @@ impl Reading {
         found
     }
 
-    fn count(&mut self, id: EntryId, fields: &Reply) {
+    fn count(&mut self, id: EntryId, fields: &Reply, keep: u64) {
         self.bytes +=
             fields.pairs().map(|(name, value)| (name.len() + value.len()) as u64).sum::<u64>();
-        if self.places.back().is_none_or(|(at, _)| self.bytes - at > STRIDE) {
+        if self.places.back().is_none_or(|(at, _)| self.bytes - at > keep / STRIDES) {
             self.places.push_back((self.bytes, id));
         }
     }
@@ -58,7 +58,7 @@ impl Room {
         let streams = reply.parts().iter().filter_map(|stream| stream.parts().get(1));
         for (id, fields) in streams.flat_map(Reply::entries) {
             self.reading.position = self.reading.position.max(id);
-            self.reading.count(id, fields);
+            self.reading.count(id, fields, self.settings.keep);
             if let Some(entry) = Entry::from_reply(fields) {
                 self.reading.inbox.push_back((id, entry));
             }
@@ -69,6 +69,8 @@ impl Room {
     pub(super) fn lost_place(&mut self) {
         self.say_missing();
         let reading = &mut self.reading;
+        // All that there is will be counted again.
+        (reading.bytes, reading.places) = (0, VecDeque::new());
         reading.known_to = reading.known_to.max(std::mem::take(&mut reading.position));
         self.ask();
         self.resync();
@@ -76,9 +78,7 @@ impl Room {
 
     /// Has every server write all that the others have to know of it.
     pub(super) fn ask(&mut self) {
-        if !self.sending.queue.contains(&Event::Ask) {
-            self.sending.queue.push_back(Event::Ask);
-        }
+        self.sending.asks = true;
     }
 
     /// All that the others have to know of us will be written again.
@@ -90,25 +90,28 @@ impl Room {
     /// What is said of servers counts whoever says it, and does nothing the second time. Of members an
     /// entry counts if its server is known, it is of the current life, and it has not been there.
     pub(super) fn admit(&mut self, at: EntryId, entry: Entry) {
-        let Entry { server: id, life, number, event } = entry;
-        if at <= self.reading.known_to && !self.table.servers.contains_key(&id) {
+        let Entry { server: id, life, number, content } = entry;
+        if at <= self.reading.known_to && !self.table.servers().contains_key(&id) {
             // It was gone before we came, or will write its `Here` again.
             return;
         }
-        match &event {
-            Event::Here(here) => return self.read_here(id, life, number, here),
-            Event::Gone { server, life, last } => self.bury(*server, *life, *last),
-            Event::Ask if id != self.keys.server => self.resync(),
+        match &content {
+            Content::Here(here) => return self.read_here(id, life, number, here),
+            Content::Gone { server, life, last } => self.bury(*server, *life, *last),
+            Content::Ask if id != self.keys.server => self.resync(),
             _ => {}
         }
         if id == self.keys.server {
             return self.read_own(life, number);
         }
-        let server = self.table.servers.get_mut(&id);
+        let server = self.table.server(id);
         let Some(server) = server.filter(|server| server.life >= life) else {
-            // What told of it was lost.
-            self.say_missing();
-            return self.ask();
+            // What told of it was lost; or there are too many.
+            if !self.table.is_full() {
+                self.say_missing();
+                self.ask();
+            }
+            return;
         };
         if !server.alive || life != server.life || number <= server.last {
             return;
@@ -119,8 +122,8 @@ impl Room {
             self.say_missing();
             self.ask();
         }
-        let lines = self.table.apply(id, &event).lines;
-        self.say(lines);
+        let news = self.table.apply(id, &content).news;
+        self.say(news);
     }
 
     /// One of ours: the others hear it here. What it says is what we know, and not what is there.
@@ -141,7 +144,7 @@ impl Room {
             self.ask();
         }
         while let Some(entry) = pop_front_if(&mut self.sending.awaiting, |it| it.number <= number) {
-            self.apply_own(&entry.event);
+            self.apply_own(&entry.content);
         }
     }
 
@@ -149,7 +152,7 @@ impl Room {
         if id == self.keys.server {
             return;
         }
-        let known = self.table.servers.get(&id);
+        let known = self.table.servers().get(&id);
         if known.is_some_and(|known| life < known.life || number <= known.here) {
             return;
         }
@@ -162,11 +165,8 @@ impl Room {
         if known.map_or(0, |known| known.last) < here.after {
             self.say_missing();
         }
-        let lines = self.table.resync(id, life, here);
-        if let Some(known) = self.table.servers.get_mut(&id) {
-            known.here = number;
-        }
-        self.say(lines);
+        let news = self.table.resync(id, life, number, here);
+        self.say(news);
     }
 
     /// A server is gone, says an entry. The first one counts.
@@ -177,14 +177,14 @@ impl Room {
             }
             return;
         }
-        let Some(server) = self.table.servers.get(&id) else { return };
+        let Some(server) = self.table.servers().get(&id) else { return };
         if !server.alive || server.life != life {
             return;
         }
         if server.last < last {
             self.say_missing();
         }
-        let lines = self.table.bury(id);
-        self.say(lines);
+        let news = self.table.bury(id);
+        self.say(news);
     }
 }

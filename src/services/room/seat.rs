@@ -18,6 +18,9 @@ const MOST_BYTES: usize = 64 << 10;
 /// All news come to all of them in the same order, so whatever state one makes of news alone is the same
 /// on each core, and on a bus between machines in each process.
 pub trait Words {
+    /// What a newcomer hears first, when its arrival has its place among the news.
+    fn welcome(&mut self) -> String;
+
     /// What everybody hears of the news, with the end of the line; nothing if it is empty.
     fn news(&mut self, news: &News) -> String;
 
@@ -32,8 +35,10 @@ pub trait Words {
 /// The methods that have the names of hooks are to be called in those hooks.
 ///
 /// All connections of the handler are members from [`on_open`](Self::on_open) to
-/// [`on_close`](Self::on_close). A member that
-/// asks something, or has said 64 lines or 64 KiB that the bus has not taken, or whom the bus holds, or for
+/// [`on_close`](Self::on_close). A member is [welcomed](Words::welcome) when its arrival has its place
+/// among the news, and hears all that comes after it and nothing from before.
+///
+/// A member that asks something, or has said 64 lines or 64 KiB that the bus has not taken, or whom the bus holds, or for
 /// which a core is [behind](Peers::hold_back), is not read, and no
 /// [`idle_timeout`](crate::Limits::idle_timeout) or [`line_timeout`](crate::Limits::line_timeout) applies.
 /// To do that the seat [pauses](Context::pause) and resumes connections, so a handler of its own pauses
@@ -45,6 +50,8 @@ pub struct Seat<W> {
     /// The number of this core.
     core: usize,
     peers: Option<Peers<Message>>,
+    /// Those whose arrival has no place among the news yet, so that they hear nothing.
+    arriving: HashSet<ConnId>,
     /// The members here of whom something is under way.
     pending: HashMap<MemberId, Pending>,
     /// The service shuts down: nobody does anything any more, and nobody leaves.
@@ -147,6 +154,7 @@ impl<W: Words> Seat<W> {
             bus,
             core,
             peers,
+            arriving: HashSet::new(),
             pending: HashMap::new(),
             stopped: false,
             timer: None,
@@ -169,6 +177,7 @@ impl<W: Words> Seat<W> {
 
     /// To be called in [`on_open`](crate::Handler::on_open): the client is a member from now on.
     pub fn on_open<S>(&mut self, cx: &mut Context<'_, S>) {
+        self.arriving.insert(cx.id());
         self.event(cx, Event::Arrive);
     }
 
@@ -221,6 +230,7 @@ impl<W: Words> Seat<W> {
     /// To be called in [`on_close`](crate::Handler::on_close): the member is gone.
     pub fn on_close<S>(&mut self, cx: &mut Context<'_, S>) {
         let member = cx.id().to_bits();
+        self.arriving.remove(&cx.id());
         self.send(cx, member, Event::Leave);
         self.pending.remove(&member);
         self.member_has_drained(cx);
@@ -352,16 +362,18 @@ impl<W: Words> Seat<W> {
     fn act<S>(&mut self, cx: &mut ServiceContext<'_, S>, action: &Action) {
         match action {
             Action::ToAll { news, by } => {
-                let line = self.words.news(news);
-                let by = by.map(ConnId::from_bits);
+                let (line, by) = (self.words.news(news), by.map(ConnId::from_bits));
                 if let Some(by) = by {
                     cx.reply_to(by, &line);
                 }
-                cx.broadcast_if(line, |id, _| Some(id) != by);
+                self.broadcast(cx, &line, by);
             }
             Action::ToOthers(member, news) => {
                 let (line, by) = (self.words.news(news), ConnId::from_bits(*member));
-                cx.broadcast_if(line, |id, _| id != by);
+                self.broadcast(cx, &line, Some(by));
+                if self.arriving.remove(&by) {
+                    cx.reply_to(by, self.words.welcome());
+                }
             }
             Action::To(member, told) => self.tell(cx, *member, told),
             Action::Hold(member) | Action::Release(member) => {
@@ -373,6 +385,14 @@ impl<W: Words> Seat<W> {
             }
             Action::Drain => self.begin_drain(cx),
         }
+    }
+
+    /// Sends a line to all members but one.
+    fn broadcast<S>(&self, cx: &mut ServiceContext<'_, S>, line: &str, but: Option<ConnId>) {
+        let arriving = &self.arriving;
+        cx.broadcast_if(line, |id, _| {
+            Some(id) != but && (arriving.is_empty() || !arriving.contains(&id))
+        });
     }
 
     /// Tells a member something, if it is here.

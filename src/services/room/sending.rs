@@ -1,23 +1,33 @@
 //! What goes to the stream: numbered batches, one in flight, until they are read.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::entry::{Entry, Event, Here};
-use super::{Numbers, Room};
+use super::Room;
+use super::entry::{Content, Entry, Here, ServerId};
 
 /// The most entries of a batch.
 const BATCH: usize = 256;
 /// About the most bytes of a batch.
 const BATCH_BYTES: usize = 64 << 10;
+/// More names that our record has wrongly than that are written with all the rest.
+const MOST_MISNAMED: usize = 16;
 /// How long to wait after an error.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What goes to the stream.
 #[derive(Debug, Default)]
 pub(super) struct Sending {
-    /// What has no number yet.
-    pub queue: VecDeque<Event>,
+    /// What has no number yet, by the tickets that it was given.
+    pub queue: BTreeMap<u64, Content>,
+    /// The last ticket.
+    ticket: u64,
+    /// Every server shall write its `Here`.
+    pub asks: bool,
+    /// Members of whom our record has a name that they were refused.
+    pub misnamed: BTreeSet<u64>,
+    /// Those of whom the right name is on its way.
+    correcting: Vec<u64>,
     /// What has a number and has not been read.
     pub awaiting: VecDeque<Entry>,
     /// The last number that was given.
@@ -33,7 +43,7 @@ pub(super) struct Sending {
     /// How many lines there were so far that the others have not heard.
     pub said_here: u64,
     /// Lines that were said here, and which the others may hear: they were sent before we were cut off.
-    pub uncertain: Numbers,
+    pub uncertain: BTreeSet<u64>,
     /// Our record is no longer there, or the others were told that we are gone: another life begins once
     /// all that there is of this one has been read.
     pub dead: bool,
@@ -48,6 +58,50 @@ pub(super) struct Sending {
 }
 
 impl Sending {
+    /// Queues what is to go to the stream; its ticket.
+    pub(super) fn push(&mut self, content: Content) -> u64 {
+        self.ticket += 1;
+        self.queue.insert(self.ticket, content);
+        self.ticket
+    }
+
+    /// Takes back what a client has done, if all of that is that it came and told its name, and none of
+    /// it has been sent.
+    pub(super) fn take_back(&mut self, tickets: &[u64]) -> bool {
+        let queued = |ticket: &u64| self.queue.get(ticket);
+        let Some((arrival, rest)) = tickets.split_first() else { return false };
+        let never_told = matches!(queued(arrival), Some(Content::Arrive { .. }))
+            && rest.iter().all(|it| matches!(queued(it), Some(Content::Hello { .. })));
+        if never_told {
+            tickets.iter().for_each(|ticket| _ = self.queue.remove(ticket));
+        }
+        never_told
+    }
+
+    /// How many of those under way have been sent.
+    fn already_sent(&self) -> usize {
+        self.awaiting.partition_point(|entry| entry.number <= self.sent)
+    }
+
+    /// Gives the next of the queue their numbers.
+    fn number_more(&mut self, server: ServerId, life: u64, mut next_order: impl FnMut() -> u64) {
+        let asks = std::mem::take(&mut self.asks).then_some(Content::Ask);
+        let (mut bytes, mut count) = (0, 0);
+        let mut queued = asks.into_iter();
+        while count < BATCH
+            && bytes < BATCH_BYTES
+            && let Some(mut content) = queued.next().or_else(|| Some(self.queue.pop_first()?.1))
+        {
+            if let Content::Arrive { order, .. } = &mut content {
+                *order = next_order();
+            }
+            self.number += 1;
+            bytes += content.size();
+            count += 1;
+            self.awaiting.push_back(Entry { server, life, number: self.number, content });
+        }
+    }
+
     /// Whether another life is to begin now. What the others may have heard of this one before data were
     /// lost goes again first, so that they know it by its numbers; unless they were told that we are gone.
     pub(super) fn may_begin_again(&self) -> bool {
@@ -65,50 +119,58 @@ impl Room {
 
     /// All that the others have to know of us.
     pub(super) fn make_here(&mut self) -> Entry {
-        let own = &self.table.servers[&self.keys.server];
+        let own = &self.table.servers()[&self.keys.server];
         let members = own.members.iter().map(|(id, member)| (*id, member.clone())).collect();
-        let sending = &self.sending;
+        let sending = &mut self.sending;
+        (sending.misnamed, sending.correcting) = (BTreeSet::new(), Vec::new());
         let base = sending.awaiting.front().map_or(sending.number, |entry| entry.number - 1);
         let (after, said) = (self.reading.seen, sending.said_here);
-        let event = Event::Here(Here { after, base, said, members });
-        Entry { server: self.keys.server, life: self.life, number: sending.heres, event }
+        let content = Content::Here(Here { after, base, said, members });
+        Entry { server: self.keys.server, life: self.life, number: sending.heres, content }
     }
 
     /// What goes next: what was not executed, or else more of the queue.
     pub(super) fn make_batch(&mut self) -> Vec<Entry> {
         let sending = &mut self.sending;
         let none_new = sending.needs_here || sending.dead;
-        if !none_new && sending.awaiting.back().is_none_or(|last| last.number <= sending.sent) {
-            let mut bytes = 0;
-            let mut count = 0;
-            while count < BATCH
-                && bytes < BATCH_BYTES
-                && let Some(mut event) = sending.queue.pop_front()
-            {
-                if let Event::Arrive { order, .. } = &mut event {
-                    *order = self.table.next_order();
-                }
-                sending.number += 1;
-                bytes += event.size();
-                count += 1;
-                let (server, life) = (self.keys.server, self.life);
-                let number = sending.number;
-                sending.awaiting.push_back(Entry { server, life, number, event });
-            }
+        if !none_new && sending.already_sent() == sending.awaiting.len() {
+            sending.number_more(self.keys.server, self.life, || self.table.next_order());
         }
-        let sent = sending.sent;
-        for entry in sending.awaiting.iter_mut().filter(|entry| entry.number > sent) {
-            if let Event::Gone { server, .. } = entry.event
+        let sent = sending.already_sent();
+        let unsent = sending.awaiting.range_mut(sent..).take(BATCH);
+        let batch = unsent.map(|entry| {
+            if let Content::Gone { server, .. } = entry.content
                 && server != self.keys.server
-                && self.table.servers.get(&server).is_none_or(|it| it.missing.is_none())
+                && self.table.server(server).is_none_or(|it| it.missing.is_none())
             {
                 // It has come back while that could not be written. The number is needed.
-                entry.event = Event::Ask;
+                entry.content = Content::Ask;
             }
+            Entry { life: self.life, ..entry.clone() }
+        });
+        batch.collect()
+    }
+
+    /// Our record has a name that this member was refused.
+    pub(super) fn note_misnamed(&mut self, member: u64) {
+        self.sending.misnamed.insert(member);
+        if self.sending.misnamed.len() > MOST_MISNAMED && !self.cut {
+            self.resync();
         }
-        let unsent = sending.awaiting.iter().filter(|entry| entry.number > sent);
-        let unsent = unsent.take(BATCH).map(|entry| Entry { life: self.life, ..entry.clone() });
-        unsent.collect()
+    }
+
+    /// The names to be put right in our record before what goes next. A member that is about to be heard
+    /// of with another name waits: which of the two counts is not known yet.
+    pub(super) fn corrections(&mut self) -> Vec<(u64, Option<String>)> {
+        let sending = &mut self.sending;
+        let is_sure = |member: &u64| {
+            let mut under_way = sending.awaiting.iter().map(|entry| &entry.content);
+            !under_way.any(|it| matches!(it, Content::Hello { member: of, .. } if of == member))
+        };
+        sending.correcting = sending.misnamed.iter().copied().filter(is_sure).collect();
+        sending.correcting.iter().for_each(|member| _ = sending.misnamed.remove(member));
+        let known = |id: &u64| Some((*id, self.table.member(self.keys.server, *id)?.name.clone()));
+        sending.correcting.iter().filter_map(known).collect()
     }
 
     /// Redis has refused something; it is asked again later.
@@ -121,6 +183,7 @@ impl Room {
     /// What our own record says: the last number and the last `Here` that were executed.
     pub(super) fn looked(&mut self, last: Option<u64>, here: Option<u64>) {
         let sending = &mut self.sending;
+        sending.misnamed.extend(std::mem::take(&mut sending.correcting));
         let here = here.unwrap_or(0);
         if std::mem::take(&mut sending.here_in_doubt) {
             if last.is_some() && here == sending.heres {
