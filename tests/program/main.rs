@@ -3,6 +3,8 @@
 #[path = "../util/mod.rs"]
 mod util;
 
+#[cfg(target_os = "linux")]
+mod bus;
 mod connect;
 mod descriptors;
 mod discovery;
@@ -12,6 +14,7 @@ mod load_faults;
 mod proxy;
 mod serve;
 mod status;
+mod threads;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "tls")]

@@ -48,6 +48,7 @@ mod leases;
 mod links;
 mod local;
 pub(super) mod names;
+mod over_redis;
 mod reading;
 mod seat;
 mod sending;
@@ -62,6 +63,7 @@ pub use entry::ServerId;
 pub use host::Host;
 pub use in_process::InProcess;
 pub use links::{Failure, Link};
+pub use over_redis::{OverRedis, RedisBus};
 pub use seat::{Message, Seat, Words};
 
 pub use super::redis::Reply;
@@ -82,8 +84,11 @@ const PIECE: usize = 64 << 10;
 const PIECE_WAIT: Duration = Duration::from_millis(100);
 /// How long a server that stops waits for Redis.
 const STOP_WAIT: Duration = Duration::from_secs(1);
-/// A pause between two calls after which this process was frozen: what it knows of time is worth nothing.
-const FROZEN: Duration = Duration::from_secs(3);
+/// How often a lease is renewed at the least, and how long the reader waits in Redis at the most.
+const BEAT: Duration = Duration::from_secs(1);
+/// A pause of so many beats between two calls was ours: this process was frozen, and what it knows of
+/// time is worth nothing.
+const FROZEN: u32 = 3;
 
 /// What a room is.
 #[derive(Clone, Debug)]
@@ -98,6 +103,14 @@ pub struct Settings {
     pub keep: u64,
     /// No two members may have the same name.
     pub unique_names: bool,
+}
+
+impl Settings {
+    /// How often something must be heard of Redis, and something is said of us: often enough that a few
+    /// misses in a row are no silence of `timeout`, which is at most half a lease.
+    fn beat(&self) -> Duration {
+        BEAT.min(self.timeout / 5)
+    }
 }
 
 impl Default for Settings {
@@ -209,7 +222,7 @@ impl Room {
 
     /// The time, before what has happened is taken in.
     fn advance(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.now) > FROZEN {
+        if now.saturating_duration_since(self.now) > self.settings.beat() * FROZEN {
             self.links.forgive(now);
             self.leases.forgive();
         }
