@@ -413,7 +413,7 @@ impl<'h> Cores<'h> {
         for outcome in others {
             let (exit, status) = outcome?;
             cut += count(exit);
-            self.ended.push(status);
+            self.ended.push(answers::of_core(self.ended.len() + 1, status));
         }
         Ok(if cut == 0 { Exit::Clean } else { Exit::Cut { connections: cut } })
     }
