@@ -510,6 +510,13 @@ impl<M> Spread<M> {
     }
 }
 
+/// Where it listens, as `127.0.0.1:2323`.
+impl<M> fmt::Display for Spread<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.service.fmt(f)
+    }
+}
+
 impl<M> fmt::Debug for Spread<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Spread({}, {} cores)", self.service, self.handles.len())

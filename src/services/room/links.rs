@@ -264,7 +264,7 @@ impl Room {
             let place = vec![self.keys.entry_at(position)];
             self.send(Link::Reader, Request::Place, place);
         } else {
-            let read = vec![self.keys.read(position)];
+            let read = vec![self.keys.read(position, self.settings.beat())];
             self.send(Link::Reader, Request::Read, read);
         }
     }
