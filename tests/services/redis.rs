@@ -441,3 +441,50 @@ fn a_shutdown_closes_it_or_waits_for_who_has_last_words() {
     rig.client.post(Order::Stop);
     assert!(rig.client.is_shut(server));
 }
+
+/// Any reply, and how Redis writes it.
+fn any_reply(random: &mut fastrand::Rng, depth: u32, bytes: &mut Vec<u8>) -> Reply {
+    let word: String = (0..random.usize(..20)).map(|_| random.alphanumeric()).collect();
+    let number = random.i64(..);
+    let any: Vec<u8> =
+        (0..random.usize(..100)).map(|_| *random.choice(b"\r\n$*:a\xff").unwrap()).collect();
+    let (reply, line) = match random.u8(..if depth < 8 { 8 } else { 5 }) {
+        0 => (Reply::Nil, if random.bool() { "$-1" } else { "*-1" }.to_owned()),
+        1 => (Reply::Status(word.clone()), format!("+{word}")),
+        2 => (Reply::Error(word.clone()), format!("-{word}")),
+        3 => (Reply::Integer(number), format!(":{number}")),
+        4 => (Reply::Bulk(any.clone()), format!("${}", any.len())),
+        _ => {
+            let count = random.usize(..5);
+            bytes.extend(format!("*{count}\r\n").into_bytes());
+            let parts = (0..count).map(|_| any_reply(random, depth + 1, bytes)).collect();
+            return Reply::Array(parts);
+        }
+    };
+    bytes.extend(line.into_bytes());
+    bytes.extend(b"\r\n");
+    if let Reply::Bulk(text) = &reply {
+        bytes.extend([text, &b"\r\n"[..]].concat());
+    }
+    reply
+}
+
+#[test]
+fn replies_are_the_same_however_they_are_cut() {
+    for seed in 0..100 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut bytes = Vec::new();
+        let wanted: Vec<_> = (0..12).map(|_| any_reply(&mut random, 0, &mut bytes)).collect();
+        let longest = [1, 2, 7, 100, 5000][random.usize(..5)];
+        let mut rig = Rig::up();
+        (0..12).for_each(|number| rig.ask(number, "GET a"));
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let (piece, more) = rest.split_at(random.usize(1..=longest).min(rest.len()));
+            rig.says(piece);
+            rest = more;
+        }
+        let told: Vec<_> = rig.answers().into_iter().map(|(_, told)| told.unwrap()).collect();
+        assert_eq!(told, wanted.into_iter().map(|reply| vec![reply]).collect::<Vec<_>>(), "{seed}");
+    }
+}
