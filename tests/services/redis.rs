@@ -277,7 +277,7 @@ fn orders_for_another_connection_are_for_none() {
     rig.client.post(Order::Drop(1));
     assert_eq!(rig.answers(), [(2, Err(Unanswered::Lost))]);
     let (failure, why, again) = rig.loss();
-    assert_eq!((failure, why.as_str()), (Failure::Other, "given up"));
+    assert_eq!((failure, why.as_str()), (Failure::Other, "given up by who uses it"));
     rig.wait(again);
     // What was meant for the one before does not reach this one.
     rig.client.post(Order::Drop(1));
