@@ -488,3 +488,15 @@ fn replies_are_the_same_however_they_are_cut() {
         assert_eq!(told, wanted.into_iter().map(|reply| vec![reply]).collect::<Vec<_>>(), "{seed}");
     }
 }
+
+#[test]
+fn nobody_else_answers_in_the_name_of_redis() {
+    let mut rig = Rig::up();
+    rig.ask(1, "GET a");
+    let stranger = rig.client.connect();
+    rig.client.feed(stranger, "$4\r\nevil\r\n");
+    assert_eq!(rig.client.closed(stranger), Some(CloseReason::Aborted));
+    assert_eq!(rig.answers(), []);
+    rig.says("$4\r\ngood\r\n");
+    assert_eq!(rig.answers(), [(1, Ok(vec![text("good")]))]);
+}

@@ -143,15 +143,15 @@ impl Handler for Redis {
     }
 
     fn on_open(&mut self, cx: &mut Context<'_, Reader>) {
-        if self.server.on_open(cx) {
-            let commands = self.login.commands();
-            cx.session().set_most(self.max_reply);
-            cx.send(encode(&commands));
-            self.await_replies(
-                cx,
-                Sent { left: commands.len(), replies: Vec::new(), answer: None },
-            );
+        if !self.server.on_open(cx) {
+            // Somebody was handed over to us, who would answer in the name of Redis.
+            return cx.abort();
         }
+        let commands = self.login.commands();
+        cx.session().set_most(self.max_reply);
+        cx.send(encode(&commands));
+        let sent = Sent { left: commands.len(), replies: Vec::new(), answer: None };
+        self.await_replies(cx, sent);
     }
 
     fn on_bytes(&mut self, cx: &mut Context<'_, Reader>, bytes: &[u8]) -> usize {
