@@ -102,7 +102,7 @@
 //!   executed.
 //! * *Open*: batches may go.
 //!
-//! Read [`entry`] first, then [`table`], `reading`, `sending`, and `links` for the connections.
+//! Read `entry` first, then `table`, `reading`, `sending`, and `links` for the connections.
 
 pub mod bus;
 mod commands;
