@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use reactor::http::Sites;
+use reactor::services::room::OverRedis;
 use reactor::services::roulette::Version;
 use reactor::services::views::ProcessReader;
 use reactor::services::{Echo, Presence, Time, Web};
@@ -39,8 +40,15 @@ pub(crate) static SERVICES: &[Service] = &[
         about: "a room to talk in: HELLO, SAY, WHO, BYE",
         start: |setup| {
             let ServiceOptions { allow_kill, unique_names, .. } = *setup.options;
-            let room = Presence::new(allow_kill);
-            setup.start(if unique_names { room.unique_names() } else { room })
+            let over_redis = setup.over_redis.cloned();
+            setup.spread(move |core| {
+                let room = Presence::new(allow_kill);
+                let room = if unique_names { room.unique_names() } else { room };
+                match &over_redis {
+                    Some(redis) => room.on_bus(&core, || redis.bus(core.handle())),
+                    None => room.on(&core),
+                }
+            })
         },
     },
     Service {
@@ -100,7 +108,7 @@ pub(crate) struct ServiceOptions {
     /// Let no two clients of presence have the same name: a HELLO with one that somebody else there
     /// has is refused.
     #[arg(long)]
-    unique_names: bool,
+    pub(crate) unique_names: bool,
 
     /// The time from one line of the time service to the next: 500ms, 30s, 5m, 1h.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
@@ -134,6 +142,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) options: &'a ServiceOptions,
     /// The names in `--roulette-file`.
     pub(crate) students: &'a [u8],
+    /// What the room of presence is shared over.
+    pub(crate) over_redis: Option<&'a OverRedis>,
     pub(crate) limits: Limits,
     /// Whose pages may come in.
     pub(crate) sites: Sites,
@@ -153,10 +163,10 @@ impl Setup<'_> {
     /// The same with a handler on each core.
     fn spread<H>(
         &mut self,
-        handler: impl Fn(Core<()>) -> H + Send + Sync + 'static,
+        handler: impl Fn(Core<H::Message>) -> H + Send + Sync + 'static,
     ) -> Result<Vec<Address>, Failure>
     where
-        H: Handler<Message = ()> + 'static,
+        H: Handler<Message: Send> + 'static,
     {
         let service = self.cores.add(handler, self.limits.clone())?;
         self.cores.set_name(&service, self.known_as);

@@ -81,19 +81,19 @@ const MOST_CORES: usize = 1024;
 /// moment, each may use what is left. The bounds on the memory of all connections hold exactly for each
 /// core, and for all of them one turn later.
 pub struct Cores<'h> {
-    first: Reactor<'h>,
-    driver: Driver,
-    others: Vec<Planned<'h>>,
+    pub(super) first: Reactor<'h>,
+    pub(super) driver: Driver,
+    pub(super) others: Vec<Planned<'h>>,
     /// What wakes each core.
     shared: Vec<Arc<Shared>>,
-    common: Arc<Common>,
-    settings: Settings,
+    pub(super) common: Arc<Common>,
+    pub(super) settings: Settings,
     /// What was to be seen of the other cores when they ended.
     ended: Vec<Status>,
 }
 
 /// A core of which the thread is still to be started.
-struct Planned<'h> {
+pub(super) struct Planned<'h> {
     core: usize,
     seed: Seed,
     mail: Receiver<Mail>,
@@ -112,7 +112,7 @@ type Add<'h> = dyn FnOnce(&mut Reactor<'h>, &Driver) -> Result<usize, Error> + S
 
 /// What every core is set to.
 #[derive(Clone, Copy)]
-struct Settings {
+pub(super) struct Settings {
     shutdown_timeout: Duration,
     max_total_output: usize,
     max_total_input: usize,
@@ -427,10 +427,21 @@ impl<'h> Cores<'h> {
     }
 }
 
-impl Planned<'_> {
+impl<'h> Planned<'h> {
     /// Makes the reactor, in its thread, and runs it.
     fn run(self, common: &Arc<Common>, settings: Settings) -> Result<(Exit, Status), Error> {
-        let mut driver = Driver::new(self.core, common, self.mail);
+        let (mut reactor, mut driver) = self.make(common, settings)?;
+        let exit = driver.run(&mut reactor)?;
+        Ok((exit, reactor.status()))
+    }
+
+    /// Makes the reactor, and what drives it.
+    pub(super) fn make(
+        self,
+        common: &Arc<Common>,
+        settings: Settings,
+    ) -> Result<(Reactor<'h>, Driver), Error> {
+        let driver = Driver::new(self.core, common, self.mail);
         let mut reactor = Reactor::grow(self.seed);
         reactor.join(self.core, common.len(), settings.start);
         reactor.set_shutdown_timeout(settings.shutdown_timeout);
@@ -448,13 +459,12 @@ impl Planned<'_> {
             }
             reactor.take_over(index, service.shares);
         }
-        let exit = driver.run(&mut reactor)?;
-        Ok((exit, reactor.status()))
+        Ok((reactor, driver))
     }
 }
 
 /// Runs a core. If it fails, the others are shut down.
-fn guard<R>(
+pub(super) fn guard<R>(
     core: usize,
     common: &Common,
     run: impl FnOnce() -> Result<R, Error>,
@@ -476,7 +486,7 @@ fn words(panic: &(dyn Any + Send)) -> String {
 }
 
 /// How many connections were cut off.
-fn count(exit: Exit) -> usize {
+pub(super) fn count(exit: Exit) -> usize {
     match exit {
         Exit::Clean => 0,
         Exit::Cut { connections } => connections,

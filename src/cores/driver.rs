@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use super::answers;
 use super::common::{Common, Mail};
@@ -58,9 +59,19 @@ impl Driver {
             if let Some(exit) = reactor.exit() {
                 return Ok(exit);
             }
-            reactor.turn(None)?;
-            self.end_turn(reactor);
+            self.turn(reactor, None)?;
         }
+    }
+
+    /// One turn of the loop, which waits for so long at most, and what comes after it.
+    pub(super) fn turn(
+        &mut self,
+        reactor: &mut Reactor<'_>,
+        timeout: Option<Duration>,
+    ) -> Result<(), Error> {
+        reactor.turn(timeout)?;
+        self.end_turn(reactor);
+        Ok(())
     }
 
     /// The first core waits for the others, since a second signal is to end them too.

@@ -33,9 +33,11 @@
 //! * What happens between turns is the [`Driver`](driver::Driver)'s: it runs the loop turn by turn.
 //!
 //! Read `cores` first, then `driver`, which is what a core does for the others after each turn;
-//! `answers` puts together what the cores answer, `peers` is what handlers say to each other.
+//! `answers` puts together what the cores answer, `peers` is what handlers say to each other, `by_hand`
+//! is how tests choose which core runs next.
 
 mod answers;
+pub(crate) mod by_hand;
 mod common;
 #[expect(clippy::module_inception, reason = "the wing is named after what it is about")]
 mod cores;

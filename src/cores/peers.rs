@@ -68,6 +68,11 @@ impl<M> Core<M> {
         self.peers.handles.len()
     }
 
+    /// The way to the handler on this core, from any thread.
+    pub fn handle(&self) -> Handle<M> {
+        self.peers.handles[self.index].clone()
+    }
+
     /// The way to the handlers on the other cores.
     pub fn peers(&self) -> Peers<M> {
         self.peers.clone()
@@ -126,6 +131,14 @@ impl<M> Peers<M> {
     {
         for core in self.others() {
             let _ = self.tell(core, message.clone());
+        }
+    }
+
+    /// Handles no more input of a connection while any other core is behind, also with what this one has
+    /// not posted. For who says something to one core that it says to all the others.
+    pub fn hold_back<S>(&self, cx: &mut Context<'_, S>) {
+        if self.others().any(|core| self.handles[core].len() > AHEAD) {
+            cx.wait_for_cores();
         }
     }
 

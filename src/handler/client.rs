@@ -196,6 +196,8 @@ pub struct Redial {
     random: u64,
     /// Dialled since the last connection that was well.
     attempts: u32,
+    /// The next delay is no shorter.
+    hold_off: Duration,
     state: State,
 }
 
@@ -232,6 +234,7 @@ impl Redial {
             most: Self::MOST,
             random: RandomState::new().build_hasher().finish(),
             attempts: 0,
+            hold_off: Duration::ZERO,
             state: State::Off,
         })
     }
@@ -284,7 +287,7 @@ impl Redial {
             self.state = State::Off;
             return None;
         }
-        let delay = self.delay();
+        let delay = self.delay().max(std::mem::take(&mut self.hold_off));
         self.state = State::Waiting(cx.set_service_timer(delay));
         Some(delay)
     }
@@ -319,6 +322,13 @@ impl Redial {
     /// called at each proof of that, for instance for each answer; it costs nothing.
     pub fn reset(&mut self) {
         self.attempts = 0;
+    }
+
+    /// The delay after the next loss is no shorter than this, which may be more than `most`: for a server
+    /// that has refused for a reason that does not pass by itself, or has said when to come back. To be
+    /// called before [`on_close`](Self::on_close).
+    pub fn hold_off(&mut self, delay: Duration) {
+        self.hold_off = delay;
     }
 
     /// How often it was dialled since the last connection that was [well](Self::reset), or since the

@@ -227,7 +227,8 @@ pub trait Handler {
 
     /// Called when the reactor begins to shut down, after the messages that were posted before. It
     /// is the last chance to say something to the clients. After it all connections are closed
-    /// gracefully, also those that are paused until an answer is there, or the next piece of one.
+    /// gracefully, also those that are paused until an answer is there, or the next piece of one, unless
+    /// they are to be [kept open](ServiceContext::keep_open) for a while.
     fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
         let _ = cx;
     }

@@ -226,6 +226,20 @@ impl<'a, S> ServiceContext<'a, S> {
         self.state.counted()
     }
 
+    /// In [`on_shutdown`](crate::Handler::on_shutdown): the connections of this handler are not closed
+    /// now, but after this time, unless it closes them itself before. Until then they are served as ever,
+    /// timers fire and messages come, those of other services too; only nothing is accepted or dialled.
+    /// The shutdown takes as long, but no longer than its
+    /// [timeout](crate::Reactor::set_shutdown_timeout).
+    ///
+    /// It is for a connection to a server that has to hear of the end, and confirm it. Elsewhere it
+    /// does nothing.
+    pub fn keep_open(&mut self, time: Duration) {
+        if self.state.stopping {
+            self.table.kept_open = Some(self.state.after(time));
+        }
+    }
+
     /// Asks for a graceful shutdown of the whole reactor. Messages that were posted to its services
     /// before are handled first. See [`Handle::stop`](crate::Handle::stop).
     pub fn stop(&mut self) {

@@ -3,7 +3,7 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::{Poll, Registry};
 
@@ -16,6 +16,7 @@ use super::table::{SharedLimits, Table};
 use super::total_memory::{self, Memory};
 use super::{Ask, Reactor, Report};
 use crate::connection::ConnId;
+use crate::connection::clock::nanos;
 use crate::error::Error;
 use crate::handler::Handler;
 use crate::limits::Limits;
@@ -39,6 +40,17 @@ impl Reactor<'_> {
 
     pub(crate) fn started_at(&self) -> Instant {
         self.state.start()
+    }
+
+    /// Sets the clock to so much after [`started_at`](Self::started_at). It goes on from there.
+    pub(crate) fn set_clock(&mut self, passed: Duration) {
+        self.state.set_start(Instant::now() - passed);
+    }
+
+    /// Whether something is left over from the last turn, or a deadline has come.
+    pub(crate) fn is_due(&self, passed: Duration) -> bool {
+        let now = nanos(passed).saturating_add(1).max(self.state.turn.now);
+        self.next_moment().is_some_and(|moment| moment <= now)
     }
 
     /// What others wake it by.

@@ -167,9 +167,14 @@ impl LoopState {
 
     /// Makes it that of one of several cores, which all count from the same moment.
     pub(crate) fn join(&mut self, core: usize, cores: usize, start: Instant) {
-        self.start = start;
+        self.set_start(start);
         self.serials = Serials::of_core(core, cores);
         self.among = Some(Box::default());
+    }
+
+    /// Has the loop count from there.
+    pub(super) fn set_start(&mut self, start: Instant) {
+        self.start = start;
     }
 
     /// When it was made.

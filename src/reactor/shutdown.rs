@@ -121,12 +121,21 @@ impl Reactor<'_> {
 }
 
 impl<H: Handler> ActiveService<H> {
-    /// Tells the handler, and closes every connection gracefully.
+    /// Tells the handler, and closes every connection gracefully, unless it wants to keep them for a
+    /// while.
     pub(super) fn begin_shutdown(&mut self, state: &mut LoopState) {
         self.mailbox.inbox.stop();
         self.call_service(state, H::on_shutdown);
         self.slow_hooks.check(state, &self.table.name, self.table.limits.slow_call);
         self.table.limits.linger = self.table.limits.linger.min(LINGER_AT_SHUTDOWN);
+        if self.table.kept_open.is_none() {
+            self.close_all(state);
+        }
+    }
+
+    /// Closes every connection gracefully, for the shutdown.
+    pub(super) fn close_all(&mut self, state: &mut LoopState) {
+        self.table.kept_open = None;
         for id in self.table.ids() {
             self.table.close(id, CloseReason::Shutdown, state);
         }

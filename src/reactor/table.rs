@@ -16,6 +16,7 @@ use super::timers::Timers;
 use super::token::Token;
 use super::usage::Accounts;
 use crate::connection::ConnId;
+use crate::connection::clock::Nanos;
 use crate::connection::connection::{Connection, Stage};
 use crate::limits::Limits;
 use crate::net::stream::Stream;
@@ -88,6 +89,8 @@ pub(crate) struct Table<S> {
     pub(crate) kept: usize,
     /// What each of them has done, where somebody wants to know.
     pub(super) accounts: Accounts,
+    /// In a shutdown, they are not closed before that moment.
+    pub(crate) kept_open: Option<Nanos>,
 }
 
 impl<S> Slot<S> {
@@ -136,6 +139,7 @@ impl<S> Table<S> {
             leaving: BTreeMap::new(),
             kept: 0,
             accounts: Accounts::default(),
+            kept_open: None,
             limits,
         }
     }

@@ -98,6 +98,9 @@ impl<H: Handler> ActiveService<H> {
                 self.table.cut_lingering();
                 continue;
             }
+            if self.table.kept_open.is_some_and(|until| until <= state.turn.now) {
+                self.close_all(state);
+            }
             match self.table.timers.pop(state.turn.now) {
                 None => return,
                 Some(Due::Deadline(token)) if token.is_connection() => {
@@ -194,7 +197,7 @@ impl<S> Table<S> {
 
     /// When the next thing is due.
     pub(super) fn next_deadline(&self) -> Option<Nanos> {
-        earlier(self.timers.next(), self.lingers_until())
+        earlier(earlier(self.timers.next(), self.lingers_until()), self.kept_open)
     }
 
     /// Sets the loop's own deadline for the connection, if its state has one and none comes sooner.

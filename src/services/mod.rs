@@ -13,6 +13,7 @@
 //! | [`Forward`] | – | bytes instead of lines, dialling out, pausing one side for the other |
 //! | `Web` | 8023 | HTTP on [`on_bytes`](Handler::on_bytes), answers that wait for a report of the loop, handing over |
 //! | [`Admin`] | –, Unix | looking inside the loop: reports, a long list page by page |
+//! | [`Redis`](redis::Redis) | – | being a client: dialling again, lines with bodies, backpressure, questions of other services |
 //! | [`Announcer`] | 9908, UDP | datagrams: multicast, a timer, an answer to a question |
 //! | [`Directory`] | 9908, UDP | datagrams: a table that is bounded and forgets what is silent |
 //!
@@ -27,6 +28,7 @@ mod directory;
 mod echo;
 mod forward;
 mod presence;
+pub mod redis;
 pub mod room;
 pub mod roulette;
 mod time;

@@ -1,10 +1,9 @@
-use std::collections::HashMap;
-
-use unicode_normalization::UnicodeNormalization;
-
+use super::room::bus::{Bus, Event, News, Told};
+use super::room::names::{ANONYMOUS, NAME_LENGTH, Name, Names};
+use super::room::{InProcess, Message, Seat, Words};
 use super::{FOREIGN, handle_lines, without_mark};
 use crate::text::{command, is_foreign, printable};
-use crate::{CloseReason, ConnId, Context, Handler};
+use crate::{CloseReason, Context, Core, Handler, ServiceContext, TimerId};
 
 /// What a newcomer is sent.
 const WELCOME: &str = "\
@@ -16,12 +15,10 @@ Welcome to the Presence Server
   Shutdown server with 'KILL'
 ";
 
-/// The name of a client that has not told its name.
-pub(super) const ANONYMOUS: &str = "An anonymous user";
-/// What is [compared](folded) of that one, which nobody can take.
-pub(super) const NOBODYS: &str = "an anonymous user";
-/// How many characters of a name are kept.
-const NAME_LENGTH: usize = 64;
+/// What a client is sent for a line that is no command.
+const HINT: &str = "What? I only understand HELLO, SAY, WHO, BYE and KILL commands\n";
+const NO_KILL: &str = "KILL is disabled on this server.\n";
+const KILLED: &str = "KILL command received. Bringing server down...\n";
 
 /// A chat room: everybody is told who comes, who leaves and what is said.
 ///
@@ -43,18 +40,22 @@ const NAME_LENGTH: usize = 64;
 /// clients may have the same one, unless the room is one of [unique names](Presence::unique_names).
 /// [Telnet commands](crate::Lines::skip_telnet) in front of a line are no part of it, nor is a byte order mark
 /// in front of a client's first line.
-#[derive(Clone, Debug, Default)]
+///
+/// On one core the room is all here, and what is said is sent at once. [Over several](Presence::on) the first
+/// core makes the order of what is said, and everybody hears the same in the same order.
+#[derive(Debug, Default)]
 pub struct Presence {
     allow_kill: bool,
-    /// Whose each name is, by what is [compared](folded) of it; none if any number may have the same.
-    names: Option<HashMap<String, ConnId>>,
+    names: Names,
+    /// Where the room is not all here.
+    seat: Option<Seat<English>>,
 }
 
 impl Presence {
     /// An empty room. `allow_kill` says whether anybody in it may shut down the whole reactor with
     /// KILL.
     pub fn new(allow_kill: bool) -> Presence {
-        Presence { allow_kill, names: None }
+        Presence { allow_kill, ..Presence::default() }
     }
 
     /// The same room, in which no two clients have the same name: a HELLO with one that somebody else
@@ -68,58 +69,98 @@ impl Presence {
     /// A client that is gone keeps its name until the loop has found that out, as
     /// [`keepalive`](crate::Limits::keepalive) does.
     pub fn unique_names(self) -> Presence {
-        Presence { names: Some(HashMap::new()), ..self }
+        Presence { names: Names::unique(), ..self }
     }
 
-    /// What a client calls itself, as this room needs it.
-    fn name(&self, shown: String) -> Box<Name> {
-        let compared = self.names.as_ref().map_or_else(String::new, |_| folded(&shown));
-        Box::new(Name { shown, compared })
-    }
-
-    /// Whether somebody other than this client has the name.
-    fn is_taken(&self, name: &Name, id: ConnId) -> bool {
-        let Some(names) = &self.names else { return false };
-        let owner = names.get(&name.compared);
-        owner.is_some_and(|owner| *owner != id) || name.compared == NOBODYS
-    }
-
-    /// Gives a client another name, or none. Its former one may be another's from now on.
-    fn rename(&mut self, cx: &mut Context<'_, Session>, name: Option<Box<Name>>) {
-        let id = cx.id();
-        let former = std::mem::replace(&mut cx.session().name, name);
-        let Some(names) = &mut self.names else { return };
-        if let Some(former) = former {
-            names.remove(&former.compared);
+    /// The part of the same room on one of several cores: the last step of making it.
+    ///
+    /// ```no_run
+    /// use reactor::Cores;
+    /// use reactor::services::Presence;
+    ///
+    /// let mut cores = Cores::new(4)?;
+    /// cores.listen("127.0.0.1:9907", |core| Presence::new(false).unique_names().on(&core))?;
+    /// cores.run()?;
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    pub fn on(self, core: &Core<Message>) -> Presence {
+        if core.count() == 1 {
+            return self;
         }
-        if let Some(name) = &cx.session().name {
-            names.insert(name.compared.clone(), id);
-        }
+        let bus = InProcess::new();
+        let bus = if self.names.are_unique() { bus.unique_names() } else { bus };
+        self.on_bus(core, || bus)
+    }
+
+    /// As [`on`](Self::on), with a bus of your own, which decides about [unique](Self::unique_names) names
+    /// too. On the first core, `bus` makes it.
+    pub fn on_bus<B: Bus + 'static>(
+        self,
+        core: &Core<Message>,
+        bus: impl FnOnce() -> B,
+    ) -> Presence {
+        Presence { seat: Some(Seat::new(core, English, bus)), ..self }
     }
 }
 
-/// What is compared of a name: NFKC, in upper and then in lower case, since there are letters that only
-/// one of the two makes the same, and NFKC again. Without what a [printable] name may have and nobody
-/// sees: joiners and variation selectors.
-///
-/// Of what the first NFKC makes, as many characters count as a name may have. There are letters of which
-/// it makes eighteen, and a thousand lines of those would keep all others waiting.
-pub(super) fn folded(name: &str) -> String {
-    if name.is_ascii() {
-        return name.to_ascii_lowercase();
-    }
-    let seen =
-        name.chars().filter(|c| !matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe0e}' | '\u{fe0f}'));
-    let name: String = seen.nfkc().take(NAME_LENGTH).collect();
-    name.to_uppercase().to_lowercase().nfkc().collect()
-}
-
-/// What a client has called itself.
+/// What is heard in the room.
 #[derive(Debug)]
-struct Name {
-    shown: String,
-    /// What is [compared](folded) of it. Empty where any number may have the same name.
-    compared: String,
+struct English;
+
+impl Words for English {
+    fn welcome(&mut self) -> String {
+        WELCOME.to_owned()
+    }
+
+    fn news(&mut self, news: &News) -> String {
+        match news {
+            News::Arrived => ARRIVED.to_owned(),
+            News::Named { name } => named(name.as_deref()),
+            News::Said { name, text } => said(name.as_deref(), text),
+            News::Leaving { name } => leaving(name.as_deref()),
+            News::Left { name } => left(name.as_deref()),
+            News::CutOff => "The room is cut off from the other servers.\n".to_owned(),
+            News::Whole => "The room is whole again.\n".to_owned(),
+            News::SaidElsewhere(1) => "1 line was said elsewhere meanwhile.\n".to_owned(),
+            News::SaidElsewhere(lines) => format!("{lines} lines were said elsewhere meanwhile.\n"),
+            News::Missing => "Some messages may be missing.\n".to_owned(),
+        }
+    }
+
+    fn told(&mut self, told: &Told) -> String {
+        match told {
+            Told::Who(names) => users(names.iter().map(Option::as_deref)),
+            Told::NameTaken(name) => taken(name),
+            Told::Line(line) => line.clone(),
+        }
+    }
+}
+
+const ARRIVED: &str = "Someone has arrived...\n";
+
+fn named(name: Option<&str>) -> String {
+    format!("{} is in the room.\n", name.unwrap_or(ANONYMOUS))
+}
+
+fn said(name: Option<&str>, text: &str) -> String {
+    format!("{} says: {text}\n", name.unwrap_or(ANONYMOUS))
+}
+
+fn leaving(name: Option<&str>) -> String {
+    format!("{} is about to leave the room.\n", name.unwrap_or(ANONYMOUS))
+}
+
+fn left(name: Option<&str>) -> String {
+    format!("{} has left the room.\n", name.unwrap_or(ANONYMOUS))
+}
+
+fn taken(name: &str) -> String {
+    format!("The name {name} is taken; choose another with 'HELLO name'\n")
+}
+
+fn users<'a>(names: impl Iterator<Item = Option<&'a str>>) -> String {
+    let names = names.map(|name| format!(" - {}\n", name.unwrap_or(ANONYMOUS)));
+    format!("Currently connected users:\n{}", names.collect::<String>())
 }
 
 /// Who one client is.
@@ -132,18 +173,29 @@ pub struct Session {
 }
 
 impl Session {
-    fn name(&self) -> &str {
-        self.name.as_ref().map_or(ANONYMOUS, |name| &name.shown)
+    fn name(&self) -> Option<&str> {
+        self.name.as_ref().map(|name| &*name.shown)
     }
 }
 
 impl Handler for Presence {
     type Session = Session;
-    type Message = ();
+    type Message = Message;
+
+    fn on_start(&mut self, cx: &mut ServiceContext<'_, Session>) {
+        if let Some(seat) = &mut self.seat {
+            seat.on_start(cx);
+        }
+    }
 
     fn on_open(&mut self, cx: &mut Context<'_, Session>) {
-        cx.broadcast_to_others("Someone has arrived...\n");
-        cx.send(WELCOME);
+        match &mut self.seat {
+            Some(seat) => seat.on_open(cx),
+            None => {
+                cx.broadcast_to_others(ARRIVED);
+                cx.send(WELCOME);
+            }
+        }
     }
 
     fn on_bytes(&mut self, cx: &mut Context<'_, Session>, bytes: &[u8]) -> usize {
@@ -154,37 +206,57 @@ impl Handler for Presence {
         let first = !std::mem::replace(&mut cx.session().heard, true);
         let line = if first { without_mark(line) } else { line };
         if is_foreign(line) {
-            cx.send(FOREIGN);
-            return cx.close();
+            return self.close(cx, FOREIGN);
         }
         let (word, rest) = command(line);
         match word.to_ascii_uppercase().as_slice() {
             b"HELLO" => self.hello(cx, rest),
-            b"SAY" => say(cx, rest),
-            b"WHO" => who(cx),
-            b"BYE" => {
-                let name = cx.session().name().to_owned();
-                cx.broadcast(format!("{name} is about to leave the room.\n"));
-                cx.close();
-            }
-            b"KILL" if self.allow_kill => {
-                cx.send("KILL command received. Bringing server down...\n");
-                cx.stop();
-            }
-            b"KILL" => {
-                cx.send("KILL is disabled on this server.\n");
-            }
-            _ => {
-                cx.send("What? I only understand HELLO, SAY, WHO, BYE and KILL commands\n");
-            }
+            b"SAY" if rest.is_empty() => self.say(cx, "nothing...".to_owned()),
+            b"SAY" => self.say(cx, printable(rest)),
+            b"WHO" => self.who(cx),
+            b"BYE" => self.bye(cx),
+            b"KILL" if self.allow_kill => self.kill(cx),
+            b"KILL" => self.reply(cx, NO_KILL),
+            _ => self.reply(cx, HINT),
+        }
+    }
+
+    fn on_eof(&mut self, cx: &mut Context<'_, Session>) {
+        self.close(cx, "");
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_, Session>) {
+        if let Some(seat) = &mut self.seat {
+            seat.on_drain(cx);
         }
     }
 
     fn on_close(&mut self, cx: &mut Context<'_, Session>, _reason: CloseReason) {
         // Told however the client left, with or without a BYE.
-        let line = format!("{} has left the room.\n", cx.session().name());
+        if let Some(seat) = &mut self.seat {
+            return seat.on_close(cx);
+        }
+        let line = left(cx.session().name());
         self.rename(cx, None);
         cx.broadcast(line);
+    }
+
+    fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, Session>, timer: TimerId) {
+        if let Some(seat) = &mut self.seat {
+            seat.on_service_timer(cx, timer);
+        }
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, Session>, message: Message) {
+        if let Some(seat) = &mut self.seat {
+            seat.on_message(cx, message);
+        }
+    }
+
+    fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Session>) {
+        if let Some(seat) = &mut self.seat {
+            seat.on_shutdown(cx);
+        }
     }
 }
 
@@ -194,38 +266,92 @@ impl Presence {
         let word = text.split_whitespace().next();
         let name = word.map(|word| {
             let word: String = word.chars().take(NAME_LENGTH).collect();
-            self.name(printable(word.as_bytes()))
+            printable(word.as_bytes())
         });
-        if let Some(name) = name.as_ref().filter(|name| self.is_taken(name, cx.id())) {
-            let name = &name.shown;
-            return writeln!(cx, "The name {name} is taken; choose another with 'HELLO name'");
+        if let Some(seat) = &mut self.seat {
+            return seat.event(cx, Event::Hello(name));
+        }
+        let name = name.map(|name| self.names.name(name));
+        let id = cx.id().to_bits();
+        if let Some(name) = name.as_ref().filter(|name| self.names.is_taken(name, id)) {
+            cx.send(taken(&name.shown));
+            return;
         }
         self.rename(cx, name);
-        let line = format!("{} is in the room.\n", cx.session().name());
+        let line = named(cx.session().name());
         cx.broadcast(line);
     }
-}
 
-fn say(cx: &mut Context<'_, Session>, text: &[u8]) {
-    let text = if text.is_empty() { "nothing...".to_owned() } else { printable(text) };
-    let line = format!("{} says: {text}\n", cx.session().name());
-    cx.broadcast(line);
-}
-
-fn who(cx: &mut Context<'_, Session>) {
-    // Who is gone may have asked thousands of times, and nothing holds that back.
-    if !cx.takes_output() {
-        return;
+    /// Gives a client another name, or none.
+    fn rename(&mut self, cx: &mut Context<'_, Session>, name: Option<Box<Name>>) {
+        let id = cx.id().to_bits();
+        let former = std::mem::replace(&mut cx.session().name, name);
+        self.names.rename(id, former.as_deref(), cx.session().name.as_deref());
     }
-    let mut users: Vec<_> = cx.connections().collect();
-    // Ids sort by arrival.
-    users.sort_unstable_by_key(|(id, _)| *id);
-    let names: String = users.iter().map(|(_, user)| format!(" - {}\n", user.name())).collect();
-    write!(cx, "Currently connected users:\n{names}");
+
+    fn say(&mut self, cx: &mut Context<'_, Session>, text: String) {
+        if let Some(seat) = &mut self.seat {
+            return seat.event(cx, Event::Say(text));
+        }
+        let line = said(cx.session().name(), &text);
+        cx.broadcast(line);
+    }
+
+    fn who(&mut self, cx: &mut Context<'_, Session>) {
+        if let Some(seat) = &mut self.seat {
+            return seat.event(cx, Event::Who);
+        }
+        // Who is gone may have asked thousands of times, and nothing holds that back.
+        if !cx.takes_output() {
+            return;
+        }
+        let mut clients: Vec<_> = cx.connections().collect();
+        // Ids sort by arrival.
+        clients.sort_unstable_by_key(|(id, _)| *id);
+        let list = users(clients.iter().map(|(_, client)| client.name()));
+        cx.send(list);
+    }
+
+    fn bye(&mut self, cx: &mut Context<'_, Session>) {
+        match &mut self.seat {
+            Some(seat) => seat.event(cx, Event::Bye),
+            None => {
+                let line = leaving(cx.session().name());
+                cx.broadcast(line);
+            }
+        }
+        self.close(cx, "");
+    }
+
+    fn kill(&mut self, cx: &mut Context<'_, Session>) {
+        if let Some(seat) = &mut self.seat {
+            return seat.stop(cx, KILLED);
+        }
+        cx.send(KILLED);
+        cx.stop();
+    }
+
+    /// Sends a client something behind what it is to hear of its own lines.
+    fn reply(&mut self, cx: &mut Context<'_, Session>, line: &str) {
+        match &mut self.seat {
+            Some(seat) => seat.event(cx, Event::Answer(line.to_owned())),
+            None => _ = cx.send(line),
+        }
+    }
+
+    /// Closes a client's connection, likewise.
+    fn close(&mut self, cx: &mut Context<'_, Session>, line: &str) {
+        if let Some(seat) = &mut self.seat {
+            return seat.close(cx, line);
+        }
+        cx.send(line);
+        cx.close();
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::room::names::{NOBODYS, folded};
     use super::*;
     use crate::testing::{Client, Harness};
 

@@ -2,7 +2,8 @@
 //! memory, with a clock that stands still until the test moves it. What needs a real socket, such as TLS
 //! or accepting, cannot be tested so.
 //!
-//! [`Harness`] is for connections: begin there. [`DatagramHarness`] is the same for datagrams.
+//! [`Harness`] is for connections: begin there. [`DatagramHarness`] is the same for datagrams, and
+//! [`CoresByHand`], which does have sockets, for what several cores say to each other.
 //!
 //! ```
 //! use std::time::{Duration, Instant};
@@ -38,4 +39,5 @@ mod memory_loop;
 pub use datagram_harness::DatagramHarness;
 pub use harness::{Client, Harness};
 
+pub use crate::cores::by_hand::CoresByHand;
 pub use crate::net::Fault;

@@ -45,12 +45,15 @@ fn from_one_address() {
     for (service, addr) in victim.services() {
         let flood = || from(Ipv4Addr::new(127, 0, 9, 9), *addr);
         let mut clients: Vec<_> = (0..size(500, 5_000)).map(|_| flood()).collect();
-        for (number, client) in clients.iter_mut().enumerate() {
+        // With several threads these are not always the ones that came first.
+        let mut served = 0;
+        for client in &mut clients {
             let mut first = [0; 8];
             client.read_exact(&mut first).unwrap();
-            let expected = if number < 10 { b"Welcome " } else { b"Too many" };
-            assert_eq!(&first, expected, "{service}: {number}");
+            assert!([b"Welcome ", b"Too many"].contains(&&first), "{service}: {first:?}");
+            served += usize::from(&first == b"Welcome ");
         }
+        assert_eq!(served, 10, "{service}");
         victim.serves_the_polite();
     }
     victim.is_well("a flood from one address", 8 << 20);

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 
 use crate::swarm::{at_once, join, size, will_reset};
 use crate::util::Client;
+use crate::util::program::threads;
 use crate::victim::Victim;
 
 /// Slowloris, twenty times as fast: a line not finished in 3 s instead of 60, a byte every few
@@ -96,7 +97,9 @@ fn unfinished_lines_beyond_the_memory_there_is() {
     }
     slow.send("time\n");
     slow.expect("> TAKE YOUR TIME\n");
-    assert!(victim.peak() < 48 << 20, "{} bytes", victim.peak());
+    // What all threads have together is held to the bound a turn later.
+    let most = (40 + 8 * threads()) << 20;
+    assert!(victim.peak() < most, "{} bytes", victim.peak());
     drop((clients, slow));
     victim.is_well(&format!("{count} unfinished lines of 65 kB in 256 MiB"), 8 << 20);
     let log = victim.ends();

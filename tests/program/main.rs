@@ -12,6 +12,7 @@ mod load_faults;
 mod proxy;
 mod serve;
 mod status;
+mod threads;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "tls")]

@@ -337,3 +337,83 @@ fn several_reactors_in_a_process_do_not_know_of_each_other() {
     let (_, counters) = second.thread.join().unwrap();
     assert_eq!((counters.accepted, counters.lines_in), (1, 1));
 }
+
+/// Keeps its connections for a while, and may close them before.
+struct Keeper {
+    time: Duration,
+}
+
+impl Handler for Keeper {
+    type Session = ();
+    type Message = &'static str;
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        match line {
+            b"DONE" => cx.close(),
+            line => _ = cx.send([line, b"\n"].concat()),
+        }
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, message: &'static str) {
+        cx.broadcast(message);
+    }
+
+    fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, ()>) {
+        cx.broadcast("last words?\n");
+        cx.keep_open(self.time);
+    }
+}
+
+/// A reactor with a service that keeps its connections, and one that does not.
+fn keeper(time: Duration) -> (SocketAddr, SocketAddr, Handle<&'static str>, JoinHandle<Exit>) {
+    let (tell, told) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let mut reactor = Reactor::new().unwrap();
+        reactor.set_shutdown_timeout(PATIENCE);
+        let keeper = reactor.listen("127.0.0.1:0", Keeper { time }).unwrap();
+        let (ends, _) = mpsc::channel();
+        let other = reactor.listen("127.0.0.1:0", Sender { ends }).unwrap();
+        let addr = |address: Option<&reactor::Address>| address.unwrap().as_socket().unwrap();
+        tell.send((addr(keeper.address()), addr(other.address()), keeper.handle())).unwrap();
+        reactor.run().unwrap()
+    });
+    let (keeper, other, handle) = told.recv_timeout(PATIENCE).unwrap();
+    (keeper, other, handle, thread)
+}
+
+#[test]
+fn a_handler_may_keep_its_connections_until_it_has_done_with_them() {
+    let (addr, other, handle, thread) = keeper(10 * PATIENCE);
+    let (mut kept, mut gone) = (Client::connect(addr), Client::connect(other));
+    gone.expect("hello\n");
+    kept.send("a\n");
+    kept.expect("a\n");
+    handle.stop();
+    kept.expect("last words?\n");
+    gone.expect("bye, all\n");
+    assert_eq!(gone.rest(), b"");
+    // It is served, and so are messages that come after the shutdown has begun.
+    kept.send("b\n");
+    kept.expect("b\n");
+    handle.post("c\n").unwrap();
+    kept.expect("c\n");
+    kept.send("DONE\n");
+    assert_eq!(kept.rest(), b"");
+    drop((kept, gone));
+    assert_eq!(thread.join().unwrap(), Exit::Clean);
+}
+
+#[test]
+fn what_is_kept_open_is_closed_when_the_time_is_over() {
+    let (addr, _, handle, thread) = keeper(Duration::from_millis(200));
+    let mut kept = Client::connect(addr);
+    kept.send("a\n");
+    kept.expect("a\n");
+    let began = Instant::now();
+    handle.stop();
+    kept.expect("last words?\n");
+    assert_eq!(kept.rest(), b"");
+    assert!(began.elapsed() >= Duration::from_millis(200));
+    drop(kept);
+    assert_eq!(thread.join().unwrap(), Exit::Clean);
+}

@@ -6,6 +6,11 @@ mod util;
 mod admin;
 mod echo;
 mod presence;
+#[path = "presence.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same tests on several cores")]
+mod presence_on_cores;
+mod redis;
+mod room;
 mod roulette;
 mod time;
 mod web;

@@ -1,8 +1,10 @@
-//! The presence service over real sockets, byte for byte as its protocol says.
+//! The presence service over real sockets, byte for byte as its protocol says: on one core, and as the
+//! module `presence_on_cores` on three.
 
 #![cfg(feature = "services")]
 
 use reactor::services::Presence;
+use reactor::services::room::Message;
 use reactor::{CloseReason, Exit, Limits};
 
 use crate::util::{Client, Server};
@@ -14,12 +16,17 @@ const WELCOME: &str = "Welcome to the Presence Server\n  \
                        Leave with 'BYE'\n  \
                        Shutdown server with 'KILL'\n";
 
-fn server() -> Server<()> {
-    Server::start(Limits::default(), Presence::default)
+fn server() -> Server<Message> {
+    start(Limits::default(), Presence::default)
+}
+
+fn start(limits: Limits, make: impl Fn() -> Presence + Send + Sync + 'static) -> Server<Message> {
+    let cores = if module_path!().ends_with("presence_on_cores") { 3 } else { 1 };
+    Server::on_cores(cores, limits, move |core| make().on(&core))
 }
 
 /// A newcomer, welcomed, whom the others have been told of.
-fn join(server: &Server<()>, others: &mut [&mut Client]) -> Client {
+fn join(server: &Server<Message>, others: &mut [&mut Client]) -> Client {
     let mut client = server.connect();
     client.expect(WELCOME);
     expect_all(others, "Someone has arrived...\n");
@@ -107,7 +114,7 @@ fn bye_is_told_to_everyone_and_its_sender_closed() {
 
 #[test]
 fn those_who_remain_hear_of_an_end_however_it_came() {
-    let server = Server::start(Limits { max_line: 200, ..Limits::default() }, Presence::default);
+    let server = start(Limits { max_line: 200, ..Limits::default() }, Presence::default);
     let mut bob = join(&server, &mut []);
     for n in 0..4 {
         let mut client = join(&server, &mut [&mut bob]);
@@ -140,7 +147,7 @@ fn kill_is_refused_unless_allowed() {
     alice.send("SAY still here\n");
     alice.expect("An anonymous user says: still here\n");
 
-    let killable = Server::start(Limits::default(), || Presence::new(true));
+    let killable = start(Limits::default(), || Presence::new(true));
     let mut alice = join(&killable, &mut []);
     let mut bob = join(&killable, &mut [&mut alice]);
     bob.send("kill\n");
@@ -302,7 +309,7 @@ fn nothing_that_deceives_the_eye_reaches_the_others() {
 
 #[test]
 fn a_name_that_somebody_has_is_refused_if_names_are_unique() {
-    let server = Server::start(Limits::default(), || Presence::default().unique_names());
+    let server = start(Limits::default(), || Presence::default().unique_names());
     let mut alice = join(&server, &mut []);
     let mut bob = join(&server, &mut [&mut alice]);
     let taken =

@@ -18,6 +18,11 @@ mod world;
 #[path = "../spread/mod.rs"]
 mod spread;
 
+#[path = "../util/folder.rs"]
+mod folder;
+
+mod cores;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 
@@ -28,6 +33,8 @@ use world::{Choices, History, World};
 
 /// How many seeds each service is tried with when nobody says it.
 const SEEDS: u64 = 8;
+/// How many worlds of several cores there are.
+const SEEDS_OF_CORES: u64 = 24;
 /// How many worlds of three servers and a Redis there are.
 const SEEDS_OF_ROOMS: u64 = 40;
 /// How many worlds there are for each promise that one is aimed at.
@@ -49,8 +56,11 @@ fn fresh<M: Model>(seed: u64, trace: bool) -> World<M> {
 /// Tells which promise was broken. The world it happened in must still be there: a session may panic
 /// when it is dropped, and would be heard instead.
 fn must_hold<M: Model>(seed: u64, outcome: Result<(), String>) {
+    must_hold_of(M::NAME, seed, outcome);
+}
+
+fn must_hold_of(name: &str, seed: u64, outcome: Result<(), String>) {
     if let Err(complaint) = outcome {
-        let name = M::NAME;
         panic!(
             "{name}, seed {seed}: {complaint}\nevent by event: \
              SEED={seed} cargo test --test simulation {name} -- --nocapture"
@@ -157,6 +167,36 @@ fn forward() {
 #[test]
 fn puppet() {
     nothing_is_lost_repeated_reordered_or_left_over::<Puppet>();
+}
+
+#[test]
+fn several_cores() {
+    let one = number("SEED");
+    let seeds = match one {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(SEEDS_OF_CORES),
+    };
+    let count = seeds.end - seeds.start;
+    let (mut connections, mut words, mut refused, mut held) = (0, 0, 0, 0);
+    for seed in seeds {
+        let live = |trace| {
+            let mut world = cores::World::new(seed, trace);
+            (world.live(STEPS), world.history())
+        };
+        let (outcome, history) = live(one.is_some());
+        must_hold_of("several_cores", seed, outcome);
+        if seed.is_multiple_of(SEEDS_PER_REPEAT) {
+            assert_eq!(history, live(false).1, "the same seed {seed} did not give the same");
+        }
+        connections += history.connections;
+        words += history.words;
+        refused += history.refused;
+        held += history.held;
+    }
+    println!(
+        "cores, {count} seeds: {connections} connections, {refused} refused, {words} words from core \
+         to core; after {held} turns a queue was full"
+    );
 }
 
 #[test]

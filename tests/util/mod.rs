@@ -23,7 +23,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use reactor::{Counters, Exit, Handle, Handler, Limits, Reactor};
+use reactor::{Address, Core, Cores, Counters, Exit, Handle, Handler, Limits, Reactor};
 
 /// How long anything may take before a test fails: generous, since the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -81,6 +81,28 @@ impl<M: Send + 'static> Server<M> {
             (exit, reactor.counters())
         });
         let (addr, handle) = told.recv_timeout(PATIENCE).expect("the reactor did not start");
+        Server { addr, handle, thread: Some(thread) }
+    }
+
+    /// The same with a handler on each of several cores.
+    pub fn on_cores<H>(
+        count: usize,
+        limits: Limits,
+        make: impl Fn(Core<M>) -> H + Send + Sync + 'static,
+    ) -> Server<M>
+    where
+        H: Handler<Message = M> + 'static,
+    {
+        let (tell, told) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let mut cores = Cores::new(count).unwrap();
+            let service = cores.listen_with("127.0.0.1:0", make, limits).unwrap();
+            let addr = service.address().and_then(Address::as_socket).unwrap();
+            tell.send((addr, service.handles()[0].clone())).unwrap();
+            let exit = cores.run().unwrap();
+            (exit, cores.status().counters)
+        });
+        let (addr, handle) = told.recv_timeout(PATIENCE).expect("the cores did not start");
         Server { addr, handle, thread: Some(thread) }
     }
 

@@ -18,10 +18,17 @@ pub const REACTOR: &str = env!("CARGO_BIN_EXE_reactor");
 
 /// How many threads a server has where its arguments do not say: as the environment variable
 /// `REACTOR_TEST_THREADS` has it, so that the same tests are about one and about several.
-fn threads(args: &[&str]) -> Option<String> {
-    let threads = std::env::var("REACTOR_TEST_THREADS").ok()?;
-    let said = args.iter().any(|arg| arg.starts_with("--threads"));
-    (!said).then(|| format!("--threads={threads}"))
+pub fn threads() -> usize {
+    std::env::var("REACTOR_TEST_THREADS").map_or(1, |text| text.parse().expect("a number"))
+}
+
+/// Has `reactor serve` and `reactor forward` run on so many threads.
+fn thread(command: &mut Command) {
+    let serves = command.get_args().any(|arg| arg == "serve" || arg == "forward");
+    let mut args = command.get_args().filter_map(|arg| arg.to_str());
+    if serves && threads() > 1 && !args.any(|arg| arg.starts_with("--threads")) {
+        command.arg(format!("--threads={}", threads()));
+    }
 }
 
 pub struct Program {
@@ -35,15 +42,13 @@ pub struct Program {
 impl Program {
     /// `reactor serve` with these arguments.
     pub fn serve(args: &[&str]) -> Program {
-        Program::spawn(Command::new(REACTOR).arg("serve").args(args).args(threads(args)))
+        Program::spawn(Command::new(REACTOR).arg("serve").args(args))
     }
 
     /// The same, after a line of shell such as `ulimit -n 40`.
     pub fn serve_after(shell: &str, args: &[&str]) -> Program {
         let script = format!("{shell} && exec \"$0\" serve \"$@\"");
-        Program::spawn(
-            Command::new("sh").arg("-c").arg(script).arg(REACTOR).args(args).args(threads(args)),
-        )
+        Program::spawn(Command::new("sh").arg("-c").arg(script).arg(REACTOR).args(args))
     }
 
     pub fn spawn(command: &mut Command) -> Program {
@@ -52,6 +57,7 @@ impl Program {
 
     /// With something to read on stdin.
     pub fn spawn_with(command: &mut Command, stdin: impl Into<Stdio>) -> Program {
+        thread(command);
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program does not start");
         let stdout = lines_of(child.stdout.take().unwrap());

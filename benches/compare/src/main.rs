@@ -3,12 +3,14 @@
 //! ```text
 //! cargo run --release -p compare
 //! cargo run --release -p compare -- --scenario pipelined-64 --peer floor --peer ours --rounds 9
+//! cargo run --release -p compare -- --peer ours --peer ours-2 --peer tokio-2     # two threads
 //! cargo run --release -p compare -- models          # the concurrency models, examples/models
 //! ```
 //!
 //! Each server runs in a process of its own, pinned to one core, and stays up through all rounds;
 //! the load runs on another core, and the servers take turns. What holds on a noisy machine is the
-//! CPU time of the server per line, as a ratio to that of `floor` in the same round.
+//! CPU time of the server per line, as a ratio to that of `floor` in the same round. Where one of the
+//! peers has two threads, nothing is pinned.
 
 mod chart;
 mod check;
@@ -30,7 +32,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 
 use load::Span;
-use peers::{MODELS, PEERS, Peer, Service};
+use peers::{MODELS, PEERS, Peer, Service, THREADED};
 use scenario::{SCENARIOS, Scenario};
 use server::Server;
 use table::{Group, Row};
@@ -46,8 +48,10 @@ struct Args {
     /// Only this scenario; may be repeated.
     #[arg(long, value_name = "NAME", value_parser = names(SCENARIOS.iter().map(|it| it.name)))]
     scenario: Vec<String>,
-    /// Only this peer; may be repeated. Without floor or ours there are no ratios to them.
-    #[arg(long, value_name = "NAME", value_parser = names(PEERS.iter().map(|it| it.name)))]
+    /// Only this peer; may be repeated. Without floor or ours there are no ratios to them. Those of two
+    /// threads have to be named.
+    #[arg(long, value_name = "NAME")]
+    #[arg(value_parser = names(PEERS.iter().chain(THREADED).map(|it| it.name)))]
     peer: Vec<String>,
     /// How often each peer has its turn in each scenario.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -70,7 +74,7 @@ struct Args {
 enum Command {
     /// Serve on a port of 127.0.0.1 until killed, which is how the peers are run.
     Serve {
-        #[arg(value_parser = names(PEERS.iter().chain(MODELS).map(|it| it.name)))]
+        #[arg(value_parser = names(PEERS.iter().chain(THREADED).chain(MODELS).map(|it| it.name)))]
         peer: String,
         /// 0 for any; it is printed.
         port: u16,
@@ -121,16 +125,22 @@ fn run(args: &Args) -> Result<()> {
         eprintln!("{word}");
     }
     let wanted = |name: &str, of: &[String]| of.is_empty() || of.iter().any(|it| it == name);
-    let peers: Vec<_> = peers.into_iter().filter(|it| wanted(it.name, &args.peer)).collect();
+    let mut peers: Vec<_> = peers.into_iter().filter(|it| wanted(it.name, &args.peer)).collect();
+    let named = |it: &&Peer| args.peer.iter().any(|name| name == it.name);
+    let everyone = args.check && args.peer.is_empty();
+    let threaded: Vec<_> = THREADED.iter().filter(|it| everyone || named(it)).collect();
+    let pinned = threaded.is_empty();
+    peers.extend(threaded);
     let scenarios: Vec<_> = SCENARIOS.iter().filter(|it| wanted(it.name, &args.scenario)).collect();
     // For 10,100 clients at once.
     let limit = sys::raise_descriptors()?;
     if limit < 10_200 && !args.check {
         eprintln!("only {limit} descriptors are allowed: scenarios of 10,000 clients will fail");
     }
-    let cores = scenario::cores();
+    let cores = scenario::cores().filter(|_| pinned);
     match cores {
         Some((_, load)) => sys::pin(load)?,
+        None if !pinned => {}
         None => eprintln!("one core only: the servers and the load share it"),
     }
     let core = cores.map(|(server, _)| server);

@@ -26,6 +26,16 @@ pub enum Event {
     Leave,
 }
 
+impl Event {
+    /// How many bytes it about takes.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Event::Say(text) | Event::Answer(text) | Event::Hello(Some(text)) => 16 + text.len(),
+            _ => 16,
+        }
+    }
+}
+
 /// What everybody hears, in the same order everywhere. A name is none where none was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
@@ -85,7 +95,7 @@ pub enum Action {
         /// it is held back, not closed, if it does not read it.
         by: Option<MemberId>,
     },
-    /// News for everybody here but this member, which has caused it.
+    /// News for everybody here but this member, which has caused it: its arrival.
     ToOthers(MemberId, News),
     /// An answer to one member.
     To(MemberId, Told),
@@ -100,7 +110,7 @@ pub enum Action {
 }
 
 /// What makes one order of what is said, and carries it to everybody. It has no socket, no thread and no
-/// clock of its own: the seat drives it, on one core.
+/// clock of its own: [`Seat`](super::Seat) drives it, on the first core.
 ///
 /// 1. Every member of this process has one [`Event::Arrive`], then what it does, then one
 ///    [`Event::Leave`]. What comes after that, or before, is ignored.
@@ -122,7 +132,7 @@ pub trait Bus {
         None
     }
 
-    /// The deadline has come, or something has happened elsewhere that the bus
+    /// The deadline has come, or [something](super::Message::wake) has happened elsewhere that the bus
     /// knows of by itself.
     fn tick(&mut self, now: Instant) {
         let _ = now;
@@ -133,7 +143,7 @@ pub trait Bus {
         let _ = now;
     }
 
-    /// The service shuts down: the last call. No member leaves after it, and nobody hears anything more.
+    /// The service shuts down. No event comes after this, and nobody hears anything more.
     fn stop(&mut self, now: Instant) {
         let _ = now;
     }

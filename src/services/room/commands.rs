@@ -1,7 +1,7 @@
 //! The names of the keys, and the commands that are sent to Redis.
 
 use super::entry::{Content, Entry, ServerId};
-use super::reply::EntryId;
+use crate::services::redis::EntryId;
 
 /// A command and its arguments, to be put on the wire as an array of strings.
 pub type Command = Vec<Vec<u8>>;

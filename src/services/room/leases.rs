@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Room;
 use super::entry::{Content, ServerId};
-use super::reply::{EntryId, Reply};
+use crate::services::redis::{EntryId, Reply};
 
 /// How often a lease is renewed.
 const BEAT: Duration = Duration::from_secs(1);

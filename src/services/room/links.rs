@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::entry::{Content, ServerId};
-use super::reply::{EntryId, Reply};
 use super::{Command, Demand, Room};
+use crate::services::redis::{EntryId, Reply};
 
 /// The longest wait between two attempts to connect.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);

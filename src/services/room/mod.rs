@@ -42,11 +42,14 @@
 pub mod bus;
 mod commands;
 mod entry;
+mod in_process;
 mod leases;
 mod links;
 mod local;
+pub(super) mod names;
+mod over_redis;
 mod reading;
-mod reply;
+mod seat;
 mod sending;
 mod table;
 
@@ -56,8 +59,12 @@ use std::time::{Duration, Instant};
 
 pub use commands::Command;
 pub use entry::ServerId;
+pub use in_process::InProcess;
 pub use links::{Failure, Link};
-pub use reply::Reply;
+pub use over_redis::{OverRedis, RedisBus};
+pub use seat::{Message, Seat, Words};
+
+pub use super::redis::Reply;
 
 use bus::{Action, Bus, Event, MemberId, News};
 use commands::Keys;

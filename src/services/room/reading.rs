@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::entry::{Content, Entry, Here, ServerId};
-use super::reply::{EntryId, Reply};
 use super::{Room, pop_front_if};
+use crate::services::redis::{EntryId, Reply};
 
 /// In about so many places what is kept of the stream may be cut.
 const STRIDES: u64 = 64;

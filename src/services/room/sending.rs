@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::Room;
-use super::entry::{Content, Entry, Here, ServerId};
+use super::entry::{Content, Entry, Here};
 
 /// The most entries of a batch.
 const BATCH: usize = 256;

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use super::bus::News;
 use super::entry::{Content, Here, Member, ServerId, believed_name};
-use super::reply::Reply;
-use crate::services::presence::{NOBODYS, folded};
+use super::names::{NOBODYS, folded};
+use crate::services::redis::Reply;
 
 /// How many servers are remembered; of those that are gone, the ones of long ago are forgotten.
 const MOST_SERVERS: usize = 4096;

@@ -64,8 +64,31 @@ pub const PEERS: &[Peer] = &[
     Peer { name: "node", services: &[Echo], serve: node::serve, any_bytes: true },
 ];
 
+/// Those of two threads, which need two cores and are compared where nothing is pinned to one.
+pub const THREADED: &[Peer] = &[
+    Peer {
+        name: "ours-2",
+        services: &[Echo, Presence, Clock],
+        serve: ours::serve_threaded,
+        any_bytes: true,
+    },
+    Peer { name: "tokio-2", services: &[Echo], serve: tokio::serve_threaded, any_bytes: true },
+    Peer {
+        name: "tokio-2-lines",
+        services: &[Echo],
+        serve: tokio::serve_lines_threaded,
+        any_bytes: false,
+    },
+    Peer {
+        name: "tokio-2-broadcast",
+        services: &[Presence],
+        serve: tokio::serve_broadcast_threaded,
+        any_bytes: true,
+    },
+];
+
 pub fn find(name: &str) -> Option<&'static Peer> {
-    PEERS.iter().chain(MODELS).find(|peer| peer.name == name)
+    PEERS.iter().chain(THREADED).chain(MODELS).find(|peer| peer.name == name)
 }
 
 /// Those that can run here, and a word about those that cannot.

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use reactor::services::{Echo, Presence, Time};
-use reactor::{Context, Handler, Limits, Rate, Reactor};
+use reactor::{Context, Core, Cores, Handler, Limits, Rate, Reactor};
 
 use super::Service;
 use crate::protocol::GREETING;
@@ -56,6 +56,29 @@ impl Handler for OnLine {
 pub(super) fn serve_lines(_: Service, port: u16) -> io::Result<()> {
     listen(port, |reactor, address| Ok(reactor.listen_with(address, OnLine, limits())?.port()))
         .map_err(io::Error::other)
+}
+
+/// On two threads.
+pub(super) fn serve_threaded(service: Service, port: u16) -> io::Result<()> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    threaded(service, address).map_err(io::Error::other)
+}
+
+fn threaded(service: Service, address: SocketAddr) -> Result<(), reactor::Error> {
+    let mut cores = Cores::new(2)?;
+    let port = match service {
+        Service::Echo => cores.listen_with(address, |_| Echo, limits())?.port(),
+        Service::Presence => {
+            let room = |core: Core<_>| Presence::default().on(&core);
+            cores.listen_with(address, room, limits())?.port()
+        }
+        Service::Clock => {
+            let time = |_| Time::new(Duration::from_secs(1), 0);
+            cores.listen_with(address, time, limits())?.port()
+        }
+    };
+    super::ready(port).expect("somebody listens");
+    cores.run().map(drop)
 }
 
 fn limits() -> Limits {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::SinkExt;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::codec::{Framed, LinesCodec};
@@ -20,7 +21,23 @@ where
     S: Fn(TcpStream) -> F,
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    serve_on(Builder::new_current_thread().enable_io().build()?, port, session)
+}
+
+/// The same, and the tasks are shared out among two threads that steal them from each other.
+fn serve_on_two<S, F>(port: u16, session: S) -> io::Result<()>
+where
+    S: Fn(TcpStream) -> F,
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
+    serve_on(Builder::new_multi_thread().worker_threads(2).enable_io().build()?, port, session)
+}
+
+fn serve_on<S, F>(runtime: Runtime, port: u16, session: S) -> io::Result<()>
+where
+    S: Fn(TcpStream) -> F,
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
     runtime.block_on(async {
         let listener = TcpListener::bind(("127.0.0.1", port)).await?;
         super::ready(listener.local_addr()?.port())?;
@@ -35,6 +52,10 @@ where
 /// Framing by hand: buffers of its own, and one write for all lines of a read.
 pub(super) fn serve_by_hand(_: Service, port: u16) -> io::Result<()> {
     serve(port, by_hand)
+}
+
+pub(super) fn serve_threaded(_: Service, port: u16) -> io::Result<()> {
+    serve_on_two(port, by_hand)
 }
 
 async fn by_hand(mut stream: TcpStream) -> io::Result<()> {
@@ -75,6 +96,10 @@ pub(super) fn serve_lines_codec(_: Service, port: u16) -> io::Result<()> {
     serve(port, |stream| async { lines_codec(stream).await.map_err(io::Error::other) })
 }
 
+pub(super) fn serve_lines_threaded(_: Service, port: u16) -> io::Result<()> {
+    serve_on_two(port, |stream| async { lines_codec(stream).await.map_err(io::Error::other) })
+}
+
 async fn lines_codec(stream: TcpStream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut framed = Framed::new(stream, LinesCodec::new());
     framed.send(GREETING.trim_end()).await?;
@@ -92,6 +117,11 @@ async fn lines_codec(stream: TcpStream) -> Result<(), Box<dyn std::error::Error 
 pub(super) fn serve_broadcast(_: Service, port: u16) -> io::Result<()> {
     let (room, _) = broadcast::channel::<Arc<str>>(4096);
     serve(port, move |stream| presence(stream, room.clone()))
+}
+
+pub(super) fn serve_broadcast_threaded(_: Service, port: u16) -> io::Result<()> {
+    let (room, _) = broadcast::channel::<Arc<str>>(4096);
+    serve_on_two(port, move |stream| presence(stream, room.clone()))
 }
 
 async fn presence(mut stream: TcpStream, room: broadcast::Sender<Arc<str>>) -> io::Result<()> {

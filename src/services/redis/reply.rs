@@ -1,4 +1,4 @@
-//! What Redis answers, and how much of it is believed.
+//! What Redis answers.
 
 use std::str::FromStr;
 
@@ -20,8 +20,16 @@ pub enum Reply {
 }
 
 impl Reply {
+    /// What an error says; none if it is none.
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Reply::Error(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Whether no error is in it.
-    pub(super) fn is_good(&self) -> bool {
+    pub fn is_good(&self) -> bool {
         match self {
             Reply::Error(_) => false,
             Reply::Array(parts) => parts.iter().all(Reply::is_good),
@@ -30,7 +38,7 @@ impl Reply {
     }
 
     /// Whether Redis is out of memory: `-OOM` for a command, or for one of an `EXEC`.
-    pub(super) fn is_out_of_memory(&self) -> bool {
+    pub fn is_out_of_memory(&self) -> bool {
         match self {
             Reply::Error(error) => error.starts_with("OOM "),
             Reply::Array(parts) => parts.iter().any(Reply::is_out_of_memory),
@@ -39,7 +47,7 @@ impl Reply {
     }
 
     /// The parts of an array; none of what is none.
-    pub(super) fn parts(&self) -> &[Reply] {
+    pub fn parts(&self) -> &[Reply] {
         match self {
             Reply::Array(parts) => parts,
             _ => &[],
@@ -47,7 +55,7 @@ impl Reply {
     }
 
     /// The bytes of a string; none of what is none.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         match self {
             Reply::Bulk(bytes) => bytes,
             _ => &[],
@@ -55,17 +63,17 @@ impl Reply {
     }
 
     /// The value of a string, such as a number.
-    pub(super) fn value<T: FromStr>(&self) -> Option<T> {
+    pub fn value<T: FromStr>(&self) -> Option<T> {
         crate::text::parse(self.bytes())
     }
 
     /// The pairs of a hash, or the fields of an entry.
-    pub(super) fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.parts().chunks_exact(2).map(|pair| (pair[0].bytes(), pair[1].bytes()))
     }
 
     /// The id and the fields of each entry, as `XRANGE` and, one level deeper, `XREAD` have them.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (EntryId, &Reply)> {
+    pub fn entries(&self) -> impl Iterator<Item = (EntryId, &Reply)> {
         self.parts().iter().filter_map(|entry| {
             let [id, fields] = entry.parts() else { return None };
             Some((id.value()?, fields))
@@ -74,8 +82,8 @@ impl Reply {
 }
 
 /// Where an entry lies in the stream: `1700000000000-0`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct EntryId {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId {
     /// When it was written, by Redis's clock.
     milliseconds: u64,
     /// Which it was in that millisecond.
@@ -84,7 +92,7 @@ pub(super) struct EntryId {
 
 impl EntryId {
     /// A place on the way from here to a later one, as the clock tells it.
-    pub(super) fn between(self, later: EntryId, part: u64, of: u64) -> EntryId {
+    pub(in crate::services) fn between(self, later: EntryId, part: u64, of: u64) -> EntryId {
         let time = u128::from(later.milliseconds.saturating_sub(self.milliseconds));
         let passed = time * u128::from(part) / u128::from(of);
         EntryId { milliseconds: self.milliseconds + passed as u64, sequence: 0 }

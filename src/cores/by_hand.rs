@@ -1,0 +1,195 @@
+//! Several cores in one thread, where a test says which of them runs next.
+
+use std::fmt;
+use std::os::fd::AsRawFd;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use super::Cores;
+use super::common::Common;
+use super::cores::{count, guard};
+use super::driver::Driver;
+use crate::error::Error;
+use crate::reactor::{Exit, Reactor, Status};
+
+/// Several [`Cores`] in one thread, turned by hand: the test says which one runs next, and with that
+/// when what others have posted, asked and handed over arrives. The clock stands still until the test
+/// moves it.
+///
+/// All else is real, the sockets too. With Unix sockets, of which the clients are in the same thread,
+/// nothing depends on anything but the order of the turns, so that the same order gives the same run.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::net::TcpStream;
+/// use reactor::{Context, Core, Cores, Handler, testing::CoresByHand};
+///
+/// struct Where(usize);
+///
+/// impl Handler for Where {
+///     type Session = ();
+///     type Message = ();
+///
+///     fn on_open(&mut self, cx: &mut Context<'_, ()>) {
+///         writeln!(cx, "{}", self.0);
+///     }
+/// }
+///
+/// let mut cores = Cores::new(2)?;
+/// let port = cores.listen("127.0.0.1:0", |core: Core<()>| Where(core.index()))?.port();
+/// let mut cores = CoresByHand::new(cores)?;
+/// let clients = [port; 8].map(|port| TcpStream::connect(("127.0.0.1", port)).unwrap());
+/// while let Some(core) = (0..2).find(|core| cores.is_due(*core)) {
+///     cores.turn(core);
+/// }
+/// let on = clients.map(|mut client| {
+///     let mut line = [0; 2];
+///     client.read_exact(&mut line).unwrap();
+///     line[0] - b'0'
+/// });
+/// assert_eq!(on.iter().filter(|core| **core == 1).count(), 4);
+/// # Ok::<(), reactor::Error>(())
+/// ```
+pub struct CoresByHand<'h> {
+    common: Arc<Common>,
+    cores: Vec<Turned<'h>>,
+    /// How much time has passed.
+    clock: Duration,
+}
+
+/// One of them.
+enum Turned<'h> {
+    Running(Box<Running<'h>>),
+    Failed(Error),
+}
+
+struct Running<'h> {
+    reactor: Reactor<'h>,
+    driver: Driver,
+    /// Watches the selector of the reactor.
+    selector: Poll,
+    events: Events,
+    /// That one has had events since the last turn.
+    woken: bool,
+}
+
+impl<'h> Turned<'h> {
+    fn new(reactor: Reactor<'h>, driver: Driver) -> Result<Turned<'h>, Error> {
+        let selector = Poll::new().map_err(Error::io("cannot make a selector"))?;
+        let registry = selector.registry();
+        registry
+            .register(&mut SourceFd(&reactor.as_raw_fd()), Token(0), Interest::READABLE)
+            .map_err(Error::io("cannot watch a selector"))?;
+        let events = Events::with_capacity(1);
+        Ok(Turned::Running(Box::new(Running { reactor, driver, selector, events, woken: false })))
+    }
+}
+
+impl Running<'_> {
+    fn is_due(&mut self, clock: Duration) -> bool {
+        // An interruption is no event. Whatever else it fails with, the turn will as well.
+        let polled = self.selector.poll(&mut self.events, Some(Duration::ZERO));
+        self.woken |= polled.is_ok() && !self.events.is_empty();
+        self.reactor.exit().is_none() && (self.woken || self.reactor.is_due(clock))
+    }
+
+    fn turn(&mut self, clock: Duration) -> Result<(), Error> {
+        if self.reactor.exit().is_none() {
+            self.woken = false;
+            self.reactor.set_clock(clock);
+            self.driver.turn(&mut self.reactor, Some(Duration::ZERO))?;
+        }
+        Ok(())
+    }
+}
+
+impl<'h> CoresByHand<'h> {
+    /// Makes the reactors and the handlers of all cores.
+    ///
+    /// # Errors
+    /// What a core's [run](Cores::run) may end with before its first turn.
+    pub fn new(cores: Cores<'h>) -> Result<Self, Error> {
+        let Cores { first, driver, others, common, settings, .. } = cores;
+        let mut all = vec![Turned::new(first, driver)?];
+        for planned in others {
+            let (reactor, driver) = planned.make(&common, settings)?;
+            all.push(Turned::new(reactor, driver)?);
+        }
+        Ok(CoresByHand { common, cores: all, clock: Duration::ZERO })
+    }
+
+    /// Whether the core has something to do now; else it would sleep. Never once it has ended.
+    pub fn is_due(&mut self, core: usize) -> bool {
+        match &mut self.cores[core] {
+            Turned::Running(running) => running.is_due(self.clock),
+            Turned::Failed(_) => false,
+        }
+    }
+
+    /// Runs one turn of a core. It does not wait, and does nothing once the core has ended.
+    pub fn turn(&mut self, core: usize) {
+        let clock = self.clock;
+        self.run(core, |running| running.turn(clock));
+    }
+
+    /// Has a core fail as by a panic outside of a hook: it is gone with all its connections, and the
+    /// others shut down.
+    pub fn fail(&mut self, core: usize) {
+        self.run(core, |_| resume_unwind(Box::new("on purpose")));
+    }
+
+    /// Does something with a core; if it fails, what its thread owns is gone.
+    fn run(&mut self, core: usize, what: impl FnOnce(&mut Running<'h>) -> Result<(), Error>) {
+        // In its place meanwhile; nobody sees it.
+        let taken = std::mem::replace(&mut self.cores[core], Turned::Failed(Error::ShuttingDown));
+        self.cores[core] = match taken {
+            Turned::Failed(error) => Turned::Failed(error),
+            Turned::Running(running) => guard(core, &self.common, move || {
+                let mut running = running;
+                what(&mut running)?;
+                Ok(running)
+            })
+            .map_or_else(Turned::Failed, Turned::Running),
+        };
+    }
+
+    /// Lets time pass, for all cores. What comes due meanwhile is due then.
+    pub fn advance(&mut self, time: Duration) {
+        self.clock += time;
+    }
+
+    /// The state of one core; none if it has failed.
+    pub fn status(&self, core: usize) -> Option<Status> {
+        match &self.cores[core] {
+            Turned::Running(running) => Some(running.reactor.status()),
+            Turned::Failed(_) => None,
+        }
+    }
+
+    /// How all of them ended, as [`Cores::run`] says it: the error is that of the first core that failed.
+    /// None while one is running.
+    pub fn exit(&self) -> Option<Result<Exit, &Error>> {
+        let (mut cut, mut failed) = (0, None);
+        for turned in &self.cores {
+            match turned {
+                Turned::Running(running) => cut += count(running.reactor.exit()?),
+                Turned::Failed(error) => failed = failed.or(Some(error)),
+            }
+        }
+        Some(match (failed, cut) {
+            (Some(error), _) => Err(error),
+            (None, 0) => Ok(Exit::Clean),
+            (None, connections) => Ok(Exit::Cut { connections }),
+        })
+    }
+}
+
+impl fmt::Debug for CoresByHand<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CoresByHand").field("count", &self.cores.len()).finish_non_exhaustive()
+    }
+}

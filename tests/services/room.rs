@@ -1,0 +1,374 @@
+//! A room on three cores: everybody hears the same in the same order, whatever happens meanwhile.
+
+#![cfg(feature = "services")]
+
+use std::io::Write;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use reactor::services::Presence;
+use reactor::services::room::bus::{Action, Bus, Event, MemberId, News, Told};
+use reactor::services::room::{InProcess, Message, Seat, Words};
+use reactor::{CloseReason, Context, Core, Exit, Handler, Limits, ServiceContext};
+
+use crate::util::{Client, Server, until};
+
+const CORES: usize = 3;
+
+fn room() -> Server<Message> {
+    Server::on_cores(CORES, Limits::default(), |core| Presence::default().on(&core))
+}
+
+/// A newcomer that has heard its welcome.
+fn join(server: &Server<Message>) -> Client {
+    let mut client = server.connect();
+    (0..6).for_each(|_| _ = client.line());
+    client
+}
+
+/// All that comes up to that line, and it.
+fn up_to(client: &mut Client, last: &str) -> Vec<String> {
+    let mut heard = Vec::new();
+    while heard.last().is_none_or(|line| line != last) {
+        heard.push(client.line());
+    }
+    heard
+}
+
+/// Clients with names, of whom each has heard that all have theirs.
+fn named(server: &Server<Message>, count: usize) -> Vec<Client> {
+    let mut clients: Vec<_> = (0..count).map(|_| join(server)).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(format!("HELLO c{number}\n"));
+        client.expect_up_to(&format!("c{number} is in the room.\n"));
+    }
+    let last = format!("c{} is in the room.\n", count - 1);
+    clients[..count - 1].iter_mut().for_each(|client| client.expect_up_to(&last));
+    clients
+}
+
+trait Hears {
+    fn expect_up_to(&mut self, last: &str);
+}
+
+impl Hears for Client {
+    fn expect_up_to(&mut self, last: &str) {
+        up_to(self, last);
+    }
+}
+
+#[test]
+fn everybody_hears_the_same_in_the_same_order() {
+    const CLIENTS: usize = 30;
+    const LINES: usize = 200;
+    let server = room();
+    let clients = named(&server, CLIENTS);
+    let mut ends = Vec::new();
+    for (number, mut client) in clients.into_iter().enumerate() {
+        ends.push(std::thread::spawn(move || {
+            let mut writer = client.stream.try_clone().unwrap();
+            let said = std::thread::spawn(move || {
+                for line in 0..LINES {
+                    let said = format!("SAY {line}\nHELLO c{number}\n");
+                    writer.write_all(said.as_bytes()).unwrap();
+                }
+                if number % 3 == 0 {
+                    writer.write_all(b"BYE\n").unwrap();
+                }
+            });
+            let mut heard = Vec::new();
+            let mut left = CLIENTS.div_ceil(3);
+            let leaving = format!("c{number} is about to leave the room.\n");
+            let mut said_by_others = CLIENTS * LINES * 2;
+            while left > 0 || said_by_others > 0 {
+                let line = client.line();
+                left -= usize::from(line.ends_with(" has left the room.\n"));
+                let says = line.contains(" says: ") || line.ends_with(" is in the room.\n");
+                said_by_others -= usize::from(says);
+                let own_end = line == leaving;
+                heard.push(line);
+                if own_end {
+                    assert_eq!(client.rest(), b"");
+                    break;
+                }
+            }
+            said.join().unwrap();
+            (client, heard)
+        }));
+    }
+    let all: Vec<_> = ends.into_iter().map(|end| end.join().unwrap()).collect();
+    let whole = &all[1].1;
+    for (number, (_, heard)) in all.iter().enumerate() {
+        // Those who left have heard the beginning of it.
+        assert!(number % 3 == 0 || heard.len() == whole.len());
+        assert!(*heard == whole[..heard.len()], "{number} has heard something else");
+        for line in 0..LINES {
+            let said = format!("c{number} says: {line}\n");
+            assert_eq!(whole.iter().filter(|heard| **heard == said).count(), 1);
+        }
+        let left = format!("c{number} has left the room.\n");
+        let times = whole.iter().filter(|line| **line == left).count();
+        assert_eq!(times, usize::from(number % 3 == 0));
+    }
+    drop(all);
+    let (exit, counters) = server.stop();
+    assert_eq!((exit, counters.closed(CloseReason::SlowConsumer)), (Exit::Clean, 0));
+}
+
+#[test]
+fn of_many_who_want_one_name_at_once_one_has_it() {
+    const CLIENTS: usize = 20;
+    let make = |core: Core<_>| Presence::default().unique_names().on(&core);
+    let server = Server::on_cores(CORES, Limits::default(), make);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| join(&server)).collect();
+    for round in 0..20 {
+        for (number, client) in clients.iter_mut().enumerate() {
+            let name = if number % 2 == 0 { "Zoe" } else { "ZOE" };
+            client.send(format!("HELLO {name}{round}\nSAY end of {round}\n"));
+        }
+        let mut owners = 0;
+        for client in &mut clients {
+            let (mut refused, mut named, mut ends) = (0, 0, 0);
+            while ends < CLIENTS {
+                let line = client.line();
+                refused += usize::from(line.starts_with("The name "));
+                named += usize::from(line.ends_with(" is in the room.\n"));
+                ends += usize::from(line.ends_with(&format!("end of {round}\n")));
+            }
+            assert_eq!(named, 1);
+            owners += 1 - refused;
+        }
+        assert_eq!(owners, 1);
+    }
+}
+
+/// A bus that waits for a gate, and asks for a drain, when somebody says so.
+struct Slow {
+    inner: InProcess,
+    gate: Arc<Mutex<mpsc::Receiver<()>>>,
+    drain: bool,
+    drained: Arc<AtomicUsize>,
+}
+
+impl Bus for Slow {
+    fn event(&mut self, member: MemberId, event: Event, now: Instant) {
+        match &event {
+            Event::Say(text) if text == "halt" => self.gate.lock().unwrap().recv().unwrap(),
+            Event::Say(text) if text == "drain" => self.drain = true,
+            _ => {}
+        }
+        self.inner.event(member, event, now);
+    }
+
+    fn poll(&mut self) -> Option<Action> {
+        let drain = self.inner.poll();
+        drain.or_else(|| std::mem::take(&mut self.drain).then_some(Action::Drain))
+    }
+
+    fn drained(&mut self, _now: Instant) {
+        self.drained.fetch_add(1, SeqCst);
+    }
+}
+
+/// What is said, as it is said; after `drain` more than all buffers of a socket take.
+struct Plain;
+
+const MUCH: usize = 16 << 20;
+
+impl Words for Plain {
+    fn welcome(&mut self) -> String {
+        "welcome\n".to_owned()
+    }
+
+    fn news(&mut self, news: &News) -> String {
+        match news {
+            News::Said { text, .. } if text == "drain" => "x".repeat(MUCH) + "\n",
+            News::Said { text, .. } => format!("{text}\n"),
+            News::Left { .. } => "left\n".to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    fn told(&mut self, told: &Told) -> String {
+        let Told::Line(line) = told else { return String::new() };
+        line.clone()
+    }
+}
+
+/// A handler of one's own on a seat: `where` tells which core it is, and all else is said.
+struct Talk {
+    core: usize,
+    seat: Seat<Plain>,
+    /// How many lines were read.
+    read: Arc<AtomicUsize>,
+}
+
+impl Handler for Talk {
+    type Session = ();
+    type Message = Message;
+
+    fn on_open(&mut self, cx: &mut Context<'_, ()>) {
+        self.seat.on_open(cx);
+    }
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        self.read.fetch_add(1, SeqCst);
+        let text = String::from_utf8_lossy(line).into_owned();
+        let event = match &*text {
+            "where" => Event::Answer(format!("{}\n", self.core)),
+            _ => Event::Say(text),
+        };
+        self.seat.event(cx, event);
+    }
+
+    fn on_eof(&mut self, cx: &mut Context<'_, ()>) {
+        self.seat.on_eof(cx);
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_, ()>) {
+        self.seat.on_drain(cx);
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, ()>, _reason: CloseReason) {
+        self.seat.on_close(cx);
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, message: Message) {
+        self.seat.on_message(cx, message);
+    }
+}
+
+/// A server, and what is seen of it.
+struct Talking {
+    server: Server<Message>,
+    /// Opens the gate of its bus.
+    open: mpsc::Sender<()>,
+    /// How often the bus was drained.
+    drained: Arc<AtomicUsize>,
+    /// How many lines were read.
+    read: Arc<AtomicUsize>,
+}
+
+fn talk(limits: Limits) -> Talking {
+    let (open, gate) = mpsc::channel();
+    let gate = Arc::new(Mutex::new(gate));
+    let (drained, read) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (drains, reads) = (Arc::clone(&drained), Arc::clone(&read));
+    let server = Server::on_cores(CORES, limits, move |core: Core<Message>| {
+        let (gate, drained) = (Arc::clone(&gate), Arc::clone(&drains));
+        let bus = || Slow { inner: InProcess::new(), gate, drain: false, drained };
+        let seat = Seat::new(&core, Plain, bus);
+        Talk { core: core.index(), seat, read: Arc::clone(&reads) }
+    });
+    Talking { server, open, drained, read }
+}
+
+/// So many clients on each core. More come, and go again.
+fn clients_of(server: &Server<Message>, each: usize) -> Vec<Vec<Client>> {
+    let mut cores: Vec<Vec<Client>> = (0..CORES).map(|_| Vec::new()).collect();
+    while cores.iter().any(|clients| clients.len() < each) {
+        let mut client = server.connect();
+        client.expect("welcome\n");
+        client.send("where\n");
+        let core: usize = client.line().trim().parse().unwrap();
+        cores[core].push(client);
+    }
+    let more = cores.iter().map(Vec::len).sum::<usize>() - CORES * each;
+    cores.iter_mut().for_each(|clients| clients.truncate(each));
+    cores.iter_mut().flatten().for_each(|client| client.send("all here\n"));
+    for client in cores.iter_mut().flatten() {
+        let (mut here, mut gone) = (CORES * each, more);
+        while here > 0 || gone > 0 {
+            let line = client.line();
+            here -= usize::from(line == "all here\n");
+            gone -= usize::from(line == "left\n");
+        }
+    }
+    cores
+}
+
+#[test]
+fn who_says_more_than_the_bus_takes_is_held_back_without_a_deadline_and_a_leave_has_its_place() {
+    const LINES: usize = 500;
+    let idle_timeout = Some(Duration::from_millis(500));
+    let Talking { server, open, read, .. } = talk(Limits { idle_timeout, ..Limits::default() });
+    let mut cores = clients_of(&server, 3);
+    let before = read.load(SeqCst);
+    let [mut speaker, leaver, mut clock] = cores.remove(1).try_into().unwrap();
+    speaker.send("halt\n");
+    let mut writer = speaker.stream.try_clone().unwrap();
+    let long = |number: usize| format!("{number:05}{}\n", "x".repeat(60_000));
+    let thread = std::thread::spawn(move || {
+        (0..LINES).for_each(|number| writer.write_all(long(number).as_bytes()).unwrap());
+    });
+    drop(leaver);
+    // Of three on this core one says nothing, and is closed for that; and so might the speaker be by now.
+    assert!(clock.rest().ends_with(b"Idle for too long (limit 0.5 s)\n"));
+    drop(clock);
+    // 64 KiB are two lines, and `halt` is one.
+    assert_eq!(read.load(SeqCst) - before, 3);
+    open.send(()).unwrap();
+    let (mut number, mut left, mut halted) = (0, 0, 0);
+    while number < LINES || left < 2 {
+        match speaker.line() {
+            line if line == "left\n" => left += 1,
+            line if line == "halt\n" => halted += 1,
+            line => {
+                assert!(line == long(number), "{number}: {}", &line[..20]);
+                number += 1;
+            }
+        }
+    }
+    assert_eq!(halted, 1);
+    thread.join().unwrap();
+}
+
+#[test]
+fn on_each_core_an_answer_has_its_place_and_all_is_heard_before_the_end() {
+    let talking = talk(Limits::default());
+    let cores = clients_of(&talking.server, 1);
+    for (core, mut client) in cores.into_iter().flatten().enumerate() {
+        client.send("one\nwhere\nwhere\ntwo\nthree");
+        client.end();
+        let heard = client.rest();
+        let heard = String::from_utf8(heard).unwrap().replace("left\n", "");
+        let others: String = (0..core).map(|_| "one\ntwo\nthree\n").collect();
+        assert_eq!(heard, format!("{others}one\n{core}\n{core}\ntwo\nthree\n"));
+    }
+}
+
+#[test]
+fn the_bus_is_told_when_the_clients_of_all_cores_have_taken_what_was_said() {
+    let limits = Limits { max_output: 4 * MUCH, ..Limits::default() };
+    let Talking { server, drained, .. } = talk(limits);
+    let mut cores = clients_of(&server, 1);
+    let mut slow = cores.remove(2).remove(0);
+    // The system makes it no larger then.
+    socket2::SockRef::from(&slow.stream).set_recv_buffer_size(256 << 10).unwrap();
+    let mut others: Vec<_> = cores.into_iter().flatten().collect();
+    let much = "x".repeat(MUCH) + "\n";
+    others[1].send("drain\n");
+    others.iter_mut().for_each(|client| client.expect(&much));
+    for _ in 0..50 {
+        for client in &mut others {
+            client.send("where\n");
+            client.line();
+        }
+    }
+    assert_eq!(drained.load(SeqCst), 0);
+    slow.expect(&much);
+    until("all have taken it", || drained.load(SeqCst) == 1);
+
+    // Who leaves is not waited for.
+    others[0].send("drain\n");
+    others.iter_mut().for_each(|client| client.expect(&much));
+    assert_eq!(drained.load(SeqCst), 1);
+    drop(slow);
+    until("all others have", || drained.load(SeqCst) == 2);
+    // With nobody on that core nobody there is waited for.
+    others[0].send("drain\n");
+    others.iter_mut().for_each(|client| client.expect(format!("left\n{much}")));
+    until("all have", || drained.load(SeqCst) == 3);
+}
