@@ -19,7 +19,7 @@ const FLOORS: [&[&str]; 6] = [
 
 /// The files of `cli` from the ground up; `mod.rs` says what they are. None names one that stands
 /// beside or above it.
-const PROGRAM: [&[&str]; 10] = [
+const PROGRAM: [&[&str]; 11] = [
     &["failure", "units", "crlf", "multicast"],
     &["logging", "descriptors", "unused_options", "roulette_file"],
     &["admin"],
@@ -28,6 +28,7 @@ const PROGRAM: [&[&str]; 10] = [
     &["address"],
     &["target"],
     &["access", "announce", "trust"],
+    &["bus"],
     &["serve", "forward", "connect", "discover", "load", "status", "close"],
     &["args"],
 ];

@@ -15,9 +15,10 @@
 //!    `SERVICE[=ADDR[,ADDR]...]`.
 //! 6. `access`: who may connect, and the certificate. `trust`: TLS towards servers. `announce`:
 //!    `serve --announce`.
-//! 7. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, and `load`, which
+//! 7. `bus`: `serve --presence-bus`.
+//! 8. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, and `load`, which
 //!    has a list of its own. None knows another, nor `args`.
-//! 8. `args`: the list of subcommands, and what is said of a wrong command line.
+//! 9. `args`: the list of subcommands, and what is said of a wrong command line.
 //!
 //! Nothing here uses `println!` and its like, which panic if the other end of the pipe is gone or
 //! the disk is full. What cannot be said is not said.
@@ -28,6 +29,7 @@ mod admin;
 mod announce;
 pub(crate) mod args;
 mod asking;
+mod bus;
 mod close;
 mod connect;
 mod crlf;

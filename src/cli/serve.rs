@@ -9,6 +9,7 @@ use super::access::Access;
 use super::address::{self, Endpoint, LISTENER_LOOKUP, look_up};
 use super::admin::AdminOptions;
 use super::announce::Announce;
+use super::bus::{BusOptions, PresenceBus};
 use super::descriptors::Demand;
 use super::event_loop::run_until_stopped;
 use super::failure::Failure;
@@ -151,6 +152,9 @@ pub(crate) struct Serve {
     services: ServiceOptions,
 
     #[command(flatten)]
+    bus: BusOptions,
+
+    #[command(flatten)]
     announce: Announce,
 
     #[command(flatten)]
@@ -186,7 +190,11 @@ impl Serve {
         Access::check(given, &endpoints, Some(targets.iter().any(|target| target.service.http)))?;
         for (options, used, user) in [
             (&["time_interval", "time_count"][..], serves("time"), "the service time; add it"),
-            (&["allow_kill", "unique_names"], serves("presence"), "the service presence; add it"),
+            (
+                &["allow_kill", "unique_names", "presence_bus"],
+                serves("presence"),
+                "the service presence; add it",
+            ),
             (&["web_admin"], serves("web"), "the service web; add it"),
             (
                 &[
@@ -274,6 +282,8 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
     let limits = args.limits()?;
     let targets = args.targets();
     let students = args.services.roulette.students()?;
+    let rooms = targets.iter().filter(|target| target.service.name == "presence").count();
+    let bus = args.bus.open(given, rooms)?;
     let entrance = args.access.entrance(&args.endpoints())?;
     // Before signals are caught: a lookup may take long, and Ctrl-C must end it.
     let host = look_up(&args.host, LISTENER_LOOKUP)?;
@@ -303,6 +313,8 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
     let process = ProcessReader::new(env!("CARGO_PKG_VERSION"));
     let process = process.log_lines_dropped(stdout.lost_lines());
     let mut ready = String::new();
+    let dial = |bus: PresenceBus| bus.dial(cores.first(), args.services.unique_names);
+    let over_redis = bus.map(dial).transpose()?;
     let (mut services, mut known) = (Vec::new(), Vec::new());
     for ((target, known_as), endpoints) in targets.iter().zip(names(&targets)).zip(endpoints) {
         let name = target.service.name;
@@ -313,6 +325,7 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
             listens: endpoints.iter().map(|it| entrance.listen(it)).collect::<Result<_, _>>()?,
             options: &args.services,
             students: &students,
+            over_redis: over_redis.as_ref(),
             limits: limits.clone(),
             sites: args.access.sites(),
             process: &process,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use reactor::http::Sites;
+use reactor::services::room::OverRedis;
 use reactor::services::roulette::Version;
 use reactor::services::views::ProcessReader;
 use reactor::services::{Echo, Presence, Time, Web};
@@ -39,9 +40,14 @@ pub(crate) static SERVICES: &[Service] = &[
         about: "a room to talk in: HELLO, SAY, WHO, BYE",
         start: |setup| {
             let ServiceOptions { allow_kill, unique_names, .. } = *setup.options;
+            let over_redis = setup.over_redis.cloned();
             setup.spread(move |core| {
                 let room = Presence::new(allow_kill);
-                if unique_names { room.unique_names().on(&core) } else { room.on(&core) }
+                let room = if unique_names { room.unique_names() } else { room };
+                match &over_redis {
+                    Some(redis) => room.on_bus(&core, || redis.bus(core.handle())),
+                    None => room.on(&core),
+                }
             })
         },
     },
@@ -102,7 +108,7 @@ pub(crate) struct ServiceOptions {
     /// Let no two clients of presence have the same name: a HELLO with one that somebody else there
     /// has is refused.
     #[arg(long)]
-    unique_names: bool,
+    pub(crate) unique_names: bool,
 
     /// The time from one line of the time service to the next: 500ms, 30s, 5m, 1h.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
@@ -136,6 +142,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) options: &'a ServiceOptions,
     /// The names in `--roulette-file`.
     pub(crate) students: &'a [u8],
+    /// What the room of presence is shared over.
+    pub(crate) over_redis: Option<&'a OverRedis>,
     pub(crate) limits: Limits,
     /// Whose pages may come in.
     pub(crate) sites: Sites,

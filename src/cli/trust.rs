@@ -1,6 +1,8 @@
 //! TLS towards servers: whom to trust and who we are. The options of all commands that connect.
 
-use super::address::Endpoint;
+use reactor::Connect;
+
+use super::address::{Endpoint, Layer};
 use super::failure::Failure;
 use super::unused_options::GivenOptions;
 
@@ -8,7 +10,7 @@ use super::unused_options::GivenOptions;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Trust {
     /// Trust the servers whose certificates these CAs have issued, as PEM [default: those that the
-    /// system trusts]. For a server at an address with tls: in front.
+    /// system trusts]. For a server with TLS: at an address with tls: in front, or a Redis at rediss://.
     ///
     /// The very certificate of a server will do, if it is not that of a CA.
     #[cfg(feature = "tls")]
@@ -31,15 +33,40 @@ pub(crate) struct Trust {
     key: Option<std::path::PathBuf>,
 }
 
+/// The options, as clap knows them.
+#[cfg(feature = "tls")]
+const OPTIONS: [&str; 4] = ["ca", "server_name", "cert", "key"];
 #[cfg(not(feature = "tls"))]
+const OPTIONS: [&str; 0] = [];
+
 impl Trust {
-    /// How to connect there, in our own name.
+    /// How to connect there, in our own name. Options that this does not need are refused.
     pub(crate) fn connect(
         &self,
         server: &Endpoint,
-        _given: &GivenOptions<'_>,
-    ) -> Result<reactor::Connect, Failure> {
-        Ok(server.plainly())
+        given: &GivenOptions<'_>,
+    ) -> Result<Connect, Failure> {
+        let wanted = server.layers.has(Layer::Tls);
+        self.refuse_unless(wanted, given, "a server with TLS; write tls:ADDR")?;
+        if wanted { self.over(server.plainly()) } else { Ok(server.plainly()) }
+    }
+
+    /// Refuses the options unless there is a server with TLS; `user` says how to have one.
+    pub(crate) fn refuse_unless(
+        &self,
+        wanted: bool,
+        given: &GivenOptions<'_>,
+        user: &str,
+    ) -> Result<(), Failure> {
+        given.refuse_unless(wanted, &OPTIONS, user)
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+impl Trust {
+    /// Speaks TLS there, which this program cannot.
+    pub(crate) fn over(&self, _plainly: Connect) -> Result<Connect, Failure> {
+        Err(Failure::Usage("this program was built without TLS".to_owned()))
     }
 }
 
@@ -49,23 +76,12 @@ mod tls {
 
     use reactor::{Address, Connect, Error, TlsConnector};
 
-    use super::{Endpoint, Failure, GivenOptions, Trust};
-    use crate::cli::address::Layer;
+    use super::{Failure, Trust};
 
     impl Trust {
-        /// How to connect there, in our own name. Options that this does not need are refused.
-        pub(crate) fn connect(
-            &self,
-            server: &Endpoint,
-            given: &GivenOptions<'_>,
-        ) -> Result<Connect, Failure> {
-            let wanted = server.layers.has(Layer::Tls);
-            let options = ["ca", "server_name", "cert", "key"];
-            given.refuse_unless(wanted, &options, "a server with TLS; write tls:ADDR")?;
-            if !wanted {
-                return Ok(server.plainly());
-            }
-            let name = match (&self.server_name, &server.address) {
+        /// Speaks TLS there, in our own name.
+        pub(crate) fn over(&self, plainly: Connect) -> Result<Connect, Failure> {
+            let name = match (&self.server_name, plainly.address()) {
                 (Some(name), _) => name.clone(),
                 (None, Address::Host(host)) => host.name().to_owned(),
                 (None, Address::Tcp(addr)) => addr.ip().to_canonical().to_string(),
@@ -75,7 +91,7 @@ mod tls {
                     return Err(Failure::Usage(what.to_owned()));
                 }
             };
-            let connect = server.plainly().tls(&self.connector()?, &name);
+            let connect = plainly.tls(&self.connector()?, &name);
             connect.map_err(|error| match (error, &self.server_name) {
                 (Error::Address { text, why }, Some(_)) => {
                     Failure::Usage(format!("--server-name {text:?}: {why}"))

@@ -1,6 +1,8 @@
 //! The entries of the stream: how they are written, and what is believed of those that are read.
 
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::str::FromStr;
 
 use super::commands::{Command, word};
@@ -15,6 +17,15 @@ const TEXT_LENGTH: usize = 64 << 10;
 /// Who a server is: 128 bits that no other process has, as 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerId(pub u128);
+
+impl ServerId {
+    /// One that nobody else has.
+    pub fn random() -> ServerId {
+        // The keys of this hasher are from the system's generator, and new for each thread.
+        let random = || u128::from(RandomState::new().build_hasher().finish());
+        ServerId(random() << 64 | random())
+    }
+}
 
 impl fmt::Display for ServerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -47,6 +47,7 @@ mod leases;
 mod links;
 mod local;
 pub(super) mod names;
+mod over_redis;
 mod reading;
 mod seat;
 mod sending;
@@ -60,6 +61,7 @@ pub use commands::Command;
 pub use entry::ServerId;
 pub use in_process::InProcess;
 pub use links::{Failure, Link};
+pub use over_redis::{OverRedis, RedisBus};
 pub use seat::{Message, Seat, Words};
 
 pub use super::redis::Reply;
