@@ -152,6 +152,11 @@ impl Swarm {
         }
     }
 
+    /// Those who have spoken by themselves.
+    pub fn speakers(&self) -> impl Iterator<Item = usize> {
+        self.speakers.iter().copied()
+    }
+
     /// How many lines each has said.
     pub fn said(&self) -> Vec<(&str, u32)> {
         let speakers = self.speakers.iter().map(|id| &self.members[*id]);
