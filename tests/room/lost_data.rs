@@ -101,7 +101,7 @@ fn trimmed_past_one_who_is_behind() {
         rooms.talk();
         let last = servers - 1;
         rooms.links[last].hold();
-        let (others, name) = (rooms.swarm.ear(0).unwrap() + 1, rooms.room);
+        let (others, name) = (rooms.swarm.of(0, 1), rooms.room);
         let before = rooms.swarm.progress(others).1;
         rooms.swarm.until("the others go on", |swarm| swarm.progress(others).1 > before + 5);
         rooms.redis().ask(&format!("XTRIM {name} MAXLEN 0"));

@@ -166,7 +166,10 @@ impl Rooms {
         for id in 0..all {
             let (all, heard) = (numbers(&whole), numbers(&self.swarm.heard(id)));
             let rest = judge::is_rest(&all, &heard, arrival, all.len());
-            rest.unwrap_or_else(|why| panic!("{}: {why}", self.swarm.members[id].name));
+            rest.unwrap_or_else(|why| {
+                let ends = [first, id].map(|id| self.swarm.end_of(id));
+                panic!("{}: {why}: {ends:#?}", self.swarm.members[id].name);
+            });
         }
         self.who = self.who_is_there().into_iter().collect();
         assert_eq!(self.who.len(), all);
@@ -192,9 +195,9 @@ impl Rooms {
     pub fn talk(&mut self) {
         let pause = Duration::from_millis(if full() { 300 } else { 60 });
         for server in self.living() {
-            let ear = self.swarm.ear(server).unwrap();
-            self.swarm.speaks(ear + 1, Pace { window: 1, pause });
-            self.swarm.speaks(ear + 2, Pace { window: 20, pause });
+            let speakers = [1, 2].map(|number| self.swarm.of(server, number));
+            self.swarm.speaks(speakers[0], Pace { window: 1, pause });
+            self.swarm.speaks(speakers[1], Pace { window: 20, pause });
         }
         self.go_on_talking(2);
     }
