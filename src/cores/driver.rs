@@ -184,7 +184,8 @@ impl Driver {
             return;
         }
         let behind = self.others.behind();
-        for core in &behind {
+        // Its own messages it takes in the next turns.
+        for core in behind.iter().filter(|core| **core != self.core) {
             // Woken after that, since it may have caught up just before.
             self.common.await_core(*core);
             self.others.wake(*core);

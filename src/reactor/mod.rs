@@ -60,7 +60,7 @@ pub use handle::{Handle, Service, TryPostError};
 pub use reactor::Reactor;
 pub use shutdown::Exit;
 pub use status::{
-    Ask, ConnectionStatus, Cursor, ListenerStatus, Order, Page, Report, Selection, ServiceStatus,
-    Status, Usage, Waits,
+    Ask, ConnectionStatus, CoreStatus, Cursor, ListenerStatus, Order, Page, Report, Selection,
+    ServiceStatus, Status, Usage, Waits,
 };
 pub use turns::{Steps, Turns};

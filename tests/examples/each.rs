@@ -48,6 +48,34 @@ fn callbacks_upper_case_lines_and_share_their_counts() {
 }
 
 #[test]
+fn auction_has_one_highest_bid_on_all_cores() {
+    let example = Example::start("auction");
+    let mut bidders: Vec<Client> = Vec::new();
+    let mut highest = 0;
+    for number in 0..6 {
+        let mut bidder = example.connect();
+        bidder.expect(format!("Bids are above {highest}. Who are you?\n"));
+        bidder.send(format!("b{number}\n{}\n{highest}\nhi\n", highest + 7));
+        highest += 7;
+        bidders.push(bidder);
+        let heard = format!(
+            "b{number} bids {highest}\nb{number}, bids are above {highest}\nb{number}: hi\n"
+        );
+        bidders.iter_mut().for_each(|bidder| bidder.expect(&heard));
+    }
+    let mut other = example.connect();
+    other.send("B3\n99\n");
+    other.expect(format!(
+        "Bids are above {highest}. Who are you?\n\
+         Another B3 bids here: come again as somebody else.\n"
+    ));
+    bidders[0].send("bye");
+    bidders[0].end();
+    bidders.iter_mut().for_each(|bidder| bidder.expect("b0: bye\n"));
+    assert_eq!(bidders[0].rest(), b"");
+}
+
+#[test]
 fn embed_is_a_chat_of_those_who_say_their_name() {
     let example = Example::start("embed");
     let join = |name: &str| {

@@ -3,6 +3,8 @@
 #[path = "../util/mod.rs"]
 mod util;
 
+#[cfg(target_os = "linux")]
+mod bus;
 mod connect;
 mod descriptors;
 mod discovery;

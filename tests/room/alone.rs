@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::judge::same;
 use crate::link::Link;
-use crate::redis::{Asker, Redis, installed};
 use crate::rooms::Rooms;
 use crate::swarm::Pace;
+use crate::util::redis::{Asker, Redis, installed};
 
 #[test]
 fn everybody_hears_the_same() {

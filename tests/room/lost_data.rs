@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::judge::{MISSING, Witness};
-use crate::redis::{Redis, installed};
 use crate::rooms::{Rooms, bounds, nobody_left, sizes, times};
+use crate::util::redis::{Redis, installed};
 
 /// Everybody was told that lines may be missing, and nobody left.
 #[track_caller]

@@ -15,7 +15,6 @@ mod util;
 
 mod judge;
 mod link;
-mod redis;
 mod rooms;
 mod swarm;
 

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::judge::{CUT_OFF, MISSING, WHOLE};
-use crate::redis::{Redis, installed};
 use crate::rooms::{QUICK, Rooms, bounds, full, nobody_left, nothing_is_heard_of_it, sizes, times};
 use crate::swarm::Pace;
+use crate::util::redis::{Redis, installed};
 
 /// All were cut off, and whole again; nobody left, nothing is missing.
 #[track_caller]

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::judge::{self, CUT_OFF, MISSING, WHOLE, Witness};
 use crate::link::Link;
-use crate::redis::Redis;
 use crate::swarm::{Pace, Swarm};
 use crate::util::program::{Program, REACTOR};
+use crate::util::redis::Redis;
 use crate::util::{Quiet, quiet};
 
 /// Bounds small enough for a test that waits for them. Both are long for Redis, and short for a machine

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::judge::{CUT_OFF, MISSING, WHOLE, same};
-use crate::redis::installed;
 use crate::rooms::{QUICK, Rooms, bounds, full, nobody_left, nothing_is_heard_of_it, sizes, times};
+use crate::util::redis::installed;
 
 /// The names of a server's members, in the order of WHO.
 fn members_of(rooms: &mut Rooms, server: usize) -> Vec<String> {

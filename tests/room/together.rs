@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::judge::{is_rest, same};
-use crate::redis::{Redis, installed};
 use crate::rooms::{Rooms, nothing_is_heard_of_it};
 use crate::swarm::Pace;
+use crate::util::redis::{Redis, installed};
 
 /// People come, speak, leave and come again.
 fn a_day(rooms: &mut Rooms) {

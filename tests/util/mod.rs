@@ -12,6 +12,8 @@ pub mod load;
 pub mod namespace;
 #[cfg(feature = "cli")]
 pub mod program;
+#[cfg(feature = "cli")]
+pub mod redis;
 pub mod stranger;
 #[cfg(feature = "tls")]
 pub mod tls;

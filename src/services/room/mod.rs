@@ -42,6 +42,7 @@
 pub mod bus;
 mod commands;
 mod entry;
+mod host;
 mod in_process;
 mod leases;
 mod links;
@@ -59,6 +60,7 @@ use std::time::{Duration, Instant};
 
 pub use commands::Command;
 pub use entry::ServerId;
+pub use host::Host;
 pub use in_process::InProcess;
 pub use links::{Failure, Link};
 pub use over_redis::{OverRedis, RedisBus};

@@ -1,5 +1,7 @@
 //! A redis-server of the test's own, and what a test asks of it.
 
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -136,7 +138,15 @@ impl Asker {
     pub fn try_ask(&mut self, command: &str) -> Option<String> {
         let words = command.split(' ').map(|word| format!("${}\r\n{word}\r\n", word.len()));
         let words: Vec<_> = words.collect();
-        let bytes = format!("*{}\r\n{}", words.len(), words.concat());
+        self.send(&format!("*{}\r\n{}", words.len(), words.concat()))
+    }
+
+    /// Asks by the bytes themselves.
+    pub fn raw(&mut self, bytes: &str) -> String {
+        self.send(bytes).unwrap_or_else(|| panic!("{bytes:?}: no answer"))
+    }
+
+    fn send(&mut self, bytes: &str) -> Option<String> {
         self.0.get_mut().write_all(bytes.as_bytes()).ok()?;
         self.reply()
     }
