@@ -12,6 +12,9 @@ const LONGEST: usize = 1 << 20;
 /// Bytes read at once.
 const READ: usize = 64 * 1024;
 
+/// How long a client that goes listens for the server's end.
+const GOODBYE: Duration = Duration::from_millis(20);
+
 /// What has come from the server.
 #[derive(Debug)]
 pub(super) enum Came {
@@ -42,6 +45,8 @@ pub(super) struct Client {
     input: Vec<u8>,
     /// So much of it holds no LF.
     searched: usize,
+    /// It goes without goodbye.
+    is_rude: bool,
 }
 
 impl Client {
@@ -65,7 +70,7 @@ impl Client {
         stream.set_nonblocking(true)?;
         // What is sent in pieces is to leave in pieces.
         stream.set_nodelay(true)?;
-        Ok(Client { stream, input: Vec::new(), searched: 0 })
+        Ok(Client { stream, input: Vec::new(), searched: 0, is_rude: false })
     }
 
     /// The next thing that comes, if it comes by then.
@@ -160,13 +165,24 @@ impl Client {
     }
 
     /// Is gone without goodbye.
-    pub(super) fn reset(self) {
+    pub(super) fn reset(mut self) {
+        self.is_rude = true;
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
     /// Whether it can go on by then.
     fn wait(&self, what: PollFlags, until: Instant) -> bool {
         wait(&[self], what, until)
+    }
+}
+
+impl Drop for Client {
+    /// To close with something unread would be a reset, which is a kind of client of its own.
+    fn drop(&mut self) {
+        if !self.is_rude {
+            self.end();
+            self.listen(Instant::now() + GOODBYE);
+        }
     }
 }
 

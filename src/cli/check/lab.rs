@@ -89,6 +89,12 @@ impl Lab {
         Client::connect(self.address, self.soon()).map_err(unconnected)
     }
 
+    /// Whether nobody listens there any more.
+    pub(super) fn is_gone(&self) -> bool {
+        let connect = Client::connect(self.address, self.soon());
+        connect.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    }
+
     pub(super) fn connect_narrow(&self) -> Result<Client, Finding> {
         Client::connect_narrow(self.address, self.soon()).map_err(unconnected)
     }

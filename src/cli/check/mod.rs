@@ -18,14 +18,15 @@ mod server;
 mod talk;
 
 use std::cell::{Cell, RefCell};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use reactor::Address;
 
+use self::client::Client;
 use self::kinds::{DIALOGUE, DIALOGUE_WHY, GREETING, KINDS, dialogue};
-use self::lab::{Judged, Lab, Verdict};
+use self::lab::{Finding, Judged, Lab, Verdict};
 use self::report::{Report, Row};
 use self::server::Server;
 use super::address::{self, Endpoint, look_up_server};
@@ -133,7 +134,7 @@ pub(crate) fn check(args: &Check) -> Result<ExitCode, Failure> {
     let server = match &args.run {
         Some(command) => Some(start(command, address)?),
         None => {
-            TcpStream::connect_timeout(&address, CONNECT).map_err(|error| match error.kind() {
+            Client::connect(address, Instant::now() + CONNECT).map_err(|error| match error.kind() {
                 std::io::ErrorKind::ConnectionRefused => Failure::Runtime(format!(
                     "cannot connect to {endpoint}: nobody listens there; start the server first, or let \
                      --run do it"
@@ -187,7 +188,7 @@ fn plain_address(endpoint: &Endpoint) -> Result<SocketAddr, Failure> {
 }
 
 fn start(command: &str, address: SocketAddr) -> Result<Server, Failure> {
-    if TcpStream::connect_timeout(&address, CONNECT).is_ok() {
+    if Client::connect(address, Instant::now() + CONNECT).is_ok() {
         return Err(Failure::Runtime(format!(
             "--run: somebody listens on {address} already: end it, or leave --run out"
         )));
@@ -199,40 +200,81 @@ fn start(command: &str, address: SocketAddr) -> Result<Server, Failure> {
 /// One after the other; what is not wanted is left out.
 fn judge(lab: &Lab, only: &[String]) -> Vec<Row> {
     let wanted = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
-    let mut rows = Vec::new();
-    let mut judge = |name: &str, does: &str, why: &str, how: &dyn Fn() -> Judged| {
-        let verdict = match Instant::now() > lab.deadline {
-            true => Verdict::Note("not tried: the time is over".to_owned()),
-            false => how().unwrap_or_else(Verdict::Fail),
-        };
-        let failed = matches!(verdict, Verdict::Fail(_));
-        rows.push(Row {
-            name: name.to_owned(),
-            does: does.to_owned(),
-            why: why.to_owned(),
-            verdict,
-        });
-        failed
-    };
+    let mut judges = Judges { lab, rows: Vec::new(), broken: None };
     if wanted(GREETING.name) {
-        judge(GREETING.name, GREETING.does, GREETING.why, &|| (GREETING.judge)(lab));
+        judges.judge(GREETING.name, GREETING.does, GREETING.why, || (GREETING.judge)(lab));
     }
-    // Where not even this goes well, all that is built on it would say the same again.
-    let mut broken = None;
+    let mut usual = None;
     for (number, script) in lab.protocol.dialogues.iter().enumerate() {
         if wanted(&script.name) {
             let why = script.why.as_deref().unwrap_or(DIALOGUE_WHY);
-            let failed = judge(&script.name, DIALOGUE, why, &|| dialogue(lab, script));
+            let failed = judges.judge(&script.name, DIALOGUE, why, || dialogue(lab, script));
             if failed && number == 0 {
-                broken = Some(&script.name);
+                // All that is built on it would say the same again.
+                usual = Some(format!("not tried: not even '{}' went well", script.name));
             }
         }
     }
+    judges.broken = judges.broken.or(usual);
     for kind in KINDS.iter().filter(|kind| wanted(kind.name)) {
-        judge(kind.name, kind.does, kind.why, &|| match broken {
-            Some(name) => lab::note(format!("not tried: not even '{name}' went well")),
-            None => (kind.judge)(lab),
-        });
+        judges.judge(kind.name, kind.does, kind.why, || (kind.judge)(lab));
     }
-    rows
+    judges.rows
+}
+
+struct Judges<'l> {
+    lab: &'l Lab,
+    rows: Vec<Row>,
+    /// Why nothing more can be judged.
+    broken: Option<String>,
+}
+
+impl Judges<'_> {
+    /// Whether it failed.
+    fn judge(&mut self, name: &str, does: &str, why: &str, how: impl Fn() -> Judged) -> bool {
+        let lab = self.lab;
+        let mut verdict = match &self.broken {
+            Some(why) => Verdict::Note(why.clone()),
+            None if Instant::now() > lab.deadline => {
+                Verdict::Note("not tried: the time is over".to_owned())
+            }
+            None => how().unwrap_or_else(Verdict::Fail),
+        };
+        if self.broken.is_none() {
+            verdict = self.look_after(name, verdict);
+        }
+        let failed = matches!(verdict, Verdict::Fail(_));
+        let [name, does, why] = [name, does, why].map(str::to_owned);
+        self.rows.push(Row { name, does, why, verdict });
+        failed
+    }
+
+    /// A server that has ended has failed, whatever else is said. If it was started here it is started again.
+    fn look_after(&mut self, name: &str, verdict: Verdict) -> Verdict {
+        let lab = self.lab;
+        let Some(ended) = lab.server.borrow_mut().as_mut().map(Server::ended) else {
+            if matches!(verdict, Verdict::Fail(_)) && lab.is_gone() {
+                self.broken = Some(format!("not tried: since '{name}' nobody listens there"));
+            }
+            return verdict;
+        };
+        let Some(how) = ended else { return verdict };
+        let started = lab.command.as_ref().map(|it| Server::start(it, lab.address, START));
+        match started.transpose() {
+            Ok(server) => drop(lab.server.replace(server)),
+            Err(_) => {
+                self.broken = Some(format!("not tried: after '{name}' it does not start again"))
+            }
+        }
+        match verdict {
+            Verdict::Fail(finding) => {
+                Verdict::Fail(Finding { came: format!("{}; {how}", finding.came), ..finding })
+            }
+            Verdict::Pass(said) | Verdict::Note(said) => Verdict::Fail(Finding {
+                sent: format!("what this kind of client does: {said}"),
+                expected: "a server that goes on".to_owned(),
+                came: how,
+            }),
+        }
+    }
 }

@@ -1,11 +1,13 @@
 //! The server as a process that the checker starts (`--run`), and ends.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use super::client::Client;
 
 /// Between two attempts to connect to a server that starts.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -38,11 +40,11 @@ impl Server {
         }
         let mut server = Server { child, said };
         loop {
-            if TcpStream::connect_timeout(&address, within).is_ok() {
+            if Client::connect(address, until).is_ok() {
                 return Ok(server);
             }
-            if let Ok(Some(status)) = server.child.try_wait() {
-                return Err(format!("it ended at once, {status}{}", server.last_words()));
+            if let Some(why) = server.ended() {
+                return Err(why);
             }
             if Instant::now() > until {
                 return Err(format!("it does not listen after {within:?}{}", server.last_words()));
@@ -53,6 +55,12 @@ impl Server {
 
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// How it ended, if it did.
+    pub(super) fn ended(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok().flatten()?;
+        Some(format!("the server ended, {status}{}", self.last_words()))
     }
 
     fn last_words(&self) -> String {

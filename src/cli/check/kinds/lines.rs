@@ -181,7 +181,9 @@ pub(super) fn endless(lab: &Lab) -> Judged {
     drop(talk);
     lab.serves_after(&format!("a client that sent {} without a line end", mib(sent as u64)))?;
     let verdict = match (outcome, grown) {
-        (Some(Unsent::Broken(_)), _) => "its connection was ended".to_owned(),
+        (Some(Unsent::Broken(_)), _) => {
+            format!("its connection was ended after {}", mib(sent as u64))
+        }
         (Some(Unsent::Stuck), _) => {
             format!("it was read up to {} and no further", mib(sent as u64))
         }
