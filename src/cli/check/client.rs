@@ -15,6 +15,9 @@ const READ: usize = 64 * 1024;
 /// How long a client that goes listens for the server's end.
 const GOODBYE: Duration = Duration::from_millis(20);
 
+/// How long a server has to learn that a client did not wait for its end.
+const AFTERMATH: Duration = Duration::from_millis(300);
+
 /// What has come from the server.
 #[derive(Debug)]
 pub(super) enum Came {
@@ -45,7 +48,7 @@ pub(super) struct Client {
     input: Vec<u8>,
     /// So much of it holds no LF.
     searched: usize,
-    /// It goes without goodbye.
+    /// It goes without goodbye, or has said it.
     is_rude: bool,
 }
 
@@ -61,6 +64,8 @@ impl Client {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         // Before the connect, which tells the server how much room there is.
         socket.set_recv_buffer_size(4096)?;
+        // So each bit of progress shows.
+        socket.set_send_buffer_size(32 * 1024)?;
         let within = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         socket.connect_timeout(&address.into(), within)?;
         Client::new(socket.into())
@@ -107,6 +112,21 @@ impl Client {
             Ok(0) => false,
             Ok(_) => true,
             Err(error) => error.kind() == ErrorKind::WouldBlock,
+        }
+    }
+
+    /// Says goodbye and reads on until the server's end, so that it closes with nothing unread, which would be a
+    /// reset. If that does not come by then, the server has a moment to learn what it is told.
+    pub(super) fn leave(mut self, until: Instant) {
+        self.end();
+        // Failing that, it is slower.
+        let _ = SockRef::from(&self.stream).set_recv_buffer_size(1 << 20);
+        self.listen(until);
+        let ended = Instant::now() < until;
+        self.is_rude = true;
+        drop(self);
+        if !ended {
+            std::thread::sleep(AFTERMATH);
         }
     }
 

@@ -106,8 +106,11 @@ impl<'l> Talk<'l> {
                 Next::Send(bytes) => self.send(&bytes, until)?,
                 Next::End => self.client.end(),
                 Next::AwaitLine | Next::AwaitEnd => {
+                    if Instant::now() > longest {
+                        return Ok(false);
+                    }
                     let came = self.client.receive(until);
-                    if !self.hear(came)? || Instant::now() > longest {
+                    if !self.hear(came)? {
                         return Ok(false);
                     }
                 }

@@ -18,7 +18,7 @@ const RESETS: usize = 10;
 const BATCH: usize = 16 * 1024;
 const FLOOD: Duration = Duration::from_millis(1500);
 /// How long a server may take nothing before it counts as one that will take no more.
-const HELD_BACK: Duration = Duration::from_millis(500);
+const HELD_BACK: Duration = Duration::from_secs(1);
 /// Above this much of replies the kernel keeps them nowhere: they are in the server's memory.
 const OWED: usize = 96 << 20;
 /// Growth of the memory that is no chance.
@@ -45,19 +45,16 @@ pub(super) fn at_once(lab: &Lab) -> Judged {
             }
         }
     }
-    let fail = |served: usize, expected: &str, finding: Option<Finding>| {
-        let (sent, came) = finding.map_or((String::new(), String::new()), |it| (it.sent, it.came));
+    let fail = |served: usize, what: &str, finding: Option<Finding>| {
+        let (sent, came) = finding.map_or_else(Default::default, |it| (it.sent, it.came));
         let of = match served {
             0 => "none of them".to_owned(),
             1 => "one of them, one at a time".to_owned(),
             served => format!("{served} of them"),
         };
         let came = format!("that for {of}; for the next: {came}");
-        Ok(Verdict::Fail(Finding {
-            sent: format!("{CROWD} connects, and none leaves; {sent}"),
-            expected: format!("for each: {expected}"),
-            came,
-        }))
+        let sent = format!("{CROWD} connects, and none leaves; the last: {sent}");
+        Ok(Verdict::Fail(Finding { sent, expected: format!("for each: {what}"), came }))
     };
     if let Some(finding) = refused {
         return fail(talks.len(), "a connection", Some(finding));
@@ -111,7 +108,9 @@ pub(super) fn slow_reader(lab: &Lab) -> Judged {
     };
     let grown = grown(lab, before);
     let done = format!("a client that asked for {} and reads nothing", mib(unread as u64));
-    lab.serves_after(&done)?;
+    let served = lab.serves_after(&done);
+    slow.leave(lab.soon());
+    served?;
     let growth = grown.map_or(String::new(), |grown| format!(", {} more memory", mib(grown)));
     let read = format!("{} of its requests{growth}", mib(sent as u64));
     match (outcome, grown) {
@@ -154,9 +153,9 @@ pub(super) fn flood(lab: &Lab) -> Judged {
         return note(NOTHING_TO_SEND);
     };
     let flooder = lab.connect()?;
-    let over = AtomicBool::new(false);
+    let (over, patience) = (AtomicBool::new(false), lab.patience);
     thread::scope(|scope| {
-        scope.spawn(|| flood_until(flooder, &batch, &over));
+        scope.spawn(|| flood_until(flooder, &batch, &over, patience));
         let judged = beside(lab, script);
         over.store(true, Relaxed);
         judged
@@ -164,7 +163,7 @@ pub(super) fn flood(lab: &Lab) -> Judged {
 }
 
 /// Sends and reads as fast as it can.
-fn flood_until(mut flooder: Client, batch: &[u8], over: &AtomicBool) {
+fn flood_until(mut flooder: Client, batch: &[u8], over: &AtomicBool, patience: Duration) {
     let mut rest = batch;
     while !over.load(Relaxed) {
         if !flooder.discard() {
@@ -176,6 +175,7 @@ fn flood_until(mut flooder: Client, batch: &[u8], over: &AtomicBool) {
             Err((_, Unsent::Broken(_))) => return,
         }
     }
+    flooder.leave(Instant::now() + patience);
 }
 
 /// A quiet client beside a flood: it comes, and asks now and then.
@@ -202,8 +202,13 @@ pub(super) fn reset(lab: &Lab) -> Judged {
     let Some((batch, _)) = batch(lab) else { return note(NOTHING_TO_SEND) };
     let half = lab.rounds(1, 1).map_or(0, |one| one.len() / 2);
     for number in 0..2 * RESETS {
-        let mut talk = Talk::greeting(lab)?;
-        talk.finish(lab.soon())?;
+        let greeted = Talk::greeting(lab).and_then(|mut talk| {
+            talk.finish(lab.soon())?;
+            Ok(talk)
+        });
+        let after =
+            |finding: Finding| finding.after(&format!("{number} clients that reset; a new one"));
+        let mut talk = greeted.map_err(after)?;
         let bytes = if number % 2 == 0 { &batch[..half] } else { &batch[..] };
         // It may be stuck, since it reads nothing.
         let _ = talk.client.send(bytes, lab.within(HELD_BACK));
