@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use crate::installed;
 use crate::util::folder::Folder;
-use crate::util::program::Program;
 use crate::util::program::REACTOR;
 use crate::util::{example, nobody};
 
@@ -20,13 +19,14 @@ fn judge(protocol: &str, command: impl Fn(&str, u16) -> String, failing: &[&str]
     let command = command(&host, address.port());
     let args =
         ["check", &place, "--json", "--patience=3s", "--protocol", protocol, "--run", &command];
-    let (status, stdout, stderr) = Program::spawn(Command::new(REACTOR).args(args)).end();
-    let result: Value =
-        serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stdout} {stderr}"));
+    // It may take longer than others have patience, and ends by itself.
+    let output = Command::new(REACTOR).args(args).output().unwrap();
+    let parsed = serde_json::from_slice(&output.stdout);
+    let result: Value = parsed.unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let rows = result["results"].as_array().unwrap();
     let failed = rows.iter().filter(|row| row["verdict"] == "fail").map(|row| &row["name"]);
     assert_eq!(failed.collect::<Vec<_>>(), failing, "{result}");
-    assert_eq!(status, i32::from(!failing.is_empty()));
+    assert_eq!(output.status.code(), Some(i32::from(!failing.is_empty())));
     // Nothing was left out but what the protocol leaves out.
     let notes = rows.iter().filter(|row| row["verdict"] == "note").count();
     assert_eq!(notes, if protocol == "echo" { 0 } else { 2 }, "{result}");

@@ -1,11 +1,13 @@
 //! Many clients, or one that is in the way of others.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::super::client::{Client, Unsent};
-use super::super::lab::{Finding, Judged, Lab, Verdict, note, pass};
+use super::super::lab::{Finding, Judged, Lab, Verdict, note, pass, unconnected};
 use super::super::talk::{Talk, together};
 use super::lines::mib;
 use crate::cli::protocol::{Script, shown};
@@ -36,13 +38,10 @@ pub(super) fn at_once(lab: &Lab) -> Judged {
     let until = lab.within(2 * lab.patience);
     let mut talks = Vec::new();
     let mut refused = None;
-    for _ in 0..CROWD {
-        match Talk::greeting(lab) {
-            Ok(talk) => talks.push(talk),
-            Err(finding) => {
-                refused = Some(finding);
-                break;
-            }
+    for client in connect_all(lab.address, until) {
+        match client.map_err(unconnected) {
+            Ok(client) => talks.push(Talk::greeting_over(lab, client)),
+            Err(finding) => refused = Some(finding),
         }
     }
     let fail = |served: usize, what: &str, finding: Option<Finding>| {
@@ -69,6 +68,20 @@ pub(super) fn at_once(lab: &Lab) -> Judged {
         return fail(served, "its replies", wrong);
     }
     pass(format!("{CROWD} of {CROWD} served while all were connected"))
+}
+
+/// All at the same time: where the server's queue is short, they wait together and not one after the other.
+fn connect_all(address: SocketAddr, until: Instant) -> Vec<io::Result<Client>> {
+    thread::scope(|scope| {
+        let connect = || Client::connect(address, until);
+        let start = |_| thread::Builder::new().spawn_scoped(scope, connect);
+        let started: Vec<_> = (0..CROWD).map(start).collect();
+        let panicked = |_| Err(io::Error::other("the thread panicked"));
+        let join = |thread: io::Result<thread::ScopedJoinHandle<'_, _>>| {
+            thread?.join().unwrap_or_else(panicked)
+        };
+        started.into_iter().map(join).collect()
+    })
 }
 
 pub(super) fn silent(lab: &Lab) -> Judged {
