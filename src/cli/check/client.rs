@@ -12,8 +12,9 @@ const LONGEST: usize = 1 << 20;
 /// Bytes read at once.
 const READ: usize = 64 * 1024;
 
-/// How long a client that goes listens for the server's end.
-const GOODBYE: Duration = Duration::from_millis(20);
+/// How long a client that goes, or a crowd of them, listens for the server's end. What a server says later
+/// it is told to be a reset.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// How long a server has to learn that a client did not wait for its end.
 const AFTERMATH: Duration = Duration::from_millis(300);
@@ -203,6 +204,16 @@ impl Drop for Client {
             self.end();
             self.listen(Instant::now() + GOODBYE);
         }
+    }
+}
+
+/// All say goodbye at once, and then listen together.
+pub(super) fn leave(clients: Vec<Client>) {
+    clients.iter().for_each(Client::end);
+    let until = Instant::now() + GOODBYE;
+    for mut client in clients {
+        client.listen(until);
+        client.is_rude = true;
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::super::client::{Client, Unsent};
+use super::super::client::{self, Client, Unsent};
 use super::super::lab::{Finding, Judged, Lab, Verdict, note, pass, unconnected};
 use super::super::talk::{Talk, together};
 use super::lines::mib;
@@ -35,39 +35,47 @@ const NOTHING_TO_SEND: &str = "not tried: what the first dialogue sends is not k
 
 pub(super) fn at_once(lab: &Lab) -> Judged {
     let Some(script) = lab.usual() else { return note(NO_USUAL) };
-    let until = lab.within(2 * lab.patience);
     let mut talks = Vec::new();
     let mut refused = None;
-    for client in connect_all(lab.address, until) {
+    for client in connect_all(lab.address, lab.within(2 * lab.patience)) {
         match client.map_err(unconnected) {
             Ok(client) => talks.push(Talk::greeting_over(lab, client)),
             Err(finding) => refused = Some(finding),
         }
     }
-    let fail = |served: usize, what: &str, finding: Option<Finding>| {
-        let (sent, came) = finding.map_or_else(Default::default, |it| (it.sent, it.came));
-        let of = match served {
-            0 => "none of them".to_owned(),
-            1 => "one of them, one at a time".to_owned(),
-            served => format!("{served} of them"),
-        };
-        let came = format!("that for {of}; for the next: {came}");
-        let sent = format!("{CROWD} connects, and none leaves; the last: {sent}");
-        Ok(Verdict::Fail(Finding { sent, expected: format!("for each: {what}"), came }))
+    let judged = match refused {
+        Some(finding) => Err(not_all(talks.len(), "a connection", Some(finding))),
+        None => talk_together(lab, script, &mut talks),
     };
-    if let Some(finding) = refused {
-        return fail(talks.len(), "a connection", Some(finding));
-    }
-    let (greeted, wrong) = together(&mut talks, until);
+    client::leave(talks.into_iter().map(|talk| talk.client).collect());
+    judged
+}
+
+fn talk_together<'l>(lab: &'l Lab, script: &'l Script, talks: &mut [Talk<'l>]) -> Judged {
+    let (greeted, wrong) = together(talks, lab.within(2 * lab.patience));
     if greeted < CROWD {
-        return fail(greeted, "the greeting", wrong);
+        return Err(not_all(greeted, "the greeting", wrong));
     }
     talks.iter_mut().for_each(|talk| talk.begin_round(script));
-    let (served, wrong) = together(&mut talks, lab.within(2 * lab.patience));
+    let (served, wrong) = together(talks, lab.within(2 * lab.patience));
     if served < CROWD {
-        return fail(served, "its replies", wrong);
+        return Err(not_all(served, "its replies", wrong));
     }
     pass(format!("{CROWD} of {CROWD} served while all were connected"))
+}
+
+fn not_all(served: usize, what: &str, finding: Option<Finding>) -> Finding {
+    let (sent, came) = finding.map_or_else(Default::default, |it| (it.sent, it.came));
+    let of = match served {
+        0 => "none of them".to_owned(),
+        1 => "one of them, one at a time".to_owned(),
+        served => format!("{served} of them"),
+    };
+    Finding {
+        sent: format!("{CROWD} connects, and none leaves; the next: {sent}"),
+        expected: format!("for each: {what}"),
+        came: format!("that for {of}; for the next: {came}"),
+    }
 }
 
 /// All at the same time: where the server's queue is short, they wait together and not one after the other.
@@ -89,7 +97,9 @@ pub(super) fn silent(lab: &Lab) -> Judged {
     for _ in 0..SILENT {
         crowd.push(lab.connect()?);
     }
-    lab.serves_after(&format!("{SILENT} clients that say nothing and stay"))?;
+    let served = lab.serves_after(&format!("{SILENT} clients that say nothing and stay"));
+    client::leave(crowd);
+    served?;
     pass(format!("a client is served beside {SILENT} of them"))
 }
 
@@ -219,8 +229,9 @@ pub(super) fn reset(lab: &Lab) -> Judged {
             talk.finish(lab.soon())?;
             Ok(talk)
         });
-        let after =
-            |finding: Finding| finding.after(&format!("{number} clients that reset; a new one"));
+        let after = |finding: Finding| {
+            finding.after(&format!("{number} of {} clients that reset; a new one", 2 * RESETS))
+        };
         let mut talk = greeted.map_err(after)?;
         let bytes = if number % 2 == 0 { &batch[..half] } else { &batch[..] };
         // It may be stuck, since it reads nothing.
