@@ -7,12 +7,15 @@ use reactor::testing::{Client, Harness};
 
 use super::driver::Driver;
 use super::fault::Fault;
+use super::greeting::Greeting;
 use super::modes::Workload;
-use super::modes::echo::Echo;
+use super::modes::exchange::Exchange;
 use super::modes::presence::Presence;
 use super::modes::time::Time;
 use super::options::{Load, Mode};
+use super::payload::EchoLines;
 use super::run::Run;
+use super::team::{Member, Team};
 
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -30,10 +33,17 @@ fn plan(args: &str) -> Load {
     load
 }
 
+type Echo = Exchange<EchoLines>;
+
+fn echo(run: &Run) -> Echo {
+    Exchange::new(run, EchoLines::new(run.plan.size, !run.plan.talk.plain))
+}
+
 /// The server's side.
 struct Server<'p, P: Workload> {
     harness: Harness<Driver<'p, P>>,
     clients: Vec<Client>,
+    greeting: Vec<u8>,
 }
 
 impl<P: Workload> Server<'_, P> {
@@ -51,7 +61,7 @@ impl<P: Workload> Server<'_, P> {
     fn greet(&mut self) {
         self.accept();
         for client in self.clients.clone() {
-            self.harness.feed(client, P::GREETING);
+            self.harness.feed(client, &self.greeting);
         }
     }
 
@@ -108,11 +118,16 @@ fn drive<P: Workload>(
 ) -> Run {
     let plan = plan(args);
     let connect = plan.target.plainly();
-    let mut run = Run::new(plan, connect);
+    let member = Member::new(Team::new(&plan, None), 0);
+    let mut run = Run::new(plan, member, 0);
     let mut workload = workload(&run);
     let limits = run.plan.limits();
-    let harness = Harness::with_limits(Driver::new(&mut run, &mut workload), limits);
-    let mut side = Server { harness, clients: Vec::new() };
+    let greeting = match workload.greeting() {
+        Greeting::Text(text) => text,
+        _ => Vec::new(),
+    };
+    let harness = Harness::with_limits(Driver::new(&mut run, &mut workload, connect), limits);
+    let mut side = Server { harness, clients: Vec::new(), greeting };
     server(&mut side);
     drop(side);
     workload.conclude(&mut run);
@@ -132,7 +147,7 @@ fn longest(run: &Run) -> u64 {
 
 #[test]
 fn lines_leave_when_they_are_due_from_the_beginning() {
-    let run = drive("--clients=2 --rate=1000 --duration=1s", Echo::new, |server| {
+    let run = drive("--clients=2 --rate=1000 --duration=1s", echo, |server| {
         server.greet();
         let mut sent = server.echo();
         for milli in 1..=20 {
@@ -146,7 +161,7 @@ fn lines_leave_when_they_are_due_from_the_beginning() {
 
 #[test]
 fn what_the_server_holds_up_counts_from_when_it_was_due() {
-    let run = drive("--clients=1 --rate=1000 --duration=1s", Echo::new, |server| {
+    let run = drive("--clients=1 --rate=1000 --duration=1s", echo, |server| {
         server.greet();
         server.harness.advance(10 * MILLI);
         // The first one has waited for 10 ms, the next for 9, and so on.
@@ -159,7 +174,7 @@ fn what_the_server_holds_up_counts_from_when_it_was_due() {
 fn what_the_tester_is_late_does_not_count() {
     for (mode, args) in [("echo", "--clients=1"), ("pipeline", "--clients=3 --depth=2")] {
         let args = format!("--mode={mode} {args} --rate=1000 --duration=1s");
-        let run = drive(&args, Echo::new, |server| {
+        let run = drive(&args, echo, |server| {
             server.greet();
             server.echo();
             server.harness.jump(100 * MILLI);
@@ -191,7 +206,7 @@ fn a_room_that_is_held_up_counts_from_when_it_was_due() {
 /// A tick took as many steps as lines had come due.
 #[test]
 fn a_rate_that_nobody_can_keep_ends_in_time() {
-    let run = drive("--clients=2 --rate=4000000000 --duration=1s", Echo::new, |server| {
+    let run = drive("--clients=2 --rate=4000000000 --duration=1s", echo, |server| {
         server.greet();
         server.harness.jump(2 * SECOND);
         server.echo();
@@ -202,7 +217,7 @@ fn a_rate_that_nobody_can_keep_ends_in_time() {
 
 #[test]
 fn what_could_not_be_sent_in_time_is_told() {
-    let run = drive("--clients=1 --rate=1000 --duration=10ms", Echo::new, |server| {
+    let run = drive("--clients=1 --rate=1000 --duration=10ms", echo, |server| {
         server.greet();
         server.harness.advance(20 * MILLI);
         server.echo();
@@ -222,7 +237,7 @@ fn what_could_not_be_sent_in_time_is_told() {
 fn what_is_never_answered_counts_with_the_time_it_waited() {
     for (args, sent) in [("--rate=100", 2), ("--mode=pipeline --depth=8", 16), ("", 2)] {
         let args = format!("--clients=2 --duration=1s {args}");
-        let run = drive(&args, Echo::new, |server| {
+        let run = drive(&args, echo, |server| {
             server.greet();
             server.harness.advance(SECOND);
             server.harness.advance(5 * SECOND);
@@ -242,7 +257,7 @@ fn what_is_never_answered_counts_with_the_time_it_waited() {
 #[test]
 fn what_a_signal_leaves_owed_counts_too() {
     for args in ["", "--rate=1000", "--mode=churn"] {
-        let run = drive(&format!("--clients=1 {args}"), Echo::new, |server| {
+        let run = drive(&format!("--clients=1 {args}"), echo, |server| {
             server.greet();
             server.harness.advance(SECOND);
             server.harness.stop();
@@ -260,9 +275,9 @@ fn what_a_signal_leaves_owed_counts_too() {
 #[test]
 fn visits_that_do_not_end_count_too() {
     // One is not greeted, the other has no reply.
-    let run = drive("--mode=churn --clients=2 --duration=1s", Echo::new, |server| {
+    let run = drive("--mode=churn --clients=2 --duration=1s", echo, |server| {
         server.accept();
-        server.harness.feed(server.clients[0], Echo::GREETING);
+        server.harness.feed(server.clients[0], &server.greeting.clone());
         server.harness.advance(6 * SECOND);
         server.harness.advance(SECOND);
         assert!(server.is_over());
@@ -314,7 +329,7 @@ fn a_clock_that_stops_deviates_until_the_end() {
 /// One goodbye that did not come ended the run before the others were counted.
 #[test]
 fn each_goodbye_that_does_not_come_counts() {
-    let run = drive("--mode=idle --clients=3 --duration=1s", Echo::new, |server| {
+    let run = drive("--mode=idle --clients=3 --duration=1s", echo, |server| {
         server.greet();
         server.harness.advance(5 * SECOND);
         assert!(!server.is_over());
@@ -329,7 +344,7 @@ fn each_goodbye_that_does_not_come_counts() {
 fn a_server_that_does_not_close_is_told_of() {
     for mode in ["echo", "churn"] {
         let args = format!("--mode={mode} --clients=3 --duration=1s");
-        let run = drive(&args, Echo::new, |server| {
+        let run = drive(&args, echo, |server| {
             server.greet();
             for _ in 0..20 {
                 for client in server.clients.clone() {
@@ -352,7 +367,7 @@ fn a_server_that_greets_nobody_is_not_asked_again_and_again() {
         let script = |accepted: usize| assert_eq!(accepted, 256, "{mode}");
         let run = match mode {
             "time" => drive(&args, |_| Time::default(), |server| mute(server, script)),
-            _ => drive(&args, Echo::new, |server| mute(server, script)),
+            _ => drive(&args, echo, |server| mute(server, script)),
         };
         assert_eq!(faults(&run), [(Fault::NoGreeting, 256)], "{mode}");
     }
@@ -370,12 +385,12 @@ fn mute<P: Workload>(server: &mut Server<'_, P>, accepted: impl FnOnce(usize)) {
 fn those_who_do_not_come_within_the_duration_are_not_waited_for() {
     for (args, most) in [("", 3), ("--ramp=1/s", 4)] {
         let args = format!("--mode=idle --clients=10 --duration=7s {args}");
-        let run = drive(&args, Echo::new, |server| {
+        let run = drive(&args, echo, |server| {
             let mut greeted = 0;
             for _ in 0..12 {
                 server.accept();
                 if let Some(client) = server.clients.get(greeted) {
-                    server.harness.feed(*client, Echo::GREETING);
+                    server.harness.feed(*client, &server.greeting.clone());
                     greeted += 1;
                 }
                 server.harness.advance(3 * SECOND);
@@ -425,7 +440,7 @@ fn a_room_that_has_heard_billions_goes_on() {
 /// The greetings and goodbyes of all were taken for throughput.
 #[test]
 fn bytes_are_those_of_the_load() {
-    let run = drive("--mode=idle --clients=3 --duration=1s", Echo::new, |server| {
+    let run = drive("--mode=idle --clients=3 --duration=1s", echo, |server| {
         server.greet();
         server.harness.advance(SECOND);
         server.echo();
@@ -434,7 +449,7 @@ fn bytes_are_those_of_the_load() {
     assert_eq!((run.metrics.bytes_sent, run.metrics.bytes_received), (0, 0));
     assert_eq!(run.plan.mode, Mode::Idle);
 
-    let run = drive("--clients=3 --size=100 --rate=1000 --duration=9500us", Echo::new, |server| {
+    let run = drive("--clients=3 --size=100 --rate=1000 --duration=9500us", echo, |server| {
         server.greet();
         for _ in 0..20 {
             server.echo();

@@ -25,6 +25,12 @@ pub(crate) fn text(run: &Run, summary: &Summary) -> String {
     let early = if run.interrupted { " (interrupted)" } else { "" };
     let (lines, elapsed) = (grouped(metrics.lines), time(summary.elapsed));
     row!(text, "lines", "{lines} in {elapsed}{early}: {}", rate(summary.lines_per_s));
+    if let Some(requests) = plan.requests {
+        let sent =
+            if plan.mode == Mode::Churn { metrics.connections } else { metrics.sent.unwrap_or(0) };
+        let (requests, sent) = (grouped(requests), grouped(sent));
+        row!(text, "requests", "{sent} of {requests} sent, {lines} answered");
+    }
     if plan.mode == Mode::Presence {
         let each = rate(per_second(metrics.messages, summary));
         row!(text, "messages", "{} heard by all: {each}", grouped(metrics.messages));
@@ -50,7 +56,7 @@ pub(crate) fn text(run: &Run, summary: &Summary) -> String {
     }
     if let Some(cpu) = summary.tester {
         let warning = if cpu.is_bottleneck() {
-            ": it is the bottleneck, the server may do more than this"
+            ": it is the bottleneck, the server may do more than this: try more --threads"
         } else {
             ""
         };
@@ -77,6 +83,10 @@ pub(crate) fn title(plan: &Load) -> String {
     let clients = match plan.clients() {
         1 => "1 client".to_owned(),
         clients => format!("{} clients", grouped(clients.into())),
+    };
+    let clients = match plan.threads {
+        1 => clients,
+        threads => format!("{clients} in {threads} threads"),
     };
     let rate = plan.rate.map(|rate| format!(", {} lines/s asked", grouped(rate as u64)));
     format!("{} to {target}: {clients}, {what}{}", mode.name(), rate.unwrap_or_default())
@@ -124,11 +134,14 @@ fn errors(text: &mut String, run: &Run) {
         let kind = fault.name().replace('_', " ");
         row!(text, name, "{} {kind}{}", grouped(count), why.unwrap_or_default());
     }
-    if let Some((got, wanted)) = &metrics.first_wrong {
-        row!(text, "wrong", "\"{got}\"");
-        match wanted.as_str() {
+    if let Some(wrong) = &metrics.first_wrong {
+        if let Some(sent) = &wrong.sent {
+            row!(text, "sent", "\"{sent}\"");
+        }
+        row!(text, "wrong", "\"{}\"", wrong.got);
+        match wrong.wanted.as_str() {
             "" => row!(text, "", "where nothing was due"),
-            _ => row!(text, "not", "\"{wanted}\""),
+            wanted => row!(text, "not", "\"{wanted}\""),
         }
     }
 }
