@@ -168,7 +168,7 @@ impl<'p, P: Workload> Driver<'p, P> {
     /// Checks the greeting. Returns how many bytes it has, or nothing if it is incomplete or wrong.
     fn greeted(&mut self, cx: &mut Context<'_, Client<P::Session>>, bytes: &[u8]) -> Option<usize> {
         let greeted = match &self.greeting {
-            Greeting::Dialogue => self.workload.greet(cx.session(), bytes),
+            Greeting::Dialogue => self.workload.greet(self.run, cx.session(), bytes),
             greeting => greeting.check(bytes),
         };
         match greeted {

@@ -13,6 +13,7 @@
 //!    come) and `rate` (`--rate`).
 //! 5. `report`: latencies, throughput and errors, as text, JSON or SVG, above `format`.
 
+mod dialogues;
 mod driver;
 mod fault;
 mod format;
@@ -44,6 +45,7 @@ use std::time::Duration;
 
 use reactor::{Connect, Reactor};
 
+use self::dialogues::Dialogues;
 use self::driver::Driver;
 use self::modes::Workload;
 use self::modes::exchange::Exchange;
@@ -72,6 +74,7 @@ const AGAIN: u32 = 256;
 pub(crate) fn load(args: &Load, given: &GivenOptions<'_>) -> Result<ExitCode, Failure> {
     args.check()?;
     args.check_mode(given)?;
+    let protocol = args.talk.protocol(args.mode)?;
     if let Ok(raised) = descriptors::raise() {
         // A client that connects again may do so before its last socket is given back.
         let spare = if args.mode == Mode::Churn { args.clients().min(AGAIN) } else { 0 };
@@ -96,11 +99,20 @@ pub(crate) fn load(args: &Load, given: &GivenOptions<'_>) -> Result<ExitCode, Fa
         let connect = share.trust.connect(&share.target, given)?;
         let mut run = Run::new(share, Member::new(team.clone(), number), first);
         match run.plan.mode {
-            Mode::Echo | Mode::Pipeline | Mode::Idle | Mode::Churn => {
-                let payload = EchoLines::new(run.plan.size, !run.plan.talk.plain);
-                let workload = Exchange::new(&run, payload);
-                drive(&mut run, workload, connect)?;
-            }
+            Mode::Echo | Mode::Pipeline | Mode::Idle | Mode::Churn => match &protocol {
+                Some(protocol) => {
+                    let pipelined = run.plan.mode == Mode::Pipeline;
+                    let lenient = run.plan.talk.is_lenient(protocol);
+                    let payload = Dialogues::new(protocol, pipelined, lenient);
+                    let workload = Exchange::new(&run, payload);
+                    drive(&mut run, workload, connect)?;
+                }
+                None => {
+                    let payload = EchoLines::new(run.plan.size, !run.plan.talk.plain);
+                    let workload = Exchange::new(&run, payload);
+                    drive(&mut run, workload, connect)?;
+                }
+            },
             Mode::Presence => {
                 let workload = Presence::new(&run);
                 drive(&mut run, workload, connect)?;

@@ -164,11 +164,6 @@ impl Mode {
         }
     }
 
-    /// Whether each client asks and is answered.
-    pub(crate) fn is_exchange(self) -> bool {
-        matches!(self, Mode::Echo | Mode::Pipeline)
-    }
-
     /// The service that it loads.
     pub(crate) fn service(self) -> &'static str {
         match self {
@@ -273,6 +268,12 @@ impl Load {
         refuse_unless(&[Echo, Pipeline], &["warm_up"])?;
         refuse_unless(&[Echo, Pipeline, Idle, Churn], &["threads", "plain"])?;
         refuse_unless(&[Echo, Pipeline, Churn, Presence], &["size"])?;
+        refuse_unless(&[Echo, Pipeline, Churn], &["send", "expect", "script", "crlf"])?;
+        given.refuse_unless(
+            self.talk.words().is_none(),
+            &["size"],
+            "the lines of echo services",
+        )?;
         refuse_unless(&[Echo, Pipeline, Idle, Churn, Presence], &["greeting", "no_greeting"])?;
         refuse_unless(&[Echo, Pipeline, Churn, Presence, Time], &["svg", "series", "compare"])
     }
@@ -302,6 +303,11 @@ impl Load {
     /// input the longest reply or greeting.
     pub(crate) fn limits(&self) -> Limits {
         let most = (2 * self.depth() * (self.size + 64)).max(1 << 20);
+        if self.talk.words().is_some() {
+            // The lines of a dialogue are as long as the file says.
+            let max_output = 2 * MOST_IN_FLIGHT;
+            return Limits { max_output, max_line: 2 * MOST_SIZE, ..Limits::default() };
+        }
         Limits { max_output: most, max_line: (self.size + 64).max(1024), ..Limits::default() }
     }
 }

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 
 use reactor::Context;
 
-use super::greeting::Greeting;
+use super::greeting::{Greeted, Greeting};
 use super::modes::exchange::Session;
 use super::run::Client;
 
@@ -30,7 +30,7 @@ Send me text lines and conclude with the BYE command.
 
 const FILLER: &[u8] = b" the quick brown fox jumps over the lazy dog";
 
-type Cx<'a, P> = Context<'a, Client<Session<<P as Payload>::Own>>>;
+pub(crate) type Cx<'a, P> = Context<'a, Client<Session<<P as Payload>::Own>>>;
 
 /// Requests and their replies, in the order of the requests.
 pub(crate) trait Payload: Debug {
@@ -45,14 +45,33 @@ pub(crate) trait Payload: Debug {
         None
     }
 
+    /// Checks what has come of the greeting, if that is [`Greeting::Dialogue`].
+    fn greet(&mut self, own: &mut Self::Own, bytes: &[u8]) -> Greeted {
+        let _ = (own, bytes);
+        Greeted::Yes(0)
+    }
+
     /// Whom the calls that follow are about.
     fn set_client(&mut self, client: u32);
 
     /// Sends the requests of these numbers. Returns how many bytes that were.
     fn send(&mut self, cx: &mut Cx<'_, Self>, first: u32, count: u32) -> usize;
 
+    /// Sends what has to be said in the middle of a request. Returns how many bytes that were.
+    #[inline]
+    fn flush(&mut self, cx: &mut Cx<'_, Self>) -> usize {
+        let _ = cx;
+        0
+    }
+
     /// Reads the reply to a request.
     fn read(&mut self, own: &mut Self::Own, number: u32, bytes: &[u8]) -> Reply;
+
+    /// Reads what comes although nothing was asked.
+    fn read_unasked(&mut self, own: &mut Self::Own, bytes: &[u8]) -> Reply {
+        let _ = own;
+        Reply::Wrong(bytes.len())
+    }
 
     /// What a request said and what should have come, to be shown of a reply that was wrong.
     fn explain(&mut self, own: &Self::Own, number: u32) -> (Vec<u8>, Vec<u8>);
@@ -67,6 +86,8 @@ pub(crate) enum Reply {
     Part(usize),
     /// Another one. It takes so many bytes, and the next reply is behind it.
     Wrong(usize),
+    /// Another one, in so many bytes. Where the next one begins is not known, so the client is lost.
+    Broken(usize),
     /// Nothing that could be judged yet.
     Incomplete,
 }

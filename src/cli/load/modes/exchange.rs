@@ -7,7 +7,7 @@ use reactor::{ConnId, Context, ServiceContext};
 
 use super::Workload;
 use crate::cli::load::fault::Fault;
-use crate::cli::load::greeting::Greeting;
+use crate::cli::load::greeting::{Greeted, Greeting};
 use crate::cli::load::options::Mode;
 use crate::cli::load::payload::{Payload, Reply};
 use crate::cli::load::rate::FixedRate;
@@ -36,6 +36,10 @@ pub(crate) struct Session<O> {
 }
 
 impl<O> Session<O> {
+    pub(crate) fn payload(&mut self) -> &mut O {
+        &mut self.own
+    }
+
     /// Lines without a reply.
     pub(crate) fn waiting(&self) -> u32 {
         self.sent.wrapping_sub(self.heard)
@@ -165,8 +169,22 @@ impl<P: Payload> Exchange<P> {
         }
     }
 
+    /// Gives a client up whose reply was wrong, so that the next one cannot be found. That reply is counted.
+    fn lose(&mut self, cx: &mut Cx<'_, P>) {
+        let session = &mut cx.session().own;
+        session.heard = session.heard.wrapping_add(1);
+        session.landed(1, |_, _| {});
+        self.waiting -= 1;
+        cx.close();
+    }
+
     /// Judges what has come although no reply is due. Returns how much of it is taken.
     fn beyond(&mut self, run: &mut Run, session: &mut Session<P::Own>, rest: &[u8]) -> usize {
+        let rest = match self.payload.read_unasked(&mut session.own, rest) {
+            Reply::Part(length) => return length,
+            Reply::Incomplete => return 0,
+            _ => rest,
+        };
         let goodbye = self.payload.goodbye().map_or(&b""[..], |(_, reply)| reply);
         let wanted = if session.leaving && !session.left { goodbye } else { b"" };
         if !wanted.is_empty() && rest == wanted {
@@ -203,6 +221,11 @@ impl<P: Payload> Workload for Exchange<P> {
 
     fn greeting(&self) -> Greeting {
         self.payload.greeting()
+    }
+
+    fn greet(&mut self, run: &Run, client: &mut Client<Self::Session>, bytes: &[u8]) -> Greeted {
+        self.payload.set_client(run.first_client + client.number);
+        self.payload.greet(&mut client.own.own, bytes)
     }
 
     fn on_start(&mut self, run: &mut Run, cx: &mut ServiceCx<'_, P>) {
@@ -251,7 +274,7 @@ impl<P: Payload> Workload for Exchange<P> {
         self.payload.set_client(run.first_client + client.number);
         let session = &mut client.own;
         let (sent, mut heard) = (session.sent, session.heard);
-        let (mut taken, mut right, mut wrong) = (0, 0, 0);
+        let (mut taken, mut right, mut wrong, mut broken) = (0, 0, 0, false);
         while heard != sent {
             let rest = &bytes[taken..];
             match self.payload.read(&mut session.own, heard, rest) {
@@ -269,13 +292,22 @@ impl<P: Payload> Workload for Exchange<P> {
                     taken += length;
                     wrong += 1;
                 }
+                Reply::Broken(length) => {
+                    let (asked, wanted) = self.payload.explain(&session.own, heard);
+                    run.metrics.wrong_reply(&asked, &rest[..length], &wanted);
+                    broken = true;
+                    break;
+                }
                 Reply::Incomplete => break,
             }
             heard = heard.wrapping_add(1);
         }
         session.heard = heard;
-        if heard == sent && taken < bytes.len() {
-            taken += self.beyond(run, session, &bytes[taken..]);
+        while heard == sent && taken < bytes.len() {
+            match self.beyond(run, session, &bytes[taken..]) {
+                0 => break,
+                more => taken += more,
+            }
         }
         if right + wrong > 0 {
             self.waiting -= u64::from(right + wrong);
@@ -291,6 +323,11 @@ impl<P: Payload> Workload for Exchange<P> {
             }
             self.go_on(run, cx, right + wrong, now);
         }
+        if broken {
+            self.lose(cx);
+            return bytes.len();
+        }
+        run.metrics.bytes_sent += self.payload.flush(cx) as u64;
         taken
     }
 

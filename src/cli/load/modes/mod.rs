@@ -29,8 +29,8 @@ pub(crate) trait Workload {
     fn greeting(&self) -> Greeting;
 
     /// Checks what has come of the greeting, if that is [`Greeting::Dialogue`].
-    fn greet(&mut self, client: &mut Client<Self::Session>, bytes: &[u8]) -> Greeted {
-        let _ = (client, bytes);
+    fn greet(&mut self, run: &Run, client: &mut Client<Self::Session>, bytes: &[u8]) -> Greeted {
+        let _ = (run, client, bytes);
         Greeted::Yes(0)
     }
 

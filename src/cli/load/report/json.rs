@@ -20,6 +20,7 @@ pub(crate) fn json(run: &Run, summary: &Summary) -> Value {
         "target": plan.target.to_string(),
         "clients": plan.clients(),
         "threads": plan.threads,
+        "protocol": plan.talk.name(),
         "depth": plan.depth(),
         "size": plan.size,
         "warm_up_s": plan.warm_up.map(|warm_up| warm_up.as_secs_f64()),

@@ -87,7 +87,8 @@ fn date(date: Timestamp) -> String {
 /// Succeeds if the server made no error.
 fn verdict(run: &Run) -> Result<ExitCode, Failure> {
     let Run { plan, metrics, .. } = run;
-    let (target, service) = (&plan.target, plan.mode.service());
+    let target = &plan.target;
+    let service = format!("the {} service does", plan.mode.service());
     let greeting = metrics.count(Fault::WrongGreeting) + metrics.count(Fault::NoGreeting);
     let answered = metrics.lines;
     let missing = plan.requests.filter(|asked| answered < *asked && !run.interrupted);
@@ -97,7 +98,14 @@ fn verdict(run: &Run) -> Result<ExitCode, Failure> {
     };
     Err(Failure::Runtime(match (metrics.errors(), metrics.connections, missing) {
         (_, 0, _) if greeting > 0 => {
-            format!("{target} does not greet as the {service} service does")
+            let (what, remedy) = match plan.talk.name() {
+                Some(_) => ("it should", ""),
+                None => (
+                    service.as_str(),
+                    "; for other servers there are --plain, --send and --no-greeting",
+                ),
+            };
+            format!("{target} does not greet as {what}{remedy}")
         }
         (0, 0, _) => format!("ended before {target} has greeted anybody"),
         (0, _, None) => return Ok(ExitCode::SUCCESS),

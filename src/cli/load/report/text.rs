@@ -24,7 +24,8 @@ pub(crate) fn text(run: &Run, summary: &Summary) -> String {
     row!(text, "clients", "{}", clients(run, summary));
     let early = if run.interrupted { " (interrupted)" } else { "" };
     let (lines, elapsed) = (grouped(metrics.lines), time(summary.elapsed));
-    row!(text, "lines", "{lines} in {elapsed}{early}: {}", rate(summary.lines_per_s));
+    let name = plan.talk.counted();
+    row!(text, name, "{lines} in {elapsed}{early}: {}", rate(summary.lines_per_s));
     if let Some(requests) = plan.requests {
         let sent =
             if plan.mode == Mode::Churn { metrics.connections } else { metrics.sent.unwrap_or(0) };
@@ -73,12 +74,12 @@ pub(crate) fn title(plan: &Load) -> String {
         1 => format!("1 line of {size} bytes in flight"),
         depth => format!("{} lines of {size} bytes in flight", grouped(depth as u64)),
     };
-    let what = match mode {
-        Mode::Echo | Mode::Pipeline => format!("{lines} each"),
-        Mode::Presence => lines,
-        Mode::Idle => "silent".to_owned(),
-        Mode::Churn => format!("one line of {size} bytes each time"),
-        Mode::Time => "listening".to_owned(),
+    let (head, what) = match (mode, plan.talk.words()) {
+        (Mode::Churn, Some(words)) => {
+            (format!("churn, {words}"), "one on each connection".to_owned())
+        }
+        (_, Some(words)) => (words, format!("{} in flight each", grouped(plan.depth() as u64))),
+        (mode, None) => (mode.name().to_owned(), on_our_own(*mode, *size, lines)),
     };
     let clients = match plan.clients() {
         1 => "1 client".to_owned(),
@@ -89,7 +90,18 @@ pub(crate) fn title(plan: &Load) -> String {
         threads => format!("{clients} in {threads} threads"),
     };
     let rate = plan.rate.map(|rate| format!(", {} lines/s asked", grouped(rate as u64)));
-    format!("{} to {target}: {clients}, {what}{}", mode.name(), rate.unwrap_or_default())
+    format!("{head} to {target}: {clients}, {what}{}", rate.unwrap_or_default())
+}
+
+/// What clients do with a service of ours.
+fn on_our_own(mode: Mode, size: usize, lines: String) -> String {
+    match mode {
+        Mode::Echo | Mode::Pipeline => format!("{lines} each"),
+        Mode::Presence => lines,
+        Mode::Idle => "silent".to_owned(),
+        Mode::Churn => format!("one line of {size} bytes each time"),
+        Mode::Time => "listening".to_owned(),
+    }
 }
 
 fn clients(run: &Run, summary: &Summary) -> String {
