@@ -121,11 +121,12 @@ impl<'p> Payload for Dialogues<'p> {
         Greeted::NotYet
     }
 
-    fn set_client(&mut self, client: u32) {
+    fn set_reader(&mut self, client: u32) {
         self.client = client;
     }
 
-    fn send(&mut self, cx: &mut Cx<'_, Self>, first: u32, count: u32) -> usize {
+    fn send(&mut self, cx: &mut Cx<'_, Self>, client: u32, first: u32, count: u32) -> usize {
+        self.client = client;
         let (script, client) = (self.script(), u64::from(self.client));
         for number in (first..).take(count as usize) {
             if self.pipelined {
@@ -186,9 +187,9 @@ impl<'p> Payload for Dialogues<'p> {
         }
     }
 
-    fn explain(&mut self, own: &Talker<'p>, number: u32) -> (Vec<u8>, Vec<u8>) {
+    fn explain(&mut self, own: &Talker<'p>, client: u32, number: u32) -> (Vec<u8>, Vec<u8>) {
         let n = u64::from(number) + 1;
-        let ahead = self.script().ahead(u64::from(self.client), n, self.protocol.line_end);
+        let ahead = self.script().ahead(u64::from(client), n, self.protocol.line_end);
         let said = ahead.filter(|_| self.pipelined).unwrap_or_else(|| own.said.clone());
         let expected = self.mismatch.take().map(|mismatch| mismatch.expected);
         (said, expected.unwrap_or_default().into_bytes())

@@ -40,6 +40,7 @@ impl Greeting {
     pub(crate) fn check(&self, bytes: &[u8]) -> Greeted {
         match self {
             Greeting::None | Greeting::Any | Greeting::Dialogue => Greeted::Yes(0),
+            Greeting::Text(wanted) if bytes.starts_with(wanted) => Greeted::Yes(wanted.len()),
             Greeting::Text(wanted) => text(wanted, bytes),
             Greeting::Lines(lines) => {
                 let end = memchr::memchr_iter(b'\n', bytes).nth(lines - 1);

@@ -1,17 +1,24 @@
-//! `reactor load`: many clients against one server, in one thread of the library's own loop.
+//! `reactor load`: many clients against one server, in threads of which each has a loop of the library.
 //!
 //! A [`Run`] holds what all modes share. A [`Driver`] is the handler of all connections: it leads
-//! them through the phases of the run. What the clients say meanwhile is a [`Workload`], one for
-//! each mode. Read in this order:
+//! them through the phases of the run. What the clients do meanwhile is a [`Workload`], and what they
+//! say in those workloads in which each client asks and is answered is a [`Payload`]: lines of an echo
+//! service, or the dialogues of any protocol. Read in this order:
 //!
-//! 1. `options`: the arguments, and `Mode`, the list of modes.
+//! 1. `options`: the arguments, and `Mode`, the list of modes. `talk`: those about servers that are not
+//!    ours.
 //! 2. `run`: the clients, the phases, the times. Below it are `ramp` (who is connected when,
-//!    `--ramp`), `source_addresses`, `metrics`, `fault` (the kinds of errors), `process` (CPU time
-//!    and memory) and `progress` (the bar).
-//! 3. `driver`: connect, greet, load, wait for the last replies, say goodbye.
+//!    `--ramp`), `source_addresses`, `metrics`, `fault` (the kinds of errors) and `process` (CPU time
+//!    and memory).
+//! 3. `driver`: connect, greet (`greeting`), warm up, load, wait for the last replies, say goodbye.
 //! 4. `modes`: one file for each workload, above `payload` (the lines, and the replies that must
-//!    come) and `rate` (`--rate`).
-//! 5. `report`: latencies, throughput and errors, as text, JSON or SVG, above `format`.
+//!    come), `dialogues` (those of a protocol) and `rate` (`--rate`).
+//! 5. `team`: what the threads share, above `seconds` (the run second by second) and `progress` (the
+//!    live view).
+//! 6. `report`: latencies, throughput and errors, as text, JSON or SVG, and beside an earlier result;
+//!    above `format`.
+//!
+//! [`Payload`]: payload::Payload
 
 mod dialogues;
 mod driver;

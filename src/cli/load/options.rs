@@ -14,6 +14,9 @@ use crate::cli::unused_options::GivenOptions;
 
 /// Load a server and measure it: throughput, latency, and whether every reply is right.
 ///
+/// It speaks to our services as the modes say, to any echo server with --plain, to servers that answer
+/// a line with some with --send and --expect, and to others with --script.
+///
 /// All clients are connected first, then the time counts; in the modes churn and time it counts
 /// from the first connect. Clients that are not greeted within --duration (5 s at least, plus what
 /// --ramp takes) are given up. Every line is unique, and every reply is compared byte for byte, the
@@ -164,6 +167,11 @@ impl Mode {
         }
     }
 
+    /// Whether the clients can be shared out among threads: those of other modes have to do with each other.
+    pub(crate) fn has_threads(self) -> bool {
+        !matches!(self, Mode::Presence | Mode::Time)
+    }
+
     /// The service that it loads.
     pub(crate) fn service(self) -> &'static str {
         match self {
@@ -194,14 +202,19 @@ by as much. What was lost with its connection has no latency.
 
 The JSON object, with durations in seconds (_s) or microseconds (_us), null where nothing was
 measured:
+  date                when it was over, in UTC
   mode, target        as asked for
-  clients             as asked for
+  protocol            the file of --script, the line of --send, plain, or null
+  clients, threads, depth, size, warm_up_s, requests
+                      as asked for
   connected           clients that were connected and greeted
   connections         connections that were; more than clients in the mode churn
   connect_s           from the first connect until the last client was greeted
   elapsed_s           from the start of the load to its end or the last reply
   interrupted         whether a signal ended it early
-  lines               right lines received: replies, in the mode presence deliveries
+  sent                in the modes echo, pipeline and churn: lines, requests or rounds that were sent
+  lines               right lines received: replies, in the mode presence deliveries; with --send
+                      right replies, with --script rounds, each of which counts once
   lines_each          in the mode time: lines of a client that the server has closed
   messages            in the mode presence: what was said and reached everybody
   lines_per_s, bytes_sent_per_s, bytes_received_per_s
@@ -210,9 +223,16 @@ measured:
   unsent              with --rate: lines that were due, but had to wait for replies to the end
   latency_us          {count, min, mean, p50, p90, p99, p99_9, max}; what is owed at the end is in
                       it, so count is above lines then
+  latency_curve_us    the latency at the quantile 1 - 10^(-k/20), for k from 0 on
+  seconds             the whole seconds: {count}, and of lines_per_s, p50_us, p90_us, p99_us and
+                      p99_9_us the {mean, deviation}, null below two of them
+  compared            with --compare: {file, date, otherwise}, what was asked for otherwise, and of
+                      lines_per_s, p50_us, ... {before, now, change_percent, is_noise}; is_noise is
+                      null where there are too few seconds
   interval_us         in the mode time: the median of the time from line to line
-  errors              how many; then errors_by_kind {kind: how many}, and first_wrong, the first
-                      wrong line
+  errors              how many; then errors_by_kind {kind: how many}
+  first_wrong         the first wrong line; then first_wrong_expected, and first_wrong_sent, the
+                      request
   tester              {cpu_percent, is_bottleneck}
   server              {pid, cpu_us_per_line, cpu_percent, rss_before_bytes, rss_connected_bytes,
                       rss_end_bytes, rss_bytes_per_client}, with --server-pid";

@@ -45,17 +45,17 @@ pub(crate) trait Payload: Debug {
         None
     }
 
+    /// Sends the requests of a client that have these numbers. Returns how many bytes that were.
+    fn send(&mut self, cx: &mut Cx<'_, Self>, client: u32, first: u32, count: u32) -> usize;
+
+    /// Whose replies are read next.
+    fn set_reader(&mut self, client: u32);
+
     /// Checks what has come of the greeting, if that is [`Greeting::Dialogue`].
     fn greet(&mut self, own: &mut Self::Own, bytes: &[u8]) -> Greeted {
         let _ = (own, bytes);
         Greeted::Yes(0)
     }
-
-    /// Whom the calls that follow are about.
-    fn set_client(&mut self, client: u32);
-
-    /// Sends the requests of these numbers. Returns how many bytes that were.
-    fn send(&mut self, cx: &mut Cx<'_, Self>, first: u32, count: u32) -> usize;
 
     /// Sends what has to be said in the middle of a request. Returns how many bytes that were.
     #[inline]
@@ -74,7 +74,7 @@ pub(crate) trait Payload: Debug {
     }
 
     /// What a request said and what should have come, to be shown of a reply that was wrong.
-    fn explain(&mut self, own: &Self::Own, number: u32) -> (Vec<u8>, Vec<u8>);
+    fn explain(&mut self, own: &Self::Own, client: u32, number: u32) -> (Vec<u8>, Vec<u8>);
 }
 
 /// What is at the beginning of the input.
@@ -121,13 +121,13 @@ impl Payload for EchoLines {
     }
 
     #[inline]
-    fn set_client(&mut self, client: u32) {
-        self.line.set_client(client);
+    fn set_reader(&mut self, client: u32) {
         self.reply.set_client(client);
     }
 
     #[inline]
-    fn send(&mut self, cx: &mut Cx<'_, Self>, first: u32, count: u32) -> usize {
+    fn send(&mut self, cx: &mut Cx<'_, Self>, client: u32, first: u32, count: u32) -> usize {
+        self.line.set_client(client);
         let mut out = cx.writer();
         let mut sequence = first;
         for _ in 0..count {
@@ -146,14 +146,21 @@ impl Payload for EchoLines {
         if bytes.get(..length) == Some(self.reply.bytes()) {
             return Reply::Right(length);
         }
-        memchr::memchr(b'\n', bytes).map_or(Reply::Incomplete, |end| Reply::Wrong(end + 1))
+        another(bytes)
     }
 
-    fn explain(&mut self, (): &(), number: u32) -> (Vec<u8>, Vec<u8>) {
+    fn explain(&mut self, (): &(), client: u32, number: u32) -> (Vec<u8>, Vec<u8>) {
+        self.line.set_client(client);
         self.line.set_sequence(number);
         self.reply.set_sequence(number);
         (self.line.bytes().to_vec(), self.reply.bytes().to_vec())
     }
+}
+
+/// A line that is not the right one, or a part of one.
+#[cold]
+fn another(bytes: &[u8]) -> Reply {
+    memchr::memchr(b'\n', bytes).map_or(Reply::Incomplete, |end| Reply::Wrong(end + 1))
 }
 
 /// A line of which only the numbers change.

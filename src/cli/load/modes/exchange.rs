@@ -125,9 +125,9 @@ impl<P: Payload> Exchange<P> {
         }
         let client = cx.session();
         let first = client.own.sent;
-        self.payload.set_client(run.first_client + client.number);
+        let number = run.first_client + client.number;
         client.own.note(lines, when);
-        let bytes = self.payload.send(cx, first, lines);
+        let bytes = self.payload.send(cx, number, first, lines);
         self.left -= u64::from(lines);
         self.sent += u64::from(lines);
         self.waiting += u64::from(lines);
@@ -224,7 +224,7 @@ impl<P: Payload> Workload for Exchange<P> {
     }
 
     fn greet(&mut self, run: &Run, client: &mut Client<Self::Session>, bytes: &[u8]) -> Greeted {
-        self.payload.set_client(run.first_client + client.number);
+        self.payload.set_reader(run.first_client + client.number);
         self.payload.greet(&mut client.own.own, bytes)
     }
 
@@ -271,7 +271,8 @@ impl<P: Payload> Workload for Exchange<P> {
     fn on_bytes(&mut self, run: &mut Run, cx: &mut Cx<'_, P>, bytes: &[u8]) -> usize {
         let now = run.now(cx);
         let client = cx.session();
-        self.payload.set_client(run.first_client + client.number);
+        let number = run.first_client + client.number;
+        self.payload.set_reader(number);
         let session = &mut client.own;
         let (sent, mut heard) = (session.sent, session.heard);
         let (mut taken, mut right, mut wrong, mut broken) = (0, 0, 0, false);
@@ -287,13 +288,13 @@ impl<P: Payload> Workload for Exchange<P> {
                     continue;
                 }
                 Reply::Wrong(length) => {
-                    let (asked, wanted) = self.payload.explain(&session.own, heard);
+                    let (asked, wanted) = self.payload.explain(&session.own, number, heard);
                     run.metrics.wrong_reply(&asked, &rest[..length], &wanted);
                     taken += length;
                     wrong += 1;
                 }
                 Reply::Broken(length) => {
-                    let (asked, wanted) = self.payload.explain(&session.own, heard);
+                    let (asked, wanted) = self.payload.explain(&session.own, number, heard);
                     run.metrics.wrong_reply(&asked, &rest[..length], &wanted);
                     broken = true;
                     break;

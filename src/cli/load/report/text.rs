@@ -56,10 +56,11 @@ pub(crate) fn text(run: &Run, summary: &Summary) -> String {
         server(&mut text, summary.server.as_ref());
     }
     if let Some(cpu) = summary.tester {
+        let more = if plan.mode.has_threads() { ": try more --threads" } else { "" };
         let warning = if cpu.is_bottleneck() {
-            ": it is the bottleneck, the server may do more than this: try more --threads"
+            format!(": it is the bottleneck, the server may do more than this{more}")
         } else {
-            ""
+            String::new()
         };
         row!(text, "tester", "CPU {:.0} %{warning}", cpu.percent);
     }
