@@ -92,6 +92,17 @@ impl<P: Workload> Server<'_, P> {
         count
     }
 
+    /// Echoes what has come from all, and leaves what they send upon that; tells how many lines.
+    fn echo_once(&mut self) -> usize {
+        let clients = self.clients.clone();
+        let sent: Vec<_> = clients.iter().map(|client| self.lines(*client)).collect();
+        for (client, lines) in clients.iter().zip(&sent) {
+            let replies = lines.iter().map(|line| format!("> {}\n", line.to_uppercase()));
+            self.harness.feed(*client, replies.collect::<String>());
+        }
+        sent.iter().map(Vec::len).sum()
+    }
+
     /// Lets all hear what was said; tells whether anything was.
     fn repeat(&mut self) -> bool {
         let clients = self.clients.clone();
@@ -228,6 +239,79 @@ fn what_could_not_be_sent_in_time_is_told() {
     // The one that was sent had its reply late; the others waited for up to 9 ms until the end.
     assert_eq!((run.metrics.latencies.len(), longest(&run)), (11, 20));
     assert_eq!(run.metrics.latencies.value_at_quantile(0.5) / 1_000_000, 5);
+}
+
+// ---- A number of requests, a warm-up ----
+
+#[test]
+fn no_more_than_asked_for_are_sent() {
+    let run = drive("--clients=3 --requests=100", echo, |server| {
+        server.greet();
+        // Each that is answered is followed by the next one, up to the last.
+        let mut sent = 0;
+        while let count @ 1.. = server.echo() {
+            sent += count;
+        }
+        // And then they say goodbye.
+        assert_eq!(sent, 100 + 3);
+        assert!(server.is_over());
+    });
+    assert_eq!((run.metrics.lines, run.metrics.sent, faults(&run)), (100, Some(100), vec![]));
+}
+
+#[test]
+fn who_does_not_answer_any_more_is_told_of() {
+    let run = drive("--clients=2 --requests=100", echo, |server| {
+        server.greet();
+        server.harness.advance(4 * SECOND);
+        for client in server.clients.clone() {
+            let lines = server.lines(client);
+            server.harness.feed(client, format!("> {}\n", lines[0].to_uppercase()));
+        }
+        server.harness.advance(4 * SECOND);
+        assert!(!server.is_over());
+        server.harness.advance(8 * SECOND);
+        assert!(server.is_over());
+    });
+    assert_eq!((run.metrics.lines, run.metrics.sent), (2, Some(4)));
+    assert_eq!(faults(&run), [(Fault::MissingReply, 2)]);
+}
+
+/// The replies to what was sent before the load began are waited for, and forgotten.
+#[test]
+fn a_warm_up_is_over_before_the_load_begins() {
+    for rate in ["", "--rate=1000"] {
+        let args = format!("--clients=2 --warm-up=1s --duration=1s {rate}");
+        let run = drive(&args, echo, |server| {
+            server.greet();
+            assert!(server.echo_once() > 0, "{args}");
+            server.harness.advance(SECOND);
+            // Their replies come late, and nothing follows them.
+            server.harness.advance(SECOND);
+            assert!(server.echo_once() > 0, "{args}");
+            // Those were the last ones: the load has begun.
+            server.harness.advance(MILLI);
+            assert!(server.echo_once() > 0, "{args}");
+            server.harness.advance(SECOND);
+            while server.echo() > 0 {}
+            assert!(server.is_over(), "{args}");
+        });
+        assert_eq!((faults(&run), run.elapsed().as_millis() / 10), (vec![], 100), "{args}");
+        // What waited for two seconds was to warm up.
+        assert!(longest(&run) <= 1001 && run.metrics.lines > 0, "{args}: {}", longest(&run));
+    }
+}
+
+#[test]
+fn a_warm_up_that_is_not_answered_is_no_load() {
+    let run = drive("--clients=2 --warm-up=1s", echo, |server| {
+        server.greet();
+        server.harness.advance(SECOND);
+        server.harness.advance(6 * SECOND);
+        server.harness.advance(SECOND);
+        assert!(server.is_over());
+    });
+    assert_eq!((run.metrics.lines, faults(&run)), (0, vec![(Fault::MissingReply, 2)]));
 }
 
 // ---- What is owed at the end ----
