@@ -24,7 +24,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Serve(Box<Serve>),
-    Load(Load),
+    Load(Box<Load>),
     Forward(Box<Forward>),
     Connect(Connect),
     Discover(Discover),

@@ -361,7 +361,7 @@ fn visits_that_do_not_end_count_too() {
     // One is not greeted, the other has no reply.
     let run = drive("--mode=churn --clients=2 --duration=1s", echo, |server| {
         server.accept();
-        server.harness.feed(server.clients[0], &server.greeting.clone());
+        server.harness.feed(server.clients[0], server.greeting.clone());
         server.harness.advance(6 * SECOND);
         server.harness.advance(SECOND);
         assert!(server.is_over());
@@ -474,7 +474,7 @@ fn those_who_do_not_come_within_the_duration_are_not_waited_for() {
             for _ in 0..12 {
                 server.accept();
                 if let Some(client) = server.clients.get(greeted) {
-                    server.harness.feed(*client, &server.greeting.clone());
+                    server.harness.feed(*client, server.greeting.clone());
                     greeted += 1;
                 }
                 server.harness.advance(3 * SECOND);
