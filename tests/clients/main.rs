@@ -10,6 +10,7 @@ mod balancers;
 mod browser;
 #[cfg(feature = "tls")]
 mod certificates;
+mod judged;
 mod load;
 mod metrics;
 mod web;

@@ -255,6 +255,10 @@ fn exactly_so_many_requests() {
         let all = ["lines", "sent", "requests"].map(|name| result[name].as_u64());
         assert_eq!(all, [Some(number); 3], "{args:?}: {result}");
         assert_eq!((came.load(Ordering::SeqCst), latencies(&result)), (number, number), "{args:?}");
+        if args.contains(&"-q1000") {
+            // The threads have the rate together.
+            assert!((0.45..0.9).contains(&crate::util::load::number(&result, "elapsed_s")), "{result}");
+        }
     }
 }
 

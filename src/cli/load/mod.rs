@@ -8,8 +8,7 @@
 //! 1. `options`: the arguments, and `Mode`, the list of modes. `talk`: those about servers that are not
 //!    ours.
 //! 2. `run`: the clients, the phases, the times. Below it are `ramp` (who is connected when,
-//!    `--ramp`), `source_addresses`, `metrics`, `fault` (the kinds of errors) and `process` (CPU time
-//!    and memory).
+//!    `--ramp`), `source_addresses`, `metrics` and `fault` (the kinds of errors).
 //! 3. `driver`: connect, greet (`greeting`), warm up, load, wait for the last replies, say goodbye.
 //! 4. `modes`: one file for each workload, above `payload` (the lines, and the replies that must
 //!    come), `dialogues` (those of a protocol) and `rate` (`--rate`).
@@ -29,7 +28,6 @@ mod metrics;
 mod modes;
 mod options;
 mod payload;
-mod process;
 mod progress;
 mod ramp;
 mod rate;
@@ -61,7 +59,6 @@ use self::modes::time::Time;
 pub(crate) use self::options::Load;
 use self::options::Mode;
 use self::payload::EchoLines;
-use self::process::Usage;
 use self::report::{Earlier, file_failure, report};
 use self::run::Run;
 use self::seconds::Second;
@@ -69,6 +66,7 @@ use self::team::{Member, Team};
 use super::address::look_up_server;
 use super::descriptors;
 use super::failure::Failure;
+use super::process::Usage;
 use super::unused_options::GivenOptions;
 
 /// The goodbyes have been said by then; what is still open is of no interest.

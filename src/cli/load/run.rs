@@ -7,13 +7,13 @@ use reactor::{ConnId, Connect, ServiceContext};
 use super::fault::Fault;
 use super::metrics::Metrics;
 use super::options::Load;
-use super::process::Usage;
 use super::progress::Progress;
 use super::ramp::Ramp;
 use super::report::summary::QUANTILES;
 use super::seconds::Cutter;
 use super::source_addresses::SourceAddresses;
 use super::team::Member;
+use crate::cli::process::Usage;
 
 /// How long a server may take for what it owes: a greeting, the last replies, the goodbye.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);

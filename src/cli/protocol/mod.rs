@@ -24,7 +24,9 @@ use serde::Deserialize;
 
 pub(crate) use self::dialogue::{Dialogue, Mismatch, Next};
 use self::pattern::Pattern;
-pub(crate) use self::script::{Script, Step, Written};
+pub(crate) use self::script::Script;
+#[allow(unused_imports, reason = "what `of_steps` takes")]
+pub(crate) use self::script::Written;
 pub(crate) use self::shown::shown;
 use super::failure::Failure;
 
@@ -68,6 +70,8 @@ pub(crate) struct Protocol {
     greeting: Vec<Pattern>,
     /// Lines that may come at any time, because of other clients.
     ignored: Vec<Pattern>,
+    /// Kinds of client that it promises nothing for.
+    pub(crate) left_out: Vec<String>,
     /// At least one, unless there is a greeting.
     pub(crate) dialogues: Vec<Script>,
 }

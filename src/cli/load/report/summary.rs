@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::cli::load::process::Usage;
 use crate::cli::load::run::{Readings, Run};
 use crate::cli::load::seconds::Spread;
+use crate::cli::process::Usage;
 
 /// The quantiles that are printed, and their names.
 pub(crate) const QUANTILES: [(f64, &str); 4] =
