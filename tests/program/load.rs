@@ -277,4 +277,9 @@ fn the_help_tells_units_and_defaults() {
     for words in ["[default: 50]", "[default: 32]", "[default: 10s;", "N/s", "latency_us"] {
         assert!(stdout.contains(words), "{words} is not in {stdout}");
     }
+    for short in
+        ["-c, --clients", "-d, --duration", "-n, --requests", "-q, --rate", "-t, --threads"]
+    {
+        assert!(stdout.contains(short), "{short} is not in {stdout}");
+    }
 }

@@ -257,7 +257,10 @@ fn exactly_so_many_requests() {
         assert_eq!((came.load(Ordering::SeqCst), latencies(&result)), (number, number), "{args:?}");
         if args.contains(&"-q1000") {
             // The threads have the rate together.
-            assert!((0.45..0.9).contains(&crate::util::load::number(&result, "elapsed_s")), "{result}");
+            assert!(
+                (0.45..0.9).contains(&crate::util::load::number(&result, "elapsed_s")),
+                "{result}"
+            );
         }
     }
 }

@@ -64,8 +64,8 @@ pub(crate) struct Load {
     #[arg(short, long, value_name = "DURATION", value_parser = duration)]
     pub(crate) duration: Option<Duration>,
 
-    /// Send exactly so many lines in all, in the modes echo and pipeline, and make so many visits in the
-    /// mode churn; then the run is over.
+    /// Send exactly so many lines in all, requests of --send or rounds of --script, in the modes echo and
+    /// pipeline, and make so many visits in the mode churn; then the run is over.
     ///
     /// Without --duration it also ends when no right reply has come for 5 s. If not all were sent and
     /// answered, the result says what is missing and the exit status is 1.
@@ -131,10 +131,10 @@ pub(crate) struct Load {
     pub(crate) compare: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(crate) talk: Talk,
+    pub(crate) trust: Trust,
 
     #[command(flatten)]
-    pub(crate) trust: Trust,
+    pub(crate) talk: Talk,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -197,8 +197,8 @@ A latency lasts from the beginning of the turn of the tester's loop that sends a
 beginning of the turn that finds its reply: a tester that is busy makes them longer. Where no reply
 has come, it lasts until the tester gives up, 5 s after the end, or until a signal. That of a line
 that --rate could not send lasts until the end. The same holds for visits (mode churn) and for lines
-that not everybody has heard (presence); in the mode time, a line that is overdue at the end deviates
-by as much. What was lost with its connection has no latency.
+that not everybody has heard (presence); in the mode time, a line that is overdue at the end
+deviates by as much. What was lost with its connection has no latency.
 
 The JSON object, with durations in seconds (_s) or microseconds (_us), null where nothing was
 measured:
@@ -212,7 +212,8 @@ measured:
   connect_s           from the first connect until the last client was greeted
   elapsed_s           from the start of the load to its end or the last reply
   interrupted         whether a signal ended it early
-  sent                in the modes echo, pipeline and churn: lines, requests or rounds that were sent
+  sent                in the modes echo, pipeline and churn: lines, requests or rounds, as many as
+                      were sent
   lines               right lines received: replies, in the mode presence deliveries; with --send
                       right replies, with --script rounds, each of which counts once
   lines_each          in the mode time: lines of a client that the server has closed

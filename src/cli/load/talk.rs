@@ -15,8 +15,9 @@ pub(crate) struct Talk {
     #[arg(long, conflicts_with_all = ["send", "script"])]
     pub(crate) plain: bool,
 
-    /// What each request says: a line in which {client} and {n} stand for the numbers of the client and of
-    /// its request, from 1 on, {1000*ab} for ab a thousand times, {0xE9} for that byte, and {{ for a {.
+    /// What each request says: a line in which {client} stands for the number of the client, from 0 on, an
+    /// n in such braces for that of its request, from 1 on, {1000*ab} for ab a thousand times, {0xE9} for that byte,
+    /// and {{ for a {.
     #[arg(long, value_name = "LINE", requires = "expect", conflicts_with = "script")]
     send: Option<String>,
 
