@@ -25,7 +25,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Serve(Box<Serve>),
-    Load(Load),
+    Load(Box<Load>),
     Check(Check),
     Forward(Box<Forward>),
     Connect(Connect),

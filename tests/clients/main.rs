@@ -11,6 +11,7 @@ mod browser;
 #[cfg(feature = "tls")]
 mod certificates;
 mod judged;
+mod load;
 mod metrics;
 mod web;
 mod websocket;

@@ -10,6 +10,7 @@ mod discovery;
 mod forward;
 mod load;
 mod load_faults;
+mod load_others;
 mod proxy;
 mod serve;
 mod status;

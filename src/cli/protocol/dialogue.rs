@@ -62,6 +62,11 @@ impl<'p> Dialogue<'p> {
         self.values.n += 1;
     }
 
+    /// The number of this round; each has the next one otherwise.
+    pub(crate) fn set_round(&mut self, n: u64) {
+        self.values.n = n;
+    }
+
     /// Whether the greeting is behind it.
     pub(crate) fn is_greeted(&self) -> bool {
         self.at >= self.protocol.greeting.len()

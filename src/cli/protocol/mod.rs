@@ -111,6 +111,11 @@ impl Protocol {
         })
     }
 
+    /// Whether some lines may come at any time.
+    pub(crate) fn ignores_lines(&self) -> bool {
+        !self.ignored.is_empty()
+    }
+
     /// How many lines the greeting has.
     pub(crate) fn greeting_lines(&self) -> usize {
         self.greeting.len()
