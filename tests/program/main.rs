@@ -16,5 +16,6 @@ mod status;
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_towards_servers;
+mod trace;
 mod web;
 mod websocket;
