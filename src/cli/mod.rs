@@ -15,9 +15,10 @@
 //!    `SERVICE[=ADDR[,ADDR]...]`.
 //! 6. `access`: who may connect, and the certificate. `trust`: TLS towards servers. `announce`:
 //!    `serve --announce`.
-//! 7. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, and `load`, which
+//! 7. `protocol`: what a client says and must hear, from a file.
+//! 8. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, and `load`, which
 //!    has a list of its own. None knows another, nor `args`.
-//! 8. `args`: the list of subcommands, and what is said of a wrong command line.
+//! 9. `args`: the list of subcommands, and what is said of a wrong command line.
 //!
 //! Nothing here uses `println!` and its like, which panic if the other end of the pipe is gone or
 //! the disk is full. What cannot be said is not said.
@@ -39,6 +40,8 @@ mod forward;
 mod load;
 mod logging;
 mod multicast;
+#[allow(dead_code, unused_imports, reason = "its subcommands come next")]
+mod protocol;
 mod roulette_file;
 mod serve;
 mod service;
