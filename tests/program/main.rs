@@ -17,5 +17,6 @@ mod tls;
 #[cfg(feature = "tls")]
 mod tls_towards_servers;
 mod trace;
+mod tutorial;
 mod web;
 mod websocket;
