@@ -297,8 +297,8 @@ fn each_is_short_and_says_what_to_try() {
     for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        if name == "tutorial" {
-            // Its steps are told of in docs/tutorial.md, and tests/program/tutorial.rs runs them.
+        if ["README", "tutorial"].contains(&&*name) {
+            // The steps of the tutorial are run by tests/program/tutorial.rs.
             continue;
         }
         // The one that is a folder has several servers in it and is told which.

@@ -10,6 +10,7 @@ mod forward;
 mod load;
 mod load_faults;
 mod proxy;
+mod readme;
 mod serve;
 mod status;
 #[cfg(feature = "tls")]

@@ -3,7 +3,8 @@
 //!
 //! A block of ```` ```console ```` is a terminal. A line with `$ ` is a command for bash, and continues
 //! after a `\`; `^C` is Ctrl-C; every other line is what is printed, where `…` stands for anything and
-//! a line of it for any number of lines. A comment above the block says what the eye sees by itself:
+//! a line of it for any number of lines. Lines of the log are left out: which there are depends on the
+//! machine. A comment above the block says what the eye sees by itself:
 //!
 //! ```text
 //! <!-- typed: hello | bye; later: 1; varies: numbers, Sat; stays -->
@@ -218,6 +219,12 @@ fn kind(word: &str) -> Option<bool> {
     (number || UNITS.contains(&word)).then_some(number)
 }
 
+/// Whether it is a line of the log: a time in UTC, a level, and who says it.
+fn is_log(line: &str) -> bool {
+    let (time, rest) = line.split_once(' ').unwrap_or((line, ""));
+    time.ends_with('Z') && time.contains('T') && rest.contains(" [")
+}
+
 impl Terminal {
     fn open(block: Block, folder: &Folder, bin: &str) -> Terminal {
         let path = format!("{bin}:{}", std::env::var("PATH").unwrap());
@@ -276,8 +283,13 @@ impl Terminal {
 
     #[track_caller]
     fn line(&self, wanted: &str) -> String {
-        let line = self.output.recv_timeout(PATIENCE);
-        line.unwrap_or_else(|error| panic!("{}: no {wanted:?}: {error}", self.block.place))
+        loop {
+            match self.output.recv_timeout(PATIENCE) {
+                Ok(line) if is_log(&line) => {}
+                Ok(line) => return line,
+                Err(error) => panic!("{}: no {wanted:?}: {error}", self.block.place),
+            }
+        }
     }
 
     /// Sees that nothing more is printed and that all ends by itself.
@@ -289,6 +301,7 @@ impl Terminal {
         let open = self.block.items.last() == Some(&Item::Printed("…".to_owned()));
         loop {
             match self.output.recv_timeout(PATIENCE) {
+                Ok(line) if is_log(&line) => {}
                 Ok(line) => assert!(open, "{place}: {line:?} is printed besides"),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => panic!("{place}: it does not end"),
