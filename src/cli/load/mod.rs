@@ -6,8 +6,8 @@
 //!
 //! 1. `options`: the arguments, and `Mode`, the list of modes.
 //! 2. `run`: the clients, the phases, the times. Below it are `ramp` (who is connected when,
-//!    `--ramp`), `source_addresses`, `metrics`, `fault` (the kinds of errors), `process` (CPU time
-//!    and memory) and `progress` (the bar).
+//!    `--ramp`), `source_addresses`, `metrics`, `fault` (the kinds of errors) and
+//!    `progress` (the bar).
 //! 3. `driver`: connect, greet, load, wait for the last replies, say goodbye.
 //! 4. `modes`: one file for each workload, above `payload` (the lines, and the replies that must
 //!    come) and `rate` (`--rate`).
@@ -20,7 +20,6 @@ mod metrics;
 mod modes;
 mod options;
 mod payload;
-mod process;
 mod progress;
 mod ramp;
 mod rate;
@@ -43,12 +42,12 @@ use self::modes::presence::Presence;
 use self::modes::time::Time;
 pub(crate) use self::options::Load;
 use self::options::Mode;
-use self::process::Usage;
 use self::report::{report, svg_failure};
 use self::run::Run;
 use super::address::look_up_server;
 use super::descriptors;
 use super::failure::Failure;
+use super::process::Usage;
 use super::unused_options::GivenOptions;
 
 /// The goodbyes have been said by then; what is still open is of no interest.

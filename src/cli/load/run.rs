@@ -7,10 +7,10 @@ use reactor::{ConnId, Connect, ServiceContext};
 use super::fault::Fault;
 use super::metrics::Metrics;
 use super::options::Load;
-use super::process::Usage;
 use super::progress::Progress;
 use super::ramp::Ramp;
 use super::source_addresses::SourceAddresses;
+use crate::cli::process::Usage;
 
 /// How long a server may take for what it owes: a greeting, the last replies, the goodbye.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);

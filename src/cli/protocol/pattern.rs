@@ -28,10 +28,6 @@ impl Names {
     fn number(&self, name: &str) -> Option<usize> {
         self.0.iter().position(|known| known == name)
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 /// What the places stand for: of one client, in one round.
@@ -189,6 +185,19 @@ impl Pattern {
     /// The bytes of a line to send, without a line end.
     pub(crate) fn fill(&self, values: &Values) -> Vec<u8> {
         self.runs.iter().flat_map(|run| run.fill(values)).collect()
+    }
+
+    /// Bytes of the shortest line that fits.
+    pub(crate) fn least(&self) -> usize {
+        let of_part = |part: &Part| match part {
+            Part::Bytes(literal) => literal.len(),
+            Part::Client | Part::N | Part::Captured(_) => 1,
+        };
+        let of_run = |run: &Run| {
+            let hole = run.hole.as_ref().map_or(0, Hole::least);
+            hole + run.parts.iter().map(of_part).sum::<usize>()
+        };
+        self.runs.iter().map(of_run).sum()
     }
 
     /// Whether a line, without its end, is one of these. If so, what it captures is in the values.

@@ -98,6 +98,15 @@ impl Script {
         (of(Step::is_sent), of(|step| matches!(step, Step::Expect(_))))
     }
 
+    /// How many bytes a round of it is answered with at least, line ends counted.
+    pub(crate) fn least_reply(&self) -> usize {
+        let of = |step: &Step| match step {
+            Step::Expect(pattern) => pattern.least() + 1,
+            _ => 0,
+        };
+        self.steps.iter().map(of).sum()
+    }
+
     /// All that a round of it sends, or none if that depends on what the server says.
     pub(crate) fn ahead(&self, client: u64, n: u64, line_end: LineEnd) -> Option<Vec<u8>> {
         let values = Values::new(client, n);
@@ -131,6 +140,7 @@ impl Step {
 
 impl Protocol {
     /// One that is nothing but this dialogue.
+    #[allow(dead_code, reason = "for options that are dialogues")]
     pub(crate) fn of_steps(name: &str, steps: &[Written<'_>]) -> Result<Protocol, String> {
         let script = Script::parse(name, None, steps, &Names::default());
         Ok(Protocol {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::cli::load::process::Usage;
 use crate::cli::load::run::{Readings, Run};
+use crate::cli::process::Usage;
 
 /// The quantiles that are printed, and their names.
 pub(super) const QUANTILES: [(f64, &str); 4] =
