@@ -6,6 +6,7 @@ mod util;
 mod connect;
 mod descriptors;
 mod discovery;
+mod exercises;
 mod forward;
 mod load;
 mod load_faults;
