@@ -130,6 +130,7 @@ impl Reactor<'_> {
 
     /// Marks what the events are about; no hook is called yet.
     fn dispatch(&mut self) -> Fetched {
+        self.trace_events();
         let mut count = 0;
         #[cfg(feature = "signals")]
         let mut caught = Vec::new();
@@ -144,9 +145,7 @@ impl Reactor<'_> {
                 Token::SIGNALS => caught = self.signals.take(),
                 token => {
                     if let Some(service) = self.services.get_mut(token.service()) {
-                        let what = event.into();
-                        self.state.trace.event(token, what);
-                        service.ready(token, what);
+                        service.ready(token, event.into());
                     }
                 }
             }

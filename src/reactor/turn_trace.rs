@@ -95,21 +95,16 @@ impl LoopState {
 
 impl TurnTrace {
     /// Notes what the selector said of a connection.
-    #[inline]
-    pub(super) fn event(&mut self, of: Token, what: Readiness) {
-        if self.on && of.is_connection() {
-            self.add_event(of, what);
-        }
-    }
-
-    #[cold]
-    fn add_event(&mut self, of: Token, what: Readiness) {
+    fn event(&mut self, of: Token, what: Readiness) {
         let event = match what {
             Readiness { error: true, .. } => "broken",
             Readiness { readable: true, .. } | Readiness { read_on: true, .. } => "readable",
             // Told only where somebody waits for the room: each newcomer has an edge for it.
             _ => return,
         };
+        if !of.is_connection() {
+            return;
+        }
         if let Some(part) = self.part(of) {
             part.event = Some(event);
         }
@@ -201,6 +196,21 @@ impl Reactor<'_> {
         if on {
             state.trace.told.extend(state.services.iter().map(|service| service.counters.clone()));
             state.trace.slept = state.meter.slept_in_all();
+        }
+    }
+
+    /// Notes what the selector says, before anything is done about it.
+    #[inline]
+    pub(super) fn trace_events(&mut self) {
+        if self.state.trace.on {
+            self.note_events();
+        }
+    }
+
+    #[cold]
+    fn note_events(&mut self) {
+        for event in &self.events {
+            self.state.trace.event(Token::from(event.token()), event.into());
         }
     }
 
