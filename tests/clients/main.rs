@@ -10,6 +10,7 @@ mod balancers;
 mod browser;
 #[cfg(feature = "tls")]
 mod certificates;
+mod judged;
 mod metrics;
 mod web;
 mod websocket;

@@ -3,6 +3,7 @@
 #[path = "../util/mod.rs"]
 mod util;
 
+mod check;
 mod connect;
 mod descriptors;
 mod discovery;

@@ -12,8 +12,12 @@ const LONGEST: usize = 1 << 20;
 /// Bytes read at once.
 const READ: usize = 64 * 1024;
 
-/// How long a client that goes listens for the server's end.
-const GOODBYE: Duration = Duration::from_millis(20);
+/// How long a client that goes, or a crowd of them, listens for the server's end. What a server says later
+/// it is told to be a reset.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// How long a server has to learn that a client did not wait for its end.
+const AFTERMATH: Duration = Duration::from_millis(300);
 
 /// What has come from the server.
 #[derive(Debug)]
@@ -45,7 +49,7 @@ pub(super) struct Client {
     input: Vec<u8>,
     /// So much of it holds no LF.
     searched: usize,
-    /// It goes without goodbye.
+    /// It goes without goodbye, or has said it.
     is_rude: bool,
 }
 
@@ -61,6 +65,8 @@ impl Client {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         // Before the connect, which tells the server how much room there is.
         socket.set_recv_buffer_size(4096)?;
+        // So each bit of progress shows.
+        socket.set_send_buffer_size(32 * 1024)?;
         let within = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         socket.connect_timeout(&address.into(), within)?;
         Client::new(socket.into())
@@ -107,6 +113,21 @@ impl Client {
             Ok(0) => false,
             Ok(_) => true,
             Err(error) => error.kind() == ErrorKind::WouldBlock,
+        }
+    }
+
+    /// Says goodbye and reads on until the server's end, so that it closes with nothing unread, which would be a
+    /// reset. If that does not come by then, the server has a moment to learn what it is told.
+    pub(super) fn leave(mut self, until: Instant) {
+        self.end();
+        // Failing that, it is slower.
+        let _ = SockRef::from(&self.stream).set_recv_buffer_size(1 << 20);
+        self.listen(until);
+        let ended = Instant::now() < until;
+        self.is_rude = true;
+        drop(self);
+        if !ended {
+            std::thread::sleep(AFTERMATH);
         }
     }
 
@@ -183,6 +204,16 @@ impl Drop for Client {
             self.end();
             self.listen(Instant::now() + GOODBYE);
         }
+    }
+}
+
+/// All say goodbye at once, and then listen together.
+pub(super) fn leave(clients: Vec<Client>) {
+    clients.iter().for_each(Client::end);
+    let until = Instant::now() + GOODBYE;
+    for mut client in clients {
+        client.listen(until);
+        client.is_rude = true;
     }
 }
 

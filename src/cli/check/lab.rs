@@ -144,7 +144,8 @@ impl Lab {
     }
 }
 
-fn unconnected(error: std::io::Error) -> Finding {
+/// What a failed connect means.
+pub(super) fn unconnected(error: std::io::Error) -> Finding {
     use std::io::ErrorKind::{ConnectionRefused, TimedOut};
     let came = match error.kind() {
         ConnectionRefused => "a refusal: nobody listens there any more".to_owned(),

@@ -18,6 +18,7 @@ mod server;
 mod talk;
 
 use std::cell::{Cell, RefCell};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -40,6 +41,8 @@ use super::units::duration;
 const LONGEST: Duration = Duration::from_secs(50);
 /// How long a server that is started here may take to listen.
 const START: Duration = Duration::from_secs(20);
+/// How long it is watched after each kind of client whether that was the server's end.
+const AFTERMATH: Duration = Duration::from_millis(30);
 /// How long the first connect may take.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -119,6 +122,12 @@ pub(crate) fn check(args: &Check) -> Result<ExitCode, Failure> {
     if let Some(unknown) = args.only.iter().find(|only| !names.contains(*only)) {
         return Err(Failure::Usage(format!("--only {unknown}: there are {}", names.join(", "))));
     }
+    if let Some(unknown) = protocol.left_out.iter().find(|name| !names.contains(*name)) {
+        let (file, names) = (&args.protocol, names.join(", "));
+        return Err(Failure::Runtime(format!(
+            "{file}: leave_out: no {unknown:?}, there are {names}"
+        )));
+    }
     let Some(endpoint) = args.server.as_ref().filter(|_| !args.list) else {
         report::print(&report::list(&protocol))?;
         return Ok(ExitCode::SUCCESS);
@@ -133,16 +142,7 @@ pub(crate) fn check(args: &Check) -> Result<ExitCode, Failure> {
     let _ = descriptors::raise();
     let server = match &args.run {
         Some(command) => Some(start(command, address)?),
-        None => {
-            Client::connect(address, Instant::now() + CONNECT).map_err(|error| match error.kind() {
-                std::io::ErrorKind::ConnectionRefused => Failure::Runtime(format!(
-                    "cannot connect to {endpoint}: nobody listens there; start the server first, or let \
-                     --run do it"
-                )),
-                _ => Failure::Runtime(format!("cannot connect to {endpoint}: {}", why(&error))),
-            })?;
-            None
-        }
+        None => reach(endpoint, address).map(|()| None)?,
     };
     let begun = Instant::now();
     let lab = Lab {
@@ -185,6 +185,20 @@ fn plain_address(endpoint: &Endpoint) -> Result<SocketAddr, Failure> {
         Address::Unix(_) => None,
     };
     first.ok_or_else(|| Failure::Usage("check speaks TCP: write PORT or HOST:PORT".to_owned()))
+}
+
+/// That somebody listens there.
+fn reach(endpoint: &Endpoint, address: SocketAddr) -> Result<(), Failure> {
+    let Err(error) = Client::connect(address, Instant::now() + CONNECT) else { return Ok(()) };
+    let why = match error.kind() {
+        // Somebody does, and what he does will be judged.
+        ErrorKind::ConnectionReset => return Ok(()),
+        ErrorKind::ConnectionRefused => {
+            "nobody listens there; start the server first, or let --run do it".to_owned()
+        }
+        _ => why(&error),
+    };
+    Err(Failure::Runtime(format!("cannot connect to {endpoint}: {why}")))
 }
 
 fn start(command: &str, address: SocketAddr) -> Result<Server, Failure> {
@@ -238,6 +252,9 @@ impl Judges<'_> {
             None if Instant::now() > lab.deadline => {
                 Verdict::Note("not tried: the time is over".to_owned())
             }
+            None if lab.protocol.left_out.iter().any(|it| it == name) => {
+                Verdict::Note("not asked for: the protocol leaves it out".to_owned())
+            }
             None => how().unwrap_or_else(Verdict::Fail),
         };
         if self.broken.is_none() {
@@ -252,8 +269,11 @@ impl Judges<'_> {
     /// A server that has ended has failed, whatever else is said. If it was started here it is started again.
     fn look_after(&mut self, name: &str, verdict: Verdict) -> Verdict {
         let lab = self.lab;
-        let Some(ended) = lab.server.borrow_mut().as_mut().map(Server::ended) else {
-            if matches!(verdict, Verdict::Fail(_)) && lab.is_gone() {
+        let gone = matches!(verdict, Verdict::Fail(_)) && lab.is_gone();
+        let patience = if gone { lab.patience } else { AFTERMATH };
+        let Some(ended) = lab.server.borrow_mut().as_mut().map(|it| it.ended_within(patience))
+        else {
+            if gone {
                 self.broken = Some(format!("not tried: since '{name}' nobody listens there"));
             }
             return verdict;

@@ -135,13 +135,12 @@ fn wrapped(text: &mut String, head: &str, indent: usize, words: &str) {
     let room = WIDTH.saturating_sub(indent).max(20);
     let mut column = 0;
     text.push_str(head);
-    for word in words.split(' ') {
+    for (number, word) in words.split(' ').enumerate() {
         let mut word = word;
-        let fresh = column == 0;
-        if !fresh && column + 1 + word.chars().count() > room {
+        if number > 0 && column + 1 + word.chars().count() > room {
             text.push_str(&format!("\n{:indent$}", ""));
             column = 0;
-        } else if !fresh {
+        } else if number > 0 {
             text.push(' ');
             column += 1;
         }

@@ -1,6 +1,6 @@
 //! The server as a process that the checker starts (`--run`), and ends.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,12 +12,12 @@ use super::client::Client;
 /// Between two attempts to connect to a server that starts.
 const AGAIN: Duration = Duration::from_millis(20);
 /// Bytes of a line that it wrote, at most.
-const LINE: usize = 500;
+const LINE: u64 = 500;
 
 #[derive(Debug)]
 pub(super) struct Server {
     child: Child,
-    /// The last line that it wrote on stderr.
+    /// What it wrote last on stderr.
     said: Arc<Mutex<String>>,
 }
 
@@ -36,7 +36,7 @@ impl Server {
         let mut child = shell.spawn().map_err(|error| format!("sh: {error}"))?;
         let said = Arc::default();
         if let Some(stderr) = child.stderr.take() {
-            keep_last_line(stderr, Arc::clone(&said));
+            keep_last_words(stderr, Arc::clone(&said));
         }
         let mut server = Server { child, said };
         loop {
@@ -63,6 +63,18 @@ impl Server {
         Some(format!("the server ended, {status}{}", self.last_words()))
     }
 
+    /// The same, watched for so long.
+    pub(super) fn ended_within(&mut self, patience: Duration) -> Option<String> {
+        let until = Instant::now() + patience;
+        loop {
+            let ended = self.ended();
+            if ended.is_some() || Instant::now() > until {
+                return ended;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     fn last_words(&self) -> String {
         // What it wrote before it ended is about to be read.
         thread::sleep(AGAIN);
@@ -81,30 +93,26 @@ impl Drop for Server {
     }
 }
 
-/// Reads on, so that it is never held up by what it writes.
-fn keep_last_line(stderr: ChildStderr, said: Arc<Mutex<String>>) {
+/// Reads on, so that it is never held up by what it writes. What counts is the last line that names an error, as
+/// tracebacks do, or else the last one.
+fn keep_last_words(stderr: ChildStderr, said: Arc<Mutex<String>>) {
     // Without a thread the last words are missing, and nothing else.
     let _ = thread::Builder::new().spawn(move || {
         let mut stderr = BufReader::new(stderr);
-        let mut line = Vec::new();
-        while let Ok(bytes) = stderr.fill_buf() {
-            let count = bytes.len();
-            if count == 0 {
-                return;
+        let mut is_error = false;
+        loop {
+            let mut line = Vec::new();
+            match stderr.by_ref().take(LINE).read_until(b'\n', &mut line) {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
             }
-            for byte in bytes {
-                match byte {
-                    b'\n' if line.is_empty() => {}
-                    b'\n' => {
-                        let text = String::from_utf8_lossy(&line).into_owned();
-                        *said.lock().unwrap_or_else(PoisonError::into_inner) = text;
-                        line.clear();
-                    }
-                    byte if line.len() < LINE => line.push(*byte),
-                    _ => {}
-                }
+            let line = String::from_utf8_lossy(&line).trim().to_owned();
+            let first = line.split(' ').next().unwrap_or_default();
+            let names_error = first.contains("Error") || first.contains("Exception");
+            if names_error || !is_error && !line.is_empty() {
+                is_error |= names_error;
+                *said.lock().unwrap_or_else(PoisonError::into_inner) = line;
             }
-            stderr.consume(count);
         }
     });
 }

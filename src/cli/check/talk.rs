@@ -41,20 +41,25 @@ impl<'l> Talk<'l> {
     /// Connects; the greeting comes first.
     pub(super) fn begin(lab: &'l Lab, script: &'l Script) -> Result<Talk<'l>, Finding> {
         let number = lab.number();
-        Talk::over(lab, number, Dialogue::new(&lab.protocol, script, number))
+        let client = lab.connect()?;
+        Ok(Talk::over(lab, client, number, Dialogue::new(&lab.protocol, script, number)))
     }
 
     /// Connects, and expects no more than the greeting.
     pub(super) fn greeting(lab: &'l Lab) -> Result<Talk<'l>, Finding> {
-        let number = lab.number();
-        Talk::over(lab, number, Dialogue::greeting(&lab.protocol, number))
+        Ok(Talk::greeting_over(lab, lab.connect()?))
     }
 
-    fn over(lab: &'l Lab, number: u64, dialogue: Dialogue<'l>) -> Result<Talk<'l>, Finding> {
-        let client = lab.connect()?;
+    /// The same over a connection that is there.
+    pub(super) fn greeting_over(lab: &'l Lab, client: Client) -> Talk<'l> {
+        let number = lab.number();
+        Talk::over(lab, client, number, Dialogue::greeting(&lab.protocol, number))
+    }
+
+    fn over(lab: &'l Lab, client: Client, number: u64, dialogue: Dialogue<'l>) -> Talk<'l> {
         let sent = "nothing: the server speaks first".to_owned();
         let (protocol, patience) = (&lab.protocol, lab.patience);
-        Ok(Talk { client, dialogue, protocol, patience, manner: Manner::Whole, number, sent })
+        Talk { client, dialogue, protocol, patience, manner: Manner::Whole, number, sent }
     }
 
     pub(super) fn set_manner(&mut self, manner: Manner) {
@@ -106,8 +111,11 @@ impl<'l> Talk<'l> {
                 Next::Send(bytes) => self.send(&bytes, until)?,
                 Next::End => self.client.end(),
                 Next::AwaitLine | Next::AwaitEnd => {
+                    if Instant::now() > longest {
+                        return Ok(false);
+                    }
                     let came = self.client.receive(until);
-                    if !self.hear(came)? || Instant::now() > longest {
+                    if !self.hear(came)? {
                         return Ok(false);
                     }
                 }

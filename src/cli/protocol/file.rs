@@ -22,6 +22,8 @@ struct File {
     #[serde(default)]
     ignore: Vec<Spanned<String>>,
     #[serde(default)]
+    leave_out: Vec<String>,
+    #[serde(default)]
     dialogue: Vec<Spanned<FileDialogue>>,
 }
 
@@ -115,7 +117,14 @@ pub(super) fn parse(text: &str) -> Result<Protocol, Mistake> {
         return Err(mistake(0..0, what));
     }
     let name = file.name.into_inner();
-    Ok(Protocol { name, line_end: file.line_end, greeting, ignored, dialogues })
+    Ok(Protocol {
+        name,
+        line_end: file.line_end,
+        greeting,
+        ignored,
+        left_out: file.leave_out,
+        dialogues,
+    })
 }
 
 fn script(

@@ -70,6 +70,8 @@ pub(crate) struct Protocol {
     greeting: Vec<Pattern>,
     /// Lines that may come at any time, because of other clients.
     ignored: Vec<Pattern>,
+    /// Kinds of client that it promises nothing for.
+    pub(crate) left_out: Vec<String>,
     /// At least one, unless there is a greeting.
     pub(crate) dialogues: Vec<Script>,
 }

@@ -148,6 +148,7 @@ impl Protocol {
             line_end: LineEnd::Lf,
             greeting: Vec::new(),
             ignored: Vec::new(),
+            left_out: Vec::new(),
             dialogues: vec![script.map_err(|(_, what)| what)?],
         })
     }

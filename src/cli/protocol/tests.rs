@@ -36,6 +36,30 @@ fn ours_are_files_of_this_kind() {
     }
 }
 
+/// The documentation's own example, and the protocols that the tests use.
+#[test]
+fn examples_are_right() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/check.md")).unwrap();
+    let (_, example) = text.split_once("```toml\n").unwrap();
+    let notes = parse(example.split_once("```").unwrap().0).unwrap();
+    assert_eq!(
+        (notes.name.as_str(), notes.dialogues.len(), notes.greeting_lines()),
+        ("notes", 3, 1)
+    );
+    assert_eq!(notes.left_out, ["endless-line"]);
+    let mut dialogue = Dialogue::new(&notes, &notes.dialogues[0], 7);
+    let replies = [
+        "220 notes, session s1",
+        "stored as 12 in session s1",
+        "news: none",
+        r#"{"id":12,"text":"note 1 of 7"}"#,
+    ];
+    let sent = play(&mut dialogue, &replies).unwrap();
+    assert_eq!(sent, [send("PUT {\"text\":\"note 1 of 7\"}\n"), send("GET 12\n")]);
+    assert_eq!(dialogue.next(), Next::Done);
+}
+
 const KEYS: &str = r#"
 name = "keys"
 greeting = ["ready {session}"]

@@ -6,11 +6,11 @@ import java.net.InetAddress;
 import java.net.ServerSocket;
 import java.net.Socket;
 
-/** The echo server with a thread for each client. Usage: java Echo.java PORT */
+/** The echo server with a thread for each client. Usage: java Echo.java HOST PORT */
 public class Echo {
   public static void main(String[] args) throws IOException {
-    int port = Integer.parseInt(args[0]);
-    ServerSocket receptionist = new ServerSocket(port, 50, InetAddress.getByName("127.0.0.1"));
+    int port = Integer.parseInt(args[1]);
+    ServerSocket receptionist = new ServerSocket(port, 50, InetAddress.getByName(args[0]));
     while (true) {
       Socket client = receptionist.accept();
       new Thread(() -> talk(client)).start();

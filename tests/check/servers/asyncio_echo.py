@@ -1,5 +1,5 @@
 # The echo server with asyncio's streams, as their documentation shows them.
-# Usage: python3 asyncio_echo.py PORT
+# Usage: python3 asyncio_echo.py HOST PORT
 import asyncio
 import sys
 
@@ -16,7 +16,7 @@ async def talk(reader, writer):
 
 
 async def main():
-    server = await asyncio.start_server(talk, "127.0.0.1", int(sys.argv[1]))
+    server = await asyncio.start_server(talk, sys.argv[1], int(sys.argv[2]))
     await server.serve_forever()
 
 

@@ -1,4 +1,4 @@
-/* The echo server of the lesson on the socket API: accept, talk, close, accept. Usage: echo PORT */
+/* The echo server of the lesson on the socket API: accept, talk, close, accept. Usage: echo HOST PORT */
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <stdio.h>
@@ -32,12 +32,12 @@ static void talk(int client) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 2) {
+    if (argc != 3) {
         return 2;
     }
     int receptionist = socket(AF_INET, SOCK_STREAM, 0);
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1]))};
-    inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[2]))};
+    inet_pton(AF_INET, argv[1], &address.sin_addr);
     if (bind(receptionist, (struct sockaddr *)&address, sizeof address) != 0) {
         perror("bind");
         return 1;

@@ -1,4 +1,4 @@
-// The echo server as one writes it after the first lesson on Node.js. Usage: node echo.js PORT
+// The echo server as one writes it after the first lesson on Node.js. Usage: node echo.js HOST PORT
 const net = require('net');
 
 const server = net.createServer((socket) => {
@@ -13,4 +13,4 @@ const server = net.createServer((socket) => {
   });
 });
 
-server.listen(Number(process.argv[2]), '127.0.0.1');
+server.listen(Number(process.argv[3]), process.argv[2]);

@@ -1,5 +1,5 @@
 # The echo server with a thread for each client, as one writes it after the lesson on threads.
-# Usage: python3 threading_echo.py PORT
+# Usage: python3 threading_echo.py HOST PORT
 import socket
 import sys
 import threading
@@ -19,7 +19,7 @@ def talk(client):
 
 
 server = socket.socket()
-server.bind(("127.0.0.1", int(sys.argv[1])))
+server.bind((sys.argv[1], int(sys.argv[2])))
 server.listen()
 while True:
     client, _ = server.accept()

@@ -1,11 +1,13 @@
 //! Many clients, or one that is in the way of others.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::super::client::{Client, Unsent};
-use super::super::lab::{Finding, Judged, Lab, Verdict, note, pass};
+use super::super::client::{self, Client, Unsent};
+use super::super::lab::{Finding, Judged, Lab, Verdict, note, pass, unconnected};
 use super::super::talk::{Talk, together};
 use super::lines::mib;
 use crate::cli::protocol::{Script, shown};
@@ -18,7 +20,7 @@ const RESETS: usize = 10;
 const BATCH: usize = 16 * 1024;
 const FLOOD: Duration = Duration::from_millis(1500);
 /// How long a server may take nothing before it counts as one that will take no more.
-const HELD_BACK: Duration = Duration::from_millis(500);
+const HELD_BACK: Duration = Duration::from_secs(1);
 /// Above this much of replies the kernel keeps them nowhere: they are in the server's memory.
 const OWED: usize = 96 << 20;
 /// Growth of the memory that is no chance.
@@ -33,45 +35,61 @@ const NOTHING_TO_SEND: &str = "not tried: what the first dialogue sends is not k
 
 pub(super) fn at_once(lab: &Lab) -> Judged {
     let Some(script) = lab.usual() else { return note(NO_USUAL) };
-    let until = lab.within(2 * lab.patience);
     let mut talks = Vec::new();
     let mut refused = None;
-    for _ in 0..CROWD {
-        match Talk::greeting(lab) {
-            Ok(talk) => talks.push(talk),
-            Err(finding) => {
-                refused = Some(finding);
-                break;
-            }
+    for client in connect_all(lab.address, lab.within(2 * lab.patience)) {
+        match client.map_err(unconnected) {
+            Ok(client) => talks.push(Talk::greeting_over(lab, client)),
+            Err(finding) => refused = Some(finding),
         }
     }
-    let fail = |served: usize, expected: &str, finding: Option<Finding>| {
-        let (sent, came) = finding.map_or((String::new(), String::new()), |it| (it.sent, it.came));
-        let of = match served {
-            0 => "none of them".to_owned(),
-            1 => "one of them, one at a time".to_owned(),
-            served => format!("{served} of them"),
-        };
-        let came = format!("that for {of}; for the next: {came}");
-        Ok(Verdict::Fail(Finding {
-            sent: format!("{CROWD} connects, and none leaves; {sent}"),
-            expected: format!("for each: {expected}"),
-            came,
-        }))
+    let judged = match refused {
+        Some(finding) => Err(not_all(talks.len(), "a connection", Some(finding))),
+        None => talk_together(lab, script, &mut talks),
     };
-    if let Some(finding) = refused {
-        return fail(talks.len(), "a connection", Some(finding));
-    }
-    let (greeted, wrong) = together(&mut talks, until);
+    client::leave(talks.into_iter().map(|talk| talk.client).collect());
+    judged
+}
+
+fn talk_together<'l>(lab: &'l Lab, script: &'l Script, talks: &mut [Talk<'l>]) -> Judged {
+    let (greeted, wrong) = together(talks, lab.within(2 * lab.patience));
     if greeted < CROWD {
-        return fail(greeted, "the greeting", wrong);
+        return Err(not_all(greeted, "the greeting", wrong));
     }
     talks.iter_mut().for_each(|talk| talk.begin_round(script));
-    let (served, wrong) = together(&mut talks, lab.within(2 * lab.patience));
+    let (served, wrong) = together(talks, lab.within(2 * lab.patience));
     if served < CROWD {
-        return fail(served, "its replies", wrong);
+        return Err(not_all(served, "its replies", wrong));
     }
     pass(format!("{CROWD} of {CROWD} served while all were connected"))
+}
+
+fn not_all(served: usize, what: &str, finding: Option<Finding>) -> Finding {
+    let (sent, came) = finding.map_or_else(Default::default, |it| (it.sent, it.came));
+    let of = match served {
+        0 => "none of them".to_owned(),
+        1 => "one of them, one at a time".to_owned(),
+        served => format!("{served} of them"),
+    };
+    Finding {
+        sent: format!("{CROWD} connects, and none leaves; the next: {sent}"),
+        expected: format!("for each: {what}"),
+        came: format!("that for {of}; for the next: {came}"),
+    }
+}
+
+/// All at the same time: where the server's queue is short, they wait together and not one after the other.
+fn connect_all(address: SocketAddr, until: Instant) -> Vec<io::Result<Client>> {
+    thread::scope(|scope| {
+        let connect = || Client::connect(address, until);
+        let start = |_| thread::Builder::new().spawn_scoped(scope, connect);
+        let started: Vec<_> = (0..CROWD).map(start).collect();
+        let panicked = |_| Err(io::Error::other("the thread panicked"));
+        let join = |thread: io::Result<thread::ScopedJoinHandle<'_, _>>| {
+            thread?.join().unwrap_or_else(panicked)
+        };
+        started.into_iter().map(join).collect()
+    })
 }
 
 pub(super) fn silent(lab: &Lab) -> Judged {
@@ -79,7 +97,9 @@ pub(super) fn silent(lab: &Lab) -> Judged {
     for _ in 0..SILENT {
         crowd.push(lab.connect()?);
     }
-    lab.serves_after(&format!("{SILENT} clients that say nothing and stay"))?;
+    let served = lab.serves_after(&format!("{SILENT} clients that say nothing and stay"));
+    client::leave(crowd);
+    served?;
     pass(format!("a client is served beside {SILENT} of them"))
 }
 
@@ -111,7 +131,9 @@ pub(super) fn slow_reader(lab: &Lab) -> Judged {
     };
     let grown = grown(lab, before);
     let done = format!("a client that asked for {} and reads nothing", mib(unread as u64));
-    lab.serves_after(&done)?;
+    let served = lab.serves_after(&done);
+    slow.leave(lab.soon());
+    served?;
     let growth = grown.map_or(String::new(), |grown| format!(", {} more memory", mib(grown)));
     let read = format!("{} of its requests{growth}", mib(sent as u64));
     match (outcome, grown) {
@@ -154,9 +176,9 @@ pub(super) fn flood(lab: &Lab) -> Judged {
         return note(NOTHING_TO_SEND);
     };
     let flooder = lab.connect()?;
-    let over = AtomicBool::new(false);
+    let (over, patience) = (AtomicBool::new(false), lab.patience);
     thread::scope(|scope| {
-        scope.spawn(|| flood_until(flooder, &batch, &over));
+        scope.spawn(|| flood_until(flooder, &batch, &over, patience));
         let judged = beside(lab, script);
         over.store(true, Relaxed);
         judged
@@ -164,7 +186,7 @@ pub(super) fn flood(lab: &Lab) -> Judged {
 }
 
 /// Sends and reads as fast as it can.
-fn flood_until(mut flooder: Client, batch: &[u8], over: &AtomicBool) {
+fn flood_until(mut flooder: Client, batch: &[u8], over: &AtomicBool, patience: Duration) {
     let mut rest = batch;
     while !over.load(Relaxed) {
         if !flooder.discard() {
@@ -176,6 +198,7 @@ fn flood_until(mut flooder: Client, batch: &[u8], over: &AtomicBool) {
             Err((_, Unsent::Broken(_))) => return,
         }
     }
+    flooder.leave(Instant::now() + patience);
 }
 
 /// A quiet client beside a flood: it comes, and asks now and then.
@@ -202,8 +225,14 @@ pub(super) fn reset(lab: &Lab) -> Judged {
     let Some((batch, _)) = batch(lab) else { return note(NOTHING_TO_SEND) };
     let half = lab.rounds(1, 1).map_or(0, |one| one.len() / 2);
     for number in 0..2 * RESETS {
-        let mut talk = Talk::greeting(lab)?;
-        talk.finish(lab.soon())?;
+        let greeted = Talk::greeting(lab).and_then(|mut talk| {
+            talk.finish(lab.soon())?;
+            Ok(talk)
+        });
+        let after = |finding: Finding| {
+            finding.after(&format!("{number} of {} clients that reset; a new one", 2 * RESETS))
+        };
+        let mut talk = greeted.map_err(after)?;
         let bytes = if number % 2 == 0 { &batch[..half] } else { &batch[..] };
         // It may be stuck, since it reads nothing.
         let _ = talk.client.send(bytes, lab.within(HELD_BACK));
