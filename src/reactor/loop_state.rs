@@ -15,6 +15,7 @@ use super::log_limits::LogLimits;
 use super::reports::Asked;
 use super::spare_descriptor::SpareDescriptor;
 use super::token::Serials;
+use super::turn_trace::TurnTrace;
 use super::turns::Meter;
 use super::writing::Reply;
 use crate::connection::clock::{Nanos, nanos};
@@ -44,6 +45,7 @@ pub(crate) struct LoopState {
     /// Gives connections their numbers, across all services.
     pub(super) serials: Serials,
     pub(crate) meter: Meter,
+    pub(super) trace: TurnTrace,
     /// What handlers have asked for and were not told yet.
     pub(crate) asked: VecDeque<Asked>,
     /// See [`set_accounting`](crate::Reactor::set_accounting).
@@ -136,6 +138,7 @@ impl LoopState {
             travellers: VecDeque::new(),
             serials: Serials::default(),
             meter: Meter::default(),
+            trace: TurnTrace::default(),
             asked: VecDeque::new(),
             accounting: false,
             shared,

@@ -7,16 +7,20 @@ mod check;
 mod connect;
 mod descriptors;
 mod discovery;
+mod exercises;
 mod forward;
 mod load;
 mod load_faults;
 mod load_others;
 mod proxy;
+mod readme;
 mod serve;
 mod status;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_towards_servers;
+mod trace;
+mod tutorial;
 mod web;
 mod websocket;
