@@ -118,10 +118,13 @@ impl<P: Payload> Exchange<P> {
     }
 
     /// Sends a client's next lines, as long as there are some to send.
-    fn say(&mut self, run: &mut Run, cx: &mut Cx<'_, P>, lines: u32, when: u64) {
-        let lines = u64::from(lines).min(self.left) as u32;
-        if lines == 0 {
-            return;
+    fn say(&mut self, run: &mut Run, cx: &mut Cx<'_, P>, mut lines: u32, when: u64) {
+        let last = u64::from(lines) >= self.left;
+        if last {
+            lines = self.left as u32;
+            if lines == 0 {
+                return;
+            }
         }
         let client = cx.session();
         let first = client.own.sent;
@@ -132,8 +135,7 @@ impl<P: Payload> Exchange<P> {
         self.sent += u64::from(lines);
         self.waiting += u64::from(lines);
         run.metrics.bytes_sent += bytes as u64;
-        if self.left == 0 && run.is_loading() {
-            // They were the last ones.
+        if last && run.is_loading() {
             let now = run.now(cx);
             run.wind_up(now);
         }

@@ -35,15 +35,16 @@ pub(crate) fn report(run: &Run, earlier: Option<&Earlier>) -> Result<ExitCode, F
         return Err(Failure::Runtime(format!("cannot connect to {target}: {why}")));
     }
     let summary = Summary::new(run);
-    let mut result = json::json(run, &summary);
+    let result = || json::json(run, &summary);
     let text = match (plan.json, earlier) {
         (true, Some(earlier)) => {
+            let mut result = result();
             result["compared"] = compare::json(earlier, &summary, &result);
             format!("{result}\n")
         }
-        (true, None) => format!("{result}\n"),
+        (true, None) => format!("{}\n", result()),
         (false, Some(earlier)) => {
-            text::text(run, &summary) + &compare::text(earlier, &summary, &result)
+            text::text(run, &summary) + &compare::text(earlier, &summary, &result())
         }
         (false, None) => text::text(run, &summary),
     };
