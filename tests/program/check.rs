@@ -352,7 +352,7 @@ fn whose_memory_grows() {
     let place = hoarder();
     let own = std::process::id().to_string();
     let args = ["--server-pid", &own, "--patience=4s"];
-    let row = fails_at(&place, "slow-reader", &args, "of replies wait unread");
+    let row = fails_at(&place, "slow-reader", &args, "it reads on and on: ");
     assert!(row["came"].as_str().unwrap().contains("more memory"), "{row}");
     fails_at(&place, "endless-line", &args, "MiB more memory");
     // Without its process one cannot know.

@@ -105,37 +105,44 @@ impl Client {
         }
     }
 
-    /// Reads and forgets what is there. Whether the connection goes on.
-    pub(super) fn discard(&mut self) -> bool {
+    /// Reads and forgets what is there. How many bytes it was; none at the end of the connection.
+    pub(super) fn discard(&mut self) -> Option<usize> {
         self.input.clear();
         self.searched = 0;
         match self.read() {
-            Ok(0) => false,
-            Ok(_) => true,
-            Err(error) => error.kind() == ErrorKind::WouldBlock,
+            Ok(0) => None,
+            Ok(count) => Some(count),
+            Err(error) => (error.kind() == ErrorKind::WouldBlock).then_some(0),
         }
     }
 
     /// Says goodbye and reads on until the server's end, so that it closes with nothing unread, which would be a
-    /// reset. If that does not come by then, the server has a moment to learn what it is told.
-    pub(super) fn leave(mut self, until: Instant) {
+    /// reset. If that does not come by then, the server has a moment to learn what it is told. How many bytes came.
+    pub(super) fn leave(mut self, until: Instant) -> usize {
         self.end();
         // Failing that, it is slower.
         let _ = SockRef::from(&self.stream).set_recv_buffer_size(1 << 20);
-        self.listen(until);
+        let received = self.listen(until);
         let ended = Instant::now() < until;
         self.is_rude = true;
         drop(self);
         if !ended {
             std::thread::sleep(AFTERMATH);
         }
+        received
     }
 
-    /// Reads and forgets until the server ends the connection, or until then.
-    pub(super) fn listen(&mut self, until: Instant) {
-        while self.discard() && Instant::now() < until {
+    /// Reads and forgets until the server ends the connection, or until then. How many bytes it was.
+    pub(super) fn listen(&mut self, until: Instant) -> usize {
+        let mut received = 0;
+        while let Some(count) = self.discard() {
+            received += count;
+            if Instant::now() >= until {
+                break;
+            }
             self.wait(PollFlags::IN, until);
         }
+        received
     }
 
     fn read(&mut self) -> io::Result<usize> {

@@ -1,6 +1,7 @@
 /* The echo server of the lesson on the socket API: accept, talk, close, accept. Usage: echo HOST PORT */
 #include <arpa/inet.h>
 #include <ctype.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,8 @@ int main(int argc, char **argv) {
     if (argc != 3) {
         return 2;
     }
+    /* Else the first client that is gone while it is written to ends the server. */
+    signal(SIGPIPE, SIG_IGN);
     int receptionist = socket(AF_INET, SOCK_STREAM, 0);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[2]))};
     inet_pton(AF_INET, argv[1], &address.sin_addr);

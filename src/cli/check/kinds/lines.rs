@@ -19,7 +19,8 @@ const HELD_BACK: Duration = Duration::from_millis(500);
 /// Growth of the memory that is no chance.
 const GROWTH: u64 = 8 << 20;
 
-const NOTHING_TO_SEND: &str = "not tried: what the first dialogue sends is not known ahead";
+const NOTHING_TO_SEND: &str =
+    "not tried: the first dialogue sends nothing, or what comes decides what";
 
 pub(super) fn greeting(lab: &Lab) -> Judged {
     let mut talk = Talk::greeting(lab)?;
@@ -176,7 +177,7 @@ pub(super) fn endless(lab: &Lab) -> Judged {
             }
         }
         // A farewell would hold it up.
-        if !talk.client.discard() {
+        if talk.client.discard().is_none() {
             break Some(Unsent::Broken(std::io::ErrorKind::ConnectionReset.into()));
         }
     };
