@@ -25,8 +25,6 @@ pub type Metric = fn(&Figures) -> f64;
 
 pub const SERVED: Metric = |figures| figures.greeted;
 pub const MEMORY: Metric = |figures| figures.memory;
-pub const SPEED: Metric = |figures| figures.all.lines_a_second;
-pub const P99: Metric = |figures| figures.all.p99;
 pub const COST: Metric = |figures| figures.all.cost;
 pub const FEW_COST: Metric = |figures| figures.few.cost;
 
