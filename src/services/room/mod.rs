@@ -102,7 +102,7 @@
 //!   executed.
 //! * *Open*: batches may go.
 //!
-//! Read [`entry`] first, then [`table`], `reading`, `sending`, and `links` for the connections.
+//! Read `entry` first, then `table`, `reading`, `sending`, and `links` for the connections.
 
 pub mod bus;
 mod commands;
@@ -392,6 +392,11 @@ impl Room {
         {
             self.reading.seen = entry.number;
             self.apply_own(&entry.content);
+        }
+        if std::mem::take(&mut self.sending.lost) && !self.sending.over {
+            // No `gone` tells why: data were lost. What others have heard of ours before that is heard here
+            // when it has been written again, which is at another place.
+            self.say_missing();
         }
         if self.sending.may_begin_again() {
             return self.begin_another_life();
