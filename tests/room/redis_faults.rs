@@ -30,7 +30,7 @@ fn frozen_for_a_moment() {
     for servers in sizes() {
         let mut rooms = Rooms::start(servers, &[]);
         rooms.talk();
-        let speaker = rooms.speakers().last().unwrap();
+        let speaker = rooms.speakers()[0];
         rooms.redis().signal("STOP");
         let (_, before) = rooms.swarm.progress(speaker);
         rooms.swarm.during(Duration::from_secs(3));
@@ -52,17 +52,18 @@ fn frozen_for_long() {
         let mut rooms = Rooms::start(servers, &options);
         rooms.talk();
         let living = rooms.living();
-        for time in 1..=2 {
+        for _ in 0..2 {
+            let [cut, whole] = [CUT_OFF, WHOLE].map(|line| rooms.counts(line));
             rooms.redis().signal("STOP");
             if full() {
                 rooms.swarm.during(Duration::from_secs(20));
             }
-            rooms.wait_for(&living, CUT_OFF, time);
+            rooms.wait_for_more(&cut, usize::MAX, CUT_OFF);
             rooms.go_on_talking(5);
             // Who comes meanwhile is seen elsewhere afterwards.
             let newcomer = rooms.join(0);
             rooms.redis().signal("CONT");
-            rooms.wait_for(&living, WHOLE, time);
+            rooms.wait_for_more(&whole, usize::MAX, WHOLE);
             let name = rooms.swarm.members[newcomer].name.clone();
             rooms.wait_for(&living, &format!("{name} is in the room."), 1);
             rooms.go_on_talking(3);
@@ -96,7 +97,7 @@ fn slow() {
     for servers in sizes() {
         let mut rooms = Rooms::start(servers, &[]);
         rooms.talk();
-        let flooder = rooms.swarm.ear(1).unwrap() + 5;
+        let flooder = rooms.swarm.of(1, 5);
         rooms.swarm.speaks(flooder, Pace { window: 1000, pause: Duration::ZERO });
         for link in &rooms.links {
             link.slow(Duration::from_millis(100), 16 << 10);

@@ -152,6 +152,11 @@ impl Swarm {
         }
     }
 
+    /// Those who have spoken by themselves.
+    pub fn speakers(&self) -> impl Iterator<Item = usize> {
+        self.speakers.iter().copied()
+    }
+
     /// How many lines each has said.
     pub fn said(&self) -> Vec<(&str, u32)> {
         let speakers = self.speakers.iter().map(|id| &self.members[*id]);
@@ -237,12 +242,22 @@ impl Swarm {
         let mut text = format!("said: {:?}", self.said());
         for server in 0..=self.members.iter().map(|it| it.server).max().unwrap_or(0) {
             let Some(ear) = self.ear(server) else { continue };
-            let last = &self.members[ear].heard;
-            let last = last[last.len().saturating_sub(12)..].iter();
-            let last: Vec<_> = last.map(|it| &*self.lines.texts[it.0 as usize]).collect();
+            let last = self.end_of(ear);
             text += &format!("\n{}: {last:#?}", self.members[ear].name);
         }
         text
+    }
+
+    /// The last lines that a member has heard.
+    pub fn end_of(&self, id: usize) -> Vec<&str> {
+        let heard = &self.members[id].heard;
+        let last = heard[heard.len().saturating_sub(12)..].iter();
+        last.map(|it| &*self.lines.texts[it.0 as usize]).collect()
+    }
+
+    /// The member of a server with a number.
+    pub fn of(&self, server: usize, number: usize) -> usize {
+        self.names[&format!("s{server}-{number}")]
     }
 
     /// The first member of a server.

@@ -10,7 +10,7 @@ use crate::util::redis::{Redis, installed};
 /// People come, speak, leave and come again.
 fn a_day(rooms: &mut Rooms) {
     rooms.talk();
-    rooms.swarm.speaks(5, Pace { window: 100, pause: Duration::ZERO });
+    rooms.swarm.speaks(rooms.swarm.of(0, 5), Pace { window: 100, pause: Duration::ZERO });
     let servers = rooms.living();
     let late: Vec<_> = servers.iter().rev().map(|server| rooms.join(*server)).collect();
     let late = late.iter().map(|id| rooms.swarm.members[*id].name.clone());
@@ -18,7 +18,7 @@ fn a_day(rooms: &mut Rooms) {
     let who = rooms.who_is_there();
     assert!(who.ends_with(&late), "they came in the order {late:?}; WHO: {who:?}");
     for server in &servers {
-        let leaver = rooms.swarm.ear(*server).unwrap() + 7;
+        let leaver = rooms.swarm.of(*server, 7);
         let name = rooms.swarm.members[leaver].name.clone();
         rooms.swarm.leave(leaver);
         rooms.wait_for(&servers, &format!("{name} has left the room."), 1);

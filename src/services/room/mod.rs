@@ -393,6 +393,11 @@ impl Room {
             self.reading.seen = entry.number;
             self.apply_own(&entry.content);
         }
+        if std::mem::take(&mut self.sending.lost) && !self.sending.over {
+            // No `gone` tells why: data were lost. What others have heard of ours before that is heard here
+            // when it has been written again, which is at another place.
+            self.say_missing();
+        }
         if self.sending.may_begin_again() {
             return self.begin_another_life();
         }
