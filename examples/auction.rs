@@ -9,13 +9,17 @@
 //! ann bids 20
 //! ```
 //!
+//! With a URL, `cargo run --example auction -- 127.0.0.1:8010 redis://127.0.0.1`, it is one auction with all
+//! others that have the same: over Redis. Who comes later has not heard the bids of before.
+//!
 //! The state is made of the news alone, which all cores hear in one order. So no two of them disagree on
 //! who has bid most, and nothing is locked.
 
 use std::thread::available_parallelism;
 
+use reactor::services::redis::RedisUrl;
 use reactor::services::room::bus::{Event, News, Told};
-use reactor::services::room::{Host, InProcess, Seat, Words};
+use reactor::services::room::{Host, InProcess, OverRedis, Seat, Settings, Words};
 use reactor::text::printable;
 use reactor::{Context, Cores, Error};
 
@@ -56,11 +60,24 @@ impl Host for Auction {
 }
 
 fn main() -> Result<(), Error> {
-    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8010".to_owned());
+    let mut args = std::env::args().skip(1);
+    let address = args.next().unwrap_or("127.0.0.1:8010".to_owned());
     let mut cores = Cores::new(available_parallelism().map_or(1, usize::from))?;
-    let room = cores.listen(address, |core| {
-        Seat::new(&core, Auction::default(), || InProcess::new().unique_names())
-    })?;
+    let room = match args.next() {
+        None => cores.listen(address, |core| {
+            Seat::new(&core, Auction::default(), || InProcess::new().unique_names())
+        })?,
+        Some(url) => {
+            let url: RedisUrl = url.parse()?;
+            let login = url.login(std::env::var("REACTOR_REDIS_PASSWORD").ok());
+            let key = url.room.clone().unwrap_or("auction".to_owned());
+            let settings = Settings { key, unique_names: true, ..Settings::default() };
+            let redis = OverRedis::dial(cores.first(), url.connect()?, login, settings)?;
+            cores.listen(address, move |core| {
+                Seat::new(&core, Auction::default(), || redis.bus(core.handle()))
+            })?
+        }
+    };
     println!("listening on {room}");
     cores.run()?;
     Ok(())

@@ -135,10 +135,10 @@ impl<M> Peers<M> {
         }
     }
 
-    /// Handles no more input of a connection while any other core is behind, also with what this one has
-    /// not posted. For who says something to one core that it says to all the others.
+    /// Handles no more input of a connection while any core is behind, also with what this one has not
+    /// posted. For who says something to one core that this says to all.
     pub fn hold_back<S>(&self, cx: &mut Context<'_, S>) {
-        if self.others().any(|core| self.handles[core].len() > AHEAD) {
+        if self.handles.iter().any(|core| core.len() > AHEAD) {
             cx.wait_for_cores();
         }
     }

@@ -75,6 +75,28 @@ fn auction_has_one_highest_bid_on_all_cores() {
     assert_eq!(bidders[0].rest(), b"");
 }
 
+#[cfg(all(feature = "cli", target_os = "linux"))]
+#[test]
+fn auction_is_one_with_others_over_redis() {
+    if !crate::util::redis::installed() {
+        return;
+    }
+    let redis = crate::util::redis::Redis::start();
+    let url = format!("redis://{}/1?room=stamps", redis.addr);
+    let start = || Example::start_by(Command::new(binary("auction")).args(["127.0.0.1:0", &url]));
+    let (here, there) = (start(), start());
+    let (mut ann, mut bob) = (here.connect(), there.connect());
+    for bidder in [&mut ann, &mut bob] {
+        bidder.expect("Bids are above 0. Who are you?\n");
+    }
+    ann.send("ann\n20\n");
+    for bidder in [&mut ann, &mut bob] {
+        bidder.expect("ann bids 20\n");
+    }
+    bob.send("ANN\n");
+    bob.expect("Another ANN bids here: come again as somebody else.\n");
+}
+
 #[test]
 fn embed_is_a_chat_of_those_who_say_their_name() {
     let example = Example::start("embed");

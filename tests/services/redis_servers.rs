@@ -163,7 +163,7 @@ fn over_tls() {
     ]);
     assert_eq!(server.ask("PING"), "PONG");
     let connect = |tls: TlsConnector| {
-        Connect::to(&format!("127.0.0.8:{port}")).unwrap().tls(&tls, "localhost").unwrap()
+        Connect::to(format!("127.0.0.8:{port}")).unwrap().tls(&tls, "localhost").unwrap()
     };
     let running =
         Running::start(connect(TlsConnector::with_roots(pem.cert()).unwrap()), Login::default());

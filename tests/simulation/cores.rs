@@ -579,13 +579,15 @@ impl World {
         self.must_be_settled()
     }
 
-    /// One says more to a core than that can take, and nothing else happens: it goes on in the end.
+    /// Some say more to a core than that can take, and nothing else happens: they go on in the end.
     fn press(&mut self) -> Outcome {
         let Some(who) = self.somebody() else { return Ok(()) };
         let to = self.choices.below(self.handles.len());
         self.note("presses", who << 8 | to);
         let flood = FLOODS[usize::from(self.limits.lines_per_turn < 64)];
-        (0..flood).for_each(|_| self.clients[who].say(&format!("tell {to}")));
+        for client in self.clients[who..].iter_mut().take(4) {
+            (0..flood).for_each(|_| client.say(&format!("tell {to}")));
+        }
         self.lazy = Some(to);
         while self.move_clients()? | self.run(100)? {}
         self.settle()?;

@@ -22,7 +22,9 @@ mod spread;
 mod folder;
 
 mod cores;
+mod room;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 
 use allocation_counter::measure;
@@ -33,11 +35,15 @@ use world::{Choices, History, World};
 /// How many seeds each service is tried with when nobody says it.
 const SEEDS: u64 = 8;
 /// How many worlds of several cores there are.
-const SEEDS_OF_CORES: u64 = 24;
+const SEEDS_OF_CORES: u64 = 16;
 /// How many worlds of three servers and a Redis there are.
 const SEEDS_OF_ROOMS: u64 = 40;
 /// How many worlds there are for each promise that one is aimed at.
-const SEEDS_OF_AIMS: u64 = 1;
+const SEEDS_OF_AIMS: u64 = 2;
+/// Of so many worlds of rooms there is one more for each aim.
+const SEEDS_PER_AIM: u64 = 100;
+/// At how many places a connection to Redis is cut, if not at all of them.
+const PLACES: u64 = 25;
 const STEPS: usize = 100;
 /// One seed of so many lives again and again, with the same choices.
 const SEEDS_PER_REPEAT: u64 = 4;
@@ -195,6 +201,37 @@ fn several_cores() {
 }
 
 #[test]
+fn one_room_on_several_cores() {
+    let one = number("SEED");
+    let seeds = match one {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(SEEDS),
+    };
+    let count = seeds.end - seeds.start;
+    let mut history = room::History::default();
+    for seed in seeds {
+        let live = |trace| {
+            let mut world = room::World::new(seed, trace);
+            let outcome = world.live(STEPS);
+            (outcome, world.history)
+        };
+        let (outcome, happened) = live(one.is_some());
+        must_hold_of("one_room_on_several_cores", seed, outcome);
+        if seed.is_multiple_of(SEEDS_PER_REPEAT) {
+            assert_eq!(happened, live(false).1, "the same seed {seed} did not give the same");
+        }
+        history.news += happened.news;
+        history.heard += happened.heard;
+        history.lists += happened.lists;
+        history.held += happened.held;
+    }
+    let room::History { news, heard, lists, held } = history;
+    println!(
+        "room on cores, {count} seeds: {news} news, heard {heard} times; {lists} lists; {held} held"
+    );
+}
+
+#[test]
 fn one_room_over_several_servers() {
     let one = number("SEED");
     let seeds = match one {
@@ -202,12 +239,12 @@ fn one_room_over_several_servers() {
         None => 0..number("SEEDS").unwrap_or(SEEDS_OF_ROOMS),
     };
     let count = seeds.end - seeds.start;
-    let (mut deliveries, mut faults) = (0, 0);
+    let (mut deliveries, mut seen) = (0, BTreeMap::<_, u64>::new());
     for seed in seeds {
         let live = |trace| {
-            let mut world = spread::World::new(seed, spread::Aim::default(), trace);
+            let mut world = spread::World::new(seed, None, trace);
             let outcome = world.live();
-            (outcome, world.digest, world.oracle.deliveries, world.happened)
+            (outcome, world.digest, world.oracle.deliveries, world.seen)
         };
         let (outcome, digest, heard, happened) = live(one.is_some());
         if let Err(complaint) = outcome {
@@ -221,9 +258,10 @@ fn one_room_over_several_servers() {
             assert_eq!(digest, live(false).1, "the same seed {seed} did not give the same");
         }
         deliveries += heard;
-        faults += happened;
+        happened.keys().for_each(|what| *seen.entry(*what).or_default() += 1);
     }
-    println!("rooms, {count} seeds: {deliveries} lines heard, {faults} faults");
+    println!("rooms, {count} seeds: {deliveries} lines heard; in so many of them:");
+    seen.iter().for_each(|(what, seeds)| println!("{seeds:>7} {what}"));
 }
 
 #[test]
@@ -238,12 +276,34 @@ fn the_model_of_redis_answers_as_redis_does() {
 
 #[test]
 fn one_room_that_is_aimed_at_a_promise() {
+    let seeds = SEEDS_OF_AIMS.max(number("SEEDS").unwrap_or(0) / SEEDS_PER_AIM);
     for (name, aim) in spread::Aim::all() {
-        for seed in 0..SEEDS_OF_AIMS {
-            let mut world = spread::World::new(seed, aim.clone(), false);
+        let mut seen = BTreeSet::new();
+        for seed in 0..seeds {
+            let mut world = spread::World::new(seed, Some(aim.clone()), false);
             if let Err(complaint) = world.live() {
                 panic!("{name}, seed {seed}: {complaint}");
             }
+            seen.extend(world.seen.into_keys());
+        }
+        for what in aim.must {
+            assert!(seen.contains(what), "{name}: {what:?} has not happened");
         }
     }
+}
+
+#[test]
+fn one_room_whose_connections_are_cut_at_every_place() {
+    let live = |place| {
+        let mut world = spread::World::new(0, Some(spread::Aim::cut_at(place)), false);
+        world.live().unwrap_or_else(|complaint| panic!("cut at {place}: {complaint}"));
+        world.places
+    };
+    let places = live(0);
+    let tried = number("SEEDS").unwrap_or(PLACES).min(places);
+    let mut random = fastrand::Rng::with_seed(places);
+    for place in 1..=tried {
+        live(if tried == places { place } else { random.u64(1..=places) });
+    }
+    println!("cut at {tried} of {places} places");
 }

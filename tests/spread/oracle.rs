@@ -64,6 +64,8 @@ pub struct Oracle {
     pub killed: BTreeSet<usize>,
     /// How often it was written of each process that it is gone.
     pub gone: BTreeMap<usize, usize>,
+    /// How many had come by the time when it was last written of a process that it is gone.
+    pub was_gone: BTreeMap<usize, usize>,
     /// Of each name, which process serves it.
     homes: BTreeMap<String, usize>,
     /// Names whose clients have left.
@@ -267,6 +269,23 @@ impl Oracle {
         complaints.extend(there.filter_map(|listener| self.must_have_heard(listener)));
         complaints.extend(self.must_agree());
         complaints.into_iter().for_each(|complaint| self.complain(complaint));
+    }
+
+    /// Those of a server that was taken for gone come behind all who were there then.
+    pub fn who_was_gone_comes_last(&mut self, list: &List) {
+        let number = |name: &String| self.listeners.iter().position(|it| it.name == *name);
+        let listed: Vec<_> = list.iter().flatten().filter_map(number).collect();
+        for (process, count) in &self.was_gone {
+            let old = listed.iter().filter(|it| **it < *count);
+            let is_back = |it: &&usize| self.listeners[**it].process == *process;
+            let stayed = |it: &usize| !self.was_gone.contains_key(&self.listeners[*it].process);
+            let mut behind = old.skip_while(|it| !is_back(it));
+            if let Some(late) = behind.find(|it| stayed(it)) {
+                let name = &self.listeners[*late].name;
+                let complaint = format!("{name} comes behind process {process}, which was gone");
+                return self.complain(complaint);
+            }
+        }
     }
 
     fn must_know_who_is_there(&self, list: &List) -> Option<String> {

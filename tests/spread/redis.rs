@@ -200,6 +200,10 @@ impl Redis {
             "SADD" | "SREM" | "SMEMBERS" => self.set(command, &key, values),
             "XADD" | "XRANGE" | "XREVRANGE" | "XTRIM" => self.stream(command, &key, values),
             "XREAD" => return self.read(command),
+            "MEMORY" => match self.data.keys.get(&command[2]) {
+                Some(_) => Reply::Integer(self.bytes() as i64),
+                None => Reply::Nil,
+            },
             other => error(&format!("ERR unknown command '{other}'")),
         })
     }
@@ -286,7 +290,13 @@ impl Redis {
         };
         match text(&command[0]).as_str() {
             "XRANGE" => {
-                let range = entries.range(parsed(&values[0])..=parsed(&values[1]));
+                let all = values[0] == b"-";
+                let bounds = if all {
+                    ((0, 0), (u64::MAX, 0))
+                } else {
+                    (parsed(&values[0]), parsed(&values[1]))
+                };
+                let range = entries.range(bounds.0..=bounds.1);
                 listed(range.take(1).map(|(id, fields)| (*id, fields.clone())))
             }
             "XREVRANGE" => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use reactor::services::room::bus::{Action, Bus, Event, News};
+use reactor::services::room::bus::{Action, Bus, Event, News, Told};
 use reactor::services::room::{Demand, Failure, Link, Reply, Room, ServerId, Settings};
 
 use super::aims::Aim;
@@ -11,16 +11,19 @@ use super::network::Connection;
 use super::oracle::{Oracle, number_of};
 use super::redis::{Data, Redis};
 
+#[path = "faults.rs"]
+mod faults;
+
+pub use faults::Fault;
+
 const SERVERS: usize = 3;
-/// Milliseconds in which clients talk and faults happen.
-const TROUBLE: u64 = 40_000;
-/// Milliseconds after which all must be well again: a wrong password is tried again after 30 s.
-const PEACE: u64 = 75_000;
 /// More events than that are a loop that spins.
 const MOST_EVENTS: u64 = 400_000;
 /// When Redis's clock begins.
 const EPOCH: u64 = 1_700_000_000_000;
 
+/// By when all servers have joined, in worlds that are aimed at what befalls them then.
+const FIRST: u64 = 7_000;
 /// How much is said at once.
 const PIECE: usize = 64 << 10;
 /// How long a lease is missing at least before somebody says that its server is gone.
@@ -28,40 +31,14 @@ const HALF_A_LEASE: u64 = 5_000;
 /// How long after it has been there again that may still come to Redis.
 const DECIDED: u64 = 6_000;
 
-/// What may befall a world, by the sort of seed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    RedisFrozen,
-    LinkCut,
-    ServerFrozen,
-    Partition,
-    Killed,
-    DataLost,
-    Trimmed,
-    OutOfMemory,
-    Password,
-    Stopped,
-}
-
-const ALL: &[Fault] = &[
-    Fault::RedisFrozen,
-    Fault::LinkCut,
-    Fault::ServerFrozen,
-    Fault::Partition,
-    Fault::Killed,
-    Fault::DataLost,
-    Fault::Trimmed,
-    Fault::OutOfMemory,
-    Fault::Password,
-    Fault::Stopped,
-];
-
 /// A server: a process, or the time when the next one starts.
 struct Server {
     room: Option<Room>,
     process: usize,
     /// It does nothing before then.
     frozen: u64,
+    /// Nothing that it dials is there before then.
+    apart: u64,
     starts: u64,
     /// Its clients: by their numbers, which listener each is.
     clients: BTreeMap<u64, usize>,
@@ -117,21 +94,24 @@ pub struct World {
     slow: u64,
     events: u64,
     pub digest: u64,
-    pub happened: u64,
+    /// Until when clients talk and faults happen.
+    trouble: u64,
+    /// Whatever takes its way to Redis or back takes longer before then.
+    slow_until: u64,
+    /// Commands that have come to Redis, and answers that have come back.
+    pub places: u64,
+    /// When a wrong password was last tried.
+    tried: BTreeMap<(usize, bool), u64>,
+    /// How often each thing has happened.
+    pub seen: BTreeMap<&'static str, u64>,
 }
 
 impl World {
-    pub fn new(seed: u64, aim: Aim, trace: bool) -> World {
+    /// A world that is aimed at something, or like any other.
+    pub fn new(seed: u64, aim: Option<Aim>, trace: bool) -> World {
         let mut random = fastrand::Rng::with_seed(seed);
-        let faults = match random.usize(..12) {
-            0 => vec![],
-            1 => vec![Fault::RedisFrozen, Fault::LinkCut, Fault::OutOfMemory],
-            2 => vec![Fault::DataLost],
-            3 => vec![Fault::LinkCut],
-            4..8 => (0..2).map(|_| ALL[random.usize(..ALL.len())]).collect(),
-            _ => ALL.to_vec(),
-        };
-        let faults = aim.faults.clone().unwrap_or(faults);
+        let aim = aim.unwrap_or_else(|| Aim::any(&mut random));
+        let faults = aim.faults.clone();
         let slow = [2, 20, 300][random.usize(..3)];
         let mut world = World {
             random,
@@ -148,7 +128,7 @@ impl World {
             connections: Vec::new(),
             oracle: Oracle::new(aim.unique_names),
             faults,
-            next_fault: 3_000,
+            next_fault: if aim.time.is_some() { FIRST } else { 3_000 },
             next_deed: 0,
             members: 0,
             processes: 0,
@@ -157,7 +137,11 @@ impl World {
             slow,
             events: 0,
             digest: 0,
-            happened: 0,
+            trouble: aim.trouble,
+            slow_until: 0,
+            places: 0,
+            tried: BTreeMap::new(),
+            seen: BTreeMap::new(),
             aim,
         };
         for number in 0..SERVERS {
@@ -166,6 +150,7 @@ impl World {
                 room: None,
                 process: 0,
                 frozen: 0,
+                apart: 0,
                 starts,
                 clients: BTreeMap::new(),
                 held: Vec::new(),
@@ -183,7 +168,23 @@ impl World {
     }
 
     fn latency(&mut self) -> u64 {
-        self.random.u64(..=self.slow)
+        let more = if self.slow_until > self.now { self.random.u64(300..1_400) } else { 0 };
+        self.random.u64(..=self.slow) + more
+    }
+
+    pub fn saw(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
+    }
+
+    /// One more place at which a connection can be cut; whether it is.
+    fn is_cut_here(&mut self, at: usize) -> bool {
+        self.places += 1;
+        let cut = self.aim.cut_at == Some(self.places);
+        if cut {
+            self.note(|| "---- cut".to_owned());
+            self.reset(at, false);
+        }
+        cut
     }
 
     fn note(&mut self, what: impl FnOnce() -> String) {
@@ -194,7 +195,7 @@ impl World {
 
     /// From the beginning until all has been quiet; what was broken.
     pub fn live(&mut self) -> Result<(), String> {
-        while self.now < TROUBLE + PEACE {
+        while self.now < self.trouble + self.aim.peace {
             self.events += 1;
             if self.events > MOST_EVENTS {
                 return Err(format!("it spins at {} ms", self.now));
@@ -213,6 +214,10 @@ impl World {
             }
         }
         self.conclude();
+        let never = self.aim.never.iter().filter(|it| self.seen.contains_key(**it));
+        if let Some(what) = never.copied().next() {
+            self.oracle.complain(format!("{what:?} must not happen here"));
+        }
         self.oracle.complaint.take().map_or(Ok(()), Err)
     }
 
@@ -229,20 +234,26 @@ impl World {
             lists.extend(self.servers[number].room.as_mut().map(Room::list));
         }
         let bytes = self.redis.bytes();
-        // What is kept, and three of the strides in which is cut.
-        if bytes > self.aim.keep + (3 << 20) {
+        // What was there before a server came it can only guess the half of.
+        if bytes > 2 * self.aim.keep + self.aim.keep / 16 + (8 << 10) {
             self.oracle.complain(format!("the stream has {bytes} bytes"));
         }
-        if self.aim.unique_names {
+        // Two rooms that were apart may have two of one name.
+        let apart =
+            ["cut off", "missing", "gone: alive"].iter().any(|it| self.seen.contains_key(it));
+        if self.aim.unique_names && !apart {
             self.oracle.names_are_unique(&lists[0]);
         }
         self.oracle.concludes(&lists);
+        if self.aim.last_in_who {
+            self.oracle.who_was_gone_comes_last(&lists[0]);
+        }
     }
 
     /// When the next thing happens.
     fn next_due(&self) -> u64 {
-        let mut due = TROUBLE + PEACE;
-        if self.now < TROUBLE {
+        let mut due = self.trouble + self.aim.peace;
+        if self.now < self.trouble {
             due = due.min(self.next_fault).min(self.next_deed).min(self.next_save);
         }
         for connection in &self.connections {
@@ -270,15 +281,16 @@ impl World {
         if self.memory_back <= self.now {
             self.redis.out_of_memory = false;
         }
-        if self.now < TROUBLE && self.next_save <= self.now {
+        if self.now < self.trouble && self.next_save <= self.now {
             self.saved.push(self.redis.data.clone());
             self.next_save = self.now + 2_000;
         }
-        if self.now < TROUBLE && self.next_fault <= self.now {
-            self.next_fault = self.now + self.random.u64(200..8_000);
+        if self.now < self.trouble && self.next_fault <= self.now {
+            let before = self.aim.time.map_or(0, |time| time + HALF_A_LEASE);
+            self.next_fault = self.now + before + self.random.u64(200..8_000);
             self.befall();
         }
-        if self.now < TROUBLE && self.next_deed <= self.now {
+        if self.now < self.trouble && self.next_deed <= self.now {
             self.next_deed = self.now + self.random.u64(5..400);
             self.deed();
         }
@@ -317,6 +329,8 @@ impl World {
     fn gone(&mut self, id: &str) {
         let Some(lease) = self.leases.get(id) else { return };
         *self.oracle.gone.entry(lease.process).or_default() += 1;
+        self.oracle.was_gone.insert(lease.process, self.oracle.listeners.len());
+        *self.seen.entry(if lease.over { "gone: ended" } else { "gone: alive" }).or_default() += 1;
         let just = lease.ran_out.is_some_and(|at| at + DECIDED > self.now);
         if !just && !lease.over {
             let (process, there) = (lease.process, lease.there);
@@ -341,6 +355,10 @@ impl World {
             (Some(reply.unwrap_or(Reply::Nil)), command)
         } else if connection.redis_due().is_some_and(|due| due <= self.now) {
             let (_, command) = connection.to_redis.pop_front().unwrap();
+            if self.is_cut_here(at) {
+                return;
+            }
+            let connection = &mut self.connections[at];
             (self.redis.execute(&mut connection.client, &command), command)
         } else {
             return;
@@ -353,6 +371,10 @@ impl World {
         }
         let connection = &mut self.connections[at];
         match reply {
+            Some(Reply::Error(error)) if error.starts_with("OOM") => {
+                connection.answer(Reply::Error(error), self.now + latency);
+                self.saw("refused: no memory");
+            }
             Some(reply) => connection.answer(reply, self.now + latency),
             None => connection.blocked = Some((self.now + 1_000, command)),
         }
@@ -367,6 +389,9 @@ impl World {
             return;
         }
         let (_, replies) = connection.to_server.pop_front().unwrap();
+        if self.is_cut_here(at) {
+            return;
+        }
         self.note(|| format!("server {number} {link:?} <- {}", brief(&shown(&replies))));
         self.with(number, |room, now| room.replies(link, &replies, now));
     }
@@ -415,16 +440,23 @@ impl World {
             Action::ToAll { news, .. } => self.say(number, None, &news),
             Action::ToOthers(but, news) => self.say(number, Some(but), &news),
             Action::To(member, told) => {
+                if matches!(told, Told::NameTaken(_)) {
+                    self.saw("a name is taken");
+                }
                 self.note(|| format!("server {number} to {member}: {told:?}"));
                 if let Some(listener) = self.servers[number].clients.get(&member) {
                     self.oracle.told(*listener, &told);
                 }
             }
-            Action::Hold(member) => self.servers[number].held.push(member),
+            Action::Hold(member) => {
+                self.saw("held");
+                self.servers[number].held.push(member);
+            }
             Action::Release(member) => self.servers[number].held.retain(|it| *it != member),
             Action::Drain => {
                 // Or somebody does not take it, and the time has to pass.
                 let takes = self.random.bool();
+                self.saw("a piece");
                 self.servers[number].drained = takes.then(|| self.now + self.random.u64(..60));
             }
         }
@@ -432,6 +464,13 @@ impl World {
 
     fn say(&mut self, number: usize, but: Option<u64>, news: &News) {
         self.note(|| format!("server {number}: {news:?}"));
+        match news {
+            News::Missing => self.saw("missing"),
+            News::CutOff => self.saw("cut off"),
+            News::Whole => self.saw("whole"),
+            News::SaidElsewhere(_) => self.saw("said elsewhere"),
+            _ => {}
+        }
         let server = &self.servers[number];
         if let News::Said { text, .. } = news {
             self.piece += text.len();
@@ -468,7 +507,15 @@ impl World {
         let Some(connection) = connection.find(|it| !it.dropped) else {
             return self.oracle.complain(format!("server {number} has no {link:?} to send on"));
         };
+        if !connection.requests.is_empty() {
+            self.oracle.complain(format!("server {number} {link:?} sends before it is answered"));
+        }
         let arrives = connection.to_redis.back().map_or(arrives, |(last, _)| arrives.max(*last));
+        for command in &commands {
+            if command[0] == b"XTRIM" {
+                *self.seen.entry("trimmed by size").or_default() += 1;
+            }
+        }
         connection.requests.push_back(commands.len());
         connection.to_redis.extend(commands.into_iter().map(|command| (arrives, command)));
     }
@@ -525,12 +572,18 @@ impl World {
     }
 
     fn dials(&mut self, number: usize, link: Link) {
+        let before = self.tried.remove(&(number, link == Link::Reader));
         if self.wrong_password > self.now {
+            self.saw("a wrong password");
+            self.tried.insert((number, link == Link::Reader), self.now);
+            if before.is_some_and(|before| self.now < before + 30_000) {
+                self.oracle.complain(format!("server {number} tries a wrong password too soon"));
+            }
             self.note(|| format!("server {number} {link:?}: wrong password"));
             return self.with(number, |room, now| room.lost(link, Failure::Password, now));
         }
-        if self.redis_frozen > self.now {
-            let at = self.redis_frozen;
+        let at = self.redis_frozen.max(self.servers[number].apart);
+        if at > self.now {
             return self.servers[number].dialled.push((at, link));
         }
         self.note(|| format!("server {number} {link:?} is connected"));
@@ -561,7 +614,9 @@ impl World {
             self.oracle.left.insert(listener.name.clone());
         }
         let process = self.servers[number].process;
-        self.oracle.killed.insert(process);
+        if !(self.servers[number].stopping && self.aim.gentle) {
+            self.oracle.killed.insert(process);
+        }
         self.lease_of(process).over = true;
         self.drop_connection(number, Link::Commands);
         self.drop_connection(number, Link::Reader);
@@ -571,6 +626,7 @@ impl World {
         server.dialled.clear();
         server.lost.clear();
         server.held.clear();
+        self.tried.retain(|(of, _), _| *of != number);
     }
 
     /// Redis drops its connections.
@@ -612,18 +668,19 @@ impl World {
             0..3 if clients.len() < 6 => self.arrive(number),
             _ if clients.is_empty() => {}
             3 if self.random.bool() => self.leave(number, member),
+            5 if self.aim.unique_names => {
+                let name = format!("m{}", self.random.u8(..6));
+                self.does(number, member, Event::Hello(Some(name)));
+            }
             4 if !self.servers[number].held.contains(&member) => {
                 self.does(number, member, Event::Who);
             }
             _ => {
-                let listener = self.servers[number].clients[&member];
                 for _ in 0..self.random.usize(1..=self.aim.burst) {
                     if self.servers[number].held.contains(&member) {
                         return;
                     }
-                    let said = self.oracle.says(listener);
-                    let text = format!("t{said}{}", " ".repeat(self.aim.padding));
-                    self.does(number, member, Event::Say(text));
+                    self.says(number, member);
                 }
             }
         }
@@ -631,6 +688,13 @@ impl World {
 
     fn does(&mut self, number: usize, member: u64, event: Event) {
         self.with(number, |room, now| room.event(member, event, now));
+    }
+
+    /// A client says something; the text is made up.
+    pub fn says(&mut self, number: usize, member: u64) {
+        let said = self.oracle.says(self.servers[number].clients[&member]);
+        let text = format!("t{said}{}", " ".repeat(self.aim.padding));
+        self.does(number, member, Event::Say(text));
     }
 
     fn arrive(&mut self, number: usize) {
@@ -657,68 +721,6 @@ impl World {
             self.does(number, member, Event::Bye);
         }
         self.does(number, member, Event::Leave);
-    }
-
-    /// Something happens that should not.
-    fn befall(&mut self) {
-        if self.faults.is_empty() {
-            return;
-        }
-        self.happened += 1;
-        let fault = self.faults[self.random.usize(..self.faults.len())];
-        let number = self.random.usize(..SERVERS);
-        let time = [500, 3_000, 7_000, 20_000][self.random.usize(..4)];
-        self.note(|| format!("---- {fault:?} (server {number}, {time} ms)"));
-        let until = (self.now + time).min(TROUBLE);
-        let process = self.servers[number].process;
-        match fault {
-            Fault::RedisFrozen => self.redis_frozen = until,
-            Fault::LinkCut => {
-                if !self.connections.is_empty() {
-                    let at = self.random.usize(..self.connections.len());
-                    let may_come = self.random.bool();
-                    self.reset(at, may_come);
-                }
-            }
-            Fault::ServerFrozen => {
-                self.servers[number].frozen = until;
-            }
-            Fault::Partition => {
-                for connection in self.connections.iter_mut().filter(|it| it.server == number) {
-                    connection.stalled = connection.stalled.max(until);
-                }
-            }
-            Fault::Killed => {
-                if self.servers[number].room.is_some() {
-                    self.end_process(number);
-                }
-            }
-            Fault::DataLost => {
-                let saved = self.saved.len();
-                let back = self.random.usize(..saved.min(3));
-                let which = if self.random.u8(..5) == 0 { 0 } else { saved - 1 - back };
-                let data = self.saved[which].clone();
-                self.redis.restart(data);
-                self.drop_all();
-            }
-            Fault::Trimmed => self.redis.trim_all(self.random.usize(..3)),
-            Fault::OutOfMemory => {
-                self.redis.out_of_memory = true;
-                self.memory_back = until;
-            }
-            Fault::Password => {
-                self.wrong_password = until;
-                self.drop_all();
-            }
-            Fault::Stopped => {
-                let server = &mut self.servers[number];
-                if server.room.is_some() && server.frozen <= self.now && !server.stopping {
-                    server.stopping = true;
-                    self.lease_of(process).over = true;
-                    self.with(number, Room::stop);
-                }
-            }
-        }
     }
 }
 

@@ -17,13 +17,6 @@ fn command(text: &str) -> Command {
     text.split(' ').map(word).collect()
 }
 
-/// The name of a member in a record.
-fn set_name(record: &str, member: u64, name: &Option<String>) -> Command {
-    let mut set = command(&format!("HSET {record} {member}.name"));
-    set.push(word(name.as_deref().unwrap_or("")));
-    set
-}
-
 /// The keys of a room.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
@@ -68,7 +61,9 @@ impl Keys {
     pub(super) fn snapshot(&self, known: &[(ServerId, u64)]) -> Vec<Command> {
         let records = known.iter().map(|(server, life)| self.record(*server, *life));
         let records = records.map(|record| command(&format!("HGETALL {record}")));
-        let first = [command("MULTI"), self.list(), self.end()];
+        let size = command(&format!("MEMORY USAGE {}", self.room));
+        let begin = command(&format!("XRANGE {} - + COUNT 1", self.room));
+        let first = [command("MULTI"), self.list(), self.end(), begin, size];
         first.into_iter().chain(records).chain([command("EXEC")]).collect()
     }
 
@@ -119,18 +114,10 @@ impl Keys {
         command(&format!("XTRIM {} MINID {from}", self.room))
     }
 
-    /// Writes entries up to that number, and what they change in the records; before that, the names that
-    /// our record has wrongly.
-    pub(super) fn batch(
-        &self,
-        life: u64,
-        last: u64,
-        names: &[(u64, Option<String>)],
-        entries: &[Entry],
-    ) -> Vec<Command> {
+    /// Writes entries up to that number, and what they change in the records.
+    pub(super) fn batch(&self, life: u64, last: u64, entries: &[Entry]) -> Vec<Command> {
         let record = self.record(self.server, life);
         let mut commands = vec![command("MULTI"), command(&format!("HSET {record} last {last}"))];
-        commands.extend(names.iter().map(|(member, name)| set_name(&record, *member, name)));
         for entry in entries {
             commands.push(entry.to_command(&self.room));
             self.change(&record, &entry.content, &mut commands);
@@ -147,8 +134,10 @@ impl Keys {
                 on_record(format!("HSET {record} {member} {order}"))
             }
             Content::Leave { member } => on_record(format!("HDEL {record} {member} {member}.name")),
-            Content::Hello { member, name } => {
-                commands.push(set_name(record, *member, name));
+            Content::Hello { member, name } | Content::Name { member, name } => {
+                let mut set = command(&format!("HSET {record} {member}.name"));
+                set.push(word(name.as_deref().unwrap_or("")));
+                commands.push(set);
             }
             Content::Gone { server, life, .. } => self.forget(*server, *life, commands),
             _ => {}

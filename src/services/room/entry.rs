@@ -86,6 +86,8 @@ pub(super) enum Content {
     Leave { member: u64 },
     /// A server is gone, and all its members; `last` is the last number that was read of it.
     Gone { server: ServerId, life: u64, last: u64 },
+    /// A client has that name, and not one that it was refused.
+    Name { member: u64, name: Option<String> },
     /// Somebody may have missed something: every server shall write its `Here`.
     Ask,
     /// All that the others have to know of a server.
@@ -106,7 +108,7 @@ pub(super) struct Here {
 }
 
 impl Content {
-    /// The member that it is about, of the server that wrote it.
+    /// The member that has done it, of the server that wrote it.
     pub(super) fn member(&self) -> Option<u64> {
         match self {
             Content::Arrive { member, .. }
@@ -122,7 +124,9 @@ impl Content {
     pub(super) fn size(&self) -> usize {
         match self {
             Content::Say { text, .. } => 16 + text.len(),
-            Content::Hello { name, .. } => 16 + name.as_ref().map_or(0, String::len),
+            Content::Hello { name, .. } | Content::Name { name, .. } => {
+                16 + name.as_ref().map_or(0, String::len)
+            }
             _ => 16,
         }
     }
@@ -139,6 +143,10 @@ impl Content {
                 ("say", vec![("name", name.clone().unwrap_or_default()), ("text", text.clone())])
             }
             Content::Bye { name, .. } => ("bye", vec![("name", name.clone().unwrap_or_default())]),
+            Content::Name { member, name } => {
+                let name = name.clone().unwrap_or_default();
+                ("name", vec![("member", member.to_string()), ("name", name)])
+            }
             Content::Leave { .. } => ("leave", vec![]),
             Content::Ask => ("ask", vec![]),
             Content::Gone { server, life, last } => {
@@ -195,6 +203,7 @@ impl Entry {
         let content = match field("kind")? {
             b"arrive" => Content::Arrive { member: member()?, order: number("order")? },
             b"hello" => Content::Hello { member: member()?, name: name() },
+            b"name" => Content::Name { member: member()?, name: name() },
             b"say" => {
                 let text = field("text")?;
                 let text = printable(&text[..text.len().min(TEXT_LENGTH)]);
@@ -248,6 +257,7 @@ mod tests {
             Content::Hello { member: 1, name: None },
             Content::Say { member: 1, name: Some("bob".to_owned()), text: " hi ".to_owned() },
             Content::Bye { member: 1, name: None },
+            Content::Name { member: 1, name: Some("bob".to_owned()) },
             Content::Leave { member: 1 },
             Content::Ask,
             Content::Gone { server: ServerId(u128::MAX), life: 1, last: 0 },

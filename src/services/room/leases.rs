@@ -36,6 +36,9 @@ impl Leases {
 impl Room {
     /// Renews our lease and looks at the others'.
     pub(super) fn beat(&mut self) -> Vec<super::Command> {
+        if self.is_refused_by_nobody_else() {
+            self.ask();
+        }
         let others = self.table.servers().iter();
         let others = others.filter(|(id, server)| server.alive && **id != self.keys.server);
         self.leases.asked = others.map(|(id, _)| *id).collect();

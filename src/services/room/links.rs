@@ -314,13 +314,9 @@ impl Room {
                 (Request::Here, self.keys.here(&here, &self.sending.other_lives))
             }
             Phase::Open => {
-                let names = self.corrections();
                 let batch = self.make_batch();
-                let last = batch.last().map_or(self.sending.sent, |entry| entry.number);
-                if batch.is_empty() && names.is_empty() {
-                    return;
-                }
-                (Request::Batch(last), self.keys.batch(self.life, last, &names, &batch))
+                let Some(last) = batch.last().map(|entry| entry.number) else { return };
+                (Request::Batch(last), self.keys.batch(self.life, last, &batch))
             }
         };
         self.send(Link::Commands, request, commands);
@@ -421,7 +417,7 @@ impl Room {
     /// Takes in the snapshot, unless there are other servers by now than it has the members of.
     fn join(&mut self, exec: &Reply) {
         let Phase::Snapshot(asked) = &self.links.phase else { return };
-        let [listed, end, records @ ..] = exec.parts() else { return };
+        let [listed, end, begin, size, records @ ..] = exec.parts() else { return };
         let (asked, listed) = (asked.clone(), servers(listed));
         if listed != asked {
             self.links.phase = Phase::Snapshot(listed);
@@ -437,7 +433,10 @@ impl Room {
                 self.say(arrivals);
             }
         }
-        self.reading.position = end.entries().next().map(|(id, _)| id).unwrap_or_default();
+        let place =
+            |entries: &Reply| entries.entries().next().map(|(id, _)| id).unwrap_or_default();
+        let size = if let Reply::Integer(size) = size { *size } else { 0 };
+        self.reading.begin_at(place(begin), place(end), size);
         self.links.joined = true;
         self.links.start_over();
     }

@@ -131,7 +131,7 @@ impl Room {
             (_, Some(name)) => {
                 let kept = self.table.member(server, id).and_then(|member| member.name.clone());
                 self.locals.get_mut(&id).into_iter().for_each(|it| it.name.clone_from(&kept));
-                self.note_misnamed(id);
+                self.sending.misnamed.insert(id);
                 Some(Action::To(id, Told::NameTaken(name)))
             }
             (Some(news), _) if matches!(content, Content::Arrive { .. }) => {

@@ -1,4 +1,69 @@
-//! One server's part in a room that several servers share through Redis: what is to be sent to Redis, what
+//! Rooms: what one says everybody hears, in the same order, whichever core or server has them.
+//!
+//! ```text
+//!  client -> Seat, core 2 --Event--> Seat, core 1: Bus, which makes the order
+//!  client <- Words <- Seat, core 2 <--News, Told-- |
+//!  client <- Words <-------------------------------+
+//! ```
+//!
+//! * An [`Event`](bus::Event) is what a member does: it comes, tells its name, says something, leaves.
+//! * A [`Bus`](bus::Bus) makes [`News`](bus::News) of it, in one order for everybody. [`InProcess`] is the
+//!   one for the cores of one process, [`OverRedis`] the one for several servers.
+//! * [`Words`] are what the clients hear of the news. The bus knows no language.
+//! * A [`Seat`] is a core's part: it takes the events to the bus, which is on the first core, and the news
+//!   to the clients. Who says more than is taken is not read meanwhile.
+//! * [`Host`] makes a seat a handler, so that a room is its words and what a line does. A handler that does
+//!   more has a seat as a part of it, as [`Presence`](crate::services::Presence) has.
+//!
+//! State that words make of the news, and of nothing else, is the same on every core at the same place of
+//! the order. So it needs no lock and no messages. (A server that joins others has it from then on.)
+//!
+//! ```
+//! use reactor::services::room::bus::{Event, News, Told};
+//! use reactor::services::room::{Host, InProcess, Seat, Words};
+//! use reactor::Context;
+//!
+//! /// Everybody counts on.
+//! #[derive(Default)]
+//! struct Count(u64);
+//!
+//! impl Words for Count {
+//!     fn welcome(&mut self) -> String {
+//!         format!("{} so far\n", self.0)
+//!     }
+//!
+//!     fn news(&mut self, news: &News) -> String {
+//!         let News::Said { text, .. } = news else { return String::new() };
+//!         self.0 += 1;
+//!         format!("{} {text}\n", self.0)
+//!     }
+//!
+//!     fn told(&mut self, _told: &Told) -> String {
+//!         String::new()
+//!     }
+//! }
+//!
+//! impl Host for Count {
+//!     type Session = ();
+//!
+//!     fn on_line(seat: &mut Seat<Count>, cx: &mut Context<'_, ()>, line: &[u8]) {
+//!         seat.event(cx, Event::Say(reactor::text::printable(line)));
+//!     }
+//! }
+//!
+//! // cores.listen("127.0.0.1:2300", |core| Seat::new(&core, Count::default(), InProcess::new))?;
+//! let mut server = reactor::testing::Harness::new(Seat::alone(Count(0), InProcess::new()));
+//! let ann = server.connect();
+//! server.feed(ann, "one\n");
+//! let bob = server.connect();
+//! server.feed(bob, "two\n");
+//! assert_eq!(server.sent(ann), b"0 so far\n1 one\n2 two\n");
+//! assert_eq!(server.sent(bob), b"1 so far\n2 two\n");
+//! ```
+//!
+//! # One server's part in a room over several
+//!
+//! A [`Room`] is one server's part in a room that several servers share through Redis: what is to be sent to Redis, what
 //! the server's own clients hear, and when. There is no socket here, no clock and no chance; whoever
 //! drives a [`Room`] has those. The bytes in Redis, and what happens at which fault, are in docs/room.md.
 //!
@@ -37,7 +102,7 @@
 //!   executed.
 //! * *Open*: batches may go.
 //!
-//! Read [`entry`] first, then [`table`], `reading`, `sending`, and `links` for the connections.
+//! Read `entry` first, then `table`, `reading`, `sending`, and `links` for the connections.
 
 pub mod bus;
 mod commands;

@@ -1,6 +1,7 @@
 //! What comes from the stream: which entries count, and what is heard of them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 use super::entry::{Content, Entry, Here, ServerId};
 use super::{Room, pop_front_if};
@@ -24,6 +25,9 @@ pub(super) struct Reading {
     pub unsure: bool,
     /// The last number of ours that was read, or that was executed and is lost.
     pub seen: u64,
+    /// Members of other servers that have told a name which somebody else has here, and when: their
+    /// servers say which name they keep.
+    refused: BTreeMap<(ServerId, u64), Instant>,
     /// How many bytes were read.
     bytes: u64,
     /// Where the stream may be cut: entries, with the bytes that were read up to them.
@@ -31,6 +35,18 @@ pub(super) struct Reading {
 }
 
 impl Reading {
+    /// Begins behind the last of the entries of a stream of so many bytes. Where it is cut before that is
+    /// guessed: as if always as much had been said as at other times.
+    pub(super) fn begin_at(&mut self, first: EntryId, last: EntryId, bytes: i64) {
+        self.position = last;
+        self.bytes = u64::try_from(bytes).unwrap_or(0);
+        let places = (0..=STRIDES).map(|part| {
+            let at = u128::from(self.bytes) * u128::from(part) / u128::from(STRIDES);
+            (at as u64, first.between(last, part, STRIDES))
+        });
+        self.places = places.collect();
+    }
+
     /// Where to cut the stream so that no more than so many bytes are kept; once for each place.
     pub(super) fn cut_at(&mut self, keep: u64) -> Option<EntryId> {
         let (mut found, bytes) = (None, self.bytes);
@@ -122,8 +138,25 @@ impl Room {
             self.say_missing();
             self.ask();
         }
-        let news = self.table.apply(id, &content).news;
-        self.say(news);
+        let outcome = self.table.apply(id, &content);
+        match content {
+            Content::Hello { member, .. } if outcome.taken.is_some() => {
+                self.reading.refused.insert((id, member), self.now);
+            }
+            Content::Hello { member, .. } | Content::Name { member, .. } => {
+                self.reading.refused.remove(&(id, member));
+            }
+            _ => {}
+        }
+        self.say(outcome.news);
+    }
+
+    /// Whether a member of another server was refused its name here, and its server does not say so.
+    pub(super) fn is_refused_by_nobody_else(&mut self) -> bool {
+        let (now, timeout) = (self.now, self.settings.timeout);
+        let count = self.reading.refused.len();
+        self.reading.refused.retain(|_, at| now.duration_since(*at) < timeout);
+        self.reading.refused.len() < count
     }
 
     /// One of ours: the others hear it here. What it says is what we know, and not what is there.

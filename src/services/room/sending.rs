@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::Room;
-use super::entry::{Content, Entry, Here, ServerId};
+use super::entry::{Content, Entry, Here};
 
 /// The most entries of a batch.
 const BATCH: usize = 256;
 /// About the most bytes of a batch.
 const BATCH_BYTES: usize = 64 << 10;
-/// More names that our record has wrongly than that are written with all the rest.
-const MOST_MISNAMED: usize = 16;
 /// How long to wait after an error.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -26,8 +24,6 @@ pub(super) struct Sending {
     pub asks: bool,
     /// Members of whom our record has a name that they were refused.
     pub misnamed: BTreeSet<u64>,
-    /// Those of whom the right name is on its way.
-    correcting: Vec<u64>,
     /// What has a number and has not been read.
     pub awaiting: VecDeque<Entry>,
     /// The last number that was given.
@@ -85,23 +81,20 @@ impl Sending {
         self.awaiting.partition_point(|entry| entry.number <= self.sent)
     }
 
-    /// Gives the next of the queue their numbers.
-    fn number_more(&mut self, server: ServerId, life: u64, mut next_order: impl FnMut() -> u64) {
-        let asks = std::mem::take(&mut self.asks).then_some(Content::Ask);
-        let (mut bytes, mut count) = (0, 0);
-        let mut queued = asks.into_iter();
-        while count < BATCH
-            && bytes < BATCH_BYTES
-            && let Some(mut content) = queued.next().or_else(|| Some(self.queue.pop_first()?.1))
-        {
-            if let Content::Arrive { order, .. } = &mut content {
-                *order = next_order();
-            }
-            self.number += 1;
-            bytes += content.size();
-            count += 1;
-            self.awaiting.push_back(Entry { server, life, number: self.number, content });
+    /// Those of whom our record has a wrong name; but for those that are about to be heard of with another
+    /// one, since which of the two counts is not known yet.
+    fn surely_misnamed(&mut self) -> Vec<u64> {
+        if self.misnamed.is_empty() {
+            return Vec::new();
         }
+        let under_way = self.awaiting.iter().filter_map(|entry| match entry.content {
+            Content::Hello { member, .. } => Some(member),
+            _ => None,
+        });
+        let under_way: BTreeSet<_> = under_way.collect();
+        let sure: Vec<_> = self.misnamed.difference(&under_way).take(BATCH).copied().collect();
+        sure.iter().for_each(|member| _ = self.misnamed.remove(member));
+        sure
     }
 
     /// Whether another life is to begin now. What the others may have heard of this one before data were
@@ -124,11 +117,39 @@ impl Room {
         let own = &self.table.servers()[&self.keys.server];
         let members = own.members.iter().map(|(id, member)| (*id, member.clone())).collect();
         let sending = &mut self.sending;
-        (sending.misnamed, sending.correcting) = (BTreeSet::new(), Vec::new());
+        sending.misnamed.clear();
         let base = sending.awaiting.front().map_or(sending.number, |entry| entry.number - 1);
         let (after, said) = (self.reading.seen, sending.said_here);
         let content = Content::Here(Here { after, base, said, members });
         Entry { server: self.keys.server, life: self.life, number: sending.heres, content }
+    }
+
+    /// Gives numbers to what is to go next.
+    fn number_more(&mut self) {
+        let sending = &mut self.sending;
+        let own = self.keys.server;
+        let names = sending.surely_misnamed().into_iter().filter_map(|member| {
+            let name = self.table.member(own, member)?.name.clone();
+            Some(Content::Name { member, name })
+        });
+        let ask = std::mem::take(&mut sending.asks).then_some(Content::Ask);
+        let mut first = names.collect::<Vec<_>>().into_iter().chain(ask);
+        let (mut bytes, mut count) = (0, 0);
+        while bytes < BATCH_BYTES
+            && let Some(mut content) = first.next().or_else(|| {
+                let more = count < BATCH;
+                more.then(|| sending.queue.pop_first())?.map(|(_, content)| content)
+            })
+        {
+            if let Content::Arrive { order, .. } = &mut content {
+                *order = self.table.next_order();
+            }
+            sending.number += 1;
+            bytes += content.size();
+            count += 1;
+            let number = sending.number;
+            sending.awaiting.push_back(Entry { server: own, life: self.life, number, content });
+        }
     }
 
     /// What goes next: what was not executed, or else more of the queue.
@@ -136,8 +157,9 @@ impl Room {
         let sending = &mut self.sending;
         let none_new = sending.needs_here || sending.dead;
         if !none_new && sending.already_sent() == sending.awaiting.len() {
-            sending.number_more(self.keys.server, self.life, || self.table.next_order());
+            self.number_more();
         }
+        let sending = &mut self.sending;
         let sent = sending.already_sent();
         let unsent = sending.awaiting.range_mut(sent..).take(BATCH);
         let batch = unsent.map(|entry| {
@@ -153,28 +175,6 @@ impl Room {
         batch.collect()
     }
 
-    /// Our record has a name that this member was refused.
-    pub(super) fn note_misnamed(&mut self, member: u64) {
-        self.sending.misnamed.insert(member);
-        if self.sending.misnamed.len() > MOST_MISNAMED && !self.cut {
-            self.resync();
-        }
-    }
-
-    /// The names to be put right in our record before what goes next. A member that is about to be heard
-    /// of with another name waits: which of the two counts is not known yet.
-    pub(super) fn corrections(&mut self) -> Vec<(u64, Option<String>)> {
-        let sending = &mut self.sending;
-        let is_sure = |member: &u64| {
-            let mut under_way = sending.awaiting.iter().map(|entry| &entry.content);
-            !under_way.any(|it| matches!(it, Content::Hello { member: of, .. } if of == member))
-        };
-        sending.correcting = sending.misnamed.iter().copied().filter(is_sure).collect();
-        sending.correcting.iter().for_each(|member| _ = sending.misnamed.remove(member));
-        let known = |id: &u64| Some((*id, self.table.member(self.keys.server, *id)?.name.clone()));
-        sending.correcting.iter().filter_map(known).collect()
-    }
-
     /// Redis has refused something; it is asked again later.
     pub(super) fn failed(&mut self, out_of_memory: bool) {
         self.sending.retry_at = Some(self.now + RETRY);
@@ -185,7 +185,6 @@ impl Room {
     /// What our own record says: the last number and the last `Here` that were executed.
     pub(super) fn looked(&mut self, last: Option<u64>, here: Option<u64>) {
         let sending = &mut self.sending;
-        sending.misnamed.extend(std::mem::take(&mut sending.correcting));
         let here = here.unwrap_or(0);
         if std::mem::take(&mut sending.here_in_doubt) {
             if last.is_some() && here == sending.heres {

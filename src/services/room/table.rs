@@ -210,7 +210,12 @@ impl Table {
             Content::Hello { name: Some(name), member } if self.is_taken(name, (id, *member)) => {
                 return Outcome { taken: Some(name.clone()), news: None };
             }
-            Content::Hello { member, name } => {
+            Content::Name { member, name }
+                if self.member(id, *member).is_none_or(|known| known.name == *name) =>
+            {
+                None
+            }
+            Content::Hello { member, name } | Content::Name { member, name } => {
                 // One whose arrival was lost will be told of by its server.
                 self.member(id, *member).map(|known| known.order).map(|order| {
                     self.change(id, *member, Some(Member { name: name.clone(), order }));

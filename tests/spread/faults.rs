@@ -1,0 +1,135 @@
+//! What befalls a world.
+
+use reactor::services::room::Room;
+use reactor::services::room::bus::Bus;
+
+use super::{SERVERS, World};
+
+/// What may befall a world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    RedisFrozen,
+    LinkCut,
+    ServerFrozen,
+    Partition,
+    Killed,
+    DataLost,
+    Trimmed,
+    OutOfMemory,
+    Password,
+    Stopped,
+    Slow,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: &[Fault] = &[
+        Fault::RedisFrozen,
+        Fault::LinkCut,
+        Fault::ServerFrozen,
+        Fault::Partition,
+        Fault::Killed,
+        Fault::DataLost,
+        Fault::Trimmed,
+        Fault::OutOfMemory,
+        Fault::Password,
+        Fault::Stopped,
+        Fault::Slow,
+    ];
+
+    /// By what it is counted, if it lasts so many milliseconds.
+    fn name(self, time: u64) -> &'static str {
+        match self {
+            Fault::RedisFrozen if time <= 3_000 => "Redis frozen, up to 3 s",
+            Fault::RedisFrozen => "Redis frozen, up to 20 s",
+            Fault::LinkCut => "CLIENT KILL, a link drops",
+            Fault::ServerFrozen if time <= 3_000 => "a server frozen, up to 3 s",
+            Fault::ServerFrozen => "a server frozen, up to 20 s",
+            Fault::Partition if time <= 3_000 => "a server's network down, up to 3 s",
+            Fault::Partition => "a server's network down, up to 20 s",
+            Fault::Killed => "kill -9 of a server",
+            Fault::DataLost => "data lost, an older AOF",
+            Fault::Trimmed => "trimmed by somebody",
+            Fault::OutOfMemory => "out of memory",
+            Fault::Password => "another password",
+            Fault::Stopped => "KILL, a graceful stop",
+            Fault::Slow => "slow Redis",
+        }
+    }
+}
+
+impl World {
+    /// Something happens that should not.
+    pub(super) fn befall(&mut self) {
+        if self.faults.is_empty() {
+            return;
+        }
+        let fault = self.faults[self.random.usize(..self.faults.len())];
+        let number = self.random.usize(..SERVERS);
+        let time = [500, 3_000, 7_000, 20_000][self.random.usize(..4)];
+        let time = self.aim.time.unwrap_or(time);
+        self.note(|| format!("---- {fault:?} (server {number}, {time} ms)"));
+        let until = (self.now + time).min(self.trouble);
+        let process = self.servers[number].process;
+        self.saw(fault.name(until - self.now));
+        match fault {
+            Fault::RedisFrozen => self.redis_frozen = until,
+            Fault::LinkCut => {
+                if !self.connections.is_empty() {
+                    let at = self.random.usize(..self.connections.len());
+                    let may_come = self.random.bool();
+                    self.reset(at, may_come);
+                }
+            }
+            Fault::ServerFrozen => {
+                self.servers[number].frozen = until;
+            }
+            Fault::Partition => {
+                if self.aim.time.is_some() || self.random.bool() {
+                    self.servers[number].apart = until;
+                }
+                for connection in self.connections.iter_mut().filter(|it| it.server == number) {
+                    connection.stalled = connection.stalled.max(until);
+                }
+            }
+            Fault::Killed => {
+                if self.servers[number].room.is_some() {
+                    self.end_process(number);
+                }
+            }
+            Fault::DataLost => {
+                let saved = self.saved.len();
+                let back = self.random.usize(..saved.min(3));
+                let which = if self.random.u8(..5) == 0 { 0 } else { saved - 1 - back };
+                let data = self.saved[which].clone();
+                self.redis.restart(data);
+                self.drop_all();
+            }
+            Fault::Trimmed => self.redis.trim_all(self.random.usize(..3)),
+            Fault::OutOfMemory => {
+                self.redis.out_of_memory = true;
+                self.memory_back = until;
+            }
+            Fault::Password => {
+                self.wrong_password = until;
+                self.drop_all();
+            }
+            Fault::Stopped => {
+                let server = &mut self.servers[number];
+                if server.room.is_some() && server.frozen <= self.now && !server.stopping {
+                    server.stopping = true;
+                    self.lease_of(process).over = true;
+                    // Whoever says KILL may have said something before.
+                    let member = self.servers[number].clients.keys().next_back().copied();
+                    if let Some(member) =
+                        member.filter(|it| !self.servers[number].held.contains(it))
+                    {
+                        self.says(number, member);
+                    }
+                    self.with(number, Room::stop);
+                }
+            }
+            Fault::Slow => self.slow_until = until,
+        }
+    }
+}
