@@ -74,8 +74,9 @@ impl Redis {
             ended = running.0.try_wait().unwrap().is_some();
             // While it reads its data it says so.
             ended
-                || Asker::dial(self.addr)
-                    .is_some_and(|mut asker| !asker.ask("PING").contains("LOADING"))
+                || Asker::dial(self.addr).is_some_and(|mut asker| {
+                    asker.try_ask("PING").is_some_and(|it| !it.contains("LOADING"))
+                })
         });
         self.process = (!ended).then_some(running);
     }
