@@ -347,6 +347,10 @@ fn each_is_short_and_says_what_to_try() {
     for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if ["README", "tutorial"].contains(&&*name) {
+            // The steps of the tutorial are run by tests/program/tutorial.rs.
+            continue;
+        }
         // The one that is a folder has several servers in it and is told which.
         let (path, run) = match path.is_dir() {
             true => (path.join("main.rs"), format!("$ cargo run --example {name} -- ")),

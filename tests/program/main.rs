@@ -5,13 +5,17 @@ mod util;
 
 #[cfg(target_os = "linux")]
 mod bus;
+mod check;
 mod connect;
 mod descriptors;
 mod discovery;
+mod exercises;
 mod forward;
 mod load;
 mod load_faults;
+mod load_others;
 mod proxy;
+mod readme;
 mod serve;
 mod status;
 mod threads;
@@ -19,5 +23,7 @@ mod threads;
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_towards_servers;
+mod trace;
+mod tutorial;
 mod web;
 mod websocket;

@@ -321,11 +321,20 @@ fn who_owes_a_reply_for_too_long_is_given_up() {
     rig.client.advance(patience * 3 / 4);
     rig.says("abc\r\n");
     assert_eq!(rig.answers(), [(1, Ok(vec![text("abc")]))]);
+    // The time counts from when something was owed, not from when it was looked at last.
+    rig.client.advance(10 * patience);
     rig.ask(2, "GET a");
-    rig.client.advance(patience * 3 / 4);
+    rig.client.advance(patience / 10);
+    rig.says(":2\r\n");
+    rig.client.advance(patience * 8 / 10);
+    rig.ask(3, "GET a");
+    rig.client.advance(patience * 9 / 10);
+    assert_eq!(rig.answers(), [(2, Ok(vec![Reply::Integer(2)]))]);
+    rig.says("$3\r\n");
+    rig.client.advance(patience * 9 / 10);
     assert_eq!(rig.answers(), []);
-    rig.client.advance(patience);
-    assert_eq!(rig.answers(), [(2, Err(Unanswered::Lost))]);
+    rig.client.advance(patience / 10);
+    assert_eq!(rig.answers(), [(3, Err(Unanswered::Lost))]);
 }
 
 #[test]

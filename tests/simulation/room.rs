@@ -18,15 +18,21 @@ use crate::world::Choices;
 /// Clients at once, at most.
 const CROWD: usize = 20;
 /// Lines of who says more than may be under way.
-const FLOOD: usize = 400;
+const FLOODS: [usize; 3] = [300, 300, 3000];
 /// Messages that may wait for a core before who says more is held back.
 const AHEAD: usize = 1024;
 /// Lines of one member that may be under way.
 const MOST_LINES: usize = 64;
 /// Turns after which cores are taken to spin.
 const MOST_TURNS: usize = 400_000;
-/// The last line of the welcome.
-const WELCOMED: &str = "  Shutdown server with 'KILL'";
+const WELCOME: [&str; 6] = [
+    "Welcome to the Presence Server",
+    "  Tell me who you are with 'HELLO name'",
+    "  Say something to other users with 'SAY message'",
+    "  Ask me who is connected with 'WHO'",
+    "  Leave with 'BYE'",
+    "  Shutdown server with 'KILL'",
+];
 const ARRIVED: &str = "Someone has arrived...";
 const HINT: &str = "What? I only understand HELLO, SAY, WHO, BYE and KILL commands";
 
@@ -56,7 +62,8 @@ struct Client {
     awaited: VecDeque<String>,
     said: usize,
     input: Vec<u8>,
-    welcomed: bool,
+    /// Lines of the welcome that it has heard.
+    welcomed: usize,
     /// The news, from its arrival on.
     news: Vec<String>,
     lists: Vec<Answered>,
@@ -70,6 +77,10 @@ impl Client {
         self.talk.extend(line.as_bytes());
         self.talk.push_back(b'\n');
         self.awaited.push_back(heard);
+    }
+
+    fn is_welcomed(&self) -> bool {
+        self.welcomed == WELCOME.len()
     }
 
     fn name(&self) -> String {
@@ -105,9 +116,10 @@ impl Client {
     }
 
     fn hear(&mut self, line: String) -> Outcome {
-        if !self.welcomed {
-            self.welcomed = line == WELCOMED;
-            return Ok(());
+        if let Some(words) = WELCOME.get(self.welcomed) {
+            self.welcomed += 1;
+            let complaint = || format!("{} heard {line:?} before its welcome", self.name());
+            return (line == *words).then_some(()).ok_or_else(complaint);
         }
         if self.in_list
             && let Some(name) = line.strip_prefix(" - ")
@@ -229,7 +241,7 @@ impl World {
             awaited: VecDeque::new(),
             said: 0,
             input: Vec::new(),
-            welcomed: false,
+            welcomed: 0,
             news: Vec::new(),
             lists: Vec::new(),
             in_list: false,
@@ -247,13 +259,14 @@ impl World {
     fn talk(&mut self) {
         let Some(who) = self.somebody() else { return };
         let what = self.choices.below(8);
+        let flood = self.choices.one_of(&FLOODS);
         self.note("talks", who << 4 | what);
         let client = &mut self.clients[who];
         let name = client.name();
         if client.said == 0 {
             client.say(&format!("HELLO {name}"), format!("{name} is in the room."));
         }
-        let count = if what == 0 { FLOOD } else { 3 };
+        let count = if what == 0 { flood } else { 3 };
         for _ in 0..count {
             client.said += 1;
             match what {
@@ -324,7 +337,7 @@ impl World {
                 let waiting = handle.len();
                 self.history.held += usize::from(waiting >= MOST_LINES);
                 // What is under way of each member, its arrival and its end.
-                if waiting > AHEAD + self.came * (MOST_LINES + 2) {
+                if waiting > AHEAD + CROWD * MOST_LINES + 2 * self.came {
                     return Err(format!("{waiting} messages wait for core {core}"));
                 }
             }
@@ -345,7 +358,7 @@ impl World {
                 break;
             }
         }
-        let waits = self.clients.iter().find(|it| !it.welcomed || !it.awaited.is_empty());
+        let waits = self.clients.iter().find(|it| !it.is_welcomed() || !it.awaited.is_empty());
         match waits {
             Some(it) => Err(format!("{} waits for {:?}", it.name(), it.awaited)),
             None => Ok(()),
@@ -429,7 +442,7 @@ fn must_be_piece(order: &[String], client: &Client, here: bool) -> Outcome {
         let whole = !here || after.len() == news.len();
         order[begin - 1] == ARRIVED && whole && after.starts_with(news)
     };
-    let mut outcome = match client.welcomed {
+    let mut outcome = match client.is_welcomed() {
         true => Err("no piece of the order was heard".to_owned()),
         false => Ok(()),
     };

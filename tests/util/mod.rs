@@ -17,6 +17,8 @@ pub mod redis;
 pub mod stranger;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(feature = "cli")]
+pub mod transcript;
 pub mod websocket;
 
 use std::io::{self, ErrorKind, Read, Write};

@@ -6,8 +6,8 @@
 //!  client <- Words <-------------------------------+
 //! ```
 //!
-//! * An [`Event`](bus::Event) is what a member does: it comes, tells its name, says something, leaves.
-//! * A [`Bus`](bus::Bus) makes [`News`](bus::News) of it, in one order for everybody. [`InProcess`] is the
+//! * An [`Event`] is what a member does: it comes, tells its name, says something, leaves.
+//! * A [`Bus`] makes [`News`] of it, in one order for everybody. [`InProcess`] is the
 //!   one for the cores of one process, [`OverRedis`] the one for several servers.
 //! * [`Words`] are what the clients hear of the news. The bus knows no language.
 //! * A [`Seat`] is a core's part: it takes the events to the bus, which is on the first core, and the news
