@@ -193,7 +193,7 @@ impl Room {
         }
         sending.heres = sending.heres.max(here);
         match last {
-            Some(last) => sending.sent = last,
+            Some(last) => sending.sent = last.min(sending.number),
             None => {
                 sending.dead |= self.established;
                 sending.sent = self.reading.seen;
