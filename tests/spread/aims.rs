@@ -78,6 +78,7 @@ impl Aim {
     }
 
     /// By the name that a failed test gives.
+    #[expect(clippy::too_many_lines, reason = "a table of worlds")]
     pub fn all() -> Vec<(&'static str, Aim)> {
         let usual = |faults: &[Fault], time| Aim {
             faults: faults.to_vec(),
