@@ -148,7 +148,7 @@ pub use net::{
     Address, Connect, Credentials, Host, Listen, Networks, ToAddress, ToConnect, ToListen,
 };
 pub use reactor::{
-    Ask, ConnectionStatus, Counters, Cursor, Exit, Handle, ListenerStatus, Order, Page, Reactor,
-    Refused, Report, Selection, Service, ServiceStatus, Status, Steps, TryPostError, Turns, Usage,
-    Waits,
+    Ask, ConnectionStatus, CoreStatus, Counters, Cursor, Exit, Handle, ListenerStatus, Order, Page,
+    Reactor, Refused, Report, Selection, Service, ServiceStatus, Status, Steps, TryPostError,
+    Turns, Usage, Waits,
 };

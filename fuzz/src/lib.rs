@@ -5,6 +5,8 @@
 mod cli;
 #[path = "../../src/net/proxy/header.rs"]
 mod proxy_header;
+#[path = "../../tests/fuzzing/redis.rs"]
+pub mod redis;
 #[path = "../../tests/fuzzing/targets.rs"]
 pub mod targets;
 #[path = "../../tests/fuzzing/web_socket.rs"]

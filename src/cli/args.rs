@@ -3,6 +3,7 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
+use super::check::Check;
 use super::close::Close;
 use super::connect::Connect;
 use super::discover::Discover;
@@ -24,7 +25,8 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Serve(Box<Serve>),
-    Load(Load),
+    Load(Box<Load>),
+    Check(Check),
     Forward(Box<Forward>),
     Connect(Connect),
     Discover(Discover),
@@ -76,7 +78,7 @@ fn meant(error: &clap::Error, command: &str) -> Option<String> {
         return service::instead_of(word);
     }
     // As nc has it.
-    if matches!(command, "connect" | "load" | "forward") && word.parse::<u16>().is_ok() {
+    if matches!(command, "connect" | "load" | "check" | "forward") && word.parse::<u16>().is_ok() {
         return Some(format!("host and port are one word: write HOST:{word}"));
     }
     let name = word.split('=').next().filter(|_| !word.contains(char::is_whitespace))?;

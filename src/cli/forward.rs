@@ -77,7 +77,7 @@ pub(crate) struct Forward {
     #[command(flatten)]
     admin: AdminOptions,
 
-    /// Log this level on stderr, and all more severe ones.
+    /// Log this level on stderr, and all more severe ones; debug has connections, trace what each turn of the loop did.
     #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
     #[arg(value_parser = levels())]
     log: LevelFilter,

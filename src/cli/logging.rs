@@ -44,7 +44,9 @@ enum Entry {
 
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
+        // At `trace` mio tells of each registration, and the turns are what one wants to see.
+        let turns = metadata.level() < Level::Trace || !metadata.target().starts_with("mio");
+        metadata.level() <= log::max_level() && turns
     }
 
     fn log(&self, record: &Record<'_>) {

@@ -5,7 +5,7 @@
 //!
 //! 1. `failure`: why the program gives up, and with which exit status.
 //! 2. `units`: counts, bytes, durations and rates, as options take them. `crlf`: line ends.
-//!    `multicast`: the group and the interface of announcements.
+//!    `multicast`: the group and the interface of announcements. `process`: CPU time and memory of one.
 //! 3. `logging`: stderr and stdout, from a thread of their own. `descriptors`: their limit.
 //!    `unused_options`: those without effect are refused. Then `admin`: the control socket and where it
 //!    is; `event_loop`: serving until a signal; `asking`: a client of a control socket.
@@ -15,9 +15,9 @@
 //!    `SERVICE[=ADDR[,ADDR]...]`.
 //! 6. `access`: who may connect, and the certificate. `trust`: TLS towards servers. `announce`:
 //!    `serve --announce`.
-//! 7. `bus`: `serve --presence-bus`.
-//! 8. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, and `load`, which
-//!    has a list of its own. None knows another, nor `args`.
+//! 7. `bus`: `serve --presence-bus`. `protocol`: what a client says and must hear, from a file.
+//! 8. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, and `load` and
+//!    `check`, which have lists of their own. None knows another, nor `args`.
 //! 9. `args`: the list of subcommands, and what is said of a wrong command line.
 //!
 //! Nothing here uses `println!` and its like, which panic if the other end of the pipe is gone or
@@ -30,6 +30,7 @@ mod announce;
 pub(crate) mod args;
 mod asking;
 mod bus;
+mod check;
 mod close;
 mod connect;
 mod crlf;
@@ -41,6 +42,8 @@ mod forward;
 mod load;
 mod logging;
 mod multicast;
+mod process;
+mod protocol;
 mod roulette_file;
 mod serve;
 mod service;
@@ -95,6 +98,7 @@ fn run(command: &Command, given: &GivenOptions<'_>) -> Result<ExitCode, Failure>
     match command {
         Command::Serve(args) => serve::serve(args, given),
         Command::Load(args) => load::load(args, given),
+        Command::Check(args) => check::check(args),
         Command::Discover(args) => discover::discover(args),
         Command::Status(args) => status::status(args),
         Command::Close(args) => close::close(args),

@@ -142,8 +142,8 @@ pub(crate) struct Serve {
 
     /// Threads that serve, each with a loop of its own; auto for as many as there are cores.
     ///
-    /// echo and time run on all of them, and each client on the one that has the fewest. The other
-    /// services, which keep something for all their clients, run on the first. Limits hold for all
+    /// echo, time and presence run on all of them, and each client on the one that has the fewest. The
+    /// roulettes and web, which keep something for all their clients, run on the first. Limits hold for all
     /// threads together.
     #[arg(long, value_name = "N", default_value = "1", value_parser = threads)]
     threads: usize,
@@ -160,7 +160,7 @@ pub(crate) struct Serve {
     #[command(flatten)]
     admin: AdminOptions,
 
-    /// Log this level on stderr, and all more severe ones.
+    /// Log this level on stderr, and all more severe ones; debug has connections, trace what each turn of the loop did.
     #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
     #[arg(value_parser = levels())]
     log: LevelFilter,

@@ -34,9 +34,10 @@ pub(super) fn add(
             let page = turn_over(page, core, which, cores);
             Report::Connections(page)
         }
+        (None, Report::Overview(status), _) => Report::Overview(of_core(core, status)),
         (None, report, _) => report,
         (Some(Report::Overview(mut sum)), Report::Overview(other), _) => {
-            add_status(&mut sum, other);
+            add_status(&mut sum, of_core(core, other));
             Report::Overview(sum)
         }
         (Some(Report::Connections(sum)), Report::Connections(page), Ask::Connections(which)) => {
@@ -85,10 +86,18 @@ fn rank(row: &ConnectionStatus, order: Order) -> u64 {
     }
 }
 
+/// What a core says of itself, which does not know the others.
+pub(super) fn of_core(index: usize, mut status: Status) -> Status {
+    status.cores.iter_mut().for_each(|core| core.index = index);
+    status
+}
+
 /// Adds the state of another core. Its services are some of those that the first one has, in the same
 /// order.
 pub(super) fn add_status(sum: &mut Status, other: Status) {
-    let Status { counters, uptime, turns, services, unsent, stopping } = other;
+    let Status { counters, uptime, turns, services, unsent, stopping, cores } = other;
+    sum.cores.extend(cores);
+    sum.cores.sort_by_key(|core| core.index);
     add_counters(&mut sum.counters, &counters);
     sum.uptime = sum.uptime.max(uptime);
     add_turns(&mut sum.turns, turns);

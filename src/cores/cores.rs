@@ -413,7 +413,7 @@ impl<'h> Cores<'h> {
         for outcome in others {
             let (exit, status) = outcome?;
             cut += count(exit);
-            self.ended.push(status);
+            self.ended.push(answers::of_core(self.ended.len() + 1, status));
         }
         Ok(if cut == 0 { Exit::Clean } else { Exit::Cut { connections: cut } })
     }
@@ -507,6 +507,13 @@ impl<M> Spread<M> {
     /// The handles of its handlers, that of the first core first.
     pub fn handles(&self) -> &[Handle<M>] {
         &self.handles
+    }
+}
+
+/// Where it listens, as `127.0.0.1:2323`.
+impl<M> fmt::Display for Spread<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.service.fmt(f)
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Peers<M> {
 pub(super) struct Others {
     /// Those to wake.
     wake: Vec<Cell<bool>>,
-    /// How many messages wait where, for the queues that this core posts to.
+    /// How many messages wait where, for the queues that this core posts to, its own too.
     queues: RefCell<Vec<(usize, Waiting)>>,
 }
 
@@ -50,7 +50,7 @@ impl<M> Core<M> {
     where
         M: 'static,
     {
-        for (core, handle) in handles.iter().enumerate().filter(|(core, _)| *core != index) {
+        for (core, handle) in handles.iter().enumerate() {
             let handle = handle.clone();
             others.queues.borrow_mut().push((core, Box::new(move || handle.len())));
         }
@@ -81,7 +81,8 @@ impl<M> Core<M> {
 
 impl<M> Peers<M> {
     /// Posts to the handler on one core, which may be this one, on behalf of a connection: if that core
-    /// is behind, no more input of the connection is handled until it has caught up.
+    /// is behind, no more input of the connection is handled until it has caught up. (A core that is alone
+    /// holds nobody back.)
     ///
     /// # Errors
     /// Gives the message back when that core has ended.
@@ -90,7 +91,7 @@ impl<M> Peers<M> {
     /// If there is no such core.
     pub fn post<S>(&self, cx: &mut Context<'_, S>, core: usize, message: M) -> Result<(), M> {
         self.tell(core, message)?;
-        if core != self.own && self.handles[core].len() > AHEAD {
+        if self.handles[core].len() > AHEAD {
             cx.wait_for_cores();
         }
         Ok(())
@@ -134,10 +135,10 @@ impl<M> Peers<M> {
         }
     }
 
-    /// Handles no more input of a connection while any other core is behind, also with what this one has
-    /// not posted. For who says something to one core that it says to all the others.
+    /// Handles no more input of a connection while any core is behind, also with what this one has not
+    /// posted. For who says something to one core that this says to all.
     pub fn hold_back<S>(&self, cx: &mut Context<'_, S>) {
-        if self.others().any(|core| self.handles[core].len() > AHEAD) {
+        if self.handles.iter().any(|core| core.len() > AHEAD) {
             cx.wait_for_cores();
         }
     }

@@ -15,6 +15,7 @@ use super::loop_state::LoopState;
 use super::queues::Queues;
 use super::service::ActiveService;
 use super::table::{Label, Table, find};
+use super::turn_trace::Happened;
 use super::writing::would_block;
 use crate::connection::clock::Nanos;
 use crate::connection::connection::Stage;
@@ -349,6 +350,7 @@ impl<H: Handler> ActiveService<H> {
                 self.table.peers.remove(&slot.conn);
             }
             state.counters(self.table.service).close(reason);
+            state.trace(self.table.service, Some(id), Happened::Closed(reason));
             if log::log_enabled!(reason.level()) {
                 let (who, name) = (self.describe(id), &self.table.name);
                 let what = if was_open { "is gone" } else { "cannot be reached" };

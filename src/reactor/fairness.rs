@@ -145,6 +145,10 @@ pub(super) const BOOKS: usize = 64;
 /// one, so that they become fewer, and few enough that a newcomer costs next to nothing.
 pub(super) const PEERS_CHECKED: usize = 8;
 
+/// Connections that the log tells of for each turn, at the level `trace`: more than one line holds
+/// nobody reads.
+pub(super) const TOLD_PER_TURN: usize = 20;
+
 /// How long a connection lingers at a shutdown, where its [`linger`](crate::Limits::linger) may be
 /// minutes: the process should end soon.
 pub(super) const LINGER_AT_SHUTDOWN: Duration = Duration::from_millis(500);

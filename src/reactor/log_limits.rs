@@ -16,7 +16,7 @@ pub(crate) struct LogLimit {
 impl LogLimit {
     /// Whether it may be logged, or done, now; then it counts as that.
     pub(crate) fn allows(&mut self, now: Nanos, every: Duration) -> bool {
-        let allowed = self.last == 0 || now - self.last >= nanos(every);
+        let allowed = self.last == 0 || now.saturating_sub(self.last) >= nanos(every);
         if allowed {
             self.last = now;
         }

@@ -15,6 +15,7 @@ use super::log_limits::LogLimits;
 use super::reports::Asked;
 use super::spare_descriptor::SpareDescriptor;
 use super::token::Serials;
+use super::turn_trace::TurnTrace;
 use super::turns::Meter;
 use super::writing::Reply;
 use crate::connection::ConnId;
@@ -45,6 +46,7 @@ pub(crate) struct LoopState {
     /// Gives connections their numbers, across all services.
     pub(super) serials: Serials,
     pub(crate) meter: Meter,
+    pub(super) trace: TurnTrace,
     /// What handlers have asked for and were not told yet.
     pub(crate) asked: VecDeque<Asked>,
     /// What this loop has to do with those of other cores; none if it is alone.
@@ -148,6 +150,7 @@ impl LoopState {
             travellers: VecDeque::new(),
             serials: Serials::default(),
             meter: Meter::default(),
+            trace: TurnTrace::default(),
             asked: VecDeque::new(),
             among: None,
             accounting: false,

@@ -9,7 +9,8 @@
 //! `closing`. What bounds it: `fairness`, `total_memory`, `peers` with `peer_accounts` and
 //! `peer_lines`, `throttling`. What keeps the loop alive: `panics`, `slow_hooks`, `spare_descriptor`,
 //! `log_limits`. Around it: `handle`, `shutdown`, `signals`, `reload`. What can be seen from outside:
-//! `counters`, `turns`, `usage`, `status`, which `reports` collects. What several `cores` have of it: `among`, `places`. What the services share is in
+//! `counters`, `turns`, `turn_trace`, `usage`, `status`, which `reports` collects. What several `cores` have
+//! of it: `among`, `places`. What the services share is in
 //! `loop_state`, what the selector and the timers carry in `token`.
 
 pub(crate) mod accepting;
@@ -51,6 +52,7 @@ pub(crate) mod timers;
 pub(crate) mod token;
 pub(crate) mod total_memory;
 pub(crate) mod turn;
+mod turn_trace;
 pub(crate) mod turns;
 pub(crate) mod usage;
 mod writing;
@@ -60,7 +62,7 @@ pub use handle::{Handle, Service, TryPostError};
 pub use reactor::Reactor;
 pub use shutdown::Exit;
 pub use status::{
-    Ask, ConnectionStatus, Cursor, ListenerStatus, Order, Page, Report, Selection, ServiceStatus,
-    Status, Usage, Waits,
+    Ask, ConnectionStatus, CoreStatus, Cursor, ListenerStatus, Order, Page, Report, Selection,
+    ServiceStatus, Status, Usage, Waits,
 };
 pub use turns::{Steps, Turns};

@@ -9,6 +9,7 @@ use super::loop_state::LoopState;
 use super::peers::Refusal;
 use super::service::ActiveService;
 use super::table::Table;
+use super::turn_trace::Happened;
 use crate::connection::connection::Stage;
 use crate::connection::flags::Flag;
 use crate::connection::{CloseReason, ConnId};
@@ -73,6 +74,7 @@ impl<H: Handler> ActiveService<H> {
             return None;
         }
         state.counters(self.table.service).accepted += 1;
+        state.trace(self.table.service, Some(id), Happened::Accepted);
         self.table.connections[id.slot()].conn.peer = peer.into();
         Some(id)
     }

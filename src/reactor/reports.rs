@@ -11,8 +11,8 @@ use super::fairness::{REPORTS_PER_TURN, ROWS_PER_PAGE, ROWS_RANKED, SLOTS_PER_PA
 use super::loop_state::LoopState;
 use super::service::{ActiveService, AnyService};
 use super::status::{
-    Ask, ConnectionStatus, Cursor, ListenerStatus, Order, Page, Report, Selection, ServiceStatus,
-    Status, Waits,
+    Ask, ConnectionStatus, CoreStatus, Cursor, ListenerStatus, Order, Page, Report, Selection,
+    ServiceStatus, Status, Waits,
 };
 use super::table::{Slot, Table};
 use super::total_memory::Memory;
@@ -265,13 +265,17 @@ where
     S: DerefMut<Target: AnyService>,
 {
     let services: Vec<_> = services.iter().map(|service| service.status(state)).collect();
+    let turns = state.meter.turns(now);
+    let (slept, busy) = (turns.slept, turns.busy);
+    let connections = services.iter().map(|service| service.connections).sum();
     Status {
         counters: state.counted(),
         uptime: Duration::from_nanos(now - 1),
-        turns: state.meter.turns(now),
+        turns,
         unsent: services.iter().map(|service| service.unsent).sum(),
         services,
         stopping: state.is_ending(),
+        cores: vec![CoreStatus { index: 0, connections, slept, busy }],
     }
 }
 

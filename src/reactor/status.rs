@@ -30,6 +30,22 @@ pub struct Status {
     pub unsent: usize,
     /// A shutdown is under way.
     pub stopping: bool,
+    /// The [cores](crate::Cores), the first of them first; one for a reactor that is alone.
+    pub cores: Vec<CoreStatus>,
+}
+
+/// The state of one core, all its services together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CoreStatus {
+    /// Which one it is: the first is 0.
+    pub index: usize,
+    /// How many connections it has, in whatever stage.
+    pub connections: usize,
+    /// How long its loop has slept.
+    pub slept: Duration,
+    /// How long its turns took in all.
+    pub busy: Duration,
 }
 
 /// The state of one service.

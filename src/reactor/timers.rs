@@ -7,6 +7,7 @@ use super::loop_state::LoopState;
 use super::service::ActiveService;
 use super::table::{Slot, Table, find};
 use super::token::Token;
+use super::turn_trace::Happened;
 use crate::connection::clock::{Nanos, earlier};
 use crate::connection::connection::Stage;
 use crate::connection::deadlines::Wait;
@@ -121,10 +122,12 @@ impl<H: Handler> ActiveService<H> {
                     self.table.drop_timer(id, timer);
                     if open {
                         self.call(id, false, state, |handler, cx| handler.on_timer(cx, timer));
+                        state.trace(self.table.service, Some(id), Happened::Timer);
                     }
                 }
                 Some(Due::Timer(timer, _)) => {
                     self.call_service(state, |handler, cx| handler.on_service_timer(cx, timer));
+                    state.trace(self.table.service, None, Happened::Timer);
                 }
             }
         }

@@ -54,6 +54,12 @@ impl Token {
         self.0 >> 32 != NOT_A_CONNECTION
     }
 
+    /// The low half of a connection's number: all of it, for the first four billion. None for a
+    /// listener.
+    pub(super) fn generation(self) -> Option<u64> {
+        self.is_connection().then_some(self.0 >> 32)
+    }
+
     pub(crate) fn names(self, id: ConnId) -> bool {
         self.0 >> 32 == id.number() & 0xffff_ffff && self.slot() == id.slot()
     }

@@ -15,6 +15,7 @@ use super::reactor::OWN_SOURCES;
 use super::service::{ActiveService, AnyService};
 use super::shutdown::Phase;
 use super::token::Token;
+use super::turn_trace::Happened;
 use super::turns::Step;
 use super::{Reactor, reports, total_memory};
 use crate::connection::clock::{Nanos, earlier, nanos};
@@ -28,6 +29,7 @@ impl Reactor<'_> {
             return Ok(());
         }
         self.start();
+        self.begin_trace();
         self.wait(timeout)?;
         let (began, now) = (self.state.turn.clock, self.state.turn.now);
         if self.exit().is_some() {
@@ -44,6 +46,7 @@ impl Reactor<'_> {
         self.advance_shutdown();
         let took = nanos(began.elapsed());
         self.state.meter.end(took, now + took);
+        self.end_trace();
         Ok(())
     }
 
@@ -127,6 +130,7 @@ impl Reactor<'_> {
 
     /// Marks what the events are about; no hook is called yet.
     fn dispatch(&mut self) -> Fetched {
+        self.trace_events();
         let mut count = 0;
         #[cfg(feature = "signals")]
         let mut caught = Vec::new();
@@ -216,6 +220,7 @@ impl<H: Handler> ActiveService<H> {
             }
             if let Some(id) = self.table.queues.ready.pop_front() {
                 self.serve(id, state, scratch);
+                state.trace(self.table.service, Some(id), Happened::Served);
             }
         }
     }
@@ -231,6 +236,7 @@ impl<H: Handler> ActiveService<H> {
             }
             let Some(message) = self.mailbox.next() else { return };
             self.call_service(state, |handler, cx| handler.on_message(cx, message));
+            state.trace(self.table.service, None, Happened::Message);
         }
     }
 }

@@ -174,6 +174,11 @@ impl Meter {
         }
     }
 
+    /// How long the loop has slept since it was made.
+    pub(super) fn slept_in_all(&self) -> Nanos {
+        self.slept
+    }
+
     pub(super) fn count(&self) -> u64 {
         self.histogram.iter().sum()
     }

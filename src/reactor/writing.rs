@@ -7,6 +7,7 @@ use super::loop_state::LoopState;
 use super::service::ActiveService;
 use super::table::{Slot, Table, find};
 use super::total_memory::Memory;
+use super::turn_trace::Happened;
 use crate::connection::connection::Stage;
 use crate::connection::flags::Flag;
 use crate::connection::output::Flushed;
@@ -128,6 +129,7 @@ impl<H: Handler> ActiveService<H> {
         let mut dirty = std::mem::take(&mut self.table.queues.dirty);
         for id in dirty.drain(..) {
             self.flush_one(id, state);
+            state.trace(self.table.service, Some(id), Happened::Served);
             self.table.enforce_total(Memory::Output, state);
             self.table.enforce_total(Memory::Input, state);
         }

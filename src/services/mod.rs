@@ -8,7 +8,7 @@
 //! | --- | --- | --- |
 //! | [`Echo`] | 2323 | a greeting, lines in, lines out, as fast as it goes |
 //! | [`Time`] | 2205 | timers, a session, a client that only listens |
-//! | [`Presence`] | 9907 | shared state, broadcast, who is here, commands, safe text |
+//! | [`Presence`] | 9907 | shared state, broadcast, who is here, commands, safe text; one room on several cores |
 //! | [`Roulette`](roulette::Roulette) | 1313, 2613 | a long upload, a reply of any length in pieces, bounded memory, JSON |
 //! | [`Forward`] | – | bytes instead of lines, dialling out, pausing one side for the other |
 //! | `Web` | 8023 | HTTP on [`on_bytes`](Handler::on_bytes), answers that wait for a report of the loop, handing over |
@@ -18,7 +18,7 @@
 //! | [`Directory`] | 9908, UDP | datagrams: a table that is bounded and forgets what is silent |
 //!
 //! What the loop knows of itself is in [`views`], as JSON and as metrics.
-//! [`room`] is no service yet: one server's part in a room that several servers share, without sockets.
+//! For a room of your own, on several cores or several servers, begin with [`room`].
 
 use crate::{Context, Handler};
 

@@ -238,16 +238,16 @@ fn nginx_takes_tls_off_for_connect_and_load() {
     assert_eq!((status, stderr.as_str()), (0, ""), "{stdout}");
 }
 
-/// What README tells everybody to type.
+/// What docs/operating.md tells everybody to type.
 #[test]
-fn the_certificate_that_readme_makes_is_one_that_connect_takes() {
+fn the_certificate_that_the_documentation_makes_is_one_that_connect_takes() {
     if !installed("openssl", "version", "OpenSSL") {
         return;
     }
-    let readme = include_str!("../../README.md");
-    let from = readme.find("openssl req ").expect("README makes a certificate");
-    let command = &readme[from..from + readme[from..].find("$ reactor").unwrap() - 1];
-    let folder = Folder::new("readme");
+    let text = include_str!("../../docs/operating.md");
+    let from = text.find("openssl req ").expect("it makes a certificate");
+    let command = &text[from..from + text[from..].find("$ reactor").unwrap() - 1];
+    let folder = Folder::new("documentation");
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(command).current_dir(folder.file("."));
     let (status, _, stderr) = Program::spawn(&mut shell).end();

@@ -10,6 +10,8 @@ mod balancers;
 mod browser;
 #[cfg(feature = "tls")]
 mod certificates;
+mod judged;
+mod load;
 mod metrics;
 mod web;
 mod websocket;

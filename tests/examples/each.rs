@@ -48,6 +48,56 @@ fn callbacks_upper_case_lines_and_share_their_counts() {
 }
 
 #[test]
+fn auction_has_one_highest_bid_on_all_cores() {
+    let example = Example::start("auction");
+    let mut bidders: Vec<Client> = Vec::new();
+    let mut highest = 0;
+    for number in 0..6 {
+        let mut bidder = example.connect();
+        bidder.expect(format!("Bids are above {highest}. Who are you?\n"));
+        bidder.send(format!("b{number}\n{}\n{highest}\nhi\n", highest + 7));
+        highest += 7;
+        bidders.push(bidder);
+        let heard = format!(
+            "b{number} bids {highest}\nb{number}, bids are above {highest}\nb{number}: hi\n"
+        );
+        bidders.iter_mut().for_each(|bidder| bidder.expect(&heard));
+    }
+    let mut other = example.connect();
+    other.send("B3\n99\n");
+    other.expect(format!(
+        "Bids are above {highest}. Who are you?\n\
+         Another B3 bids here: come again as somebody else.\n"
+    ));
+    bidders[0].send("bye");
+    bidders[0].end();
+    bidders.iter_mut().for_each(|bidder| bidder.expect("b0: bye\n"));
+    assert_eq!(bidders[0].rest(), b"");
+}
+
+#[cfg(all(feature = "cli", target_os = "linux"))]
+#[test]
+fn auction_is_one_with_others_over_redis() {
+    if !crate::util::redis::installed() {
+        return;
+    }
+    let redis = crate::util::redis::Redis::start();
+    let url = format!("redis://{}/1?room=stamps", redis.addr);
+    let start = || Example::start_by(Command::new(binary("auction")).args(["127.0.0.1:0", &url]));
+    let (here, there) = (start(), start());
+    let (mut ann, mut bob) = (here.connect(), there.connect());
+    for bidder in [&mut ann, &mut bob] {
+        bidder.expect("Bids are above 0. Who are you?\n");
+    }
+    ann.send("ann\n20\n");
+    for bidder in [&mut ann, &mut bob] {
+        bidder.expect("ann bids 20\n");
+    }
+    bob.send("ANN\n");
+    bob.expect("Another ANN bids here: come again as somebody else.\n");
+}
+
+#[test]
 fn embed_is_a_chat_of_those_who_say_their_name() {
     let example = Example::start("embed");
     let join = |name: &str| {
@@ -297,6 +347,10 @@ fn each_is_short_and_says_what_to_try() {
     for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if ["README", "tutorial"].contains(&&*name) {
+            // The steps of the tutorial are run by tests/program/tutorial.rs.
+            continue;
+        }
         // The one that is a folder has several servers in it and is told which.
         let (path, run) = match path.is_dir() {
             true => (path.join("main.rs"), format!("$ cargo run --example {name} -- ")),

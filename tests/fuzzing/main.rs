@@ -11,6 +11,7 @@
 mod cli;
 #[path = "../../src/net/proxy/header.rs"]
 mod proxy_header;
+mod redis;
 mod targets;
 mod web_socket;
 #[path = "../world/mod.rs"]
@@ -92,6 +93,11 @@ fn proxy() {
 #[test]
 fn head() {
     run("head", 600, targets::head);
+}
+
+#[test]
+fn redis() {
+    run("redis", 2_000, redis::replies);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 
 use serde_json::Value;
@@ -11,7 +11,7 @@ use crate::util;
 use crate::util::folder::Folder;
 use crate::util::load::{Servers, clean, json, latencies, load, number, spoilt};
 use crate::util::namespace::inside;
-use crate::util::program::{Program, REACTOR};
+use crate::util::program::{Program, REACTOR, Running, terminal, wait};
 
 // ---- Against a server that does as it should ----
 
@@ -184,19 +184,42 @@ fn a_result_that_cannot_be_written_is_a_failure() {
 
 #[test]
 fn a_signal_ends_it_with_the_result_so_far() {
-    let (tell, told) = channel();
-    let place = spoilt(move |_, right| {
-        let _ = tell.send(());
-        Some(right)
-    });
-    let args = ["load", &place, "--duration=1h", "--json", "--clients=2"];
-    let running = Program::spawn(Command::new(REACTOR).args(args));
-    told.recv_timeout(util::PATIENCE).unwrap();
-    running.signal("INT");
-    let (status, stdout, stderr) = running.end();
-    let result: Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!((status, stderr.as_str()), (0, ""), "{result}");
-    assert_eq!((&result["interrupted"], &result["errors"]), (&true.into(), &0.into()));
+    for more in ["--threads=1", "--threads=2"] {
+        let (tell, told) = channel();
+        let place = spoilt(move |_, right| {
+            let _ = tell.send(());
+            Some(right)
+        });
+        let args = ["load", &place, "--duration=1h", "--json", "--clients=2", more];
+        let running = Program::spawn(Command::new(REACTOR).args(args));
+        told.recv_timeout(util::PATIENCE).unwrap();
+        running.signal("INT");
+        let (status, stdout, stderr) = running.end();
+        let result: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!((status, stderr.as_str()), (0, ""), "{result}");
+        assert_eq!((&result["interrupted"], &result["errors"]), (&true.into(), &0.into()));
+    }
+}
+
+/// How it stands is shown on a terminal only, second by second.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_terminal_sees_how_it_stands() {
+    let servers = Servers::start();
+    let (mut screen, terminal) = terminal();
+    let mut command = Command::new(REACTOR);
+    command.args(["load", &servers.echo, "--duration=2500ms", "--clients=4", "--threads=2"]);
+    let child = command.stdout(Stdio::null()).stderr(terminal).spawn().unwrap();
+    drop(command);
+    let mut child = Running(child);
+    let mut seen = Vec::new();
+    // Its end is an error once nobody has the other side open.
+    let _ = std::io::Read::read_to_end(&mut screen, &mut seen);
+    assert!(wait(&mut child.0).success());
+    let seen = String::from_utf8_lossy(&seen);
+    for words in [" lines/s  p50 ", "  p99 ", "  0 errors"] {
+        assert!(seen.contains(words), "{words} is not in {seen:?}");
+    }
 }
 
 // ---- What cannot be done ----
@@ -253,5 +276,10 @@ fn the_help_tells_units_and_defaults() {
     assert_eq!(status, 0);
     for words in ["[default: 50]", "[default: 32]", "[default: 10s;", "N/s", "latency_us"] {
         assert!(stdout.contains(words), "{words} is not in {stdout}");
+    }
+    for short in
+        ["-c, --clients", "-d, --duration", "-n, --requests", "-q, --rate", "-t, --threads"]
+    {
+        assert!(stdout.contains(short), "{short} is not in {stdout}");
     }
 }

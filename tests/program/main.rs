@@ -3,13 +3,19 @@
 #[path = "../util/mod.rs"]
 mod util;
 
+#[cfg(target_os = "linux")]
+mod bus;
+mod check;
 mod connect;
 mod descriptors;
 mod discovery;
+mod exercises;
 mod forward;
 mod load;
 mod load_faults;
+mod load_others;
 mod proxy;
+mod readme;
 mod serve;
 mod status;
 mod threads;
@@ -17,5 +23,7 @@ mod threads;
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_towards_servers;
+mod trace;
+mod tutorial;
 mod web;
 mod websocket;

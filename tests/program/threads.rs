@@ -183,6 +183,17 @@ fn the_control_socket_and_the_page_see_and_close_clients_of_all_threads() {
     let object = status();
     let service = &object["services"][0];
     assert_eq!((&service["name"], &service["connections"]), (&"echo".into(), &CROWD.into()));
+    let threads = object["threads"].as_array().unwrap();
+    let connections: u64 = threads.iter().map(|it| it["connections"].as_u64().unwrap()).sum();
+    // And whoever asks.
+    assert_eq!((threads.len(), connections), (3, CROWD as u64 + 1));
+    let (_, stdout, _) = reactor(&["status", &pid]).end();
+    assert!((0..3).all(|thread| stdout.contains(&format!("\nthread {thread}: "))), "{stdout}");
+    let metrics = format!("GET /metrics HTTP/1.1\r\nHost: {web}\r\n\r\n");
+    let metrics = ask_over(&mut Client::connect(web), &metrics).body;
+    for sample in ["reactor_threads 3", "reactor_thread_connections{thread=\"2\"} "] {
+        assert!(metrics.contains(sample), "{metrics}");
+    }
     let rows = object["connections"]["shown"].as_array().unwrap();
     let of = |client: &Client| {
         let peer = client.stream.local_addr().unwrap().to_string();

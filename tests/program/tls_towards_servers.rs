@@ -194,7 +194,7 @@ fn files_that_cannot_be_used_are_status_1() {
     let [cert, key] = own(["tls-cert", "tls-key"], &files);
     let serve = ["echo=tls:0", &cert, &key, "--tls-client-ca=/nowhere/ca.pem"];
     fails(Program::serve(&serve), 1, &["--tls-client-ca /nowhere/ca.pem: cannot be read"]);
-    // As README's command made them once.
+    // As the command of docs/operating.md made them once.
     let unlimited = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let files = authority.self_signed("localhost", unlimited);
     let (_server, at) = self::serve(&files, "echo", &[]);

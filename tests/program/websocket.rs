@@ -10,6 +10,15 @@ use crate::util::websocket::{BINARY, CLOSE, TEXT, accepted, head, masked, open, 
 const GREETING: [&str; 2] =
     ["Welcome to the Reactor Server.", "Send me text lines and conclude with the BYE command."];
 
+const WELCOME: [&str; 6] = [
+    "Welcome to the Presence Server",
+    "  Tell me who you are with 'HELLO name'",
+    "  Say something to other users with 'SAY message'",
+    "  Ask me who is connected with 'WHO'",
+    "  Leave with 'BYE'",
+    "  Shutdown server with 'KILL'",
+];
+
 /// Where a service listens for WebSocket.
 fn web(program: &Program, service: &str) -> std::net::SocketAddr {
     program.place(service).strip_prefix("ws:").expect("no WebSocket").parse().unwrap()
@@ -20,6 +29,8 @@ fn browsers_and_terminals_are_in_one_room() {
     let program = Program::serve(&["presence=0,ws:0"]);
     let plain_addr = program.addr("presence");
     let mut web = open(web(&program, "presence"));
+    // With several threads, who has passed a door first is not always in the room first.
+    WELCOME.iter().for_each(|line| web.expect(plain(TEXT, line)));
     let mut terminal = Client::connect(plain_addr);
     (0..6).for_each(|_| drop(terminal.line()));
     web.send(masked(TEXT, "HELLO browser"));

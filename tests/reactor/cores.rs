@@ -73,7 +73,11 @@ impl Handler for Room {
 
     fn on_report(&mut self, cx: &mut Context<'_, Self::Session>, report: &Report) {
         match report {
-            Report::Overview(Status { counters, services, turns, .. }) => {
+            Report::Overview(Status { counters, services, turns, cores, .. }) => {
+                let indices: Vec<_> = cores.iter().map(|core| core.index).collect();
+                assert!(indices.iter().copied().eq(0..cores.len()), "{indices:?}");
+                let connections: usize = cores.iter().map(|core| core.connections).sum();
+                assert_eq!(connections, services[0].connections);
                 let room = &services[0];
                 assert_eq!((services.len(), room.listeners.len()), (1, 1));
                 assert!(turns.count > 0 && turns.steps.is_some());

@@ -10,6 +10,8 @@ mod presence;
 #[expect(clippy::duplicate_mod, reason = "the same tests on several cores")]
 mod presence_on_cores;
 mod redis;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod redis_servers;
 mod room;
 mod roulette;
 mod time;

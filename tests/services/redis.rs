@@ -277,7 +277,7 @@ fn orders_for_another_connection_are_for_none() {
     rig.client.post(Order::Drop(1));
     assert_eq!(rig.answers(), [(2, Err(Unanswered::Lost))]);
     let (failure, why, again) = rig.loss();
-    assert_eq!((failure, why.as_str()), (Failure::Other, "given up"));
+    assert_eq!((failure, why.as_str()), (Failure::Other, "given up by who uses it"));
     rig.wait(again);
     // What was meant for the one before does not reach this one.
     rig.client.post(Order::Drop(1));
@@ -321,11 +321,20 @@ fn who_owes_a_reply_for_too_long_is_given_up() {
     rig.client.advance(patience * 3 / 4);
     rig.says("abc\r\n");
     assert_eq!(rig.answers(), [(1, Ok(vec![text("abc")]))]);
+    // The time counts from when something was owed, not from when it was looked at last.
+    rig.client.advance(10 * patience);
     rig.ask(2, "GET a");
-    rig.client.advance(patience * 3 / 4);
+    rig.client.advance(patience / 10);
+    rig.says(":2\r\n");
+    rig.client.advance(patience * 8 / 10);
+    rig.ask(3, "GET a");
+    rig.client.advance(patience * 9 / 10);
+    assert_eq!(rig.answers(), [(2, Ok(vec![Reply::Integer(2)]))]);
+    rig.says("$3\r\n");
+    rig.client.advance(patience * 9 / 10);
     assert_eq!(rig.answers(), []);
-    rig.client.advance(patience);
-    assert_eq!(rig.answers(), [(2, Err(Unanswered::Lost))]);
+    rig.client.advance(patience / 10);
+    assert_eq!(rig.answers(), [(3, Err(Unanswered::Lost))]);
 }
 
 #[test]
@@ -440,4 +449,63 @@ fn a_shutdown_closes_it_or_waits_for_who_has_last_words() {
     assert_eq!(rig.client.closed(server), None);
     rig.client.post(Order::Stop);
     assert!(rig.client.is_shut(server));
+}
+
+/// Any reply, and how Redis writes it.
+fn any_reply(random: &mut fastrand::Rng, depth: u32, bytes: &mut Vec<u8>) -> Reply {
+    let word: String = (0..random.usize(..20)).map(|_| random.alphanumeric()).collect();
+    let number = random.i64(..);
+    let any: Vec<u8> =
+        (0..random.usize(..100)).map(|_| *random.choice(b"\r\n$*:a\xff").unwrap()).collect();
+    let (reply, line) = match random.u8(..if depth < 8 { 8 } else { 5 }) {
+        0 => (Reply::Nil, if random.bool() { "$-1" } else { "*-1" }.to_owned()),
+        1 => (Reply::Status(word.clone()), format!("+{word}")),
+        2 => (Reply::Error(word.clone()), format!("-{word}")),
+        3 => (Reply::Integer(number), format!(":{number}")),
+        4 => (Reply::Bulk(any.clone()), format!("${}", any.len())),
+        _ => {
+            let count = random.usize(..5);
+            bytes.extend(format!("*{count}\r\n").into_bytes());
+            let parts = (0..count).map(|_| any_reply(random, depth + 1, bytes)).collect();
+            return Reply::Array(parts);
+        }
+    };
+    bytes.extend(line.into_bytes());
+    bytes.extend(b"\r\n");
+    if let Reply::Bulk(text) = &reply {
+        bytes.extend([text, &b"\r\n"[..]].concat());
+    }
+    reply
+}
+
+#[test]
+fn replies_are_the_same_however_they_are_cut() {
+    for seed in 0..100 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut bytes = Vec::new();
+        let wanted: Vec<_> = (0..12).map(|_| any_reply(&mut random, 0, &mut bytes)).collect();
+        let longest = [1, 2, 7, 100, 5000][random.usize(..5)];
+        let mut rig = Rig::up();
+        (0..12).for_each(|number| rig.ask(number, "GET a"));
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let (piece, more) = rest.split_at(random.usize(1..=longest).min(rest.len()));
+            rig.says(piece);
+            rest = more;
+        }
+        let told: Vec<_> = rig.answers().into_iter().map(|(_, told)| told.unwrap()).collect();
+        assert_eq!(told, wanted.into_iter().map(|reply| vec![reply]).collect::<Vec<_>>(), "{seed}");
+    }
+}
+
+#[test]
+fn nobody_else_answers_in_the_name_of_redis() {
+    let mut rig = Rig::up();
+    rig.ask(1, "GET a");
+    let stranger = rig.client.connect();
+    rig.client.feed(stranger, "$4\r\nevil\r\n");
+    assert_eq!(rig.client.closed(stranger), Some(CloseReason::Aborted));
+    assert_eq!(rig.answers(), []);
+    rig.says("$4\r\ngood\r\n");
+    assert_eq!(rig.answers(), [(1, Ok(vec![text("good")]))]);
 }

@@ -290,8 +290,8 @@ impl World {
         let limits = Limits {
             max_connections: if by_peer { 10_000 } else { choices.one_of(&[2, 9, 25]) },
             max_per_peer: by_peer.then(|| choices.one_of(&[1, 4, 9])),
-            lines_per_turn: choices.one_of(&[1, 3, 64, 1024]),
-            bytes_per_turn: choices.one_of(&[7, 100, 64 << 10]),
+            lines_per_turn: choices.one_of(&[1, 3, 64, 1024, 1024]),
+            bytes_per_turn: choices.one_of(&[7, 64 << 10, 64 << 10]),
             accepts_per_turn: choices.one_of(&[1, 3, 64]),
             ..Limits::default()
         };
@@ -358,7 +358,10 @@ impl World {
                 12 => {
                     self.settle()?;
                     self.must_be_settled()?;
-                    self.rush()?;
+                    match self.choices.below(2) {
+                        0 => self.rush()?,
+                        _ => self.press()?,
+                    }
                 }
                 _ => drop(self.move_clients()?),
             }
@@ -446,9 +449,14 @@ impl World {
 
     /// Clients send, and some of them read.
     fn move_clients(&mut self) -> Result<bool, String> {
-        let (mut moved, all) = (false, self.choices.once_in(2));
+        let all = self.choices.once_in(2);
+        self.move_those(|choices| all || choices.once_in(2))
+    }
+
+    fn move_those(&mut self, reads: impl Fn(&mut Choices) -> bool) -> Result<bool, String> {
+        let mut moved = false;
         for client in &mut self.clients {
-            moved |= client.move_on(all || self.choices.once_in(2))?;
+            moved |= client.move_on(reads(&mut self.choices))?;
         }
         self.history.refused += self.clients.iter().filter(|it| it.ended && it.refused).count();
         self.clients.retain(|client| !client.ended);
@@ -509,12 +517,8 @@ impl World {
     fn settle(&mut self) -> Outcome {
         self.lazy = None;
         loop {
-            let mut moved = false;
-            // Half of the clients read at each time.
-            for _ in 0..4 {
-                moved |= self.move_clients()?;
-            }
-            if !moved & !self.run(usize::MAX)? {
+            self.move_clients()?;
+            if !self.run(usize::MAX)? && !self.move_those(|_| true)? {
                 return Ok(());
             }
         }
@@ -572,6 +576,21 @@ impl World {
         if open != expected || refused != came - expected {
             return Err(format!("{came} asked, {expected} were to get in, {open} did"));
         }
+        self.must_be_settled()
+    }
+
+    /// Some say more to a core than that can take, and nothing else happens: they go on in the end.
+    fn press(&mut self) -> Outcome {
+        let Some(who) = self.somebody() else { return Ok(()) };
+        let to = self.choices.below(self.handles.len());
+        self.note("presses", who << 8 | to);
+        let flood = FLOODS[usize::from(self.limits.lines_per_turn < 64)];
+        for client in self.clients[who..].iter_mut().take(4) {
+            (0..flood).for_each(|_| client.say(&format!("tell {to}")));
+        }
+        self.lazy = Some(to);
+        while self.move_clients()? | self.run(100)? {}
+        self.settle()?;
         self.must_be_settled()
     }
 

@@ -22,6 +22,7 @@ mod spread;
 mod folder;
 
 mod cores;
+mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -34,7 +35,7 @@ use world::{Choices, History, World};
 /// How many seeds each service is tried with when nobody says it.
 const SEEDS: u64 = 8;
 /// How many worlds of several cores there are.
-const SEEDS_OF_CORES: u64 = 24;
+const SEEDS_OF_CORES: u64 = 16;
 /// How many worlds of three servers and a Redis there are.
 const SEEDS_OF_ROOMS: u64 = 40;
 /// How many worlds there are for each promise that one is aimed at.
@@ -196,6 +197,37 @@ fn several_cores() {
     println!(
         "cores, {count} seeds: {connections} connections, {refused} refused, {words} words from core \
          to core; after {held} turns a queue was full"
+    );
+}
+
+#[test]
+fn one_room_on_several_cores() {
+    let one = number("SEED");
+    let seeds = match one {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(SEEDS),
+    };
+    let count = seeds.end - seeds.start;
+    let mut history = room::History::default();
+    for seed in seeds {
+        let live = |trace| {
+            let mut world = room::World::new(seed, trace);
+            let outcome = world.live(STEPS);
+            (outcome, world.history)
+        };
+        let (outcome, happened) = live(one.is_some());
+        must_hold_of("one_room_on_several_cores", seed, outcome);
+        if seed.is_multiple_of(SEEDS_PER_REPEAT) {
+            assert_eq!(happened, live(false).1, "the same seed {seed} did not give the same");
+        }
+        history.news += happened.news;
+        history.heard += happened.heard;
+        history.lists += happened.lists;
+        history.held += happened.held;
+    }
+    let room::History { news, heard, lists, held } = history;
+    println!(
+        "room on cores, {count} seeds: {news} news, heard {heard} times; {lists} lists; {held} held"
     );
 }
 

@@ -12,9 +12,13 @@ pub mod load;
 pub mod namespace;
 #[cfg(feature = "cli")]
 pub mod program;
+#[cfg(feature = "cli")]
+pub mod redis;
 pub mod stranger;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(feature = "cli")]
+pub mod transcript;
 pub mod websocket;
 
 use std::io::{self, ErrorKind, Read, Write};

@@ -18,6 +18,7 @@ mod load;
 mod models;
 mod peers;
 mod protocol;
+mod room;
 mod scenario;
 mod server;
 mod sys;
@@ -82,6 +83,8 @@ enum Command {
         service: Option<Service>,
     },
     Models(models::Args),
+    /// What a line costs in a room of running servers, and how long it takes.
+    Room(room::Args),
 }
 
 fn names(names: impl Iterator<Item = &'static str>) -> PossibleValuesParser {
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
     let result = match &args.command {
         Some(Command::Serve { peer, port, service }) => serve(peer, *port, *service),
         Some(Command::Models(args)) => models::run(args),
+        Some(Command::Room(args)) => room::run(args),
         None => run(&args),
     };
     match result {

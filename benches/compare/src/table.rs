@@ -21,7 +21,8 @@ pub const SPEED: Metric = |figures| figures.speed.map(|(units, _)| units);
 pub const P99: Metric = |figures| figures.speed.map(|(_, p99)| p99);
 pub const COST: Metric = |figures| Some(figures.cost);
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+/// The one in the middle, or between the two in the middle; none of none.
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {

@@ -19,11 +19,25 @@ fn measures_every_model_and_shows_where_it_gives_up() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let (svg, markdown) = (folder.join("models.svg"), folder.join("models.md"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_compare"));
-    command.args(["models", "--clients", "3", "--clients", "70", "--seconds", "0.05"]);
+    command.args([
+        "models",
+        "--clients",
+        "3",
+        "--clients",
+        "70",
+        "--seconds",
+        "0.05",
+        "--runs",
+        "2",
+    ]);
     let output = command.arg("--svg").arg(&svg).arg("--markdown").arg(&markdown).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     let markdown = fs::read_to_string(markdown).unwrap();
+    assert!(
+        !markdown.contains("p99") && text.contains("p99"),
+        "latencies do not repeat:\n{markdown}"
+    );
     for clients in ["3", "70"] {
         for model in MODELS {
             let served = match (model, clients) {

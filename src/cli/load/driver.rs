@@ -4,9 +4,12 @@ use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use reactor::{CloseReason, ConnId, Context, Farewell, Handler, Limits, ServiceContext, TimerId};
+use reactor::{
+    CloseReason, ConnId, Connect, Context, Farewell, Handler, Limits, ServiceContext, TimerId,
+};
 
 use super::fault::Fault;
+use super::greeting::{Greeted, Greeting};
 use super::modes::Workload;
 use super::run::{Client, PATIENCE, Phase, Refusal, Run, State, nanos};
 use crate::cli::failure::unreachable;
@@ -23,13 +26,16 @@ const TICK: Duration = Duration::from_millis(100);
 pub(crate) struct Driver<'p, P> {
     run: &'p mut Run,
     workload: &'p mut P,
+    greeting: Greeting,
+    connect: Connect,
     /// The next tick.
     timer: Option<TimerId>,
 }
 
 impl<'p, P: Workload> Driver<'p, P> {
-    pub(crate) fn new(run: &'p mut Run, workload: &'p mut P) -> Driver<'p, P> {
-        Driver { run, workload, timer: None }
+    pub(crate) fn new(run: &'p mut Run, workload: &'p mut P, connect: Connect) -> Driver<'p, P> {
+        let greeting = run.plan.talk.greeting().unwrap_or_else(|| workload.greeting());
+        Driver { run, workload, greeting, connect, timer: None }
     }
 
     /// Goes on to the next phase when it is time. Called whenever something has changed.
@@ -42,15 +48,29 @@ impl<'p, P: Workload> Driver<'p, P> {
         }
         match run.phase {
             Phase::Connecting => {
-                if !run.ramp.is_done() {
+                if !run.ramp.is_done() || !run.all_connected() {
                     return;
                 }
-                run.start(now);
-                if run.here == 0 {
-                    return self.wind_up(cx);
+                run.begin(now);
+                self.start(cx);
+            }
+            Phase::WarmingUp { until } => {
+                if until <= now || run.here == 0 {
+                    run.phase = Phase::CoolingDown { until: now + nanos(PATIENCE) };
+                    self.advance(cx);
                 }
-                self.workload.on_start(run, cx);
-                self.set_timer(cx);
+            }
+            Phase::CoolingDown { until } => {
+                if self.workload.is_settled(run) {
+                    run.metrics.restart();
+                    run.start(now);
+                    self.start(cx);
+                } else if until <= now {
+                    run.start(now);
+                    run.end(now);
+                    run.phase = Phase::Settling { until: now, gave_up: false };
+                    self.advance(cx);
+                }
             }
             Phase::Loading => {
                 let late = run.deadline().is_some_and(|deadline| deadline <= now);
@@ -86,11 +106,18 @@ impl<'p, P: Workload> Driver<'p, P> {
         }
     }
 
-    /// Ends the load, and begins to wait for the last replies.
+    /// Lets the clients who are here speak.
+    fn start(&mut self, cx: &mut ServiceContext<'_, Client<P::Session>>) {
+        if self.run.here == 0 {
+            return self.wind_up(cx);
+        }
+        self.workload.on_start(self.run, cx);
+        self.set_timer(cx);
+    }
+
     fn wind_up(&mut self, cx: &mut ServiceContext<'_, Client<P::Session>>) {
         let now = self.run.now(cx);
-        self.run.end(now);
-        self.run.phase = Phase::Settling { until: now + nanos(PATIENCE), gave_up: false };
+        self.run.wind_up(now);
         self.advance(cx);
     }
 
@@ -134,33 +161,42 @@ impl<'p, P: Workload> Driver<'p, P> {
         let number = cx.session().number;
         self.run.departed(number);
         self.workload.on_gone(self.run, cx, right);
-        self.run.fill(cx);
+        self.run.fill(&self.connect, cx);
         self.advance(cx);
     }
 
     /// Checks the greeting. Returns how many bytes it has, or nothing if it is incomplete or wrong.
     fn greeted(&mut self, cx: &mut Context<'_, Client<P::Session>>, bytes: &[u8]) -> Option<usize> {
-        let wanted = P::GREETING.as_bytes();
-        let common = wanted.len().min(bytes.len());
-        if bytes[..common] != wanted[..common] {
-            self.run.metrics.wrong(Fault::WrongGreeting, bytes, wanted);
-            self.run.ramp.in_flight -= 1;
-            cx.session().state = State::Done;
-            cx.close();
-            self.run.fill(cx);
-            self.advance(cx);
-            return None;
+        let greeted = match &self.greeting {
+            Greeting::Dialogue => self.workload.greet(self.run, cx.session(), bytes),
+            greeting => greeting.check(bytes),
+        };
+        match greeted {
+            Greeted::Yes(length) => {
+                self.arrive(cx);
+                Some(length)
+            }
+            Greeted::NotYet => None,
+            Greeted::No(wanted) => {
+                self.run.metrics.wrong(Fault::WrongGreeting, bytes, &wanted);
+                self.run.ramp.in_flight -= 1;
+                cx.session().state = State::Done;
+                cx.close();
+                self.run.fill(&self.connect, cx);
+                self.advance(cx);
+                None
+            }
         }
-        if common < wanted.len() {
-            return None;
-        }
+    }
+
+    /// A client was greeted, or there is no greeting.
+    fn arrive(&mut self, cx: &mut Context<'_, Client<P::Session>>) {
         cx.session().state = State::Here;
         let now = self.run.now(cx);
         self.run.arrived(cx.session().number, cx.id(), now);
         self.workload.on_greeted(self.run, cx);
-        self.run.fill(cx);
+        self.run.fill(&self.connect, cx);
         self.advance(cx);
-        Some(common)
     }
 
     /// Sets the timer of the next tick.
@@ -172,11 +208,13 @@ impl<'p, P: Workload> Driver<'p, P> {
         if run.phase == Phase::Over {
             return;
         }
-        let paced = run.ramp.is_paced() || run.is_loading() && self.workload.is_paced();
+        // Those who wait for the clients of other threads are not told when they come.
+        let waiting = run.phase == Phase::Connecting && run.ramp.is_done();
+        let paced = run.ramp.is_paced() || waiting || run.is_loading() && self.workload.is_paced();
         let mut wait = if paced { FINE_TICK } else { TICK };
-        if run.is_loading()
-            && let Some(deadline) = run.deadline()
-        {
+        let deadline = run.deadline().filter(|_| run.is_loading());
+        let second = run.next_second();
+        for deadline in deadline.into_iter().chain(second) {
             let left = deadline.saturating_sub(run.now(cx));
             wait = wait.min(Duration::from_nanos(left)).max(FINE_TICK);
         }
@@ -193,13 +231,16 @@ impl<P: Workload> Handler for Driver<'_, P> {
             let now = self.run.now(cx);
             self.run.start(now);
         }
-        self.run.fill(cx);
+        self.run.fill(&self.connect, cx);
         self.set_timer(cx);
     }
 
     fn on_open(&mut self, cx: &mut Context<'_, Self::Session>) {
         self.run.connected();
         cx.session().state = State::Greeting;
+        if self.greeting == Greeting::None {
+            self.arrive(cx);
+        }
     }
 
     fn on_bytes(&mut self, cx: &mut Context<'_, Self::Session>, bytes: &[u8]) -> usize {
@@ -244,7 +285,7 @@ impl<P: Workload> Handler for Driver<'_, P> {
                 cx.session().state = State::Done;
                 self.run.ramp.in_flight -= 1;
                 self.run.metrics.fault(Fault::NoGreeting, 1);
-                self.run.fill(cx);
+                self.run.fill(&self.connect, cx);
                 self.advance(cx);
             }
             State::Done => {}
@@ -293,14 +334,15 @@ impl<P: Workload> Handler for Driver<'_, P> {
             }
             State::Done => return,
         }
-        self.run.fill(cx);
+        self.run.fill(&self.connect, cx);
         self.advance(cx);
     }
 
     fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, Self::Session>, _timer: TimerId) {
         let now = self.run.now(cx);
-        self.run.fill(cx);
+        self.run.fill(&self.connect, cx);
         self.workload.on_tick(self.run, cx);
+        self.run.cut_second(now);
         let mute = self.run.ramp.in_flight > 0 && now > self.run.moved + nanos(PATIENCE);
         let late = self.run.phase == Phase::Connecting && now >= self.run.late();
         if mute || late {
@@ -323,11 +365,14 @@ impl<P: Workload> Handler for Driver<'_, P> {
         }
         let now = self.run.now(cx);
         self.run.interrupted = true;
-        if self.run.phase == Phase::Connecting {
-            self.run.start(now);
-        }
-        if self.run.is_loading() {
-            self.run.end(now);
+        match self.run.phase {
+            Phase::Connecting | Phase::WarmingUp { .. } | Phase::CoolingDown { .. } => {
+                self.run.metrics.restart();
+                self.run.start(now);
+                self.run.end(now);
+            }
+            Phase::Loading => self.run.end(now),
+            _ => {}
         }
         self.run.read_end();
         self.run.phase = Phase::Over;

@@ -20,6 +20,8 @@ pub(crate) struct Metrics {
     pub(crate) bytes_received: u64,
     /// In nanoseconds.
     pub(crate) latencies: Histogram<u64>,
+    /// Requests that were sent, in the modes that count them.
+    pub(crate) sent: Option<u64>,
     /// With `--rate`: lines that were due and could not be sent.
     pub(crate) unsent: Option<u64>,
     /// Mode time: nanoseconds from line to line.
@@ -27,8 +29,16 @@ pub(crate) struct Metrics {
     /// Mode time: lines of the first client that the server has closed.
     pub(crate) lines_each: Option<u64>,
     faults: [u64; Fault::ALL.len()],
-    /// The first wrong line, and what should have come instead.
-    pub(crate) first_wrong: Option<(String, String)>,
+    pub(crate) first_wrong: Option<Wrong>,
+}
+
+/// What came, what should have come instead, and the request it was to answer, if it was a reply. They are
+/// escaped for a terminal, to stand between quotation marks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wrong {
+    pub(crate) got: String,
+    pub(crate) wanted: String,
+    pub(crate) sent: Option<String>,
 }
 
 impl Metrics {
@@ -41,6 +51,7 @@ impl Metrics {
             bytes_sent: 0,
             bytes_received: 0,
             latencies: latencies.expect("the bounds are in order"),
+            sent: None,
             unsent: None,
             interval: None,
             lines_each: None,
@@ -63,7 +74,44 @@ impl Metrics {
     #[cold]
     pub(crate) fn wrong(&mut self, fault: Fault, got: &[u8], wanted: &[u8]) {
         self.fault(fault, 1);
-        self.first_wrong.get_or_insert_with(|| (sample(got), sample(wanted)));
+        let wrong = || Wrong { got: sample(got), wanted: sample(wanted), sent: None };
+        self.first_wrong.get_or_insert_with(wrong);
+    }
+
+    /// The same of the reply to a request.
+    #[cold]
+    pub(crate) fn wrong_reply(&mut self, sent: &[u8], got: &[u8], wanted: &[u8]) {
+        let first = self.first_wrong.is_none();
+        self.wrong(Fault::WrongReply, got, wanted);
+        if let Some(wrong) = self.first_wrong.as_mut().filter(|_| first) {
+            wrong.sent = Some(sample(sent));
+        }
+    }
+
+    /// Forgets the load so far, but no fault and no connection.
+    pub(crate) fn restart(&mut self) {
+        self.latencies.reset();
+        (self.lines, self.messages, self.bytes_sent, self.bytes_received) = (0, 0, 0, 0);
+    }
+
+    /// Adds what another thread has counted.
+    pub(crate) fn add(&mut self, other: &Metrics) {
+        self.connections += other.connections;
+        self.lines += other.lines;
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_received += other.bytes_received;
+        let added = self.latencies.add(&other.latencies);
+        added.expect("both have the same bounds");
+        let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
+            (None, None) => None,
+            (one, other) => Some(one.unwrap_or(0) + other.unwrap_or(0)),
+        };
+        self.sent = sum(self.sent, other.sent);
+        self.unsent = sum(self.unsent, other.unsent);
+        self.faults.iter_mut().zip(other.faults).for_each(|(all, count)| *all += count);
+        if self.first_wrong.is_none() {
+            self.first_wrong.clone_from(&other.first_wrong);
+        }
     }
 
     pub(crate) fn count(&self, fault: Fault) -> u64 {
@@ -101,8 +149,10 @@ mod tests {
         assert_eq!(metrics.errors(), 5);
         let kinds: Vec<_> = metrics.faults().collect();
         assert_eq!(kinds, [(Fault::WrongReply, 2), (Fault::MissingReply, 3)]);
-        let first = Some(("\\x1b[2J\\n".to_owned(), "> X\\n".to_owned()));
-        assert_eq!(metrics.first_wrong, first);
+        metrics.wrong_reply(b"x\n", b"third", b"");
+        let first =
+            Wrong { got: "\\x1b[2J\\n".to_owned(), wanted: "> X\\n".to_owned(), sent: None };
+        assert_eq!(metrics.first_wrong, Some(first));
     }
 
     #[test]

@@ -5,12 +5,17 @@ use clap::ValueEnum;
 use reactor::Limits;
 
 use super::payload;
+use super::talk::Talk;
 use crate::cli::address::{self, Endpoint};
 use crate::cli::failure::Failure;
 use crate::cli::trust::Trust;
 use crate::cli::units::{bytes, count, duration, per_second};
+use crate::cli::unused_options::GivenOptions;
 
 /// Load a server and measure it: throughput, latency, and whether every reply is right.
+///
+/// It speaks to our services as the modes say, to any echo server with --plain, to servers that answer
+/// a line with some with --send and --expect, and to others with --script.
 ///
 /// All clients are connected first, then the time counts; in the modes churn and time it counts
 /// from the first connect. Clients that are not greeted within --duration (5 s at least, plus what
@@ -41,13 +46,13 @@ pub(crate) struct Load {
 
     /// Connections open at once. Each takes a file descriptor here and one at the server, which
     /// has a limit of its own (--max-connections).
-    #[arg(long, value_name = "N", default_value = "50", value_parser = count)]
-    clients: usize,
+    #[arg(short = 'c', long, value_name = "N", default_value = "50", value_parser = count)]
+    pub(crate) clients: usize,
 
     /// Lines in flight: per client in the mode pipeline [default: 16], in all in the mode
     /// presence, 64 at most [default: 1].
     #[arg(long, value_name = "D", value_parser = count)]
-    depth: Option<usize>,
+    pub(crate) depth: Option<usize>,
 
     /// Bytes in each line that is sent, its LF counted: 16 to 1M, 20 at least in the mode presence.
     /// K and M stand for 1024 and 1024².
@@ -55,9 +60,27 @@ pub(crate) struct Load {
     pub(crate) size: usize,
 
     /// How long: 500ms, 30s, 5m, 1h [default: 10s; mode time: until the server has closed every
-    /// connection].
+    /// connection; with --requests: until they are answered].
+    #[arg(short, long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) duration: Option<Duration>,
+
+    /// Send exactly so many lines in all, requests of --send or rounds of --script, in the modes echo and
+    /// pipeline, and make so many visits in the mode churn; then the run is over.
+    ///
+    /// Without --duration it also ends when no right reply has come for 5 s. If not all were sent and
+    /// answered, the result says what is missing and the exit status is 1.
+    #[arg(short = 'n', long, value_name = "N", value_parser = requests)]
+    pub(crate) requests: Option<u64>,
+
+    /// Load the server for so long before the result counts, in the modes echo and pipeline. Errors
+    /// count from the beginning.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
-    duration: Option<Duration>,
+    pub(crate) warm_up: Option<Duration>,
+
+    /// Threads that load, each with a share of the clients, for a server that does more than one thread
+    /// can ask for; in the modes echo, pipeline, idle and churn.
+    #[arg(short = 't', long, value_name = "N", default_value = "1", value_parser = count)]
+    pub(crate) threads: usize,
 
     /// Open at most so many connections per second [default: as fast as they are accepted, 256
     /// in flight].
@@ -72,7 +95,7 @@ pub(crate) struct Load {
     /// holding the load back too (coordinated omission). Those that still had to wait at the end
     /// are counted as unsent, and as latencies of the time they had waited. The tester reads the
     /// clock every millisecond; its own lateness does not count.
-    #[arg(long, value_name = "N/s", value_parser = per_second)]
+    #[arg(short = 'q', long, value_name = "N/s", value_parser = per_second)]
     pub(crate) rate: Option<f64>,
 
     /// The server's process on this machine (Linux): tells its CPU time per line and its resident
@@ -88,12 +111,30 @@ pub(crate) struct Load {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Draw the distribution of the latencies into this file, as SVG.
+    /// Draw the distribution of the latencies into this file, as SVG; with --compare that of the other
+    /// run too.
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 
+    /// Write a line for each second into this file while it runs, as CSV with a head: elapsed_s, lines,
+    /// lines_per_s, p50_us, p90_us, p99_us, p99_9_us, max_us, errors. The last line is what is left of a
+    /// second. A second without a reply has no latencies.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) series: Option<PathBuf>,
+
+    /// Compare with an earlier result, a file that --json has written: both side by side, and for each
+    /// difference whether it is noise.
+    ///
+    /// It is noise if it is smaller than what the seconds of the two runs differ by anyway: than the root
+    /// of the sum of the squares of their standard deviations. That takes 5 whole seconds of each.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) compare: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) trust: Trust,
+
+    #[command(flatten)]
+    pub(crate) talk: Talk,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -126,6 +167,11 @@ impl Mode {
         }
     }
 
+    /// Whether the clients can be shared out among threads: those of other modes have to do with each other.
+    pub(crate) fn has_threads(self) -> bool {
+        !matches!(self, Mode::Presence | Mode::Time)
+    }
+
     /// The service that it loads.
     pub(crate) fn service(self) -> &'static str {
         match self {
@@ -151,19 +197,25 @@ A latency lasts from the beginning of the turn of the tester's loop that sends a
 beginning of the turn that finds its reply: a tester that is busy makes them longer. Where no reply
 has come, it lasts until the tester gives up, 5 s after the end, or until a signal. That of a line
 that --rate could not send lasts until the end. The same holds for visits (mode churn) and for lines
-that not everybody has heard (presence); in the mode time, a line that is overdue at the end deviates
-by as much. What was lost with its connection has no latency.
+that not everybody has heard (presence); in the mode time, a line that is overdue at the end
+deviates by as much. What was lost with its connection has no latency.
 
 The JSON object, with durations in seconds (_s) or microseconds (_us), null where nothing was
 measured:
+  date                when it was over, in UTC
   mode, target        as asked for
-  clients             as asked for
+  protocol            the file of --script, the line of --send, plain, or null
+  clients, threads, depth, size, warm_up_s, requests
+                      as asked for
   connected           clients that were connected and greeted
   connections         connections that were; more than clients in the mode churn
   connect_s           from the first connect until the last client was greeted
   elapsed_s           from the start of the load to its end or the last reply
   interrupted         whether a signal ended it early
-  lines               right lines received: replies, in the mode presence deliveries
+  sent                in the modes echo, pipeline and churn: lines, requests or rounds, as many as
+                      were sent
+  lines               right lines received: replies, in the mode presence deliveries; with --send
+                      right replies, with --script rounds, each of which counts once
   lines_each          in the mode time: lines of a client that the server has closed
   messages            in the mode presence: what was said and reached everybody
   lines_per_s, bytes_sent_per_s, bytes_received_per_s
@@ -172,12 +224,24 @@ measured:
   unsent              with --rate: lines that were due, but had to wait for replies to the end
   latency_us          {count, min, mean, p50, p90, p99, p99_9, max}; what is owed at the end is in
                       it, so count is above lines then
+  latency_curve_us    the latency at the quantile 1 - 10^(-k/20), for k from 0 on
+  seconds             the whole seconds: {count}, and of lines_per_s, p50_us, p90_us, p99_us and
+                      p99_9_us the {mean, deviation}, null below two of them
+  compared            with --compare: {file, date, otherwise}, what was asked for otherwise, and of
+                      lines_per_s, p50_us, ... {before, now, change_percent, is_noise}; is_noise is
+                      null where there are too few seconds
   interval_us         in the mode time: the median of the time from line to line
-  errors              how many; then errors_by_kind {kind: how many}, and first_wrong, the first
-                      wrong line
+  errors              how many; then errors_by_kind {kind: how many}
+  first_wrong         the first wrong line; then first_wrong_expected, and first_wrong_sent, the
+                      request
   tester              {cpu_percent, is_bottleneck}
   server              {pid, cpu_us_per_line, cpu_percent, rss_before_bytes, rss_connected_bytes,
                       rss_end_bytes, rss_bytes_per_client}, with --server-pid";
+
+/// A number of requests.
+fn requests(text: &str) -> Result<u64, String> {
+    count(text).map(|number| number as u64)
+}
 
 const MOST_SIZE: usize = 1 << 20;
 /// Bytes that may be in flight to one client. All of them may wait here to be sent.
@@ -195,9 +259,6 @@ impl Load {
         if !(least..=MOST_SIZE).contains(&self.size) {
             return usage(format!("--size: it must be from {least} bytes to 1M"));
         }
-        if self.depth.is_some() && !matches!(self.mode, Mode::Pipeline | Mode::Presence) {
-            return usage("--depth goes with the modes pipeline and presence".to_owned());
-        }
         if self.mode == Mode::Presence && self.depth() > MOST_SAYINGS {
             return usage("--depth: it must not be above 64 in the mode presence".to_owned());
         }
@@ -207,14 +268,35 @@ impl Load {
         if self.clients > payload::MOST_CLIENTS {
             return usage(format!("--clients: it must not be above {}", payload::MOST_CLIENTS));
         }
-        if self.rate.is_some() && !matches!(self.mode, Mode::Echo | Mode::Pipeline | Mode::Presence)
-        {
-            return usage("--rate goes with the modes echo, pipeline and presence".to_owned());
-        }
-        if self.svg.is_some() && self.mode == Mode::Idle {
-            return usage("--svg: in the mode idle there are no latencies to draw".to_owned());
+        if self.threads > self.clients {
+            return usage("--threads: each needs a client, see --clients".to_owned());
         }
         Ok(())
+    }
+
+    /// Refuses options that the mode has no use for.
+    pub(crate) fn check_mode(&self, given: &GivenOptions<'_>) -> Result<(), Failure> {
+        use Mode::{Churn, Echo, Idle, Pipeline, Presence, Time};
+        let refuse_unless = |modes: &[Mode], options: &[&str]| {
+            let names: Vec<_> = modes.iter().map(|mode| mode.name()).collect();
+            let (last, others) = names.split_last().expect("there is one at least");
+            let user = format!("the modes {} and {last}", others.join(", "));
+            given.refuse_unless(modes.contains(&self.mode), options, &user)
+        };
+        refuse_unless(&[Pipeline, Presence], &["depth"])?;
+        refuse_unless(&[Echo, Pipeline, Presence], &["rate"])?;
+        refuse_unless(&[Echo, Pipeline, Churn], &["requests"])?;
+        refuse_unless(&[Echo, Pipeline], &["warm_up"])?;
+        refuse_unless(&[Echo, Pipeline, Idle, Churn], &["threads", "plain"])?;
+        refuse_unless(&[Echo, Pipeline, Churn, Presence], &["size"])?;
+        refuse_unless(&[Echo, Pipeline, Churn], &["send", "expect", "script", "crlf"])?;
+        given.refuse_unless(
+            self.talk.words().is_none(),
+            &["size"],
+            "the lines of echo services",
+        )?;
+        refuse_unless(&[Echo, Pipeline, Idle, Churn, Presence], &["greeting", "no_greeting"])?;
+        refuse_unless(&[Echo, Pipeline, Churn, Presence, Time], &["svg", "series", "compare"])
     }
 
     pub(crate) fn clients(&self) -> u32 {
@@ -226,9 +308,15 @@ impl Load {
         self.depth.unwrap_or(if self.mode == Mode::Pipeline { 16 } else { 1 })
     }
 
-    /// None if the server decides when it ends.
+    /// How many connections there may be altogether.
+    pub(crate) fn most_connections(&self) -> u64 {
+        self.requests.filter(|_| self.mode == Mode::Churn).unwrap_or(u64::MAX)
+    }
+
+    /// None if the server decides when it ends, or the number of requests does.
     pub(crate) fn duration(&self) -> Option<Duration> {
-        let usual = (self.mode != Mode::Time).then_some(Duration::from_secs(10));
+        let ends = self.mode == Mode::Time || self.requests.is_some();
+        let usual = (!ends).then_some(Duration::from_secs(10));
         self.duration.or(usual)
     }
 
@@ -236,13 +324,18 @@ impl Load {
     /// input the longest reply or greeting.
     pub(crate) fn limits(&self) -> Limits {
         let most = (2 * self.depth() * (self.size + 64)).max(1 << 20);
+        if self.talk.words().is_some() {
+            // The lines of a dialogue are as long as the file says.
+            let max_output = 2 * MOST_IN_FLIGHT;
+            return Limits { max_output, max_line: 2 * MOST_SIZE, ..Limits::default() };
+        }
         Limits { max_output: most, max_line: (self.size + 64).max(1024), ..Limits::default() }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory, FromArgMatches, Parser};
 
     use super::*;
 
@@ -254,8 +347,11 @@ mod tests {
 
     fn parse(args: &[&str]) -> Result<Load, String> {
         let args = [&["load"], args].concat();
-        let Alone { load } = Alone::try_parse_from(args).map_err(|error| error.to_string())?;
-        load.check().map_err(|failure| failure.to_string())?;
+        let read = |error: clap::Error| error.to_string();
+        let matches = Alone::command().try_get_matches_from(args).map_err(read)?;
+        let Alone { load } = Alone::from_arg_matches(&matches).map_err(read)?;
+        let checked = load.check().and_then(|()| load.check_mode(&GivenOptions::new(&matches)));
+        checked.map_err(|failure| failure.to_string())?;
         Ok(load)
     }
 
@@ -280,15 +376,25 @@ mod tests {
     #[test]
     fn what_does_not_go_together_is_named() {
         for (args, words) in [
-            (&["1", "--depth", "4"][..], "--depth goes with"),
+            (&["1", "--depth", "4"][..], "--depth goes with the modes pipeline and presence"),
             (&["1", "--mode", "presence", "--depth", "65"], "above 64"),
             (&["1", "--mode", "churn", "--rate", "9"], "--rate goes with"),
+            (
+                &["1", "--mode", "presence", "-n", "9"],
+                "--requests goes with the modes echo, pipeline",
+            ),
+            (&["1", "--mode", "churn", "--warm-up", "9s"], "--warm-up goes with"),
+            (&["1", "--mode", "time", "--threads", "2"], "--threads goes with"),
+            (&["1", "--threads", "3", "-c", "2"], "each needs a client"),
+            (&["1", "--mode", "idle", "--series", "a.csv"], "--series goes with"),
+            (&["1", "--greeting", "0"], "--no-greeting"),
+            (&["1", "--greeting", "hi", "--no-greeting"], "cannot be used with"),
             (&["1", "--size", "15"], "from 16 bytes"),
             (&["1", "--size", "2M"], "to 1M"),
             (&["1", "--size", "19", "--mode", "presence"], "from 20 bytes"),
             (&["1", "--size", "1M", "--depth", "65", "--mode", "pipeline"], "64M per client"),
             (&["1", "--clients", "1048577"], "above 1048576"),
-            (&["1", "--mode", "idle", "--svg", "a.svg"], "no latencies"),
+            (&["1", "--mode", "idle", "--svg", "a.svg"], "--svg goes with"),
             (&["1", "--clients", "0"], "above 0"),
             (&["1", "--ramp", "0/s"], "above 0"),
             (&["1", "--mode", "loud"], "possible values"),

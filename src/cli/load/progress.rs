@@ -3,15 +3,15 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::format::{grouped, time};
-use super::metrics::Metrics;
 use super::options::Load;
+use super::seconds::Second;
 
-/// The bar that shows on a terminal during a run.
+/// The live view that shows on a terminal during a run: how far it is, and how the last second was.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,
-    /// When the throughput was last shown, and the lines until then.
-    shown: (u64, u64),
+    /// The clients are connected.
+    loading: bool,
 }
 
 impl Progress {
@@ -21,36 +21,45 @@ impl Progress {
             ProgressDrawTarget::stderr(),
         );
         bar.set_style(style("{bar:30} {pos} of {len} clients connected"));
-        Progress { bar, shown: (0, 0) }
+        Progress { bar, loading: false }
+    }
+
+    pub(crate) fn is_visible(&self) -> bool {
+        !self.bar.is_hidden()
     }
 
     pub(crate) fn connecting(&mut self, here: u32) {
         self.bar.set_position(u64::from(here));
     }
 
-    pub(crate) fn loading(&mut self, plan: &Load, metrics: &Metrics, started: u64, now: u64) {
-        if self.bar.is_hidden() {
-            return;
-        }
-        let (before, lines) = std::mem::replace(&mut self.shown, (now, metrics.lines));
-        if before == 0 {
-            let template = match plan.duration() {
-                Some(_) => "{bar:30} {msg}",
-                None => "{spinner} {elapsed} {msg}",
-            };
+    pub(crate) fn warming_up(&self) {
+        self.bar.set_style(style("{spinner} {msg}"));
+        self.bar.set_message("warming up");
+    }
+
+    /// How far it is, by time or by requests.
+    pub(crate) fn loading(&mut self, plan: &Load, elapsed: Duration) {
+        let whole = plan.duration().map(|duration| duration.as_millis() as u64);
+        if !std::mem::replace(&mut self.loading, true) {
+            let template =
+                if whole.is_some() { "{bar:20} {msg}" } else { "{spinner} {elapsed} {msg}" };
             self.bar.set_style(style(template));
-            self.bar.set_length(plan.duration().unwrap_or_default().as_millis() as u64);
-            return;
+            self.bar.set_length(whole.unwrap_or_default());
+            self.bar.set_message("");
         }
-        let seconds = Duration::from_nanos((now - before).max(1)).as_secs_f64();
-        let rate = (metrics.lines - lines) as f64 / seconds;
-        let p99 = Duration::from_nanos(metrics.latencies.value_at_quantile(0.99));
-        self.bar.set_position((now.saturating_sub(started)) / 1_000_000);
+        self.bar.set_position(elapsed.as_millis() as u64);
+    }
+
+    /// A second is over. `errors` are those since the beginning.
+    pub(crate) fn second(&mut self, second: &Second, errors: u64) {
+        let quantile = |it| time(Duration::from_nanos(second.latencies.value_at_quantile(it)));
         self.bar.set_message(format!(
-            "{} lines/s, p99 {}, {} errors",
-            grouped(rate as u64),
-            time(p99),
-            grouped(metrics.errors())
+            "{} lines/s  p50 {}  p99 {}  p99.9 {}  {} errors",
+            grouped(second.lines_per_s as u64),
+            quantile(0.5),
+            quantile(0.99),
+            quantile(0.999),
+            grouped(errors)
         ));
     }
 

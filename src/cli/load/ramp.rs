@@ -17,6 +17,8 @@ pub(crate) struct Ramp {
     again: VecDeque<u32>,
     /// Clients that are dialled and neither greeted nor lost.
     pub(crate) in_flight: u32,
+    /// How many may still be dialled altogether.
+    left: u64,
     /// Connections per second, if they are limited.
     per_second: Option<f64>,
     /// When the next one may be dialled.
@@ -25,12 +27,13 @@ pub(crate) struct Ramp {
 }
 
 impl Ramp {
-    pub(crate) fn new(clients: u32, per_second: Option<f64>) -> Ramp {
+    pub(crate) fn new(clients: u32, per_second: Option<f64>, most: u64) -> Ramp {
         Ramp {
             clients,
             dialled: 0,
             again: VecDeque::new(),
             in_flight: 0,
+            left: most,
             per_second,
             next: 0.0,
             stopped: false,
@@ -39,7 +42,7 @@ impl Ramp {
 
     /// The client to be connected now, if there is one; it counts as in flight.
     pub(crate) fn next(&mut self, now: u64) -> Option<u32> {
-        if self.stopped || self.in_flight >= MOST_IN_FLIGHT {
+        if self.stopped || self.left == 0 || self.in_flight >= MOST_IN_FLIGHT {
             return None;
         }
         if let Some(per_second) = self.per_second {
@@ -60,6 +63,7 @@ impl Ramp {
             self.again.pop_front()?
         };
         self.in_flight += 1;
+        self.left -= 1;
         Some(number)
     }
 
@@ -70,6 +74,12 @@ impl Ramp {
         }
     }
 
+    /// A connection was not made, for want of a port here, and is to be tried once more.
+    pub(crate) fn retry(&mut self, number: u32) {
+        self.left = self.left.saturating_add(1);
+        self.again(number);
+    }
+
     /// No more connections.
     pub(crate) fn stop(&mut self) {
         self.stopped = true;
@@ -77,7 +87,7 @@ impl Ramp {
 
     /// Whether a client waits to be connected.
     fn is_waiting(&self) -> bool {
-        !self.stopped && (self.dialled < self.clients || !self.again.is_empty())
+        !self.stopped && self.left > 0 && (self.dialled < self.clients || !self.again.is_empty())
     }
 
     /// Whether no client waits and none is in flight.
@@ -97,7 +107,7 @@ mod tests {
 
     #[test]
     fn each_client_once_and_then_those_that_come_back() {
-        let mut ramp = Ramp::new(3, None);
+        let mut ramp = Ramp::new(3, None, u64::MAX);
         assert_eq!((ramp.next(0), ramp.next(0)), (Some(0), Some(1)));
         ramp.again(0);
         assert_eq!((ramp.next(0), ramp.next(0), ramp.next(0)), (Some(2), Some(0), None));
@@ -108,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_few_hundred_at_once() {
-        let mut ramp = Ramp::new(10_000, None);
+        let mut ramp = Ramp::new(10_000, None, u64::MAX);
         assert_eq!((0..1000).filter_map(|_| ramp.next(0)).count(), 256);
         ramp.in_flight -= 1;
         assert_eq!((ramp.next(0), ramp.next(0)), (Some(256), None));
@@ -116,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_ramp_is_even() {
-        let mut ramp = Ramp::new(10_000, Some(1000.0));
+        let mut ramp = Ramp::new(10_000, Some(1000.0), u64::MAX);
         let millis: Vec<_> = (0..10)
             .map(|milli| (0..9).filter_map(|_| ramp.next(milli * 1_000_000)).count())
             .collect();
@@ -127,8 +137,19 @@ mod tests {
     }
 
     #[test]
+    fn no_more_than_that_altogether() {
+        let mut ramp = Ramp::new(2, None, 3);
+        assert_eq!((ramp.next(0), ramp.next(0)), (Some(0), Some(1)));
+        ramp.retry(0);
+        ramp.again(1);
+        assert_eq!((ramp.next(0), ramp.next(0)), (Some(0), Some(1)));
+        ramp.again(0);
+        assert_eq!((ramp.next(0), ramp.is_waiting()), (None, false));
+    }
+
+    #[test]
     fn after_a_stop_nobody() {
-        let mut ramp = Ramp::new(2, None);
+        let mut ramp = Ramp::new(2, None, u64::MAX);
         ramp.next(0);
         ramp.stop();
         ramp.again(0);

@@ -7,16 +7,19 @@ use reactor::{ConnId, Connect, ServiceContext};
 use super::fault::Fault;
 use super::metrics::Metrics;
 use super::options::Load;
-use super::process::Usage;
 use super::progress::Progress;
 use super::ramp::Ramp;
+use super::report::summary::QUANTILES;
+use super::seconds::Cutter;
 use super::source_addresses::SourceAddresses;
+use super::team::Member;
+use crate::cli::process::Usage;
 
 /// How long a server may take for what it owes: a greeting, the last replies, the goodbye.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a client could not be connected.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Refusal {
     pub(crate) fault: Fault,
     /// For people, with the remedy where there is one.
@@ -53,6 +56,15 @@ pub(crate) enum State {
 pub(crate) enum Phase {
     /// The clients are being connected.
     Connecting,
+    /// As `Loading`, but only until then, and not counted: `--warm-up`.
+    WarmingUp {
+        until: u64,
+    },
+    /// Nothing new is sent until all that was sent to warm up has its reply. If it has none by
+    /// then, the load does not begin.
+    CoolingDown {
+        until: u64,
+    },
     /// What the mode is about.
     Loading,
     /// Nothing new is sent. The last replies may come until `until`; then the clients that still
@@ -81,13 +93,14 @@ pub(crate) struct Readings {
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) plan: Load,
-    connect: Connect,
     pub(crate) metrics: Metrics,
     pub(crate) phase: Phase,
     pub(crate) ramp: Ramp,
     sources: SourceAddresses,
     /// The connections of the clients that are here, by number.
     pub(crate) ids: Vec<Option<ConnId>>,
+    /// The number of the first one; those before it are other threads'.
+    pub(crate) first_client: u32,
     /// How many clients are here.
     pub(crate) here: u32,
     /// How many clients were ever here, each counted once.
@@ -107,22 +120,28 @@ pub(crate) struct Run {
     pub(crate) refusal: Option<Refusal>,
     pub(crate) server: Readings,
     pub(crate) own: Readings,
-    pub(crate) progress: Progress,
+    member: Member,
+    /// Cuts the load into seconds, where somebody looks at them.
+    cutter: Option<Cutter>,
+    /// The figures of each whole second, once it is over.
+    pub(crate) seconds: Vec<[f64; 1 + QUANTILES.len()]>,
 }
 
 impl Run {
-    pub(crate) fn new(plan: Load, connect: Connect) -> Run {
+    /// `first_client` is the number of the first client of this thread.
+    pub(crate) fn new(plan: Load, member: Member, first_client: u32) -> Run {
         let clients = plan.clients() as usize;
         let mut run = Run {
             metrics: Metrics::new(),
             phase: Phase::Connecting,
-            ramp: Ramp::new(plan.clients(), plan.ramp),
+            ramp: Ramp::new(plan.clients(), plan.ramp, plan.most_connections()),
             sources: SourceAddresses::new(&plan.target.address, plan.clients()),
             ids: vec![None; clients],
+            first_client,
             here: 0,
             connected: 0,
             ever: vec![false; clients],
-            origin: Instant::now(),
+            origin: member.team.origin,
             moved: 0,
             all_here: 0,
             started: 0,
@@ -132,9 +151,10 @@ impl Run {
             refusal: None,
             server: Readings::default(),
             own: Readings::default(),
-            progress: Progress::new(&plan),
+            cutter: None,
+            seconds: Vec::new(),
+            member,
             plan,
-            connect,
         };
         run.server.before = run.plan.server_pid.and_then(Usage::of);
         run.own.before = Usage::own();
@@ -149,8 +169,10 @@ impl Run {
         cx.now().saturating_duration_since(self.origin).as_nanos() as u64
     }
 
+    /// Whether lines are sent, to warm up or to be counted.
+    #[inline]
     pub(crate) fn is_loading(&self) -> bool {
-        self.phase == Phase::Loading
+        matches!(self.phase, Phase::Loading | Phase::WarmingUp { .. })
     }
 
     /// Whether what comes now is of no interest, or was counted as missing.
@@ -163,12 +185,27 @@ impl Run {
         matches!(self.phase, Phase::Settling { .. })
     }
 
-    /// Begins the load: lines may be sent from now on.
+    /// Begins to warm up, or where that is not wanted, the load.
+    pub(crate) fn begin(&mut self, now: u64) {
+        match self.plan.warm_up {
+            Some(warm_up) => self.phase = Phase::WarmingUp { until: now + nanos(warm_up) },
+            None => self.start(now),
+        }
+    }
+
+    /// Begins the load: what is sent from now on counts.
     pub(crate) fn start(&mut self, now: u64) {
         self.phase = Phase::Loading;
         self.started = now;
         self.server.start = self.plan.server_pid.and_then(Usage::of);
         self.own.start = Usage::own();
+        self.cutter = self.member.team.seconds_wanted.then(|| Cutter::new(&self.metrics, now));
+    }
+
+    /// Ends the load, and begins to wait for the last replies.
+    pub(crate) fn wind_up(&mut self, now: u64) {
+        self.end(now);
+        self.phase = Phase::Settling { until: now + nanos(PATIENCE), gave_up: false };
     }
 
     /// Ends the load: nothing new is begun.
@@ -183,9 +220,15 @@ impl Run {
         self.own.end = Usage::own();
     }
 
-    /// When the load is to end.
+    /// When the load is to end. With `--requests` alone, that is when there were no replies for a
+    /// while: who waits for as many of them as a silent server does not give waits for ever.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        self.plan.duration().map(|duration| self.started + nanos(duration))
+        let duration = self.plan.duration().map(|duration| self.started + nanos(duration));
+        let silent = || self.started.max(self.last_line) + nanos(PATIENCE);
+        match self.phase {
+            Phase::WarmingUp { until } => Some(until),
+            _ => duration.or(self.plan.requests.map(|_| silent())),
+        }
     }
 
     /// When the clients that have not been greeted are given up. They have as long as the load will
@@ -196,7 +239,11 @@ impl Run {
     }
 
     /// Opens as many connections as may be opened now.
-    pub(crate) fn fill<S: Default>(&mut self, cx: &mut ServiceContext<'_, Client<S>>) {
+    pub(crate) fn fill<S: Default>(
+        &mut self,
+        target: &Connect,
+        cx: &mut ServiceContext<'_, Client<S>>,
+    ) {
         if self.phase == Phase::Over {
             return;
         }
@@ -204,7 +251,6 @@ impl Run {
         while let Some(number) = self.ramp.next(now) {
             let (source, address) = self.sources.next();
             let client = Client { number, source, since: now, ..Client::default() };
-            let target = &self.connect;
             let dialled = match address {
                 None => cx.connect(target, client),
                 Some(ip) => cx.connect_from(ip, target, client),
@@ -223,7 +269,7 @@ impl Run {
     pub(crate) fn not_connected(&mut self, number: u32, source: u8, fault: Fault) {
         self.ramp.in_flight -= 1;
         if fault == Fault::NoPorts && self.sources.used_up(source) {
-            self.ramp.again(number);
+            self.ramp.retry(number);
         } else if self.phase != Phase::Over {
             self.metrics.fault(fault, 1);
         }
@@ -258,20 +304,77 @@ impl Run {
         self.last_line = now;
     }
 
+    /// Whether the clients of all threads are connected, now that those of this one are.
+    pub(crate) fn all_connected(&mut self) -> bool {
+        self.member.all_connected()
+    }
+
+    /// When this second of the load ends, if somebody looks at them.
+    pub(crate) fn next_second(&self) -> Option<u64> {
+        self.cutter.as_ref().filter(|_| self.phase == Phase::Loading).map(|cutter| cutter.next)
+    }
+
+    /// Tells of a second that is over.
+    pub(crate) fn cut_second(&mut self, now: u64) {
+        if self.next_second().is_some_and(|next| next <= now)
+            && let Some(cutter) = &mut self.cutter
+        {
+            self.member.tell(cutter.cut(&self.metrics, self.started, now));
+        }
+    }
+
+    /// Tells of what is left of a second at the end.
+    pub(crate) fn cut_rest(&mut self) {
+        if let Some(cutter) = &mut self.cutter {
+            let end = self.ended.max(self.last_line);
+            self.member.leave(cutter.cut(&self.metrics, self.started, end));
+        }
+    }
+
     pub(crate) fn show(&mut self, now: u64) {
-        let Run { progress, plan, metrics, phase, here, started, .. } = self;
+        let Run { plan, phase, started, .. } = self;
         match phase {
-            Phase::Connecting => progress.connecting(*here),
-            Phase::Loading => progress.loading(plan, metrics, *started, now),
-            Phase::Settling { .. } | Phase::Leaving { .. } => progress.settling(),
+            Phase::Connecting => self.member.show_connecting(self.here),
+            Phase::WarmingUp { .. } | Phase::CoolingDown { .. } => {
+                self.member.show(|progress| progress.warming_up());
+            }
+            Phase::Loading => {
+                let elapsed = Duration::from_nanos(now.saturating_sub(*started));
+                self.member.show(|progress| progress.loading(plan, elapsed));
+            }
+            Phase::Settling { .. } | Phase::Leaving { .. } => {
+                self.member.show(Progress::settling);
+            }
             Phase::Over => {}
         }
+    }
+
+    /// Adds what another thread has done.
+    pub(crate) fn add(&mut self, other: &Run) {
+        self.metrics.add(&other.metrics);
+        self.connected += other.connected;
+        self.all_here = self.all_here.max(other.all_here);
+        self.started = self.started.min(other.started);
+        self.ended = self.ended.max(other.ended);
+        self.last_line = self.last_line.max(other.last_line);
+        self.interrupted |= other.interrupted;
+        if self.refusal.is_none() {
+            self.refusal.clone_from(&other.refusal);
+        }
+        self.server.end = later(self.server.end, other.server.end);
+        self.own.end = later(self.own.end, other.own.end);
     }
 
     /// How long the load lasted.
     pub(crate) fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.ended.max(self.last_line).saturating_sub(self.started))
     }
+}
+
+/// The reading that was taken later. None if the process was gone at one of them.
+fn later(one: Option<Usage>, other: Option<Usage>) -> Option<Usage> {
+    let (one, other) = (one?, other?);
+    Some(if one.cpu < other.cpu { other } else { one })
 }
 
 pub(crate) fn nanos(duration: Duration) -> u64 {

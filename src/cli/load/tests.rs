@@ -7,12 +7,15 @@ use reactor::testing::{Client, Harness};
 
 use super::driver::Driver;
 use super::fault::Fault;
+use super::greeting::Greeting;
 use super::modes::Workload;
-use super::modes::echo::Echo;
+use super::modes::exchange::Exchange;
 use super::modes::presence::Presence;
 use super::modes::time::Time;
 use super::options::{Load, Mode};
+use super::payload::EchoLines;
 use super::run::Run;
+use super::team::{Member, Team};
 
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -30,10 +33,17 @@ fn plan(args: &str) -> Load {
     load
 }
 
+type Echo = Exchange<EchoLines>;
+
+fn echo(run: &Run) -> Echo {
+    Exchange::new(run, EchoLines::new(run.plan.size, !run.plan.talk.plain))
+}
+
 /// The server's side.
 struct Server<'p, P: Workload> {
     harness: Harness<Driver<'p, P>>,
     clients: Vec<Client>,
+    greeting: Vec<u8>,
 }
 
 impl<P: Workload> Server<'_, P> {
@@ -51,7 +61,7 @@ impl<P: Workload> Server<'_, P> {
     fn greet(&mut self) {
         self.accept();
         for client in self.clients.clone() {
-            self.harness.feed(client, P::GREETING);
+            self.harness.feed(client, &self.greeting);
         }
     }
 
@@ -82,6 +92,17 @@ impl<P: Workload> Server<'_, P> {
         count
     }
 
+    /// Echoes what has come from all, and leaves what they send upon that; tells how many lines.
+    fn echo_once(&mut self) -> usize {
+        let clients = self.clients.clone();
+        let sent: Vec<_> = clients.iter().map(|client| self.lines(*client)).collect();
+        for (client, lines) in clients.iter().zip(&sent) {
+            let replies = lines.iter().map(|line| format!("> {}\n", line.to_uppercase()));
+            self.harness.feed(*client, replies.collect::<String>());
+        }
+        sent.iter().map(Vec::len).sum()
+    }
+
     /// Lets all hear what was said; tells whether anything was.
     fn repeat(&mut self) -> bool {
         let clients = self.clients.clone();
@@ -108,11 +129,16 @@ fn drive<P: Workload>(
 ) -> Run {
     let plan = plan(args);
     let connect = plan.target.plainly();
-    let mut run = Run::new(plan, connect);
+    let member = Member::new(Team::new(&plan, None), 0);
+    let mut run = Run::new(plan, member, 0);
     let mut workload = workload(&run);
     let limits = run.plan.limits();
-    let harness = Harness::with_limits(Driver::new(&mut run, &mut workload), limits);
-    let mut side = Server { harness, clients: Vec::new() };
+    let greeting = match workload.greeting() {
+        Greeting::Text(text) => text,
+        _ => Vec::new(),
+    };
+    let harness = Harness::with_limits(Driver::new(&mut run, &mut workload, connect), limits);
+    let mut side = Server { harness, clients: Vec::new(), greeting };
     server(&mut side);
     drop(side);
     workload.conclude(&mut run);
@@ -132,7 +158,7 @@ fn longest(run: &Run) -> u64 {
 
 #[test]
 fn lines_leave_when_they_are_due_from_the_beginning() {
-    let run = drive("--clients=2 --rate=1000 --duration=1s", Echo::new, |server| {
+    let run = drive("--clients=2 --rate=1000 --duration=1s", echo, |server| {
         server.greet();
         let mut sent = server.echo();
         for milli in 1..=20 {
@@ -146,7 +172,7 @@ fn lines_leave_when_they_are_due_from_the_beginning() {
 
 #[test]
 fn what_the_server_holds_up_counts_from_when_it_was_due() {
-    let run = drive("--clients=1 --rate=1000 --duration=1s", Echo::new, |server| {
+    let run = drive("--clients=1 --rate=1000 --duration=1s", echo, |server| {
         server.greet();
         server.harness.advance(10 * MILLI);
         // The first one has waited for 10 ms, the next for 9, and so on.
@@ -159,7 +185,7 @@ fn what_the_server_holds_up_counts_from_when_it_was_due() {
 fn what_the_tester_is_late_does_not_count() {
     for (mode, args) in [("echo", "--clients=1"), ("pipeline", "--clients=3 --depth=2")] {
         let args = format!("--mode={mode} {args} --rate=1000 --duration=1s");
-        let run = drive(&args, Echo::new, |server| {
+        let run = drive(&args, echo, |server| {
             server.greet();
             server.echo();
             server.harness.jump(100 * MILLI);
@@ -191,7 +217,7 @@ fn a_room_that_is_held_up_counts_from_when_it_was_due() {
 /// A tick took as many steps as lines had come due.
 #[test]
 fn a_rate_that_nobody_can_keep_ends_in_time() {
-    let run = drive("--clients=2 --rate=4000000000 --duration=1s", Echo::new, |server| {
+    let run = drive("--clients=2 --rate=4000000000 --duration=1s", echo, |server| {
         server.greet();
         server.harness.jump(2 * SECOND);
         server.echo();
@@ -202,7 +228,7 @@ fn a_rate_that_nobody_can_keep_ends_in_time() {
 
 #[test]
 fn what_could_not_be_sent_in_time_is_told() {
-    let run = drive("--clients=1 --rate=1000 --duration=10ms", Echo::new, |server| {
+    let run = drive("--clients=1 --rate=1000 --duration=10ms", echo, |server| {
         server.greet();
         server.harness.advance(20 * MILLI);
         server.echo();
@@ -215,6 +241,79 @@ fn what_could_not_be_sent_in_time_is_told() {
     assert_eq!(run.metrics.latencies.value_at_quantile(0.5) / 1_000_000, 5);
 }
 
+// ---- A number of requests, a warm-up ----
+
+#[test]
+fn no_more_than_asked_for_are_sent() {
+    let run = drive("--clients=3 --requests=100", echo, |server| {
+        server.greet();
+        // Each that is answered is followed by the next one, up to the last.
+        let mut sent = 0;
+        while let count @ 1.. = server.echo() {
+            sent += count;
+        }
+        // And then they say goodbye.
+        assert_eq!(sent, 100 + 3);
+        assert!(server.is_over());
+    });
+    assert_eq!((run.metrics.lines, run.metrics.sent, faults(&run)), (100, Some(100), vec![]));
+}
+
+#[test]
+fn who_does_not_answer_any_more_is_told_of() {
+    let run = drive("--clients=2 --requests=100", echo, |server| {
+        server.greet();
+        server.harness.advance(4 * SECOND);
+        for client in server.clients.clone() {
+            let lines = server.lines(client);
+            server.harness.feed(client, format!("> {}\n", lines[0].to_uppercase()));
+        }
+        server.harness.advance(4 * SECOND);
+        assert!(!server.is_over());
+        server.harness.advance(8 * SECOND);
+        assert!(server.is_over());
+    });
+    assert_eq!((run.metrics.lines, run.metrics.sent), (2, Some(4)));
+    assert_eq!(faults(&run), [(Fault::MissingReply, 2)]);
+}
+
+/// The replies to what was sent before the load began are waited for, and forgotten.
+#[test]
+fn a_warm_up_is_over_before_the_load_begins() {
+    for rate in ["", "--rate=1000"] {
+        let args = format!("--clients=2 --warm-up=1s --duration=1s {rate}");
+        let run = drive(&args, echo, |server| {
+            server.greet();
+            assert!(server.echo_once() > 0, "{args}");
+            server.harness.advance(SECOND);
+            // Their replies come late, and nothing follows them.
+            server.harness.advance(SECOND);
+            assert!(server.echo_once() > 0, "{args}");
+            // Those were the last ones: the load has begun.
+            server.harness.advance(MILLI);
+            assert!(server.echo_once() > 0, "{args}");
+            server.harness.advance(SECOND);
+            while server.echo() > 0 {}
+            assert!(server.is_over(), "{args}");
+        });
+        assert_eq!((faults(&run), run.elapsed().as_millis() / 10), (vec![], 100), "{args}");
+        // What waited for two seconds was to warm up.
+        assert!(longest(&run) <= 1001 && run.metrics.lines > 0, "{args}: {}", longest(&run));
+    }
+}
+
+#[test]
+fn a_warm_up_that_is_not_answered_is_no_load() {
+    let run = drive("--clients=2 --warm-up=1s", echo, |server| {
+        server.greet();
+        server.harness.advance(SECOND);
+        server.harness.advance(6 * SECOND);
+        server.harness.advance(SECOND);
+        assert!(server.is_over());
+    });
+    assert_eq!((run.metrics.lines, faults(&run)), (0, vec![(Fault::MissingReply, 2)]));
+}
+
 // ---- What is owed at the end ----
 
 /// p99 was that of the lines before, beside thousands that had waited for seconds.
@@ -222,7 +321,7 @@ fn what_could_not_be_sent_in_time_is_told() {
 fn what_is_never_answered_counts_with_the_time_it_waited() {
     for (args, sent) in [("--rate=100", 2), ("--mode=pipeline --depth=8", 16), ("", 2)] {
         let args = format!("--clients=2 --duration=1s {args}");
-        let run = drive(&args, Echo::new, |server| {
+        let run = drive(&args, echo, |server| {
             server.greet();
             server.harness.advance(SECOND);
             server.harness.advance(5 * SECOND);
@@ -242,7 +341,7 @@ fn what_is_never_answered_counts_with_the_time_it_waited() {
 #[test]
 fn what_a_signal_leaves_owed_counts_too() {
     for args in ["", "--rate=1000", "--mode=churn"] {
-        let run = drive(&format!("--clients=1 {args}"), Echo::new, |server| {
+        let run = drive(&format!("--clients=1 {args}"), echo, |server| {
             server.greet();
             server.harness.advance(SECOND);
             server.harness.stop();
@@ -260,9 +359,9 @@ fn what_a_signal_leaves_owed_counts_too() {
 #[test]
 fn visits_that_do_not_end_count_too() {
     // One is not greeted, the other has no reply.
-    let run = drive("--mode=churn --clients=2 --duration=1s", Echo::new, |server| {
+    let run = drive("--mode=churn --clients=2 --duration=1s", echo, |server| {
         server.accept();
-        server.harness.feed(server.clients[0], Echo::GREETING);
+        server.harness.feed(server.clients[0], server.greeting.clone());
         server.harness.advance(6 * SECOND);
         server.harness.advance(SECOND);
         assert!(server.is_over());
@@ -314,7 +413,7 @@ fn a_clock_that_stops_deviates_until_the_end() {
 /// One goodbye that did not come ended the run before the others were counted.
 #[test]
 fn each_goodbye_that_does_not_come_counts() {
-    let run = drive("--mode=idle --clients=3 --duration=1s", Echo::new, |server| {
+    let run = drive("--mode=idle --clients=3 --duration=1s", echo, |server| {
         server.greet();
         server.harness.advance(5 * SECOND);
         assert!(!server.is_over());
@@ -329,7 +428,7 @@ fn each_goodbye_that_does_not_come_counts() {
 fn a_server_that_does_not_close_is_told_of() {
     for mode in ["echo", "churn"] {
         let args = format!("--mode={mode} --clients=3 --duration=1s");
-        let run = drive(&args, Echo::new, |server| {
+        let run = drive(&args, echo, |server| {
             server.greet();
             for _ in 0..20 {
                 for client in server.clients.clone() {
@@ -352,7 +451,7 @@ fn a_server_that_greets_nobody_is_not_asked_again_and_again() {
         let script = |accepted: usize| assert_eq!(accepted, 256, "{mode}");
         let run = match mode {
             "time" => drive(&args, |_| Time::default(), |server| mute(server, script)),
-            _ => drive(&args, Echo::new, |server| mute(server, script)),
+            _ => drive(&args, echo, |server| mute(server, script)),
         };
         assert_eq!(faults(&run), [(Fault::NoGreeting, 256)], "{mode}");
     }
@@ -370,12 +469,12 @@ fn mute<P: Workload>(server: &mut Server<'_, P>, accepted: impl FnOnce(usize)) {
 fn those_who_do_not_come_within_the_duration_are_not_waited_for() {
     for (args, most) in [("", 3), ("--ramp=1/s", 4)] {
         let args = format!("--mode=idle --clients=10 --duration=7s {args}");
-        let run = drive(&args, Echo::new, |server| {
+        let run = drive(&args, echo, |server| {
             let mut greeted = 0;
             for _ in 0..12 {
                 server.accept();
                 if let Some(client) = server.clients.get(greeted) {
-                    server.harness.feed(*client, Echo::GREETING);
+                    server.harness.feed(*client, server.greeting.clone());
                     greeted += 1;
                 }
                 server.harness.advance(3 * SECOND);
@@ -425,7 +524,7 @@ fn a_room_that_has_heard_billions_goes_on() {
 /// The greetings and goodbyes of all were taken for throughput.
 #[test]
 fn bytes_are_those_of_the_load() {
-    let run = drive("--mode=idle --clients=3 --duration=1s", Echo::new, |server| {
+    let run = drive("--mode=idle --clients=3 --duration=1s", echo, |server| {
         server.greet();
         server.harness.advance(SECOND);
         server.echo();
@@ -434,7 +533,7 @@ fn bytes_are_those_of_the_load() {
     assert_eq!((run.metrics.bytes_sent, run.metrics.bytes_received), (0, 0));
     assert_eq!(run.plan.mode, Mode::Idle);
 
-    let run = drive("--clients=3 --size=100 --rate=1000 --duration=9500us", Echo::new, |server| {
+    let run = drive("--clients=3 --size=100 --rate=1000 --duration=9500us", echo, |server| {
         server.greet();
         for _ in 0..20 {
             server.echo();

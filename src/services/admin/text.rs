@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::services::views::{Process, peer};
 use crate::text::printable;
-use crate::{ConnectionStatus, Limits, Rate, Rates, Status};
+use crate::{ConnectionStatus, CoreStatus, Limits, Rate, Rates, Status};
 
 /// The process, the loop, and a line for each service.
 pub(super) struct Overview<'a> {
@@ -23,13 +23,20 @@ impl fmt::Display for Overview<'_> {
         }
         f.write_str(if status.stopping { ", stopping\n" } else { "\n" })?;
         let turns = &status.turns;
-        let all = (turns.slept + turns.busy).as_secs_f64();
-        let slept = if all > 0.0 { turns.slept.as_secs_f64() / all * 100.0 } else { 100.0 };
+        let slept = asleep(turns.slept, turns.busy);
         writeln!(
             f,
             "{} turns, {slept:.1}% asleep, longest of late {:.1?}",
             turns.count, turns.longest
         )?;
+        for core in status.cores.iter().filter(|_| status.cores.len() > 1) {
+            let CoreStatus { index, connections, slept, busy, .. } = core;
+            writeln!(
+                f,
+                "thread {index}: {connections} connections, {:.1}% asleep",
+                asleep(*slept, *busy)
+            )?;
+        }
         writeln!(
             f,
             "{:<12} {:>6} {:>7} {:>9} {:>8} {:>11} {:>12} {:>12} {:>9} LISTENS",
@@ -56,6 +63,12 @@ impl fmt::Display for Overview<'_> {
         }
         Ok(())
     }
+}
+
+/// How much of the time, of a hundred.
+fn asleep(slept: Duration, busy: Duration) -> f64 {
+    let all = (slept + busy).as_secs_f64();
+    if all > 0.0 { slept.as_secs_f64() / all * 100.0 } else { 100.0 }
 }
 
 /// What stands above the [`Row`]s.

@@ -143,15 +143,15 @@ impl Handler for Redis {
     }
 
     fn on_open(&mut self, cx: &mut Context<'_, Reader>) {
-        if self.server.on_open(cx) {
-            let commands = self.login.commands();
-            cx.session().set_most(self.max_reply);
-            cx.send(encode(&commands));
-            self.await_replies(
-                cx,
-                Sent { left: commands.len(), replies: Vec::new(), answer: None },
-            );
+        if !self.server.on_open(cx) {
+            // Somebody was handed over to us, who would answer in the name of Redis.
+            return cx.abort();
         }
+        let commands = self.login.commands();
+        cx.session().set_most(self.max_reply);
+        cx.send(encode(&commands));
+        let sent = Sent { left: commands.len(), replies: Vec::new(), answer: None };
+        self.await_replies(cx, sent);
     }
 
     fn on_bytes(&mut self, cx: &mut Context<'_, Reader>, bytes: &[u8]) -> usize {
@@ -190,7 +190,10 @@ impl Handler for Redis {
         self.forget();
         if self.logged.as_ref() != Some(&why) {
             let address = self.server.address();
-            log::warn!("redis {address}: no connection: {why}");
+            match self.state {
+                State::Up { .. } => log::warn!("redis {address}: connection lost: {why}"),
+                _ => log::warn!("redis {address}: cannot connect: {why}"),
+            }
             self.logged = Some(why.clone());
         }
         self.change(State::Down { number: self.number, failure, why, again });
@@ -224,7 +227,7 @@ impl Handler for Redis {
                 self.dialled();
             }
             Order::Dial => {}
-            Order::Drop(number) => self.abort(cx, number, "given up".to_owned()),
+            Order::Drop(number) => self.abort(cx, number, "given up by who uses it".to_owned()),
             Order::Stop => {
                 let id = self.server.connection();
                 self.server.stop(cx);

@@ -16,7 +16,7 @@ pub type Answer = Box<dyn FnOnce(Result<Vec<Reply>, Unanswered>) + Send>;
 /// Is told each state of a client; see [`Order::Watch`].
 pub type Watcher = Box<dyn FnMut(&State) + Send>;
 
-/// What a [`Redis`] is told to do, as its messages.
+/// What a [`Redis`](super::Redis) is told to do, as its messages.
 pub enum Order {
     /// Send commands.
     Ask(Ask),
@@ -108,7 +108,7 @@ pub enum Unanswered {
     Lost,
 }
 
-/// How it stands with the connection of a [`Redis`].
+/// How it stands with the connection of a [`Redis`](super::Redis).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// Not begun, or [stopped](Order::Stop).

@@ -1,5 +1,7 @@
 //! The names of the keys, and the commands that are sent to Redis.
 
+use std::time::Duration;
+
 use super::entry::{Content, Entry, ServerId};
 use crate::services::redis::EntryId;
 
@@ -101,9 +103,10 @@ impl Keys {
         command(&format!("XRANGE {} {at} {at} COUNT 1", self.room))
     }
 
-    /// The next entries, or nothing after a second.
-    pub(super) fn read(&self, after: EntryId) -> Command {
-        command(&format!("XREAD COUNT 256 BLOCK 1000 STREAMS {} {after}", self.room))
+    /// The next entries, or nothing after so long.
+    pub(super) fn read(&self, after: EntryId, wait: Duration) -> Command {
+        let wait = wait.as_millis().max(1);
+        command(&format!("XREAD COUNT 256 BLOCK {wait} STREAMS {} {after}", self.room))
     }
 
     /// Forgets what lies before.

@@ -1,13 +1,10 @@
 //! Who is still there: each server renews a key every second, and looks at the others'.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Room;
 use super::entry::{Content, ServerId};
 use crate::services::redis::{EntryId, Reply};
-
-/// How often a lease is renewed.
-const BEAT: Duration = Duration::from_secs(1);
 
 /// Who is still there.
 #[derive(Debug)]
@@ -45,7 +42,7 @@ impl Room {
         let others = self.table.servers().iter();
         let others = others.filter(|(id, server)| server.alive && **id != self.keys.server);
         self.leases.asked = others.map(|(id, _)| *id).collect();
-        self.leases.due = self.now + BEAT;
+        self.leases.due = self.now + self.settings.beat();
         self.leases.sent = self.now;
         self.leases.position = self.reading.position;
         let lease = (self.settings.lease / 2).as_millis();

@@ -265,7 +265,8 @@ impl Room {
             self.send(Link::Reader, Request::Place, place);
         } else {
             // Behind it, whether what it was read from is still there: else there may have been more.
-            let read = vec![self.keys.read(position), self.keys.entry_at(position)];
+            let read =
+                vec![self.keys.read(position, self.settings.beat()), self.keys.entry_at(position)];
             self.send(Link::Reader, Request::Read, read);
         }
     }

@@ -1,4 +1,69 @@
-//! One server's part in a room that several servers share through Redis: what is to be sent to Redis, what
+//! Rooms: what one says everybody hears, in the same order, whichever core or server has them.
+//!
+//! ```text
+//!  client -> Seat, core 2 --Event--> Seat, core 1: Bus, which makes the order
+//!  client <- Words <- Seat, core 2 <--News, Told-- |
+//!  client <- Words <-------------------------------+
+//! ```
+//!
+//! * An [`Event`] is what a member does: it comes, tells its name, says something, leaves.
+//! * A [`Bus`] makes [`News`] of it, in one order for everybody. [`InProcess`] is the
+//!   one for the cores of one process, [`OverRedis`] the one for several servers.
+//! * [`Words`] are what the clients hear of the news. The bus knows no language.
+//! * A [`Seat`] is a core's part: it takes the events to the bus, which is on the first core, and the news
+//!   to the clients. Who says more than is taken is not read meanwhile.
+//! * [`Host`] makes a seat a handler, so that a room is its words and what a line does. A handler that does
+//!   more has a seat as a part of it, as [`Presence`](crate::services::Presence) has.
+//!
+//! State that words make of the news, and of nothing else, is the same on every core at the same place of
+//! the order. So it needs no lock and no messages. (A server that joins others has it from then on.)
+//!
+//! ```
+//! use reactor::services::room::bus::{Event, News, Told};
+//! use reactor::services::room::{Host, InProcess, Seat, Words};
+//! use reactor::Context;
+//!
+//! /// Everybody counts on.
+//! #[derive(Default)]
+//! struct Count(u64);
+//!
+//! impl Words for Count {
+//!     fn welcome(&mut self) -> String {
+//!         format!("{} so far\n", self.0)
+//!     }
+//!
+//!     fn news(&mut self, news: &News) -> String {
+//!         let News::Said { text, .. } = news else { return String::new() };
+//!         self.0 += 1;
+//!         format!("{} {text}\n", self.0)
+//!     }
+//!
+//!     fn told(&mut self, _told: &Told) -> String {
+//!         String::new()
+//!     }
+//! }
+//!
+//! impl Host for Count {
+//!     type Session = ();
+//!
+//!     fn on_line(seat: &mut Seat<Count>, cx: &mut Context<'_, ()>, line: &[u8]) {
+//!         seat.event(cx, Event::Say(reactor::text::printable(line)));
+//!     }
+//! }
+//!
+//! // cores.listen("127.0.0.1:2300", |core| Seat::new(&core, Count::default(), InProcess::new))?;
+//! let mut server = reactor::testing::Harness::new(Seat::alone(Count(0), InProcess::new()));
+//! let ann = server.connect();
+//! server.feed(ann, "one\n");
+//! let bob = server.connect();
+//! server.feed(bob, "two\n");
+//! assert_eq!(server.sent(ann), b"0 so far\n1 one\n2 two\n");
+//! assert_eq!(server.sent(bob), b"1 so far\n2 two\n");
+//! ```
+//!
+//! # One server's part in a room over several
+//!
+//! A [`Room`] is one server's part in a room that several servers share through Redis: what is to be sent to Redis, what
 //! the server's own clients hear, and when. There is no socket here, no clock and no chance; whoever
 //! drives a [`Room`] has those. The bytes in Redis, and what happens at which fault, are in docs/room.md.
 //!
@@ -37,11 +102,12 @@
 //!   executed.
 //! * *Open*: batches may go.
 //!
-//! Read [`entry`] first, then [`table`], `reading`, `sending`, and `links` for the connections.
+//! Read `entry` first, then `table`, `reading`, `sending`, and `links` for the connections.
 
 pub mod bus;
 mod commands;
 mod entry;
+mod host;
 mod in_process;
 mod leases;
 mod links;
@@ -59,6 +125,7 @@ use std::time::{Duration, Instant};
 
 pub use commands::Command;
 pub use entry::ServerId;
+pub use host::Host;
 pub use in_process::InProcess;
 pub use links::{Failure, Link};
 pub use over_redis::{OverRedis, RedisBus};
@@ -82,8 +149,11 @@ const PIECE: usize = 64 << 10;
 const PIECE_WAIT: Duration = Duration::from_millis(100);
 /// How long a server that stops waits for Redis.
 const STOP_WAIT: Duration = Duration::from_secs(1);
-/// A pause between two calls after which this process was frozen: what it knows of time is worth nothing.
-const FROZEN: Duration = Duration::from_secs(3);
+/// How often a lease is renewed at the least, and how long the reader waits in Redis at the most.
+const BEAT: Duration = Duration::from_secs(1);
+/// A pause of so many beats between two calls was ours: this process was frozen, and what it knows of
+/// time is worth nothing.
+const FROZEN: u32 = 3;
 
 /// What a room is.
 #[derive(Clone, Debug)]
@@ -98,6 +168,14 @@ pub struct Settings {
     pub keep: u64,
     /// No two members may have the same name.
     pub unique_names: bool,
+}
+
+impl Settings {
+    /// How often something must be heard of Redis, and something is said of us: often enough that a few
+    /// misses in a row are no silence of `timeout`, which is at most half a lease.
+    fn beat(&self) -> Duration {
+        BEAT.min(self.timeout / 5)
+    }
 }
 
 impl Default for Settings {
@@ -209,7 +287,7 @@ impl Room {
 
     /// The time, before what has happened is taken in.
     fn advance(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.now) > FROZEN {
+        if now.saturating_duration_since(self.now) > self.settings.beat() * FROZEN {
             self.links.forgive(now);
             self.leases.forgive();
         }
@@ -314,6 +392,11 @@ impl Room {
         {
             self.reading.seen = entry.number;
             self.apply_own(&entry.content);
+        }
+        if std::mem::take(&mut self.sending.lost) && !self.sending.over {
+            // No `gone` tells why: data were lost. What others have heard of ours before that is heard here
+            // when it has been written again, which is at another place.
+            self.say_missing();
         }
         if self.sending.may_begin_again() {
             return self.begin_another_life();

@@ -72,16 +72,13 @@ impl OverRedis {
     /// something comes. There can be one of it.
     pub fn bus(&self, seat: Handle<Message>) -> RedisBus {
         let (tell, heard) = channel();
-        let connections = [(Link::Commands, &self.commands), (Link::Reader, &self.reader)];
-        let connections = connections.map(|(link, client)| {
-            let connection = Connection { client: client.clone(), number: 0, given_up: 0 };
-            let teller = Teller { link, tell: tell.clone(), seat: seat.clone() };
-            connection.order(Order::watch(move |state| teller.tell(Heard::State(state.clone()))));
-            connection
+        let connections = [&self.commands, &self.reader].map(|client| Connection {
+            client: client.clone(),
+            number: 0,
+            given_up: 0,
         });
-        let server = ServerId::random();
-        let room = Room::new(self.settings.clone(), server, Instant::now());
-        RedisBus { room, connections, heard, tell, seat }
+        let room = Room::new(self.settings.clone(), ServerId::random(), Instant::now());
+        RedisBus { room, connections, watching: false, heard, tell, seat }
     }
 }
 
@@ -89,6 +86,8 @@ impl OverRedis {
 pub struct RedisBus {
     room: Room,
     connections: [Connection; 2],
+    /// They tell how it stands with them.
+    watching: bool,
     /// What the clients have told.
     heard: Receiver<(Link, Heard)>,
     /// For the answers to what is asked.
@@ -140,6 +139,23 @@ impl RedisBus {
         &mut self.connections[link as usize]
     }
 
+    fn teller(&self, link: Link) -> Teller {
+        Teller { link, tell: self.tell.clone(), seat: self.seat.clone() }
+    }
+
+    /// Has the clients tell how it stands with them. Not before the reactor runs: what is posted to one
+    /// that never does is a message lost.
+    fn watch(&mut self) {
+        if std::mem::replace(&mut self.watching, true) {
+            return;
+        }
+        for link in [Link::Commands, Link::Reader] {
+            let teller = self.teller(link);
+            let watch = Order::watch(move |state| teller.tell(Heard::State(state.clone())));
+            self.connection(link).order(watch);
+        }
+    }
+
     /// Tells the room what the clients have told.
     fn hear(&mut self, now: Instant) {
         while let Ok((link, heard)) = self.heard.try_recv() {
@@ -182,17 +198,12 @@ impl RedisBus {
                     connection.order(Order::Drop(connection.number));
                 }
                 Demand::Send(link, commands) => {
-                    let (tell, seat) = (self.tell.clone(), self.seat.clone());
-                    let teller = Teller { link, tell, seat };
+                    let teller = self.teller(link);
                     let connection = self.connection(link);
                     let number = connection.number;
-                    let answer = move |replies| teller.tell(Heard::Replies(number, replies));
-                    let (connection_of, answer) = (Some(number), Box::new(answer));
-                    connection.order(Order::Ask(Ask {
-                        connection: connection_of,
-                        commands,
-                        answer,
-                    }));
+                    let answer = Box::new(move |it| teller.tell(Heard::Replies(number, it)));
+                    let ask = Ask { connection: Some(number), commands, answer };
+                    connection.order(Order::Ask(ask));
                 }
                 Demand::Stopped => self.connections.iter().for_each(|it| it.order(Order::Stop)),
             }
@@ -207,6 +218,7 @@ impl Bus for RedisBus {
     }
 
     fn poll(&mut self) -> Option<Action> {
+        self.watch();
         let action = self.room.poll();
         self.carry_out();
         action

@@ -389,6 +389,9 @@ impl<W: Words> Seat<W> {
 
     /// Sends a line to all members but one.
     fn broadcast<S>(&self, cx: &mut ServiceContext<'_, S>, line: &str, but: Option<ConnId>) {
+        if line.is_empty() {
+            return;
+        }
         let arriving = &self.arriving;
         cx.broadcast_if(line, |id, _| {
             Some(id) != but && (arriving.is_empty() || !arriving.contains(&id))

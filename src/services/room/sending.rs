@@ -45,6 +45,8 @@ pub(super) struct Sending {
     pub dead: bool,
     /// The others were told that we are gone: from there on nothing of this life is heard.
     pub over: bool,
+    /// Our record is not there any more, or is an older one: since we are gone, or since data were lost.
+    pub lost: bool,
     /// Other lives of ours that Redis has records of.
     pub other_lives: Vec<u64>,
     /// Not before then, since there was an error.
@@ -192,12 +194,9 @@ impl Room {
             }
         }
         sending.heres = sending.heres.max(here);
-        match last {
-            Some(last) => sending.sent = last.min(sending.number),
-            None => {
-                sending.dead |= self.established;
-                sending.sent = self.reading.seen;
-            }
-        }
+        let seen = self.reading.seen;
+        sending.lost |= self.established && last.is_none_or(|last| last < seen);
+        sending.dead |= self.established && last.is_none();
+        sending.sent = last.map_or(seen, |last| last.min(sending.number));
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::{Serialize, Serializer};
 
 use super::{Process, buckets, peer};
-use crate::{ConnectionStatus, ServiceStatus, Status, Steps, Turns};
+use crate::{ConnectionStatus, CoreStatus, ServiceStatus, Status, Steps, Turns};
 
 /// Begins the object: the process, the loop and the services, up to the list of connections, of which
 /// there are `total`. `admin` says whether who reads it may close some.
@@ -28,6 +28,7 @@ pub fn begin(out: &mut Vec<u8>, status: &Status, process: &Process, admin: bool,
         max_fds: process.max_fds,
         admin,
         turns: LoopTurns::from(&status.turns),
+        threads: status.cores.iter().map(Thread::from).collect(),
         services: status.services.iter().map(Service::from).collect(),
     };
     write(out, &head);
@@ -89,7 +90,21 @@ struct Head<'a> {
     max_fds: Option<u64>,
     admin: bool,
     turns: LoopTurns,
+    threads: Vec<Thread>,
     services: Vec<Service<'a>>,
+}
+
+#[derive(Serialize)]
+struct Thread {
+    connections: usize,
+    slept: f64,
+    busy: f64,
+}
+
+impl From<&CoreStatus> for Thread {
+    fn from(of: &CoreStatus) -> Thread {
+        Thread { connections: of.connections, slept: seconds(of.slept), busy: seconds(of.busy) }
+    }
 }
 
 #[derive(Serialize)]
@@ -224,6 +239,7 @@ mod tests {
         r#"[0.001,5],[0.002,5],[0.005,5],[0.01,5],[0.02,5],[0.05,5],[0.1,5],[0.2,5],[0.5,5],"#,
         r#"[1.0,5],["+Inf",6]],"#,
         r#""steps":{"accept":0.0,"read":0.0015,"handlers":0.0,"timers":0.0,"messages":0.0,"flush":0.0}},"#,
+        r#""threads":[{"connections":2,"slept":0.0,"busy":0.0}],"#,
         r#""services":[{"name":"room\n\u001b","listeners":["tls:ws:unix:/run/a \"b\".sock"],"#,
         r#""connections":2,"max_connections":10000,"accepted":5,"#,
         r#""refused":{"full":0,"per-peer":0,"connect-rate":0,"no-descriptor":0,"not-allowed":0,"#,
@@ -308,6 +324,7 @@ mod tests {
             services: vec![service()],
             unsent: 3,
             stopping: false,
+            cores: vec![CoreStatus { connections: 2, ..CoreStatus::default() }],
         };
         let mut out = Vec::new();
         begin(&mut out, &status, &process(), true, 3);

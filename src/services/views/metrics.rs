@@ -32,7 +32,7 @@ use prometheus_client::metrics::MetricType::{self, Counter, Gauge, Histogram, In
 use prometheus_client::registry::Registry;
 
 use super::{Process, buckets};
-use crate::{ServiceStatus, Status};
+use crate::{CoreStatus, ServiceStatus, Status};
 
 /// A format of metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +98,7 @@ impl Collector for Metrics {
         let mut families = Families(encoder);
         self.of_process(&mut families)?;
         self.of_turns(&mut families)?;
+        of_threads(&mut families, &self.status.cores)?;
         // A service of datagrams has no limits of connections, and no connections.
         let named = named(&self.status.services);
         let (streams, datagrams): (Vec<_>, Vec<_>) =
@@ -138,6 +139,24 @@ impl Metrics {
         let count = buckets.iter().map(|(_, count)| count).sum();
         family.encode_histogram::<NoLabelSet>(turns.busy.as_secs_f64(), count, &buckets, None)
     }
+}
+
+fn of_threads(to: &mut Families<'_>, cores: &[CoreStatus]) -> fmt::Result {
+    to.gauge("threads", "Threads that serve.", cores.len() as u64)?;
+    let help = "Connections that a thread has.";
+    let mut family = to.0.encode_descriptor("thread_connections", help, None, Gauge)?;
+    for core in cores {
+        let labels = [("thread", core.index.to_string())];
+        family.encode_family(&labels)?.encode_gauge(&(core.connections as u64))?;
+    }
+    let help = "How long the turns of a thread took.";
+    let mut family = to.0.encode_descriptor("thread_busy_seconds", help, None, Counter)?;
+    for core in cores {
+        let labels = [("thread", core.index.to_string())];
+        let mut sample = family.encode_family(&labels)?;
+        sample.encode_counter::<NoLabelSet, _, f64>(&core.busy.as_secs_f64(), None)?;
+    }
+    Ok(())
 }
 
 /// A service, and a name that no other one has: two samples must not have the same labels.

@@ -1,4 +1,4 @@
-//! The drawing: six figures, each with a group of bars for every number of clients and a bar for
+//! The drawing: four figures that repeat from run to run, each with a group of bars for every number of clients and a bar for
 //! every model, on logarithmic scales.
 
 use std::path::Path;
@@ -7,17 +7,15 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
 use super::Row;
-use super::table::{COST, FEW_COST, MEMORY, Metric, P99, SERVED, SPEED};
+use super::table::{COST, FEW_COST, MEMORY, Metric, SERVED};
 use crate::Result;
 use crate::chart::{Area, INK, write};
 use crate::peers::MODELS;
 use crate::table::thousands;
 
-const PANELS: [(&str, Metric); 6] = [
+const PANELS: [(&str, Metric); 4] = [
     ("clients served, more is better", SERVED),
     ("memory of each client, KiB, less is better", MEMORY),
-    ("lines/s when all talk, more is better", SPEED),
-    ("99th percentile of latency when all talk, us, less is better", P99),
     ("CPU time of a line when all talk, ns, less is better", COST),
     ("CPU time of a line when ten talk, ns, less is better", FEW_COST),
 ];

@@ -1,7 +1,6 @@
 use std::fmt::Write;
 
 use super::{Figures, Row};
-use crate::load::Sample;
 use crate::peers::MODELS;
 use crate::table::{aligned, marked, thousands};
 
@@ -24,51 +23,58 @@ const HEAD: [&str; 13] = [
 /// One of the figures.
 pub type Metric = fn(&Figures) -> f64;
 
-pub const SERVED: Metric = |figures| figures.greeted as f64;
-pub const MEMORY: Metric = |figures| figures.memory / 1024.0;
-pub const SPEED: Metric = |figures| figures.all.units as f64 / figures.all.elapsed.as_secs_f64();
-pub const P50: Metric = |figures| quantile(&figures.all, 0.5);
-pub const P99: Metric = |figures| quantile(&figures.all, 0.99);
-pub const COST: Metric = |figures| cost(&figures.all);
-pub const FEW_P99: Metric = |figures| quantile(&figures.few, 0.99);
-pub const FEW_COST: Metric = |figures| cost(&figures.few);
+pub const SERVED: Metric = |figures| figures.greeted;
+pub const MEMORY: Metric = |figures| figures.memory;
+pub const COST: Metric = |figures| figures.all.cost;
+pub const FEW_COST: Metric = |figures| figures.few.cost;
 
-/// Microseconds.
-fn quantile(sample: &Sample, quantile: f64) -> f64 {
-    sample.latency.value_at_quantile(quantile) as f64 / 1e3
+/// Of the Markdown: what repeats.
+const LASTING: [&str; 9] = [
+    "clients",
+    "model",
+    "served",
+    "wait",
+    "not in",
+    "CPU a line, all talk",
+    "CPU a line, ten talk",
+    "memory each",
+    "lines/s",
+];
+
+fn cells(head: &[&str], rows: &[Row], of: fn(&Figures) -> Vec<String>) -> Vec<Vec<String>> {
+    let cells = |row: &Row| {
+        let mut cells = vec![thousands(row.clients as f64), row.model.to_owned()];
+        if let Ok(figures) = &row.result {
+            let counts = [figures.greeted, figures.waiting, figures.outside];
+            let count = |count| if count == 0.0 { String::new() } else { thousands(count) };
+            cells.extend(counts.map(count));
+            cells.extend(of(figures));
+        }
+        cells.resize(head.len(), String::new());
+        cells
+    };
+    rows.iter().map(cells).collect()
 }
 
-/// CPU nanoseconds of the server for each line.
-fn cost(sample: &Sample) -> f64 {
-    sample.cpu.as_nanos() as f64 / sample.units.max(1) as f64
-}
-
-fn cells(rows: &[Row]) -> Vec<Vec<String>> {
-    rows.iter().map(cells_of).collect()
-}
-
-fn cells_of(row: &Row) -> Vec<String> {
-    let mut cells = vec![thousands(row.clients as f64), row.model.to_owned()];
-    if let Ok(figures) = &row.result {
-        let load = figures.all.own.as_secs_f64() / figures.all.elapsed.as_secs_f64();
-        let count = |count: usize| if count == 0 { String::new() } else { thousands(count as f64) };
-        cells.extend([
-            count(figures.greeted),
-            count(figures.waiting),
-            count(figures.outside + figures.turned_away),
-            format!("{:.1}", MEMORY(figures)),
-        ]);
-        let numbers = [SPEED, P50, P99, COST, FEW_P99, FEW_COST];
-        cells.extend(numbers.map(|metric| thousands(metric(figures))));
-        cells.push(format!("{:.0} %", load * 100.0));
-    }
-    cells.resize(HEAD.len(), String::new());
+fn all_cells(figures: &Figures) -> Vec<String> {
+    let Figures { memory, all, few, .. } = figures;
+    let mut cells = vec![format!("{memory:.1}")];
+    let numbers = [all.lines_a_second, all.p50, all.p99, all.cost, few.p99, few.cost];
+    cells.extend(numbers.map(thousands));
+    cells.push(format!("{:.0} %", all.load * 100.0));
     cells
+}
+
+fn lasting_cells(figures: &Figures) -> Vec<String> {
+    let micros = |nanos: f64| format!("{:.1} µs", nanos / 1e3);
+    let memory = format!("{:.1} KiB", figures.memory);
+    let speed = thousands(figures.all.lines_a_second);
+    vec![micros(figures.all.cost), micros(figures.few.cost), memory, speed]
 }
 
 /// For a terminal, with a word about where each model gives up.
 pub fn text(rows: &[Row]) -> String {
-    let mut text = format!("{}\n{LEGEND}", aligned(&HEAD, &cells(rows)));
+    let mut text = format!("{}\n{LEGEND}", aligned(&HEAD, &cells(&HEAD, rows, all_cells)));
     for model in MODELS {
         let mut rows = rows.iter().filter(|row| row.model == model.name);
         if let Some(row) = rows.clone().find(|row| row.gave_up()) {
@@ -91,7 +97,7 @@ pub fn text(rows: &[Row]) -> String {
 
 impl Row {
     fn served(&self) -> Option<usize> {
-        self.result.as_ref().ok().map(|figures| figures.greeted)
+        self.result.as_ref().ok().map(|figures| figures.greeted as usize)
     }
 
     fn gave_up(&self) -> bool {
@@ -107,5 +113,5 @@ each; ns a line: CPU time of the server's processes. ten: only ten of them talk.
 ";
 
 pub fn markdown(rows: &[Row]) -> String {
-    marked(&HEAD, &cells(rows))
+    marked(&LASTING, &cells(&LASTING, rows, lasting_cells))
 }

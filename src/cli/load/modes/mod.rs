@@ -2,19 +2,20 @@
 //!
 //! | mode | file |
 //! | --- | --- |
-//! | echo, pipeline, idle, churn | `echo.rs` |
+//! | echo, pipeline, idle, churn | `exchange.rs`: any `Payload` |
 //! | presence | `presence.rs` |
 //! | time | `time.rs` |
 //!
 //! A new mode is a variant of `Mode` in `options.rs`, a file here, and an arm in
 //! `load/mod.rs::load`.
 
-pub(crate) mod echo;
+pub(crate) mod exchange;
 pub(crate) mod presence;
 pub(crate) mod time;
 
 use reactor::{Context, ServiceContext};
 
+use super::greeting::{Greeted, Greeting};
 use super::run::{Client, Run};
 
 /// What one mode does. Connecting and the order of the phases are the [`Driver`]'s.
@@ -24,10 +25,16 @@ pub(crate) trait Workload {
     /// What the mode keeps of each client.
     type Session: Default;
 
-    /// What the server says first. If it is empty, a client counts as greeted when anything comes.
-    const GREETING: &str;
+    /// What the server says first, unless the command line says otherwise.
+    fn greeting(&self) -> Greeting;
 
-    /// All clients are connected, and the load begins.
+    /// Checks what has come of the greeting, if that is [`Greeting::Dialogue`].
+    fn greet(&mut self, run: &Run, client: &mut Client<Self::Session>, bytes: &[u8]) -> Greeted {
+        let _ = (run, client, bytes);
+        Greeted::Yes(0)
+    }
+
+    /// All clients are connected, and the load begins; with `--warm-up` first that, then the load.
     fn on_start(&mut self, run: &mut Run, cx: &mut ServiceContext<'_, Client<Self::Session>>) {
         let _ = (run, cx);
     }

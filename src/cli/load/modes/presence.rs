@@ -4,12 +4,22 @@ use reactor::{ConnId, Context, ServiceContext};
 
 use super::Workload;
 use crate::cli::load::fault::Fault;
+use crate::cli::load::greeting::Greeting;
 use crate::cli::load::payload::{SAY, Template};
 use crate::cli::load::rate::FixedRate;
 use crate::cli::load::run::{Client, Run};
 
 const ARRIVED: &[u8] = b"Someone has arrived...\n";
 const GONE: &[u8] = b"An anonymous user has left the room.\n";
+/// What the presence service says first.
+const GREETING: &str = "\
+Welcome to the Presence Server
+  Tell me who you are with 'HELLO name'
+  Say something to other users with 'SAY message'
+  Ask me who is connected with 'WHO'
+  Leave with 'BYE'
+  Shutdown server with 'KILL'
+";
 const SAYS: &str = "An anonymous user says: ";
 
 /// One line that is in flight to everybody.
@@ -153,19 +163,14 @@ impl Presence {
 impl Workload for Presence {
     type Session = Session;
 
-    const GREETING: &str = "\
-Welcome to the Presence Server
-  Tell me who you are with 'HELLO name'
-  Say something to other users with 'SAY message'
-  Ask me who is connected with 'WHO'
-  Leave with 'BYE'
-  Shutdown server with 'KILL'
-";
+    fn greeting(&self) -> Greeting {
+        Greeting::Text(GREETING.into())
+    }
 
     fn on_start(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>) {
         let now = run.now(cx);
         self.speakers = run.ids.iter().copied().flatten().collect();
-        self.rate = run.plan.rate.map(|rate| FixedRate::new(now, rate));
+        self.rate = run.plan.rate.map(|rate| FixedRate::new(now, rate, u64::MAX));
         self.on_tick(run, cx);
     }
 

@@ -5,6 +5,7 @@ use reactor::{Context, ServiceContext};
 
 use super::Workload;
 use crate::cli::load::fault::Fault;
+use crate::cli::load::greeting::Greeting;
 use crate::cli::load::metrics::Metrics;
 use crate::cli::load::run::{Client, Run};
 
@@ -88,7 +89,9 @@ fn read(line: &[u8]) -> Option<DateTime> {
 impl Workload for Time {
     type Session = Session;
 
-    const GREETING: &str = "";
+    fn greeting(&self) -> Greeting {
+        Greeting::Any
+    }
 
     fn on_greeted(&mut self, _run: &mut Run, _cx: &mut Context<'_, Client<Session>>) {
         self.waiting += 1;

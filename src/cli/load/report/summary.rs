@@ -2,12 +2,45 @@
 
 use std::time::Duration;
 
-use crate::cli::load::process::Usage;
+use jiff::Timestamp;
+
 use crate::cli::load::run::{Readings, Run};
+use crate::cli::load::seconds::Spread;
+use crate::cli::process::Usage;
 
 /// The quantiles that are printed, and their names.
-pub(super) const QUANTILES: [(f64, &str); 4] =
+pub(crate) const QUANTILES: [(f64, &str); 4] =
     [(0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (0.999, "p99.9")];
+
+/// A figure of which there is one for each second too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Figure {
+    LinesPerSecond,
+    /// At the quantile of this place in [`QUANTILES`], in nanoseconds.
+    Latency(usize),
+}
+
+impl Figure {
+    /// In the order of the figures of a second.
+    pub(crate) fn all() -> impl Iterator<Item = Figure> {
+        [Figure::LinesPerSecond].into_iter().chain((0..QUANTILES.len()).map(Figure::Latency))
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Figure::LinesPerSecond => "lines/s",
+            Figure::Latency(at) => QUANTILES[at].1,
+        }
+    }
+
+    /// Its name in the JSON result, and the unit there.
+    pub(crate) fn key(self) -> (String, f64) {
+        match self {
+            Figure::LinesPerSecond => ("lines_per_s".to_owned(), 1.0),
+            Figure::Latency(at) => (format!("{}_us", QUANTILES[at].1.replace('.', "_")), 1e3),
+        }
+    }
+}
 
 /// Above this share of a core, the tester may be what limits the throughput.
 const BUSY: f64 = 90.0;
@@ -15,14 +48,20 @@ const BUSY: f64 = 90.0;
 const JUDGED: Duration = Duration::from_millis(100);
 
 /// The computed part of the result.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Summary {
+    /// When the run was over.
+    pub(crate) date: Timestamp,
     pub(crate) elapsed: Duration,
     pub(crate) lines_per_s: f64,
     pub(crate) sent_per_s: f64,
     pub(crate) received_per_s: f64,
     pub(crate) tester: Option<Cpu>,
     pub(crate) server: Option<Server>,
+    /// In nanoseconds, in the order of [`QUANTILES`]; empty without latencies.
+    pub(crate) latencies: Vec<u64>,
+    /// How much each [`Figure`] varies.
+    pub(crate) spreads: Vec<Option<Spread>>,
 }
 
 /// CPU time used during the load.
@@ -31,16 +70,18 @@ pub(crate) struct Cpu {
     pub(crate) time: Duration,
     /// Of one core.
     pub(crate) percent: f64,
+    /// Threads that have used it.
+    pub(crate) threads: usize,
 }
 
 impl Cpu {
     fn between(start: Option<Usage>, end: Option<Usage>, elapsed: Duration) -> Option<Cpu> {
         let time = end?.cpu.saturating_sub(start?.cpu);
-        Some(Cpu { time, percent: 100.0 * per(time.as_secs_f64(), elapsed) })
+        Some(Cpu { time, percent: 100.0 * per(time.as_secs_f64(), elapsed), threads: 1 })
     }
 
     pub(crate) fn is_bottleneck(self) -> bool {
-        self.percent > BUSY && self.time >= JUDGED
+        self.percent > BUSY * self.threads as f64 && self.time >= JUDGED
     }
 }
 
@@ -84,10 +125,36 @@ impl Summary {
             lines_per_s: per(metrics.lines as f64, elapsed),
             sent_per_s: per(metrics.bytes_sent as f64, elapsed),
             received_per_s: per(metrics.bytes_received as f64, elapsed),
-            tester: Cpu::between(run.own.start, run.own.end, elapsed),
+            date: Timestamp::now(),
+            tester: Cpu::between(run.own.start, run.own.end, elapsed)
+                .map(|cpu| Cpu { threads: run.plan.threads, ..cpu }),
             server: Server::new(run.server, metrics.lines, clients, elapsed),
+            latencies: match metrics.latencies.is_empty() {
+                true => Vec::new(),
+                false => QUANTILES
+                    .map(|(quantile, _)| metrics.latencies.value_at_quantile(quantile))
+                    .to_vec(),
+            },
+            spreads: (0..1 + QUANTILES.len()).map(|at| spread(&run.seconds, at)).collect(),
         }
     }
+
+    pub(crate) fn figure(&self, figure: Figure) -> Option<f64> {
+        match figure {
+            Figure::LinesPerSecond => Some(self.lines_per_s),
+            Figure::Latency(at) => self.latencies.get(at).map(|nanos| *nanos as f64),
+        }
+    }
+
+    pub(crate) fn spread(&self, figure: Figure) -> Option<Spread> {
+        let at = Figure::all().position(|it| it == figure)?;
+        self.spreads.get(at).copied().flatten()
+    }
+}
+
+/// How much the figures at this place vary.
+fn spread(seconds: &[[f64; 1 + QUANTILES.len()]], at: usize) -> Option<Spread> {
+    Spread::of(&seconds.iter().map(|figures| figures[at]).collect::<Vec<_>>())
 }
 
 /// How many in a second, or 0 if no time has passed.
@@ -110,7 +177,7 @@ mod tests {
         let readings =
             Readings { before: used(10, 1000), start: used(100, 21_000), end: used(1100, 30_000) };
         let server = Server::new(readings, 1_000_000, 100, 2 * SECOND).unwrap();
-        assert_eq!(server.cpu, Cpu { time: SECOND, percent: 50.0 });
+        assert_eq!(server.cpu, Cpu { time: SECOND, percent: 50.0, threads: 1 });
         assert_eq!(server.cpu_per_line, Some(Duration::from_micros(1)));
         assert_eq!(server.memory_per_client, Some(200.0));
         let silent = Server::new(readings, 0, 0, SECOND).unwrap();
@@ -130,8 +197,10 @@ mod tests {
     #[test]
     fn a_busy_tester_is_the_bottleneck_if_it_was_measured_well_enough() {
         let after = |millis| Cpu::between(used(0, 0), used(millis, 0), SECOND).unwrap();
-        assert!(after(950).is_bottleneck());
+        assert!(after(950).is_bottleneck() && !Cpu { threads: 2, ..after(950) }.is_bottleneck());
         assert!(!after(850).is_bottleneck());
-        assert!(!Cpu { time: Duration::from_millis(10), percent: 100.0 }.is_bottleneck());
+        assert!(
+            !Cpu { time: Duration::from_millis(10), percent: 100.0, threads: 1 }.is_bottleneck()
+        );
     }
 }

@@ -24,7 +24,14 @@ pub(crate) fn text(run: &Run, summary: &Summary) -> String {
     row!(text, "clients", "{}", clients(run, summary));
     let early = if run.interrupted { " (interrupted)" } else { "" };
     let (lines, elapsed) = (grouped(metrics.lines), time(summary.elapsed));
-    row!(text, "lines", "{lines} in {elapsed}{early}: {}", rate(summary.lines_per_s));
+    let name = plan.talk.counted();
+    row!(text, name, "{lines} in {elapsed}{early}: {}", rate(summary.lines_per_s));
+    if let Some(requests) = plan.requests {
+        let sent =
+            if plan.mode == Mode::Churn { metrics.connections } else { metrics.sent.unwrap_or(0) };
+        let (requests, sent) = (grouped(requests), grouped(sent));
+        row!(text, "requests", "{sent} of {requests} sent, {lines} answered");
+    }
     if plan.mode == Mode::Presence {
         let each = rate(per_second(metrics.messages, summary));
         row!(text, "messages", "{} heard by all: {each}", grouped(metrics.messages));
@@ -49,10 +56,11 @@ pub(crate) fn text(run: &Run, summary: &Summary) -> String {
         server(&mut text, summary.server.as_ref());
     }
     if let Some(cpu) = summary.tester {
+        let more = if plan.mode.has_threads() { ": try more --threads" } else { "" };
         let warning = if cpu.is_bottleneck() {
-            ": it is the bottleneck, the server may do more than this"
+            format!(": it is the bottleneck, the server may do more than this{more}")
         } else {
-            ""
+            String::new()
         };
         row!(text, "tester", "CPU {:.0} %{warning}", cpu.percent);
     }
@@ -67,19 +75,34 @@ pub(crate) fn title(plan: &Load) -> String {
         1 => format!("1 line of {size} bytes in flight"),
         depth => format!("{} lines of {size} bytes in flight", grouped(depth as u64)),
     };
-    let what = match mode {
-        Mode::Echo | Mode::Pipeline => format!("{lines} each"),
-        Mode::Presence => lines,
-        Mode::Idle => "silent".to_owned(),
-        Mode::Churn => format!("one line of {size} bytes each time"),
-        Mode::Time => "listening".to_owned(),
+    let (head, what) = match (mode, plan.talk.words()) {
+        (Mode::Churn, Some(words)) => {
+            (format!("churn, {words}"), "one on each connection".to_owned())
+        }
+        (_, Some(words)) => (words, format!("{} in flight each", grouped(plan.depth() as u64))),
+        (mode, None) => (mode.name().to_owned(), on_our_own(*mode, *size, lines)),
     };
     let clients = match plan.clients() {
         1 => "1 client".to_owned(),
         clients => format!("{} clients", grouped(clients.into())),
     };
+    let clients = match plan.threads {
+        1 => clients,
+        threads => format!("{clients} in {threads} threads"),
+    };
     let rate = plan.rate.map(|rate| format!(", {} lines/s asked", grouped(rate as u64)));
-    format!("{} to {target}: {clients}, {what}{}", mode.name(), rate.unwrap_or_default())
+    format!("{head} to {target}: {clients}, {what}{}", rate.unwrap_or_default())
+}
+
+/// What clients do with a service of ours.
+fn on_our_own(mode: Mode, size: usize, lines: String) -> String {
+    match mode {
+        Mode::Echo | Mode::Pipeline => format!("{lines} each"),
+        Mode::Presence => lines,
+        Mode::Idle => "silent".to_owned(),
+        Mode::Churn => format!("one line of {size} bytes each time"),
+        Mode::Time => "listening".to_owned(),
+    }
 }
 
 fn clients(run: &Run, summary: &Summary) -> String {
@@ -124,11 +147,14 @@ fn errors(text: &mut String, run: &Run) {
         let kind = fault.name().replace('_', " ");
         row!(text, name, "{} {kind}{}", grouped(count), why.unwrap_or_default());
     }
-    if let Some((got, wanted)) = &metrics.first_wrong {
-        row!(text, "wrong", "\"{got}\"");
-        match wanted.as_str() {
+    if let Some(wrong) = &metrics.first_wrong {
+        if let Some(sent) = &wrong.sent {
+            row!(text, "sent", "\"{sent}\"");
+        }
+        row!(text, "wrong", "\"{}\"", wrong.got);
+        match wrong.wanted.as_str() {
             "" => row!(text, "", "where nothing was due"),
-            _ => row!(text, "not", "\"{wanted}\""),
+            wanted => row!(text, "not", "\"{wanted}\""),
         }
     }
 }

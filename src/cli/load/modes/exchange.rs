@@ -1,4 +1,5 @@
-//! The modes that speak to the echo service: echo, pipeline, idle and churn.
+//! The modes in which each client asks and is answered: echo, pipeline, idle and churn. What is said is a
+//! [`Payload`].
 
 use std::collections::VecDeque;
 
@@ -6,35 +7,39 @@ use reactor::{ConnId, Context, ServiceContext};
 
 use super::Workload;
 use crate::cli::load::fault::Fault;
+use crate::cli::load::greeting::{Greeted, Greeting};
 use crate::cli::load::options::Mode;
-use crate::cli::load::payload::Template;
+use crate::cli::load::payload::{Payload, Reply};
 use crate::cli::load::rate::FixedRate;
-use crate::cli::load::run::{Client, Run, State};
+use crate::cli::load::run::{Client, Phase, Run, State};
 
-const BYE: &str = "BYE\n";
-const GOODBYE: &[u8] = b"> BYE\n";
+type ServiceCx<'a, P> = ServiceContext<'a, Client<Session<<P as Payload>::Own>>>;
+type Cx<'a, P> = Context<'a, Client<Session<<P as Payload>::Own>>>;
 
-type ServiceCx<'a> = ServiceContext<'a, Client<Session>>;
-type Cx<'a> = Context<'a, Client<Session>>;
-
-/// What one client of the echo service has said and heard.
+/// What one client has said and heard.
 #[derive(Debug, Default)]
-pub(crate) struct Session {
+pub(crate) struct Session<O> {
     /// The number of the next line to send.
     pub(crate) sent: u32,
     /// The number of the next reply.
     pub(crate) heard: u32,
     /// When the lines without a reply were sent, and how many at that moment.
     flight: VecDeque<(u64, u32)>,
-    /// With `--rate`: its index in [`Echo::turns`].
+    /// With `--rate`: its index in [`Exchange::turns`].
     pub(crate) place: usize,
-    /// BYE was sent.
+    /// The goodbye was sent.
     leaving: bool,
-    /// BYE was answered.
-    pub(crate) left: bool,
+    /// The goodbye was answered, or there is none.
+    left: bool,
+    /// What the payload keeps.
+    own: O,
 }
 
-impl Session {
+impl<O> Session<O> {
+    pub(crate) fn payload(&mut self) -> &mut O {
+        &mut self.own
+    }
+
     /// Lines without a reply.
     pub(crate) fn waiting(&self) -> u32 {
         self.sent.wrapping_sub(self.heard)
@@ -77,13 +82,14 @@ struct Turn {
 
 /// What the clients have in common.
 #[derive(Debug)]
-pub(crate) struct Echo {
+pub(crate) struct Exchange<P> {
     mode: Mode,
-    line: Template,
-    reply: Template,
+    payload: P,
     depth: u32,
     rate: Option<FixedRate>,
     turns: Vec<Turn>,
+    /// Lines that may still be sent, with `--requests`.
+    left: u64,
     /// Lines of all clients so far.
     sent: u64,
     /// Those of them without a reply.
@@ -92,16 +98,15 @@ pub(crate) struct Echo {
     visits: u32,
 }
 
-impl Echo {
-    pub(crate) fn new(run: &Run) -> Echo {
-        let line = Template::new("", run.plan.size);
-        Echo {
+impl<P: Payload> Exchange<P> {
+    pub(crate) fn new(run: &Run, payload: P) -> Exchange<P> {
+        Exchange {
             mode: run.plan.mode,
-            reply: line.echoed(),
-            line,
+            payload,
             depth: run.plan.depth() as u32,
             rate: None,
             turns: Vec::new(),
+            left: u64::MAX,
             sent: 0,
             waiting: 0,
             visits: 0,
@@ -112,30 +117,34 @@ impl Echo {
         self.mode == Mode::Churn
     }
 
-    /// Sends a client's next lines.
-    fn say(&mut self, run: &mut Run, cx: &mut Cx<'_>, lines: u32, when: u64) {
-        let client = cx.session();
-        self.line.set_client(client.number);
-        let mut sequence = client.own.sent;
-        client.own.note(lines, when);
-        let mut out = cx.writer();
-        for _ in 0..lines {
-            self.line.set_sequence(sequence);
-            out.put(self.line.bytes());
-            sequence = sequence.wrapping_add(1);
+    /// Sends a client's next lines, as long as there are some to send.
+    fn say(&mut self, run: &mut Run, cx: &mut Cx<'_, P>, mut lines: u32, when: u64) {
+        let last = u64::from(lines) >= self.left;
+        if last {
+            lines = self.left as u32;
+            if lines == 0 {
+                return;
+            }
         }
-        drop(out);
+        let client = cx.session();
+        let first = client.own.sent;
+        let number = run.first_client + client.number;
+        client.own.note(lines, when);
+        let bytes = self.payload.send(cx, number, first, lines);
+        self.left -= u64::from(lines);
         self.sent += u64::from(lines);
         self.waiting += u64::from(lines);
-        run.metrics.bytes_sent += u64::from(lines) * self.line.len() as u64;
+        run.metrics.bytes_sent += bytes as u64;
+        if last && run.is_loading() {
+            let now = run.now(cx);
+            run.wind_up(now);
+        }
     }
 
     /// Sends what may be sent now that replies have come.
-    fn go_on(&mut self, run: &mut Run, cx: &mut Cx<'_>, replies: u32, now: u64) {
+    fn go_on(&mut self, run: &mut Run, cx: &mut Cx<'_, P>, replies: u32, now: u64) {
         if self.is_churn() {
-            cx.session().own.leaving = true;
-            cx.send(BYE);
-            run.metrics.bytes_sent += BYE.len() as u64;
+            self.leave(run, cx);
         } else if run.is_loading() {
             match self.rate {
                 Some(_) => self.catch_up(run, cx),
@@ -144,10 +153,56 @@ impl Echo {
         }
     }
 
+    /// Says goodbye; where there is none to say, closes.
+    fn leave(&mut self, run: &mut Run, cx: &mut Cx<'_, P>) {
+        let session = &mut cx.session().own;
+        session.leaving = true;
+        match self.payload.goodbye() {
+            Some((bye, _)) => {
+                cx.send(bye);
+                if self.is_churn() {
+                    run.metrics.bytes_sent += bye.len() as u64;
+                }
+            }
+            None => {
+                session.left = true;
+                cx.close();
+            }
+        }
+    }
+
+    /// Gives a client up whose reply was wrong, so that the next one cannot be found. That reply is counted.
+    fn lose(&mut self, cx: &mut Cx<'_, P>) {
+        let session = &mut cx.session().own;
+        session.heard = session.heard.wrapping_add(1);
+        session.landed(1, |_, _| {});
+        self.waiting -= 1;
+        cx.close();
+    }
+
+    /// Judges what has come although no reply is due. Returns how much of it is taken.
+    fn beyond(&mut self, run: &mut Run, session: &mut Session<P::Own>, rest: &[u8]) -> usize {
+        let rest = match self.payload.read_unasked(&mut session.own, rest) {
+            Reply::Part(length) => return length,
+            Reply::Incomplete => return 0,
+            _ => rest,
+        };
+        let goodbye = self.payload.goodbye().map_or(&b""[..], |(_, reply)| reply);
+        let wanted = if session.leaving && !session.left { goodbye } else { b"" };
+        if !wanted.is_empty() && rest == wanted {
+            session.left = true;
+        } else if !wanted.is_empty() && wanted.starts_with(rest) {
+            return 0;
+        } else {
+            run.metrics.wrong(Fault::Unexpected, rest, wanted);
+        }
+        rest.len()
+    }
+
     /// Sends the lines that are due, up to `--depth` in flight. The latency of a line that had to
     /// wait for that counts from when it was due, since the server has held it up. A timer of our
     /// own that is late is not the server's fault, and does not count.
-    fn catch_up(&mut self, run: &mut Run, cx: &mut Cx<'_>) {
+    fn catch_up(&mut self, run: &mut Run, cx: &mut Cx<'_, P>) {
         let Some(rate) = self.rate else { return };
         let many = self.turns.len() as u64;
         loop {
@@ -163,19 +218,31 @@ impl Echo {
     }
 }
 
-impl Workload for Echo {
-    type Session = Session;
+impl<P: Payload> Workload for Exchange<P> {
+    type Session = Session<P::Own>;
 
-    const GREETING: &str = "\
-Welcome to the Reactor Server.
-Send me text lines and conclude with the BYE command.
-";
+    fn greeting(&self) -> Greeting {
+        self.payload.greeting()
+    }
 
-    fn on_start(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>) {
+    fn greet(&mut self, run: &Run, client: &mut Client<Self::Session>, bytes: &[u8]) -> Greeted {
+        self.payload.set_reader(run.first_client + client.number);
+        self.payload.greet(&mut client.own.own, bytes)
+    }
+
+    fn on_start(&mut self, run: &mut Run, cx: &mut ServiceCx<'_, P>) {
         if self.mode == Mode::Idle {
             return;
         }
         let now = run.now(cx);
+        // What the warm-up has sent does not count.
+        self.sent = 0;
+        let wanted = run.plan.requests.filter(|_| run.phase == Phase::Loading);
+        self.left = wanted.unwrap_or(u64::MAX);
+        if self.left == 0 {
+            // This thread's share of a few.
+            return run.wind_up(now);
+        }
         let all: Vec<ConnId> = run.ids.iter().copied().flatten().collect();
         for (place, id) in all.iter().enumerate() {
             let Some(mut cx) = cx.connection(*id) else { continue };
@@ -187,12 +254,12 @@ Send me text lines and conclude with the BYE command.
         if let Some(rate) = run.plan.rate {
             let turn = |(next, id)| Turn { id, next, noticed: now };
             self.turns = (0..).zip(all).map(turn).collect();
-            self.rate = Some(FixedRate::new(now, rate));
+            self.rate = Some(FixedRate::new(now, rate, self.left));
             self.on_tick(run, cx);
         }
     }
 
-    fn on_greeted(&mut self, run: &mut Run, cx: &mut Cx<'_>) {
+    fn on_greeted(&mut self, run: &mut Run, cx: &mut Cx<'_, P>) {
         if self.is_churn() {
             let now = cx.session().since;
             let session = &mut cx.session().own;
@@ -203,40 +270,46 @@ Send me text lines and conclude with the BYE command.
         }
     }
 
-    fn on_bytes(&mut self, run: &mut Run, cx: &mut Cx<'_>, bytes: &[u8]) -> usize {
+    fn on_bytes(&mut self, run: &mut Run, cx: &mut Cx<'_, P>, bytes: &[u8]) -> usize {
+        let now = run.now(cx);
         let client = cx.session();
-        self.reply.set_client(client.number);
-        let (sent, mut heard) = (client.own.sent, client.own.heard);
-        let length = self.reply.len();
-        let (mut taken, mut right, mut wrong) = (0, 0, 0);
+        let number = run.first_client + client.number;
+        self.payload.set_reader(number);
+        let session = &mut client.own;
+        let (sent, mut heard) = (session.sent, session.heard);
+        let (mut taken, mut right, mut wrong, mut broken) = (0, 0, 0, false);
         while heard != sent {
             let rest = &bytes[taken..];
-            self.reply.set_sequence(heard);
-            if rest.get(..length) == Some(self.reply.bytes()) {
-                taken += length;
-                right += 1;
-            } else if let Some(end) = memchr::memchr(b'\n', rest) {
-                run.metrics.wrong(Fault::WrongReply, &rest[..=end], self.reply.bytes());
-                taken += end + 1;
-                wrong += 1;
-            } else {
-                break;
+            match self.payload.read(&mut session.own, heard, rest) {
+                Reply::Right(length) => {
+                    taken += length;
+                    right += 1;
+                }
+                Reply::Part(length) => {
+                    taken += length;
+                    continue;
+                }
+                Reply::Wrong(length) => {
+                    let (asked, wanted) = self.payload.explain(&session.own, number, heard);
+                    run.metrics.wrong_reply(&asked, &rest[..length], &wanted);
+                    taken += length;
+                    wrong += 1;
+                }
+                Reply::Broken(length) => {
+                    let (asked, wanted) = self.payload.explain(&session.own, number, heard);
+                    run.metrics.wrong_reply(&asked, &rest[..length], &wanted);
+                    broken = true;
+                    break;
+                }
+                Reply::Incomplete => break,
             }
             heard = heard.wrapping_add(1);
         }
-        let now = run.now(cx);
-        let session = &mut cx.session().own;
         session.heard = heard;
-        if heard == sent && taken < bytes.len() {
-            let rest = &bytes[taken..];
-            let goodbye = session.leaving && !session.left;
-            if goodbye && rest == GOODBYE {
-                session.left = true;
-                taken = bytes.len();
-            } else if !(goodbye && GOODBYE.starts_with(rest)) {
-                let wanted = if goodbye { GOODBYE } else { b"" };
-                run.metrics.wrong(Fault::Unexpected, rest, wanted);
-                taken = bytes.len();
+        while heard == sent && taken < bytes.len() {
+            match self.beyond(run, session, &bytes[taken..]) {
+                0 => break,
+                more => taken += more,
             }
         }
         if right + wrong > 0 {
@@ -253,6 +326,11 @@ Send me text lines and conclude with the BYE command.
             }
             self.go_on(run, cx, right + wrong, now);
         }
+        if broken {
+            self.lose(cx);
+            return bytes.len();
+        }
+        run.metrics.bytes_sent += self.payload.flush(cx) as u64;
         taken
     }
 
@@ -261,7 +339,7 @@ Send me text lines and conclude with the BYE command.
     }
 
     /// Looks at each client at most once, however many lines have come due.
-    fn on_tick(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>) {
+    fn on_tick(&mut self, run: &mut Run, cx: &mut ServiceCx<'_, P>) {
         let now = run.now(cx);
         let Some(rate) = self.rate.as_mut().filter(|_| run.is_loading()) else { return };
         let come = rate.look(now);
@@ -280,7 +358,7 @@ Send me text lines and conclude with the BYE command.
         if self.is_churn() { run.here == 0 } else { self.waiting == 0 }
     }
 
-    fn count_owed(&mut self, run: &mut Run, cx: &mut Cx<'_>) {
+    fn count_owed(&mut self, run: &mut Run, cx: &mut Cx<'_, P>) {
         let now = run.now(cx);
         let (churn, client) = (self.is_churn(), cx.session());
         if client.state == State::Done {
@@ -294,7 +372,7 @@ Send me text lines and conclude with the BYE command.
         }
     }
 
-    fn give_up(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>) {
+    fn give_up(&mut self, run: &mut Run, cx: &mut ServiceCx<'_, P>) {
         let churn = self.is_churn();
         let late = cx.connections().filter(|(_, client)| churn || client.own.waiting() > 0);
         let late: Vec<_> = late.map(|(id, _)| id).collect();
@@ -306,30 +384,30 @@ Send me text lines and conclude with the BYE command.
         }
     }
 
-    fn say_goodbye(&mut self, run: &mut Run, cx: &mut ServiceCx<'_>) -> bool {
-        for id in run.ids.iter().copied().flatten() {
+    fn say_goodbye(&mut self, run: &mut Run, cx: &mut ServiceCx<'_, P>) -> bool {
+        for id in run.ids.clone().into_iter().flatten() {
             if let Some(mut cx) = cx.connection(id) {
-                cx.session().own.leaving = true;
-                cx.send(BYE);
+                self.leave(run, &mut cx);
             }
         }
         true
     }
 
-    fn on_eof(&mut self, _run: &mut Run, cx: &mut Cx<'_>) -> bool {
+    fn on_eof(&mut self, _run: &mut Run, cx: &mut Cx<'_, P>) -> bool {
         cx.session().own.left
     }
 
-    fn on_gone(&mut self, run: &mut Run, cx: &mut Cx<'_>, right: bool) {
+    fn on_gone(&mut self, run: &mut Run, cx: &mut Cx<'_, P>, right: bool) {
         let now = run.now(cx);
         let client = cx.session();
         let (number, since) = (client.number, client.since);
         let waiting = u64::from(client.own.waiting());
-        let goodbye = u64::from(client.own.leaving && !client.own.left);
+        let left = client.own.left;
+        let goodbye = u64::from(client.own.leaving && !left);
         self.waiting -= waiting;
         run.metrics.fault(Fault::MissingReply, waiting + goodbye);
         if self.is_churn() {
-            if right {
+            if right || left {
                 run.metrics.latency(now.saturating_sub(since), 1);
             }
             run.ramp.again(number);
@@ -337,6 +415,7 @@ Send me text lines and conclude with the BYE command.
     }
 
     fn conclude(&mut self, run: &mut Run) {
+        run.metrics.sent = Some(self.sent);
         let Some(rate) = self.rate else { return };
         let unsent = rate.come.saturating_sub(self.sent);
         run.metrics.unsent = Some(unsent);
@@ -356,7 +435,7 @@ mod tests {
 
     #[test]
     fn lines_land_in_the_order_they_were_sent() {
-        let mut session = Session::default();
+        let mut session = Session::<()>::default();
         session.note(2, 10);
         session.note(1, 10);
         session.note(4, 20);
