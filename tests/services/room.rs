@@ -13,7 +13,8 @@ use reactor::services::room::bus::{Action, Bus, Event, MemberId, News, Told};
 use reactor::services::room::{
     Demand, Failure, InProcess, Link, Message, Room, Seat, ServerId, Settings, Words,
 };
-use reactor::{CloseReason, Context, Core, Exit, Handler, Limits, ServiceContext};
+use reactor::testing::Harness;
+use reactor::{CloseReason, Context, Core, Exit, Handler, Limits, ServiceContext, TimerId};
 
 use crate::util::{Client, Server, until};
 
@@ -237,6 +238,10 @@ impl Handler for Talk {
         self.seat.on_close(cx);
     }
 
+    fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, ()>, timer: TimerId) {
+        self.seat.on_service_timer(cx, timer);
+    }
+
     fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, message: Message) {
         self.seat.on_message(cx, message);
     }
@@ -390,4 +395,54 @@ fn a_connection_is_given_its_time_from_when_it_is_there() {
     room.connected(Link::Commands, now);
     let demands: Vec<_> = std::iter::from_fn(|| room.poll_redis()).collect();
     assert!(matches!(demands[..], [Demand::Send(Link::Commands, _)]), "{demands:?}");
+}
+
+/// A bus that holds whoever says so, until its time has come or it is woken.
+#[derive(Default)]
+struct Holding {
+    inner: InProcess,
+    actions: Vec<Action>,
+    held: Option<(MemberId, Instant)>,
+}
+
+impl Bus for Holding {
+    fn event(&mut self, member: MemberId, event: Event, now: Instant) {
+        if matches!(&event, Event::Say(text) if text == "hold") {
+            self.actions.push(Action::Hold(member));
+            self.held = Some((member, now + Duration::from_secs(7)));
+        }
+        self.inner.event(member, event, now);
+    }
+
+    fn poll(&mut self) -> Option<Action> {
+        self.inner.poll().or_else(|| self.actions.pop())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.held.map(|(_, until)| until)
+    }
+
+    fn tick(&mut self, _now: Instant) {
+        self.actions.extend(self.held.take().map(|(member, _)| Action::Release(member)));
+    }
+}
+
+#[test]
+fn whom_the_bus_holds_is_not_read_until_its_deadline_or_a_wake_up_and_does_not_idle() {
+    let seat = Seat::alone(Plain, Holding::default());
+    let talk = Talk { core: 0, seat, read: Arc::default() };
+    let idle_timeout = Some(Duration::from_secs(2));
+    let mut server = Harness::with_limits(talk, Limits { idle_timeout, ..Limits::default() });
+    let client = server.connect();
+    server.feed(client, "hold\nhold\nlast\n");
+    assert_eq!(server.sent(client), b"welcome\nhold\n");
+    server.advance(Duration::from_millis(6999));
+    assert_eq!(server.sent(client), b"");
+    server.advance(Duration::from_millis(1));
+    assert_eq!(server.sent(client), b"hold\n");
+    server.post(Message::wake());
+    assert_eq!(server.sent(client), b"last\n");
+    // The rest of what it waits for is its own.
+    server.advance(Duration::from_secs(2));
+    assert_eq!(server.closed(client), Some(CloseReason::IdleTimeout));
 }

@@ -307,3 +307,8 @@ fn one_room_whose_connections_are_cut_at_every_place() {
     }
     println!("cut at {tried} of {places} places");
 }
+
+#[test]
+fn one_room_with_a_redis_that_says_anything() {
+    (0..number("SEEDS").unwrap_or(SEEDS_OF_ROOMS)).for_each(spread::hostile::lives_with);
+}

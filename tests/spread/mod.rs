@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "the simulation names it by its path")]
 
 mod aims;
+pub mod hostile;
 mod network;
 mod oracle;
 pub mod real;

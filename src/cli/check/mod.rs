@@ -39,6 +39,7 @@ use super::units::duration;
 
 /// All is over by then, whatever the server does.
 const LONGEST: Duration = Duration::from_secs(50);
+const OUT_OF_TIME: &str = "not judged: the time is over";
 /// How long a server that is started here may take to listen.
 const START: Duration = Duration::from_secs(20);
 /// How long it is watched after each kind of client whether that was the server's end.
@@ -53,8 +54,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// it does not judge: a server that serves one client at a time can still get its lines right. It ends within
 /// a minute, whatever the server does, and leaves no connection behind.
 ///
-/// Exit status: 0 if nothing failed, 1 if something did or the server cannot be reached, 2 if the command line is
-/// wrong.
+/// Exit status: 0 if nothing failed, 1 if something did, if the time was over before all was judged or if the server
+/// cannot be reached, 2 if the command line is wrong.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = RESULT)]
 pub(crate) struct Check {
@@ -163,7 +164,8 @@ pub(crate) fn check(args: &Check) -> Result<ExitCode, Failure> {
         elapsed: begun.elapsed(),
     };
     report::print(&if args.json { report.json() } else { report.text() })?;
-    Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let judged = Instant::now() < lab.deadline;
+    Ok(if report.failed() == 0 && judged { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What `--only` may name.
@@ -249,13 +251,17 @@ impl Judges<'_> {
         let lab = self.lab;
         let mut verdict = match &self.broken {
             Some(why) => Verdict::Note(why.clone()),
-            None if Instant::now() > lab.deadline => {
-                Verdict::Note("not tried: the time is over".to_owned())
-            }
+            None if Instant::now() > lab.deadline => Verdict::Note(OUT_OF_TIME.to_owned()),
             None if lab.protocol.left_out.iter().any(|it| it == name) => {
                 Verdict::Note("not asked for: the protocol leaves it out".to_owned())
             }
-            None => how().unwrap_or_else(Verdict::Fail),
+            None => match how().unwrap_or_else(Verdict::Fail) {
+                // It was not given the time that it is due.
+                Verdict::Fail(_) if Instant::now() > lab.deadline => {
+                    Verdict::Note(OUT_OF_TIME.to_owned())
+                }
+                verdict => verdict,
+            },
         };
         if self.broken.is_none() {
             verdict = self.look_after(name, verdict);

@@ -265,7 +265,9 @@ impl Room {
             let place = vec![self.keys.entry_at(position)];
             self.send(Link::Reader, Request::Place, place);
         } else {
-            let read = vec![self.keys.read(position, self.settings.beat())];
+            // Behind it, whether what it was read from is still there: else there may have been more.
+            let read =
+                vec![self.keys.read(position, self.settings.beat()), self.keys.entry_at(position)];
             self.send(Link::Reader, Request::Read, read);
         }
     }
@@ -310,7 +312,7 @@ impl Room {
             Phase::CatchUp(_) => return,
             Phase::Open if self.may_tell_all() => {
                 (self.sending.needs_here, self.sending.here_in_doubt) = (false, true);
-                self.sending.heres += 1;
+                self.sending.heres = self.sending.heres.saturating_add(1);
                 let here = self.make_here();
                 (Request::Here, self.keys.here(&here, &self.sending.other_lives))
             }
@@ -410,7 +412,14 @@ impl Room {
             }
             Request::Read => {
                 self.links.reader_answered = true;
-                self.take_in(&replies[0]);
+                let from = self.reading.position;
+                let there = replies.get(1).is_none_or(|entries| !entries.parts().is_empty());
+                let lost = from != EntryId::default() && !there;
+                if lost && !self.reading.discard {
+                    self.lost_place();
+                } else {
+                    self.take_in(&replies[0]);
+                }
             }
         }
     }

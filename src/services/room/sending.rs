@@ -197,6 +197,6 @@ impl Room {
         let seen = self.reading.seen;
         sending.lost |= self.established && last.is_none_or(|last| last < seen);
         sending.dead |= self.established && last.is_none();
-        sending.sent = last.unwrap_or(seen);
+        sending.sent = last.map_or(seen, |last| last.min(sending.number));
     }
 }

@@ -247,7 +247,7 @@ fn beside(lab: &Lab, script: &Script) -> Judged {
         longest = longest.max(begun.elapsed());
         rounds += 1;
         if Instant::now() > over {
-            return pass(format!("{rounds} replies to the quiet one, within {longest:.0?} each"));
+            return pass(format!("the quiet one waited {longest:.0?} at most, in {rounds} rounds"));
         }
         thread::sleep(Duration::from_millis(10));
         talk.begin_round(script);
