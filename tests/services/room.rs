@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use reactor::services::Presence;
 use reactor::services::room::bus::{Action, Bus, Event, MemberId, News, Told};
-use reactor::services::room::{InProcess, Message, Seat, Words};
+use reactor::services::room::{
+    Demand, Failure, InProcess, Link, Message, Room, Seat, ServerId, Settings, Words,
+};
 use reactor::testing::Harness;
 use reactor::{CloseReason, Context, Core, Exit, Handler, Limits, ServiceContext, TimerId};
 
@@ -376,6 +378,23 @@ fn the_bus_is_told_when_the_clients_of_all_cores_have_taken_what_was_said() {
     others[0].send("drain\n");
     others.iter_mut().for_each(|client| client.expect(format!("left\n{much}")));
     until("all have", || drained.load(SeqCst) == 3);
+}
+
+/// The clients of Redis dial again by themselves, too, and the room may not have asked for that for long.
+#[test]
+fn a_connection_is_given_its_time_from_when_it_is_there() {
+    let (settings, mut now) = (Settings::default(), Instant::now());
+    let mut room = Room::new(settings.clone(), ServerId(7), now);
+    for _ in 0..100 {
+        now += settings.timeout / 25;
+        room.lost(Link::Commands, Failure::Other, now);
+        room.lost(Link::Reader, Failure::Other, now);
+    }
+    assert!(room.is_cut_off());
+    while room.poll_redis().is_some() {}
+    room.connected(Link::Commands, now);
+    let demands: Vec<_> = std::iter::from_fn(|| room.poll_redis()).collect();
+    assert!(matches!(demands[..], [Demand::Send(Link::Commands, _)]), "{demands:?}");
 }
 
 /// A bus that holds whoever says so, until its time has come or it is woken.
