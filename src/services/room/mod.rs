@@ -174,7 +174,7 @@ impl Settings {
     /// How often something must be heard of Redis, and something is said of us: often enough that a few
     /// misses in a row are no silence of `timeout`, which is at most half a lease.
     fn beat(&self) -> Duration {
-        BEAT.min(self.timeout / 5)
+        BEAT.min(self.timeout / 5).max(Duration::from_millis(1))
     }
 }
 
@@ -460,10 +460,11 @@ impl Bus for Room {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let others = self.piece_due.into_iter().chain(self.stop_by).chain(self.sending.retry_at);
-        let soon = self.links.deadline(self.settings.timeout).min(self.leases.due);
-        let soon = others.fold(soon, Instant::min);
-        Some(soon.max(self.now + Duration::from_millis(1)))
+        let soon =
+            self.links_are_due().into_iter().chain(self.piece_due).chain(self.stop_by).min()?;
+        // Who is not called for longer takes that for its own freeze.
+        let latest = self.now + self.settings.beat();
+        Some(soon.clamp(self.now + Duration::from_millis(1), latest))
     }
 
     fn tick(&mut self, now: Instant) {
