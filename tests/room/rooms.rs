@@ -120,6 +120,13 @@ impl Rooms {
         self.servers[server] = None;
     }
 
+    /// Waits until a server that was told to stop has ended by itself: its members go before it has told the
+    /// others that they have.
+    pub fn wait_for_end(&mut self, server: usize) {
+        let (status, _, stderr) = self.servers[server].take().expect("it has been killed").end();
+        assert_eq!(status, 0, "{stderr}");
+    }
+
     /// How often the first member of each living server has heard a line: see
     /// [`wait_for_more`](Rooms::wait_for_more).
     pub fn counts(&self, line: &str) -> Vec<(usize, usize)> {

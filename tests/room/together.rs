@@ -84,7 +84,7 @@ fn who_stops_leaves_at_once() {
     rooms.swarm.until("its members have left", |swarm| {
         swarm.members.iter().all(|member| member.server != 2 || member.ended)
     });
-    rooms.kill(2);
+    rooms.wait_for_end(2);
     for member in 0..rooms.swarm.members.len() {
         if rooms.swarm.members[member].server == 2 {
             let left = format!("{} has left the room.", rooms.swarm.members[member].name);
