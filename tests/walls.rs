@@ -1,5 +1,6 @@
 //! The walls between the wings of `src`: what each may name of the others, and how long a file may
-//! grow. docs/architecture.md says what the wings are, and names functions that must be there.
+//! grow. docs/architecture.md says what the wings are, and names functions that must be there. What the texts link
+//! to must be there, too.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -257,4 +258,73 @@ fn the_map_names_functions_that_are_there() {
         let there = ["(", "<"].iter().any(|next| code.contains(&format!("fn {function}{next}")));
         assert!(there, "docs/architecture.md: there is no {name}");
     }
+}
+
+/// The files of a kind in the whole repository.
+fn all_files(kind: &str) -> Vec<PathBuf> {
+    let hidden = |path: &Path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with('.') || ["target", "node_modules"].contains(&name)
+    };
+    let mut folders = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR"))];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        for path in paths.filter(|path| !hidden(path)) {
+            match path.is_dir() {
+                true => folders.push(path),
+                false if path.extension().is_some_and(|it| it == kind) => found.push(path),
+                false => {}
+            }
+        }
+    }
+    found
+}
+
+/// The text of a document without its blocks of code.
+fn prose(text: &str) -> String {
+    let mut is_code = false;
+    let outside = |line: &&str| {
+        let fence = line.trim_start().starts_with("```");
+        is_code ^= fence;
+        !is_code && !fence
+    };
+    text.lines().filter(outside).flat_map(|line| [line, "\n"]).collect()
+}
+
+/// The anchors that GitHub makes of a document's headings.
+fn anchors(text: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for line in prose(text).lines().filter(|line| line.starts_with('#')) {
+        let heading = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = |c: &char| c.is_alphanumeric() || [' ', '-', '_'].contains(c);
+        let anchor: String = heading.chars().filter(kept).collect::<String>().replace(' ', "-");
+        let numbered = |it: &&String| it.rsplit_once('-').is_some_and(|(name, _)| name == anchor);
+        let same = found.iter().filter(|it| **it == anchor || numbered(it)).count();
+        found.push(if same == 0 { anchor } else { format!("{anchor}-{same}") });
+    }
+    found
+}
+
+#[test]
+fn every_link_of_a_text_leads_somewhere() {
+    let texts = all_files("md");
+    assert!(texts.len() > 10, "{texts:?}");
+    let mut broken = Vec::new();
+    for text in &texts {
+        let content = fs::read_to_string(text).unwrap();
+        for link in prose(&content).split("](").skip(1) {
+            let link = link.split([')', ' ']).next().unwrap();
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { text.clone() } else { text.with_file_name(file) };
+            let known = || anchors(&fs::read_to_string(&target).unwrap());
+            if !target.exists() || !anchor.is_empty() && !known().iter().any(|it| it == anchor) {
+                broken.push(format!("{}: {link}", text.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "these lead nowhere:\n{}", broken.join("\n"));
 }

@@ -308,6 +308,49 @@ fn who_serves_ten_at_once() {
     fails_at(&place, "at-once", &["--patience=500ms"], "that for 10 of them");
 }
 
+/// As long as one client after the other gets on, the server may be slow: the last ten take a second and a half.
+#[test]
+fn who_serves_a_hundred_slowly() {
+    let (greeted, turn) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(())));
+    let place = server(move |mut stream| {
+        if greeted.fetch_add(1, Relaxed) > 90 {
+            let _turn = turn.lock().unwrap();
+            thread::sleep(Duration::from_millis(150));
+        }
+        let _ = stream.write_all(GREETING.as_bytes());
+        let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        lines.map_while(Result::ok).all(|line| say(&mut stream, &line));
+    });
+    passes(&place, "at-once", &["--patience=300ms"]);
+}
+
+/// The server has to wait for as long as the checker does, since both want the same processor.
+#[test]
+fn a_checker_without_a_processor_does_not_judge() {
+    let _quiet = quiet();
+    let (connected, frozen) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(())));
+    let until_it_goes_on = frozen.lock().unwrap();
+    let (count, gate) = (Arc::clone(&connected), Arc::clone(&frozen));
+    let place = server(move |mut stream| {
+        count.fetch_add(1, Relaxed);
+        drop(gate.lock());
+        let _ = stream.write_all(GREETING.as_bytes());
+        let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        lines.map_while(Result::ok).all(|line| say(&mut stream, &line));
+    });
+    let args = ["check", &place, "--only=at-once", "--patience=1s"];
+    let checker = Program::spawn(Command::new(REACTOR).args(args));
+    // The first is whether anybody listens at all.
+    crate::util::until("all are connected", || connected.load(Relaxed) > 100);
+    checker.signal("STOP");
+    // Longer than anybody has patience for; that is what is tried.
+    thread::sleep(Duration::from_millis(2500));
+    checker.signal("CONT");
+    drop(until_it_goes_on);
+    let (status, stdout, stderr) = checker.end();
+    assert_eq!((status, stderr.as_str()), (0, ""), "{stdout}");
+}
+
 /// One thread that never waits in a write: what is not taken is kept.
 fn hoarder() -> String {
     server(|mut stream| {

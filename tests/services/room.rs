@@ -3,6 +3,7 @@
 #![cfg(feature = "services")]
 
 use std::io::Write;
+use std::net::TcpStream;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, mpsc};
@@ -10,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use reactor::services::Presence;
 use reactor::services::room::bus::{Action, Bus, Event, MemberId, News, Told};
-use reactor::services::room::{InProcess, Message, Seat, Words};
-use reactor::testing::Harness;
-use reactor::{CloseReason, Context, Core, Exit, Handler, Limits, ServiceContext, TimerId};
+use reactor::services::room::{
+    Demand, Failure, Host, InProcess, Link, Message, Room, Seat, ServerId, Settings, Words,
+};
+use reactor::testing::{CoresByHand, Harness};
+use reactor::{CloseReason, Context, Core, Cores, Exit, Handler, Limits, ServiceContext, TimerId};
 
 use crate::util::{Client, Server, until};
 
@@ -378,6 +381,23 @@ fn the_bus_is_told_when_the_clients_of_all_cores_have_taken_what_was_said() {
     until("all have", || drained.load(SeqCst) == 3);
 }
 
+/// The clients of Redis dial again by themselves, too, and the room may not have asked for that for long.
+#[test]
+fn a_connection_is_given_its_time_from_when_it_is_there() {
+    let (settings, mut now) = (Settings::default(), Instant::now());
+    let mut room = Room::new(settings.clone(), ServerId(7), now);
+    for _ in 0..100 {
+        now += settings.timeout / 25;
+        room.lost(Link::Commands, Failure::Other, now);
+        room.lost(Link::Reader, Failure::Other, now);
+    }
+    assert!(room.is_cut_off());
+    while room.poll_redis().is_some() {}
+    room.connected(Link::Commands, now);
+    let demands: Vec<_> = std::iter::from_fn(|| room.poll_redis()).collect();
+    assert!(matches!(demands[..], [Demand::Send(Link::Commands, _)]), "{demands:?}");
+}
+
 /// A bus that holds whoever says so, until its time has come or it is woken.
 #[derive(Default)]
 struct Holding {
@@ -426,4 +446,62 @@ fn whom_the_bus_holds_is_not_read_until_its_deadline_or_a_wake_up_and_does_not_i
     // The rest of what it waits for is its own.
     server.advance(Duration::from_secs(2));
     assert_eq!(server.closed(client), Some(CloseReason::IdleTimeout));
+}
+
+/// A bus that notes what it is told.
+struct Noting {
+    inner: InProcess,
+    told: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl Bus for Noting {
+    fn event(&mut self, member: MemberId, event: Event, now: Instant) {
+        self.told.lock().unwrap().push("event");
+        self.inner.event(member, event, now);
+    }
+
+    fn poll(&mut self) -> Option<Action> {
+        self.inner.poll()
+    }
+
+    fn stop(&mut self, _now: Instant) {
+        self.told.lock().unwrap().push("stop");
+    }
+}
+
+impl Host for Plain {
+    type Session = ();
+
+    fn on_line(seat: &mut Seat<Plain>, cx: &mut Context<'_, ()>, line: &[u8]) {
+        seat.event(cx, Event::Say(String::from_utf8_lossy(line).into_owned()));
+    }
+}
+
+#[test]
+fn a_bus_that_was_stopped_is_told_nothing_that_other_cores_do() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&told);
+    let mut cores = Cores::new(2).unwrap();
+    let make = move |core: Core<Message>| {
+        let bus = || Noting { inner: InProcess::new(), told: Arc::clone(&noted) };
+        Seat::new(&core, Plain, bus)
+    };
+    let room = cores.listen("127.0.0.1:0", make).unwrap();
+    let mut cores = CoresByHand::new(cores).unwrap();
+    let mut clients: Vec<_> =
+        (0..4).map(|_| TcpStream::connect(("127.0.0.1", room.port())).unwrap()).collect();
+    while let Some(core) = (0..2).find(|core| cores.is_due(*core)) {
+        cores.turn(core);
+    }
+    assert_eq!(*told.lock().unwrap(), ["event"; 4]);
+    room.handles()[0].stop();
+    cores.turn(0);
+    assert_eq!(told.lock().unwrap().last(), Some(&"stop"));
+    for client in &mut clients {
+        client.write_all(b"late\n").unwrap();
+    }
+    // The other core reads that before it hears of the stop.
+    cores.turn(1);
+    (0..10).for_each(|_| cores.turn(0));
+    assert_eq!(told.lock().unwrap().last(), Some(&"stop"));
 }

@@ -78,122 +78,9 @@ impl Aim {
     }
 
     /// By the name that a failed test gives.
+    #[expect(clippy::too_many_lines, reason = "a table of worlds")]
     pub fn all() -> Vec<(&'static str, Aim)> {
-        let usual = |faults: &[Fault], time| Aim {
-            faults: faults.to_vec(),
-            time: Some(time),
-            ..Aim::default()
-        };
-        let held = [Fault::RedisFrozen, Fault::LinkCut, Fault::OutOfMemory];
-        let away = Aim {
-            last_in_who: true,
-            must: &["gone: alive"],
-            never: &["missing", "gone: ended"],
-            ..Aim::default()
-        };
-        let piece =
-            Aim { burst: 40, padding: 2_000, trouble: 15_000, ..usual(&[Fault::LinkCut], 0) };
-        vec![
-            (
-                "kill -9 of a server",
-                Aim {
-                    must: &["gone: ended"],
-                    never: &["cut off", "missing", "gone: alive"],
-                    ..usual(&[Fault::Killed], 0)
-                },
-            ),
-            ("a server frozen for 20 s", aimed(away.clone(), Fault::ServerFrozen)),
-            ("a server's network down for 20 s", aimed(away, Fault::Partition)),
-            (
-                "Redis frozen for 3 s",
-                Aim {
-                    must: &["held"],
-                    never: UNHEARD,
-                    burst: 30,
-                    ..usual(&[Fault::RedisFrozen], 3_000)
-                },
-            ),
-            (
-                "Redis frozen for 20 s",
-                Aim {
-                    must: &["cut off", "whole", "said elsewhere"],
-                    never: &["missing", "gone: alive", "gone: ended"],
-                    ..usual(&[Fault::RedisFrozen], 20_000)
-                },
-            ),
-            ("CLIENT KILL", Aim { never: UNHEARD, ..usual(&[Fault::LinkCut], 0) }),
-            (
-                "data lost, an older AOF",
-                Aim { must: &["missing"], never: &["gone: alive"], ..usual(&[Fault::DataLost], 0) },
-            ),
-            (
-                "trimmed by somebody",
-                Aim {
-                    must: &["missing"],
-                    never: &["cut off", "gone: alive"],
-                    ..usual(&[Fault::Trimmed], 0)
-                },
-            ),
-            (
-                "slow Redis",
-                Aim { must: &["held"], never: UNHEARD, burst: 30, ..usual(&[Fault::Slow], 20_000) },
-            ),
-            (
-                "out of memory",
-                Aim {
-                    must: &["refused: no memory", "cut off", "whole", "said elsewhere"],
-                    never: &["missing"],
-                    ..usual(&[Fault::OutOfMemory], 20_000)
-                },
-            ),
-            (
-                "a wrong password later",
-                Aim {
-                    must: &["a wrong password", "cut off", "whole"],
-                    never: &["missing"],
-                    ..usual(&[Fault::Password], 20_000)
-                },
-            ),
-            (
-                "KILL",
-                Aim {
-                    gentle: true,
-                    must: &["gone: ended"],
-                    never: &["cut off", "missing", "gone: alive"],
-                    ..usual(&[Fault::Stopped], 0)
-                },
-            ),
-            ("KILL, and links drop", usual(&[Fault::Stopped, Fault::LinkCut], 0)),
-            (
-                "held at 64 lines",
-                Aim { burst: 100, trouble: 25_000, must: &["held"], time: None, ..usual(&held, 0) },
-            ),
-            (
-                "held at 64 KiB",
-                Aim {
-                    burst: 40,
-                    padding: 4_000,
-                    trouble: 25_000,
-                    must: &["held"],
-                    time: None,
-                    ..usual(&held, 0)
-                },
-            ),
-            ("pieces of 64 KiB", Aim { must: &["a piece"], ..piece.clone() }),
-            ("trimmed by size", Aim { keep: 1 << 20, must: &["trimmed by size"], ..piece }),
-            (
-                "trimmed by size, by servers that have just come",
-                Aim { keep: 4 << 10, ..usual(&[Fault::Killed, Fault::Stopped], 0) },
-            ),
-            (
-                "unique names",
-                Aim {
-                    unique_names: true,
-                    must: &["a name is taken"],
-                    ..usual(&[Fault::LinkCut, Fault::Killed], 0)
-                },
-            ),
-        ]
+        [of_servers(), of_redis(), of_limits()].concat()
     }
 
     /// A short world in which a connection is cut at that command or answer, and nobody hears of it.
@@ -205,4 +92,134 @@ impl Aim {
 
 fn aimed(aim: Aim, fault: Fault) -> Aim {
     Aim { faults: vec![fault], time: Some(20_000), ..aim }
+}
+
+/// A world that one sort of thing befalls, each time for so long.
+fn usual(faults: &[Fault], time: u64) -> Aim {
+    Aim { faults: faults.to_vec(), time: Some(time), ..Aim::default() }
+}
+
+/// What befalls servers.
+fn of_servers() -> Vec<(&'static str, Aim)> {
+    let away = Aim {
+        last_in_who: true,
+        must: &["gone: alive"],
+        never: &["missing", "gone: ended"],
+        ..Aim::default()
+    };
+    vec![
+        (
+            "kill -9 of a server",
+            Aim {
+                must: &["gone: ended"],
+                never: &["cut off", "missing", "gone: alive"],
+                ..usual(&[Fault::Killed], 0)
+            },
+        ),
+        ("a server frozen for 20 s", aimed(away.clone(), Fault::ServerFrozen)),
+        ("a server's network down for 20 s", aimed(away, Fault::Partition)),
+        (
+            "KILL",
+            Aim {
+                gentle: true,
+                must: &["gone: ended"],
+                never: &["cut off", "missing", "gone: alive"],
+                ..usual(&[Fault::Stopped], 0)
+            },
+        ),
+        ("KILL, and links drop", usual(&[Fault::Stopped, Fault::LinkCut], 0)),
+    ]
+}
+
+/// What befalls Redis, and the way to it.
+fn of_redis() -> Vec<(&'static str, Aim)> {
+    vec![
+        (
+            "Redis frozen for 3 s",
+            Aim {
+                must: &["held"],
+                never: UNHEARD,
+                burst: 30,
+                ..usual(&[Fault::RedisFrozen], 3_000)
+            },
+        ),
+        (
+            "Redis frozen for 20 s",
+            Aim {
+                must: &["cut off", "whole", "said elsewhere"],
+                never: &["missing", "gone: alive", "gone: ended"],
+                ..usual(&[Fault::RedisFrozen], 20_000)
+            },
+        ),
+        ("CLIENT KILL", Aim { never: UNHEARD, ..usual(&[Fault::LinkCut], 0) }),
+        (
+            "data lost, an older AOF",
+            Aim { must: &["missing"], never: &["gone: alive"], ..usual(&[Fault::DataLost], 0) },
+        ),
+        (
+            "trimmed by somebody",
+            Aim {
+                must: &["missing"],
+                never: &["cut off", "gone: alive"],
+                ..usual(&[Fault::Trimmed], 0)
+            },
+        ),
+        (
+            "slow Redis",
+            Aim { must: &["held"], never: UNHEARD, burst: 30, ..usual(&[Fault::Slow], 20_000) },
+        ),
+        (
+            "out of memory",
+            Aim {
+                must: &["refused: no memory", "cut off", "whole", "said elsewhere"],
+                never: &["missing"],
+                ..usual(&[Fault::OutOfMemory], 20_000)
+            },
+        ),
+        (
+            "a wrong password later",
+            Aim {
+                must: &["a wrong password", "cut off", "whole"],
+                never: &["missing"],
+                ..usual(&[Fault::Password], 20_000)
+            },
+        ),
+    ]
+}
+
+/// What is bounded.
+fn of_limits() -> Vec<(&'static str, Aim)> {
+    let held = [Fault::RedisFrozen, Fault::LinkCut, Fault::OutOfMemory];
+    let piece = Aim { burst: 40, padding: 2_000, trouble: 15_000, ..usual(&[Fault::LinkCut], 0) };
+    vec![
+        (
+            "held at 64 lines",
+            Aim { burst: 100, trouble: 25_000, must: &["held"], time: None, ..usual(&held, 0) },
+        ),
+        (
+            "held at 64 KiB",
+            Aim {
+                burst: 40,
+                padding: 4_000,
+                trouble: 25_000,
+                must: &["held"],
+                time: None,
+                ..usual(&held, 0)
+            },
+        ),
+        ("pieces of 64 KiB", Aim { must: &["a piece"], ..piece.clone() }),
+        ("trimmed by size", Aim { keep: 1 << 20, must: &["trimmed by size"], ..piece }),
+        (
+            "trimmed by size, by servers that have just come",
+            Aim { keep: 4 << 10, ..usual(&[Fault::Killed, Fault::Stopped], 0) },
+        ),
+        (
+            "unique names",
+            Aim {
+                unique_names: true,
+                must: &["a name is taken"],
+                ..usual(&[Fault::LinkCut, Fault::Killed], 0)
+            },
+        ),
+    ]
 }

@@ -118,7 +118,8 @@ impl World {
                 let server = &mut self.servers[number];
                 if server.room.is_some() && server.frozen <= self.now && !server.stopping {
                     server.stopping = true;
-                    self.lease_of(process).over = true;
+                    let lease = self.lease_of(process);
+                    (lease.over, lease.stops) = (true, true);
                     // Whoever says KILL may have said something before.
                     let member = self.servers[number].clients.keys().next_back().copied();
                     if let Some(member) =

@@ -63,6 +63,8 @@ struct Lease {
     ran_out: Option<u64>,
     /// The process says itself that it is gone, or has been killed.
     over: bool,
+    /// It says so itself.
+    stops: bool,
 }
 
 pub struct World {
@@ -332,7 +334,9 @@ impl World {
         self.oracle.was_gone.insert(lease.process, self.oracle.listeners.len());
         *self.seen.entry(if lease.over { "gone: ended" } else { "gone: alive" }).or_default() += 1;
         let just = lease.ran_out.is_some_and(|at| at + DECIDED > self.now);
-        if !just && !lease.over {
+        // Whoever was killed stays for as long as who is silent.
+        let excused = lease.stops || lease.over && self.aim.time.is_none();
+        if !just && !excused {
             let (process, there) = (lease.process, lease.there);
             let complaint = format!("process {process} is gone, its lease was there at {there} ms");
             self.oracle.complain(complaint);

@@ -7,9 +7,10 @@
 //! machine. A comment above the block says what the eye sees by itself:
 //!
 //! ```text
-//! <!-- typed: hello | bye; later: 1; varies: numbers, Sat; stays -->
+//! <!-- needs: redis-server; typed: hello | bye; later: 1; varies: numbers, Sat; stays -->
 //! ```
 //!
+//! * `needs`: the block is left out where this program is not installed.
 //! * `typed`: lines that are typed into the program, separated by ` | `.
 //! * `later`: so many lines at the end are printed only after what the next block does.
 //! * `varies`: words of which any other will do. `numbers` are all numbers, and the units of time and of
@@ -26,10 +27,10 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
-use crate::util::PATIENCE;
 use crate::util::example::binary;
 use crate::util::folder::Folder;
 use crate::util::program::{REACTOR, lines_of};
+use crate::util::{PATIENCE, skip};
 
 const UNITS: [&str; 12] = ["ns", "µs", "ms", "s", "B", "KiB", "MiB", "GiB", "K", "M", "m", "bytes"];
 
@@ -62,6 +63,7 @@ struct Block {
     later: usize,
     varies: Vec<String>,
     stays: bool,
+    needs: Option<String>,
 }
 
 /// A block under way.
@@ -81,6 +83,9 @@ pub fn run(document: &str, name: &str, least: usize) {
     let bin = prepare(&folder);
     let (mut waiting, mut staying) = (None, Vec::new());
     for block in blocks {
+        if block.lacks_a_program() {
+            continue;
+        }
         let mut terminal = Terminal::open(block, &folder, &bin);
         terminal.go_on(terminal.block.later);
         if let Some(waiting) = waiting.take() {
@@ -148,9 +153,20 @@ impl Block {
                 ("later", count) => self.later = count.parse().unwrap(),
                 ("varies", words) => self.varies = words.split(", ").map(str::to_owned).collect(),
                 ("stays", "") => self.stays = true,
+                ("needs", program) => self.needs = Some(program.to_owned()),
                 _ => panic!("{}: {part:?} means nothing", self.place),
             }
         }
+    }
+
+    /// Whether it cannot run here. Then it is skipped.
+    fn lacks_a_program(&self) -> bool {
+        let Some(program) = &self.needs else { return false };
+        let version = Command::new(program).arg("--version").stdout(Stdio::null()).status();
+        if version.is_err() {
+            skip(&format!("{}: {program} is not installed", self.place));
+        }
+        version.is_err()
     }
 
     /// Adds a line; says whether it is continued.
@@ -276,6 +292,10 @@ impl Terminal {
     /// Passes over lines until the next one that is printed.
     #[track_caller]
     fn skip(&mut self) {
+        let any = Item::Printed("…".to_owned());
+        while self.block.items.get(self.done) == Some(&any) {
+            self.done += 1;
+        }
         let Some(Item::Printed(next)) = self.block.items.get(self.done).cloned() else { return };
         while !self.block.is(&next, &self.line(&next)) {}
         self.done += 1;

@@ -129,8 +129,9 @@ impl Room {
             while begin.elapsed() < length && (self.sayings.len() as u64) < self.whole + args.depth
             {
                 let due = Duration::from_secs_f64(due(self.sayings.len() as u64));
-                if begin.elapsed() < due {
-                    wait = due - begin.elapsed();
+                let early = due.saturating_sub(begin.elapsed());
+                if !early.is_zero() {
+                    wait = early;
                     break;
                 }
                 self.say()?;

@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// Bytes of the longest line that is taken; no more of what a server sends is kept.
@@ -15,6 +16,9 @@ const READ: usize = 64 * 1024;
 /// How long a client that goes, or a crowd of them, listens for the server's end. What a server says later
 /// it is told to be a reset.
 const GOODBYE: Duration = Duration::from_millis(500);
+
+/// How long one wait of a [`Silence`] may last.
+const SLICE: Duration = Duration::from_millis(10);
 
 /// How long a server has to learn that a client did not wait for its end.
 const AFTERMATH: Duration = Duration::from_millis(300);
@@ -70,6 +74,27 @@ impl Client {
         let within = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         socket.connect_timeout(&address.into(), within)?;
         Client::new(socket.into())
+    }
+
+    /// Begins to connect; [`Client::is_connected`] says when that is done.
+    pub(super) fn dial(address: SocketAddr) -> io::Result<Client> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        match socket.connect(&address.into()) {
+            Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
+            _ => Client::new(socket.into()),
+        }
+    }
+
+    /// Whether what [`Client::dial`] has begun is done.
+    pub(super) fn is_connected(&self) -> io::Result<bool> {
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error);
+        }
+        match self.stream.peer_addr() {
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
+            outcome => outcome.map(|_| true),
+        }
     }
 
     fn new(stream: TcpStream) -> io::Result<Client> {
@@ -224,8 +249,42 @@ pub(super) fn leave(clients: Vec<Client>) {
     }
 }
 
+/// How long many clients wait for one of them to get on, in time that the checker itself is given: where it waits for
+/// the processor, a server on the same machine does too, and must not fail for that.
+#[derive(Debug)]
+pub(super) struct Silence {
+    longest: Duration,
+    left: Duration,
+    /// When it is over in any case.
+    deadline: Instant,
+}
+
+impl Silence {
+    pub(super) fn new(longest: Duration, deadline: Instant) -> Silence {
+        Silence { longest, left: longest, deadline }
+    }
+
+    /// One of them has got on.
+    pub(super) fn restart(&mut self) {
+        self.left = self.longest;
+    }
+
+    /// Waits for a moment, or less if something happens. False if there is nothing left to wait for; until
+    /// then the caller looks once more.
+    pub(super) fn wait(&mut self, clients: &[&Client], what: PollFlags) -> bool {
+        let begun = Instant::now();
+        if self.left.is_zero() || begun >= self.deadline {
+            return false;
+        }
+        wait(clients, what, begun + SLICE);
+        // What lasted longer was no wait for the server.
+        self.left = self.left.saturating_sub(begun.elapsed().min(SLICE));
+        true
+    }
+}
+
 /// Whether one of them can go on by then.
-pub(super) fn wait(clients: &[&Client], what: PollFlags, until: Instant) -> bool {
+fn wait(clients: &[&Client], what: PollFlags, until: Instant) -> bool {
     if what == PollFlags::IN && clients.iter().any(|client| client.has_line()) {
         return Instant::now() < until;
     }
@@ -238,7 +297,7 @@ pub(super) fn wait(clients: &[&Client], what: PollFlags, until: Instant) -> bool
         match poll(&mut set, Timespec::try_from(left).ok().as_ref()) {
             Ok(0) => return false,
             Ok(_) => return true,
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             // Not even asked: whoever reads or writes now learns why.
             Err(_) => return false,
         }

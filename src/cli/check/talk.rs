@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 
-use super::client::{self, Came, Client, Unsent};
+use super::client::{Came, Client, Silence, Unsent};
 use super::lab::{Finding, Lab};
 use crate::cli::protocol::{Dialogue, LineEnd, Mismatch, Next, Protocol, Script, shown};
 
@@ -231,13 +231,14 @@ fn broken(error: &std::io::Error) -> String {
     }
 }
 
-/// Goes on with all of them at once. How many are through by then, and what went wrong first, which may be
-/// that nothing came.
-pub(super) fn together(talks: &mut [Talk<'_>], until: Instant) -> (usize, Option<Finding>) {
+/// Goes on with all of them at once, until all are through or none was for so long. How many are, and what went
+/// wrong first, which may be that nothing came.
+pub(super) fn together(talks: &mut [Talk<'_>], mut silence: Silence) -> (usize, Option<Finding>) {
     let mut waiting: Vec<usize> = (0..talks.len()).collect();
     let mut wrong = None;
     let mut through = 0;
     loop {
+        let before = through;
         waiting.retain(|number| match talks[*number].step() {
             Ok(false) => true,
             Ok(true) => {
@@ -249,8 +250,11 @@ pub(super) fn together(talks: &mut [Talk<'_>], until: Instant) -> (usize, Option
                 false
             }
         });
+        if through > before {
+            silence.restart();
+        }
         let clients: Vec<_> = waiting.iter().map(|number| &talks[*number].client).collect();
-        if waiting.is_empty() || !client::wait(&clients, PollFlags::IN, until) {
+        if waiting.is_empty() || !silence.wait(&clients, PollFlags::IN) {
             let silent = waiting.first().map(|number| talks[*number].silence());
             return (through, wrong.or(silent));
         }

@@ -62,7 +62,7 @@ pub(super) struct Connection {
     pub(super) request: Option<Request>,
     /// When it last gave a good answer, or had nothing to answer.
     pub(super) good: Instant,
-    /// When it was dialled.
+    /// When it was dialled, or was there: its client may dial by itself.
     since: Instant,
     /// Attempts since the last good answer.
     pub(super) attempts: u32,
@@ -173,7 +173,8 @@ impl Room {
     /// A connection is there, and Redis has taken the password.
     pub fn connected(&mut self, link: Link, now: Instant) {
         self.advance(now);
-        self.links.get(link).state = State::Up;
+        let (now, connection) = (self.now, self.links.get(link));
+        (connection.state, connection.since) = (State::Up, now);
         match link {
             Link::Commands => self.links.start_over(),
             Link::Reader => self.reading.unsure = self.reading.position != EntryId::default(),

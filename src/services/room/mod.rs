@@ -230,6 +230,10 @@ pub struct Room {
     table: Table,
     /// Our own clients.
     locals: BTreeMap<u64, Local>,
+    /// How many bytes of what they have done, and of those who are gone, have not been heard.
+    unheard: usize,
+    /// That was too much: whoever does something is held until half of it has been heard.
+    crowded: bool,
     /// The two connections.
     links: Links,
     /// What goes to the stream.
@@ -266,6 +270,8 @@ impl Room {
             told_missing: None,
             table,
             locals: BTreeMap::new(),
+            unheard: 0,
+            crowded: false,
             links: Links::new(now),
             sending: Sending::default(),
             reading: Reading::default(),

@@ -1,12 +1,13 @@
 //! Many clients, or one that is in the way of others.
 
-use std::io;
-use std::net::SocketAddr;
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::super::client::{self, Client, Unsent};
+use rustix::event::PollFlags;
+
+use super::super::client::{self, Client, Silence, Unsent};
 use super::super::lab::{Finding, Judged, Lab, Verdict, note, pass, unconnected};
 use super::super::talk::{Talk, together};
 use super::lines::mib;
@@ -38,14 +39,9 @@ const NOTHING_TO_SEND: &str =
 
 pub(super) fn at_once(lab: &Lab) -> Judged {
     let Some(script) = lab.usual() else { return note(NO_USUAL) };
-    let mut talks = Vec::new();
-    let mut refused = None;
-    for client in connect_all(lab.address, lab.within(2 * lab.patience)) {
-        match client.map_err(unconnected) {
-            Ok(client) => talks.push(Talk::greeting_over(lab, client)),
-            Err(finding) => refused = Some(finding),
-        }
-    }
+    let (clients, refused) = connect_all(lab);
+    let talks = clients.into_iter().map(|client| Talk::greeting_over(lab, client));
+    let mut talks: Vec<_> = talks.collect();
     let judged = match refused {
         Some(finding) => Err(not_all(talks.len(), "a connection", Some(finding))),
         None => talk_together(lab, script, &mut talks),
@@ -55,12 +51,12 @@ pub(super) fn at_once(lab: &Lab) -> Judged {
 }
 
 fn talk_together<'l>(lab: &'l Lab, script: &'l Script, talks: &mut [Talk<'l>]) -> Judged {
-    let (greeted, wrong) = together(talks, lab.within(2 * lab.patience));
+    let (greeted, wrong) = together(talks, silence(lab));
     if greeted < CROWD {
         return Err(not_all(greeted, "the greeting", wrong));
     }
     talks.iter_mut().for_each(|talk| talk.begin_round(script));
-    let (served, wrong) = together(talks, lab.within(2 * lab.patience));
+    let (served, wrong) = together(talks, silence(lab));
     if served < CROWD {
         return Err(not_all(served, "its replies", wrong));
     }
@@ -81,18 +77,40 @@ fn not_all(served: usize, what: &str, finding: Option<Finding>) -> Finding {
     }
 }
 
+/// How long all may wait for one of them. A connect that found the server's queue full is tried again after one
+/// second, two, and four.
+fn silence(lab: &Lab) -> Silence {
+    Silence::new(2 * lab.patience, lab.deadline)
+}
+
 /// All at the same time: where the server's queue is short, they wait together and not one after the other.
-fn connect_all(address: SocketAddr, until: Instant) -> Vec<io::Result<Client>> {
-    thread::scope(|scope| {
-        let connect = || Client::connect(address, until);
-        let start = |_| thread::Builder::new().spawn_scoped(scope, connect);
-        let started: Vec<_> = (0..CROWD).map(start).collect();
-        let panicked = |_| Err(io::Error::other("the thread panicked"));
-        let join = |thread: io::Result<thread::ScopedJoinHandle<'_, _>>| {
-            thread?.join().unwrap_or_else(panicked)
-        };
-        started.into_iter().map(join).collect()
-    })
+fn connect_all(lab: &Lab) -> (Vec<Client>, Option<Finding>) {
+    let mut silence = silence(lab);
+    let (mut connected, mut refused) = (Vec::new(), None);
+    let mut dialling: Vec<_> = (0..CROWD).map(|_| Client::dial(lab.address)).collect();
+    loop {
+        let before = connected.len();
+        for client in std::mem::take(&mut dialling) {
+            match client.and_then(|client| Ok((client.is_connected()?, client))) {
+                Ok((true, client)) => connected.push(client),
+                Ok((false, client)) => dialling.push(Ok(client)),
+                Err(error) => refused = refused.or_else(|| Some(unconnected(error))),
+            }
+        }
+        if connected.len() > before {
+            silence.restart();
+        }
+        let waiting: Vec<_> = dialling.iter().flatten().collect();
+        if waiting.is_empty() || !silence.wait(&waiting, PollFlags::OUT) {
+            break;
+        }
+    }
+    for client in dialling.into_iter().flatten() {
+        refused = refused.or_else(|| Some(unconnected(ErrorKind::TimedOut.into())));
+        // There is nobody to say goodbye to.
+        client.reset();
+    }
+    (connected, refused)
 }
 
 pub(super) fn silent(lab: &Lab) -> Judged {
