@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use reactor::services::Presence;
 use reactor::services::room::bus::{Action, Bus, Event, MemberId, News, Told};
-use reactor::services::room::{Host, InProcess, Message, Seat, Words};
+use reactor::services::room::{InProcess, Message, Protocol, Seat, Words};
 use reactor::testing::{CoresByHand, Harness};
 use reactor::{CloseReason, Context, Core, Cores, Exit, Handler, Limits, ServiceContext, TimerId};
 
@@ -450,7 +450,7 @@ impl Bus for Noting {
     }
 }
 
-impl Host for Plain {
+impl Protocol for Plain {
     type Session = ();
 
     fn on_line(seat: &mut Seat<Plain>, cx: &mut Context<'_, ()>, line: &[u8]) {
