@@ -19,7 +19,7 @@ use std::thread::available_parallelism;
 
 use reactor::services::redis::RedisUrl;
 use reactor::services::room::bus::{Event, News, Told};
-use reactor::services::room::{Host, InProcess, OverRedis, Seat, Settings, Words};
+use reactor::services::room::{InProcess, OverRedis, Protocol, Seat, Settings, Words};
 use reactor::text::printable;
 use reactor::{Context, Cores, Error};
 
@@ -49,7 +49,7 @@ impl Words for Auction {
     }
 }
 
-impl Host for Auction {
+impl Protocol for Auction {
     type Session = bool; // whether it has told its name
 
     fn on_line(seat: &mut Seat<Auction>, cx: &mut Context<'_, bool>, line: &[u8]) {

@@ -67,6 +67,7 @@
 //! | speak in datagrams: UDP, multicast, broadcast | [`DatagramHandler`], [`Reactor::datagrams`] |
 //! | do something later | [`Context::set_timer`], [`ServiceContext::set_service_timer`] |
 //! | do blocking work, or reach the handler from another thread | [`Service::handle`], [`Handle`] |
+//! | use several cores | [`Cores`], and [`Peers`] for what they say to each other |
 //! | be a client, and come back to a server that was lost | [`client`], [`client::Redial`] |
 //! | connect outward | [`ServiceContext::connect`], [`ServiceContext::connect_from`], [`Reactor::connect`] |
 //! | use the names of hosts | [`Host`], [`Address::resolve`] |
@@ -80,10 +81,12 @@
 //! | choose what a client is told that the loop closes | [`Handler::farewell`], [`Farewell`] |
 //! | see what the loop does | [`Counters`], [`Reactor::set_name`] for the log |
 //! | look inside: services, connections, turns; close one | [`Reactor::status`], [`Reactor::connections`], [`Reactor::close`]; in a handler [`Context::request_report`] |
-//! | test a handler without sockets | [`testing`] |
+//! | test a handler without sockets, or several cores in one thread | [`testing`] |
 //! | show one client's text to another, split commands into words, parse those, take telnet's out | [`text`] |
 //! | look inside a server that runs | `services::Admin` |
 //! | show others what the loop does: JSON, metrics for Prometheus | `services::views` |
+//! | ask a Redis | `services::redis` |
+//! | make a room, on several cores or several servers | `services::room` |
 //! | use a ready-made service | `services` |
 //!
 //! # What the loop promises

@@ -16,13 +16,13 @@ use super::peers::Core;
 use crate::error::Error;
 use crate::handler::Handler;
 use crate::limits::{Limits, MAX_TOTAL_INPUT, MAX_TOTAL_OUTPUT, SHUTDOWN_TIMEOUT};
-use crate::net::newcomers::{Distributor, Load, way};
+use crate::net::newcomers::{Distributor, Load, channel};
 use crate::net::{Address, ToListen};
 use crate::reactor::accepting::Share;
-use crate::reactor::among::Seed;
+use crate::reactor::for_cores::Seed;
 use crate::reactor::handle::{Mailbox, Shared};
-use crate::reactor::peers::Shelf;
-use crate::reactor::places::Everywhere;
+use crate::reactor::peers::SharedBooks;
+use crate::reactor::places::SharedPlaces;
 use crate::reactor::table::SharedLimits;
 use crate::reactor::{Exit, Handle, Reactor, Service, Status};
 
@@ -238,11 +238,11 @@ impl<'h> Cores<'h> {
         let make = Arc::new(handler);
         let (mailboxes, handles): (Vec<_>, Vec<_>) = self.shared.iter().map(Mailbox::new).unzip();
         let mut mailboxes = mailboxes.into_iter();
-        let shelf = Arc::new(Shelf::new(&limits));
+        let books = Arc::new(SharedBooks::new(&limits));
         let taken = Load::default();
         let limits_of = |here: &Load| {
             let (taken, here) = (Arc::clone(&taken), Arc::clone(here));
-            SharedLimits { places: Everywhere { taken, here }, peers: Arc::clone(&shelf) }
+            SharedLimits { places: SharedPlaces { taken, here }, peers: Arc::clone(&books) }
         };
         let loads: Vec<_> = self.shared.iter().map(|_| Load::default()).collect();
 
@@ -291,7 +291,7 @@ impl<'h> Cores<'h> {
             for other in &mut self.others {
                 let shared = Arc::clone(&other.seed.shared);
                 let load = Arc::clone(&service.loads[other.core]);
-                let (outlet, arrivals) = way(load, Arc::new(move || shared.wake()));
+                let (outlet, arrivals) = channel(load, Arc::new(move || shared.wake()));
                 let listen = listen.elsewhere(address.clone());
                 other.services[service.place].shares.push(Share { listen, arrivals });
                 outlets.push(outlet);

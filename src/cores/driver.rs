@@ -121,7 +121,7 @@ impl Driver {
 
     /// Asks all cores what handlers here have asked for in the turn.
     fn ask(&mut self, reactor: &mut Reactor<'_>) {
-        let asked = reactor.among().map(|among| std::mem::take(&mut among.asked));
+        let asked = reactor.for_cores().map(|noted| std::mem::take(&mut noted.asked));
         for asked in asked.unwrap_or_default() {
             self.tickets += 1;
             let (ticket, from) = (self.tickets, self.core);
@@ -187,8 +187,8 @@ impl Driver {
 
     /// Has connections go on for which other cores have caught up.
     fn let_go_on(&mut self, reactor: &mut Reactor<'_>) {
-        if let Some(among) = reactor.among() {
-            self.ahead.append(&mut among.ahead);
+        if let Some(noted) = reactor.for_cores() {
+            self.ahead.append(&mut noted.ahead);
         }
         if self.ahead.is_empty() {
             return;

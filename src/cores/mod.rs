@@ -7,13 +7,13 @@
 //!            first core                                     another core
 //!  socket -> Listener -> Distributor --- mpsc, wake ---> Arrivals -> Listener -> judge -> connection
 //!            (accepts)   less loaded                     (no socket)  |
-//!                        of two              SharedLimits: places (compare-exchange), Shelf (mutexes)
+//!                        of two              SharedLimits: places (compare-exchange), SharedBooks (mutexes)
 //!
 //!  hook -> Peers::post -> Mailbox of the other core ............... on_message
 //!          Wakes: one wake-up a core and turn
 //!          past AHEAD: the connection is not read until the other core has caught up
 //!
-//!  hook -> request_report -> Among -> Driver -- Mail::Ask --> Driver: status, connections, close
+//!  hook -> request_report -> ForCores -> Driver -- Mail::Ask --> Driver: status, connections, close
 //!          on_report <--------------- merged <- Mail::Answer -
 //!
 //!  signal, stop, KILL -> the loop ends -> Driver: stops and wakes the others; likewise a panic
@@ -22,7 +22,7 @@
 //! * The first core runs in the thread that runs [`Cores`], has the listening sockets and the signals,
 //!   and those services that are bound to one core. It exists from the beginning, so that an address
 //!   that cannot be listened on is an error at once. Of the other cores there is only a
-//!   [`Seed`](crate::reactor::among::Seed) until their threads make reactors of them.
+//!   [`Seed`](crate::reactor::for_cores::Seed) until their threads make reactors of them.
 //! * A newcomer is handed over as the bare socket that the system gave. Its layers, the limits and the
 //!   farewell are those of the core that gets it: a `Listener` there takes it from a queue as it would
 //!   from a socket. With that nothing below `net/listener.rs` knows of cores.

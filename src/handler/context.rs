@@ -561,11 +561,11 @@ impl<'a, S> Context<'a, S> {
         self.commit();
         let ServiceContext { table, state } = &mut self.service;
         let (service, conn) = (table.service, &mut table.connections[self.id.slot()].conn);
-        if let Some(among) = &mut state.among
+        if let Some(cores) = &mut state.for_cores
             && !conn.flags.has(Flag::Ahead)
         {
             conn.flags.set(Flag::Ahead, true);
-            among.ahead.push((service, self.id));
+            cores.ahead.push((service, self.id));
         }
     }
 

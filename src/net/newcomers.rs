@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{self, Receiver, Sender};
 
 use super::stream::Socket;
 
@@ -46,8 +46,8 @@ pub(crate) struct Distributor {
 }
 
 /// Makes the way to a core.
-pub(crate) fn way(load: Load, wake: Wake) -> (Outlet, Arrivals) {
-    let (sender, receiver) = channel();
+pub(crate) fn channel(load: Load, wake: Wake) -> (Outlet, Arrivals) {
+    let (sender, receiver) = mpsc::channel();
     let outlet = Outlet { queue: sender, load: Arc::clone(&load), wake, used: false };
     (outlet, Arrivals { queue: receiver, load })
 }
@@ -126,7 +126,7 @@ mod tests {
     fn newcomers_are_divided_evenly_whatever_the_number_of_cores() {
         for cores in [2, 3, 4, 16] {
             let loads: Vec<Load> = (0..cores).map(|_| Load::default()).collect();
-            let others = loads[1..].iter().map(|load| way(Arc::clone(load), Arc::new(|| ())).0);
+            let others = loads[1..].iter().map(|load| channel(Arc::clone(load), Arc::new(|| ())).0);
             let mut distributor = Distributor::new(Arc::clone(&loads[0]), others.collect());
             for _ in 0..10_000 {
                 let core = distributor.choose();

@@ -41,7 +41,7 @@ pub(crate) struct Listener {
     /// What newcomers speak, as [`Listen::layers`].
     layers: Vec<Rc<dyn Acceptor>>,
     /// Divides newcomers among cores; none where there is but one.
-    among: Option<Box<Distributor>>,
+    distributor: Option<Box<Distributor>>,
     /// What the selector and the timers call it.
     token: Token,
     /// A newcomer may be waiting: set by an event, cleared by WouldBlock only.
@@ -143,7 +143,7 @@ impl Listener {
             proxied,
             guarded,
             layers,
-            among: None,
+            distributor: None,
             token,
             ready: true,
             stuck: None,
@@ -151,14 +151,14 @@ impl Listener {
     }
 
     /// Divides the newcomers from now on.
-    pub(super) fn share_out(&mut self, among: Distributor) {
-        self.among = Some(Box::new(among));
+    pub(super) fn share_out(&mut self, distributor: Distributor) {
+        self.distributor = Some(Box::new(distributor));
     }
 
     /// The step of accepting is over: wakes those who have got newcomers.
     pub(super) fn wake_others(&mut self) {
-        if let Some(among) = &mut self.among {
-            among.wake();
+        if let Some(distributor) = &mut self.distributor {
+            distributor.wake();
         }
     }
 
@@ -238,9 +238,9 @@ impl Listener {
     /// The socket's next newcomer, under all layers; none if another core gets it, or it is not allowed.
     fn next(&mut self, state: &mut LoopState) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
         let newcomer = self.socket.accept()?;
-        match &mut self.among {
+        match &mut self.distributor {
             None => self.receive(newcomer, state),
-            Some(among) => match among.distribute(newcomer) {
+            Some(distributor) => match distributor.distribute(newcomer) {
                 None => Ok(None),
                 Some(newcomer) => self.receive(newcomer, state),
             },

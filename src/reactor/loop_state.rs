@@ -50,7 +50,7 @@ pub(crate) struct LoopState {
     /// What handlers have asked for and were not told yet.
     pub(crate) asked: VecDeque<Asked>,
     /// What this loop has to do with those of other cores; none if it is alone.
-    pub(crate) among: Option<Box<Among>>,
+    pub(crate) for_cores: Option<Box<ForCores>>,
     /// See [`set_accounting`](crate::Reactor::set_accounting).
     pub(super) accounting: bool,
     /// What handles on other threads reach: the waker, and whether a stop was asked for.
@@ -77,7 +77,7 @@ pub(crate) struct LoopState {
 
 /// What a loop that is one of several cores has noted for them in the current turn.
 #[derive(Debug, Default)]
-pub(crate) struct Among {
+pub(crate) struct ForCores {
     /// What handlers have asked for that takes all cores to answer.
     pub(crate) asked: Vec<Asked>,
     /// The services and their connections that wait until other cores have taken what was said to them.
@@ -152,7 +152,7 @@ impl LoopState {
             meter: Meter::default(),
             trace: TurnTrace::default(),
             asked: VecDeque::new(),
-            among: None,
+            for_cores: None,
             accounting: false,
             shared,
             last_handshake: 0,
@@ -172,7 +172,7 @@ impl LoopState {
     pub(crate) fn join(&mut self, core: usize, cores: usize, start: Instant) {
         self.set_start(start);
         self.serials = Serials::of_core(core, cores);
-        self.among = Some(Box::default());
+        self.for_cores = Some(Box::default());
     }
 
     /// Has the loop count from there.

@@ -10,17 +10,17 @@
 //! `peer_lines`, `throttling`. What keeps the loop alive: `panics`, `slow_hooks`, `spare_descriptor`,
 //! `log_limits`. Around it: `handle`, `shutdown`, `signals`, `reload`. What can be seen from outside:
 //! `counters`, `turns`, `turn_trace`, `usage`, `status`, which `reports` collects. What several `cores` have
-//! of it: `among`, `places`. What the services share is in
+//! of it: `for_cores`, `places`. What the services share is in
 //! `loop_state`, what the selector and the timers carry in `token`.
 
 pub(crate) mod accepting;
 mod adopting;
-pub(crate) mod among;
 mod broadcast;
 mod closing;
 pub(crate) mod counters;
 mod dialling;
 pub(crate) mod fairness;
+pub(crate) mod for_cores;
 pub(crate) mod hand_over;
 pub(crate) mod handle;
 pub(crate) mod handshakes;

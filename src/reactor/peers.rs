@@ -36,7 +36,7 @@ pub(crate) struct Peers {
 enum Books {
     Own(Box<Book>),
     /// The books of all cores that the service runs on.
-    Shared(Arc<Shelf>),
+    Shared(Arc<SharedBooks>),
 }
 
 /// What the peers of one service have, or some of them.
@@ -51,11 +51,11 @@ struct Book {
 /// The books of a service that runs on several cores. Each peer is in one of them, so that two cores
 /// seldom want the same book; each is locked for as long as one entry takes.
 #[derive(Debug)]
-pub(crate) struct Shelf(Vec<Mutex<Book>>);
+pub(crate) struct SharedBooks(Vec<Mutex<Book>>);
 
-impl Shelf {
-    pub(crate) fn new(limits: &Limits) -> Shelf {
-        Shelf((0..BOOKS).map(|_| Mutex::new(Book::new(limits, BOOKS))).collect())
+impl SharedBooks {
+    pub(crate) fn new(limits: &Limits) -> SharedBooks {
+        SharedBooks((0..BOOKS).map(|_| Mutex::new(Book::new(limits, BOOKS))).collect())
     }
 
     fn book(&self, peer: IpAddr) -> MutexGuard<'_, Book> {
@@ -92,14 +92,14 @@ impl Books {
     fn look<R>(&self, peer: IpAddr, at: impl FnOnce(&Book) -> R) -> R {
         match self {
             Books::Own(book) => at(book),
-            Books::Shared(shelf) => at(&shelf.book(peer)),
+            Books::Shared(books) => at(&books.book(peer)),
         }
     }
 
     fn write<R>(&mut self, peer: IpAddr, into: impl FnOnce(&mut Book) -> R) -> R {
         match self {
             Books::Own(book) => into(book),
-            Books::Shared(shelf) => into(&mut shelf.book(peer)),
+            Books::Shared(books) => into(&mut books.book(peer)),
         }
     }
 }
@@ -121,8 +121,8 @@ impl Peers {
     }
 
     /// Those of a service that runs on several cores.
-    pub(super) fn shared(shelf: Arc<Shelf>, limits: &Limits) -> Peers {
-        Peers::written_in(Books::Shared(shelf), limits)
+    pub(super) fn shared(books: Arc<SharedBooks>, limits: &Limits) -> Peers {
+        Peers::written_in(Books::Shared(books), limits)
     }
 
     fn written_in(books: Books, limits: &Limits) -> Peers {
@@ -195,7 +195,7 @@ impl Peers {
     pub(super) fn are_empty(&self) -> bool {
         match &self.books {
             Books::Own(book) => book.open.is_empty(),
-            Books::Shared(shelf) => shelf.0.iter().all(|book| book.lock().unwrap().open.is_empty()),
+            Books::Shared(books) => books.0.iter().all(|book| book.lock().unwrap().open.is_empty()),
         }
     }
 

@@ -11,12 +11,12 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(crate) struct Places {
     taken: usize,
     /// None where there are no other cores.
-    everywhere: Option<Everywhere>,
+    shared: Option<SharedPlaces>,
 }
 
 /// What the cores share of it. The numbers order nothing else, so the weakest ordering will do.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Everywhere {
+pub(crate) struct SharedPlaces {
     /// How many are taken on all cores together.
     pub(crate) taken: Arc<AtomicUsize>,
     /// How many are taken on this core, along with the newcomers that are on their way to it.
@@ -24,19 +24,19 @@ pub(crate) struct Everywhere {
 }
 
 impl Places {
-    pub(super) fn shared(everywhere: Everywhere) -> Places {
-        Places { taken: 0, everywhere: Some(everywhere) }
+    pub(super) fn shared(shared: SharedPlaces) -> Places {
+        Places { taken: 0, shared: Some(shared) }
     }
 
     /// Whether so many are taken.
     pub(super) fn are_full(&self, most: usize) -> bool {
-        let everywhere = self.everywhere.as_ref();
-        everywhere.map_or(self.taken, |all| all.taken.load(Relaxed)) >= most
+        let shared = self.shared.as_ref();
+        shared.map_or(self.taken, |all| all.taken.load(Relaxed)) >= most
     }
 
     /// Takes one unless so many are taken; says whether it has.
     pub(super) fn take(&mut self, most: usize) -> bool {
-        let Some(all) = &self.everywhere else {
+        let Some(all) = &self.shared else {
             let free = self.taken < most;
             self.taken += usize::from(free);
             return free;
@@ -58,7 +58,7 @@ impl Places {
     /// Gives one back.
     pub(super) fn free(&mut self) {
         self.taken -= 1;
-        if let Some(all) = &self.everywhere {
+        if let Some(all) = &self.shared {
             all.taken.fetch_sub(1, Relaxed);
             all.here.fetch_sub(1, Relaxed);
         }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Waker};
 
-use super::among::Seed;
 use super::fairness::FIRST_EVENTS;
+use super::for_cores::Seed;
 use super::handle::{Mailbox, Shared};
 use super::loop_state::LoopState;
 use super::service::{AnyService, type_name_of};

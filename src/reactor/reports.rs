@@ -217,10 +217,10 @@ where
         }
         // Its own connection is here.
         let own = matches!(&what, Ask::Close { number, .. } if *number == id.number());
-        if let Some(among) = &mut state.among
+        if let Some(cores) = &mut state.for_cores
             && !own
         {
-            among.asked.push(Asked { service, id, what, answer });
+            cores.asked.push(Asked { service, id, what, answer });
             continue;
         }
         match what {

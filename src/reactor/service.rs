@@ -173,8 +173,8 @@ pub(crate) trait AnyService: Inspect {
     /// Listens by taking in what another core has accepted.
     fn take_over(&mut self, _shares: Vec<Share>, _state: &mut LoopState) {}
     /// Has newcomers at the last listeners divided among cores: one each.
-    fn share_out(&mut self, _among: Vec<Distributor>) {}
-    /// Connections may go on that were [ahead](super::loop_state::Among::ahead) of other cores.
+    fn share_out(&mut self, _distributors: Vec<Distributor>) {}
+    /// Connections may go on that were [ahead](super::loop_state::ForCores::ahead) of other cores.
     fn go_on(&mut self, _id: ConnId, _state: &mut LoopState) {}
     /// A shutdown was asked for: no newcomer is accepted any more.
     fn stop_listening(&mut self) {}
@@ -269,10 +269,10 @@ impl<H: Handler> AnyService for ActiveService<H> {
         self.take_over_listeners(shares, state)
     }
 
-    fn share_out(&mut self, among: Vec<Distributor>) {
-        let first = self.listeners.len() - among.len();
-        for (listener, among) in self.listeners[first..].iter_mut().zip(among) {
-            listener.share_out(among);
+    fn share_out(&mut self, distributors: Vec<Distributor>) {
+        let first = self.listeners.len() - distributors.len();
+        for (listener, distributor) in self.listeners[first..].iter_mut().zip(distributors) {
+            listener.share_out(distributor);
         }
     }
 

@@ -9,8 +9,8 @@ use slab::Slab;
 use super::fairness::SLOTS_KEPT;
 use super::hand_over::Destination;
 use super::loop_state::LoopState;
-use super::peers::{Peers, Shelf};
-use super::places::{Everywhere, Places};
+use super::peers::{Peers, SharedBooks};
+use super::places::{Places, SharedPlaces};
 use super::queues::Queues;
 use super::timers::Timers;
 use super::token::Token;
@@ -54,8 +54,8 @@ impl fmt::Display for Label {
 /// What the tables of one service have in common that runs on several cores.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedLimits {
-    pub(crate) places: Everywhere,
-    pub(crate) peers: Arc<Shelf>,
+    pub(crate) places: SharedPlaces,
+    pub(crate) peers: Arc<SharedBooks>,
 }
 
 pub(crate) struct Table<S> {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use reactor::services::Presence;
 use reactor::services::room::bus::{Action, Bus, Event, MemberId, News, Told};
 use reactor::services::room::{
-    Demand, Failure, Host, InProcess, Link, Message, Room, Seat, ServerId, Settings, Words,
+    Demand, Failure, InProcess, Link, Message, Protocol, Room, Seat, ServerId, Settings, Words,
 };
 use reactor::testing::{CoresByHand, Harness};
 use reactor::{CloseReason, Context, Core, Cores, Exit, Handler, Limits, ServiceContext, TimerId};
@@ -469,7 +469,7 @@ impl Bus for Noting {
     }
 }
 
-impl Host for Plain {
+impl Protocol for Plain {
     type Session = ();
 
     fn on_line(seat: &mut Seat<Plain>, cx: &mut Context<'_, ()>, line: &[u8]) {

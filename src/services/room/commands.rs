@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use super::entry::{Content, Entry, ServerId};
-use crate::services::redis::EntryId;
-
-/// A command and its arguments, to be put on the wire as an array of strings.
-pub type Command = Vec<Vec<u8>>;
+use crate::services::redis::{Command, EntryId};
 
 pub(super) fn word(text: &str) -> Vec<u8> {
     text.as_bytes().to_vec()

@@ -5,13 +5,12 @@ use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::str::FromStr;
 
-use super::commands::{Command, word};
+use super::commands::word;
+use super::names::NAME_LENGTH;
 use super::table::MOST_MEMBERS;
-use crate::services::redis::Reply;
+use crate::services::redis::{Command, Reply};
 use crate::text::{parse, printable};
 
-/// How many characters of a name are believed.
-const NAME_LENGTH: usize = 64;
 /// How many bytes of what somebody says are believed.
 const TEXT_LENGTH: usize = 64 << 10;
 

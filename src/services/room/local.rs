@@ -4,12 +4,9 @@ use std::collections::VecDeque;
 
 use super::bus::{Action, Event, Told};
 use super::entry::Content;
+use super::seat::{MOST_BYTES, MOST_LINES};
 use super::{Room, pop_front_if};
 
-/// A client with so many lines not read back is not read.
-const MOST_LINES: usize = 64;
-/// A client with so many bytes not read back is not read.
-const MOST_BYTES: usize = 64 << 10;
 /// With so many bytes of all clients not read back nobody is read who does something: who says a line and
 /// goes, again and again, leaves it behind, which no bound of one client holds back.
 const MOST_UNHEARD: usize = 16 << 20;

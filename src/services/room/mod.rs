@@ -12,7 +12,7 @@
 //! * [`Words`] are what the clients hear of the news. The bus knows no language.
 //! * A [`Seat`] is a core's part: it takes the events to the bus, which is on the first core, and the news
 //!   to the clients. Who says more than is taken is not read meanwhile.
-//! * [`Host`] makes a seat a handler, so that a room is its words and what a line does. A handler that does
+//! * [`Protocol`] makes a seat a handler, so that a room is its words and what a line does. A handler that does
 //!   more has a seat as a part of it, as [`Presence`](crate::services::Presence) has.
 //!
 //! State that words make of the news, and of nothing else, is the same on every core at the same place of
@@ -20,7 +20,7 @@
 //!
 //! ```
 //! use reactor::services::room::bus::{Event, News, Told};
-//! use reactor::services::room::{Host, InProcess, Seat, Words};
+//! use reactor::services::room::{InProcess, Protocol, Seat, Words};
 //! use reactor::Context;
 //!
 //! /// Everybody counts on.
@@ -43,7 +43,7 @@
 //!     }
 //! }
 //!
-//! impl Host for Count {
+//! impl Protocol for Count {
 //!     type Session = ();
 //!
 //!     fn on_line(seat: &mut Seat<Count>, cx: &mut Context<'_, ()>, line: &[u8]) {
@@ -109,13 +109,13 @@ mod answers;
 pub mod bus;
 mod commands;
 mod entry;
-mod host;
 mod in_process;
 mod leases;
 mod links;
 mod local;
 pub(super) mod names;
 mod over_redis;
+mod protocol;
 mod reading;
 mod seat;
 mod sending;
@@ -125,15 +125,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use commands::Command;
 pub use entry::ServerId;
-pub use host::Host;
 pub use in_process::InProcess;
 pub use links::{Failure, Link};
 pub use over_redis::{OverRedis, RedisBus};
+pub use protocol::Protocol;
 pub use seat::{Message, Seat, Words};
 
-pub use super::redis::Reply;
+pub use super::redis::{Command, Reply};
 
 use bus::{Action, Bus, Event, MemberId, News};
 use commands::Keys;

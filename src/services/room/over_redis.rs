@@ -41,9 +41,9 @@ pub struct OverRedis {
 impl OverRedis {
     /// Adds the clients. They dial once the reactor runs, and again whenever a connection is lost.
     ///
-    /// Whether Redis is there is nobody's error: as long as it was not reached, members wait for up to
-    /// [`timeout`](Settings::timeout), and then the room is [cut off](super::bus::News::CutOff). Who wants to
-    /// know before looks at the state of a [client](Redis) of their own.
+    /// A Redis that is not there is no error. Members wait for it for up to [`timeout`](Settings::timeout);
+    /// then the room is [cut off](super::bus::News::CutOff), until Redis is there. To know before the room
+    /// is opened, ask for the [state](redis::State) of a [client](Redis) that dials once.
     ///
     /// # Errors
     /// [`Error::TooManyServices`].

@@ -9,9 +9,9 @@ use super::bus::{Action, Bus, Event, MemberId, News, Told};
 use crate::{ConnId, Context, Core, Peers, ServiceContext, TimerId};
 
 /// A member with so many lines that the bus has not taken is not read.
-const MOST_LINES: usize = 64;
+pub(super) const MOST_LINES: usize = 64;
 /// A member with so many bytes that the bus has not taken is not read.
-const MOST_BYTES: usize = 64 << 10;
+pub(super) const MOST_BYTES: usize = 64 << 10;
 
 /// What clients hear, in words. On each core there is one of it.
 ///
@@ -38,8 +38,8 @@ pub trait Words {
 /// [`on_close`](Self::on_close). A member is [welcomed](Words::welcome) when its arrival has its place
 /// among the news, and hears all that comes after it and nothing from before.
 ///
-/// A member that asks something, or has said 64 lines or 64 KiB that the bus has not taken, or whom the bus holds, or for
-/// which a core is [behind](Peers::hold_back), is not read, and no
+/// A member is not read while it waits for an answer, while the bus holds it, while 64 lines or 64 KiB of it have
+/// not been taken by the bus, and while a core is [behind](Peers::hold_back). Meanwhile no
 /// [`idle_timeout`](crate::Limits::idle_timeout) or [`line_timeout`](crate::Limits::line_timeout) applies.
 /// To do that the seat [pauses](Context::pause) and resumes connections, so a handler of its own pauses
 /// has to do so elsewhere.

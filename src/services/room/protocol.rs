@@ -7,7 +7,7 @@ use crate::{CloseReason, Context, Handler, ServiceContext, TimerId};
 /// [`Cores::listen`](crate::Cores::listen).
 ///
 /// A handler that does more has a seat as a part of it, and calls its methods in the hooks.
-pub trait Host: Words + Sized {
+pub trait Protocol: Words + Sized {
     /// What is known of one client on its own core.
     type Session: Default;
 
@@ -16,7 +16,7 @@ pub trait Host: Words + Sized {
     fn on_line(seat: &mut Seat<Self>, cx: &mut Context<'_, Self::Session>, line: &[u8]);
 }
 
-impl<W: Host> Handler for Seat<W> {
+impl<W: Protocol> Handler for Seat<W> {
     type Session = W::Session;
     type Message = Message;
 

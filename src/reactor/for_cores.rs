@@ -9,7 +9,7 @@ use mio::{Poll, Registry};
 
 use super::accepting::Share;
 use super::handle::{Mailbox, Shared};
-use super::loop_state::{Among, ServiceEntry};
+use super::loop_state::{ForCores, ServiceEntry};
 use super::reports::Asked;
 use super::service::{ActiveService, type_name_of};
 use super::table::{SharedLimits, Table};
@@ -63,8 +63,8 @@ impl Reactor<'_> {
     }
 
     /// What the last turn has noted for the other cores.
-    pub(crate) fn among(&mut self) -> Option<&mut Among> {
-        self.state.among.as_deref_mut()
+    pub(crate) fn for_cores(&mut self) -> Option<&mut ForCores> {
+        self.state.for_cores.as_deref_mut()
     }
 
     pub(crate) fn name_service(&mut self, service: usize, name: String) {
@@ -110,8 +110,8 @@ impl Reactor<'_> {
     }
 
     /// Has newcomers at the last listeners of a service divided among cores: one each.
-    pub(crate) fn share_out(&mut self, service: usize, among: Vec<Distributor>) {
-        self.services[service].share_out(among);
+    pub(crate) fn share_out(&mut self, service: usize, distributors: Vec<Distributor>) {
+        self.services[service].share_out(distributors);
     }
 
     /// Has a connection go on that was ahead of the other cores.
