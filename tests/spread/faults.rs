@@ -37,6 +37,9 @@ impl Fault {
         Fault::Slow,
     ];
 
+    /// By what the loss of data is counted.
+    pub const DATA_LOST: &str = "data lost, an older AOF";
+
     /// By what it is counted, if it lasts so many milliseconds.
     fn name(self, time: u64) -> &'static str {
         match self {
@@ -48,7 +51,7 @@ impl Fault {
             Fault::Partition if time <= 3_000 => "a server's network down, up to 3 s",
             Fault::Partition => "a server's network down, up to 20 s",
             Fault::Killed => "kill -9 of a server",
-            Fault::DataLost => "data lost, an older AOF",
+            Fault::DataLost => Fault::DATA_LOST,
             Fault::Trimmed => "trimmed by somebody",
             Fault::OutOfMemory => "out of memory",
             Fault::Password => "another password",

@@ -39,6 +39,8 @@ pub struct Listener {
 
 /// A client with so many lines not read back is not read.
 const MOST_LINES: usize = 64;
+/// A client with so many bytes not read back is not read.
+const MOST_BYTES: usize = 64 << 10;
 
 /// A line that somebody has said.
 struct Line {
@@ -116,12 +118,13 @@ impl Oracle {
         self.listeners.len() - 1
     }
 
-    /// A client is about to say the line of this number.
-    pub fn says(&mut self, listener: usize) -> usize {
+    /// A client is about to say the line of this number, as others before with so many bytes at least.
+    pub fn says(&mut self, listener: usize, size: usize) -> usize {
         let Listener { name, process, unheard, .. } = &mut self.listeners[listener];
         let (speaker, process) = (name.clone(), *process);
+        let too_much = *unheard >= MOST_LINES || *unheard * size >= MOST_BYTES;
         *unheard += 1;
-        if *unheard > MOST_LINES {
+        if too_much {
             let complaint = format!("{speaker} may say {unheard} lines that it has not heard");
             self.complaint.get_or_insert(complaint);
         }

@@ -123,7 +123,7 @@ fn choose(random: &mut fastrand::Rng, queueing: bool) -> String {
     let (hash, field) = (some(&["hash:1", "hash:2"]), some(&["a", "b", "c"]));
     let (set, member) = (some(&["set:1", "set:2"]), some(&["x:1", "y:1"]));
     let stream = "room";
-    match random.usize(..if queueing { 17 } else { 22 }) {
+    match random.usize(..if queueing { 20 } else { 25 }) {
         0 => format!("SET lease:{field} 1 PX 100000"),
         1 => "MGET lease:a lease:b lease:c".to_owned(),
         2 => format!("DEL {hash}"),
@@ -141,20 +141,40 @@ fn choose(random: &mut fastrand::Rng, queueing: bool) -> String {
         16 if random.u8(..3) == 0 => format!("XTRIM {stream} MINID @"),
         16 if queueing => "EXEC".to_owned(),
         16 => format!("XREAD COUNT 256 BLOCK 1 STREAMS {stream} @"),
-        17 => format!("XREAD COUNT 256 BLOCK 1 STREAMS {stream} 0-0"),
-        18 => format!("WATCH {hash} {set} {stream}"),
-        19 => "memory".to_owned(),
+        17 => format!("XRANGE {stream} - + COUNT 1"),
+        18 => format!("MEMORY USAGE {stream}"),
+        19 if random.u8(..4) == 0 => "reset".to_owned(),
+        19 => "MEMORY USAGE nothing".to_owned(),
+        20 => format!("XREAD COUNT 256 BLOCK 1 STREAMS {stream} 0-0"),
+        21 => format!("WATCH {hash} {set} {stream}"),
+        22 => "memory".to_owned(),
         _ => "MULTI".to_owned(),
     }
 }
 
+/// How much memory something takes is not compared, only whether it is there: the answers to these
+/// commands, or to the `EXEC` of them.
+fn without_sizes(reply: Reply, commands: &[String]) -> Reply {
+    let is_there = |(reply, command): (Reply, &String)| match reply {
+        Reply::Integer(_) if command.starts_with("MEMORY") => Reply::Integer(1),
+        other => other,
+    };
+    match reply {
+        Reply::Array(replies) if replies.len() == commands.len() => {
+            Reply::Array(replies.into_iter().zip(commands).map(is_there).collect())
+        }
+        other => commands.first().map_or(other.clone(), |command| is_there((other, command))),
+    }
+}
+
 /// One sequence of commands of two clients on each side.
-fn compare(seed: u64, real: &mut [Connection; 2]) {
+fn compare(seed: u64, redis: &Real, real: &mut [Connection; 2]) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut model = Redis::at(1_700_000_000_000);
     let mut clients = [Client::default(), Client::default()];
     let (mut real_ids, mut model_ids) = (Ids::default(), Ids::default());
     let (mut queueing, mut history) = ([false; 2], Vec::new());
+    let mut queued = [Vec::new(), Vec::new()];
     let words =
         |text: &str| -> Command { text.split(' ').map(|it| it.as_bytes().to_vec()).collect() };
     for _ in 0..120 {
@@ -169,6 +189,14 @@ fn compare(seed: u64, real: &mut [Connection; 2]) {
             real[who].ask(&set);
             continue;
         }
+        if text == "reset" {
+            // What was queued and watched is forgotten.
+            real[who] = redis.dial().unwrap();
+            clients[who] = Client::default();
+            queueing[who] = false;
+            queued[who].clear();
+            continue;
+        }
         let id = random.usize(..real_ids.0.len().max(1));
         let of = |ids: &Ids| words(&text.replace('@', ids.0.get(id).map_or("1-1", String::as_str)));
         let unordered =
@@ -177,10 +205,16 @@ fn compare(seed: u64, real: &mut [Connection; 2]) {
         let ours = model.execute(&mut clients[who], &of(&model_ids)).unwrap_or(Reply::Nil);
         let theirs = real_ids.without(theirs, unordered);
         let ours = model_ids.without(ours, unordered);
+        let asked = match text.as_str() {
+            "EXEC" => std::mem::take(&mut queued[who]),
+            _ => vec![text.clone()],
+        };
+        let (ours, theirs) = (without_sizes(ours, &asked), without_sizes(theirs, &asked));
         assert_eq!(ours, theirs, "seed {seed}: the model, and Redis, after {history:#?}");
         match text.as_str() {
             "MULTI" => queueing[who] = true,
             "EXEC" => queueing[who] = false,
+            _ if queueing[who] => queued[who].push(text),
             _ => {}
         }
     }
@@ -197,6 +231,6 @@ fn compare(seed: u64, real: &mut [Connection; 2]) {
 pub fn compare_all() -> bool {
     let Some(real) = Real::start() else { return false };
     let mut connections = [real.dial().unwrap(), real.dial().unwrap()];
-    (0..200).for_each(|seed| compare(seed, &mut connections));
+    (0..200).for_each(|seed| compare(seed, &real, &mut connections));
     true
 }

@@ -354,6 +354,14 @@ impl Redis {
         self.data.keys.contains_key(key.as_bytes()) && !expired
     }
 
+    /// How many members a set has.
+    pub fn members_of(&self, set: &str) -> usize {
+        match self.data.keys.get(set.as_bytes()) {
+            Some(Value::Set(members)) => members.len(),
+            _ => 0,
+        }
+    }
+
     /// How many bytes the streams have.
     pub fn bytes(&self) -> u64 {
         let streams = self.data.keys.values().filter_map(|value| match value {

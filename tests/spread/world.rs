@@ -235,6 +235,14 @@ impl World {
             }
             lists.extend(self.servers[number].room.as_mut().map(Room::list));
         }
+        if let Some(number) = (0..SERVERS).find(|it| !self.servers[*it].held.is_empty()) {
+            self.oracle.complain(format!("somebody at server {number} is still held"));
+        }
+        // Old states may list servers that everybody knows to be gone.
+        let listed = self.redis.members_of("room:servers");
+        if !self.seen.contains_key(Fault::DATA_LOST) && listed != SERVERS {
+            self.oracle.complain(format!("{listed} lives are listed"));
+        }
         let bytes = self.redis.bytes();
         // What was there before a server came it can only guess the half of.
         if bytes > 2 * self.aim.keep + self.aim.keep / 16 + (8 << 10) {
@@ -332,7 +340,13 @@ impl World {
         let Some(lease) = self.leases.get(id) else { return };
         *self.oracle.gone.entry(lease.process).or_default() += 1;
         self.oracle.was_gone.insert(lease.process, self.oracle.listeners.len());
-        *self.seen.entry(if lease.over { "gone: ended" } else { "gone: alive" }).or_default() += 1;
+        let itself = lease.stops && self.now < lease.there + HALF_A_LEASE;
+        let how = match lease.over {
+            _ if itself => "gone: it says so",
+            true => "gone: ended",
+            false => "gone: alive",
+        };
+        *self.seen.entry(how).or_default() += 1;
         let just = lease.ran_out.is_some_and(|at| at + DECIDED > self.now);
         // Whoever was killed stays for as long as who is silent.
         let excused = lease.stops || lease.over && self.aim.time.is_none();
@@ -696,7 +710,7 @@ impl World {
 
     /// A client says something; the text is made up.
     pub fn says(&mut self, number: usize, member: u64) {
-        let said = self.oracle.says(self.servers[number].clients[&member]);
+        let said = self.oracle.says(self.servers[number].clients[&member], self.aim.padding);
         let text = format!("t{said}{}", " ".repeat(self.aim.padding));
         self.does(number, member, Event::Say(text));
     }
