@@ -58,11 +58,14 @@ impl Driver {
 
     /// Runs the loop to its end.
     pub(super) fn run(&mut self, reactor: &mut Reactor<'_>) -> Result<Exit, Error> {
+        // The first turn does not sleep: what handlers told others when they were made or started would
+        // wait for an event here.
+        let mut timeout = Some(Duration::ZERO);
         loop {
             if let Some(exit) = reactor.exit() {
                 return Ok(exit);
             }
-            self.turn(reactor, None)?;
+            self.turn(reactor, timeout.take())?;
         }
     }
 

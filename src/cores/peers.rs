@@ -14,6 +14,8 @@ const AHEAD: usize = 1024;
 const CAUGHT_UP: usize = AHEAD / 2;
 
 /// What a core is told of itself when it makes its handler; see [`Cores::listen`](crate::Cores::listen).
+/// A handler keeps what it needs of it: its number, its [peers](Self::peers), or its own
+/// [handle](Self::handle), to which others post their answers.
 pub struct Core<M> {
     index: usize,
     peers: Peers<M>,

@@ -232,11 +232,12 @@ impl<'a, S> ServiceContext<'a, S> {
     /// The shutdown takes as long, but no longer than its
     /// [timeout](crate::Reactor::set_shutdown_timeout).
     ///
-    /// It is for a connection to a server that has to hear of the end, and confirm it. Elsewhere it
-    /// does nothing.
+    /// It is for a connection to a server that has to hear of the end, and confirm it. Called again while
+    /// they are kept open, it replaces the time. Before [`on_shutdown`](crate::Handler::on_shutdown), and
+    /// once they are being closed, it does nothing.
     pub fn keep_open(&mut self, time: Duration) {
-        if self.state.stopping {
-            self.table.kept_open = Some(self.state.after(time));
+        if let Some(until) = &mut self.table.kept_open {
+            *until = self.state.after(time);
         }
     }
 

@@ -125,10 +125,12 @@ impl<H: Handler> ActiveService<H> {
     /// while.
     pub(super) fn begin_shutdown(&mut self, state: &mut LoopState) {
         self.mailbox.inbox.stop();
+        // At once, unless the handler wants otherwise.
+        self.table.kept_open = Some(state.turn.now);
         self.call_service(state, H::on_shutdown);
         self.slow_hooks.check(state, &self.table.name, self.table.limits.slow_call);
         self.table.limits.linger = self.table.limits.linger.min(LINGER_AT_SHUTDOWN);
-        if self.table.kept_open.is_none() {
+        if self.table.kept_open.is_none_or(|until| until <= state.turn.now) {
             self.close_all(state);
         }
     }

@@ -89,7 +89,7 @@ pub(crate) struct Table<S> {
     pub(crate) kept: usize,
     /// What each of them has done, where somebody wants to know.
     pub(super) accounts: Accounts,
-    /// In a shutdown, they are not closed before that moment.
+    /// When a shutdown closes them; none before its beginning, and once it has.
     pub(crate) kept_open: Option<Nanos>,
 }
 

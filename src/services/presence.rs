@@ -159,8 +159,9 @@ fn taken(name: &str) -> String {
 }
 
 fn users<'a>(names: impl Iterator<Item = Option<&'a str>>) -> String {
-    let names = names.map(|name| format!(" - {}\n", name.unwrap_or(ANONYMOUS)));
-    format!("Currently connected users:\n{}", names.collect::<String>())
+    let mut list = "Currently connected users:\n".to_owned();
+    names.for_each(|name| list.extend([" - ", name.unwrap_or(ANONYMOUS), "\n"]));
+    list
 }
 
 /// Who one client is.

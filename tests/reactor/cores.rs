@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use reactor::{
     Address, Ask, CloseReason, Context, Core, Cores, Cursor, Error, Exit, Handle, Handler, Limits,
-    Order, Peers, Rate, Report, Selection, ServiceContext, Spread, Status,
+    Order, Peers, Rate, Report, Selection, ServiceContext, Spread, Status, TimerId,
 };
 
 use crate::util::folder::Folder;
@@ -512,4 +513,49 @@ fn all_cores_together_keep_to_the_bound_on_unsent_output() {
 fn there_is_at_least_one_core() {
     let error = Cores::new(0).unwrap_err();
     assert_eq!(error.to_string(), "bad limit threads: it must be from 1 to 1024");
+}
+
+/// Tells the others something before its loop has run: when it is made, and when it starts.
+struct Early {
+    core: usize,
+    peers: Peers<()>,
+    /// How much has arrived, on all cores.
+    arrived: Arc<AtomicUsize>,
+}
+
+impl Handler for Early {
+    type Session = ();
+    type Message = ();
+
+    fn on_start(&mut self, cx: &mut ServiceContext<'_, ()>) {
+        self.peers.tell_all(&());
+        if self.core == 0 {
+            cx.set_service_timer(PATIENCE);
+        }
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, _message: ()) {
+        if self.arrived.fetch_add(1, SeqCst) == 3 {
+            cx.stop();
+        }
+    }
+
+    fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, ()>, _timer: TimerId) {
+        cx.stop();
+    }
+}
+
+#[test]
+fn what_is_told_before_a_loop_has_run_wakes_the_others() {
+    let arrived = Arc::new(AtomicUsize::new(0));
+    let mut cores = Cores::new(2).unwrap();
+    let make = |core: Core<()>| {
+        core.peers().tell_all(&());
+        Early { core: core.index(), peers: core.peers(), arrived: Arc::clone(&arrived) }
+    };
+    cores.add(make, Limits::default()).unwrap();
+    let began = Instant::now();
+    cores.run().unwrap();
+    assert!(began.elapsed() < PATIENCE, "{} have arrived", arrived.load(SeqCst));
+    assert_eq!(arrived.load(SeqCst), 4);
 }

@@ -417,3 +417,35 @@ fn what_is_kept_open_is_closed_when_the_time_is_over() {
     drop(kept);
     assert_eq!(thread.join().unwrap(), Exit::Clean);
 }
+
+/// Wants to keep its connections before it is told of the shutdown.
+struct Hasty;
+
+impl Handler for Hasty {
+    type Session = ();
+    type Message = ();
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, _message: ()) {
+        cx.keep_open(10 * PATIENCE);
+    }
+}
+
+#[test]
+fn nothing_is_kept_open_before_the_handler_is_told_of_the_shutdown() {
+    let (tell, told) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let mut reactor = Reactor::new().unwrap();
+        reactor.set_shutdown_timeout(2 * PATIENCE);
+        let service = reactor.listen("127.0.0.1:0", Hasty).unwrap();
+        tell.send((service.address().unwrap().as_socket().unwrap(), service.handle())).unwrap();
+        reactor.run().unwrap()
+    });
+    let (addr, handle) = told.recv_timeout(PATIENCE).unwrap();
+    let mut client = Client::connect(addr);
+    // More than a turn takes, so that some are handled while the shutdown waits for them.
+    (0..100_000).for_each(|_| handle.post(()).unwrap());
+    handle.stop();
+    assert_eq!(client.rest(), b"");
+    drop(client);
+    assert_eq!(thread.join().unwrap(), Exit::Clean);
+}

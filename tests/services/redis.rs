@@ -250,6 +250,29 @@ fn waits_grow_up_to_five_seconds() {
 }
 
 #[test]
+fn a_login_that_is_taken_makes_no_wait_shorter() {
+    let mut rig = Rig::plain();
+    let mut longest = Duration::ZERO;
+    for _ in 0..40 {
+        rig.answer();
+        rig.log_in();
+        let server = rig.server();
+        rig.client.reset(server);
+        let (_, _, again) = rig.loss();
+        longest = longest.max(again);
+        rig.wait(again);
+    }
+    assert!(longest > Duration::from_secs(2), "{longest:?}");
+    // One that lasts does.
+    rig.answer();
+    rig.log_in();
+    rig.client.advance(Duration::from_secs(5));
+    let server = rig.server();
+    rig.client.reset(server);
+    assert!(rig.loss().2 <= Redial::FIRST);
+}
+
+#[test]
 fn a_wait_ends_when_somebody_says_so() {
     let mut rig = Rig::plain();
     for _ in 0..20 {

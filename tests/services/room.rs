@@ -3,6 +3,7 @@
 #![cfg(feature = "services")]
 
 use std::io::Write;
+use std::net::TcpStream;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, mpsc};
@@ -11,10 +12,10 @@ use std::time::{Duration, Instant};
 use reactor::services::Presence;
 use reactor::services::room::bus::{Action, Bus, Event, MemberId, News, Told};
 use reactor::services::room::{
-    Demand, Failure, InProcess, Link, Message, Room, Seat, ServerId, Settings, Words,
+    Demand, Failure, Host, InProcess, Link, Message, Room, Seat, ServerId, Settings, Words,
 };
-use reactor::testing::Harness;
-use reactor::{CloseReason, Context, Core, Exit, Handler, Limits, ServiceContext, TimerId};
+use reactor::testing::{CoresByHand, Harness};
+use reactor::{CloseReason, Context, Core, Cores, Exit, Handler, Limits, ServiceContext, TimerId};
 
 use crate::util::{Client, Server, until};
 
@@ -445,4 +446,62 @@ fn whom_the_bus_holds_is_not_read_until_its_deadline_or_a_wake_up_and_does_not_i
     // The rest of what it waits for is its own.
     server.advance(Duration::from_secs(2));
     assert_eq!(server.closed(client), Some(CloseReason::IdleTimeout));
+}
+
+/// A bus that notes what it is told.
+struct Noting {
+    inner: InProcess,
+    told: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl Bus for Noting {
+    fn event(&mut self, member: MemberId, event: Event, now: Instant) {
+        self.told.lock().unwrap().push("event");
+        self.inner.event(member, event, now);
+    }
+
+    fn poll(&mut self) -> Option<Action> {
+        self.inner.poll()
+    }
+
+    fn stop(&mut self, _now: Instant) {
+        self.told.lock().unwrap().push("stop");
+    }
+}
+
+impl Host for Plain {
+    type Session = ();
+
+    fn on_line(seat: &mut Seat<Plain>, cx: &mut Context<'_, ()>, line: &[u8]) {
+        seat.event(cx, Event::Say(String::from_utf8_lossy(line).into_owned()));
+    }
+}
+
+#[test]
+fn a_bus_that_was_stopped_is_told_nothing_that_other_cores_do() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&told);
+    let mut cores = Cores::new(2).unwrap();
+    let make = move |core: Core<Message>| {
+        let bus = || Noting { inner: InProcess::new(), told: Arc::clone(&noted) };
+        Seat::new(&core, Plain, bus)
+    };
+    let room = cores.listen("127.0.0.1:0", make).unwrap();
+    let mut cores = CoresByHand::new(cores).unwrap();
+    let mut clients: Vec<_> =
+        (0..4).map(|_| TcpStream::connect(("127.0.0.1", room.port())).unwrap()).collect();
+    while let Some(core) = (0..2).find(|core| cores.is_due(*core)) {
+        cores.turn(core);
+    }
+    assert_eq!(*told.lock().unwrap(), ["event"; 4]);
+    room.handles()[0].stop();
+    cores.turn(0);
+    assert_eq!(told.lock().unwrap().last(), Some(&"stop"));
+    for client in &mut clients {
+        client.write_all(b"late\n").unwrap();
+    }
+    // The other core reads that before it hears of the stop.
+    cores.turn(1);
+    (0..10).for_each(|_| cores.turn(0));
+    assert_eq!(told.lock().unwrap().last(), Some(&"stop"));
 }

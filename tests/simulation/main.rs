@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 
 use allocation_counter::measure;
+use reactor::services::room::Reply;
 
 use world::models::{Echo, Forward, Model, Presence, Puppet, Roulette, Time};
 use world::{Choices, History, World};
@@ -311,4 +312,41 @@ fn one_room_whose_connections_are_cut_at_every_place() {
 #[test]
 fn one_room_with_a_redis_that_says_anything() {
     (0..number("SEEDS").unwrap_or(SEEDS_OF_ROOMS)).for_each(spread::hostile::lives_with);
+}
+
+/// Whatever a Redis does, to ask it costs little, and nobody waits for it for ever.
+#[test]
+fn a_redis_that_does_not_help_is_given_up_and_costs_little() {
+    use spread::hostile::{Treats, effort, well};
+
+    let has = |commands: &[Vec<Vec<u8>>], name: &str| {
+        commands.iter().any(|command| command[0] == name.as_bytes())
+    };
+    let refused = |commands: &[Vec<Vec<u8>>]| {
+        Treats::With(vec![Reply::Error("NOPERM no".to_owned()); commands.len()])
+    };
+    let not_executed = |commands: &[Vec<Vec<u8>>]| {
+        let exec = |reply| if matches!(reply, Reply::Array(_)) { Reply::Nil } else { reply };
+        Treats::With(well(commands).into_iter().map(exec).collect())
+    };
+    let where_it_has = |name: &str, treats: &dyn Fn(&[Vec<Vec<u8>>]) -> Treats| {
+        effort(|commands| if has(commands, name) { treats(commands) } else { Treats::Well })
+    };
+    for (what, cut_off, effort) in [
+        ("waits", 0, effort(|_| Treats::Well)),
+        ("does not wait", 0, effort(|commands| Treats::With(well(commands)))),
+        ("is silent", 1, effort(|_| Treats::Not)),
+        ("refuses all", 1, effort(refused)),
+        ("drops who reads", 1, where_it_has("XREAD", &|_| Treats::Drops)),
+        ("drops who writes", 1, where_it_has("MULTI", &|_| Treats::Drops)),
+        ("refuses to read", 1, where_it_has("XREAD", &refused)),
+        ("takes no entries", 1, where_it_has("XADD", &refused)),
+        ("executes nothing", 1, where_it_has("EXEC", &not_executed)),
+        ("executes no entries", 1, where_it_has("XADD", &not_executed)),
+    ] {
+        assert_eq!(effort.cut_off, cut_off, "a Redis that {what}: {effort:?}");
+        // A few requests, attempts and looks at the clock for each of 60 seconds.
+        let little = effort.sent < 900 && effort.dialled < 120 && effort.woken < 300;
+        assert!(little, "a Redis that {what}: {effort:?}");
+    }
 }

@@ -199,3 +199,114 @@ pub fn lives_with(seed: u64) {
         }
     }
 }
+
+/// How a Redis treats a request.
+pub enum Treats {
+    /// With what an empty one answers.
+    Well,
+    /// With these answers.
+    With(Vec<Reply>),
+    /// It drops the connection.
+    Drops,
+    /// Not at all.
+    Not,
+}
+
+/// What was done within a time.
+#[derive(Debug, Default)]
+pub struct Effort {
+    pub dialled: usize,
+    pub sent: usize,
+    pub woken: usize,
+    pub cut_off: usize,
+}
+
+/// What a room does in a minute with a Redis that treats its requests in that way. Answers come after a
+/// millisecond, those of a Redis that is well and of which a client waits after a second.
+pub fn effort(mut treats: impl FnMut(&[Vec<Vec<u8>>]) -> Treats) -> Effort {
+    let begin = Instant::now();
+    let mut now = begin;
+    let mut room = Room::new(Settings::default(), ServerId(1), now);
+    room.event(7, Event::Arrive, now);
+    let mut effort = Effort::default();
+    let mut coming: VecDeque<(Instant, Link, Option<Vec<Reply>>)> = VecDeque::new();
+    while now < begin + Duration::from_secs(60) {
+        loop {
+            if let Some(action) = room.poll() {
+                let cut_off = matches!(action, Action::ToAll { news: News::CutOff, .. });
+                effort.cut_off += usize::from(cut_off);
+                continue;
+            }
+            let soon = now + Duration::from_millis(1);
+            match room.poll_redis() {
+                Some(Demand::Connect(link)) => {
+                    effort.dialled += 1;
+                    room.connected(link, now);
+                }
+                Some(Demand::Disconnect(link)) => coming.retain(|(_, of, _)| *of != link),
+                Some(Demand::Send(link, commands)) => {
+                    effort.sent += 1;
+                    match treats(&commands) {
+                        Treats::Well => {
+                            let blocks = commands[0][0] == b"XREAD";
+                            let at = if blocks { now + Duration::from_secs(1) } else { soon };
+                            coming.push_back((at, link, Some(well(&commands))));
+                        }
+                        Treats::With(replies) => coming.push_back((soon, link, Some(replies))),
+                        Treats::Drops => coming.push_back((soon, link, None)),
+                        Treats::Not => {}
+                    }
+                }
+                Some(Demand::Stopped) => {}
+                None => break,
+            }
+        }
+        let next = coming.iter().map(|(at, ..)| *at).min();
+        let due = room.deadline().expect("it has something to do");
+        if next.is_none_or(|next| due < next) {
+            effort.woken += 1;
+            now = due;
+            room.tick(now);
+            continue;
+        }
+        let place = coming.iter().position(|(at, ..)| Some(*at) == next).unwrap();
+        let (at, link, replies) = coming.remove(place).unwrap();
+        now = now.max(at);
+        match replies {
+            Some(replies) => room.replies(link, &replies, now),
+            None => room.lost(link, Failure::Other, now),
+        }
+    }
+    effort
+}
+
+/// What a Redis answers in which there is nothing.
+pub fn well(commands: &[Vec<Vec<u8>>]) -> Vec<Reply> {
+    let one = |command: &Vec<Vec<u8>>| match command[0].as_slice() {
+        b"XREAD" => Reply::Nil,
+        b"SMEMBERS" | b"XRANGE" | b"XREVRANGE" | b"HGETALL" => Reply::Array(Vec::new()),
+        b"HMGET" | b"MGET" => Reply::Array(vec![Reply::Nil; command.len() - 2]),
+        b"HSET" | b"DEL" | b"SADD" | b"SREM" | b"HDEL" | b"XTRIM" => Reply::Integer(1),
+        b"MEMORY" => Reply::Integer(0),
+        b"XADD" => Reply::Bulk(b"1-1".to_vec()),
+        _ => Reply::Status("OK".to_owned()),
+    };
+    let mut queued: Vec<Reply> = Vec::new();
+    let mut is_queuing = false;
+    let replies = commands.iter().map(|command| match command[0].as_slice() {
+        b"MULTI" => {
+            is_queuing = true;
+            one(command)
+        }
+        b"EXEC" => {
+            is_queuing = false;
+            Reply::Array(std::mem::take(&mut queued))
+        }
+        _ if is_queuing => {
+            queued.push(one(command));
+            Reply::Status("QUEUED".to_owned())
+        }
+        _ => one(command),
+    });
+    replies.collect()
+}

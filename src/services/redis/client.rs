@@ -35,7 +35,8 @@ struct Unsent {
 ///
 /// * It dials at the start, and again whenever the connection is lost: the first time at once, then
 ///   after a growing and jittered wait of up to 5 seconds ([`Redial`]). The connection is
-///   [up](State::Up) once Redis has taken the [login](Login) and has answered.
+///   [up](State::Up) once Redis has taken the [login](Login) and has answered. The waits begin anew with
+///   one that has been up for 5 seconds: what ends each connection may come behind the login.
 /// * Requests are pipelined, in the order in which they were asked. Nothing is asked again by itself: at a
 ///   loss each is answered, and only who has asked knows whether it may be done twice.
 /// * Backpressure: while more than [`max_output`](crate::Limits::max_output) bytes are unsent, requests
@@ -67,8 +68,12 @@ pub struct Redis {
     patience: Option<TimerId>,
     /// Why we end the connection.
     failure: Option<(Failure, String)>,
-    /// What was logged last, since the last connection that was up.
+    /// The last loss that was logged, since the last connection that has lasted.
     logged: Option<String>,
+    /// A loss was logged, and not that there is a connection again.
+    logged_down: bool,
+    /// Since when the connection is up.
+    up: Option<Instant>,
 }
 
 impl fmt::Debug for Redis {
@@ -107,6 +112,8 @@ impl Redis {
             patience: None,
             failure: None,
             logged: None,
+            logged_down: false,
+            up: None,
         })
     }
 
@@ -188,13 +195,17 @@ impl Handler for Redis {
         }
         let again = self.server.on_close(cx);
         self.forget();
+        // To have logged in proves little: what ends each connection may come behind it.
+        if self.up.take().is_some_and(|up| cx.now() - up >= LONGEST_WAIT) {
+            self.logged = None;
+        }
         if self.logged.as_ref() != Some(&why) {
             let address = self.server.address();
             match self.state {
                 State::Up { .. } => log::warn!("redis {address}: connection lost: {why}"),
                 _ => log::warn!("redis {address}: cannot connect: {why}"),
             }
-            self.logged = Some(why.clone());
+            (self.logged, self.logged_down) = (Some(why.clone()), true);
         }
         self.change(State::Down { number: self.number, failure, why, again });
     }
@@ -348,10 +359,10 @@ impl Redis {
         match (answer, judge(&replies)) {
             (Some(answer), _) => answer(Ok(replies)),
             (None, Ok(())) => {
-                if self.logged.take().is_some() {
+                if std::mem::take(&mut self.logged_down) {
                     log::info!("redis {}: connected again", self.server.address());
                 }
-                self.server.reset();
+                self.up = Some(cx.now());
                 self.change(State::Up { number: self.number });
             }
             (None, Err(failure)) => {

@@ -67,7 +67,8 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// To be sent on whichever connection there is.
+    /// To be sent on whichever connection there is. Commands of different lengths are slices, as in
+    /// `[&["SET", "key", "1"][..], &["INCR", "key"]]`.
     pub fn new<W: AsRef<[u8]>>(
         commands: impl IntoIterator<Item = impl IntoIterator<Item = W>>,
         answer: impl FnOnce(Result<Vec<Reply>, Unanswered>) + Send + 'static,

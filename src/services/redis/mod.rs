@@ -7,53 +7,52 @@
 //! brings along what is to be done with its replies, which most often is to post them back:
 //!
 //! ```no_run
-//! use reactor::services::redis::{Ask, Login, Order, Redis, RedisUrl, Reply, Unanswered};
-//! use reactor::{Context, Handle, Handler, Limits, Reactor, ServiceContext};
+//! use reactor::services::redis::{Ask, Order, Redis, RedisUrl, Reply, Unanswered};
+//! use reactor::{ConnId, Context, Core, Cores, Handle, Handler, Limits, ServiceContext};
 //!
 //! /// Counts its visitors in Redis, over all processes that do.
 //! struct Visitors {
 //!     redis: Handle<Order>,
-//!     own: Option<Handle<Counted>>,
+//!     own: Handle<Counted>,
 //! }
 //!
-//! enum Counted {
-//!     Own(Handle<Counted>),
-//!     Count(reactor::ConnId, Result<Vec<Reply>, Unanswered>),
-//! }
+//! /// What Redis has answered for a client.
+//! struct Counted(ConnId, Result<Vec<Reply>, Unanswered>);
 //!
 //! impl Handler for Visitors {
 //!     type Session = ();
 //!     type Message = Counted;
 //!
 //!     fn on_open(&mut self, cx: &mut Context<'_, ()>) {
-//!         let (Some(own), id) = (self.own.clone(), cx.id()) else { return };
+//!         let (own, id) = (self.own.clone(), cx.id());
 //!         let ask = Ask::new([["INCR", "visitors"]], move |counted| {
-//!             let _ = own.post(Counted::Count(id, counted));
+//!             let _ = own.post(Counted(id, counted));
 //!         });
 //!         let _ = self.redis.post(Order::Ask(ask));
 //!     }
 //!
-//!     fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, message: Counted) {
-//!         match message {
-//!             Counted::Own(handle) => self.own = Some(handle),
-//!             Counted::Count(id, Ok(replies)) => match replies[..] {
-//!                 [Reply::Integer(count)] => _ = cx.reply_to(id, format!("You are number {count}.\n")),
-//!                 _ => _ = cx.reply_to(id, "Nobody can count today.\n"),
-//!             },
-//!             Counted::Count(id, Err(why)) => _ = cx.reply_to(id, format!("Nobody counts: {why}.\n")),
-//!         }
+//!     fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, Counted(id, counted): Counted) {
+//!         let line = match counted.as_deref() {
+//!             Ok([Reply::Integer(count)]) => format!("You are number {count}.\n"),
+//!             Ok(_) => "Nobody can count today.\n".to_owned(),
+//!             Err(why) => format!("Nobody counts: {why}.\n"),
+//!         };
+//!         cx.reply_to(id, line);
 //!     }
 //! }
 //!
 //! let url: RedisUrl = "redis://127.0.0.1/2".parse()?;
 //! let client = Redis::new(url.connect()?, url.login(None))?;
 //!
-//! let mut reactor = Reactor::new()?;
-//! let redis = reactor.add(client, Limits::default())?.handle();
-//! let visitors = reactor.listen("127.0.0.1:2300", Visitors { redis, own: None })?;
-//! let own = visitors.handle();
-//! let _ = visitors.handle().post(Counted::Own(own));
-//! reactor.run()?;
+//! // One core is one loop in this thread; of several, all ask this client. A core gives a handler its own
+//! // handle.
+//! let mut cores = Cores::new(1)?;
+//! let redis = cores.first().add(client, Limits::default())?.handle();
+//! cores.listen("127.0.0.1:2300", move |core: Core<_>| Visitors {
+//!     redis: redis.clone(),
+//!     own: core.handle(),
+//! })?;
+//! cores.run()?;
 //! # Ok::<(), reactor::Error>(())
 //! ```
 

@@ -54,7 +54,8 @@ impl Default for Reader {
 impl Reader {
     /// Sets how large a reply may be.
     pub fn set_most(&mut self, most: usize) {
-        self.most = most;
+        // The CRLF behind a string comes on top.
+        self.most = most.min(usize::MAX - 2);
     }
 
     /// Takes a line, without its CRLF.
@@ -136,4 +137,19 @@ impl Reader {
 fn length(text: &[u8]) -> Option<usize> {
     let digits = text.iter().all(u8::is_ascii_digit);
     crate::text::parse(text).filter(|_| digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_of_all_lengths_is_too_long_whatever_the_limit() {
+        let mut reader = Reader::default();
+        reader.set_most(usize::MAX);
+        for kind in ['$', '*'] {
+            let line = format!("{kind}{}", usize::MAX);
+            assert!(reader.line(line.as_bytes()).is_err(), "{line}");
+        }
+    }
 }

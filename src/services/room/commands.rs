@@ -74,11 +74,14 @@ impl Keys {
     }
 
     /// Changes our record, so that no batch that an earlier connection may still bring can be executed
-    /// any more, and finds the end of what there is to read.
-    pub(super) fn fence(&self, life: u64, connection: u64) -> Vec<Command> {
+    /// any more, and finds the end of what there is to read. A probe shows whether entries are taken.
+    pub(super) fn fence(&self, life: u64, connection: u64, probe: bool) -> Vec<Command> {
         let record = self.record(self.server, life);
         let touch = command(&format!("HSET {record} connection {connection}"));
-        vec![command("MULTI"), touch, self.end(), command("EXEC"), self.watch(life)]
+        let mut commands = vec![command("MULTI"), touch, self.end()];
+        commands.extend(probe.then(|| command(&format!("XADD {} * kind probe", self.room))));
+        commands.extend([command("EXEC"), self.watch(life)]);
+        commands
     }
 
     /// Renews our lease, looks at those of the others and at the entry where the reader is.

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::str::FromStr;
 
 use super::commands::{Command, word};
+use super::table::MOST_MEMBERS;
 use crate::services::redis::Reply;
 use crate::text::{parse, printable};
 
@@ -222,7 +223,7 @@ impl Entry {
                     let (id, member) = crate::text::command(line);
                     Some((parse(id)?, Member::from_text(member)?))
                 });
-                let members = members.collect();
+                let members = members.take(MOST_MEMBERS).collect();
                 let (after, base) = (number("after")?, number("base")?);
                 Content::Here(Here { after, base, said: number("said")?, members })
             }

@@ -5,11 +5,16 @@ use std::time::{Duration, Instant};
 use super::entry::{Content, ServerId};
 use super::{Command, Demand, Room};
 use crate::services::redis::{EntryId, Reply};
+use crate::text::printable;
 
 /// The longest wait between two attempts to connect.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// The wait after a wrong password.
 const PASSWORD_WAIT: Duration = Duration::from_secs(30);
+/// How long an error is not logged again.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(60);
+/// So many answers in a row that bring nothing further are chance; after more of them it is asked later.
+const MOST_IN_VAIN: u32 = 3;
 
 /// One of the connections to Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +108,14 @@ pub(super) struct Links {
     reader_answered: bool,
     /// Fences so far.
     fences: u64,
+    /// Answers to the commands' connection in a row of which nothing has come.
+    in_vain: u32,
+    /// The last entries were not taken.
+    refuses_entries: bool,
+    /// Not before then is read again, since Redis did not wait before it had nothing to tell.
+    read_at: Instant,
+    /// The error that was logged last, and when.
+    refused: Option<(String, Instant)>,
     /// No more is dialled or sent.
     closed: bool,
 }
@@ -116,6 +129,10 @@ impl Links {
             joined: false,
             reader_answered: false,
             fences: 0,
+            in_vain: 0,
+            refuses_entries: false,
+            read_at: now,
+            refused: None,
             closed: false,
         }
     }
@@ -154,15 +171,6 @@ impl Links {
         for connection in [&mut self.commands, &mut self.reader] {
             (connection.good, connection.since) = (now, now);
         }
-    }
-
-    /// When something is due: a silence is too long, or somebody is to be dialled.
-    pub(super) fn deadline(&self, timeout: Duration) -> Instant {
-        let due = |connection: &Connection| match connection.state {
-            State::Down(at) => at.min(connection.good + timeout).max(at.min(connection.since)),
-            _ => connection.good.max(connection.since) + timeout,
-        };
-        due(&self.commands).min(due(&self.reader))
     }
 }
 
@@ -224,9 +232,9 @@ impl Room {
     /// Gives up a connection that is silent; if either is silent for too long, we are cut off.
     pub(super) fn check_silence(&mut self) {
         let (now, timeout) = (self.now, self.settings.timeout);
-        let reader = &mut self.links.reader;
-        if reader.is_idle() {
-            reader.good = now;
+        // To be connected is no answer: only who has nothing to ask cannot be disappointed.
+        if self.links.reader.is_idle() && !self.may_read() {
+            self.links.reader.good = now;
         }
         for link in [Link::Commands, Link::Reader] {
             let connection = self.links.get(link);
@@ -244,9 +252,33 @@ impl Room {
         }
     }
 
+    /// When something is due, if nothing comes before: a silence is too long, somebody is to be dialled, or
+    /// it is time to ask. What waits for an answer is due when that comes.
+    pub(super) fn links_are_due(&self) -> Option<Instant> {
+        let links = &self.links;
+        if links.closed {
+            return None;
+        }
+        let silence = |connection: &Connection| match connection.state {
+            State::Down(at) if self.cut => at,
+            State::Down(at) => at.min(connection.good + self.settings.timeout),
+            _ => connection.good.max(connection.since) + self.settings.timeout,
+        };
+        let beat = links.joined.then_some(self.leases.due);
+        let ask = beat.into_iter().chain(self.sending.retry_at).min();
+        let ask = ask.filter(|_| links.commands.is_idle());
+        let read = (links.reader.is_idle() && self.may_read()).then_some(links.read_at);
+        [silence(&links.commands), silence(&links.reader)].into_iter().chain(ask).chain(read).min()
+    }
+
     fn send(&mut self, link: Link, request: Request, commands: Vec<Command>) {
         self.links.get(link).request = Some(request);
         self.demands.push_back(Demand::Send(link, commands));
+    }
+
+    /// Whether all that was read has been given out.
+    fn may_read(&self) -> bool {
+        self.links.joined && self.reading.inbox.is_empty() && self.speech.is_empty()
     }
 
     /// Gives out what was read, and reads on when all of it has gone.
@@ -256,8 +288,8 @@ impl Room {
         {
             self.admit(at, entry);
         }
-        let idle = self.links.reader.is_idle() && self.links.joined && !self.links.closed;
-        if !idle || !self.reading.inbox.is_empty() || !self.speech.is_empty() {
+        let idle = self.links.reader.is_idle() && !self.links.closed;
+        if !idle || !self.may_read() || self.links.read_at > self.now {
             return;
         }
         let position = self.reading.position;
@@ -268,6 +300,7 @@ impl Room {
             // Behind it, whether what it was read from is still there: else there may have been more.
             let read =
                 vec![self.keys.read(position, self.settings.beat()), self.keys.entry_at(position)];
+            self.links.read_at = self.now + self.settings.beat() / 2;
             self.send(Link::Reader, Request::Read, read);
         }
     }
@@ -307,7 +340,8 @@ impl Room {
             Phase::Look => (Request::Look, self.keys.look(self.life)),
             Phase::Fence => {
                 self.links.fences += 1;
-                (Request::Fence, self.keys.fence(self.life, self.links.fences))
+                let probe = self.links.refuses_entries;
+                (Request::Fence, self.keys.fence(self.life, self.links.fences, probe))
             }
             Phase::CatchUp(_) => return,
             Phase::Open if self.may_tell_all() => {
@@ -340,13 +374,16 @@ impl Room {
         self.advance(now);
         let Some(request) = self.links.get(link).request.take() else { return };
         let good = replies.iter().all(Reply::is_good);
-        if good && !matches!(request, Request::Look | Request::Trim) {
-            let now = self.now;
-            let connection = self.links.get(link);
-            (connection.good, connection.attempts) = (now, 0);
-        }
+        let in_vain = good && self.is_in_vain(request, replies);
+        self.judge(link, request, good && !in_vain);
+        self.log_refusal(replies);
         if good {
             self.answered(request, replies);
+            self.links.in_vain += u32::from(in_vain);
+            if self.links.in_vain > MOST_IN_VAIN {
+                self.links.in_vain = 0;
+                self.failed(false);
+            }
         } else if request == Request::Read || request == Request::Place {
             // An error that does not go away by asking again at once.
             self.demands.push_back(Demand::Disconnect(link));
@@ -357,8 +394,59 @@ impl Room {
         self.pump();
     }
 
+    /// Whether Redis does what the room needs, as far as an answer shows.
+    fn judge(&mut self, link: Link, request: Request, well: bool) {
+        let (now, links) = (self.now, &mut self.links);
+        if let Request::Here | Request::Batch(_) | Request::Fence = request {
+            // A fence has a probe in it if entries were not taken.
+            let is_fence = request == Request::Fence;
+            links.refuses_entries = !well && (!is_fence || links.refuses_entries);
+        }
+        let shows = match request {
+            Request::Look | Request::List | Request::Trim | Request::Place => false,
+            Request::Beat => !links.refuses_entries,
+            _ => true,
+        };
+        if well && shows {
+            if link == Link::Commands {
+                links.in_vain = 0;
+            }
+            let connection = links.get(link);
+            (connection.good, connection.attempts) = (now, 0);
+        }
+    }
+
+    /// Whether an answer that is no error brings nothing: a transaction was not executed, or shows other
+    /// servers than those that it is about.
+    fn is_in_vain(&self, request: Request, replies: &[Reply]) -> bool {
+        match (request, &self.links.phase) {
+            (Request::Fence | Request::Here | Request::Batch(_), _) => *exec(replies) == Reply::Nil,
+            (Request::Snapshot, Phase::Snapshot(asked)) => {
+                let all = replies.last().map_or(&[][..], Reply::parts);
+                all.len() < 4 || servers(&all[0]) != *asked
+            }
+            _ => false,
+        }
+    }
+
+    /// Logs an error, the same one once a minute.
+    fn log_refusal(&mut self, replies: &[Reply]) {
+        let inside = replies.iter().flat_map(Reply::parts);
+        let errors = replies.iter().chain(inside).filter_map(Reply::error);
+        // What a transaction says when one of its commands was refused says less.
+        let Some(error) = errors.min_by_key(|error| error.starts_with("EXECABORT")) else { return };
+        let just = |(last, at): &(String, Instant)| {
+            last == error && self.now.duration_since(*at) < REFUSAL_PAUSE
+        };
+        if !self.links.refused.as_ref().is_some_and(just) {
+            let said: String = printable(error.as_bytes()).chars().take(200).collect();
+            log::warn!("room {}: Redis refuses: it says: {said}", self.settings.key);
+            self.links.refused = Some((error.to_owned(), self.now));
+        }
+    }
+
     fn answered(&mut self, request: Request, replies: &[Reply]) {
-        let exec = replies.iter().rev().nth(1).unwrap_or(&Reply::Nil);
+        let exec = exec(replies);
         match request {
             Request::List => {
                 self.links.phase = Phase::Snapshot(servers(replies.first().unwrap_or(&Reply::Nil)));
@@ -405,7 +493,6 @@ impl Room {
             Request::Beat => self.beat_answered(replies),
             Request::Fence | Request::Trim => {}
             Request::Place => {
-                self.links.reader_answered = true;
                 if replies[0].parts().is_empty() {
                     self.lost_place();
                 }
@@ -419,6 +506,9 @@ impl Room {
                     self.lost_place();
                 } else {
                     self.take_in(&replies[0]);
+                }
+                if self.reading.position != from {
+                    self.links.read_at = self.now;
                 }
             }
         }
@@ -450,6 +540,11 @@ impl Room {
         self.links.joined = true;
         self.links.start_over();
     }
+}
+
+/// What `EXEC` has answered, where `WATCH` is behind it.
+fn exec(replies: &[Reply]) -> &Reply {
+    replies.iter().rev().nth(1).unwrap_or(&Reply::Nil)
 }
 
 /// The servers and lives of the list, in one order.

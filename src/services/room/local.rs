@@ -10,6 +10,9 @@ use super::{Room, pop_front_if};
 const MOST_LINES: usize = 64;
 /// A client with so many bytes not read back is not read.
 const MOST_BYTES: usize = 64 << 10;
+/// With so many bytes of all clients not read back nobody is read who does something: who says a line and
+/// goes, again and again, leaves it behind, which no bound of one client holds back.
+const MOST_UNHEARD: usize = 16 << 20;
 
 /// What a client waits for.
 #[derive(Debug)]
@@ -92,6 +95,8 @@ impl Room {
     /// It is on its way to the stream, or to be said at home if there is no way.
     fn happens(&mut self, member: u64, content: Content) {
         let size = content.size();
+        self.unheard += size;
+        self.crowded |= self.unheard > MOST_UNHEARD;
         let ticket = self.sending.push(content);
         if let Some(local) = self.locals.get_mut(&member) {
             local.push(Waiting::Heard(size, ticket));
@@ -101,12 +106,26 @@ impl Room {
 
     fn leaves(&mut self, member: u64) {
         let Some(local) = self.locals.remove(&member) else { return };
-        let tickets = local.waiting.iter().filter_map(|it| match it {
-            Waiting::Heard(_, ticket) => Some(*ticket),
+        let unheard = local.waiting.iter().filter_map(|it| match it {
+            Waiting::Heard(size, ticket) => Some((*size, *ticket)),
             _ => None,
         });
-        if !self.sending.take_back(&tickets.collect::<Vec<_>>()) {
+        let (sizes, tickets): (Vec<usize>, Vec<u64>) = unheard.unzip();
+        if self.sending.take_back(&tickets) {
+            self.is_heard(sizes.iter().sum());
+        } else {
             self.happens(member, Content::Leave { member });
+        }
+    }
+
+    /// So many bytes of what clients have done were heard, or never will be.
+    fn is_heard(&mut self, bytes: usize) {
+        self.unheard = self.unheard.saturating_sub(bytes);
+        if self.crowded && self.unheard * 2 <= MOST_UNHEARD {
+            self.crowded = false;
+            let held = self.locals.iter().filter(|(_, local)| local.held);
+            let held: Vec<_> = held.map(|(id, _)| *id).collect();
+            held.into_iter().for_each(|id| self.hold_or_release(id));
         }
     }
 
@@ -124,6 +143,10 @@ impl Room {
         }
         let Some(id) = content.member() else { return };
         let server = self.keys.server;
+        self.is_heard(content.size());
+        if let Content::Leave { .. } = content {
+            self.sending.misnamed.remove(&id);
+        }
         let heard = self.locals.get_mut(&id).and_then(|local| local.waiting.pop_front());
         let waited = heard.as_ref().map_or(0, Waiting::size);
         let outcome = self.table.apply(server, content);
@@ -173,9 +196,84 @@ impl Room {
 
     fn hold_or_release(&mut self, id: u64) {
         let Some(local) = self.locals.get_mut(&id) else { return };
-        let full = local.is_full();
+        let full = self.crowded || local.is_full();
         if full != std::mem::replace(&mut local.held, full) {
             self.actions.push_back(if full { Action::Hold(id) } else { Action::Release(id) });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::super::bus::Bus;
+    use super::super::{ServerId, Settings};
+    use super::*;
+
+    /// A room that has no connection, and the time.
+    fn room(unique_names: bool) -> (Room, Instant) {
+        let now = Instant::now();
+        let settings = Settings { unique_names, ..Settings::default() };
+        (Room::new(settings, ServerId::random(), now), now)
+    }
+
+    /// What the room asks for now; everybody takes it.
+    fn take_all(room: &mut Room, now: Instant) -> Vec<Action> {
+        let mut taken = Vec::new();
+        loop {
+            let before = taken.len();
+            taken.extend(std::iter::from_fn(|| room.poll()));
+            if taken.len() == before {
+                return taken;
+            }
+            room.drained(now);
+        }
+    }
+
+    fn cut_off(room: &mut Room, began: Instant) -> Instant {
+        (1..=3).for_each(|step| room.tick(began + Duration::from_secs(2 * step)));
+        assert!(room.is_cut_off());
+        began + Duration::from_secs(6)
+    }
+
+    #[test]
+    fn who_was_refused_a_name_and_has_left_is_forgotten_also_while_the_room_is_cut_off() {
+        let (mut room, began) = room(true);
+        let now = cut_off(&mut room, began);
+        for member in 1..10 {
+            room.event(member, Event::Arrive, now);
+            room.event(member, Event::Hello(Some("Ann".to_owned())), now);
+            take_all(&mut room, now);
+        }
+        assert_eq!(room.sending.misnamed.len(), 8);
+        for member in 2..10 {
+            room.event(member, Event::Leave, now);
+            take_all(&mut room, now);
+        }
+        assert!(room.sending.misnamed.is_empty());
+    }
+
+    #[test]
+    fn what_waits_of_clients_that_are_gone_is_bounded() {
+        const LINE: usize = 60_000;
+        let (mut room, began) = room(false);
+        let mut said = 0;
+        for member in 1..=1_000 {
+            room.event(member, Event::Arrive, began);
+            if !take_all(&mut room, began).contains(&Action::Hold(member)) {
+                said += 1;
+                room.event(member, Event::Say("x".repeat(LINE)), began);
+            }
+            room.event(member, Event::Leave, began);
+        }
+        assert!(said * LINE <= MOST_UNHEARD + LINE, "{said} lines wait");
+        // Who came to the crowd goes on once it is heard.
+        room.event(2_000, Event::Arrive, began);
+        assert!(take_all(&mut room, began).contains(&Action::Hold(2_000)));
+        let now = cut_off(&mut room, began);
+        assert!(take_all(&mut room, now).contains(&Action::Release(2_000)));
+        room.event(2_001, Event::Arrive, now);
+        assert!(!take_all(&mut room, now).contains(&Action::Hold(2_001)));
     }
 }

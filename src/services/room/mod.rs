@@ -174,7 +174,7 @@ impl Settings {
     /// How often something must be heard of Redis, and something is said of us: often enough that a few
     /// misses in a row are no silence of `timeout`, which is at most half a lease.
     fn beat(&self) -> Duration {
-        BEAT.min(self.timeout / 5)
+        BEAT.min(self.timeout / 5).max(Duration::from_millis(1))
     }
 }
 
@@ -228,6 +228,10 @@ pub struct Room {
     table: Table,
     /// Our own clients.
     locals: BTreeMap<u64, Local>,
+    /// How many bytes of what they have done, and of those who are gone, have not been heard.
+    unheard: usize,
+    /// That was too much: whoever does something is held until half of it has been heard.
+    crowded: bool,
     /// The two connections.
     links: Links,
     /// What goes to the stream.
@@ -264,6 +268,8 @@ impl Room {
             told_missing: None,
             table,
             locals: BTreeMap::new(),
+            unheard: 0,
+            crowded: false,
             links: Links::new(now),
             sending: Sending::default(),
             reading: Reading::default(),
@@ -460,10 +466,11 @@ impl Bus for Room {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let others = self.piece_due.into_iter().chain(self.stop_by).chain(self.sending.retry_at);
-        let soon = self.links.deadline(self.settings.timeout).min(self.leases.due);
-        let soon = others.fold(soon, Instant::min);
-        Some(soon.max(self.now + Duration::from_millis(1)))
+        let soon =
+            self.links_are_due().into_iter().chain(self.piece_due).chain(self.stop_by).min()?;
+        // Who is not called for longer takes that for its own freeze.
+        let latest = self.now + self.settings.beat();
+        Some(soon.clamp(self.now + Duration::from_millis(1), latest))
     }
 
     fn tick(&mut self, now: Instant) {

@@ -41,6 +41,10 @@ pub struct OverRedis {
 impl OverRedis {
     /// Adds the clients. They dial once the reactor runs, and again whenever a connection is lost.
     ///
+    /// Whether Redis is there is nobody's error: as long as it was not reached, members wait for up to
+    /// [`timeout`](Settings::timeout), and then the room is [cut off](super::bus::News::CutOff). Who wants to
+    /// know before looks at the state of a [client](Redis) of their own.
+    ///
     /// # Errors
     /// [`Error::TooManyServices`].
     pub fn dial(
@@ -69,7 +73,8 @@ impl OverRedis {
     }
 
     /// The bus. `seat` is the handle of the [`Seat`](super::Seat) that holds it, which is woken when
-    /// something comes. There can be one of it.
+    /// something comes: [`Core::handle`](crate::Core::handle), also where there is but one core. There can
+    /// be one of it.
     pub fn bus(&self, seat: Handle<Message>) -> RedisBus {
         let (tell, heard) = channel();
         let connections = [&self.commands, &self.reader].map(|client| Connection {

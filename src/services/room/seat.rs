@@ -252,7 +252,8 @@ impl<W: Words> Seat<W> {
         match message.0 {
             Says::Event { core, member, event } => {
                 let size = event.size();
-                if let Some(bus) = &mut self.bus {
+                // Another core may hear of the shutdown later than this one.
+                if let Some(bus) = self.bus.as_mut().filter(|_| !self.stopped) {
                     bus.event(member, event, cx.now());
                 }
                 self.carry_out(cx, Some((core, (member, size))));

@@ -12,7 +12,7 @@ use crate::services::redis::Reply;
 /// How many servers are remembered; of those that are gone, the ones of long ago are forgotten.
 const MOST_SERVERS: usize = 4096;
 /// How many members of other servers are believed.
-const MOST_MEMBERS: usize = 1 << 20;
+pub(super) const MOST_MEMBERS: usize = 1 << 20;
 
 /// What is known of a server.
 #[derive(Debug, Default)]
