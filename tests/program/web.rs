@@ -43,7 +43,7 @@ fn there_are_as_many_series_as_the_documentation_says() {
     let text = include_str!("../../docs/operating.md");
     let words = "36 series for each service, 26 for the process\nand two for each thread";
     assert!(text.contains(words), "how many are there?");
-    let program = Program::serve(&["--threads=2", "echo=0", "web=0"]);
+    let program = Program::serve(&["--threads=2", "web=0", "echo=0"]);
     let metrics = get(program.addr("web"), "/metrics", "").body;
     let series = metrics.lines().filter(|line| !line.starts_with('#')).count();
     // The third service is the control socket.
