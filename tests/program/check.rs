@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::util::folder::Folder;
 use crate::util::load::{GREETING, SERVICES, server};
-use crate::util::program::{Program, REACTOR, fails};
+use crate::util::program::{Program, REACTOR, Running, fails, wait};
 use crate::util::{nobody, quiet};
 
 /// Those that every server of lines can be asked for without its process.
@@ -122,6 +122,59 @@ fn a_server_of_ones_own_command_is_killed_and_started_again() {
     assert!(said.starts_with("200 visits; ") && said.contains("descriptors before"), "{said}");
     // It has gone with the checker.
     assert!(TcpStream::connect(&address).is_err());
+}
+
+/// A server is often the child of what was started: of npm, of a reloader, of a master of workers.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_children_of_a_server_end_with_it() {
+    let folder = Folder::new("children");
+    let address = nobody();
+    let script = folder.file("server.sh");
+    let text =
+        format!("{REACTOR} serve echo={address} --log off &\nif [ \"$WAIT\" ]; then wait; fi\n");
+    std::fs::write(&script, text).unwrap();
+    let command = format!("WAIT=yes sh {}", script.display());
+    let (result, status) = check(&address.to_string(), &["--run", &command, "--only=restart"]);
+    assert_eq!(status, 0, "{result}");
+    let gone = || TcpStream::connect(address).is_err();
+    crate::util::until("the server has ended", gone);
+
+    // It is no server that leaves its child alone.
+    let command = format!("sh {}", script.display());
+    let args = ["check", &address.to_string(), "--run", &command, "--only=silent"];
+    let (status, said, errors) = Program::run(&args);
+    let words = (said + &errors).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(status == 1 && words.contains("(it must stay in the foreground)"), "{words}");
+    crate::util::until("the child has ended", gone);
+
+    let command = format!("WAIT=yes sh {}", script.display());
+    for signal in ["HUP", "INT", "TERM"] {
+        let mut program = Command::new(REACTOR);
+        program.args(["check", &address.to_string(), "--run", &command]);
+        program.stdout(Stdio::null());
+        let mut program = Running(program.spawn().unwrap());
+        crate::util::until("the server listens", || !gone());
+        let kill = Command::new("kill").args(["-s", signal, &program.0.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        assert_eq!(wait(&mut program.0).code(), None, "the signal is the reason");
+        crate::util::until("the server has ended", gone);
+    }
+}
+
+/// Its time for one byte after the other is not the server's.
+#[test]
+fn a_dialogue_of_many_lines_byte_by_byte() {
+    let folder = Folder::new("slowly");
+    let protocol = folder.file("slowly.toml").display().to_string();
+    let send = "{ send = '{99*x}' }, ".repeat(10);
+    let expect = "{ expect = '> {99*X}' }, ".repeat(10);
+    let text = format!(
+        "name = 'slowly'\ngreeting = ['{{any}}', '{{any}}']\n[[dialogue]]\nname = 'ask'\nsteps = [{send}{expect}]\n"
+    );
+    std::fs::write(&protocol, text).unwrap();
+    let place = lines(say);
+    passes(&place, "split", &["--protocol", &protocol, "--patience=800ms"]);
 }
 
 // ---- What each kind of client fails at ----
@@ -418,12 +471,13 @@ fn a_server_that_cannot_start_again() {
     let once = folder.file("once").display().to_string();
     let script = folder.file("server.sh");
     let text = format!(
-        "mkdir {once} || {{ echo 'it is my second time' >&2; exit 3; }}\n\
+        "mkdir {once} || {{ printf '\\033[2Jit is my second time\\n' >&2; exit 3; }}\n\
          exec {REACTOR} serve echo={address} --log off\n"
     );
     std::fs::write(&script, text).unwrap();
     let command = format!("sh {}", script.display());
-    let row = fails_at(&address, "restart", &["--run", &command], "it is my second time");
+    let words = "\\u{1b}[2Jit is my second time";
+    let row = fails_at(&address, "restart", &["--run", &command], words);
     assert!(row["came"].as_str().unwrap().contains("exit status: 3"), "{row}");
     let program =
         Program::spawn(Command::new(REACTOR).args(["check", &address, "--run", &command]));
@@ -559,6 +613,18 @@ fn people_get_a_table_that_fits() {
     assert!(!stdout.contains('\x1b'), "{stdout}");
 }
 
+/// A file, too, says nothing to the terminal.
+#[test]
+fn reasons_are_shown_safely() {
+    let folder = Folder::new("reasons");
+    let protocol = folder.file("a.toml").display().to_string();
+    let text = "name = 'a'\n[[dialogue]]\nname = 'b'\nwhy = \"\\u001b[2J\\u009b\"\nsteps = [{ end = 'client' }, { expect = 'a' }]\n";
+    std::fs::write(&protocol, text).unwrap();
+    let place = lines(say);
+    let (status, stdout, _) = Program::run(&["check", &place, "--only=b", "--protocol", &protocol]);
+    assert!(status == 1 && stdout.contains("why       ?[2J?\n"), "{stdout}");
+}
+
 #[test]
 fn the_list_names_every_kind() {
     let (status, stdout, _) = Program::run(&["check", "--list"]);
@@ -592,6 +658,8 @@ fn what_is_wrong_on_the_command_line() {
     };
     let empty = file("empty.toml", b"name = 'a'\n[[dialogue]]\nname = 'b'\nsteps = []\n");
     let latin = file("latin.toml", b"name = 'a'\n# caf\xe9\n");
+    let split = "name = 'a'\n[[dialogue]]\nname = 'split'\nsteps = [{ expect = 'a' }]\n";
+    let split = file("split.toml", split.as_bytes());
     let kinds = file("kinds.toml", b"name = 'a'\ngreeting = ['a']\nleave_out = ['crfl']\n");
     for (args, words) in [
         (&[][..], "nobody listens there; start the server first"),
@@ -602,6 +670,7 @@ fn what_is_wrong_on_the_command_line() {
         (&["--protocol", &empty], "empty.toml:4: the dialogue is empty: write steps"),
         (&["--protocol", &latin], "latin.toml:2: it is not UTF-8; a byte is written {0xE9}"),
         (&["--protocol", &kinds], "leave_out: no \"crfl\", there are greeting, split"),
+        (&["--protocol", &split], "the dialogue \"split\" is called as a kind of client is"),
         #[cfg(target_os = "linux")]
         (&["--server-pid=4294967295"], "no such process in /proc"),
         (&["--run", "exit 3"], "the server ended, exit status"),

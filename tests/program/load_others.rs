@@ -406,6 +406,8 @@ fn what_is_wrong_with_the_options() {
         (&["--script", &nothing], 2, "expects nothing"),
         (&["--script", &ends], 1, "unknown field"),
         (&["--compare=/nowhere"], 1, "--compare /nowhere: "),
+        #[cfg(target_os = "linux")]
+        (&["--compare=/dev/zero"], 1, "no result that reactor load --json has written"),
         (&["--compare", &nothing], 1, "no result that reactor load --json has written"),
         (&["--series=/nowhere/at/all"], 1, "--series /nowhere/at/all: "),
     ] {

@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 
 use allocation_counter::measure;
-use reactor::services::room::Reply;
+use reactor::services::room::{Command, Reply};
 
 use world::models::{Echo, Forward, Model, Presence, Puppet, Roulette, Time};
 use world::{Choices, History, World};
@@ -319,17 +319,17 @@ fn one_room_with_a_redis_that_says_anything() {
 fn a_redis_that_does_not_help_is_given_up_and_costs_little() {
     use spread::hostile::{Treats, effort, well};
 
-    let has = |commands: &[Vec<Vec<u8>>], name: &str| {
+    let has = |commands: &[Command], name: &str| {
         commands.iter().any(|command| command[0] == name.as_bytes())
     };
-    let refused = |commands: &[Vec<Vec<u8>>]| {
+    let refused = |commands: &[Command]| {
         Treats::With(vec![Reply::Error("NOPERM no".to_owned()); commands.len()])
     };
-    let not_executed = |commands: &[Vec<Vec<u8>>]| {
+    let not_executed = |commands: &[Command]| {
         let exec = |reply| if matches!(reply, Reply::Array(_)) { Reply::Nil } else { reply };
         Treats::With(well(commands).into_iter().map(exec).collect())
     };
-    let where_it_has = |name: &str, treats: &dyn Fn(&[Vec<Vec<u8>>]) -> Treats| {
+    let where_it_has = |name: &str, treats: &dyn Fn(&[Command]) -> Treats| {
         effort(|commands| if has(commands, name) { treats(commands) } else { Treats::Well })
     };
     for (what, cut_off, effort) in [

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use reactor::services::room::bus::{Action, Bus, Event, News, Told};
-use reactor::services::room::{Demand, Failure, Link, Reply, Room, ServerId, Settings};
+use reactor::services::room::{Command, Demand, Failure, Link, Reply, Room, ServerId, Settings};
 
 /// The fields of an entry, and what may be in them.
 const FIELDS: &[&str] = &[
@@ -223,7 +223,7 @@ pub struct Effort {
 
 /// What a room does in a minute with a Redis that treats its requests in that way. Answers come after a
 /// millisecond, those of a Redis that is well and of which a client waits after a second.
-pub fn effort(mut treats: impl FnMut(&[Vec<Vec<u8>>]) -> Treats) -> Effort {
+pub fn effort(mut treats: impl FnMut(&[Command]) -> Treats) -> Effort {
     let begin = Instant::now();
     let mut now = begin;
     let mut room = Room::new(Settings::default(), ServerId(1), now);
@@ -281,8 +281,8 @@ pub fn effort(mut treats: impl FnMut(&[Vec<Vec<u8>>]) -> Treats) -> Effort {
 }
 
 /// What a Redis answers in which there is nothing.
-pub fn well(commands: &[Vec<Vec<u8>>]) -> Vec<Reply> {
-    let one = |command: &Vec<Vec<u8>>| match command[0].as_slice() {
+pub fn well(commands: &[Command]) -> Vec<Reply> {
+    let one = |command: &Command| match command[0].as_slice() {
         b"XREAD" => Reply::Nil,
         b"SMEMBERS" | b"XRANGE" | b"XREVRANGE" | b"HGETALL" => Reply::Array(Vec::new()),
         b"HMGET" | b"MGET" => Reply::Array(vec![Reply::Nil; command.len() - 2]),

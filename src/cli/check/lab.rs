@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::server::Server;
+use super::server::{Server, Starter};
 use super::talk::Talk;
 use crate::cli::process::Usage;
 use crate::cli::protocol::{LineEnd, Protocol, Script};
@@ -63,7 +63,7 @@ pub(super) struct Lab {
     pub(super) deadline: Instant,
     pub(super) server_pid: Option<u32>,
     /// How the server is started, if that is our business.
-    pub(super) command: Option<String>,
+    pub(super) starter: Option<Starter>,
     /// That which was started here.
     pub(super) server: RefCell<Option<Server>>,
     /// Each client has a number of its own.

@@ -29,7 +29,7 @@ use self::client::Client;
 use self::kinds::{DIALOGUE, DIALOGUE_WHY, GREETING, KINDS, dialogue};
 use self::lab::{Finding, Judged, Lab, Verdict};
 use self::report::{Report, Row};
-use self::server::Server;
+use self::server::{Server, Starter};
 use super::address::{self, Endpoint, look_up_server};
 use super::descriptors;
 use super::failure::{Failure, why};
@@ -85,7 +85,8 @@ pub(crate) struct Check {
     server_pid: Option<u32>,
 
     /// Start the server with this command, look at its memory and its descriptors, kill it and start it again. The
-    /// command is one program with its arguments, as a shell reads them.
+    /// command is one program with its arguments, as a shell reads them, NAME=VALUE in front if it needs that. It
+    /// stays in the foreground; its children are ended with it.
     #[arg(long, value_name = "COMMAND")]
     run: Option<String>,
 
@@ -123,6 +124,13 @@ pub(crate) fn check(args: &Check) -> Result<ExitCode, Failure> {
     if let Some(unknown) = args.only.iter().find(|only| !names.contains(*only)) {
         return Err(Failure::Usage(format!("--only {unknown}: there are {}", names.join(", "))));
     }
+    let of_kinds = |name: &str| name == GREETING.name || KINDS.iter().any(|kind| kind.name == name);
+    if let Some(script) = protocol.dialogues.iter().find(|script| of_kinds(&script.name)) {
+        let (file, name) = (&args.protocol, &script.name);
+        return Err(Failure::Runtime(format!(
+            "{file}: the dialogue {name:?} is called as a kind of client is: choose another name"
+        )));
+    }
     if let Some(unknown) = protocol.left_out.iter().find(|name| !names.contains(*name)) {
         let (file, names) = (&args.protocol, names.join(", "));
         return Err(Failure::Runtime(format!(
@@ -141,18 +149,18 @@ pub(crate) fn check(args: &Check) -> Result<ExitCode, Failure> {
     }
     // A hundred clients at once; the usual limit is enough for them.
     let _ = descriptors::raise();
-    let server = match &args.run {
-        Some(command) => Some(start(command, address)?),
-        None => reach(endpoint, address).map(|()| None)?,
-    };
     let begun = Instant::now();
+    let (starter, server) = match &args.run {
+        Some(command) => start(command, address).map(|(it, server)| (Some(it), Some(server)))?,
+        None => reach(endpoint, address).map(|()| (None, None))?,
+    };
     let lab = Lab {
         address,
         protocol,
         patience: args.patience,
         deadline: begun + LONGEST,
         server_pid: args.server_pid,
-        command: args.run.clone(),
+        starter,
         server: RefCell::new(server),
         clients: Cell::new(0),
     };
@@ -203,14 +211,16 @@ fn reach(endpoint: &Endpoint, address: SocketAddr) -> Result<(), Failure> {
     Err(Failure::Runtime(format!("cannot connect to {endpoint}: {why}")))
 }
 
-fn start(command: &str, address: SocketAddr) -> Result<Server, Failure> {
+fn start(command: &str, address: SocketAddr) -> Result<(Starter, Server), Failure> {
     if Client::connect(address, Instant::now() + CONNECT).is_ok() {
         return Err(Failure::Runtime(format!(
             "--run: somebody listens on {address} already: end it, or leave --run out"
         )));
     }
-    Server::start(command, address, START)
-        .map_err(|why| Failure::Runtime(format!("--run {command}: {why}")))
+    let failure = |why| Failure::Runtime(format!("--run {command}: {why}"));
+    let starter = Starter::new(command).map_err(|error| failure(error.to_string()))?;
+    let server = starter.start(address, Instant::now() + START).map_err(failure)?;
+    Ok((starter, server))
 }
 
 /// One after the other; what is not wanted is left out.
@@ -276,16 +286,15 @@ impl Judges<'_> {
     fn look_after(&mut self, name: &str, verdict: Verdict) -> Verdict {
         let lab = self.lab;
         let gone = matches!(verdict, Verdict::Fail(_)) && lab.is_gone();
-        let patience = if gone { lab.patience } else { AFTERMATH };
-        let Some(ended) = lab.server.borrow_mut().as_mut().map(|it| it.ended_within(patience))
-        else {
+        let until = lab.within(if gone { lab.patience } else { AFTERMATH });
+        let Some(ended) = lab.server.borrow_mut().as_mut().map(|it| it.ended_by(until)) else {
             if gone {
                 self.broken = Some(format!("not tried: since '{name}' nobody listens there"));
             }
             return verdict;
         };
         let Some(how) = ended else { return verdict };
-        let started = lab.command.as_ref().map(|it| Server::start(it, lab.address, START));
+        let started = lab.starter.as_ref().map(|it| it.start(lab.address, lab.within(START)));
         match started.transpose() {
             Ok(server) => drop(lab.server.replace(server)),
             Err(_) => {

@@ -135,6 +135,8 @@ fn wrapped(text: &mut String, head: &str, indent: usize, words: &str) {
     let room = WIDTH.saturating_sub(indent).max(20);
     let mut column = 0;
     text.push_str(head);
+    // Reasons are a file's, and may be anything.
+    let words = reactor::text::printable(words.as_bytes());
     for (number, word) in words.split(' ').enumerate() {
         let mut word = word;
         if number > 0 && column + 1 + word.chars().count() > room {

@@ -31,6 +31,8 @@ pub(super) struct Talk<'l> {
     dialogue: Dialogue<'l>,
     protocol: &'l Protocol,
     patience: Duration,
+    /// When all must be over.
+    deadline: Instant,
     manner: Manner,
     pub(super) number: u64,
     /// What was sent last, for people.
@@ -58,8 +60,9 @@ impl<'l> Talk<'l> {
 
     fn over(lab: &'l Lab, client: Client, number: u64, dialogue: Dialogue<'l>) -> Talk<'l> {
         let sent = "nothing: the server speaks first".to_owned();
-        let (protocol, patience) = (&lab.protocol, lab.patience);
-        Talk { client, dialogue, protocol, patience, manner: Manner::Whole, number, sent }
+        let (protocol, patience, deadline) = (&lab.protocol, lab.patience, lab.deadline);
+        let manner = Manner::Whole;
+        Talk { client, dialogue, protocol, patience, deadline, manner, number, sent }
     }
 
     pub(super) fn set_manner(&mut self, manner: Manner) {
@@ -103,12 +106,19 @@ impl<'l> Talk<'l> {
         Ok(())
     }
 
-    fn go_on(&mut self, until: Instant) -> Result<bool, Finding> {
+    fn go_on(&mut self, mut until: Instant) -> Result<bool, Finding> {
         // Who is sent lines without end must not listen without end.
-        let longest = until.max(Instant::now() + SHARE);
-        loop {
+        let mut longest = until.max(Instant::now() + SHARE);
+        while Instant::now() < self.deadline {
             match self.dialogue.next() {
-                Next::Send(bytes) => self.send(&bytes, until)?,
+                Next::Send(bytes) => {
+                    let begun = Instant::now();
+                    self.send(&bytes, until)?;
+                    if self.manner == Manner::ByteByByte {
+                        // This was not the server's time.
+                        (until, longest) = (until + begun.elapsed(), longest + begun.elapsed());
+                    }
+                }
                 Next::End => self.client.end(),
                 Next::AwaitLine | Next::AwaitEnd => {
                     if Instant::now() > longest {
@@ -122,6 +132,7 @@ impl<'l> Talk<'l> {
                 Next::Done => return Ok(true),
             }
         }
+        Ok(false)
     }
 
     /// Whether something has come; an error if it was wrong.
@@ -150,7 +161,7 @@ impl<'l> Talk<'l> {
         if self.manner == Manner::ByteByByte {
             self.sent.push_str(", each byte by itself");
         }
-        let until = until.max(Instant::now() + self.patience);
+        let until = until.max(Instant::now() + self.patience).min(self.deadline);
         for byte in slowly {
             self.put(&[*byte], until)?;
             std::thread::sleep(PAUSE);

@@ -172,19 +172,19 @@ impl Drop for Member {
 
 /// The part of a plan that each thread has, and the number of its first client.
 pub(crate) fn shares(plan: &Load) -> Vec<(u32, Load)> {
-    let threads = plan.threads as u64;
-    // Part `number` of a whole that is cut into as many equal parts as there are threads.
-    let cut = |whole: u64, number: u64| {
-        let at =
-            |number: u64| (u128::from(whole) * u128::from(number) / u128::from(threads)) as u64;
-        (at(number), at(number + 1) - at(number))
+    let (clients, threads) = (u64::from(plan.clients()), plan.threads as u64);
+    // What the first so many of all the parts of a whole have of it.
+    let of = |whole: u64, parts: u64, all: u64| {
+        (u128::from(whole) * u128::from(parts) / u128::from(all)) as u64
     };
     let share = |number| {
-        let (first, clients) = cut(u64::from(plan.clients()), number);
-        let fraction = clients as f64 / f64::from(plan.clients());
+        let (first, behind) = (of(clients, number, threads), of(clients, number + 1, threads));
+        let fraction = (behind - first) as f64 / clients as f64;
+        // Requests go with the clients, as the rate does, or some threads are done before the others.
+        let requests = |all| of(all, behind, clients) - of(all, first, clients);
         let part = Load {
-            clients: clients as usize,
-            requests: plan.requests.map(|requests| cut(requests, number).1),
+            clients: (behind - first) as usize,
+            requests: plan.requests.map(requests),
             rate: plan.rate.map(|rate| rate * fraction),
             ramp: plan.ramp.map(|ramp| ramp * fraction),
             ..plan.clone()

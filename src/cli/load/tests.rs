@@ -15,7 +15,7 @@ use super::modes::time::Time;
 use super::options::{Load, Mode};
 use super::payload::EchoLines;
 use super::run::Run;
-use super::team::{Member, Team};
+use super::team::{Member, Team, shares};
 
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -257,6 +257,18 @@ fn no_more_than_asked_for_are_sent() {
         assert!(server.is_over());
     });
     assert_eq!((run.metrics.lines, run.metrics.sent, faults(&run)), (100, Some(100), vec![]));
+}
+
+/// Whatever the number of clients, all threads have sent what they are to send at the same time.
+#[test]
+fn requests_are_shared_as_the_rate_is() {
+    let shares = shares(&plan("-c 3 -t 2 -n 100 -q 50"));
+    let of = |(first, load): &(u32, Load)| (*first, load.clients, load.requests);
+    assert_eq!(shares.iter().map(of).collect::<Vec<_>>(), [(0, 1, Some(33)), (1, 2, Some(67))]);
+    for (_, load) in shares {
+        let lasts = load.requests.unwrap() as f64 / load.rate.unwrap();
+        assert!((1.9..2.1).contains(&lasts), "{load:?}");
+    }
 }
 
 #[test]

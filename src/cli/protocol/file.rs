@@ -7,9 +7,12 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::pattern::{Names, Pattern};
+use super::pattern::{Names, Pattern, repeated};
 use super::script::{Script, Written};
 use super::{LineEnd, Protocol};
+
+/// Bytes that all repetitions of a file may make.
+const MOST_REPEATED: usize = 16 << 20;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,6 +65,10 @@ impl FileStep {
             _ => return None,
         })
     }
+
+    fn text(&self) -> Option<&str> {
+        self.send.as_deref().or(self.send_raw.as_deref()).or(self.expect.as_deref())
+    }
 }
 
 /// What is wrong with a file, and at which byte.
@@ -85,6 +92,7 @@ pub(super) fn parse(text: &str) -> Result<Protocol, Mistake> {
         mistake(error.span().unwrap_or_default(), what)
     })?;
     named(&file.name)?;
+    bounded(&file)?;
     let mut names = Names::default();
     let lines = |written: &[Spanned<String>], names: &mut Names| {
         let parse = |text: &Spanned<String>| match text.get_ref().contains('\n') {
@@ -125,6 +133,25 @@ pub(super) fn parse(text: &str) -> Result<Protocol, Mistake> {
         left_out: file.leave_out,
         dialogues,
     })
+}
+
+/// Refuses what is short as a file and fills the memory.
+fn bounded(file: &File) -> Result<(), Mistake> {
+    let lines = file.greeting.iter().chain(&file.ignore);
+    let lines = lines.map(|line| (line.span(), line.get_ref().as_str()));
+    let steps = file.dialogue.iter().flat_map(|dialogue| dialogue.get_ref().steps.get_ref());
+    let steps = steps.filter_map(|step| Some((step.span(), step.get_ref().text()?)));
+    let mut length: usize = 0;
+    for (place, text) in lines.chain(steps) {
+        length = length.saturating_add(repeated(text));
+        if length > MOST_REPEATED {
+            let what = format!(
+                "up to here the repetitions make more than {MOST_REPEATED} bytes: write less"
+            );
+            return Err(mistake(place, what));
+        }
+    }
+    Ok(())
 }
 
 fn script(

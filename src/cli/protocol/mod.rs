@@ -24,9 +24,7 @@ use serde::Deserialize;
 
 pub(crate) use self::dialogue::{Dialogue, Mismatch, Next};
 use self::pattern::Pattern;
-pub(crate) use self::script::Script;
-#[allow(unused_imports, reason = "what `of_steps` takes")]
-pub(crate) use self::script::Written;
+pub(crate) use self::script::{Script, Written};
 pub(crate) use self::shown::shown;
 use super::failure::Failure;
 

@@ -20,6 +20,9 @@ use super::shown::shown;
 /// Bytes of the longest line that a pattern may make without what was captured.
 const LONGEST: usize = 1 << 20;
 
+/// Names of the greeting and a dialogue.
+const MOST_NAMES: usize = 1000;
+
 /// The names captured so far in a dialogue, by their numbers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names(Vec<String>);
@@ -164,6 +167,11 @@ impl Pattern {
                             "{{{name}}} stands twice in it: give one another name"
                         ));
                     }
+                    None if names.0.len() == MOST_NAMES => {
+                        return Err(format!(
+                            "{{{name}}} is one name too many: there may be {MOST_NAMES}; write {{any}}"
+                        ));
+                    }
                     None => {
                         open_hole(&mut runs, Hole::Capture(names.0.len(), name.to_owned()), name)?;
                         names.0.push(name.to_owned());
@@ -298,6 +306,16 @@ fn bytes_of(inner: &str) -> Option<Vec<u8>> {
     let count: usize = count.parse().ok().filter(|_| !text.is_empty())?;
     let fits = count.checked_mul(text.len()).is_some_and(|length| length <= LONGEST);
     Some(if fits { text.repeat(count).into_bytes() } else { vec![0; LONGEST + 1] })
+}
+
+/// How many bytes the repetitions in a text make, without making them.
+pub(super) fn repeated(text: &str) -> usize {
+    let places = text.split('{').filter_map(|part| part.split_once('}')).map(|(inner, _)| inner);
+    let repetitions = places.filter_map(|inner| inner.split_once('*'));
+    let lengths = repetitions.filter_map(|(count, text)| Some((count.parse().ok()?, text.len())));
+    lengths.fold(0, |all, (count, length): (usize, _)| {
+        all.saturating_add(count.saturating_mul(length))
+    })
 }
 
 /// The beginning of a text, for a message.

@@ -140,7 +140,6 @@ impl Step {
 
 impl Protocol {
     /// One that is nothing but this dialogue.
-    #[allow(dead_code, reason = "for options that are dialogues")]
     pub(crate) fn of_steps(name: &str, steps: &[Written<'_>]) -> Result<Protocol, String> {
         let script = Script::parse(name, None, steps, &Names::default());
         Ok(Protocol {

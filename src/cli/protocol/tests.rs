@@ -144,6 +144,8 @@ fn line_ends_are_those_of_the_protocol() {
 
 #[test]
 fn mistakes_are_told_with_their_line() {
+    let names: String = (0..1001).map(|number| format!("{{a{number}}} ")).collect();
+    let names = format!("{{ expect = '{names}' }}");
     let steps =
         |steps: &str| format!("name = 'a'\n[[dialogue]]\nname = 'd'\nsteps = [\n{steps}\n]\n");
     for (text, said) in [
@@ -173,6 +175,11 @@ fn mistakes_are_told_with_their_line() {
             &steps("{ send = \"a\\nb\" }"),
             "a.toml:5: a line holds no LF: write two steps, or send_raw",
         ),
+        (
+            &steps(&"{ send = '{1000000*x}' },\n".repeat(17)),
+            "a.toml:21: up to here the repetitions make",
+        ),
+        (&steps(&names), "a.toml:5: {a1000} is one name too many: there may be 1000"),
         (&steps("{ end = 'us' }"), "a.toml:5: unknown variant `us`, expected `client` or `server`"),
         (
             &steps("{ end = 'server' },\n{ send = 'x' }"),

@@ -102,8 +102,10 @@
 //!   executed.
 //! * *Open*: batches may go.
 //!
-//! Read `entry` first, then `table`, `reading`, `sending`, and `links` for the connections.
+//! Read `entry` first, then `table`, `reading`, `sending`, and `links` and `answers` for the
+//! connections.
 
+mod answers;
 pub mod bus;
 mod commands;
 mod entry;

@@ -11,6 +11,7 @@ use super::super::client::{self, Client, Silence, Unsent};
 use super::super::lab::{Finding, Judged, Lab, Verdict, note, pass, unconnected};
 use super::super::talk::{Talk, together};
 use super::lines::mib;
+use super::{GROWTH, NO_USUAL, NOTHING_TO_SEND};
 use crate::cli::protocol::{Script, shown};
 
 const CROWD: usize = 100;
@@ -26,16 +27,10 @@ const HELD_BACK: Duration = Duration::from_secs(1);
 const OWED: usize = 96 << 20;
 /// So much was not kept by the kernel, of a server that has a receiver with a small buffer.
 const KEPT: usize = 16 << 20;
-/// Growth of the memory that is no chance.
-const GROWTH: u64 = 8 << 20;
 /// So many bytes are sent between two looks at the memory.
 const LOOK: usize = 1 << 20;
 /// Descriptors that a server may have more than before.
 const SPARE: usize = 5;
-
-const NO_USUAL: &str = "not tried: the first dialogue ends the connection";
-const NOTHING_TO_SEND: &str =
-    "not tried: the first dialogue sends nothing, or what comes decides what";
 
 pub(super) fn at_once(lab: &Lab) -> Judged {
     let Some(script) = lab.usual() else { return note(NO_USUAL) };
@@ -206,9 +201,10 @@ pub(super) fn flood(lab: &Lab) -> Judged {
         return note(NOTHING_TO_SEND);
     };
     let flooder = lab.connect()?;
-    let (over, patience) = (AtomicBool::new(false), lab.patience);
+    let (over, patience, deadline) = (AtomicBool::new(false), lab.patience, lab.deadline);
+    let soon = || (Instant::now() + patience).min(deadline);
     thread::scope(|scope| {
-        let flood = || flood_until(flooder, &batch, &over, patience);
+        let flood = || flood_until(flooder, &batch, &over, soon);
         if let Err(error) = thread::Builder::new().spawn_scoped(scope, flood) {
             return note(format!("not tried: no thread for the flood ({error})"));
         }
@@ -219,7 +215,7 @@ pub(super) fn flood(lab: &Lab) -> Judged {
 }
 
 /// Sends and reads as fast as it can.
-fn flood_until(mut flooder: Client, batch: &[u8], over: &AtomicBool, patience: Duration) {
+fn flood_until(mut flooder: Client, batch: &[u8], over: &AtomicBool, soon: impl Fn() -> Instant) {
     let mut rest = batch;
     while !over.load(Relaxed) {
         if flooder.discard().is_none() {
@@ -231,7 +227,7 @@ fn flood_until(mut flooder: Client, batch: &[u8], over: &AtomicBool, patience: D
             Err((_, Unsent::Broken(_))) => return,
         }
     }
-    flooder.leave(Instant::now() + patience);
+    flooder.leave(soon());
 }
 
 /// A quiet client beside a flood: it comes, and asks now and then.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::super::client::Unsent;
 use super::super::lab::{Finding, Judged, Lab, Verdict, note, pass};
 use super::super::talk::{Manner, Talk};
+use super::{GROWTH, NOTHING_TO_SEND};
 use crate::cli::protocol::{Script, shown};
 
 /// How long it is watched whether a server says more than it should.
@@ -16,11 +17,6 @@ const SEGMENT: usize = 32 * 1024;
 const ENDLESS: usize = 16 << 20;
 /// How long a server may take nothing before it counts as one that will take no more.
 const HELD_BACK: Duration = Duration::from_millis(500);
-/// Growth of the memory that is no chance.
-const GROWTH: u64 = 8 << 20;
-
-const NOTHING_TO_SEND: &str =
-    "not tried: the first dialogue sends nothing, or what comes decides what";
 
 pub(super) fn greeting(lab: &Lab) -> Judged {
     let mut talk = Talk::greeting(lab)?;

@@ -7,6 +7,12 @@ mod restart;
 
 use super::lab::{Judged, Lab};
 
+const NO_USUAL: &str = "not tried: the first dialogue ends the connection";
+const NOTHING_TO_SEND: &str =
+    "not tried: the first dialogue sends nothing, or what comes decides what";
+/// Growth of the memory that is no chance.
+const GROWTH: u64 = 8 << 20;
+
 /// A kind of client.
 #[derive(Debug)]
 pub(super) struct Kind {
@@ -48,7 +54,8 @@ pub(super) const KINDS: [Kind; 14] = [
         name: "segment",
         does: "sends 100 requests at once, and then reads",
         why: "One read may bring many lines: a server that answers once a read, or forgets what stands behind \
-              the first LF, loses the others.",
+              the first LF, loses the others. And replies come in the order of the lines, or nobody knows whose \
+              they are.",
         judge: lines::segment,
     },
     Kind {
@@ -62,7 +69,7 @@ pub(super) const KINDS: [Kind; 14] = [
         name: "last-line",
         does: "sends its last line without a line end, and ends its side",
         why: "The end of the input ends the last line too (printf hello | nc -N): a server that throws away what is \
-              left in its buffer at the end loses it.",
+              left in its buffer at the end loses it, and one that then does not close keeps the client waiting.",
         judge: lines::last_line,
     },
     Kind {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use crate::cli::load::seconds::Spread;
 /// Fewer seconds than these do not show how much they differ.
 const FEWEST: usize = 5;
 
+/// Bytes of a result, and more than any has.
+const LONGEST: u64 = 1 << 20;
+
 /// An earlier result, as `--json` has written it.
 #[derive(Debug)]
 pub(crate) struct Earlier {
@@ -27,7 +31,12 @@ impl Earlier {
     pub(crate) fn read(path: &Path) -> Result<Earlier, Failure> {
         let file = path.display().to_string();
         let failure = |why: String| Failure::Runtime(format!("--compare {file}: {why}"));
-        let text = fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
+        let read = |file: fs::File| {
+            let mut text = String::new();
+            file.take(LONGEST).read_to_string(&mut text).map(|_| text)
+        };
+        let text =
+            fs::File::open(path).and_then(read).map_err(|error| failure(error.to_string()))?;
         let result: Value = serde_json::from_str(&text).unwrap_or_default();
         if !result["lines_per_s"].is_number() || result["mode"].as_str().is_none() {
             return Err(failure("it is no result that reactor load --json has written".to_owned()));
