@@ -142,7 +142,7 @@ pub(crate) struct Serve {
 
     /// Threads that serve, each with a loop of its own; auto for as many as there are cores.
     ///
-    /// echo, time and presence run on all of them, and each client on the one that has the fewest. The
+    /// echo, time and presence run on all of them, and each client on the one of two that has fewer. The
     /// roulettes and web, which keep something for all their clients, run on the first. Limits hold for all
     /// threads together.
     #[arg(long, value_name = "N", default_value = "1", value_parser = threads)]

@@ -78,7 +78,6 @@ impl Aim {
     }
 
     /// By the name that a failed test gives.
-    #[expect(clippy::too_many_lines, reason = "a table of worlds")]
     pub fn all() -> Vec<(&'static str, Aim)> {
         [of_servers(), of_redis(), of_limits()].concat()
     }
