@@ -32,8 +32,8 @@ pub enum Error {
     /// A limit has a value that cannot be kept.
     #[error("bad limit {name}: it {why}")]
     Limit {
-        /// The field of [`Limits`](crate::Limits) or
-        /// [`DatagramOptions`](crate::DatagramOptions).
+        /// The field of [`Limits`](crate::Limits), of [`DatagramOptions`](crate::DatagramOptions) or of what
+        /// else has such.
         name: &'static str,
         /// What is wrong with it.
         why: String,

@@ -81,7 +81,7 @@ impl BusOptions {
                         addresses, as in presence=9907,9908";
             return Err(Failure::Usage(what.to_owned()));
         }
-        if self.bus_lease < 2 * self.bus_timeout {
+        if self.bus_lease / 2 < self.bus_timeout {
             let what = "--bus-lease must be at least twice --bus-timeout";
             return Err(Failure::Usage(what.to_owned()));
         }

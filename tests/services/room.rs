@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use reactor::services::Presence;
+use reactor::services::redis::Login;
 use reactor::services::room::bus::{Action, Bus, Event, MemberId, News, Told};
 use reactor::services::room::{
-    Demand, Failure, InProcess, Link, Message, Protocol, Room, Seat, ServerId, Settings, Words,
+    Demand, Failure, InProcess, Link, Message, OverRedis, Protocol, Room, Seat, ServerId, Settings,
+    Words,
 };
 use reactor::testing::{CoresByHand, Harness};
 use reactor::{CloseReason, Context, Core, Cores, Exit, Handler, Limits, ServiceContext, TimerId};
@@ -504,4 +506,28 @@ fn a_bus_that_was_stopped_is_told_nothing_that_other_cores_do() {
     cores.turn(1);
     (0..10).for_each(|_| cores.turn(0));
     assert_eq!(told.lock().unwrap().last(), Some(&"stop"));
+}
+
+#[test]
+fn a_room_with_settings_that_cannot_be_kept_is_an_error() {
+    let second = Duration::from_secs(1);
+    let good = Settings { timeout: second, lease: 2 * second, ..Settings::default() };
+    let mut reactor = Reactor::new().unwrap();
+    for (settings, error) in [
+        (Settings { key: "a room".to_owned(), ..good.clone() }, Some("key")),
+        (Settings { key: String::new(), ..good.clone() }, Some("key")),
+        (Settings { timeout: Duration::ZERO, ..good.clone() }, Some("timeout")),
+        (Settings { lease: second, ..good.clone() }, Some("lease")),
+        (Settings { timeout: Duration::MAX, ..good.clone() }, Some("lease")),
+        (good, None),
+    ] {
+        let redis = Connect::to("127.0.0.1:1").unwrap();
+        let dialled = OverRedis::dial(&mut reactor, redis, Login::default(), settings.clone());
+        let found = match dialled {
+            Err(Error::Limit { name, .. }) => Some(name),
+            Err(error) => panic!("{settings:?}: {error}"),
+            Ok(_) => None,
+        };
+        assert_eq!(found, error, "{settings:?}");
+    }
 }

@@ -272,5 +272,6 @@ mod tests {
         assert!(take_all(&mut room, now).contains(&Action::Release(2_000)));
         room.event(2_001, Event::Arrive, now);
         assert!(!take_all(&mut room, now).contains(&Action::Hold(2_001)));
+        assert_eq!(room.unheard, 0);
     }
 }

@@ -134,6 +134,7 @@ pub use seat::{Message, Seat, Words};
 
 pub use super::redis::{Command, Reply};
 
+use crate::Error;
 use bus::{Action, Bus, Event, MemberId, News};
 use commands::Keys;
 use entry::{Content, Entry};
@@ -156,22 +157,39 @@ const BEAT: Duration = Duration::from_secs(1);
 /// time is worth nothing.
 const FROZEN: u32 = 3;
 
-/// What a room is.
+/// What a room over several servers is. All servers of a room have the same `key`, `lease` and
+/// `unique_names`.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The key of its stream, and what its other keys begin with. No blanks.
+    /// The key of its stream, and what its other keys begin with. It has no blanks. Default
+    /// `reactor:room`.
     pub key: String,
-    /// How long Redis may be silent before the room goes on without the other servers.
+    /// How long Redis may be silent before the room goes on without the other servers; above 0. Default
+    /// 5 s.
     pub timeout: Duration,
-    /// How long a server may be silent before its members leave; at least twice the timeout.
+    /// How long a server may be silent before its members leave; at least twice the timeout. Default 10 s.
     pub lease: Duration,
-    /// How many bytes of the stream are kept.
+    /// How many bytes of the stream are kept, for servers that were cut off. Default 64 MiB.
     pub keep: u64,
     /// No two members may have the same name.
     pub unique_names: bool,
 }
 
 impl Settings {
+    fn check(&self) -> Result<(), Error> {
+        let wrong = |name, why: &str| Err(Error::Limit { name, why: why.to_owned() });
+        if self.key.is_empty() || self.key.contains(char::is_whitespace) {
+            return wrong("key", "must have a character at least, and no blank");
+        }
+        if self.timeout.is_zero() {
+            return wrong("timeout", "must be above 0");
+        }
+        if self.lease / 2 < self.timeout {
+            return wrong("lease", "must be at least twice the timeout");
+        }
+        Ok(())
+    }
+
     /// How often something must be heard of Redis, and something is said of us: often enough that a few
     /// misses in a row are no silence of `timeout`, which is at most half a lease.
     fn beat(&self) -> Duration {

@@ -46,13 +46,14 @@ impl OverRedis {
     /// is opened, ask for the [state](redis::State) of a [client](Redis) that dials once.
     ///
     /// # Errors
-    /// [`Error::TooManyServices`].
+    /// [`Error::Limit`] for settings that cannot be kept, and [`Error::TooManyServices`].
     pub fn dial(
         reactor: &mut Reactor<'_>,
         redis: Connect,
         login: Login,
         settings: Settings,
     ) -> Result<OverRedis, Error> {
+        settings.check()?;
         // The room gives a connection up before its client does, and knows why.
         let limits = Limits { connect_timeout: 2 * settings.timeout, ..Limits::default() };
         let mut add = |name: &str| {
