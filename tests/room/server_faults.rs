@@ -13,6 +13,24 @@ fn members_of(rooms: &mut Rooms, server: usize) -> Vec<String> {
     who.filter(|name| name.starts_with(&start)).collect()
 }
 
+/// Lines about members, and how often each was heard before something was done: on a machine that stands
+/// still for longer than a short lease they leave and come without that, too.
+struct Told(Vec<(String, Vec<(usize, usize)>)>);
+
+impl Told {
+    fn before(rooms: &Rooms, names: &[String], line: fn(&str) -> String) -> Told {
+        let lines = names.iter().map(|name| line(name));
+        Told(lines.map(|line| (line.clone(), rooms.counts(&line))).collect())
+    }
+
+    /// Each is heard once more, but for those at a server.
+    fn wait_for_one_more(&self, rooms: &mut Rooms, but: usize) {
+        for (line, counts) in &self.0 {
+            rooms.wait_for_more(counts, but, line);
+        }
+    }
+}
+
 fn left(name: &str) -> String {
     format!("{name} has left the room.")
 }
@@ -64,20 +82,16 @@ fn frozen() {
         rooms.talk();
         let last = servers - 1;
         let theirs = members_of(&mut rooms, last);
+        let departures = Told::before(&rooms, &theirs, left);
         rooms.server(last).signal("STOP");
         // Its members say on what nobody reads.
         if full() {
             rooms.swarm.during(Duration::from_secs(20));
         }
-        let others: Vec<_> = (0..last).collect();
-        for name in &theirs {
-            rooms.wait_for(&others, &left(name), 1);
-        }
-        let before: Vec<_> = theirs.iter().map(|name| rooms.counts(&came(name))).collect();
+        departures.wait_for_one_more(&mut rooms, last);
+        let arrivals = Told::before(&rooms, &theirs, came);
         rooms.server(last).signal("CONT");
-        for (name, before) in theirs.iter().zip(before) {
-            rooms.wait_for_more(&before, last, &came(name));
-        }
+        arrivals.wait_for_one_more(&mut rooms, last);
         rooms.go_on_talking(3);
         let who = rooms.who_is_there();
         assert!(who.ends_with(&theirs), "they come back last, and in their order: {who:?}");
@@ -134,23 +148,20 @@ fn its_link_is_down_for_longer_than_a_lease() {
             rooms.talk();
             let last = servers - 1;
             let theirs = members_of(&mut rooms, last);
+            let departures = Told::before(&rooms, &theirs, left);
+            let cut = rooms.counts(CUT_OFF);
             let link = &rooms.links[last];
             if refuse {
                 link.refuse()
             } else {
                 link.hold()
             }
-            rooms.wait_for(&[last], CUT_OFF, 1);
-            let others: Vec<_> = (0..last).collect();
-            for name in &theirs {
-                rooms.wait_for(&others, &left(name), 1);
-            }
+            rooms.wait_for_more(&cut[last..], usize::MAX, CUT_OFF);
+            departures.wait_for_one_more(&mut rooms, last);
             rooms.go_on_talking(3);
-            let before: Vec<_> = theirs.iter().map(|name| rooms.counts(&came(name))).collect();
+            let arrivals = Told::before(&rooms, &theirs, came);
             rooms.links[last].go_on();
-            for (name, before) in theirs.iter().zip(before) {
-                rooms.wait_for_more(&before, last, &came(name));
-            }
+            arrivals.wait_for_one_more(&mut rooms, last);
             rooms.go_on_talking(3);
             let witnesses = rooms.conclude();
             assert_eq!(same(&witnesses[..last]), Ok(()));
