@@ -15,8 +15,9 @@ const AT_ONCE: u64 = 100;
 /// What any socket takes at once.
 const SEGMENT: usize = 32 * 1024;
 const ENDLESS: usize = 16 << 20;
-/// How long a server may take nothing before it counts as one that will take no more.
-const HELD_BACK: Duration = Duration::from_millis(500);
+/// How long a server may take nothing before it counts as one that will take no more. A collection of
+/// garbage on a busy machine is shorter.
+const HELD_BACK: Duration = Duration::from_secs(2);
 
 pub(super) fn greeting(lab: &Lab) -> Judged {
     let mut talk = Talk::greeting(lab)?;
