@@ -211,26 +211,40 @@ fn our_own_protocols_by_name_and_through_every_layer() {
 
 // ---- How much, how long ----
 
+/// Whether a figure is within a share of what it should be.
+fn is_near(figure: f64, right: f64, share: f64) -> bool {
+    (figure / right - 1.0).abs() < share
+}
+
+/// That a run of five gives these figures. A machine that is busy at the end of a run spoils it; a load
+/// tester that measures wrongly spoils all of them.
+#[track_caller]
+fn once_in_five(run: impl Fn() -> Value, is_right: impl Fn(&Value) -> bool) {
+    let results: Vec<_> = (0..5).map(|_| run()).take_while(|it| !is_right(it)).collect();
+    assert!(results.len() < 5, "{results:#?}");
+}
+
 #[test]
 fn the_capacity_of_a_server_is_found() {
     for args in [&["--threads=1"][..], &["--threads=2"], &["--warm-up=500ms"]] {
-        let result = right(&limited(1000), &[&["--plain", "-c16", "-d3s"], args].concat());
-        let found = number(&result, "lines_per_s");
-        assert!((found / 1000.0 - 1.0).abs() < 0.02, "{found}: {result}");
-        // Sixteen wait for one place each millisecond.
-        let p50 = number(&result["latency_us"], "p50");
-        assert!((p50 / 16_000.0 - 1.0).abs() < 0.1, "{p50}: {result}");
+        let run = || right(&limited(1000), &[&["--plain", "-c16", "-d3s"], args].concat());
+        once_in_five(run, |result| {
+            is_near(number(result, "lines_per_s"), 1000.0, 0.02)
+                // Sixteen wait for one place each millisecond.
+                && is_near(number(&result["latency_us"], "p50"), 16_000.0, 0.1)
+        });
     }
 }
 
 /// Half of the lines wait longer and longer. Who measured from when they could be sent saw nothing of it.
 #[test]
 fn a_rate_that_is_twice_the_capacity_is_waited_for() {
-    let result = right(&limited(500), &["--plain", "-c8", "-d2s", "-q1000"]);
-    let found = number(&result, "lines_per_s");
-    assert!((found / 500.0 - 1.0).abs() < 0.02, "{found}: {result}");
-    assert!(number(&result["latency_us"], "p99") > 900_000.0, "{result}");
-    assert!((number(&result, "unsent") / 1000.0 - 1.0).abs() < 0.1, "{result}");
+    let run = || right(&limited(500), &["--plain", "-c8", "-d2s", "-q1000"]);
+    once_in_five(run, |result| {
+        is_near(number(result, "lines_per_s"), 500.0, 0.02)
+            && number(&result["latency_us"], "p99") > 900_000.0
+            && is_near(number(result, "unsent"), 1000.0, 0.1)
+    });
 }
 
 #[test]
@@ -256,11 +270,8 @@ fn exactly_so_many_requests() {
         assert_eq!(all, [Some(number); 3], "{args:?}: {result}");
         assert_eq!((came.load(Ordering::SeqCst), latencies(&result)), (number, number), "{args:?}");
         if args.contains(&"-q1000") {
-            // The threads have the rate together.
-            assert!(
-                (0.45..0.9).contains(&crate::util::load::number(&result, "elapsed_s")),
-                "{result}"
-            );
+            // The threads have the rate together; if each had it, it would take half of the time.
+            assert!(crate::util::load::number(&result, "elapsed_s") > 0.45, "{result}");
         }
     }
 }
