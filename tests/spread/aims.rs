@@ -29,6 +29,8 @@ pub struct Aim {
     pub last_in_who: bool,
     /// What must happen, in some of its worlds at least.
     pub must: &'static [&'static str],
+    /// What must happen in each of them.
+    pub always: &'static [&'static str],
     /// What must not happen.
     pub never: &'static [&'static str],
 }
@@ -48,6 +50,7 @@ impl Default for Aim {
             gentle: false,
             last_in_who: false,
             must: &[],
+            always: &[],
             never: &[],
         }
     }
@@ -115,7 +118,14 @@ fn of_servers() -> Vec<(&'static str, Aim)> {
                 ..usual(&[Fault::Killed], 0)
             },
         ),
-        ("a server frozen for 20 s", aimed(away.clone(), Fault::ServerFrozen)),
+        (
+            "a server frozen for 20 s",
+            // The silence was its own.
+            Aim {
+                never: &["cut off", "missing", "gone: ended"],
+                ..aimed(away.clone(), Fault::ServerFrozen)
+            },
+        ),
         ("a server's network down for 20 s", aimed(away, Fault::Partition)),
         (
             "KILL",
@@ -145,7 +155,7 @@ fn of_redis() -> Vec<(&'static str, Aim)> {
         (
             "Redis frozen for 20 s",
             Aim {
-                must: &["cut off", "whole", "said elsewhere"],
+                always: &["cut off", "whole", "said elsewhere"],
                 never: &["missing", "gone: alive", "gone: ended"],
                 ..usual(&[Fault::RedisFrozen], 20_000)
             },
@@ -170,7 +180,7 @@ fn of_redis() -> Vec<(&'static str, Aim)> {
         (
             "out of memory",
             Aim {
-                must: &["refused: no memory", "cut off", "whole", "said elsewhere"],
+                always: &["refused: no memory", "cut off", "whole", "said elsewhere"],
                 never: &["missing"],
                 ..usual(&[Fault::OutOfMemory], 20_000)
             },
@@ -178,7 +188,7 @@ fn of_redis() -> Vec<(&'static str, Aim)> {
         (
             "a wrong password later",
             Aim {
-                must: &["a wrong password", "cut off", "whole"],
+                always: &["a wrong password", "cut off", "whole"],
                 never: &["missing"],
                 ..usual(&[Fault::Password], 20_000)
             },

@@ -216,6 +216,10 @@ impl World {
             }
         }
         self.conclude();
+        let always = self.aim.always.iter().filter(|it| !self.seen.contains_key(**it));
+        if let Some(what) = always.copied().next() {
+            self.oracle.complain(format!("{what:?} must happen here"));
+        }
         let never = self.aim.never.iter().filter(|it| self.seen.contains_key(**it));
         if let Some(what) = never.copied().next() {
             self.oracle.complain(format!("{what:?} must not happen here"));
