@@ -13,9 +13,13 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::judge::Heard;
+use crate::rooms::full;
 
 /// How long anything may take: the machine may be busy, and a room of 3,000 has much to say.
-const PATIENCE: Duration = Duration::from_secs(120);
+fn patience() -> Duration {
+    Duration::from_secs(if full() { 600 } else { 120 })
+}
+
 /// How long the loop sleeps at the most before it asks again for what it waits for.
 const LOOK: Duration = Duration::from_millis(5);
 /// What a newcomer is sent, in lines.
@@ -28,6 +32,34 @@ struct Lines {
     numbers: HashMap<Rc<str>, u32>,
     /// Whose each one is, if a member has said it.
     speakers: Vec<Option<usize>>,
+    /// To whom each one is said.
+    to: Vec<To>,
+}
+
+/// To whom a line is said. Each is looked at once: a thousand members have heard it.
+#[derive(Clone, Copy, PartialEq)]
+enum To {
+    All,
+    /// Whoever has sent something that gets an answer.
+    Asker,
+    /// Whoever has asked for WHO, which begins with it.
+    Who,
+    /// The same, if it is behind that.
+    WhoElse,
+}
+
+impl To {
+    fn of(line: &str) -> To {
+        if line == "Currently connected users:" {
+            To::Who
+        } else if line.starts_with(" - ") {
+            To::WhoElse
+        } else if ["What? ", "The name ", "KILL "].iter().any(|its| line.starts_with(its)) {
+            To::Asker
+        } else {
+            To::All
+        }
+    }
 }
 
 /// A client.
@@ -220,7 +252,7 @@ impl Swarm {
     /// Waits until something is so; meanwhile all read, and those speak who speak by themselves.
     #[track_caller]
     pub fn until(&mut self, what: &str, mut so: impl FnMut(&Swarm) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         while !so(self) {
             if Instant::now() > deadline {
                 panic!("in vain: {what}; {}", self.state());
@@ -270,11 +302,9 @@ impl Swarm {
         let mut inside_who = false;
         let mut public = Vec::with_capacity(self.members[id].heard.len());
         for heard in self.members[id].heard.iter().skip(WELCOME) {
-            let text = &*self.lines.texts[heard.0 as usize];
-            inside_who =
-                text == "Currently connected users:" || inside_who && text.starts_with(" - ");
-            let alone = ["What? ", "The name ", "KILL "].iter().any(|its| text.starts_with(its));
-            if !inside_who && !alone {
+            let to = self.lines.to[heard.0 as usize];
+            inside_who = to == To::Who || inside_who && to == To::WhoElse;
+            if !inside_who && to != To::Asker {
                 public.push(*heard);
             }
         }
@@ -392,6 +422,7 @@ impl Lines {
         }
         let number = self.texts.len() as u32;
         let text: Rc<str> = Rc::from(line);
+        self.to.push(To::of(line));
         self.texts.push(Rc::clone(&text));
         self.numbers.insert(text, number);
         let speaker = line.split_once(" says: ").and_then(|(name, _)| names.get(name));
