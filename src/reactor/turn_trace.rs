@@ -102,7 +102,8 @@ impl TurnTrace {
             // Told only where somebody waits for the room: each newcomer has an edge for it.
             _ => return,
         };
-        if !of.is_connection() {
+        // The loop's own tokens, for signals and wake-ups, are those of no service.
+        if !of.is_connection() || of.service() >= self.told.len() {
             return;
         }
         if let Some(part) = self.part(of) {

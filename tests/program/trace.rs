@@ -31,7 +31,9 @@ fn a_turn_says_for_whom_it_did_what() {
     let story = story(&line);
     assert_eq!(story, "#1 readable, read 4 B, 1 line, wrote 6 B, closed: closed by the handler");
     program.signal("TERM");
-    let (_, _, log) = program.end();
+    // The signal is an event, too, and of no connection.
+    let (status, _, log) = program.end();
+    assert_eq!(status, 0, "{log}");
     assert!(!log.contains("[mio"), "{log}");
 }
 
