@@ -17,7 +17,10 @@ use reactor::services::room::{
     Words,
 };
 use reactor::testing::{CoresByHand, Harness};
-use reactor::{CloseReason, Context, Core, Cores, Exit, Handler, Limits, ServiceContext, TimerId};
+use reactor::{
+    CloseReason, Connect, Context, Core, Cores, Error, Exit, Handler, Limits, Reactor,
+    ServiceContext, TimerId,
+};
 
 use crate::util::{Client, Server, until};
 
