@@ -11,7 +11,7 @@ use super::counters::Counters;
 use super::fairness::TOLD_PER_TURN;
 use super::loop_state::LoopState;
 use super::readiness::Readiness;
-use super::token::Token;
+use super::token::{MOST_SERVICES, Token};
 use crate::connection::clock::Nanos;
 use crate::connection::{CloseReason, ConnId};
 
@@ -103,7 +103,7 @@ impl TurnTrace {
             _ => return,
         };
         // The loop's own tokens, for signals and wake-ups, are those of no service.
-        if !of.is_connection() || of.service() >= self.told.len() {
+        if !of.is_connection() || of.service() >= MOST_SERVICES {
             return;
         }
         if let Some(part) = self.part(of) {
