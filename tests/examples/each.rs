@@ -379,6 +379,7 @@ fn each_is_short_and_says_what_to_try() {
     let wanted = [
         "admin_console",
         "announce",
+        "auction",
         "callbacks",
         "client",
         "discover",
