@@ -8,6 +8,9 @@ use super::client::{Came, Client, Silence, Unsent};
 use super::lab::{Finding, Lab};
 use crate::cli::protocol::{Dialogue, LineEnd, Mismatch, Next, Protocol, Script, shown};
 
+/// What came, if that is it.
+pub(super) const RESET: &str = "a reset of the connection";
+
 /// Between two bytes of who sends them one by one: long enough for each to be read by itself.
 const PAUSE: Duration = Duration::from_millis(1);
 /// So many bytes go one by one; the rest together.
@@ -237,7 +240,7 @@ impl<'l> Talk<'l> {
 
 fn broken(error: &std::io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::ConnectionReset => "a reset of the connection".to_owned(),
+        std::io::ErrorKind::ConnectionReset => RESET.to_owned(),
         _ => format!("a broken connection: {error}"),
     }
 }
