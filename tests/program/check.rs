@@ -90,8 +90,12 @@ fn our_own_services_pass() {
         assert_eq!((status, &result["failed"]), (0, &0.into()), "{result}");
         assert_eq!(result["protocol"], name);
         assert!(result["elapsed_s"].as_f64().unwrap() < 50.0, "{result}");
-        let notes: Vec<_> =
+        let mut notes: Vec<_> =
             verdicts(&result).into_iter().filter(|row| row.1 == "note").map(|row| row.0).collect();
+        if name == "presence" {
+            // The room lets a client go that does not keep up with the flood, as one on a busy machine.
+            notes.retain(|kind| *kind != "flood");
+        }
         // The clock does not ask, so there is nothing to send.
         let asked = [
             "split",
