@@ -263,23 +263,9 @@ fn over_tls_with_the_options_of_trust() {
         return;
     }
     let pem = Pem::new("bus-tls");
-    let port = std::net::TcpListener::bind("127.0.0.8:0").unwrap().local_addr().unwrap().port();
-    let [cert, key] = [pem.cert(), pem.key()].map(|path| path.display().to_string());
-    let port = port.to_string();
-    let redis = Redis::start_with(&[
-        "--bind",
-        "127.0.0.7",
-        "127.0.0.8",
-        "--tls-port",
-        &port,
-        "--tls-cert-file",
-        &cert,
-        "--tls-key-file",
-        &key,
-        "--tls-auth-clients",
-        "no",
-    ]);
-    let url = format!("rediss://127.0.0.8:{port}");
+    let (redis, address) = Redis::start_with_tls(&pem);
+    let cert = pem.cert().display().to_string();
+    let url = format!("rediss://{address}");
     let secure = serve(&url, &["--ca", &cert, "--server-name", "localhost"]);
     let mut alice = join(&secure, "alice");
     // The same Redis, without.

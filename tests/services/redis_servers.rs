@@ -145,26 +145,9 @@ fn over_tls() {
         return;
     }
     let pem = Pem::new("redis-tls");
-    let port = std::net::TcpListener::bind("127.0.0.8:0").unwrap().local_addr().unwrap().port();
-    let [cert, key] = [pem.cert(), pem.key()].map(|path| path.display().to_string());
-    let port = port.to_string();
-    let server = redis::Redis::start_with(&[
-        "--bind",
-        "127.0.0.7",
-        "127.0.0.8",
-        "--tls-port",
-        &port,
-        "--tls-cert-file",
-        &cert,
-        "--tls-key-file",
-        &key,
-        "--tls-auth-clients",
-        "no",
-    ]);
+    let (server, address) = redis::Redis::start_with_tls(&pem);
     assert_eq!(server.ask("PING"), "PONG");
-    let connect = |tls: TlsConnector| {
-        Connect::to(format!("127.0.0.8:{port}")).unwrap().tls(&tls, "localhost").unwrap()
-    };
+    let connect = |tls: TlsConnector| Connect::to(address).unwrap().tls(&tls, "localhost").unwrap();
     let running =
         Running::start(connect(TlsConnector::with_roots(pem.cert()).unwrap()), Login::default());
     use_it(&running);

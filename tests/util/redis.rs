@@ -54,6 +54,28 @@ impl Redis {
         redis
     }
 
+    /// With TLS as well, at an address of its own, which is given too.
+    #[cfg(feature = "tls")]
+    pub fn start_with_tls(pem: &crate::util::tls::Pem) -> (Redis, SocketAddr) {
+        let tls = TcpListener::bind("127.0.0.8:0").unwrap().local_addr().unwrap();
+        let [cert, key] = [pem.cert(), pem.key()].map(|path| path.display().to_string());
+        let (host, port) = (tls.ip().to_string(), tls.port().to_string());
+        let redis = Redis::start_with(&[
+            "--bind",
+            "127.0.0.7",
+            &host,
+            "--tls-port",
+            &port,
+            "--tls-cert-file",
+            &cert,
+            "--tls-key-file",
+            &key,
+            "--tls-auth-clients",
+            "no",
+        ]);
+        (redis, tls)
+    }
+
     /// The same one, for another room: whoever has started it ends it.
     pub fn again(&self) -> Redis {
         let (options, password) = (self.options.clone(), self.password.clone());
