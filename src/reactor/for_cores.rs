@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mio::{Poll, Registry};
 
 use super::accepting::Share;
-use super::handle::{Mailbox, Shared};
+use super::handle::{Identity, Mailbox, Shared};
 use super::loop_state::{ForCores, ServiceEntry};
 use super::reports::Asked;
 use super::service::{ActiveService, type_name_of};
@@ -58,6 +58,16 @@ impl Reactor<'_> {
         &self.state.shared
     }
 
+    /// Has a shutdown wait for the changes that were posted before it.
+    pub(crate) fn make_changes_before_stop(&mut self, changes: Identity) {
+        self.state.changes = Some(changes);
+    }
+
+    /// The place of a service; none if it is not here.
+    pub(crate) fn place_of(&mut self, service: &Identity) -> Option<usize> {
+        self.services.iter_mut().position(|one| one.inbox().is_of(service))
+    }
+
     pub(crate) fn is_ending(&self) -> bool {
         self.state.is_ending()
     }
@@ -99,8 +109,8 @@ impl Reactor<'_> {
     }
 
     /// Takes in newcomers of a service that another core accepts.
-    pub(crate) fn take_over(&mut self, service: usize, shares: Vec<Share>) {
-        self.services[service].take_over(shares, &mut self.state);
+    pub(crate) fn take_over(&mut self, service: usize, share: Share) {
+        self.services[service].take_over(share, &mut self.state);
     }
 
     /// Where a service listens.

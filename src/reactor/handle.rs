@@ -80,6 +80,12 @@ impl Count {
         self.posted.load(SeqCst).saturating_sub(taken)
     }
 
+    /// A shutdown was asked for, and some messages that come before it are still to be taken.
+    fn delays_shutdown(&self) -> bool {
+        let before = self.before_stop.load(SeqCst);
+        before != u64::MAX && self.taken.load(SeqCst) < before
+    }
+
     /// Counts one more message, unless `most` are waiting already.
     fn reserve(&self, most: u64) -> bool {
         let more = |posted: u64| {
@@ -87,6 +93,28 @@ impl Count {
             (waiting < most).then_some(posted + 1)
         };
         self.posted.fetch_update(SeqCst, SeqCst, more).is_ok()
+    }
+}
+
+/// Which service it is: no other one ever has the same, also when it is gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity(Arc<Count>);
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Identity) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Identity {
+    /// How many messages wait for it.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.0.waiting()
+    }
+
+    /// A shutdown was asked for, and some messages that come before it are still to be taken.
+    pub(crate) fn delays_shutdown(&self) -> bool {
+        self.0.delays_shutdown()
     }
 }
 
@@ -207,6 +235,11 @@ impl<M> Handle<M> {
             self.count.posted.fetch_sub(1, SeqCst);
         }
         sent
+    }
+
+    /// Whose mailbox it posts to.
+    pub(crate) fn identity(&self) -> Identity {
+        Identity(Arc::clone(&self.count))
     }
 
     /// How many messages of any thread wait for the handler: how far it is behind.
@@ -369,10 +402,14 @@ impl<M> Mailbox<M> {
 }
 
 impl Inbox {
+    /// Whether it is that of this service.
+    pub(crate) fn is_of(&self, service: &Identity) -> bool {
+        Arc::ptr_eq(&self.count, &service.0)
+    }
+
     /// A shutdown was asked for, and some messages that come before it are still to be taken.
     pub(crate) fn delays_shutdown(&self) -> bool {
-        let before = self.count.before_stop.load(SeqCst);
-        before != u64::MAX && self.count.taken.load(SeqCst) < before
+        self.count.delays_shutdown()
     }
 
     /// The shutdown begins: what was posted after it was asked for may be taken too.
@@ -382,6 +419,13 @@ impl Inbox {
 
     pub(crate) fn waiting(&self) -> u64 {
         self.count.waiting()
+    }
+}
+
+/// What nobody has taken by then waits no more.
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.count.taken.fetch_max(self.count.posted.load(SeqCst), SeqCst);
     }
 }
 

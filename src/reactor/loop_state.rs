@@ -10,7 +10,7 @@ use super::adopting::Adopt;
 use super::dialling::{self, Dial};
 use super::fairness::Step;
 use super::hand_over::Traveller;
-use super::handle::Shared;
+use super::handle::{Identity, Shared};
 use super::log_limits::LogLimits;
 use super::reports::Asked;
 use super::spare_descriptor::SpareDescriptor;
@@ -51,6 +51,9 @@ pub(crate) struct LoopState {
     pub(crate) asked: VecDeque<Asked>,
     /// What this loop has to do with those of other cores; none if it is alone.
     pub(crate) for_cores: Option<Box<ForCores>>,
+    /// Counts the changes that are made between turns, see [`Remote`](crate::Remote); none where there are
+    /// no cores.
+    pub(super) changes: Option<Identity>,
     /// See [`set_accounting`](crate::Reactor::set_accounting).
     pub(super) accounting: bool,
     /// What handles on other threads reach: the waker, and whether a stop was asked for.
@@ -153,6 +156,7 @@ impl LoopState {
             trace: TurnTrace::default(),
             asked: VecDeque::new(),
             for_cores: None,
+            changes: None,
             accounting: false,
             shared,
             last_handshake: 0,

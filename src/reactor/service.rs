@@ -85,12 +85,10 @@ impl<H: Handler> ActiveService<H> {
         }
     }
 
-    fn take_over_listeners(&mut self, shares: Vec<Share>, state: &mut LoopState) {
-        let (service, first) = (self.table.service, self.listeners.len());
-        for share in shares {
-            let token = Token::listener(service, self.listeners.len());
-            self.listeners.push(share.listener(token, &self.table.limits));
-        }
+    fn take_over_listener(&mut self, share: Share, state: &mut LoopState) {
+        let first = self.listeners.len();
+        let token = Token::listener(self.table.service, first);
+        self.listeners.push(share.listener(token, &self.table.limits));
         self.tell_of_listeners(first, state);
     }
 
@@ -171,7 +169,7 @@ pub(crate) trait AnyService: Inspect {
         self.inbox().marked = true;
     }
     /// Listens by taking in what another core has accepted.
-    fn take_over(&mut self, _shares: Vec<Share>, _state: &mut LoopState) {}
+    fn take_over(&mut self, _share: Share, _state: &mut LoopState) {}
     /// Has newcomers at the last listeners divided among cores: one each.
     fn share_out(&mut self, _distributors: Vec<Distributor>) {}
     /// Connections may go on that were [ahead](super::loop_state::ForCores::ahead) of other cores.
@@ -265,8 +263,8 @@ impl<H: Handler> AnyService for ActiveService<H> {
         self.listeners.iter_mut().for_each(Listener::woken);
     }
 
-    fn take_over(&mut self, shares: Vec<Share>, state: &mut LoopState) {
-        self.take_over_listeners(shares, state)
+    fn take_over(&mut self, share: Share, state: &mut LoopState) {
+        self.take_over_listener(share, state)
     }
 
     fn share_out(&mut self, distributors: Vec<Distributor>) {
