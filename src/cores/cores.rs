@@ -15,9 +15,9 @@ use crate::error::Error;
 use crate::handler::Handler;
 use crate::limits::Limits;
 use crate::net::newcomers::{Distributor, Load, channel};
-use crate::net::{Address, ToListen};
-use crate::reactor::accepting::Share;
+use crate::net::{Address, Listen, ToListen};
 use crate::reactor::handle::Mailbox;
+use crate::reactor::listening::Share;
 use crate::reactor::peers::SharedBooks;
 use crate::reactor::places::SharedPlaces;
 use crate::reactor::table::SharedLimits;
@@ -174,8 +174,8 @@ impl<'h> Cores<'h> {
     /// together.
     ///
     /// # Errors
-    /// Those of [`Reactor::listen_with`]. If the address cannot be listened on, the service is there all
-    /// the same, without a listener.
+    /// Those of [`Reactor::listen_with`]. If the address cannot be listened on, the service is
+    /// [removed](Self::remove) again.
     pub fn listen_with<H, F>(
         &mut self,
         address: impl ToListen,
@@ -189,8 +189,13 @@ impl<'h> Cores<'h> {
     {
         let listen = address.to_listen()?;
         let mut spread = self.add(handler, limits)?;
-        let local = self.bind(&spread, listen)?;
-        spread.service.address = Some(local);
+        match self.bind(&spread, listen) {
+            Ok(local) => spread.service.address = Some(local),
+            Err(error) => {
+                let _ = self.remove(&spread);
+                return Err(error);
+            }
+        }
         Ok(spread)
     }
 
@@ -240,49 +245,111 @@ impl<'h> Cores<'h> {
     ///
     /// # Errors
     /// Those of [`Reactor::bind`].
-    ///
-    /// # Panics
-    /// If the service is of other cores.
     pub fn bind<M>(
         &mut self,
         service: &Spread<M>,
         address: impl ToListen,
     ) -> Result<Address, Error> {
-        let listen = address.to_listen()?;
-        let index = service.service.index;
-        let before = self.first.listening(index).len();
-        let local = self.first.bind(&service.service, listen.clone())?;
+        let (place, listen) = (self.place(service)?, address.to_listen()?);
+        let bound = self.first.listen_at(place, listen.clone())?;
+        self.share_out(service, place, &listen, bound.listeners);
+        Ok(bound.local)
+    }
+
+    /// As [`Reactor::rebind`]. Who comes from now on comes by the new rules on all cores; who was on the way to
+    /// another core before that comes by the old ones.
+    ///
+    /// # Errors
+    /// Those of [`Reactor::rebind`].
+    pub fn rebind<M>(&mut self, service: &Spread<M>, listen: impl ToListen) -> Result<(), Error> {
+        let (place, listen) = (self.place(service)?, listen.to_listen()?);
+        let bound = self.first.rebind_at(place, listen.clone())?;
+        self.share_out(service, place, &listen, bound.listeners);
+        Ok(())
+    }
+
+    /// As [`Reactor::unbind`]. Those who are on the way to another core are served there.
+    ///
+    /// # Errors
+    /// Those of [`Reactor::unbind`].
+    pub fn unbind<M>(&mut self, service: &Spread<M>, address: &Address) -> Result<(), Error> {
+        // Nothing more comes out of the queues of the other cores once all are through.
+        self.first.unbind(&service.service, address)
+    }
+
+    /// Has newcomers at these listeners of the first core divided among all, by new queues: what is left in
+    /// those from before is taken by the listeners there, which end with them.
+    fn share_out<M>(
+        &mut self,
+        service: &Spread<M>,
+        place: usize,
+        listen: &Listen,
+        listeners: Vec<(usize, Address)>,
+    ) {
         if self.count() == 1 {
-            return Ok(local);
+            return;
         }
-        let mut distributors = Vec::new();
-        for address in &self.first.listening(index)[before..] {
+        for (number, address) in listeners {
             let mut outlets = Vec::new();
             for core in 1..self.count() {
                 let shared = Arc::clone(self.common.shared(core));
                 let load = Arc::clone(&service.loads[core]);
                 let (outlet, arrivals) = channel(load, Arc::new(move || shared.wake()));
                 let share = Share { listen: listen.elsewhere(address.clone()), arrivals };
-                self.post_for(service, core, |reactor, index| reactor.take_over(index, share));
+                self.post_for(service, core, |reactor, place| reactor.take_over(place, share));
                 outlets.push(outlet);
             }
-            distributors.push(Distributor::new(Arc::clone(&service.loads[0]), outlets));
+            let among = Distributor::new(Arc::clone(&service.loads[0]), outlets);
+            self.first.share_out(place, number, among);
         }
-        self.first.share_out(index, distributors);
-        Ok(local)
+    }
+
+    /// As [`Reactor::set_limits`], for all cores together: on each other one they hold after its next turn.
+    ///
+    /// # Errors
+    /// Those of [`Reactor::set_limits`].
+    pub fn set_limits<M>(&mut self, service: &Spread<M>, limits: Limits) -> Result<(), Error> {
+        self.first.set_limits(&service.service, limits.clone())?;
+        // They are right, and there it can but be too late for them.
+        self.on_others(service, move |reactor, place| {
+            let _ = reactor.set_limits_at(place, limits.clone());
+        });
+        Ok(())
+    }
+
+    /// As [`Reactor::remove`], on all cores. Newcomers on their way to another core are closed.
+    /// [`status`](Self::status) and reports show the service until it is gone everywhere.
+    ///
+    /// # Errors
+    /// Those of [`Reactor::remove`].
+    pub fn remove<M>(&mut self, service: &Spread<M>) -> Result<(), Error> {
+        self.first.remove(&service.service)?;
+        let gone: Vec<_> = service.handles.iter().map(Handle::identity).collect();
+        self.driver.others.forget(&gone);
+        for core in 1..self.count() {
+            let gone = gone.clone();
+            self.post(core, move |_, driver| driver.others.forget(&gone));
+        }
+        self.on_others(service, |reactor, place| reactor.remove_at(place));
+        Ok(())
+    }
+
+    /// As [`Reactor::reload`].
+    pub fn reload(&mut self) {
+        // All cores have what its listeners have.
+        self.first.reload();
     }
 
     /// Names a service, as [`Reactor::set_name`] does.
-    ///
-    /// # Panics
-    /// If the service is of other cores.
     pub fn set_name<M>(&mut self, service: &Spread<M>, name: impl Into<String>) {
         let name = name.into();
         self.first.set_name(&service.service, name.clone());
-        for core in 1..self.count() {
-            let name = name.clone();
-            self.post_for(service, core, |reactor, index| reactor.name_service(index, name));
-        }
+        self.on_others(service, move |reactor, place| reactor.name_service(place, name.clone()));
+    }
+
+    /// The place of a service on the first core.
+    fn place<M>(&self, service: &Spread<M>) -> Result<usize, Error> {
+        self.first.place_of(&service.handles[0].identity()).ok_or(Error::Removed)
     }
 
     /// As [`Reactor::set_max_total_output`], for all cores together.
@@ -329,10 +396,21 @@ impl<'h> Cores<'h> {
     ) {
         let identity = service.handles[core].identity();
         self.post(core, move |reactor, _| {
-            if let Some(index) = reactor.place_of(&identity) {
-                task(reactor, index);
+            if let Some(place) = reactor.place_of(&identity) {
+                task(reactor, place);
             }
         });
+    }
+
+    /// Changes a service on all cores but the first one.
+    fn on_others<M>(
+        &self,
+        service: &Spread<M>,
+        change: impl Fn(&mut Reactor<'h>, usize) + Clone + Send + 'h,
+    ) {
+        for core in 1..self.count() {
+            self.post_for(service, core, change.clone());
+        }
     }
 
     /// The way to all cores from any thread; see [`Remote`].

@@ -161,6 +161,11 @@ impl Others {
         self.wake[core].set(true);
     }
 
+    /// Nobody waits any more until these are taken, since their services are removed.
+    pub(super) fn forget(&self, gone: &[Identity]) {
+        self.queues.borrow_mut().retain(|(_, queue)| !gone.contains(queue));
+    }
+
     /// The cores that are behind with what this one has posted.
     pub(super) fn behind(&self) -> Vec<usize> {
         let queues = self.queues.borrow();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 
 use super::stream::Socket;
 
@@ -32,7 +32,11 @@ pub(crate) struct Outlet {
 }
 
 /// Its other end: a listener of a core that is handed its newcomers.
-pub(crate) struct Arrivals(Receiver<(Newcomer, Counted)>);
+pub(crate) struct Arrivals {
+    queue: Receiver<(Newcomer, Counted)>,
+    /// Nobody hands over any more, and all who were are taken.
+    over: bool,
+}
 
 /// Divides the newcomers of one listener among the cores: of two cores, chosen at random, the one with
 /// fewer connections gets it. That is nearly as even as to look at all of them, and costs the same with
@@ -48,7 +52,8 @@ pub(crate) struct Distributor {
 /// Makes the way to a core.
 pub(crate) fn channel(load: Load, wake: Wake) -> (Outlet, Arrivals) {
     let (sender, receiver) = mpsc::channel();
-    (Outlet { queue: sender, load, wake, used: false }, Arrivals(receiver))
+    let outlet = Outlet { queue: sender, load, wake, used: false };
+    (outlet, Arrivals { queue: receiver, over: false })
 }
 
 impl Counted {
@@ -65,11 +70,40 @@ impl Drop for Counted {
 }
 
 impl Arrivals {
+    /// These, and nobody after them.
+    pub(crate) fn of(newcomers: Vec<Newcomer>) -> Arrivals {
+        let (sender, queue) = mpsc::channel();
+        let load = Load::default();
+        for newcomer in newcomers {
+            // The other end is here: it takes them all.
+            let _ = sender.send((newcomer, Counted::new(&load)));
+        }
+        Arrivals { queue, over: false }
+    }
+
     /// The next newcomer; `WouldBlock` if there is none, as a socket says it.
-    pub(crate) fn accept(&self) -> io::Result<Newcomer> {
+    pub(crate) fn accept(&mut self) -> io::Result<Newcomer> {
+        let (newcomer, _) = self.queue.try_recv().map_err(|error| {
+            self.over = error == TryRecvError::Disconnected;
+            io::ErrorKind::WouldBlock
+        })?;
         // From now on it counts, or does not, as the core decides.
-        let (newcomer, _) = self.0.try_recv().map_err(|_| io::ErrorKind::WouldBlock)?;
         Ok(newcomer)
+    }
+
+    /// Nobody comes any more.
+    pub(crate) fn are_over(&self) -> bool {
+        self.over
+    }
+}
+
+/// The other ends are over then, and are told so.
+impl Drop for Distributor {
+    fn drop(&mut self) {
+        for Outlet { queue, wake, .. } in self.others.drain(..) {
+            drop(queue);
+            wake();
+        }
     }
 }
 

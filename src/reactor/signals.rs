@@ -95,7 +95,7 @@ impl Reactor<'_> {
                 if self.signals.minded {
                     self.signals.hung_up = true;
                 } else {
-                    self.state.reload();
+                    self.reload_layers("hangup signal: ");
                 }
                 continue;
             }
