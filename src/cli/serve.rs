@@ -1,7 +1,6 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use log::LevelFilter;
 use reactor::services::views::ProcessReader;
 use reactor::{Address, Cores, Limits, Rate, Rates};
 
@@ -13,7 +12,7 @@ use super::bus::{BusOptions, PresenceBus};
 use super::descriptors::Demand;
 use super::event_loop::run_until_stopped;
 use super::failure::Failure;
-use super::logging::levels;
+use super::logging::LogOptions;
 use super::service::{self, ServiceOptions, Setup};
 use super::target::Target;
 use super::units::{
@@ -160,10 +159,8 @@ pub(crate) struct Serve {
     #[command(flatten)]
     admin: AdminOptions,
 
-    /// Log this level on stderr, and all more severe ones; debug has connections, trace what each turn of the loop did.
-    #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
-    #[arg(value_parser = levels())]
-    log: LevelFilter,
+    #[command(flatten)]
+    log: LogOptions,
 }
 
 impl Serve {
@@ -290,7 +287,7 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
     let look_up = |endpoint: Endpoint| endpoint.look_up(LISTENER_LOOKUP);
     let endpoints = targets.iter().map(|it| it.endpoints(&host).into_iter().map(look_up).collect());
     let endpoints = endpoints.collect::<Result<Vec<Vec<_>>, _>>()?;
-    let stdout = logging::init(args.log)?;
+    let stdout = logging::init(&args.log)?;
     let raised = descriptors::raise();
     let demand = Demand {
         threads: args.threads,
@@ -353,6 +350,7 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use log::LevelFilter;
 
     use super::*;
 
@@ -371,7 +369,7 @@ mod tests {
         let serve = serve(&[]);
         assert_eq!(serve.limits().unwrap(), Limits::default());
         assert_eq!(serve.targets().len(), service::SERVICES.len());
-        assert_eq!(serve.log, LevelFilter::Info);
+        assert_eq!(serve.log.log, LevelFilter::Info);
     }
 
     #[test]
@@ -431,7 +429,7 @@ mod tests {
 
     #[test]
     fn levels_in_any_case() {
-        assert_eq!(serve(&["--log", "off"]).log, LevelFilter::Off);
-        assert_eq!(serve(&["--log", "TRACE"]).log, LevelFilter::Trace);
+        assert_eq!(serve(&["--log", "off"]).log.log, LevelFilter::Off);
+        assert_eq!(serve(&["--log", "TRACE"]).log.log, LevelFilter::Trace);
     }
 }

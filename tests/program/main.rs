@@ -14,6 +14,7 @@ mod forward;
 mod load;
 mod load_faults;
 mod load_others;
+mod logs;
 mod proxy;
 mod readme;
 mod serve;
