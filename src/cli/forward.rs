@@ -2,7 +2,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use log::LevelFilter;
 use reactor::{Address, Cores, Limits, WebSocket, services};
 
 use super::access::{Access, Certificates};
@@ -11,7 +10,7 @@ use super::admin::AdminOptions;
 use super::descriptors::Demand;
 use super::event_loop::run_until_stopped;
 use super::failure::Failure;
-use super::logging::levels;
+use super::logging::LogOptions;
 use super::trust::Trust;
 use super::units::{count, duration, threads};
 use super::unused_options::GivenOptions;
@@ -77,10 +76,8 @@ pub(crate) struct Forward {
     #[command(flatten)]
     admin: AdminOptions,
 
-    /// Log this level on stderr, and all more severe ones; debug has connections, trace what each turn of the loop did.
-    #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
-    #[arg(value_parser = levels())]
-    log: LevelFilter,
+    #[command(flatten)]
+    log: LogOptions,
 }
 
 impl Forward {
@@ -114,7 +111,7 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions) -> Result<ExitCode, 
     if target.layers.has(Layer::WebSocket) {
         connect = connect.web_socket(&WebSocket::new().binary());
     }
-    let stdout = logging::init(args.log)?;
+    let stdout = logging::init(&args.log)?;
     let raised = descriptors::raise();
     let limits = args.limits();
     let demand = Demand {

@@ -6,7 +6,7 @@
 //! 1. `failure`: why the program gives up, and with which exit status.
 //! 2. `units`: counts, bytes, durations and rates, as options take them. `crlf`: line ends.
 //!    `multicast`: the group and the interface of announcements. `process`: CPU time and memory of one.
-//! 3. `logging`: stderr and stdout, from a thread of their own. `descriptors`: their limit.
+//! 3. `logging`: the log and stdout, from a thread of their own. `descriptors`: their limit.
 //!    `unused_options`: those without effect are refused. Then `admin`: the control socket and where it
 //!    is; `event_loop`: serving until a signal; `asking`: a client of a control socket.
 //! 4. `service`: the list of services, and the options that single ones have; `roulette_file`

@@ -123,7 +123,7 @@ fn run(
 ) -> Result<ExitCode, Failure> {
     let Plan { whole, given, .. } = plan;
     let located = |failure| given.located(failure);
-    let stdout = logging::init(whole.log)?;
+    let stdout = logging::init(&whole.log)?;
     let raised = descriptors::raise();
     if let Ok(raised) = &raised {
         demand(&prepared, whole.threads, false).check(raised.limit)?;

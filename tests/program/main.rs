@@ -15,6 +15,7 @@ mod forward;
 mod load;
 mod load_faults;
 mod load_others;
+mod logs;
 mod proxy;
 mod readme;
 mod serve;

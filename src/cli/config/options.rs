@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use clap::Command;
-use log::LevelFilter;
 use reactor::{Address, Limits, Rate, Rates};
 
 use crate::cli::access::Access;
@@ -12,7 +11,7 @@ use crate::cli::admin::AdminOptions;
 use crate::cli::announce::Announce;
 use crate::cli::bus::BusOptions;
 use crate::cli::failure::Failure;
-use crate::cli::logging::levels;
+use crate::cli::logging::LogOptions;
 use crate::cli::service::ServiceOptions;
 use crate::cli::target::Target;
 use crate::cli::units::{
@@ -55,10 +54,8 @@ pub(crate) struct Whole {
     #[command(flatten)]
     pub(crate) admin: AdminOptions,
 
-    /// Log this level on stderr, and all more severe ones; debug has connections, trace what each turn of the loop did.
-    #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
-    #[arg(value_parser = levels())]
-    pub(crate) log: LevelFilter,
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
 }
 
 /// Options that each service has for itself, if a file gives it some.
@@ -246,6 +243,8 @@ impl EachService {
 
 #[cfg(test)]
 mod tests {
+    use log::LevelFilter;
+
     use super::*;
 
     fn try_parse<T: clap::Args>(args: &[&str]) -> Result<T, clap::Error> {
@@ -313,9 +312,9 @@ mod tests {
     #[test]
     fn levels_in_any_case() {
         let whole = |args: &[&str]| try_parse::<Whole>(args).unwrap();
-        assert_eq!(whole(&[]).log, LevelFilter::Info);
-        assert_eq!(whole(&["--log", "off"]).log, LevelFilter::Off);
-        assert_eq!(whole(&["--log", "TRACE"]).log, LevelFilter::Trace);
+        assert_eq!(whole(&[]).log.log, LevelFilter::Info);
+        assert_eq!(whole(&["--log", "off"]).log.log, LevelFilter::Off);
+        assert_eq!(whole(&["--log", "TRACE"]).log.log, LevelFilter::Trace);
     }
     #[test]
     fn each_option_of_a_service_has_its_users() {

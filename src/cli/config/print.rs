@@ -124,8 +124,9 @@ mod tests {
             "announce_group" => &["239.1.2.3:4"],
             "announce_interface" => &["127.0.0.1"],
             "log" => &["DEBUG"],
+            "log_format" => &["json"],
             "ca" | "cert" | "key" | "admin" | "tls_cert" | "tls_key" | "tls_client_ca"
-            | "roulette_file" => &["/a b"],
+            | "roulette_file" | "log_file" => &["/a b"],
             "allow" | "proxy_from" => &["10.0.0.0/8", "::1"],
             "unix_mode" => &["0660"],
             "allow_uid" => &["0", "1000"],
