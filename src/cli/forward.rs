@@ -144,7 +144,7 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions) -> Result<ExitCode, 
     warning.inspect(|why| log::warn!("{why}"));
     let mut ready = String::new();
     for endpoint in (Endpoint { address, ..listen }).each() {
-        args.access.warn_if_open("forward", &endpoint);
+        args.access.warning("forward", &endpoint).inspect(|why| log::warn!("{why}"));
         ready.push_str(&format!("forward listening on {endpoint}\n"));
     }
     stdout.say(ready);

@@ -18,6 +18,7 @@ mod load_others;
 mod logs;
 mod proxy;
 mod readme;
+mod reload;
 mod serve;
 mod status;
 mod threads;
