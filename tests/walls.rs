@@ -22,7 +22,7 @@ const FLOORS: [&[&str]; 6] = [
 /// beside or above it.
 const PROGRAM: [&[&str]; 11] = [
     &["failure", "units", "crlf", "multicast", "process"],
-    &["logging", "descriptors", "unused_options", "roulette_file"],
+    &["logging", "descriptors", "unused_options", "roulette_file", "systemd"],
     &["admin"],
     &["event_loop", "asking"],
     &["service"],
@@ -222,7 +222,7 @@ fn no_file_of_the_program_knows_what_stands_above_it() {
     for (floor, names) in PROGRAM.iter().enumerate() {
         for name in *names {
             let above = PROGRAM[floor..].concat();
-            let folder = ["load", "check", "protocol"].contains(name);
+            let folder = ["load", "check", "protocol", "systemd"].contains(name);
             let file = if folder { format!("cli/{name}") } else { format!("cli/{name}.rs") };
             let wall = format!("cli/{name} must not know what stands beside or above it");
             must_hold(&wall, named(&file), |path| {

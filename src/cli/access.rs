@@ -96,8 +96,9 @@ impl Access {
         for (options, used, user) in [
             (
                 "unix_mode",
-                listeners.iter().any(Endpoint::is_unix),
-                "a Unix socket, and none listens; write unix:PATH",
+                listeners.iter().any(Endpoint::makes_file),
+                "a Unix socket that is made here, and there is none; write unix:PATH, or SocketMode= in the \
+                 .socket unit",
             ),
             (
                 "allow_uid",
@@ -193,7 +194,10 @@ pub(crate) struct Entrance<'a> {
 impl Entrance<'_> {
     /// How to listen there.
     pub(crate) fn listen(&self, endpoint: &Endpoint) -> Result<Listen, Failure> {
-        let mut listen = Listen::at(&endpoint.address)?;
+        let mut listen = match &endpoint.socket {
+            Some(socket) => socket.listen()?,
+            None => Listen::at(&endpoint.address)?,
+        };
         if let Some(networks) = &self.access.allow {
             listen = listen.allow(networks.clone());
         }

@@ -7,7 +7,7 @@
 //! 2. `units`: counts, bytes, durations and rates, as options take them. `crlf`: line ends.
 //!    `multicast`: the group and the interface of announcements. `process`: CPU time and memory of one.
 //! 3. `logging`: stderr and stdout, from a thread of their own. `descriptors`: their limit.
-//!    `unused_options`: those without effect are refused. Then `admin`: the control socket and where it
+//!    `unused_options`: those without effect are refused. `systemd`: sockets that it has opened. Then `admin`: the control socket and where it
 //!    is; `event_loop`: serving until a signal; `asking`: a client of a control socket.
 //! 4. `service`: the list of services, and the options that single ones have; `roulette_file`
 //!    is below it.
@@ -48,6 +48,7 @@ mod roulette_file;
 mod serve;
 mod service;
 mod status;
+mod systemd;
 mod target;
 mod trust;
 mod units;
@@ -60,16 +61,19 @@ use clap::{CommandFactory, FromArgMatches};
 
 use args::{Args, Command};
 use failure::Failure;
+use systemd::Inherited;
 use unused_options::GivenOptions;
 
 /// Runs the program. Its exit status is 0 after a graceful end, 1 after a failure, and 2 when the
 /// command line is wrong.
 pub(crate) fn main() -> ExitCode {
+    // Before anything else: see there.
+    let inherited = Inherited::take();
     let matches = Args::command().try_get_matches();
     let read = |matches| Ok((Args::from_arg_matches(&matches)?, matches));
     let outcome = match matches.and_then(read) {
         Ok((Args { command: Some(command) }, matches)) => {
-            run(&command, &GivenOptions::new(&matches))
+            run(&command, &GivenOptions::new(&matches), &inherited)
         }
         Ok((Args { command: None }, _)) => {
             let _ = Args::command().print_help();
@@ -94,15 +98,19 @@ pub(crate) fn main() -> ExitCode {
     })
 }
 
-fn run(command: &Command, given: &GivenOptions<'_>) -> Result<ExitCode, Failure> {
+fn run(
+    command: &Command,
+    given: &GivenOptions<'_>,
+    inherited: &Inherited,
+) -> Result<ExitCode, Failure> {
     match command {
-        Command::Serve(args) => serve::serve(args, given),
+        Command::Serve(args) => serve::serve(args, given, inherited),
         Command::Load(args) => load::load(args, given),
         Command::Check(args) => check::check(args),
         Command::Discover(args) => discover::discover(args),
         Command::Status(args) => status::status(args),
         Command::Close(args) => close::close(args),
-        Command::Forward(args) => forward::forward(args, given),
+        Command::Forward(args) => forward::forward(args, given, inherited),
         Command::Connect(args) => connect::connect(args, given),
     }
 }

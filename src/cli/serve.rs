@@ -15,6 +15,7 @@ use super::event_loop::run_until_stopped;
 use super::failure::Failure;
 use super::logging::levels;
 use super::service::{self, ServiceOptions, Setup};
+use super::systemd::Inherited;
 use super::target::Target;
 use super::units::{
     Patience, bytes, count, duration, output, patience, rates, threads, whole_rate,
@@ -38,15 +39,15 @@ use super::{descriptors, logging};
 pub(crate) struct Serve {
     /// What to serve, and where; without any, every service at its default port.
     ///
-    /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one. If a
-    /// HOST has several addresses, the service listens on all of them. Without ADDR it listens on
+    /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT, unix:PATH, or systemd:NAME for the sockets that
+    /// systemd has opened under this name (FileDescriptorName=); port 0 takes a free one. If a HOST has several addresses, the service listens on all of them. Without ADDR it listens on
     /// its default port on --host. The service web is at 127.0.0.1 unless its ADDR names a host: it
     /// shows who is connected, and not to everybody for whom --host is.
     ///
     /// In front of it may stand what clients speak there, in the order of the bytes on the wire.
     /// proxy: (echo=proxy:2323) is a PROXY header, version 1 or 2, in which a balancer says who the
     /// client is; see --proxy-from. tls: is TLS; see --tls-cert. ws: is WebSocket, a line a message, for
-    /// pages in browsers; see --origin. A host called proxy is written proxy.:PORT.
+    /// pages in browsers; see --origin. A host called proxy is written proxy.:PORT, as is one called systemd.
     ///
     /// Several ADDRs with commas between them are doors of one service: echo=2323,unix:/run/e.sock.
     /// A service that is given twice is two, which share nothing; the log calls the second echo-2.
@@ -175,19 +176,20 @@ impl Serve {
     }
 
     /// Where all of them are to listen, before hosts are looked up.
-    fn endpoints(&self) -> Vec<Endpoint> {
-        self.targets().iter().flat_map(|target| target.endpoints(&self.host)).collect()
+    fn endpoints(&self, inherited: &Inherited) -> Result<Vec<Endpoint>, Failure> {
+        let targets = self.targets();
+        let endpoints = targets.iter().map(|it| it.endpoints(&self.host, inherited));
+        Ok(endpoints.collect::<Result<Vec<_>, _>>()?.concat())
     }
 
     /// Refuses the options that nothing uses.
-    fn check(&self, given: &GivenOptions<'_>) -> Result<(), Failure> {
+    fn check(&self, given: &GivenOptions<'_>, endpoints: &[Endpoint]) -> Result<(), Failure> {
         let targets = self.targets();
-        let endpoints = self.endpoints();
         let tcp = endpoints.iter().any(|endpoint| !endpoint.is_unix());
         let known = endpoints.iter().any(Endpoint::knows_clients);
         let host = self.announce.goes_by_host() || targets.iter().any(Target::goes_by_host);
         let serves = |name| targets.iter().any(|target| target.service.name.starts_with(name));
-        Access::check(given, &endpoints, Some(targets.iter().any(|target| target.service.http)))?;
+        Access::check(given, endpoints, Some(targets.iter().any(|target| target.service.http)))?;
         for (options, used, user) in [
             (&["time_interval", "time_count"][..], serves("time"), "the service time; add it"),
             (
@@ -277,26 +279,33 @@ fn names(targets: &[Target]) -> Vec<String> {
 }
 
 /// Listens, says where, and serves until a signal or KILL.
-pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, Failure> {
-    args.check(given)?;
+pub(crate) fn serve(
+    args: &Serve,
+    given: &GivenOptions<'_>,
+    inherited: &Inherited,
+) -> Result<ExitCode, Failure> {
+    let asked = args.endpoints(inherited)?;
+    args.check(given, &asked)?;
+    inherited.check_used(asked.iter().filter_map(|endpoint| endpoint.socket.as_deref()))?;
     let limits = args.limits()?;
     let targets = args.targets();
     let students = args.services.roulette.students()?;
     let rooms = targets.iter().filter(|target| target.service.name == "presence").count();
     let bus = args.bus.open(given, rooms)?;
-    let entrance = args.access.entrance(&args.endpoints())?;
+    let entrance = args.access.entrance(&asked)?;
     // Before signals are caught: a lookup may take long, and Ctrl-C must end it.
     let host = look_up(&args.host, LISTENER_LOOKUP)?;
     let look_up = |endpoint: Endpoint| endpoint.look_up(LISTENER_LOOKUP);
-    let endpoints = targets.iter().map(|it| it.endpoints(&host).into_iter().map(look_up).collect());
-    let endpoints = endpoints.collect::<Result<Vec<Vec<_>>, _>>()?;
+    let of_target =
+        |it: &Target| it.endpoints(&host, inherited)?.into_iter().map(look_up).collect();
+    let endpoints = targets.iter().map(of_target).collect::<Result<Vec<Vec<_>>, _>>()?;
     let stdout = logging::init(args.log)?;
     let raised = descriptors::raise();
     let demand = Demand {
         threads: args.threads,
         // Those of web are few, and nobody has asked for a number of them.
         services: targets.iter().filter(|target| !target.service.http).count(),
-        listeners: endpoints.iter().flatten().map(|endpoint| endpoint.each().len()).sum(),
+        listeners: endpoints.iter().flatten().map(Endpoint::descriptors).sum(),
         clients: limits.max_connections,
         each: 1,
     };
@@ -332,7 +341,7 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
         };
         let addresses = (target.service.start)(&mut setup)?;
         let bound = endpoints.iter().zip(addresses);
-        let bound = bound.map(|(asked, address)| Endpoint { address, layers: asked.layers });
+        let bound = bound.map(|(asked, address)| Endpoint::new(asked.layers, address));
         for endpoint in bound.flat_map(|endpoint| endpoint.each()) {
             ready.push_str(&format!("{name} listening on {endpoint}\n"));
             services.push((name, endpoint));

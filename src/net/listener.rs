@@ -1,10 +1,12 @@
 //! A socket that listens, whatever its kind.
 
 use std::io;
+use std::rc::Rc;
 
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry};
 
+use super::inherited::InheritedListener;
 use super::newcomers::{Arrivals, Newcomer};
 use super::stream::Socket;
 use super::tcp::bind_tcp;
@@ -18,6 +20,7 @@ use crate::limits::Limits;
 pub(crate) enum ListeningSocket {
     Tcp(TcpListener),
     Unix(UnixListener, UnixPath),
+    Inherited(InheritedListener),
     /// What another core accepts and hands over. No selector watches it: that core wakes the loop.
     Handed(Arrivals),
 }
@@ -26,6 +29,11 @@ impl ListeningSocket {
     pub(crate) fn bind(listen: &Listen, limits: &Limits) -> Result<ListeningSocket, Error> {
         let Listen { address, unix_mode, uids, .. } = listen;
         let failed = |error| Error::listen(address, error);
+        if let Some(socket) = &listen.socket {
+            check_uids(address, uids.as_deref())?;
+            let inherited = InheritedListener::new(socket, listen, limits);
+            return inherited.map(ListeningSocket::Inherited).map_err(failed);
+        }
         match address {
             Address::Tcp(addr) => bind_tcp(*addr, limits).map_err(failed),
             // Each of its addresses has a listener of its own.
@@ -47,15 +55,21 @@ impl ListeningSocket {
         match self {
             ListeningSocket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
             ListeningSocket::Unix(_, path) => Ok(Address::Unix(path.path().to_owned())),
+            ListeningSocket::Inherited(listener) => Ok(listener.address().clone()),
             ListeningSocket::Handed(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
-    pub(crate) fn register(&mut self, registry: &Registry, token: mio::Token) -> io::Result<()> {
+    pub(crate) fn register(
+        &mut self,
+        registry: &Rc<Registry>,
+        token: mio::Token,
+    ) -> io::Result<()> {
         let interest = Interest::READABLE;
         match self {
             ListeningSocket::Tcp(listener) => registry.register(listener, token, interest),
             ListeningSocket::Unix(listener, _) => registry.register(listener, token, interest),
+            ListeningSocket::Inherited(listener) => listener.register(registry, token),
             ListeningSocket::Handed(_) => Ok(()),
         }
     }
@@ -70,6 +84,7 @@ impl ListeningSocket {
             ListeningSocket::Unix(listener, _) => {
                 listener.accept().map(|(stream, _)| (Socket::Unix(stream), None))
             }
+            ListeningSocket::Inherited(listener) => listener.accept(),
             ListeningSocket::Handed(arrivals) => arrivals.accept(),
         }
     }
