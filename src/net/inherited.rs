@@ -10,10 +10,10 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use socket2::SockRef;
 
+use super::Address;
 use super::newcomers::Newcomer;
 use super::stream::Socket;
 use super::tcp::set_options;
-use super::{Address, Listen};
 use crate::error::Error;
 use crate::limits::Limits;
 
@@ -84,19 +84,22 @@ pub(crate) struct InheritedListener {
 }
 
 impl InheritedListener {
-    /// The options of TCP are those of the limits from here on, also those that are off.
     pub(super) fn new(
         socket: &Rc<Inherited>,
-        listen: &Listen,
+        address: &Address,
         limits: &Limits,
     ) -> io::Result<InheritedListener> {
-        if let Inherited::Tcp(listener) = &**socket {
-            let options = SockRef::from(listener);
-            options.set_keepalive(limits.keepalive.is_some())?;
-            set_options(&options, limits)?;
+        let (socket, address) = (Rc::clone(socket), address.clone());
+        let listener = InheritedListener { socket, address, registry: None };
+        listener.set_options(limits)?;
+        Ok(listener)
+    }
+
+    pub(super) fn set_options(&self, limits: &Limits) -> io::Result<()> {
+        match &*self.socket {
+            Inherited::Tcp(listener) => set_options(&SockRef::from(listener), limits),
+            Inherited::Unix(_) => Ok(()),
         }
-        let address = listen.address.clone();
-        Ok(InheritedListener { socket: Rc::clone(socket), address, registry: None })
     }
 
     pub(super) fn address(&self) -> &Address {
@@ -120,6 +123,11 @@ impl InheritedListener {
         Ok(())
     }
 
+    pub(super) fn deregister(&mut self) -> io::Result<()> {
+        let fd = self.socket.as_raw_fd();
+        self.registry.take().map_or(Ok(()), |registry| registry.deregister(&mut SourceFd(&fd)))
+    }
+
     pub(super) fn accept(&self) -> io::Result<Newcomer> {
         match &*self.socket {
             Inherited::Tcp(listener) => {
@@ -134,8 +142,6 @@ impl InheritedListener {
 
 impl Drop for InheritedListener {
     fn drop(&mut self) {
-        if let Some(registry) = &self.registry {
-            let _ = registry.deregister(&mut SourceFd(&self.socket.as_raw_fd()));
-        }
+        let _ = self.deregister();
     }
 }

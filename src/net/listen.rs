@@ -122,6 +122,16 @@ impl Listen {
         by_user || self.layers.iter().any(|layer| layer.asks_who())
     }
 
+    /// The same socket under other rules.
+    pub(crate) fn under(&self, rules: &Listen) -> Listen {
+        let mut rules = Listen { address: self.address.clone(), ..rules.clone() };
+        if self.socket.is_some() {
+            // Its mode is whoever's who has opened it.
+            (rules.socket, rules.unix_mode) = (self.socket.clone(), self.unix_mode);
+        }
+        rules
+    }
+
     /// What newcomers speak, from the outside in. `per_peer` says whether limits depend on who they are.
     pub(crate) fn all_layers(&self, per_peer: bool) -> Vec<Rc<dyn Acceptor>> {
         // Who may come is judged once the header has said who comes.
@@ -134,6 +144,7 @@ impl Listen {
     pub(crate) fn elsewhere(&self, address: Address) -> ListenElsewhere {
         ListenElsewhere {
             address,
+            unix_mode: self.unix_mode,
             allow: self.allow.clone(),
             uids: self.uids.clone(),
             proxies: self.proxies.clone(),
@@ -265,6 +276,7 @@ impl Listen {
 /// A [`Listen`] on its way to another thread.
 pub(crate) struct ListenElsewhere {
     address: Address,
+    unix_mode: Option<u32>,
     allow: Option<Networks>,
     uids: Option<Vec<u32>>,
     proxies: Option<Networks>,
@@ -274,10 +286,9 @@ pub(crate) struct ListenElsewhere {
 impl ListenElsewhere {
     /// It has arrived.
     pub(crate) fn here(self) -> Listen {
-        let ListenElsewhere { address, allow, uids, proxies, layers } = self;
+        let ListenElsewhere { address, unix_mode, allow, uids, proxies, layers } = self;
         let layers = layers.into_iter().map(|layer| layer()).collect();
-        // The mode was set when the file was made.
-        Listen { address, socket: None, unix_mode: None, allow, uids, proxies, layers }
+        Listen { address, socket: None, unix_mode, allow, uids, proxies, layers }
     }
 }
 

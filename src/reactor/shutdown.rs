@@ -5,6 +5,7 @@ use std::process::{ExitCode, Termination};
 
 use super::Reactor;
 use super::fairness::LINGER_AT_SHUTDOWN;
+use super::handle::Identity;
 use super::loop_state::LoopState;
 use super::service::{ActiveService, AnyService};
 use crate::connection::CloseReason;
@@ -78,11 +79,14 @@ impl Reactor<'_> {
             self.phase = Phase::Stopping(self.state.after(self.shutdown_timeout));
         }
         if let Phase::Stopping(deadline) = self.phase
-            && (deadline <= self.state.turn.now
-                || !self.services.iter_mut().any(|one| one.inbox().delays_shutdown()))
+            && (deadline <= self.state.turn.now || !self.is_shutdown_delayed())
         {
             self.phase = Phase::Draining(deadline);
-            self.services.iter_mut().for_each(|service| service.shut_down(&mut self.state));
+            for (place, service) in self.services.iter_mut().enumerate() {
+                if !self.removals.iter_mut().any(|removal| removal.is_told(place)) {
+                    service.shut_down(&mut self.state);
+                }
+            }
             // Messages may have used up the time: what was just said leaves before the cut.
             self.settle();
         }
@@ -94,6 +98,12 @@ impl Reactor<'_> {
                 self.cut_off();
             }
         }
+    }
+
+    /// Something that was posted before the shutdown is still to be taken.
+    fn is_shutdown_delayed(&mut self) -> bool {
+        self.services.iter_mut().any(|service| service.inbox().delays_shutdown())
+            || self.state.changes.as_ref().is_some_and(Identity::delays_shutdown)
     }
 
     /// Ends every connection at once, and with that the reactor.
@@ -111,12 +121,17 @@ impl Reactor<'_> {
         self.phase = Phase::Done(exit);
         self.state.shared.end();
         for (number, service) in self.services.iter_mut().enumerate() {
-            let lost = service.inbox().waiting();
-            if lost > 0 {
-                self.state.counters(number).messages_lost += lost;
-                log::warn!("{}: {lost} messages were not handled before the end", service.name());
-            }
+            lose_messages(&mut **service, number, &mut self.state);
         }
+    }
+}
+
+/// Nothing that still waits for the service is handled any more.
+pub(super) fn lose_messages(service: &mut dyn AnyService, place: usize, state: &mut LoopState) {
+    let lost = service.inbox().abandon();
+    if lost > 0 {
+        state.counters(place).messages_lost += lost;
+        log::warn!("{}: {lost} messages were not handled before the end", service.name());
     }
 }
 

@@ -65,6 +65,33 @@ fn two_services_of_a_loop_do_not_share_one() {
     assert_eq!(error, format!("cannot listen on {addr}: a service listens there already"));
 }
 
+/// A service goes, and one that comes later has its socket, in one loop.
+#[test]
+fn it_can_be_left_and_taken_up_again() {
+    let (listener, addr) = opened();
+    let listen = Listen::from_tcp(listener).unwrap();
+    let address = addr.into();
+    let mut reactor = Reactor::new().unwrap();
+    let first = reactor.listen(listen.clone(), Echo).unwrap();
+    reactor
+        .rebind(&first, Listen::at(addr).unwrap().allow("192.0.2.0/24".parse().unwrap()))
+        .unwrap();
+    reactor.unbind(&first, &address).unwrap();
+    let mut waiting = Client::connect(addr);
+    for _ in 0..3 {
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+    }
+    assert_eq!(reactor.counters().refused, 0, "nobody listens");
+    let second = reactor.listen(listen, Echo).unwrap();
+    let handle = second.handle();
+    let talking = std::thread::spawn(move || {
+        waiting.expect(GREETING);
+        handle.stop();
+    });
+    assert_eq!(reactor.run().unwrap(), Exit::Clean);
+    talking.join().unwrap();
+}
+
 #[test]
 fn every_core_gets_its_share() {
     let (listener, addr) = opened();
