@@ -71,6 +71,18 @@ pub enum Error {
         /// The reason.
         why: &'static str,
     },
+    /// The service was [removed](crate::Reactor::remove), or is about to go since it was; or it is one of
+    /// another reactor.
+    #[error("the service was removed, or is one of another reactor")]
+    Removed,
+    /// The service does not listen there.
+    #[error("not listening on {address}: {why}")]
+    NotListening {
+        /// The address that was given.
+        address: Address,
+        /// Where it does listen.
+        why: String,
+    },
     /// The reactor is shutting down and takes nothing new.
     #[error("the reactor is shutting down")]
     ShuttingDown,

@@ -70,7 +70,7 @@ pub enum CloseReason {
     Error(ErrorKind),
     /// A hook panicked while it served this connection.
     Panicked,
-    /// The reactor shut down.
+    /// The reactor shut down, or its service was [removed](crate::Reactor::remove).
     Shutdown,
     /// Somebody looked inside and closed it: [`Reactor::close`](crate::Reactor::close) or
     /// [`Ask::Close`](crate::Ask::Close).

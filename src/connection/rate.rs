@@ -141,6 +141,17 @@ impl Connection {
         (place != 0).then_some(place)
     }
 
+    /// Other rates hold: it waits for none of them, and if its `own` one is another, has paid for all that
+    /// it has used.
+    pub(crate) fn forget_rates(&mut self, own: bool) {
+        self.change_extras(|extras| {
+            extras.resumes = None;
+            if own {
+                extras.paid = Paid::default();
+            }
+        });
+    }
+
     /// Whether it has to read before there is something to handle.
     pub(crate) fn reads(&self) -> bool {
         !self.input.has_work() && !self.flags.has(Flag::Eof)

@@ -18,9 +18,9 @@ use crate::handler::Handler;
 use crate::limits::{Limits, MAX_TOTAL_INPUT, MAX_TOTAL_OUTPUT, SHUTDOWN_TIMEOUT};
 use crate::net::newcomers::{Distributor, Load, channel};
 use crate::net::{Address, ToListen};
-use crate::reactor::accepting::Share;
 use crate::reactor::for_cores::Seed;
 use crate::reactor::handle::{Mailbox, Shared};
+use crate::reactor::listening::{Bound, Share};
 use crate::reactor::peers::SharedBooks;
 use crate::reactor::places::SharedPlaces;
 use crate::reactor::table::SharedLimits;
@@ -279,14 +279,12 @@ impl<'h> Cores<'h> {
         address: impl ToListen,
     ) -> Result<Address, Error> {
         let listen = address.to_listen()?;
-        let index = service.service.index;
-        let before = self.first.listening(index).len();
-        let local = self.first.bind(&service.service, listen.clone())?;
+        let index = self.first.place_of(&service.service.handle)?;
+        let Bound { local, listeners } = self.first.listen_at(index, listen.clone())?;
         if self.others.is_empty() {
             return Ok(local);
         }
-        let mut distributors = Vec::new();
-        for address in &self.first.listening(index)[before..] {
+        for (number, address) in listeners {
             let mut outlets = Vec::new();
             for other in &mut self.others {
                 let shared = Arc::clone(&other.seed.shared);
@@ -296,9 +294,9 @@ impl<'h> Cores<'h> {
                 other.services[service.place].shares.push(Share { listen, arrivals });
                 outlets.push(outlet);
             }
-            distributors.push(Distributor::new(Arc::clone(&service.loads[0]), outlets));
+            let distributor = Distributor::new(Arc::clone(&service.loads[0]), outlets);
+            self.first.share_out(index, number, distributor);
         }
-        self.first.share_out(index, distributors);
         Ok(local)
     }
 

@@ -69,7 +69,8 @@ pub trait DatagramHandler {
         let _ = (cx, message);
     }
 
-    /// Called when the reactor begins to shut down, after the messages that were posted before. It
+    /// Called when the reactor begins to shut down, or this service is
+    /// [removed](crate::Reactor::remove), after the messages that were posted before. It
     /// is the last hook, and the last chance to send something.
     fn on_shutdown(&mut self, cx: &mut DatagramContext<'_>) {
         let _ = cx;

@@ -82,10 +82,11 @@ impl<'h> Reactor<'h> {
         let mut endpoint = Endpoint::new(index, type_name_of::<H>(), socket, local, options);
         endpoint.register(&self.state).map_err(|error| Error::listen(&address, error))?;
         let (mailbox, handle) = Mailbox::new(&self.state.shared);
-        self.state.services.push(ServiceEntry::new(type_name_of::<H>(), false));
+        let entry = ServiceEntry::new(type_name_of::<H>(), false, mailbox.identity());
+        self.state.enter(index, entry);
         let mut service = Datagrams::new(handler, endpoint, mailbox);
         service.call(&mut self.state, H::on_bound);
-        self.services.push(Box::new(service));
+        self.put(index, Box::new(service));
         Ok(Service { index, address: Some(Address::Tcp(local)), handle })
     }
 }

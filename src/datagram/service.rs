@@ -88,18 +88,18 @@ impl<H: DatagramHandler> Datagrams<H> {
 }
 
 impl<H: DatagramHandler> Inspect for Datagrams<H> {
-    fn status(&self, state: &LoopState) -> ServiceStatus {
+    fn status(&self, state: &LoopState) -> Option<ServiceStatus> {
         let name = &self.endpoint.name;
         let listener =
             ListenerStatus { address: Address::Tcp(self.endpoint.local), layers: Vec::new() };
-        ServiceStatus {
+        Some(ServiceStatus {
             name: name.to_string(),
             listeners: if self.over { Vec::new() } else { vec![listener] },
             counters: state.counted_for(name.service),
             connections: 0,
             unsent: self.endpoint.outbox.bytes(),
             limits: None,
-        }
+        })
     }
 }
 

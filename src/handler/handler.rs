@@ -225,7 +225,8 @@ pub trait Handler {
         let _ = (cx, report);
     }
 
-    /// Called when the reactor begins to shut down, after the messages that were posted before. It
+    /// Called when the reactor begins to shut down, or this service is
+    /// [removed](crate::Reactor::remove), after the messages that were posted before. It
     /// is the last chance to say something to the clients. After it all connections are closed
     /// gracefully, also those that are paused until an answer is there, or the next piece of one, unless
     /// they are to be [kept open](ServiceContext::keep_open) for a while.

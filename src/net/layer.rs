@@ -4,7 +4,6 @@ use std::any::Any;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-#[cfg(feature = "signals")]
 use std::path::Path;
 use std::rc::Rc;
 
@@ -15,7 +14,6 @@ use super::{Credentials, Host};
 use crate::connection::CloseReason;
 use crate::connection::clock::Nanos;
 use crate::connection::rate::Share;
-#[cfg(feature = "signals")]
 use crate::error::Error;
 use crate::limits::Limits;
 
@@ -345,7 +343,6 @@ pub(crate) trait Acceptor: Any + fmt::Debug {
     }
 
     /// Reads its files again; gives the one that the log names, none if it has no files.
-    #[cfg(feature = "signals")]
     fn reload(&self) -> Result<Option<&Path>, Error> {
         Ok(None)
     }

@@ -83,6 +83,7 @@ impl Listen {
     pub(crate) fn elsewhere(&self, address: Address) -> ListenElsewhere {
         ListenElsewhere {
             address,
+            unix_mode: self.unix_mode,
             allow: self.allow.clone(),
             uids: self.uids.clone(),
             proxies: self.proxies.clone(),
@@ -214,6 +215,7 @@ impl Listen {
 /// A [`Listen`] on its way to another thread.
 pub(crate) struct ListenElsewhere {
     address: Address,
+    unix_mode: Option<u32>,
     allow: Option<Networks>,
     uids: Option<Vec<u32>>,
     proxies: Option<Networks>,
@@ -223,10 +225,9 @@ pub(crate) struct ListenElsewhere {
 impl ListenElsewhere {
     /// It has arrived.
     pub(crate) fn here(self) -> Listen {
-        let ListenElsewhere { address, allow, uids, proxies, layers } = self;
+        let ListenElsewhere { address, unix_mode, allow, uids, proxies, layers } = self;
         let layers = layers.into_iter().map(|layer| layer()).collect();
-        // The mode was set when the file was made.
-        Listen { address, unix_mode: None, allow, uids, proxies, layers }
+        Listen { address, unix_mode, allow, uids, proxies, layers }
     }
 }
 

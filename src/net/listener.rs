@@ -4,10 +4,11 @@ use std::io;
 
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry};
+use socket2::SockRef;
 
 use super::newcomers::{Arrivals, Newcomer};
 use super::stream::Socket;
-use super::tcp::bind_tcp;
+use super::tcp::{bind_tcp, set_options};
 use super::unix::{bind_unix, check_uids, check_unix_mode, clear_unix_path};
 use super::unix_path::UnixPath;
 use super::{Address, Listen};
@@ -51,6 +52,50 @@ impl ListeningSocket {
         }
     }
 
+    /// What is to hold from now on for those who come, though not for this thread alone: the mode of the
+    /// file. A socket without a file has none.
+    pub(crate) fn set_rules(&self, old: &Listen, new: &Listen) -> Result<(), Error> {
+        let (address, mode) = (&old.address, new.unix_mode);
+        let ListeningSocket::Unix(_, path) = self else { return Ok(()) };
+        check_unix_mode(address, mode)?;
+        check_uids(address, new.uids.as_deref())?;
+        match (old.unix_mode, mode) {
+            (old, new) if old == new => Ok(()),
+            // What the umask would have made of it nobody knows any more.
+            (Some(old), None) => {
+                let why = format!("its mode is {old:#o}, which goes on; name one (unix_mode)");
+                let source = io::ErrorKind::InvalidInput.into();
+                Err(Error::Listen { address: address.clone(), why, source })
+            }
+            (_, mode) => path.set_mode(mode).map_err(|error| Error::listen(address, error)),
+        }
+    }
+
+    /// Has the options of the limits hold for the connections that come from now on.
+    pub(crate) fn set_options(&self, limits: &Limits) {
+        if let ListeningSocket::Tcp(listener) = self {
+            // None of them fails for a socket that is there.
+            let _ = set_options(&SockRef::from(listener), limits);
+        }
+    }
+
+    /// Takes it out of the selector, of which dropping it would not do: others may have it open too.
+    pub(crate) fn deregister(&mut self, registry: &Registry) {
+        let deregistered = match self {
+            ListeningSocket::Tcp(listener) => registry.deregister(listener),
+            ListeningSocket::Unix(listener, _) => registry.deregister(listener),
+            ListeningSocket::Handed(_) => Ok(()),
+        };
+        if let Err(error) = deregistered {
+            log::warn!("cannot stop watching a listener: {error}");
+        }
+    }
+
+    /// Nobody comes there any more: all who were handed over are taken, and no more will be.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self, ListeningSocket::Handed(arrivals) if arrivals.are_over())
+    }
+
     pub(crate) fn register(&mut self, registry: &Registry, token: mio::Token) -> io::Result<()> {
         let interest = Interest::READABLE;
         match self {
@@ -62,7 +107,7 @@ impl ListeningSocket {
 
     /// One newcomer and its address, none where it has no IP address. The address is kept from
     /// here on: asking later fails once the peer is gone.
-    pub(crate) fn accept(&self) -> io::Result<Newcomer> {
+    pub(crate) fn accept(&mut self) -> io::Result<Newcomer> {
         match self {
             ListeningSocket::Tcp(listener) => {
                 listener.accept().map(|(stream, peer)| (Socket::Tcp(stream), Some(peer)))

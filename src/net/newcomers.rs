@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 
 use super::stream::Socket;
 
@@ -32,6 +32,8 @@ pub(crate) struct Outlet {
 pub(crate) struct Arrivals {
     queue: Receiver<Newcomer>,
     load: Load,
+    /// Nobody hands over any more, and all who were are taken.
+    over: bool,
 }
 
 /// Divides the newcomers of one listener among the cores: of two cores, chosen at random, the one with
@@ -49,16 +51,43 @@ pub(crate) struct Distributor {
 pub(crate) fn channel(load: Load, wake: Wake) -> (Outlet, Arrivals) {
     let (sender, receiver) = mpsc::channel();
     let outlet = Outlet { queue: sender, load: Arc::clone(&load), wake, used: false };
-    (outlet, Arrivals { queue: receiver, load })
+    (outlet, Arrivals { queue: receiver, load, over: false })
 }
 
 impl Arrivals {
+    /// These, and nobody after them.
+    pub(crate) fn of(newcomers: Vec<Newcomer>) -> Arrivals {
+        let (sender, queue) = mpsc::channel();
+        let load = Load::new(AtomicUsize::new(newcomers.len()));
+        // The other end is here: it takes them all.
+        newcomers.into_iter().for_each(|newcomer| drop(sender.send(newcomer)));
+        Arrivals { queue, load, over: false }
+    }
+
     /// The next newcomer; `WouldBlock` if there is none, as a socket says it.
-    pub(crate) fn accept(&self) -> io::Result<Newcomer> {
-        let newcomer = self.queue.try_recv().map_err(|_| io::ErrorKind::WouldBlock)?;
+    pub(crate) fn accept(&mut self) -> io::Result<Newcomer> {
+        let newcomer = self.queue.try_recv().map_err(|error| {
+            self.over = error == TryRecvError::Disconnected;
+            io::ErrorKind::WouldBlock
+        })?;
         // From now on it counts, or does not, as the core decides.
         self.load.fetch_sub(1, Relaxed);
         Ok(newcomer)
+    }
+
+    /// Nobody comes any more.
+    pub(crate) fn are_over(&self) -> bool {
+        self.over
+    }
+}
+
+/// The other ends are over then, and are told so.
+impl Drop for Distributor {
+    fn drop(&mut self) {
+        for Outlet { queue, wake, .. } in self.others.drain(..) {
+            drop(queue);
+            wake();
+        }
     }
 }
 

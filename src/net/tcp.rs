@@ -17,7 +17,7 @@ use crate::connection::clock::Nanos;
 use crate::limits::Limits;
 
 /// Connections that the kernel completes while the loop is busy; it caps this at `somaxconn`.
-pub(super) const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// Bytes that the kernel takes of a connection before the peer's window has room for them. It would
 /// take megabytes, where no limit of ours counts them: a thousand readers that never read would
@@ -115,11 +115,15 @@ fn is_itself(stream: &TcpStream) -> bool {
 pub(super) fn set_options(socket: &socket2::Socket, limits: &Limits) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_out_of_band_inline(true)?;
-    if let Some(idle) = limits.keepalive {
-        // In whole seconds, at least one.
-        let again = (idle / 3).max(Duration::from_secs(1));
-        let keepalive = socket2::TcpKeepalive::new().with_time(idle);
-        socket.set_tcp_keepalive(&keepalive.with_interval(again).with_retries(3))?;
+    match limits.keepalive {
+        Some(idle) => {
+            // In whole seconds, at least one.
+            let again = (idle / 3).max(Duration::from_secs(1));
+            let keepalive = socket2::TcpKeepalive::new().with_time(idle);
+            socket.set_tcp_keepalive(&keepalive.with_interval(again).with_retries(3))?;
+        }
+        // It may have had some before.
+        None => socket.set_keepalive(false)?,
     }
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
     socket.set_tcp_user_timeout(limits.user_timeout)?;
@@ -155,7 +159,7 @@ mod tests {
             ..Limits::default()
         };
         let listen = Listen::at("127.0.0.1:0").unwrap();
-        let server = ListeningSocket::bind(&listen, &limits).unwrap();
+        let mut server = ListeningSocket::bind(&listen, &limits).unwrap();
         let mut dialled = Stream::connect(None, &server.local_addr().unwrap()).unwrap();
         dialled.set_options(&limits);
         let accepted = loop {

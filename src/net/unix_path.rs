@@ -36,7 +36,16 @@ impl UnixPath {
     /// Notes that the socket is there, and gives it its mode.
     pub(super) fn bound(&mut self, mode: Option<u32>) -> io::Result<()> {
         self.inode = Some(inode(&self.path)?);
-        mode.map_or(Ok(()), |mode| set_mode(&self.path, mode))
+        self.set_mode(mode)
+    }
+
+    /// Gives the socket that mode, unless somebody has put something else in its place.
+    pub(super) fn set_mode(&self, mode: Option<u32>) -> io::Result<()> {
+        let Some(mode) = mode else { return Ok(()) };
+        if Some(inode(&self.path)?) != self.inode {
+            return Err(foreign());
+        }
+        set_mode(&self.path, mode)
     }
 }
 
@@ -126,6 +135,10 @@ fn remove_own(path: &Path, own: (u64, u64)) {
     }
 }
 
+fn foreign() -> io::Error {
+    io::Error::other("somebody has put something else there; choose another path")
+}
+
 fn inode(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
@@ -140,7 +153,7 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
         OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
     let found = file.metadata()?;
     if !found.file_type().is_socket() {
-        return Err(io::Error::other("somebody has put something else there; choose another path"));
+        return Err(foreign());
     }
     if found.mode() & 0o7777 == mode {
         return Ok(());
@@ -159,7 +172,7 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
 fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     use rustix::fs::{AtFlags, CWD, Mode, chmodat};
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Err(io::Error::other("somebody has put something else there; choose another path"));
+        return Err(foreign());
     }
     let mode = Mode::from_bits_truncate(mode as _);
     Ok(chmodat(CWD, path, mode, AtFlags::SYMLINK_NOFOLLOW)?)

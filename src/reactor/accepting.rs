@@ -20,25 +20,19 @@ use crate::error::Error;
 use crate::handler::{Farewell, Handler};
 use crate::limits::Limits;
 use crate::net::layer::Acceptor;
-use crate::net::listen::ListenElsewhere;
 use crate::net::listener::ListeningSocket;
 use crate::net::newcomers::{Arrivals, Distributor, Newcomer};
 use crate::net::stream::Stream;
-use crate::net::{Address, Credentials, Host, Listen, Networks};
+use crate::net::tcp::BACKLOG;
+use crate::net::{Address, Credentials, Host, Listen};
 
 pub(crate) struct Listener {
     socket: ListeningSocket,
-    /// Where it listens; port 0 is the real port here.
-    address: Address,
-    /// Where newcomers may come from; none for anywhere. Behind a proxy, where that may come from.
-    allow: Option<Networks>,
-    /// As [`Listen::allow_uids`].
-    uids: Option<Vec<u32>>,
-    /// Newcomers come by way of a proxy that says who they are.
-    proxied: bool,
-    /// It asks who comes, and not only from where.
-    guarded: bool,
-    /// What newcomers speak, as [`Listen::layers`].
+    /// Where it listens, with the real port, and who may come.
+    rules: Listen,
+    /// It is still bound there: else it serves those who had come before.
+    bound: bool,
+    /// What newcomers speak, as [`Listen::all_layers`] has it.
     layers: Vec<Rc<dyn Acceptor>>,
     /// Divides newcomers among cores; none where there is but one.
     distributor: Option<Box<Distributor>>,
@@ -53,22 +47,16 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Makes one listener, or one for each address of a host, and gives the address in force.
-    /// `token` makes the token of each.
-    pub(crate) fn bind(
-        listen: Listen,
-        token: impl Fn(usize) -> Token,
-        limits: &Limits,
-        state: &mut LoopState,
-    ) -> Result<(Address, Vec<Listener>), Error> {
+    pub(super) fn bind(listen: Listen, limits: &Limits) -> Result<(Address, Vec<Listener>), Error> {
         let listen = Listen { address: listen.address.resolve()?, ..listen };
         let Address::Host(host) = &listen.address else {
-            let listener = Listener::bind_one(listen, token(0), limits, state)?;
-            return Ok((listener.address.clone(), vec![listener]));
+            let listener = Listener::bind_one(listen, limits)?;
+            return Ok((listener.address().clone(), vec![listener]));
         };
         let mut tries = if host.port() == 0 { PORTS_TRIED } else { 1 };
         loop {
             tries -= 1;
-            match Listener::bind_each(&listen, host, &token, limits, state) {
+            match Listener::bind_each(&listen, host, limits) {
                 // The port was free for one family and not for the other.
                 Err(Error::Listen { source, .. })
                     if source.kind() == ErrorKind::AddrInUse && tries > 0 => {}
@@ -81,18 +69,16 @@ impl Listener {
     fn bind_each(
         listen: &Listen,
         host: &Host,
-        token: impl Fn(usize) -> Token,
         limits: &Limits,
-        state: &mut LoopState,
     ) -> Result<(Address, Vec<Listener>), Error> {
         let (mut listeners, mut bound, mut lacking) = (Vec::new(), Vec::new(), Vec::new());
         for addr in host.addresses() {
             let mut addr = *addr;
             addr.set_port(bound.first().map_or(addr.port(), SocketAddr::port));
             let one = Listen { address: Address::Tcp(addr), ..listen.clone() };
-            match Listener::bind_one(one, token(listeners.len()), limits, state) {
+            match Listener::bind_one(one, limits) {
                 Ok(listener) => {
-                    bound.extend(listener.address.as_socket());
+                    bound.extend(listener.address().as_socket());
                     listeners.push(listener);
                 }
                 Err(Error::Listen { source, .. }) if is_lacking(&source) => {
@@ -115,39 +101,92 @@ impl Listener {
         Ok((host.bound_at(bound).into(), listeners))
     }
 
-    fn bind_one(
-        listen: Listen,
-        token: Token,
-        limits: &Limits,
-        state: &mut LoopState,
-    ) -> Result<Listener, Error> {
-        let mut socket = ListeningSocket::bind(&listen, limits)?;
-        let address = &listen.address;
-        let local = socket.local_addr().map_err(|error| Error::listen(address, error))?;
-        if let Some(registry) = &state.registry {
-            let registered = socket.register(registry, token.into());
-            registered.map_err(|error| Error::listen(address, error))?;
-        }
-        Ok(Listener::new(socket, Listen { address: local, ..listen }, token, limits))
+    fn bind_one(listen: Listen, limits: &Limits) -> Result<Listener, Error> {
+        let socket = ListeningSocket::bind(&listen, limits)?;
+        let local = socket.local_addr().map_err(|error| Error::listen(&listen.address, error))?;
+        Ok(Listener::new(socket, Listen { address: local, ..listen }, limits))
     }
 
-    fn new(socket: ListeningSocket, listen: Listen, token: Token, limits: &Limits) -> Listener {
-        let layers = listen.all_layers(Peers::are_limited(limits));
-        let proxied = listen.proxies.is_some();
-        let guarded = listen.is_guarded();
+    /// It has its token still to be [given](Self::set_token).
+    pub(super) fn new(socket: ListeningSocket, rules: Listen, limits: &Limits) -> Listener {
+        let layers = rules.all_layers(Peers::are_limited(limits));
         Listener {
             socket,
-            address: listen.address,
-            allow: listen.proxies.or(listen.allow),
-            uids: listen.uids,
-            proxied,
-            guarded,
+            rules,
+            bound: true,
             layers,
             distributor: None,
-            token,
+            token: Token::listener(0, 0),
             ready: true,
             stuck: None,
         }
+    }
+
+    /// What the selector and the timers are to call it.
+    pub(super) fn set_token(&mut self, token: Token) {
+        self.token = token;
+    }
+
+    /// Has the selector watch it.
+    pub(super) fn register(&mut self, state: &LoopState) -> Result<(), Error> {
+        let Some(registry) = &state.registry else { return Ok(()) };
+        let registered = self.socket.register(registry, self.token.into());
+        registered.map_err(|error| Error::listen(&self.rules.address, error))
+    }
+
+    /// Has the selector watch it no longer.
+    pub(super) fn deregister(&mut self, state: &LoopState) {
+        if let Some(registry) = &state.registry {
+            self.socket.deregister(registry);
+        }
+    }
+
+    /// Has other rules hold for those who come from now on. Nothing has happened if that is refused.
+    pub(super) fn set_rules(&mut self, rules: &Listen, per_peer: bool) -> Result<(), Error> {
+        self.socket.set_rules(&self.rules, rules)?;
+        let address = self.rules.address.clone();
+        self.rules = Listen { address, ..rules.clone() };
+        self.layers = self.rules.all_layers(per_peer);
+        Ok(())
+    }
+
+    /// Other limits hold for those who come from now on.
+    pub(super) fn set_limits(&mut self, limits: &Limits) {
+        self.layers = self.rules.all_layers(Peers::are_limited(limits));
+        self.socket.set_options(limits);
+    }
+
+    /// Closes its socket. Those whom the system has let in already, which are no more than its queue can
+    /// hold, wait here to be accepted as ever; where there is no descriptor for them they are lost.
+    pub(super) fn unbind(&mut self, timers: &mut Timers, state: &LoopState) {
+        let mut waiting = Vec::new();
+        for _ in 0..=BACKLOG {
+            match self.socket.accept() {
+                Ok(newcomer) => waiting.push(newcomer),
+                Err(error) => match AcceptError::of(&error) {
+                    AcceptError::Drained => break,
+                    AcceptError::Gone => {}
+                    AcceptError::Stuck => {
+                        log::warn!("{}: unbinding: who waits is lost: {error}", self.address());
+                        break;
+                    }
+                },
+            }
+        }
+        self.deregister(state);
+        self.disarm(timers);
+        self.socket = ListeningSocket::Handed(Arrivals::of(waiting));
+        (self.bound, self.ready) = (false, true);
+    }
+
+    /// Whether newcomers still can come to it.
+    pub(super) fn is_bound(&self) -> bool {
+        self.bound
+    }
+
+    /// Nobody comes from it any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.socket.is_over()
     }
 
     /// Divides the newcomers from now on.
@@ -168,7 +207,7 @@ impl Listener {
     }
 
     pub(crate) fn address(&self) -> &Address {
-        &self.address
+        &self.rules.address
     }
 
     /// What newcomers speak.
@@ -178,7 +217,7 @@ impl Listener {
 
     /// As [`Listen::is_guarded`].
     pub(super) fn is_guarded(&self) -> bool {
-        self.guarded
+        self.rules.is_guarded()
     }
 
     pub(super) fn mark_ready(&mut self) {
@@ -204,12 +243,13 @@ impl Listener {
 
     /// Says why a newcomer is not allowed; none if it is.
     fn bar(&self, stream: &Stream, peer: Option<SocketAddr>) -> Option<Barred> {
-        match (peer, &self.allow, &self.uids) {
+        let Listen { allow, proxies, uids, .. } = &self.rules;
+        // Behind a proxy, it is the proxy that comes from there.
+        match (peer, proxies.as_ref().or(allow.as_ref()), uids) {
             (Some(peer), Some(networks), _) if !networks.contain(peer.ip()) => {
-                Some(if self.proxied {
-                    Barred::Proxy(peer.ip())
-                } else {
-                    Barred::Network(peer.ip())
+                Some(match proxies {
+                    Some(_) => Barred::Proxy(peer.ip()),
+                    None => Barred::Network(peer.ip()),
                 })
             }
             // Only a Unix socket has no address.
@@ -230,7 +270,7 @@ impl Listener {
             _ => (Refused::NotAllowed, &mut log_limits.barred),
         };
         if limit.allows(state.turn.now, LOG_EVERY) {
-            log::warn!("{}: {barred}: turning away", self.address);
+            log::warn!("{}: {barred}: turning away", self.address());
         }
         state.counters(self.token.service()).refuse(why);
     }
@@ -285,9 +325,9 @@ impl Listener {
                     self.ready = false;
                     return None;
                 }
-                AcceptError::Gone => log::debug!("{}: a newcomer is gone: {error}", self.address),
+                AcceptError::Gone => log::debug!("{}: a newcomer is gone: {error}", self.address()),
                 AcceptError::Stuck => {
-                    log::debug!("{}: accept: {error}", self.address);
+                    log::debug!("{}: accept: {error}", self.address());
                     let nobody = state.with_spare_descriptor(|state| {
                         match self
                             .socket
@@ -318,19 +358,6 @@ impl Listener {
             }
         }
         None
-    }
-}
-
-/// A listener on its way to a core that gets its share of the newcomers.
-pub(crate) struct Share {
-    pub(crate) listen: ListenElsewhere,
-    pub(crate) arrivals: Arrivals,
-}
-
-impl Share {
-    /// It has arrived.
-    pub(super) fn listener(self, token: Token, limits: &Limits) -> Listener {
-        Listener::new(ListeningSocket::Handed(self.arrivals), self.listen.here(), token, limits)
     }
 }
 
@@ -399,7 +426,7 @@ impl<H: Handler> ActiveService<H> {
                 farewell_text(&self.handler, Farewell::TooManyConnections, limits, name, state)
             };
             let newcomer = self.listeners[number].accept(timers, state, farewell);
-            let Some((mut stream, peer)) = newcomer else { return };
+            let Some((mut stream, peer)) = newcomer else { return self.drop_listener(number) };
             // If a handshake is to name the peer, it is judged after that.
             let known = peer.filter(|_| !stream.names_peer());
             match self.judge(known, state) {

@@ -20,9 +20,7 @@ impl<S> Table<S> {
         session: S,
         state: &mut LoopState,
     ) -> Result<ConnId, Error> {
-        if state.is_ending() {
-            return Err(Error::ShuttingDown);
-        }
+        self.may_begin(state)?;
         let stream = (state.adopt)(input, output);
         let id = self.insert_connecting(stream, session, state);
         // A descriptor that cannot be watched, such as a file's, has no event to say so.

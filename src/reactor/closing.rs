@@ -269,8 +269,12 @@ impl<H: Handler> ActiveService<H> {
     /// waits to be reaped, or of one whose peer is gone.
     pub(super) fn free_place(&mut self, state: &mut LoopState) {
         for _ in 0..REAPED_AT_ONCE {
-            let full = self.table.places.are_full(self.table.limits.max_connections);
-            if !full || self.table.queues.ending.is_empty() && !self.table.cut_gone() {
+            let Table { places, limits, queues, .. } = &self.table;
+            let most = limits.max_connections;
+            // Where there are more than may be, since it was set lower, it takes more than the end of one.
+            let one = !places.are_full(most.saturating_add(1));
+            let ended = !queues.ending.is_empty();
+            if !places.are_full(most) || !ended && !(one && self.table.cut_gone()) {
                 return;
             }
             if let Some(id) = self.table.queues.ending.pop_front() {

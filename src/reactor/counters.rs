@@ -220,7 +220,7 @@ impl LoopState {
     /// What all services have counted together.
     pub(crate) fn counted(&self) -> Counters {
         let (turns, longest_turn) = (self.meter.count(), self.meter.longest_ever());
-        let mut sum = Counters { turns, longest_turn, ..Counters::default() };
+        let mut sum = Counters { turns, longest_turn, ..self.past.clone() };
         self.services.iter().for_each(|service| sum.add(&service.counters));
         sum
     }

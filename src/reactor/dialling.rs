@@ -20,9 +20,7 @@ impl<S> Table<S> {
         session: S,
         state: &mut LoopState,
     ) -> Result<ConnId, Error> {
-        if state.is_ending() {
-            return Err(Error::ShuttingDown);
-        }
+        self.may_begin(state)?;
         state.counters(self.service).dialled += 1;
         let stream = (state.dial)(source, target);
         let id = self.insert_connecting(stream, session, state);
@@ -160,12 +158,12 @@ mod tests {
     #[test]
     fn what_a_handshake_has_read_too_is_handled_without_another_event() {
         let mut state = LoopState::new(None, Arc::new(Shared::default()));
-        state.services.push(ServiceEntry::new("dialling", true));
         state.dial = Box::new(|_, _| Ok(Stream::layer(Greeted(b"welcome\n"))));
         let lines = RefCell::new(Vec::new());
         let heard =
             Callbacks::new().on_line(|_, line: &[u8]| lines.borrow_mut().push(line.to_vec()));
         let (mailbox, _) = Mailbox::new(&state.shared);
+        state.services.push(ServiceEntry::new("dialling", true, mailbox.identity()));
         let mut service =
             ActiveService::new(heard, Table::new(0, "dialling", Limits::default()), mailbox);
         let target = Connect::to("127.0.0.1:9").unwrap();

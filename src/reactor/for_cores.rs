@@ -7,20 +7,20 @@ use std::time::{Duration, Instant};
 
 use mio::{Poll, Registry};
 
-use super::accepting::Share;
 use super::handle::{Mailbox, Shared};
+use super::listening::{Bound, Share};
 use super::loop_state::{ForCores, ServiceEntry};
 use super::reports::Asked;
 use super::service::{ActiveService, type_name_of};
 use super::table::{SharedLimits, Table};
 use super::total_memory::{self, Memory};
-use super::{Ask, Reactor, Report};
+use super::{Ask, Handle, Reactor, Report};
 use crate::connection::ConnId;
 use crate::connection::clock::nanos;
 use crate::error::Error;
 use crate::handler::Handler;
 use crate::limits::Limits;
-use crate::net::Address;
+use crate::net::Listen;
 use crate::net::newcomers::Distributor;
 
 /// What another thread makes a reactor of: its selector and what wakes it are there before it is, so that
@@ -67,6 +67,11 @@ impl Reactor<'_> {
         self.state.for_cores.as_deref_mut()
     }
 
+    /// Where the service is that this handle posts to.
+    pub(crate) fn place_of<M>(&self, handle: &Handle<M>) -> Result<usize, Error> {
+        self.state.place_of(&handle.identity()).ok_or(Error::Removed)
+    }
+
     pub(crate) fn name_service(&mut self, service: usize, name: String) {
         let name = name.into_boxed_str();
         self.state.services[service].name.clone_from(&name);
@@ -103,15 +108,18 @@ impl Reactor<'_> {
         self.services[service].take_over(shares, &mut self.state);
     }
 
-    /// Where a service listens.
-    pub(crate) fn listening(&self, service: usize) -> Vec<Address> {
-        let listeners = self.services[service].status(&self.state).listeners;
-        listeners.into_iter().map(|listener| listener.address).collect()
+    /// Gives a service one more listener, or several for a host. Says where it listens.
+    pub(crate) fn listen_at(&mut self, service: usize, listen: Listen) -> Result<Bound, Error> {
+        match self.state.is_ending() {
+            true => Err(Error::ShuttingDown),
+            false => self.services[service].listen(listen, &mut self.state),
+        }
     }
 
-    /// Has newcomers at the last listeners of a service divided among cores: one each.
-    pub(crate) fn share_out(&mut self, service: usize, distributors: Vec<Distributor>) {
-        self.services[service].share_out(distributors);
+    /// Has newcomers at a listener of a service divided among cores. It is the one of
+    /// [`Bound::listeners`] with this number.
+    pub(crate) fn share_out(&mut self, service: usize, number: usize, among: Distributor) {
+        self.services[service].share_out(number, among);
     }
 
     /// Has a connection go on that was ahead of the other cores.
@@ -161,25 +169,16 @@ impl<'h> Reactor<'h> {
         all: Option<&SharedLimits>,
         mailbox: Mailbox<H::Message>,
     ) -> Result<usize, Error> {
+        limits.check()?;
         let index = self.next_index()?;
         let name = type_name_of::<H>();
-        let table = match all {
+        let mut table = match all {
             None => Table::new(index, name, limits),
             Some(all) => Table::shared(index, name, limits, all),
         };
-        self.put(handler, table, mailbox);
-        Ok(index)
-    }
-
-    /// Puts a service into its place.
-    pub(super) fn put<H: Handler + 'h>(
-        &mut self,
-        handler: H,
-        mut table: Table<H::Session>,
-        mailbox: Mailbox<H::Message>,
-    ) {
         table.accounts.keep(self.state.accounting, 0, self.state.turn.now);
-        self.services.push(Box::new(ActiveService::new(handler, table, mailbox)));
-        self.state.services.push(ServiceEntry::new(type_name_of::<H>(), true));
+        self.state.enter(index, ServiceEntry::new(name, true, mailbox.identity()));
+        self.put(index, Box::new(ActiveService::new(handler, table, mailbox)));
+        Ok(index)
     }
 }

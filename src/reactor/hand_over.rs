@@ -15,6 +15,7 @@
 use std::net::SocketAddr;
 use std::ops::DerefMut;
 
+use super::handle::Identity;
 use super::loop_state::LoopState;
 use super::service::{ActiveService, AnyService};
 use super::table::Table;
@@ -31,8 +32,8 @@ pub(crate) type PutOver = Box<dyn FnOnce(Stream, Vec<u8>) -> Stream>;
 
 /// Where a connection goes that leaves.
 pub(crate) struct Destination {
-    /// The service's number.
-    service: usize,
+    /// Which service, since it may be removed meanwhile, and another one have its place.
+    service: Identity,
     over: PutOver,
 }
 
@@ -62,16 +63,18 @@ impl<S> Table<S> {
             return Err(Error::ShuttingDown);
         }
         let refuse = |why| Err(Error::HandOver { to: to.to_owned(), why });
-        let Some(service) = state.services.iter().position(|other| *other.name == *to) else {
+        let mut named = state.services.iter().enumerate().filter(|(_, entry)| *entry.name == *to);
+        let found = named.find_map(|(place, entry)| Some((place, entry.identity.clone()?)));
+        let Some((place, service)) = found else {
             return refuse("there is no service of that name");
         };
-        if !state.services[service].connections {
+        if !state.services[place].connections {
             return Err(Error::Datagrams);
         }
-        if state.services[service].guarded {
+        if state.services[place].guarded {
             return refuse("all its listeners ask who comes");
         }
-        if service == self.service {
+        if place == self.service {
             return refuse("the connection is there already");
         }
         if !self.send(id.slot(), words, true, state) {
@@ -106,14 +109,22 @@ impl<S> Table<S> {
     }
 }
 
-/// Has those that have left a service taken in where they are to go.
+/// Has those that have left a service taken in where they are to go. Who finds nobody there is closed: the
+/// service was removed meanwhile.
 pub(super) fn deliver<S>(services: &mut [S], state: &mut LoopState)
 where
     S: DerefMut<Target: AnyService>,
 {
     // To make room for one may send off another.
     while let Some(traveller) = state.travellers.pop_front() {
-        services[traveller.to.service].arrive(traveller, state);
+        match state.place_of(&traveller.to.service) {
+            Some(place) => services[place].arrive(traveller, state),
+            None => {
+                log::debug!("a connection is lost on the way to a service that was removed");
+                (traveller.to.over)(traveller.stream, traveller.input).turn_away(b"");
+                state.freed += 1;
+            }
+        }
     }
 }
 

@@ -90,6 +90,16 @@ impl Count {
     }
 }
 
+/// Which service it is: no other one ever has the same, also when it is gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity(Arc<Count>);
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Identity) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 /// Reaches a handler from any thread: posts messages to it, or stops the reactor.
 ///
 /// This is how blocking work is done without blocking the loop: a thread pool does it and posts
@@ -157,7 +167,8 @@ impl<M> Handle<M> {
     /// works fills the memory; see [`try_post`](Self::try_post).
     ///
     /// # Errors
-    /// Gives the message back when the reactor has ended or is gone.
+    /// Gives the message back when the reactor has ended or is gone, or the service was
+    /// [removed](crate::Reactor::remove) and is gone.
     pub fn post(&self, message: M) -> Result<(), M> {
         self.count.posted.fetch_add(1, SeqCst);
         self.send(message)
@@ -175,8 +186,8 @@ impl<M> Handle<M> {
     /// read is bounded by the [connection](crate::client#backpressure).
     ///
     /// # Errors
-    /// [`TryPostError::Full`] where so many wait, and [`TryPostError::Gone`] when the reactor has ended
-    /// or is gone. Both give the message back.
+    /// [`TryPostError::Full`] where so many wait, and [`TryPostError::Gone`] when the reactor or the service
+    /// is gone. Both give the message back.
     pub fn try_post(&self, message: M, most: usize) -> Result<(), TryPostError<M>> {
         if self.shared.ended.load(SeqCst) {
             return Err(TryPostError::Gone(message));
@@ -191,6 +202,11 @@ impl<M> Handle<M> {
     pub(crate) fn leave(&self, message: M) -> Result<(), M> {
         self.count.posted.fetch_add(1, SeqCst);
         self.put(message)
+    }
+
+    /// Whose mailbox it posts to.
+    pub(crate) fn identity(&self) -> Identity {
+        Identity(Arc::clone(&self.count))
     }
 
     /// Sends a message that is counted already.
@@ -241,8 +257,8 @@ pub enum TryPostError<M> {
     /// So many wait that this one has no room now.
     #[error("the handler is behind: its queue is full")]
     Full(M),
-    /// The reactor has ended or is gone.
-    #[error("the reactor has ended")]
+    /// The reactor has ended or is gone, or the service was removed.
+    #[error("the reactor has ended, or the service was removed")]
     Gone(M),
 }
 
@@ -273,7 +289,11 @@ impl<M> fmt::Debug for Handle<M> {
 
 /// The key to one handler in a reactor, which [`Reactor::listen`](crate::Reactor::listen) and
 /// [`Reactor::datagrams`](crate::Reactor::datagrams) give: to learn the address, to post to the
-/// handler and to dial out in its name.
+/// handler, to dial out in its name, and to change the service while the loop runs.
+///
+/// It is the key to this service alone, also once that was [removed](crate::Reactor::remove) and another
+/// one has its place: then whatever it is given to says [`Error::Removed`](crate::Error::Removed), or does
+/// nothing.
 pub struct Service<M> {
     pub(crate) index: usize,
     pub(crate) address: Option<Address>,
@@ -346,12 +366,17 @@ impl<M> Mailbox<M> {
         let (posted, taken) = Default::default();
         let count = Arc::new(Count { posted, taken, before_stop: AtomicU64::new(u64::MAX) });
         let mut counts = shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those of services that could not listen have no other owner.
+        // Those of services that could not listen, or were removed, have no other owner.
         counts.retain(|count| Arc::strong_count(count) > 1);
         counts.push(Arc::clone(&count));
         drop(counts);
         let handle = Handle { sender, count: Arc::clone(&count), shared: Arc::clone(shared) };
         (Mailbox { receiver, inbox: Inbox { marked: false, count, stopped: false } }, handle)
+    }
+
+    /// Whose it is.
+    pub(crate) fn identity(&self) -> Identity {
+        Identity(Arc::clone(&self.inbox.count))
     }
 
     /// The next message, unless it has to wait for the shutdown. Without handles left there is none
@@ -369,6 +394,27 @@ impl<M> Mailbox<M> {
 }
 
 impl Inbox {
+    /// One that nobody posts to.
+    pub(crate) fn of_nobody() -> Inbox {
+        let (posted, taken, before_stop) = Default::default();
+        let count = Arc::new(Count { posted, taken, before_stop });
+        Inbox { marked: false, count, stopped: true }
+    }
+
+    /// The service is to be removed, which comes after all that has been posted to it before.
+    pub(crate) fn retire(&mut self) {
+        self.count.before_stop.store(self.count.posted.load(SeqCst), SeqCst);
+        // What this very thread has posted has not woken it yet.
+        self.marked = true;
+    }
+
+    /// Nobody takes any more: says how many were not, which wait no longer.
+    pub(crate) fn abandon(&mut self) -> u64 {
+        let lost = self.waiting();
+        self.count.taken.fetch_add(lost, SeqCst);
+        lost
+    }
+
     /// A shutdown was asked for, and some messages that come before it are still to be taken.
     pub(crate) fn delays_shutdown(&self) -> bool {
         let before = self.count.before_stop.load(SeqCst);

@@ -67,7 +67,7 @@ mod tests {
     ) -> Box<dyn AnyService + 'h> {
         let open = move |_: &mut Context<'_, ()>| opened.borrow_mut().push(number);
         let (mailbox, _) = Mailbox::new(&state.shared);
-        state.services.push(ServiceEntry::new("waiting", true));
+        state.services.push(ServiceEntry::new("waiting", true, mailbox.identity()));
         let table = Table::new(number, "waiting", Limits::default());
         let mut service = ActiveService::new(Callbacks::new().on_connection(open), table, mailbox);
         for _ in 0..newcomers {

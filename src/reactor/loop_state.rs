@@ -10,7 +10,7 @@ use super::adopting::Adopt;
 use super::dialling::{self, Dial};
 use super::fairness::Step;
 use super::hand_over::Traveller;
-use super::handle::Shared;
+use super::handle::{Identity, Shared};
 use super::log_limits::LogLimits;
 use super::reports::Asked;
 use super::spare_descriptor::SpareDescriptor;
@@ -23,8 +23,6 @@ use crate::connection::clock::{Nanos, nanos};
 use crate::connection::framing::Search;
 use crate::connection::output::Arena;
 use crate::limits::{MAX_TOTAL_INPUT, MAX_TOTAL_OUTPUT};
-#[cfg(feature = "signals")]
-use crate::net::layer::Acceptor;
 use crate::net::stream::Stream;
 
 pub(crate) struct LoopState {
@@ -39,8 +37,11 @@ pub(crate) struct LoopState {
     pub(crate) dial: Box<Dial>,
     /// What adopting descriptors makes, likewise.
     pub(crate) adopt: Box<Adopt>,
-    /// All services, each at its number.
+    /// All services, each at its number; what was noted of one that was removed stays until another one has
+    /// its place.
     pub(crate) services: Vec<ServiceEntry>,
+    /// What was counted for those whose places others have.
+    pub(super) past: Counters,
     /// Connections that have left one service and are to be taken in by another, in this turn.
     pub(super) travellers: VecDeque<Traveller>,
     /// Gives connections their numbers, across all services.
@@ -70,9 +71,6 @@ pub(crate) struct LoopState {
     /// See [`set_max_total_input`](crate::Reactor::set_max_total_input).
     pub(crate) max_total_input: usize,
     pub(super) log_limits: LogLimits,
-    /// What a reload reads again: the layers of all listeners, each once.
-    #[cfg(feature = "signals")]
-    pub(super) layers: Vec<Rc<dyn Acceptor>>,
 }
 
 /// What a loop that is one of several cores has noted for them in the current turn.
@@ -111,6 +109,8 @@ pub(crate) struct Turn {
 pub(crate) struct ServiceEntry {
     /// What others hand connections over to it by.
     pub(super) name: Box<str>,
+    /// Which one it is; none from when it is removed on, when no key and no name leads to it.
+    pub(super) identity: Option<Identity>,
     /// It has connections, not datagrams.
     pub(super) connections: bool,
     /// All its listeners ask who comes: nobody may come in past them.
@@ -120,9 +120,9 @@ pub(crate) struct ServiceEntry {
 }
 
 impl ServiceEntry {
-    pub(crate) fn new(name: &str, connections: bool) -> ServiceEntry {
-        let counters = Counters::default();
-        ServiceEntry { name: name.into(), connections, guarded: false, counters }
+    pub(crate) fn new(name: &str, connections: bool, identity: Identity) -> ServiceEntry {
+        let (identity, counters) = (Some(identity), Counters::default());
+        ServiceEntry { name: name.into(), identity, connections, guarded: false, counters }
     }
 }
 
@@ -147,6 +147,7 @@ impl LoopState {
             dial: Box::new(dialling::dial),
             adopt: Box::new(Stream::adopt),
             services: Vec::new(),
+            past: Counters::default(),
             travellers: VecDeque::new(),
             serials: Serials::default(),
             meter: Meter::default(),
@@ -163,9 +164,23 @@ impl LoopState {
             max_total_output: MAX_TOTAL_OUTPUT,
             max_total_input: MAX_TOTAL_INPUT,
             log_limits: LogLimits::default(),
-            #[cfg(feature = "signals")]
-            layers: Vec::new(),
         }
+    }
+
+    /// Notes a service that comes to a place.
+    pub(crate) fn enter(&mut self, place: usize, entry: ServiceEntry) {
+        match self.services.get_mut(place) {
+            None => self.services.push(entry),
+            Some(before) => {
+                self.past.add(&before.counters);
+                *before = entry;
+            }
+        }
+    }
+
+    /// Where the service is, if it is still there.
+    pub(super) fn place_of(&self, identity: &Identity) -> Option<usize> {
+        self.services.iter().position(|entry| entry.identity.as_ref() == Some(identity))
     }
 
     /// Makes it that of one of several cores, which all count from the same moment.

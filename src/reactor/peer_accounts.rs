@@ -53,6 +53,11 @@ impl PeerAccounts {
         }
     }
 
+    /// Whether they are of these limits.
+    pub(super) fn are_of(&self, limits: &Limits) -> bool {
+        (self.rates, self.connect_rate) == (limits.peer_rate, limits.peer_connect_rate)
+    }
+
     /// How much the peer may have now.
     pub(super) fn allow(&self, peer: IpAddr, now: Nanos) -> Share {
         self.rates.allow(self.paid(peer), now)

@@ -58,6 +58,12 @@ impl SharedBooks {
         SharedBooks((0..BOOKS).map(|_| Mutex::new(Book::new(limits, BOOKS))).collect())
     }
 
+    fn change(&self, limits: &Limits) {
+        for book in &self.0 {
+            book.lock().unwrap_or_else(PoisonError::into_inner).change(limits, BOOKS);
+        }
+    }
+
     fn book(&self, peer: IpAddr) -> MutexGuard<'_, Book> {
         let bits = match peer {
             IpAddr::V4(ip) => u64::from(ip.to_bits()),
@@ -76,6 +82,12 @@ impl Book {
     fn new(limits: &Limits, of: usize) -> Book {
         let accounts = Peers::remembers(limits).then(|| PeerAccounts::new(limits, of));
         Book { open: HashMap::new(), accounts }
+    }
+
+    /// Other limits hold: if rates are others, nobody has used anything yet.
+    fn change(&mut self, limits: &Limits, of: usize) {
+        let kept = self.accounts.take().filter(|accounts| accounts.are_of(limits));
+        self.accounts = kept.or_else(|| Book::new(limits, of).accounts);
     }
 
     fn remove(&mut self, peer: IpAddr) {
@@ -169,6 +181,29 @@ impl Peers {
             }
             None
         })
+    }
+
+    /// Other limits hold, with these connections. Where several cores share the books, each does this: the
+    /// first one changes what is in them, and each one counts its own connections.
+    pub(super) fn change<'c>(
+        &mut self,
+        limits: &Limits,
+        conns: impl Iterator<Item = &'c Connection>,
+    ) {
+        let (before, after) = (self.most.is_some(), limits.max_per_peer.is_some());
+        (self.most, self.remembers) = (limits.max_per_peer, Peers::remembers(limits));
+        if before != after {
+            for peer in conns.filter(|conn| is_there(conn)).filter_map(key) {
+                self.books.write(peer, |book| match after {
+                    true => *book.open.entry(peer).or_default() += 1,
+                    false => book.remove(peer),
+                });
+            }
+        }
+        match &mut self.books {
+            Books::Own(book) => book.change(limits, 1),
+            Books::Shared(books) => books.change(limits),
+        }
     }
 
     /// Counts a connection from there, which nobody has judged.
@@ -290,6 +325,12 @@ impl Peers {
             });
         }
     }
+}
+
+/// Whether the connection counts among those that its peer has: it was judged, and its end is still to be
+/// told.
+fn is_there(conn: &Connection) -> bool {
+    conn.flags.has(Flag::Open) || conn.flags.has(Flag::Handshaking)
 }
 
 /// What the connection's peer goes by. Those that were dialled have none, and neither have those

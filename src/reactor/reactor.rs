@@ -1,5 +1,6 @@
 //! The reactor and its public methods; what a turn does is in `turn`.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -13,11 +14,11 @@ use super::fairness::FIRST_EVENTS;
 use super::for_cores::Seed;
 use super::handle::{Mailbox, Shared};
 use super::loop_state::LoopState;
-use super::service::{AnyService, type_name_of};
+use super::removing::Removal;
+use super::service::AnyService;
 use super::shutdown::Phase;
 #[cfg(feature = "signals")]
 use super::signals::Signals;
-use super::table::Table;
 use super::token::{MOST_SERVICES, Token};
 use super::{Counters, Exit, Service};
 use crate::connection::ConnId;
@@ -86,8 +87,12 @@ pub struct Reactor<'h> {
     pub(super) full: bool,
     /// A token has its service's place in this list, so it never changes.
     pub(crate) services: Vec<Box<dyn AnyService + 'h>>,
-    /// How many of them know that the loop runs: the first ones.
-    pub(super) started: usize,
+    /// Those that do not know yet that the loop runs.
+    pub(super) unstarted: VecDeque<usize>,
+    /// Those that are being removed.
+    pub(super) removals: Vec<Removal>,
+    /// The places of those that were.
+    pub(super) vacant: Vec<usize>,
     /// What the services share. Apart from them, so that each may be lent it while it works.
     pub(crate) state: LoopState,
     /// The buffer that all connections are read into.
@@ -128,7 +133,9 @@ impl<'h> Reactor<'h> {
             events: Events::with_capacity(FIRST_EVENTS),
             full: false,
             services: Vec::new(),
-            started: 0,
+            unstarted: VecDeque::new(),
+            removals: Vec::new(),
+            vacant: Vec::new(),
             state: LoopState::new(Some(Rc::new(registry)), shared),
             scratch: Scratch::default(),
             shutdown_timeout: SHUTDOWN_TIMEOUT,
@@ -173,11 +180,10 @@ impl<'h> Reactor<'h> {
     {
         let listen = address.to_listen()?;
         let mut service = self.add(handler, limits)?;
-        match self.services[service.index].listen(listen, &mut self.state) {
-            Ok(local) => service.address = Some(local),
+        match self.listen_at(service.index, listen) {
+            Ok(bound) => service.address = Some(bound.local),
             Err(error) => {
-                self.services.pop();
-                self.state.services.pop();
+                self.vacate(service.index);
                 return Err(error);
             }
         }
@@ -193,20 +199,35 @@ impl<'h> Reactor<'h> {
     where
         H: Handler + 'h,
     {
-        limits.check()?;
-        let index = self.next_index()?;
         let (mailbox, handle) = Mailbox::new(&self.state.shared);
-        self.put(handler, Table::new(index, type_name_of::<H>(), limits), mailbox);
+        let index = self.add_shared(handler, limits, None, mailbox)?;
         Ok(Service { index, address: None, handle })
     }
 
     /// The place of the next service, if there may be one.
     pub(crate) fn next_index(&self) -> Result<usize, Error> {
-        match self.services.len() {
+        match self.vacant.last().copied().unwrap_or(self.services.len()) {
             _ if self.state.is_ending() => Err(Error::ShuttingDown),
             MOST_SERVICES.. => Err(Error::TooManyServices),
             index => Ok(index),
         }
+    }
+
+    /// Puts a service into that place.
+    pub(crate) fn put(&mut self, index: usize, service: Box<dyn AnyService + 'h>) {
+        self.unstarted.push_back(index);
+        match self.vacant.pop() {
+            None => self.services.push(service),
+            Some(place) => self.services[place] = service,
+        }
+    }
+
+    /// Where the service of a key is.
+    pub(super) fn place<M>(&self, service: &Service<M>) -> Result<usize, Error> {
+        let entry = self.state.services.get(service.index);
+        let identity = entry.and_then(|entry| entry.identity.as_ref());
+        let there = identity == Some(&service.handle.identity());
+        if there { Ok(service.index) } else { Err(Error::Removed) }
     }
 
     /// Gives a service one more listener: the same handler, connections and limits. Says where
@@ -214,37 +235,29 @@ impl<'h> Reactor<'h> {
     /// [`as_sockets`](Address::as_sockets) of what it gives.
     ///
     /// # Errors
-    /// Those of [`listen`](Self::listen), and [`Error::Datagrams`].
-    ///
-    /// # Panics
-    /// If the service is of another reactor with more services than this one.
+    /// Those of [`listen`](Self::listen), [`Error::Datagrams`] and [`Error::Removed`].
     pub fn bind<M>(
         &mut self,
         service: &Service<M>,
         address: impl ToListen,
     ) -> Result<Address, Error> {
-        if self.state.is_ending() {
-            return Err(Error::ShuttingDown);
-        }
-        self.services[service.index].listen(address.to_listen()?, &mut self.state)
+        let place = self.place(service)?;
+        let listen = address.to_listen()?;
+        self.listen_at(place, listen).map(|bound| bound.local)
     }
 
     /// Names a service in the log, and for those that hand connections over to it.
     /// Until then it goes by its handler's type, which two services may have in common; so name it
-    /// before it is [bound](Self::bind).
-    ///
-    /// # Panics
-    /// If the service is of another reactor with more services than this one.
+    /// before it is [bound](Self::bind). Nothing happens if it was [removed](Self::remove).
     pub fn set_name<M>(&mut self, service: &Service<M>, name: impl Into<String>) {
-        self.name_service(service.index, name.into());
+        if let Ok(place) = self.place(service) {
+            self.name_service(place, name.into());
+        }
     }
 
-    /// What a service goes by in the log.
-    ///
-    /// # Panics
-    /// If the service is of another reactor with more services than this one.
+    /// What a service goes by in the log; empty if it was [removed](Self::remove).
     pub fn name<M>(&self, service: &Service<M>) -> &str {
-        self.services[service.index].name()
+        self.place(service).map_or("", |place| self.services[place].name())
     }
 
     /// Dials out in the name of a service, with a default session; see
@@ -253,34 +266,30 @@ impl<'h> Reactor<'h> {
     /// [`on_start`](Handler::on_start).
     ///
     /// # Errors
-    /// [`Error::Address`] where text is no address, [`Error::Datagrams`], [`Error::ShuttingDown`].
-    /// Of a target that does not answer the handler learns from its `on_close`.
-    ///
-    /// # Panics
-    /// If the service is of another reactor with more services than this one.
+    /// [`Error::Address`] where text is no address, [`Error::Datagrams`], [`Error::Removed`],
+    /// [`Error::ShuttingDown`]. Of a target that does not answer the handler learns from its `on_close`.
     pub fn connect<M>(
         &mut self,
         service: &Service<M>,
         target: impl ToConnect,
     ) -> Result<ConnId, Error> {
-        self.services[service.index].dial(&target.to_connect()?, &mut self.state)
+        let place = self.place(service)?;
+        self.services[place].dial(&target.to_connect()?, &mut self.state)
     }
 
     /// Makes a connection of two descriptors in the name of a service, with a default session; see
     /// [`ServiceContext::adopt`](crate::ServiceContext::adopt).
     ///
     /// # Errors
-    /// [`Error::Datagrams`], [`Error::ShuttingDown`].
-    ///
-    /// # Panics
-    /// If the service is of another reactor with more services than this one.
+    /// [`Error::Datagrams`], [`Error::Removed`], [`Error::ShuttingDown`].
     pub fn adopt<M>(
         &mut self,
         service: &Service<M>,
         input: impl AsFd,
         output: impl AsFd,
     ) -> Result<ConnId, Error> {
-        self.services[service.index].adopt(input.as_fd(), output.as_fd(), &mut self.state)
+        let place = self.place(service)?;
+        self.services[place].adopt(input.as_fd(), output.as_fd(), &mut self.state)
     }
 
     /// Runs until a handler, a [`Handle`](crate::Handle) or a signal stops it.
@@ -333,7 +342,7 @@ impl<'h> Reactor<'h> {
         }
     }
 
-    /// How long a graceful shutdown may take. A client that has not got its output by then is cut
+    /// How long a graceful shutdown may take, or to [remove](Self::remove) a service. A client that has not got its output by then is cut
     /// off, and messages that are not handled by then are lost. Default 10 s.
     pub fn set_shutdown_timeout(&mut self, timeout: Duration) {
         self.shutdown_timeout = timeout;

@@ -2,43 +2,48 @@
 
 use std::rc::Rc;
 
+use super::Reactor;
 use super::loop_state::LoopState;
 use crate::net::layer::Acceptor;
 
-impl LoopState {
-    /// Notes a listener's layers, for [`reload`](Self::reload).
-    #[cfg_attr(not(feature = "signals"), expect(unused_variables, clippy::unused_self))]
-    pub(crate) fn add_layers(&mut self, layers: &[Rc<dyn Acceptor>]) {
-        #[cfg(feature = "signals")]
-        for layer in layers {
-            if !self.layers.iter().any(|known| Rc::ptr_eq(known, layer)) {
-                self.layers.push(Rc::clone(layer));
-            }
+impl Reactor<'_> {
+    /// Reads the files of the layers of all listeners again, as their certificates; `why` is what the log
+    /// begins with.
+    pub(super) fn reload_layers(&mut self, why: &str) {
+        let mut layers = Vec::new();
+        self.services.iter().for_each(|service| service.list_layers(&mut layers));
+        self.state.reload(&layers, why);
+    }
+}
+
+/// Adds those layers that are not among them: several listeners may have the same.
+pub(super) fn add_layers(all: &mut Vec<Rc<dyn Acceptor>>, layers: &[Rc<dyn Acceptor>]) {
+    for layer in layers {
+        if !all.iter().any(|known| Rc::ptr_eq(known, layer)) {
+            all.push(Rc::clone(layer));
         }
     }
+}
 
-    /// Reads the files of all layers again.
-    #[cfg(feature = "signals")]
-    pub(crate) fn reload(&mut self) {
+impl LoopState {
+    fn reload(&mut self, layers: &[Rc<dyn Acceptor>], why: &str) {
         // Reading takes one descriptor at a time, and there may be no other.
         self.spare_descriptor.give_up();
         let mut any = false;
-        for layer in &self.layers {
+        for layer in layers {
             match layer.reload() {
                 Ok(None) => continue,
                 Ok(Some(file)) => {
                     let file = file.display();
-                    log::info!("hangup signal: {file} reloaded, for those who come now");
+                    log::info!("{why}{file} reloaded, for those who come now");
                 }
-                Err(error) => {
-                    log::error!("hangup signal: what was read before stays in use: {error}")
-                }
+                Err(error) => log::error!("{why}what was read before stays in use: {error}"),
             }
             any = true;
         }
         self.spare_descriptor.take_back();
         if !any {
-            log::info!("hangup signal: nothing to reload");
+            log::info!("{why}nothing to reload");
         }
     }
 }

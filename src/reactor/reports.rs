@@ -36,7 +36,8 @@ pub(crate) struct Asked {
 /// What can be seen of a service. The default bodies are those of datagrams, which have no
 /// connections.
 pub(crate) trait Inspect {
-    fn status(&self, state: &LoopState) -> ServiceStatus;
+    /// None of a place whose service was removed.
+    fn status(&self, state: &LoopState) -> Option<ServiceStatus>;
     /// How many connections there are.
     fn connection_count(&self) -> usize {
         0
@@ -127,20 +128,21 @@ impl<S> Table<S> {
 }
 
 impl<H: Handler> Inspect for ActiveService<H> {
-    fn status(&self, state: &LoopState) -> ServiceStatus {
+    fn status(&self, state: &LoopState) -> Option<ServiceStatus> {
         let Table { name, limits, connections, .. } = &self.table;
-        let listeners = self.listeners.iter().map(|listener| ListenerStatus {
+        let bound = self.listeners.iter().filter(|(_, listener)| listener.is_bound());
+        let listeners = bound.map(|(_, listener)| ListenerStatus {
             address: listener.address().clone(),
             layers: listener.layers().iter().map(|layer| layer.name()).collect(),
         });
-        ServiceStatus {
+        Some(ServiceStatus {
             name: name.to_string(),
             listeners: listeners.collect(),
             counters: state.counted_for(name.service),
             connections: connections.len(),
             unsent: self.table.total(Memory::Output),
             limits: Some(limits.clone()),
-        }
+        })
     }
 
     fn connection_count(&self) -> usize {
@@ -264,7 +266,7 @@ fn status<S>(services: &[S], state: &LoopState, now: Nanos) -> Status
 where
     S: DerefMut<Target: AnyService>,
 {
-    let services: Vec<_> = services.iter().map(|service| service.status(state)).collect();
+    let services: Vec<_> = services.iter().filter_map(|service| service.status(state)).collect();
     let turns = state.meter.turns(now);
     let (slept, busy) = (turns.slept, turns.busy);
     let connections = services.iter().map(|service| service.connections).sum();
@@ -405,12 +407,9 @@ impl Reactor<'_> {
         self.services.iter_mut().for_each(|service| service.keep_accounts(on, now));
     }
 
-    /// What the loop has done so far for one service.
-    ///
-    /// # Panics
-    /// If the service is of another reactor with more services than this one.
+    /// What the loop has done so far for one service; nothing for one that was [removed](Self::remove).
     pub fn counters_of<M>(&self, service: &Service<M>) -> Counters {
-        self.state.counted_for(service.index)
+        self.place(service).map(|place| self.state.counted_for(place)).unwrap_or_default()
     }
 
     /// Now: between two turns the loop's own time stands still.

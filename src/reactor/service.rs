@@ -5,12 +5,17 @@
 
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
-use super::accepting::{Listener, Share};
+use slab::Slab;
+
+use super::accepting::Listener;
 use super::hand_over::Traveller;
 use super::handle::{Inbox, Mailbox};
+use super::listening::{Bound, Share};
 use super::loop_state::LoopState;
 use super::readiness::Readiness;
+use super::reload::add_layers;
 use super::reports::Inspect;
 use super::slow_hooks::SlowHooks;
 use super::table::Table;
@@ -22,6 +27,8 @@ use crate::connection::input::Scratch;
 use crate::connection::{CloseReason, ConnId};
 use crate::error::Error;
 use crate::handler::{Context, Handler, ServiceContext};
+use crate::limits::Limits;
+use crate::net::layer::Acceptor;
 use crate::net::newcomers::Distributor;
 use crate::net::{Address, Connect, Listen};
 
@@ -31,7 +38,7 @@ pub(crate) struct ActiveService<H: Handler> {
     /// Its connections, and what is due for them.
     pub(crate) table: Table<H::Session>,
     /// Where newcomers are accepted; a token has a listener's place in this list.
-    pub(super) listeners: Vec<Listener>,
+    pub(super) listeners: Slab<Listener>,
     /// What other threads have posted.
     pub(super) mailbox: Mailbox<H::Message>,
     pub(super) slow_hooks: SlowHooks,
@@ -46,7 +53,7 @@ impl<H: Handler> ActiveService<H> {
         ActiveService {
             handler,
             table,
-            listeners: Vec::new(),
+            listeners: Slab::new(),
             mailbox,
             slow_hooks: SlowHooks::default(),
         }
@@ -74,26 +81,6 @@ impl<H: Handler> ActiveService<H> {
         outcome
     }
 
-    /// Tells the handler of the listeners from that number on.
-    fn tell_of_listeners(&mut self, first: usize, state: &mut LoopState) {
-        let guarded = self.listeners.iter().all(Listener::is_guarded);
-        state.services[self.table.service].guarded = guarded;
-        for number in first..self.listeners.len() {
-            state.add_layers(self.listeners[number].layers());
-            let local = self.listeners[number].address().clone();
-            self.call_service(state, |handler, cx| handler.on_listening(cx, &local));
-        }
-    }
-
-    fn take_over_listeners(&mut self, shares: Vec<Share>, state: &mut LoopState) {
-        let (service, first) = (self.table.service, self.listeners.len());
-        for share in shares {
-            let token = Token::listener(service, self.listeners.len());
-            self.listeners.push(share.listener(token, &self.table.limits));
-        }
-        self.tell_of_listeners(first, state);
-    }
-
     /// Calls a hook that is about no connection.
     pub(crate) fn call_service(
         &mut self,
@@ -112,7 +99,19 @@ impl<H: Handler> ActiveService<H> {
 /// A service as the reactor sees it, whatever its handler: one of lines or one of datagrams. The
 /// default bodies are those of datagrams, which have no connections.
 pub(crate) trait AnyService: Inspect {
-    fn listen(&mut self, _listen: Listen, _state: &mut LoopState) -> Result<Address, Error> {
+    fn listen(&mut self, _listen: Listen, _state: &mut LoopState) -> Result<Bound, Error> {
+        Err(Error::Datagrams)
+    }
+    /// As [`Reactor::unbind`](crate::Reactor::unbind).
+    fn unbind(&mut self, _address: &Address, _state: &mut LoopState) -> Result<(), Error> {
+        Err(Error::Datagrams)
+    }
+    /// As [`Reactor::rebind`](crate::Reactor::rebind), at an address that is known.
+    fn rebind(&mut self, _listen: Listen, _state: &mut LoopState) -> Result<(), Error> {
+        Err(Error::Datagrams)
+    }
+    /// As [`Reactor::set_limits`](crate::Reactor::set_limits).
+    fn set_limits(&mut self, _limits: Limits, _state: &mut LoopState) -> Result<(), Error> {
         Err(Error::Datagrams)
     }
     fn dial(&mut self, _target: &Connect, _state: &mut LoopState) -> Result<ConnId, Error> {
@@ -172,12 +171,18 @@ pub(crate) trait AnyService: Inspect {
     }
     /// Listens by taking in what another core has accepted.
     fn take_over(&mut self, _shares: Vec<Share>, _state: &mut LoopState) {}
-    /// Has newcomers at the last listeners divided among cores: one each.
-    fn share_out(&mut self, _distributors: Vec<Distributor>) {}
+    /// Has newcomers at the listener with this number divided among cores.
+    fn share_out(&mut self, _number: usize, _among: Distributor) {}
+    /// Adds the layers of all listeners.
+    fn list_layers(&self, _all: &mut Vec<Rc<dyn Acceptor>>) {}
     /// Connections may go on that were [ahead](super::loop_state::ForCores::ahead) of other cores.
     fn go_on(&mut self, _id: ConnId, _state: &mut LoopState) {}
     /// A shutdown was asked for: no newcomer is accepted any more.
     fn stop_listening(&mut self) {}
+    /// The service is to go: nothing new begins.
+    fn retire(&mut self, _state: &mut LoopState) {
+        self.inbox().retire();
+    }
     /// Tells the handler of the shutdown and closes every connection gracefully.
     fn shut_down(&mut self, state: &mut LoopState);
     /// Ends every connection at once. Says how many had not got all their output.
@@ -187,13 +192,21 @@ pub(crate) trait AnyService: Inspect {
 }
 
 impl<H: Handler> AnyService for ActiveService<H> {
-    fn listen(&mut self, listen: Listen, state: &mut LoopState) -> Result<Address, Error> {
-        let (service, first) = (self.table.service, self.listeners.len());
-        let token = |number| Token::listener(service, first + number);
-        let (local, listeners) = Listener::bind(listen, token, &self.table.limits, state)?;
-        self.listeners.extend(listeners);
-        self.tell_of_listeners(first, state);
-        Ok(local)
+    fn listen(&mut self, listen: Listen, state: &mut LoopState) -> Result<Bound, Error> {
+        self.begin_to_listen(listen, state)
+    }
+
+    fn unbind(&mut self, address: &Address, state: &mut LoopState) -> Result<(), Error> {
+        self.end_listening(address, state)
+    }
+
+    fn rebind(&mut self, listen: Listen, state: &mut LoopState) -> Result<(), Error> {
+        self.listen_otherwise(&listen, state)
+    }
+
+    fn set_limits(&mut self, limits: Limits, state: &mut LoopState) -> Result<(), Error> {
+        self.change_limits(limits, state);
+        Ok(())
     }
 
     fn dial(&mut self, target: &Connect, state: &mut LoopState) -> Result<ConnId, Error> {
@@ -249,7 +262,7 @@ impl<H: Handler> AnyService for ActiveService<H> {
     fn is_busy(&self, state: &LoopState) -> bool {
         self.mailbox.inbox.marked
             || !self.table.queues.is_empty()
-            || self.listeners.iter().any(|listener| listener.may_accept(state))
+            || self.listeners.iter().any(|(_, listener)| listener.may_accept(state))
     }
 
     fn next_deadline(&self) -> Option<Nanos> {
@@ -262,18 +275,19 @@ impl<H: Handler> AnyService for ActiveService<H> {
 
     fn woken(&mut self) {
         self.mailbox.inbox.marked = true;
-        self.listeners.iter_mut().for_each(Listener::woken);
+        self.listeners.iter_mut().for_each(|(_, listener)| listener.woken());
     }
 
     fn take_over(&mut self, shares: Vec<Share>, state: &mut LoopState) {
         self.take_over_listeners(shares, state)
     }
 
-    fn share_out(&mut self, distributors: Vec<Distributor>) {
-        let first = self.listeners.len() - distributors.len();
-        for (listener, distributor) in self.listeners[first..].iter_mut().zip(distributors) {
-            listener.share_out(distributor);
-        }
+    fn share_out(&mut self, number: usize, among: Distributor) {
+        self.listeners[number].share_out(among);
+    }
+
+    fn list_layers(&self, all: &mut Vec<Rc<dyn Acceptor>>) {
+        self.listeners.iter().for_each(|(_, listener)| add_layers(all, listener.layers()));
     }
 
     fn go_on(&mut self, id: ConnId, state: &mut LoopState) {
@@ -281,9 +295,16 @@ impl<H: Handler> AnyService for ActiveService<H> {
     }
 
     fn stop_listening(&mut self) {
-        for mut listener in std::mem::take(&mut self.listeners) {
+        for (_, mut listener) in std::mem::take(&mut self.listeners) {
             listener.disarm(&mut self.table.timers);
         }
+    }
+
+    fn retire(&mut self, state: &mut LoopState) {
+        self.listeners.iter_mut().for_each(|(_, listener)| listener.deregister(state));
+        AnyService::stop_listening(self);
+        self.table.retired = true;
+        self.mailbox.inbox.retire();
     }
 
     fn is_empty(&self) -> bool {

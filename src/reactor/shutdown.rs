@@ -82,7 +82,11 @@ impl Reactor<'_> {
                 || !self.services.iter_mut().any(|one| one.inbox().delays_shutdown()))
         {
             self.phase = Phase::Draining(deadline);
-            self.services.iter_mut().for_each(|service| service.shut_down(&mut self.state));
+            for (place, service) in self.services.iter_mut().enumerate() {
+                if !self.removals.iter_mut().any(|removal| removal.is_told(place)) {
+                    service.shut_down(&mut self.state);
+                }
+            }
             // Messages may have used up the time: what was just said leaves before the cut.
             self.settle();
         }
@@ -111,12 +115,17 @@ impl Reactor<'_> {
         self.phase = Phase::Done(exit);
         self.state.shared.end();
         for (number, service) in self.services.iter_mut().enumerate() {
-            let lost = service.inbox().waiting();
-            if lost > 0 {
-                self.state.counters(number).messages_lost += lost;
-                log::warn!("{}: {lost} messages were not handled before the end", service.name());
-            }
+            lose_messages(&mut **service, number, &mut self.state);
         }
+    }
+}
+
+/// Nothing that still waits for the service is handled any more.
+pub(super) fn lose_messages(service: &mut dyn AnyService, place: usize, state: &mut LoopState) {
+    let lost = service.inbox().abandon();
+    if lost > 0 {
+        state.counters(place).messages_lost += lost;
+        log::warn!("{}: {lost} messages were not handled before the end", service.name());
     }
 }
 

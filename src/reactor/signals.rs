@@ -75,7 +75,7 @@ impl Reactor<'_> {
     pub(super) fn handle_signals(&mut self, caught: &[i32]) {
         for signal in caught {
             if HANGUP.contains(signal) {
-                self.state.reload();
+                self.reload_layers("hangup signal: ");
                 continue;
             }
             self.signals.seen += 1;

@@ -18,6 +18,7 @@ use super::usage::Accounts;
 use crate::connection::ConnId;
 use crate::connection::clock::Nanos;
 use crate::connection::connection::{Connection, Stage};
+use crate::error::Error;
 use crate::limits::Limits;
 use crate::net::stream::Stream;
 
@@ -91,6 +92,8 @@ pub(crate) struct Table<S> {
     pub(super) accounts: Accounts,
     /// When a shutdown closes them; none before its beginning, and once it has.
     pub(crate) kept_open: Option<Nanos>,
+    /// The service is being removed: nothing new begins.
+    pub(super) retired: bool,
 }
 
 impl<S> Slot<S> {
@@ -132,7 +135,7 @@ impl<S> Table<S> {
             queues: Queues::default(),
             timers: Timers::default(),
             peers: Peers::new(&limits),
-            metered: limits.rate.are_set() || limits.peer_rate.are_set(),
+            metered: Table::<S>::is_metered(&limits),
             open: 0,
             places: Places::default(),
             backlog: 0,
@@ -140,7 +143,22 @@ impl<S> Table<S> {
             kept: 0,
             accounts: Accounts::default(),
             kept_open: None,
+            retired: false,
             limits,
+        }
+    }
+
+    /// Whether there is a rate that input is held to.
+    pub(super) fn is_metered(limits: &Limits) -> bool {
+        limits.rate.are_set() || limits.peer_rate.are_set()
+    }
+
+    /// Whether something new may begin, as a connection that is dialled.
+    pub(super) fn may_begin(&self, state: &LoopState) -> Result<(), Error> {
+        match state.is_ending() {
+            true => Err(Error::ShuttingDown),
+            false if self.retired => Err(Error::Removed),
+            false => Ok(()),
         }
     }
 

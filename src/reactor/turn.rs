@@ -43,6 +43,7 @@ impl Reactor<'_> {
         self.state.meter.step(Step::Accept);
         handshakes::move_on(&mut self.services, &mut self.state, &mut self.scratch);
         self.settle();
+        self.advance_removals();
         self.advance_shutdown();
         let took = nanos(began.elapsed());
         self.state.meter.end(took, now + took);
@@ -52,15 +53,16 @@ impl Reactor<'_> {
 
     /// Tells handlers that are new here that the loop runs.
     fn start(&mut self) {
-        while self.is_startable() {
+        while self.is_startable()
+            && let Some(place) = self.unstarted.pop_front()
+        {
             self.state.tick();
-            self.services[self.started].start(&mut self.state);
-            self.started += 1;
+            self.services[place].start(&mut self.state);
         }
     }
 
     fn is_startable(&self) -> bool {
-        self.started < self.services.len() && !self.state.is_ending()
+        !self.unstarted.is_empty() && !self.state.is_ending()
     }
 
     /// Waits for events and marks what they are about. Where a deadline has come, all that happened
@@ -116,7 +118,9 @@ impl Reactor<'_> {
             Phase::Stopping(deadline) | Phase::Draining(deadline) => Some(deadline),
             Phase::Running | Phase::Done(_) => None,
         };
-        self.services.iter().filter_map(|service| service.next_deadline()).chain(drained).min()
+        let removed = self.removals.iter().map(|removal| removal.until);
+        let services = self.services.iter().filter_map(|service| service.next_deadline());
+        services.chain(drained).chain(removed).min()
     }
 
     /// Fetches events. False, and there are none, when a signal interrupted it.
@@ -204,10 +208,13 @@ impl<H: Handler> ActiveService<H> {
 
     fn accept_all(&mut self, state: &mut LoopState) {
         state.turn.begin_step();
-        for number in 0..self.listeners.len() {
-            if self.listeners[number].may_accept(state) {
-                self.accept(number, state);
-                self.listeners[number].wake_others();
+        let ready = self.listeners.iter().filter(|(_, listener)| listener.may_accept(state));
+        // In most turns there is none, which takes no memory.
+        let ready: Vec<_> = ready.map(|(number, _)| number).collect();
+        for number in ready {
+            self.accept(number, state);
+            if let Some(listener) = self.listeners.get_mut(number) {
+                listener.wake_others();
             }
         }
     }

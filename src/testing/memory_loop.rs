@@ -47,7 +47,7 @@ impl<S: AnyService, W: Wires<S>, M> MemoryLoop<S, W, M> {
         let (mailbox, handle) = Mailbox::new(&shared);
         let service = make(mailbox);
         let mut state = LoopState::new(None, shared);
-        state.services.push(ServiceEntry::new(service.name(), true));
+        state.services.push(ServiceEntry::new(service.name(), true, handle.identity()));
         MemoryLoop {
             service,
             state,

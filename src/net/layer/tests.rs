@@ -623,7 +623,7 @@ impl Peer for Plain {
 
 fn tcp() -> Pair {
     let listen = Listen::at("127.0.0.1:0").unwrap();
-    let server = ListeningSocket::bind(&listen, &Limits::default()).unwrap();
+    let mut server = ListeningSocket::bind(&listen, &Limits::default()).unwrap();
     let Ok(Address::Tcp(addr)) = server.local_addr() else { panic!("no address") };
     let client = std::net::TcpStream::connect(addr).unwrap();
     client.set_nonblocking(true).unwrap();

@@ -132,7 +132,6 @@ impl Acceptor for Inner {
         self.client_ca.is_some()
     }
 
-    #[cfg(feature = "signals")]
     fn reload(&self) -> Result<Option<&Path>, Error> {
         self.read_again().map(|()| Some(&*self.certificate))
     }

@@ -132,11 +132,12 @@ impl Rig {
         let services = ["a", "b"].map(|name| {
             let (mailbox, _) = Mailbox::new(&state.shared);
             let table = Table::new(state.services.len(), name, limits.clone());
-            state.services.push(ServiceEntry::new(name, true));
+            state.services.push(ServiceEntry::new(name, true, mailbox.identity()));
             let handler = Hall { name, told: Rc::clone(&told), panics: "" };
             ActiveService::new(handler, table, mailbox)
         });
-        state.services.push(ServiceEntry::new("datagrams", false));
+        let (mailbox, _) = Mailbox::<()>::new(&state.shared);
+        state.services.push(ServiceEntry::new("datagrams", false, mailbox.identity()));
         Rig { services, state, scratch: Scratch::default(), told }
     }
 

@@ -1,0 +1,147 @@
+//! The listeners of a service: how they come, change and go.
+
+use super::accepting::Listener;
+use super::loop_state::LoopState;
+use super::peers::Peers;
+use super::service::ActiveService;
+use super::token::Token;
+use crate::error::Error;
+use crate::handler::Handler;
+use crate::limits::Limits;
+use crate::net::listen::ListenElsewhere;
+use crate::net::listener::ListeningSocket;
+use crate::net::newcomers::Arrivals;
+use crate::net::{Address, Listen};
+
+/// What a service has got to listen.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    /// Where, with the real port.
+    pub(crate) local: Address,
+    /// The numbers of the listeners and their addresses: one, or several for a host.
+    pub(crate) listeners: Vec<(usize, Address)>,
+}
+
+/// A listener on its way to a core that gets its share of the newcomers.
+pub(crate) struct Share {
+    pub(crate) listen: ListenElsewhere,
+    pub(crate) arrivals: Arrivals,
+}
+
+impl Share {
+    /// It has arrived.
+    pub(super) fn listener(self, limits: &Limits) -> Listener {
+        Listener::new(ListeningSocket::Handed(self.arrivals), self.listen.here(), limits)
+    }
+}
+
+impl<H: Handler> ActiveService<H> {
+    pub(super) fn begin_to_listen(
+        &mut self,
+        listen: Listen,
+        state: &mut LoopState,
+    ) -> Result<Bound, Error> {
+        let (local, listeners) = Listener::bind(listen, &self.table.limits)?;
+        let mut numbers = Vec::new();
+        for listener in listeners {
+            numbers.push(self.put_listener(listener));
+        }
+        let mut each = numbers.iter();
+        if let Err(error) = each.try_for_each(|number| self.listeners[*number].register(state)) {
+            numbers.into_iter().for_each(|number| drop(self.listeners.remove(number)));
+            return Err(error);
+        }
+        self.tell_of_listeners(&numbers, state);
+        let address = |number| (number, self.listeners[number].address().clone());
+        Ok(Bound { local, listeners: numbers.into_iter().map(address).collect() })
+    }
+
+    pub(super) fn take_over_listeners(&mut self, shares: Vec<Share>, state: &mut LoopState) {
+        let put = |share: Share| self.put_listener(share.listener(&self.table.limits));
+        let numbers: Vec<_> = shares.into_iter().map(put).collect();
+        self.tell_of_listeners(&numbers, state);
+    }
+
+    /// Gives a listener its place, and with that its token.
+    fn put_listener(&mut self, mut listener: Listener) -> usize {
+        let place = self.listeners.vacant_entry();
+        let number = place.key();
+        listener.set_token(Token::listener(self.table.service, number));
+        place.insert(listener);
+        number
+    }
+
+    /// Tells the handler of these listeners.
+    fn tell_of_listeners(&mut self, numbers: &[usize], state: &mut LoopState) {
+        self.note_guard(state);
+        for number in numbers {
+            let local = self.listeners[*number].address().clone();
+            self.call_service(state, |handler, cx| handler.on_listening(cx, &local));
+        }
+    }
+
+    /// Notes whether all listeners ask who comes.
+    fn note_guard(&self, state: &mut LoopState) {
+        let mut there = self.listeners.iter().filter(|(_, listener)| listener.is_bound());
+        let guarded = there.all(|(_, listener)| listener.is_guarded());
+        state.services[self.table.service].guarded = guarded;
+    }
+
+    /// The numbers of the listeners at an address: one, or several for a host.
+    fn listeners_at(&self, address: &Address) -> Result<Vec<usize>, Error> {
+        let mut bound = self.listeners.iter().filter(|(_, listener)| listener.is_bound());
+        let is_at = |listener: &Listener| match (address, listener.address()) {
+            (Address::Host(host), Address::Tcp(addr)) => host.addresses().contains(addr),
+            (wanted, address) => wanted == address,
+        };
+        let found: Vec<_> = bound
+            .clone()
+            .filter(|(_, listener)| is_at(listener))
+            .map(|(number, _)| number)
+            .collect();
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let all = bound.by_ref().map(|(_, listener)| listener.address().to_string());
+        let all = all.collect::<Vec<_>>().join(", ");
+        let name = &self.table.name;
+        let why = match all.is_empty() {
+            true => format!("{name} listens nowhere; bind it"),
+            false => format!("{name} listens on {all}"),
+        };
+        Err(Error::NotListening { address: address.clone(), why })
+    }
+
+    pub(super) fn end_listening(
+        &mut self,
+        address: &Address,
+        state: &mut LoopState,
+    ) -> Result<(), Error> {
+        for number in self.listeners_at(address)? {
+            self.listeners[number].unbind(&mut self.table.timers, state);
+        }
+        self.note_guard(state);
+        Ok(())
+    }
+
+    /// Forgets a listener from which nobody comes any more.
+    pub(super) fn drop_listener(&mut self, number: usize) {
+        if self.listeners[number].is_over() {
+            self.listeners.remove(number).disarm(&mut self.table.timers);
+        }
+    }
+
+    pub(super) fn listen_otherwise(
+        &mut self,
+        listen: &Listen,
+        state: &mut LoopState,
+    ) -> Result<(), Error> {
+        let per_peer = Peers::are_limited(&self.table.limits);
+        // Only a Unix socket, which is a single one, may refuse.
+        for number in self.listeners_at(&listen.address)? {
+            self.listeners[number].set_rules(listen, per_peer)?;
+        }
+        self.note_guard(state);
+        Ok(())
+    }
+}
