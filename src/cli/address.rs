@@ -143,20 +143,6 @@ impl Endpoint {
         Endpoint { layers, address, socket: None }
     }
 
-    pub(crate) fn is_unix(&self) -> bool {
-        matches!(self.address, Address::Unix(_))
-    }
-
-    /// Whether the file of a Unix socket is made there.
-    pub(crate) fn makes_file(&self) -> bool {
-        self.is_unix() && self.socket.is_none()
-    }
-
-    /// Whether the clients there have addresses that can be judged.
-    pub(crate) fn knows_clients(&self) -> bool {
-        !self.is_unix() || self.layers.has(Layer::Proxy)
-    }
-
     /// How many descriptors it takes to listen there.
     pub(crate) fn descriptors(&self) -> usize {
         match self.socket {
@@ -274,6 +260,15 @@ pub(crate) fn look_up(address: &Address, within: Duration) -> Result<Address, Fa
     Ok(told.recv_timeout(within).map_err(silent)??)
 }
 
+impl fmt::Display for PortOrAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PortOrAddress::Port(port) => port.fmt(f),
+            PortOrAddress::At(address) => address.fmt(f),
+        }
+    }
+}
+
 impl Place {
     /// At this port of the host.
     pub(crate) fn port(port: u16) -> Place {
@@ -298,6 +293,25 @@ impl Place {
         }
     }
 
+    /// Whether the file of a Unix socket is made there.
+    pub(crate) fn makes_file(&self) -> bool {
+        matches!(self.at, At::Open(PortOrAddress::At(Address::Unix(_))))
+    }
+
+    /// Whether it may be a Unix socket: what systemd has opened may be any.
+    pub(crate) fn may_be_unix(&self) -> bool {
+        self.makes_file() || matches!(self.at, At::Systemd(_))
+    }
+
+    pub(crate) fn may_be_tcp(&self) -> bool {
+        !self.makes_file()
+    }
+
+    /// Whether the clients there may have addresses that can be judged.
+    pub(crate) fn may_know_clients(&self) -> bool {
+        self.may_be_tcp() || self.layers.has(Layer::Proxy)
+    }
+
     /// Whether it is at a port of the host.
     pub(crate) fn goes_by_host(&self) -> bool {
         matches!(self.at, At::Open(PortOrAddress::Port(_)))
@@ -318,6 +332,16 @@ impl Place {
         match &self.at {
             At::Open(place) => Ok(vec![Endpoint::new(layers, place.on(host))]),
             At::Systemd(name) => Ok(inherited.named(name)?.into_iter().map(opened).collect()),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.layers.fmt(f)?;
+        match &self.at {
+            At::Open(place) => place.fmt(f),
+            At::Systemd(name) => write!(f, "{SYSTEMD}{name}"),
         }
     }
 }

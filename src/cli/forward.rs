@@ -2,16 +2,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use log::LevelFilter;
 use reactor::{Address, Cores, Limits, Listen, WebSocket, services};
 
-use super::access::{Access, Entrance};
+use super::access::{Access, Certificates, Entrance};
 use super::address::{self, Endpoint, LISTENER_LOOKUP, LOCALHOST, Layer, Place, look_up_server};
 use super::admin::AdminOptions;
 use super::descriptors::Demand;
 use super::event_loop::run_until_stopped;
 use super::failure::Failure;
-use super::logging::levels;
+use super::logging::LogOptions;
 use super::systemd::Inherited;
 use super::trust::Trust;
 use super::units::{count, duration, threads};
@@ -78,10 +77,8 @@ pub(crate) struct Forward {
     #[command(flatten)]
     admin: AdminOptions,
 
-    /// Log this level on stderr, and all more severe ones; debug has connections, trace what each turn of the loop did.
-    #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
-    #[arg(value_parser = levels())]
-    log: LevelFilter,
+    #[command(flatten)]
+    log: LogOptions,
 }
 
 impl Forward {
@@ -112,13 +109,14 @@ impl Forward {
 /// Listens, says where, and forwards until a signal.
 pub(crate) fn forward(
     args: &Forward,
-    given: &GivenOptions<'_>,
+    given: &GivenOptions,
     inherited: &Inherited,
 ) -> Result<ExitCode, Failure> {
+    let places = std::slice::from_ref(&args.listen);
+    given.refuse_unused(&Access::uses(places, None))?;
+    let entrance = args.access.entrance(places, &mut Certificates::default())?;
     let listeners = args.listen.endpoints(&LOCALHOST, inherited)?;
-    Access::check(given, &listeners, None)?;
     inherited.check_used(listeners.iter().filter_map(|endpoint| endpoint.socket.as_deref()))?;
-    let entrance = args.access.entrance(&listeners)?;
     let look_up = |endpoint: Endpoint| endpoint.look_up(LISTENER_LOOKUP);
     let listeners = listeners.into_iter().map(look_up).collect::<Result<Vec<_>, _>>()?;
     let target = look_up_server(&args.target, args.connect_timeout)?;
@@ -130,14 +128,13 @@ pub(crate) fn forward(
     if target.layers.has(Layer::WebSocket) {
         connect = connect.web_socket(&WebSocket::new().binary());
     }
-    let stdout = logging::init(args.log)?;
+    let stdout = logging::init(&args.log)?;
     let raised = descriptors::raise();
     let limits = args.limits();
     let demand = Demand {
         threads: args.threads,
-        services: 1,
         listeners: listeners.iter().map(Endpoint::descriptors).sum(),
-        clients: limits.max_connections / 2,
+        clients: vec![limits.max_connections / 2],
         each: 2,
     };
     if let (Ok(raised), Some(_)) = (&raised, args.max_connections) {
@@ -154,13 +151,12 @@ pub(crate) fn forward(
     cores.set_name(&service, "forward");
     let mut bound = Vec::new();
     for endpoint in &listeners {
-        let listen = args.listen(endpoint, &entrance)?;
-        let address = cores.bind(&service, listen);
+        let address = cores.bind(&service, args.listen(endpoint, &entrance)?);
         let address = address.map_err(|error| Failure::listen(error, "for LISTEN"))?;
         bound.extend(Endpoint::new(endpoint.layers, address).each());
     }
     let warning = args.admin.start(&mut cores)?;
-    descriptors::report(&raised, demand);
+    descriptors::report(&raised, &demand);
     warning.inspect(|why| log::warn!("{why}"));
     bound.iter().for_each(|endpoint| args.access.warn_if_open("forward", endpoint));
     stdout.say(bound.iter().map(|endpoint| format!("forward listening on {endpoint}\n")).collect());

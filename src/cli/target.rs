@@ -12,7 +12,7 @@ use super::systemd::Inherited;
 pub(crate) struct Target {
     pub(crate) service: &'static Service,
     /// At least one.
-    places: Vec<Place>,
+    pub(crate) places: Vec<Place>,
 }
 
 impl Target {
@@ -43,6 +43,11 @@ impl Target {
             return Err(format!("{name} has WebSocket at its paths /ws/NAME: write {plain}"));
         }
         Ok(Target { service, places })
+    }
+
+    /// Its addresses, as they are written.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.places.iter().map(Place::to_string).collect()
     }
 
     /// Whether it listens on `--host`.

@@ -208,11 +208,6 @@ fn options_about_what_systemd_decides_are_refused() {
     fails(program, 2, &["--unix-mode goes with", "SocketMode="]);
     let program = passed(unix(), "a", &[serve, "echo=systemd:a", "--host=::1"]);
     fails(program, 2, &["--host goes with a port"]);
-    let program = passed(unix(), "a", &[serve, "echo=systemd:a", "--keepalive=1m"]);
-    fails(program, 2, &["--keepalive goes with TCP"]);
-    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-    fails(passed(tcp, "a", &[serve, "echo=systemd:a", "--allow-uid=0"]), 2, &["--allow-uid goes"]);
-
     // This one is the program's.
     let program = passed(unix(), "a", &[serve, "echo=systemd:a", "--allow-uid=54321"]);
     program.place("echo");
@@ -221,6 +216,16 @@ fn options_about_what_systemd_decides_are_refused() {
     client.read_to_string(&mut said).unwrap();
     assert_eq!(said, "");
     program.wait_for_log("is none of the allowed users");
+}
+
+/// Neither takes the descriptors, which are systemd's to give.
+#[test]
+fn a_configuration_is_checked_and_printed_without_them() {
+    let (status, said, _) = Program::run(&["serve", "echo=0,ws:systemd:lunch", "--check-config"]);
+    assert_eq!((status, &*said), (0, "the configuration is right: echo\n"));
+    let (status, said, _) = Program::run(&["config", "echo=0,ws:systemd:lunch"]);
+    let address = "address = [0, \"ws:systemd:lunch\"]";
+    assert!(status == 0 && said.contains(address), "{said}");
 }
 
 /// One stays with what systemd has passed, for a service that is to listen there later.

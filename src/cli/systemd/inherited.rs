@@ -25,6 +25,8 @@ pub(crate) struct Inherited {
     unusable: Option<String>,
     /// The process that it was passed to, if that is not this one.
     other: Option<String>,
+    /// As [`any`](Inherited::any).
+    any: bool,
 }
 
 /// A listening socket.
@@ -83,12 +85,17 @@ impl Inherited {
         Ok(Inherited { sockets: sockets.collect::<Result<_, _>>()?, ..Inherited::default() })
     }
 
+    /// As if there were sockets of every name, which nobody can listen at: for who only checks.
+    pub(crate) fn any() -> Inherited {
+        Inherited { any: true, ..Inherited::default() }
+    }
+
     /// Those of this name, for `systemd:NAME`.
     pub(crate) fn named(&self, name: &str) -> Result<Vec<Arc<Socket>>, Failure> {
         self.check()?;
         let named = self.sockets.iter().filter(|socket| socket.name == name);
         let named: Vec<_> = named.map(Arc::clone).collect();
-        if !named.is_empty() {
+        if !named.is_empty() || self.any {
             return Ok(named);
         }
         let mut others: Vec<_> = self.sockets.iter().map(|socket| &*socket.name).collect();
