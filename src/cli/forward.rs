@@ -11,7 +11,7 @@ use super::descriptors::Demand;
 use super::event_loop::run_until_stopped;
 use super::failure::Failure;
 use super::logging::LogOptions;
-use super::systemd::Inherited;
+use super::systemd::{Inherited, Notices};
 use super::trust::Trust;
 use super::units::{count, duration, threads};
 use super::unused_options::GivenOptions;
@@ -142,7 +142,7 @@ pub(crate) fn forward(
     }
     let mut cores = Cores::new(args.threads)?;
     cores.stop_on_signals()?;
-    cores.reload_on_hangup()?;
+    Notices::start(&mut cores)?.reload_on_hangup(&mut cores)?;
     let mut handler = services::Forward::to(connect);
     if target.layers.has(Layer::Proxy) {
         handler = handler.introduce_clients();

@@ -15,7 +15,7 @@ use super::event_loop::run_until_stopped;
 use super::failure::Failure;
 use super::roulette_file::Students;
 use super::service::{self, Setup};
-use super::systemd::Inherited;
+use super::systemd::{Inherited, Notices};
 use super::unused_options::GivenOptions;
 use super::{descriptors, logging};
 
@@ -148,7 +148,7 @@ fn run(
     let mut cores = Cores::new(whole.threads)?;
     // Before the first line on stdout: whoever has read it may send a signal.
     cores.stop_on_signals()?;
-    cores.reload_on_hangup()?;
+    Notices::start(&mut cores)?.reload_on_hangup(&mut cores)?;
     cores.set_max_total_output(whole.max_total_output);
     cores.set_max_total_input(whole.max_total_input);
     let process = ProcessReader::new(env!("CARGO_PKG_VERSION"));

@@ -1,16 +1,17 @@
-//! Under systemd: sockets that it has opened.
+//! Under systemd: sockets that it has opened, and what it is told.
 #![cfg(target_os = "linux")]
 
 use std::fs;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use crate::util::folder::Folder;
 use crate::util::program::{Program, REACTOR, fails};
-use crate::util::{Client, PATIENCE, skip};
+use crate::util::{Client, PATIENCE, skip, until};
 
 const GREETING: &str = "Welcome to the Reactor Server.\n\
                         Send me text lines and conclude with the BYE command.\n";
@@ -241,4 +242,152 @@ fn each_takes_two_descriptors() {
         stderr.split("needs ").nth(1).unwrap().split(' ').next().unwrap().parse::<u64>().unwrap()
     };
     assert_eq!(said("systemd:a"), said("0") + 1);
+}
+
+// ---- What systemd is told ----
+
+/// The socket that systemd is told by.
+struct Told {
+    socket: UnixDatagram,
+    folder: Folder,
+}
+
+impl Told {
+    fn new(name: &str) -> Told {
+        let folder = Folder::new(name);
+        let socket = UnixDatagram::bind(folder.file("notify")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Told { socket, folder }
+    }
+
+    /// A server that has to be heard of every so many microseconds.
+    fn serve(&self, watchdog: &str, args: &[&str]) -> Program {
+        let mut command = Command::new(REACTOR);
+        command.env("NOTIFY_SOCKET", self.folder.file("notify")).env("WATCHDOG_USEC", watchdog);
+        Program::spawn(command.arg("serve").args(args))
+    }
+
+    fn next(&self) -> String {
+        let mut said = [0; 5000];
+        let count = self.socket.recv(&mut said).expect("systemd is told nothing");
+        String::from_utf8(said[..count].to_vec()).unwrap()
+    }
+
+    /// All that comes up to these words.
+    #[track_caller]
+    fn until(&self, words: &str) -> String {
+        let (mut all, began) = (String::new(), Instant::now());
+        while !all.contains(words) {
+            assert!(began.elapsed() < PATIENCE, "{words} is not in {all}");
+            all += &self.next();
+        }
+        all
+    }
+}
+
+#[test]
+fn systemd_is_told_what_the_program_does() {
+    let told = Told::new("told");
+    let program = told.serve("100000", &["echo=0", "--threads=2"]);
+    assert_eq!(told.next(), "READY=1\nSTATUS=0 connections: echo 0\nWATCHDOG=1\n");
+    let addr = program.addr("echo");
+    let mut clients = [(); 2].map(|()| Client::connect(addr));
+    clients.iter_mut().for_each(|client| client.expect(GREETING));
+    let seen = told.until("STATUS=2 connections: echo 2\nWATCHDOG=1\n");
+    assert!(!seen.contains("READY"), "{seen}");
+
+    // As Type=notify-reload has it.
+    let uptime = || {
+        let text = fs::read_to_string("/proc/uptime").unwrap();
+        text.split(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    let before = uptime();
+    program.signal("HUP");
+    let seen = told.until("READY=1\n");
+    let reload = &seen[seen.find("RELOADING=1\nMONOTONIC_USEC=").expect(&seen)..];
+    let moment = reload.lines().nth(1).unwrap().split('=').nth(1).unwrap();
+    let moment = moment.parse::<f64>().unwrap() / 1e6;
+    // The one has hundredths of a second.
+    assert!((before - 0.011..=uptime() + 0.011).contains(&moment), "{before} {moment}");
+
+    program.signal("TERM");
+    told.until("STOPPING=1\nSTATUS=stopping\n");
+    drop(clients);
+    assert_eq!(program.end().0, 0);
+}
+
+/// It is somebody else who is watched, or nobody; a name may be abstract.
+#[test]
+fn who_is_not_watched_does_not_ping() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::SocketAddr;
+
+    let name = format!("reactor-notify-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let socket = UnixDatagram::bind_addr(&address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    for (variable, value) in [("WATCHDOG_PID", "1"), ("WATCHDOG_USEC", "0"), ("WATCHDOG_USEC", "x")]
+    {
+        let mut command = Command::new(REACTOR);
+        command.args(["serve", "echo=0", "--no-admin"]).env("WATCHDOG_USEC", "1000");
+        let program =
+            Program::spawn(command.env("NOTIFY_SOCKET", format!("@{name}")).env(variable, value));
+        let mut said = [0; 500];
+        let count = socket.recv(&mut said).unwrap();
+        assert_eq!(&said[..count], b"READY=1\nSTATUS=0 connections: echo 0\n");
+        drop(program);
+    }
+}
+
+/// systemd is busy: its queue is full. The loop neither waits for it nor forgets what it has to say.
+#[test]
+fn systemd_may_be_slow() {
+    let told = Told::new("slow");
+    // Every millisecond.
+    let program = told.serve("2000", &["echo=0"]);
+    let addr = program.addr("echo");
+    told.until("READY=1");
+    let full = || {
+        let other = UnixDatagram::unbound().unwrap();
+        other.set_nonblocking(true).unwrap();
+        other.connect(told.folder.file("notify")).unwrap();
+        other.send(b"x").is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    until("its queue is full", full);
+    hello(Client::connect(addr));
+    program.signal("HUP");
+    program.wait_for_log("nothing to reload");
+    hello(Client::connect(addr));
+    assert!(told.until("READY=1\n").contains("RELOADING=1\n"));
+    told.until("WATCHDOG=1\n");
+    until("its queue is full", full);
+    program.signal("TERM");
+    assert_eq!(program.end().0, 0);
+}
+
+/// The program is there for its clients, whether systemd hears of it or not.
+#[test]
+fn systemd_may_be_gone() {
+    let told = Told::new("gone");
+    let path = told.folder.file("notify").display().to_string();
+    let program = told.serve("20000", &["echo=0"]);
+    let addr = program.addr("echo");
+    told.until("WATCHDOG=1");
+    let Told { socket, folder } = told;
+    drop(socket);
+    let said = program.wait_for_log("systemd cannot be told");
+    assert!(said.contains(&format!("NOTIFY_SOCKET={path}): Connection refused")), "{said}");
+    hello(Client::connect(addr));
+    program.signal("TERM");
+    let (status, _, log) = program.end();
+    assert!(
+        status == 0 && !log[log.find("cannot be told").unwrap() + 9..].contains("cannot be told")
+    );
+
+    let mut command = Command::new(REACTOR);
+    let nowhere = folder.file("nowhere");
+    let program = Program::spawn(command.args(["serve", "echo=0"]).env("NOTIFY_SOCKET", nowhere));
+    let said = program.wait_for_log("systemd cannot be told");
+    assert!(said.contains("No such file"), "{said}");
+    hello(Client::connect(program.addr("echo")));
 }

@@ -2,5 +2,7 @@
 //! Without systemd nothing of it is there.
 
 mod inherited;
+mod notify;
 
 pub(crate) use inherited::{Inherited, Socket};
+pub(crate) use notify::Notices;
