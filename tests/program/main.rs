@@ -21,6 +21,7 @@ mod readme;
 mod reload;
 mod serve;
 mod status;
+mod systemd;
 mod threads;
 #[cfg(feature = "tls")]
 mod tls;

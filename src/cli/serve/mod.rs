@@ -17,7 +17,7 @@ use reactor::Cores;
 use reactor::services::views::ProcessReader;
 
 use self::prepared::Prepared;
-use self::reload::InForce;
+use self::reload::{Again, InForce};
 use self::running::Running;
 use super::access::Entrance;
 use super::bus::PresenceBus;
@@ -25,6 +25,7 @@ use super::config::{Arguments, Source};
 use super::event_loop::run_until_stopped;
 use super::failure::Failure;
 use super::service;
+use super::systemd::{Inherited, Notices};
 use super::unused_options::GivenOptions;
 use super::{descriptors, logging};
 
@@ -51,7 +52,11 @@ pub(crate) struct Serve {
 }
 
 /// Listens, says where, and serves until a signal or KILL.
-pub(crate) fn serve(args: &Serve, given: &GivenOptions) -> Result<ExitCode, Failure> {
+pub(crate) fn serve(
+    args: &Serve,
+    given: &GivenOptions,
+    inherited: &Inherited,
+) -> Result<ExitCode, Failure> {
     let source = args.arguments.source(given);
     let plan = source.plan()?;
     let bus = plan.whole.bus.read().map_err(|failure| plan.given.located(failure))?;
@@ -61,12 +66,14 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions) -> Result<ExitCode, Fail
         plan.whole.bus.reach(bus).map_err(|failure| plan.given.located(failure))?;
     }
     // Before signals are caught: a lookup may take long, and Ctrl-C must end it.
-    let prepared = Prepared::new(plan)?;
+    // Who only checks is started by hand.
+    let any = Inherited::any();
+    let prepared = Prepared::new(plan, if args.check_config { &any } else { inherited })?;
     let entrances = prepared.entrances()?;
     if args.check_config {
         return Ok(say_right(&prepared));
     }
-    let mut cores = start(source, &prepared, &entrances, bus)?;
+    let mut cores = start(source, &prepared, &entrances, bus, inherited)?;
     drop(entrances);
     drop(prepared);
     run_until_stopped(&mut cores)
@@ -88,6 +95,7 @@ fn start(
     prepared: &Prepared,
     entrances: &[Entrance<'_>],
     bus: Option<PresenceBus>,
+    inherited: &Inherited,
 ) -> Result<Cores<'static>, Failure> {
     let Prepared { whole, given, host, services } = prepared;
     let located = |failure| given.located(failure);
@@ -98,7 +106,8 @@ fn start(
     let mut cores = Cores::new(whole.threads)?;
     // Before the first line on stdout: whoever has read it may send a signal.
     cores.stop_on_signals()?;
-    cores.reload_on_hangup()?;
+    let notices = Notices::start(&mut cores)?;
+    notices.reload_on_hangup(&mut cores)?;
     cores.set_max_total_output(whole.max_total_output);
     cores.set_max_total_input(whole.max_total_input);
     let process = ProcessReader::new(env!("CARGO_PKG_VERSION"));
@@ -123,7 +132,8 @@ fn start(
     }
     if source.file.is_some() {
         let in_force = InForce { running, given: given.clone() };
-        reload::at_hangup(&mut cores, source, in_force, limit)?;
+        let again = Again { source, inherited: inherited.clone(), limit, notices };
+        reload::at_hangup(&mut cores, again, in_force)?;
     }
     stdout.say(ready);
     Ok(cores)

@@ -11,6 +11,7 @@ use crate::cli::config::{Plan, PlannedService, Whole};
 use crate::cli::descriptors::Demand;
 use crate::cli::failure::Failure;
 use crate::cli::roulette_file::Students;
+use crate::cli::systemd::Inherited;
 use crate::cli::unused_options::GivenOptions;
 
 /// A plan with what was read and looked up for it.
@@ -32,7 +33,7 @@ pub(super) struct PreparedService {
 }
 
 impl Prepared {
-    pub(super) fn new(plan: Plan) -> Result<Prepared, Failure> {
+    pub(super) fn new(plan: Plan, inherited: &Inherited) -> Result<Prepared, Failure> {
         let Plan { whole, given, services } = plan;
         let host = look_up(&whole.host, LISTENER_LOOKUP);
         let host = host.map_err(|failure| given.located(failure))?;
@@ -40,12 +41,16 @@ impl Prepared {
         let mut prepare = |planned: PlannedService| -> Result<_, Failure> {
             let students = students.of(&planned.options.services.roulette);
             let students = students.map_err(|failure| planned.given.located(failure))?;
-            let endpoints = planned.target.endpoints(&host).into_iter();
+            let endpoints = planned.target.endpoints(&host, inherited);
+            let endpoints =
+                endpoints.map_err(|failure| planned.given.located(failure))?.into_iter();
             let endpoints = endpoints.map(|it| it.look_up(LISTENER_LOOKUP));
             let endpoints = endpoints.collect::<Result<_, _>>()?;
             Ok(PreparedService { planned, endpoints, students })
         };
-        let services = services.into_iter().map(&mut prepare).collect::<Result<_, _>>()?;
+        let services = services.into_iter().map(&mut prepare).collect::<Result<Vec<_>, _>>()?;
+        let endpoints = services.iter().flat_map(|service| &service.endpoints);
+        inherited.check_used(endpoints.filter_map(|endpoint| endpoint.socket.as_deref()))?;
         Ok(Prepared { whole, given, host, services })
     }
 
@@ -53,8 +58,9 @@ impl Prepared {
     pub(super) fn entrances(&self) -> Result<Vec<Entrance<'_>>, Failure> {
         let mut known = Certificates::default();
         let entrance = |service| {
-            let PreparedService { planned, endpoints, .. }: &PreparedService = service;
-            let entrance = planned.options.access.entrance(endpoints, &mut known);
+            let PreparedService { planned, .. }: &PreparedService = service;
+            let access = &planned.options.access;
+            let entrance = access.entrance(&planned.target.places, &mut known);
             entrance.map_err(|failure| planned.given.located(failure))
         };
         self.services.iter().map(entrance).collect()
@@ -77,7 +83,7 @@ impl Prepared {
         let endpoints = self.services.iter().flat_map(|service| &service.endpoints);
         Demand {
             threads: self.whole.threads,
-            listeners: endpoints.map(|endpoint| endpoint.each().len()).sum(),
+            listeners: endpoints.map(Endpoint::descriptors).sum(),
             clients: counted.map(|it| it.limits.max_connections).collect(),
             each: 1,
         }

@@ -12,6 +12,7 @@ use super::prepared::Prepared;
 use super::running::Running;
 use crate::cli::config::Source;
 use crate::cli::failure::{Failure, start_thread};
+use crate::cli::systemd::{Inherited, Notices};
 use crate::cli::unused_options::GivenOptions;
 
 /// What of the whole may change while it runs.
@@ -32,12 +33,20 @@ pub(super) struct InForce {
     pub(super) given: GivenOptions,
 }
 
-/// Reads the configuration again at each SIGHUP. `limit` is how many descriptors there may be.
+/// What it takes to read the configuration again.
+pub(super) struct Again {
+    pub(super) source: Source,
+    pub(super) inherited: Inherited,
+    /// How many descriptors there may be.
+    pub(super) limit: u64,
+    pub(super) notices: Notices,
+}
+
+/// Reads the configuration again at each SIGHUP.
 pub(super) fn at_hangup(
     cores: &mut Cores<'static>,
-    source: Source,
+    again: Again,
     in_force: InForce,
-    limit: u64,
 ) -> Result<(), Failure> {
     let (ask, asked) = sync_channel(1);
     // One that comes during a reload is another one after it, and so are any further ones together.
@@ -46,48 +55,52 @@ pub(super) fn at_hangup(
     let in_force = Arc::new(Mutex::new(in_force));
     start_thread("reload", move || {
         for () in asked {
-            if reload(&source, &remote, &in_force, limit).is_err() {
+            again.notices.reloading();
+            let outcome = again.reload(&remote, &in_force);
+            again.notices.reloaded();
+            if outcome.is_err() {
                 return;
             }
         }
     })
 }
 
-/// Reads it, and has the first core make the change. Fails once the cores have ended.
-fn reload(
-    source: &Source,
-    remote: &Remote<'static>,
-    in_force: &Arc<Mutex<InForce>>,
-    limit: u64,
-) -> Result<(), Error> {
-    let prepared = match prepare(source, limit) {
-        Ok(prepared) => prepared,
-        Err(failure) => {
-            log_failure(&failure);
-            return Ok(());
-        }
-    };
-    let in_force = Arc::clone(in_force);
-    // It is dropped when the change is made, and also when nobody makes it any more.
-    let (end, ended) = sync_channel::<()>(0);
-    remote.post(move |cores| {
-        let mut in_force = in_force.lock().unwrap_or_else(PoisonError::into_inner);
-        match in_force.change(cores, &prepared) {
-            Ok(changes) => changes.log(),
-            Err(failure) => log_failure(&failure),
-        }
-        drop(end);
-    })?;
-    let _ = ended.recv();
-    Ok(())
-}
+impl Again {
+    /// Reads it, and has the first core make the change. Fails once the cores have ended.
+    fn reload(
+        &self,
+        remote: &Remote<'static>,
+        in_force: &Arc<Mutex<InForce>>,
+    ) -> Result<(), Error> {
+        let prepared = match self.prepare() {
+            Ok(prepared) => prepared,
+            Err(failure) => {
+                log_failure(&failure);
+                return Ok(());
+            }
+        };
+        let in_force = Arc::clone(in_force);
+        // It is dropped when the change is made, and also when nobody makes it any more.
+        let (end, ended) = sync_channel::<()>(0);
+        remote.post(move |cores| {
+            let mut in_force = in_force.lock().unwrap_or_else(PoisonError::into_inner);
+            match in_force.change(cores, &prepared) {
+                Ok(changes) => changes.log(),
+                Err(failure) => log_failure(&failure),
+            }
+            drop(end);
+        })?;
+        let _ = ended.recv();
+        Ok(())
+    }
 
-fn prepare(source: &Source, limit: u64) -> Result<Prepared, Failure> {
-    let prepared = Prepared::new(source.plan()?)?;
-    prepared.asked_for().check(limit)?;
-    // They are read once more when they are needed: those in a thread are of use to that one alone.
-    prepared.entrances()?;
-    Ok(prepared)
+    fn prepare(&self) -> Result<Prepared, Failure> {
+        let prepared = Prepared::new(self.source.plan()?, &self.inherited)?;
+        prepared.asked_for().check(self.limit)?;
+        // They are read once more when they are needed: those in a thread are of use to that one alone.
+        prepared.entrances()?;
+        Ok(prepared)
+    }
 }
 
 fn log_failure(failure: &Failure) {

@@ -56,12 +56,13 @@ enum Fate {
 
 impl Listening {
     fn is_for(&self, endpoint: &Endpoint) -> bool {
-        self.asked.address == endpoint.address
+        self.asked.address == endpoint.address && self.asked.socket == endpoint.socket
     }
 
     /// Where it is, with the layers that it is to have.
     fn endpoint(&self) -> Endpoint {
-        Endpoint { address: self.at.clone(), layers: self.wanted }
+        let (address, socket) = (self.at.clone(), self.asked.socket.clone());
+        Endpoint { address, layers: self.wanted, socket }
     }
 }
 
@@ -335,8 +336,8 @@ fn listen_as(
     cores: &mut Cores<'static>,
     endpoint: &Endpoint,
 ) -> Result<(), Failure> {
-    let only = std::slice::from_ref(endpoint);
-    let entrance = planned.options.access.entrance(only, &mut Certificates::default())?;
+    let places = &planned.target.places;
+    let entrance = planned.options.access.entrance(places, &mut Certificates::default())?;
     key.bind(cores, entrance.listen(endpoint)?)?;
     Ok(())
 }
