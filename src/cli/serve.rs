@@ -10,7 +10,7 @@ use super::admin::AdminOptions;
 use super::announce::Announce;
 use super::bus::{BusOptions, PresenceBus};
 use super::descriptors::Demand;
-use super::event_loop::run_until_stopped;
+use super::event_loop::{catch_signals, run_until_stopped};
 use super::failure::Failure;
 use super::logging::LogOptions;
 use super::service::{self, ServiceOptions, Setup};
@@ -302,9 +302,7 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions<'_>) -> Result<ExitCode, 
     }
 
     let mut cores = Cores::new(args.threads)?;
-    // Before the first line on stdout: whoever has read it may send a signal.
-    cores.stop_on_signals()?;
-    cores.reload_on_hangup()?;
+    catch_signals(&mut cores)?;
     cores.set_max_total_output(args.max_total_output);
     cores.set_max_total_input(args.max_total_input);
     let process = ProcessReader::new(env!("CARGO_PKG_VERSION"));
