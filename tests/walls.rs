@@ -30,7 +30,18 @@ const PROGRAM: [&[&str]; 11] = [
     &["target"],
     &["access", "announce", "trust"],
     &["bus", "protocol"],
-    &["serve", "forward", "connect", "discover", "load", "check", "status", "close"],
+    &[
+        "serve",
+        "forward",
+        "connect",
+        "discover",
+        "load",
+        "check",
+        "status",
+        "close",
+        "completions",
+        "man",
+    ],
     &["args"],
 ];
 

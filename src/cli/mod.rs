@@ -16,8 +16,8 @@
 //! 6. `access`: who may connect, and the certificate. `trust`: TLS towards servers. `announce`:
 //!    `serve --announce`.
 //! 7. `bus`: `serve --presence-bus`. `protocol`: what a client says and must hear, from a file.
-//! 8. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, and `load` and
-//!    `check`, which have lists of their own. None knows another, nor `args`.
+//! 8. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, `completions`, `man`, and
+//!    `load` and `check`, which have lists of their own. None knows another, nor `args`.
 //! 9. `args`: the list of subcommands, and what is said of a wrong command line.
 //!
 //! Nothing here uses `println!` and its like, which panic if the other end of the pipe is gone or
@@ -32,6 +32,7 @@ mod asking;
 mod bus;
 mod check;
 mod close;
+mod completions;
 mod connect;
 mod crlf;
 mod descriptors;
@@ -41,6 +42,7 @@ pub(crate) mod failure;
 mod forward;
 mod load;
 mod logging;
+mod man;
 mod multicast;
 mod process;
 mod protocol;
@@ -102,6 +104,8 @@ fn run(command: &Command, given: &GivenOptions<'_>) -> Result<ExitCode, Failure>
         Command::Discover(args) => discover::discover(args),
         Command::Status(args) => status::status(args),
         Command::Close(args) => close::close(args),
+        Command::Completions(args) => completions::completions(args, Args::command()),
+        Command::Man(args) => man::man(args, Args::command()),
         Command::Forward(args) => forward::forward(args, given),
         Command::Connect(args) => connect::connect(args, given),
     }

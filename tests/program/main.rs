@@ -15,6 +15,7 @@ mod load;
 mod load_faults;
 mod load_others;
 mod logs;
+mod manual;
 mod proxy;
 mod readme;
 mod serve;

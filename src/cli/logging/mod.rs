@@ -43,8 +43,7 @@ pub(crate) struct LogOptions {
     #[arg(long, value_name = "FORMAT", default_value = "text", value_enum)]
     pub(crate) log_format: Format,
 
-    /// Append the log to this file, instead of writing it to stderr. SIGHUP opens it anew, for who has moved it
-    /// away.
+    /// Append the log to this file, instead of writing it to stderr; SIGHUP opens it anew after it was moved away.
     #[arg(long, value_name = "PATH")]
     pub(crate) log_file: Option<PathBuf>,
 }
