@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reactor::{Address, Cores, Limits, WebSocket, services};
 
-use super::access::Access;
+use super::access::{Access, Certificates};
 use super::address::{self, Endpoint, LISTENER_LOOKUP, Layer, look_up_server};
 use super::admin::AdminOptions;
 use super::descriptors::Demand;
@@ -97,10 +97,10 @@ impl Forward {
 }
 
 /// Listens, says where, and forwards until a signal.
-pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCode, Failure> {
+pub(crate) fn forward(args: &Forward, given: &GivenOptions) -> Result<ExitCode, Failure> {
     let listeners = std::slice::from_ref(&args.listen);
-    Access::check(given, listeners, None)?;
-    let entrance = args.access.entrance(listeners)?;
+    given.refuse_unused(&Access::uses(listeners, None))?;
+    let entrance = args.access.entrance(listeners, &mut Certificates::default())?;
     let listen = args.listen.clone().look_up(LISTENER_LOOKUP)?;
     let target = look_up_server(&args.target, args.connect_timeout)?;
     if is_itself(&listen.address, &target.address) {
@@ -116,9 +116,8 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
     let limits = args.limits();
     let demand = Demand {
         threads: args.threads,
-        services: 1,
         listeners: listen.each().len(),
-        clients: limits.max_connections / 2,
+        clients: vec![limits.max_connections / 2],
         each: 2,
     };
     if let (Ok(raised), Some(_)) = (&raised, args.max_connections) {
@@ -140,7 +139,7 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
     let address =
         cores.bind(&service, entry).map_err(|error| Failure::listen(error, "for LISTEN"))?;
     let warning = args.admin.start(&mut cores)?;
-    descriptors::report(&raised, demand);
+    descriptors::report(&raised, &demand);
     warning.inspect(|why| log::warn!("{why}"));
     let mut ready = String::new();
     for endpoint in (Endpoint { address, ..listen }).each() {

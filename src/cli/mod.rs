@@ -16,9 +16,10 @@
 //! 6. `access`: who may connect, and the certificate. `trust`: TLS towards servers. `announce`:
 //!    `serve --announce`.
 //! 7. `bus`: `serve --presence-bus`. `protocol`: what a client says and must hear, from a file.
-//! 8. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, `completions`, `man`, and
+//! 8. `config`: the options of `serve`, a file of them, and the subcommand that prints them.
+//! 9. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, `completions`, `man`, and
 //!    `load` and `check`, which have lists of their own. None knows another, nor `args`.
-//! 9. `args`: the list of subcommands, and what is said of a wrong command line.
+//! 10. `args`: the list of subcommands, and what is said of a wrong command line.
 //!
 //! Nothing here uses `println!` and its like, which panic if the other end of the pipe is gone or
 //! the disk is full. What cannot be said is not said.
@@ -33,6 +34,7 @@ mod bus;
 mod check;
 mod close;
 mod completions;
+pub(crate) mod config;
 mod connect;
 mod crlf;
 mod descriptors;
@@ -53,7 +55,7 @@ mod status;
 mod target;
 mod trust;
 mod units;
-mod unused_options;
+pub(crate) mod unused_options;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -96,9 +98,10 @@ pub(crate) fn main() -> ExitCode {
     })
 }
 
-fn run(command: &Command, given: &GivenOptions<'_>) -> Result<ExitCode, Failure> {
+fn run(command: &Command, given: &GivenOptions) -> Result<ExitCode, Failure> {
     match command {
         Command::Serve(args) => serve::serve(args, given),
+        Command::Config(args) => config::config(args, given),
         Command::Load(args) => load::load(args, given),
         Command::Check(args) => check::check(args),
         Command::Discover(args) => discover::discover(args),

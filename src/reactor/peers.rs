@@ -352,6 +352,8 @@ fn peer_key(peer: SocketAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::connection::StreamTraits;
+    use crate::limits::Rate;
 
     #[test]
     fn an_ipv6_network_is_one_peer() {
@@ -359,5 +361,63 @@ mod tests {
         assert_eq!(home("[2001:db8:1:2:3:4:5:6]:7"), "2001:db8:1:2::");
         assert_eq!(home("[::ffff:127.0.0.2]:7"), "127.0.0.2");
         assert_eq!(home("127.0.0.3:7"), "127.0.0.3");
+    }
+
+    /// A connection that is open, from there.
+    fn from(last: u8) -> Connection {
+        let mut conn = Connection::new(ConnId::new(1, 0), StreamTraits::default(), 1);
+        conn.peer = Some(SocketAddr::from(([192, 0, 2, last], 7))).into();
+        conn.flags.set(Flag::Open, true);
+        conn
+    }
+
+    #[test]
+    fn cores_change_the_limits_one_after_the_other_and_each_counts_its_own() {
+        let most = |most| Limits { max_per_peer: most, ..Limits::default() };
+        let none = Limits::default();
+        let books = Arc::new(SharedBooks::new(&none));
+        let mut cores = [(); 2].map(|()| Peers::shared(Arc::clone(&books), &none));
+        let conns = [[from(1), from(2)], [from(1), from(3)]];
+        let open = || -> Vec<_> {
+            let all = (1..4).map(|last| IpAddr::from([192, 0, 2, last]));
+            all.map(|peer| books.book(peer).open.get(&peer).copied()).collect()
+        };
+        for _ in 0..2 {
+            // One that is there when it changes, and one that comes between.
+            cores[0].change(&most(Some(9)), conns[0].iter());
+            assert_eq!(open(), [Some(1), Some(1), None]);
+            cores[0].count(conns[0][1].peer.get());
+            cores[1].change(&most(Some(9)), conns[1].iter());
+            assert_eq!(open(), [Some(2), Some(2), Some(1)]);
+            cores[0].remove(&conns[0][1]);
+            for (core, conns) in cores.iter_mut().zip(&conns) {
+                core.change(&most(None), conns.iter());
+            }
+            assert!(cores[0].are_empty());
+        }
+    }
+
+    #[test]
+    fn rates_begin_anew_once_however_many_cores_change_them() {
+        let rate =
+            |burst| Limits { peer_rate: Rate { per_second: 1, burst }.into(), ..Limits::default() };
+        let books = Arc::new(SharedBooks::new(&rate(3)));
+        let mut cores = [(); 2].map(|()| Peers::shared(Arc::clone(&books), &rate(3)));
+        let (conn, mut counters) = (from(1), Counters::default());
+        let line = Share { lines: 1, bytes: 0 };
+        let lines = |cores: &[Peers; 2]| [0, 1].map(|core| cores[core].allow(&conn, 1).lines);
+        cores[1].spend(&conn, line, 1, &mut counters);
+        assert_eq!(lines(&cores), [2, 2]);
+        cores[0].change(&rate(5), [].iter());
+        assert_eq!(lines(&cores), [5, 5]);
+        cores[0].spend(&conn, line, 1, &mut counters);
+        cores[1].change(&rate(5), [].iter());
+        assert_eq!(lines(&cores), [4, 4]);
+        // None: one that does not know yet has no bound either.
+        cores[0].change(&Limits::default(), [].iter());
+        assert_eq!(lines(&cores), [usize::MAX; 2]);
+        cores[1].spend(&conn, line, 1, &mut counters);
+        cores[1].change(&Limits::default(), [].iter());
+        assert!(books.0.iter().all(|book| book.lock().unwrap().accounts.is_none()));
     }
 }

@@ -6,6 +6,7 @@ mod util;
 #[cfg(target_os = "linux")]
 mod bus;
 mod check;
+mod config;
 mod connect;
 mod descriptors;
 mod discovery;

@@ -24,9 +24,10 @@ fn pages(folder: &Path) -> BTreeMap<String, String> {
 /// The first words of a list in a help.
 fn listed(help: &str, heading: &str) -> Vec<String> {
     let list = help.split_once(heading).unwrap_or_else(|| panic!("{heading} in {help}")).1;
-    let indented = list.lines().skip(1).filter(|line| line.starts_with("  "));
-    let first = indented.filter_map(|line| line.split_whitespace().next());
-    first.map(str::to_owned).collect()
+    let lines = list.lines().filter_map(|line| line.strip_prefix("  "));
+    // What is indented further goes on with the line before.
+    let names = lines.filter(|line| line.starts_with(char::is_alphabetic));
+    names.map(|line| line.split_whitespace().next().unwrap().to_owned()).collect()
 }
 
 /// The long options that a help explains.
@@ -43,7 +44,6 @@ fn each_subcommand_has_a_page_with_all_its_options() {
     let pages = pages(&folder.file("new/folder"));
     let (_, help, _) = Program::run(&["--help"]);
     let commands = listed(&help, "Commands:");
-    let commands: Vec<_> = commands.iter().filter(|name| !name.starts_with('-')).collect();
     assert!(commands.len() > 9, "{help}");
     for command in commands.iter().filter(|name| **name != "help") {
         assert!(pages["reactor"].contains(&format!("reactor-{command}(1)")));

@@ -4,6 +4,7 @@
 #[path = "../util/mod.rs"]
 mod util;
 
+mod changing;
 mod cores;
 mod counters;
 mod edges;

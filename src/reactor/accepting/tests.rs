@@ -114,6 +114,12 @@ fn a_listen_that_fails_leaves_nothing_to_reload() {
     assert_eq!(layers(&reactor), 0);
     reactor.listen(under(Naming::default(), "127.0.0.1:0"), Callbacks::new()).unwrap();
     assert_eq!(layers(&reactor), 1);
+    // Those of listeners that are gone are not read again.
+    let service =
+        reactor.listen(under(Naming::default(), "127.0.0.1:0"), Callbacks::new()).unwrap();
+    assert_eq!(layers(&reactor), 2);
+    reactor.unbind(&service, service.address().unwrap()).unwrap();
+    turn_until(&mut reactor, |reactor| layers(reactor) == 1);
 }
 
 #[test]

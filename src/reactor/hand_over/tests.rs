@@ -440,3 +440,47 @@ fn the_selector_knows_it_by_its_new_token() {
     client.read_to_string(&mut all).unwrap();
     assert_eq!(all, "a greets\ngo\nb greets\n");
 }
+
+/// The service in this place is removed.
+fn remove(rig: &mut Rig, place: usize) {
+    rig.state.services[place].identity = None;
+}
+
+#[test]
+fn nobody_arrives_at_a_service_that_was_removed_nor_at_the_next_one_in_its_place() {
+    for another in [false, true] {
+        let mut rig = Rig::new(Limits::default());
+        let wire = rig.connect(b"GO b\ntwo\n");
+        room(&wire, Some(0));
+        rig.turns();
+        assert_eq!(rig.told(), ["a: open", "a: asked"]);
+        remove(&mut rig, 1);
+        if another {
+            let (mailbox, _) = Mailbox::<()>::new(&rig.state.shared);
+            rig.state.enter(1, ServiceEntry::new("b", true, mailbox.identity()));
+        }
+        room(&wire, None);
+        let id = rig.ids(0)[0];
+        rig.event(0, id, WRITABLE);
+        rig.turns();
+        assert_eq!(rig.told(), ["a: close, handed over to another service"]);
+        // It is turned away in the words of its layer.
+        assert_eq!(sent(&wire), "a greets\ngo\n1013 ");
+        rig.assert_empty();
+    }
+}
+
+#[test]
+fn a_removed_service_is_not_known_by_its_name() {
+    let mut rig = Rig::new(Limits::default());
+    remove(&mut rig, 1);
+    let wire = rig.connect(b"GO b\n");
+    rig.turns();
+    assert!(sent(&wire).contains("there is no service of that name"));
+    // Another one of the name is.
+    let (mailbox, _) = Mailbox::<()>::new(&rig.state.shared);
+    rig.state.services.insert(2, ServiceEntry::new("b", false, mailbox.identity()));
+    let wire = rig.connect(b"GO b\n");
+    rig.turns();
+    assert!(sent(&wire).contains("a service of datagrams"), "{}", sent(&wire));
+}
