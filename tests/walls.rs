@@ -20,18 +20,30 @@ const FLOORS: [&[&str]; 6] = [
 
 /// The files of `cli` from the ground up; `mod.rs` says what they are. None names one that stands
 /// beside or above it.
-const PROGRAM: [&[&str]; 12] = [
+const PROGRAM: [&[&str]; 13] = [
     &["failure", "units", "crlf", "multicast", "process"],
     &["logging", "descriptors", "unused_options", "roulette_file"],
     &["admin"],
-    &["event_loop", "asking", "systemd"],
+    &["systemd"],
+    &["event_loop", "asking"],
     &["service"],
     &["address"],
     &["target"],
     &["access", "announce", "trust"],
     &["bus", "protocol"],
     &["config"],
-    &["serve", "forward", "connect", "discover", "load", "check", "status", "close"],
+    &[
+        "serve",
+        "forward",
+        "connect",
+        "discover",
+        "load",
+        "check",
+        "status",
+        "close",
+        "completions",
+        "man",
+    ],
     &["args"],
 ];
 

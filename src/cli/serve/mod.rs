@@ -22,10 +22,10 @@ use self::running::Running;
 use super::access::Entrance;
 use super::bus::PresenceBus;
 use super::config::{Arguments, Source};
-use super::event_loop::run_until_stopped;
+use super::event_loop::{catch_signals, run_until_stopped};
 use super::failure::Failure;
 use super::service;
-use super::systemd::{Inherited, Notices};
+use super::systemd::Inherited;
 use super::unused_options::GivenOptions;
 use super::{descriptors, logging};
 
@@ -104,10 +104,7 @@ fn start(
     let limit = raised.as_ref().map_or(u64::MAX, |raised| raised.limit);
     prepared.asked_for().check(limit)?;
     let mut cores = Cores::new(whole.threads)?;
-    // Before the first line on stdout: whoever has read it may send a signal.
-    cores.stop_on_signals()?;
-    let notices = Notices::start(&mut cores)?;
-    notices.reload_on_hangup(&mut cores)?;
+    let notices = catch_signals(&mut cores)?;
     cores.set_max_total_output(whole.max_total_output);
     cores.set_max_total_input(whole.max_total_input);
     let process = ProcessReader::new(env!("CARGO_PKG_VERSION"));

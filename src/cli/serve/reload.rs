@@ -12,6 +12,7 @@ use super::prepared::Prepared;
 use super::running::Running;
 use crate::cli::config::Source;
 use crate::cli::failure::{Failure, start_thread};
+use crate::cli::logging;
 use crate::cli::systemd::{Inherited, Notices};
 use crate::cli::unused_options::GivenOptions;
 
@@ -50,7 +51,10 @@ pub(super) fn at_hangup(
 ) -> Result<(), Failure> {
     let (ask, asked) = sync_channel(1);
     // One that comes during a reload is another one after it, and so are any further ones together.
-    cores.on_hangup(move |_| _ = ask.try_send(()))?;
+    cores.on_hangup(move |_| {
+        logging::reopen();
+        let _ = ask.try_send(());
+    })?;
     let remote = cores.remote();
     let in_force = Arc::new(Mutex::new(in_force));
     start_thread("reload", move || {
