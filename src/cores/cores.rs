@@ -317,8 +317,8 @@ impl<'h> Cores<'h> {
         Ok(())
     }
 
-    /// As [`Reactor::remove`], on all cores. Newcomers on their way to another core are closed.
-    /// [`status`](Self::status) and reports show the service until it is gone everywhere.
+    /// As [`Reactor::remove`], on all cores. Newcomers on their way to another core are served until that hears
+    /// of it, or closed. [`status`](Self::status) and reports show the service until it is gone everywhere.
     ///
     /// # Errors
     /// Those of [`Reactor::remove`].
@@ -473,6 +473,13 @@ impl<M> Spread<M> {
     /// The handles of its handlers, that of the first core first.
     pub fn handles(&self) -> &[Handle<M>] {
         &self.handles
+    }
+}
+
+impl<M> Clone for Spread<M> {
+    fn clone(&self) -> Self {
+        let Spread { service, handles, loads } = self;
+        Spread { service: service.clone(), handles: handles.clone(), loads: loads.clone() }
     }
 }
 
