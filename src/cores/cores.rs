@@ -227,13 +227,15 @@ impl<'h> Cores<'h> {
         let first = make(Core::new(0, handles.clone(), &self.driver.others));
         let mailbox = mailboxes.next().expect("there is one core at least");
         let index = self.first.add_shared(first, limits.clone(), own.as_ref(), mailbox)?;
+        self.driver.others.note(&handles);
         for ((core, mailbox), load) in (1..).zip(mailboxes).zip(&loads[1..]) {
             let (make, handles, limits) = (Arc::clone(&make), handles.clone(), limits.clone());
             let all = limits_of(load);
             self.post(core, move |reactor, driver| {
-                let handler = make(Core::new(core, handles, &driver.others));
-                if let Err(error) = reactor.add_shared(handler, limits, Some(&all), mailbox) {
-                    log::error!("core {core}: {error}: the others serve without it");
+                let handler = make(Core::new(core, handles.clone(), &driver.others));
+                match reactor.add_shared(handler, limits, Some(&all), mailbox) {
+                    Ok(_) => driver.others.note(&handles),
+                    Err(error) => log::error!("core {core}: {error}: the others serve without it"),
                 }
             });
         }

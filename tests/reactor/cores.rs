@@ -14,7 +14,8 @@ use std::time::Instant;
 use reactor::testing::CoresByHand;
 use reactor::{
     Address, Ask, CloseReason, Context, Core, Cores, Cursor, Error, Exit, Handle, Handler, Limits,
-    Listen, Order, Peers, Rate, Remote, Report, Selection, ServiceContext, Spread, Status, TimerId,
+    Listen, Order, Peers, Rate, Remote, Report, Selection, ServiceContext, ServiceStatus, Spread,
+    Status, TimerId,
 };
 
 use crate::util::folder::Folder;
@@ -733,7 +734,7 @@ fn a_core_takes_its_newcomers_once_it_has_heard_of_the_service() {
     });
     let mut clients = come(&folder.file("others"), 8);
     by_hand.settle(0..1);
-    assert_eq!(by_hand.cores.status(0).unwrap().services[1].connections, 4);
+    assert_eq!(by_hand.last(0).connections, 4);
     by_hand.settle(0..2);
     assert_eq!(heard(&mut clients), ["0"; 4].into_iter().chain(["1"; 4]).collect::<Vec<_>>());
 }
@@ -753,12 +754,24 @@ impl ByHand {
 
     fn at(listen: Listen) -> ByHand {
         let mut cores = Cores::new(2).unwrap();
+        // So that the place of the tellers is another one on each core.
+        cores.first().add(teller(9), Limits::default()).unwrap();
         let told = Arc::<AtomicUsize>::default();
         let ends = Arc::clone(&told);
         let make = move |core: Core<()>| Teller { core: core.index(), told: Arc::clone(&ends) };
         let tellers = Arc::new(cores.listen(listen, make).unwrap());
         let remote = cores.remote();
         ByHand { cores: CoresByHand::new(cores).unwrap(), remote, tellers, told }
+    }
+
+    /// The last service of a core.
+    fn last(&self, core: usize) -> ServiceStatus {
+        self.cores.status(core).unwrap().services.pop().unwrap()
+    }
+
+    /// How many services a core has, but for the one that is not of all cores.
+    fn services(&self, core: usize) -> usize {
+        self.cores.status(core).unwrap().services.len() - usize::from(core == 0)
     }
 
     /// Runs these until they have nothing to do.
@@ -835,7 +848,7 @@ fn who_is_on_the_way_when_the_rules_change_comes_by_the_old_ones() {
         assert_eq!(heard(&mut barred), [""; 8]);
         by_hand.change(move |cores, tellers| cores.rebind(tellers, at)).unwrap();
     }
-    let refused = |core| by_hand.cores.status(core).unwrap().services[0].counters.refused;
+    let refused = |core| by_hand.last(core).counters.refused;
     assert!(refused(0) + refused(1) == 16 && refused(1) > 0, "{} {}", refused(0), refused(1));
 }
 
@@ -867,9 +880,9 @@ fn who_has_come_to_an_address_that_is_unbound_is_served() {
         assert_eq!(heard(&mut later), ["0", "0", "1", "1"]);
         drop((on_the_way, waiting, later));
         by_hand.settle(0..2);
-        let status = by_hand.cores.status(1).unwrap();
-        assert_eq!(status.services[0].counters.accepted, 6 * round);
-        assert_eq!((status.services[0].connections, status.services[0].listeners.len()), (0, 1));
+        let tellers = by_hand.last(1);
+        assert_eq!(tellers.counters.accepted, 6 * round);
+        assert_eq!((tellers.connections, tellers.listeners.len()), (0, 1));
     }
 }
 
@@ -889,7 +902,7 @@ fn a_service_that_is_removed_goes_from_all_cores_and_its_place_is_free() {
     assert!(matches!(error, Error::Removed), "{error}");
     // On the other core it has not begun, and there it is all the same.
     assert_eq!(by_hand.told.load(SeqCst), 1);
-    assert_eq!(by_hand.cores.status(1).unwrap().services.len(), 1);
+    assert_eq!(by_hand.services(1), 1);
     by_hand.settle(0..2);
     assert_eq!(by_hand.told.load(SeqCst), 2);
     assert_eq!(heard(&mut there), ["0, bye", "0, bye", "1, bye", "1, bye"]);
@@ -897,9 +910,7 @@ fn a_service_that_is_removed_goes_from_all_cores_and_its_place_is_free() {
     assert_eq!(heard(&mut on_the_way), ["0, bye", "0, bye", "1, bye", "1, bye"]);
     by_hand.cores.advance(PATIENCE);
     by_hand.settle(0..2);
-    for core in 0..2 {
-        assert_eq!(by_hand.cores.status(core).unwrap().services.len(), 0);
-    }
+    assert_eq!([by_hand.services(0), by_hand.services(1)], [0, 0]);
     // More of them one after the other than there may be at once.
     let path = folder.file("tellers");
     for _ in 0..260 {
@@ -917,6 +928,14 @@ fn a_service_that_is_removed_goes_from_all_cores_and_its_place_is_free() {
     let mut clients = come(&folder.file("tellers"), 4);
     by_hand.settle(0..2);
     assert_eq!(heard(&mut clients), ["0", "0", "1", "1"]);
+    // One that cannot listen leaves nothing.
+    let path = folder.file("no folder/tellers");
+    by_hand.change(move |cores, _| {
+        let spread = cores.listen(path.as_path(), |core: Core<()>| teller(core.index()));
+        assert!(matches!(spread, Err(Error::Listen { .. })));
+    });
+    by_hand.settle(0..2);
+    assert_eq!([by_hand.services(0), by_hand.services(1)], [1, 1]);
 }
 
 #[test]
