@@ -68,6 +68,7 @@
 //! | do something later | [`Context::set_timer`], [`ServiceContext::set_service_timer`] |
 //! | do blocking work, or reach the handler from another thread | [`Service::handle`], [`Handle`] |
 //! | use several cores | [`Cores`], and [`Peers`] for what they say to each other |
+//! | change them while they run | [`Remote`] from any thread, `Cores::on_hangup` at a signal |
 //! | be a client, and come back to a server that was lost | [`client`], [`client::Redial`] |
 //! | connect outward | [`ServiceContext::connect`], [`ServiceContext::connect_from`], [`Reactor::connect`] |
 //! | use the names of hosts | [`Host`], [`Address::resolve`] |
@@ -113,7 +114,7 @@
 //! | `services` | with `cli` | the module `services` |
 //! | `websocket` | with `cli` | `Listen::web_socket`, `Connect::web_socket`; the module `http` |
 //! | `web` | with `cli` | `services::Web` |
-//! | `signals` | with `cli` | `Reactor::stop_on_signals`: SIGINT and SIGTERM; `reload_on_hangup` |
+//! | `signals` | with `cli` | `Reactor::stop_on_signals`: SIGINT and SIGTERM; `reload_on_hangup`, `Cores::on_hangup` |
 //! | `tls` | yes | `Listen::tls`, `Connect::tls`; takes a C compiler to build |
 //!
 //! A library that embeds this one wants `default-features = false`, and perhaps some of the
@@ -136,7 +137,7 @@ pub mod services;
 pub mod testing;
 
 pub use connection::{CloseReason, ConnId, TimerId};
-pub use cores::{Core, Cores, Peers, Spread};
+pub use cores::{Core, Cores, Peers, Remote, Spread};
 pub use datagram::{DatagramContext, DatagramHandler, DatagramOptions};
 pub use error::Error;
 pub use handler::{Callbacks, Context, Farewell, Handler, Lines, ServiceContext, Writer};

@@ -92,8 +92,8 @@ pub(super) fn of_core(index: usize, mut status: Status) -> Status {
     status
 }
 
-/// Adds the state of another core. Its services are some of those that the first one has, in the same
-/// order.
+/// Adds the state of another core. Its services are known by their names; of those that have the same, each
+/// is taken for another one. What the first core has removed already may still be there.
 pub(super) fn add_status(sum: &mut Status, other: Status) {
     let Status { counters, uptime, turns, services, unsent, stopping, cores } = other;
     sum.cores.extend(cores);
@@ -103,18 +103,18 @@ pub(super) fn add_status(sum: &mut Status, other: Status) {
     add_turns(&mut sum.turns, turns);
     sum.unsent += unsent;
     sum.stopping |= stopping;
-    let mut place = 0;
+    let mut unmatched: Vec<_> = (0..sum.services.len()).collect();
     for service in services {
-        let rest = &mut sum.services[place..];
-        let Some(found) = rest.iter().position(|known| known.name == service.name) else {
+        let same = |place: &usize| sum.services[*place].name == service.name;
+        let Some(found) = unmatched.iter().position(same) else {
+            sum.services.push(service);
             continue;
         };
-        let known = &mut rest[found];
+        let known = &mut sum.services[unmatched.remove(found)];
         // The listeners are those of the first core, which the others get their newcomers from.
         add_counters(&mut known.counters, &service.counters);
         known.connections += service.connections;
         known.unsent += service.unsent;
-        place += found + 1;
     }
 }
 

@@ -11,8 +11,8 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::Cores;
 use super::common::Common;
-use super::cores::{count, guard};
 use super::driver::Driver;
+use super::running::{count, guard};
 use crate::error::Error;
 use crate::reactor::{Exit, Reactor, Status};
 
@@ -55,7 +55,7 @@ use crate::reactor::{Exit, Reactor, Status};
 /// # Ok::<(), reactor::Error>(())
 /// ```
 pub struct CoresByHand<'h> {
-    common: Arc<Common>,
+    common: Arc<Common<'h>>,
     cores: Vec<Turned<'h>>,
     /// How much time has passed.
     clock: Duration,
@@ -68,8 +68,7 @@ enum Turned<'h> {
 }
 
 struct Running<'h> {
-    reactor: Reactor<'h>,
-    driver: Driver,
+    turns: Turns<'h>,
     /// Watches the selector of the reactor.
     selector: Poll,
     events: Events,
@@ -77,15 +76,45 @@ struct Running<'h> {
     woken: bool,
 }
 
+/// What runs the turns.
+enum Turns<'h> {
+    OfFirst(Cores<'h>),
+    OfOther(Reactor<'h>, Driver<'h>),
+}
+
+impl<'h> Turns<'h> {
+    fn reactor(&self) -> &Reactor<'h> {
+        match self {
+            Turns::OfFirst(cores) => &cores.first,
+            Turns::OfOther(reactor, _) => reactor,
+        }
+    }
+
+    fn reactor_mut(&mut self) -> &mut Reactor<'h> {
+        match self {
+            Turns::OfFirst(cores) => &mut cores.first,
+            Turns::OfOther(reactor, _) => reactor,
+        }
+    }
+
+    fn turn(&mut self) -> Result<(), Error> {
+        let timeout = Some(Duration::ZERO);
+        match self {
+            Turns::OfFirst(cores) => cores.turn_first(timeout),
+            Turns::OfOther(reactor, driver) => driver.turn(reactor, timeout),
+        }
+    }
+}
+
 impl<'h> Turned<'h> {
-    fn new(reactor: Reactor<'h>, driver: Driver) -> Result<Turned<'h>, Error> {
+    fn new(turns: Turns<'h>) -> Result<Turned<'h>, Error> {
         let selector = Poll::new().map_err(Error::io("cannot make a selector"))?;
         let registry = selector.registry();
         registry
-            .register(&mut SourceFd(&reactor.as_raw_fd()), Token(0), Interest::READABLE)
+            .register(&mut SourceFd(&turns.reactor().as_raw_fd()), Token(0), Interest::READABLE)
             .map_err(Error::io("cannot watch a selector"))?;
         let events = Events::with_capacity(1);
-        Ok(Turned::Running(Box::new(Running { reactor, driver, selector, events, woken: false })))
+        Ok(Turned::Running(Box::new(Running { turns, selector, events, woken: false })))
     }
 }
 
@@ -94,14 +123,15 @@ impl Running<'_> {
         // An interruption is no event. Whatever else it fails with, the turn will as well.
         let polled = self.selector.poll(&mut self.events, Some(Duration::ZERO));
         self.woken |= polled.is_ok() && !self.events.is_empty();
-        self.reactor.exit().is_none() && (self.woken || self.reactor.is_due(clock))
+        let reactor = self.turns.reactor();
+        reactor.exit().is_none() && (self.woken || reactor.is_due(clock))
     }
 
     fn turn(&mut self, clock: Duration) -> Result<(), Error> {
-        if self.reactor.exit().is_none() {
+        if self.turns.reactor().exit().is_none() {
             self.woken = false;
-            self.reactor.set_clock(clock);
-            self.driver.turn(&mut self.reactor, Some(Duration::ZERO))?;
+            self.turns.reactor_mut().set_clock(clock);
+            self.turns.turn()?;
         }
         Ok(())
     }
@@ -113,11 +143,12 @@ impl<'h> CoresByHand<'h> {
     /// # Errors
     /// What a core's [run](Cores::run) may end with before its first turn.
     pub fn new(cores: Cores<'h>) -> Result<Self, Error> {
-        let Cores { first, driver, others, common, settings, .. } = cores;
-        let mut all = vec![Turned::new(first, driver)?];
+        let mut cores = cores;
+        let (common, others) = (Arc::clone(&cores.common), std::mem::take(&mut cores.others));
+        let mut all = vec![Turned::new(Turns::OfFirst(cores))?];
         for planned in others {
-            let (reactor, driver) = planned.make(&common, settings)?;
-            all.push(Turned::new(reactor, driver)?);
+            let (reactor, driver) = planned.make(&common);
+            all.push(Turned::new(Turns::OfOther(reactor, driver))?);
         }
         Ok(CoresByHand { common, cores: all, clock: Duration::ZERO })
     }
@@ -165,7 +196,7 @@ impl<'h> CoresByHand<'h> {
     /// The state of one core; none if it has failed.
     pub fn status(&self, core: usize) -> Option<Status> {
         match &self.cores[core] {
-            Turned::Running(running) => Some(running.reactor.status()),
+            Turned::Running(running) => Some(running.turns.reactor().status()),
             Turned::Failed(_) => None,
         }
     }
@@ -176,7 +207,7 @@ impl<'h> CoresByHand<'h> {
         let (mut cut, mut failed) = (0, None);
         for turned in &self.cores {
             match turned {
-                Turned::Running(running) => cut += count(running.reactor.exit()?),
+                Turned::Running(running) => cut += count(running.turns.reactor().exit()?),
                 Turned::Failed(error) => failed = failed.or(Some(error)),
             }
         }

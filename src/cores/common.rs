@@ -4,20 +4,28 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
+use super::driver::Driver;
 use crate::reactor::handle::Shared;
 use crate::reactor::total_memory::Memory;
-use crate::reactor::{Ask, Report};
+use crate::reactor::{Ask, Reactor, Report};
 
-/// What a core asks of another one, and how that answers.
-pub(super) enum Mail {
+/// What a core asks of another one, and how that answers; and what the first one has another one do.
+pub(super) enum Mail<'h> {
     Ask { from: usize, ticket: u64, what: Ask },
     Answer { ticket: u64, core: usize, report: Box<Report> },
+    Do(Box<Task<'h>>),
 }
 
+/// Something to do on a core, between two turns of its loop.
+pub(super) type Task<'h> = dyn FnOnce(&mut Reactor<'h>, &Driver<'h>) + Send + 'h;
+
 /// One of it for all cores.
-pub(super) struct Common {
-    cores: Vec<Place>,
+pub(super) struct Common<'h> {
+    cores: Vec<Place<'h>>,
+    /// When the first of them was made: all count time from there.
+    pub(super) start: Instant,
     /// Every loop is to end at once.
     cut: AtomicBool,
     /// How many loops run, but for the first one.
@@ -25,18 +33,21 @@ pub(super) struct Common {
 }
 
 /// What others know of one core.
-struct Place {
+struct Place<'h> {
     shared: Arc<Shared>,
-    mail: Sender<Mail>,
+    mail: Sender<Mail<'h>>,
     /// What its connections have of each [`Memory`].
     used: [AtomicUsize; 2],
     /// Somebody waits until it has taken its messages.
     awaited: AtomicBool,
 }
 
-impl Common {
+impl<'h> Common<'h> {
     /// Also gives where each core finds its mail.
-    pub(super) fn new(cores: &[Arc<Shared>]) -> (Arc<Common>, Vec<Receiver<Mail>>) {
+    pub(super) fn new(
+        cores: &[Arc<Shared>],
+        start: Instant,
+    ) -> (Arc<Common<'h>>, Vec<Receiver<Mail<'h>>>) {
         let (mut places, mut mail) = (Vec::new(), Vec::new());
         for shared in cores {
             let (sender, receiver) = channel();
@@ -45,15 +56,20 @@ impl Common {
             mail.push(receiver);
         }
         let running = AtomicUsize::new(0);
-        (Arc::new(Common { cores: places, cut: AtomicBool::new(false), running }), mail)
+        (Arc::new(Common { cores: places, start, cut: AtomicBool::new(false), running }), mail)
     }
 
     pub(super) fn len(&self) -> usize {
         self.cores.len()
     }
 
+    /// What wakes a core.
+    pub(super) fn shared(&self, core: usize) -> &Arc<Shared> {
+        &self.cores[core].shared
+    }
+
     pub(super) fn wake(&self, core: usize) {
-        self.cores[core].shared.wake();
+        self.shared(core).wake();
     }
 
     pub(super) fn wake_all(&self) {
@@ -86,7 +102,7 @@ impl Common {
     }
 
     /// Says whether it will arrive: not if that core has ended.
-    pub(super) fn send(&self, to: usize, mail: Mail) -> bool {
+    pub(super) fn send(&self, to: usize, mail: Mail<'h>) -> bool {
         let sent = self.cores[to].mail.send(mail).is_ok();
         if sent {
             self.wake(to);
@@ -97,7 +113,7 @@ impl Common {
     /// A core says what its connections have of it. Gives what all cores have, and the one with most.
     pub(super) fn publish(&self, core: usize, memory: Memory, used: usize) -> (usize, usize) {
         self.cores[core].used[memory as usize].store(used, SeqCst);
-        let used = |core: &Place| core.used[memory as usize].load(SeqCst);
+        let used = |core: &Place<'_>| core.used[memory as usize].load(SeqCst);
         let sum = self.cores.iter().map(used).sum();
         let most = (0..self.len()).max_by_key(|core| used(&self.cores[*core]));
         (sum, most.unwrap_or(core))

@@ -1,30 +1,27 @@
-//! The public methods: what is to run on which core, and the threads that run it.
+//! The public methods: what is to run on which core. What is asked of another core is sent there as a task,
+//! whether its thread runs already or not.
 
-use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
-use std::sync::mpsc::Receiver;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::answers;
 use super::common::{Common, Mail};
 use super::driver::Driver;
 use super::peers::Core;
+use super::remote::{Change, Remote};
+use super::running::Planned;
 use crate::error::Error;
 use crate::handler::Handler;
-use crate::limits::{Limits, MAX_TOTAL_INPUT, MAX_TOTAL_OUTPUT, SHUTDOWN_TIMEOUT};
+use crate::limits::Limits;
 use crate::net::newcomers::{Distributor, Load, channel};
-use crate::net::{Address, ToListen};
-use crate::reactor::for_cores::Seed;
-use crate::reactor::handle::{Mailbox, Shared};
-use crate::reactor::listening::{Bound, Share};
+use crate::net::{Address, Listen, ToListen};
+use crate::reactor::handle::Mailbox;
+use crate::reactor::listening::Share;
 use crate::reactor::peers::SharedBooks;
 use crate::reactor::places::SharedPlaces;
 use crate::reactor::table::SharedLimits;
-use crate::reactor::{Exit, Handle, Reactor, Service, Status};
+use crate::reactor::{Handle, Reactor, Service, Status};
 
 /// The most cores: far more than any machine has, and each takes some descriptors and a thread.
 const MOST_CORES: usize = 1024;
@@ -82,43 +79,21 @@ const MOST_CORES: usize = 1024;
 /// core, and for all of them one turn later.
 pub struct Cores<'h> {
     pub(super) first: Reactor<'h>,
-    pub(super) driver: Driver,
+    pub(super) driver: Driver<'h>,
     pub(super) others: Vec<Planned<'h>>,
-    /// What wakes each core.
-    shared: Vec<Arc<Shared>>,
-    pub(super) common: Arc<Common>,
-    pub(super) settings: Settings,
+    pub(super) common: Arc<Common<'h>>,
+    /// What is to be done between two turns of the first core; none once that has ended.
+    pub(super) changes: Option<Mailbox<Change<'h>>>,
+    remote: Remote<'h>,
+    /// What is to be done at a SIGHUP.
+    #[cfg(feature = "signals")]
+    pub(super) hook: Option<Box<Hook<'h>>>,
     /// What was to be seen of the other cores when they ended.
-    ended: Vec<Status>,
+    pub(super) ended: Vec<Status>,
 }
 
-/// A core of which the thread is still to be started.
-pub(super) struct Planned<'h> {
-    core: usize,
-    seed: Seed,
-    mail: Receiver<Mail>,
-    services: Vec<PlannedService<'h>>,
-}
-
-/// A service on such a core.
-struct PlannedService<'h> {
-    name: Option<String>,
-    shares: Vec<Share>,
-    /// Makes the handler and adds it; gives its place.
-    add: Box<Add<'h>>,
-}
-
-type Add<'h> = dyn FnOnce(&mut Reactor<'h>, &Driver) -> Result<usize, Error> + Send + 'h;
-
-/// What every core is set to.
-#[derive(Clone, Copy)]
-pub(super) struct Settings {
-    shutdown_timeout: Duration,
-    max_total_output: usize,
-    max_total_input: usize,
-    accounting: bool,
-    start: Instant,
-}
+#[cfg(feature = "signals")]
+type Hook<'h> = dyn FnMut(&mut Cores<'h>) + 'h;
 
 /// The key to a service that runs on all cores: where it listens, and the way to its handlers.
 pub struct Spread<M> {
@@ -126,8 +101,6 @@ pub struct Spread<M> {
     handles: Vec<Handle<M>>,
     /// How many connections each core has of it.
     loads: Vec<Load>,
-    /// Its place among those of the other cores.
-    place: usize,
 }
 
 impl<'h> Cores<'h> {
@@ -143,35 +116,31 @@ impl<'h> Cores<'h> {
         let seeds = (1..count).map(|_| Reactor::seed()).collect::<Result<Vec<_>, _>>()?;
         let seeded = seeds.iter().map(|seed| &seed.shared);
         let shared: Vec<_> = [first.shared()].into_iter().chain(seeded).map(Arc::clone).collect();
-        let (common, mail) = Common::new(&shared);
-        let start = first.started_at();
+        let (common, mail) = Common::new(&shared, first.started_at());
         if count > 1 {
-            first.join(0, count, start);
+            first.join(0, count, common.start);
         }
         let mut mail = mail.into_iter();
         let own = mail.next().expect("there is one core at least");
-        let planned = |((core, seed), mail)| Planned { core, seed, mail, services: Vec::new() };
-        let settings = Settings {
-            shutdown_timeout: SHUTDOWN_TIMEOUT,
-            max_total_output: MAX_TOTAL_OUTPUT,
-            max_total_input: MAX_TOTAL_INPUT,
-            accounting: false,
-            start,
-        };
+        let planned = |((core, seed), mail)| Planned { core, seed, mail };
+        let (changes, remote) = Mailbox::new(&shared[0]);
+        first.make_changes_before_stop(remote.identity());
         Ok(Cores {
             first,
             driver: Driver::new(0, &common, own),
             others: (1..).zip(seeds).zip(mail).map(planned).collect(),
-            shared,
             common,
-            settings,
+            changes: Some(changes),
+            remote: Remote(remote),
+            #[cfg(feature = "signals")]
+            hook: None,
             ended: Vec::new(),
         })
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.shared.len()
+        self.common.len()
     }
 
     /// The first core, for what is bound to it: services whose state is one store, those of datagrams,
@@ -183,7 +152,8 @@ impl<'h> Cores<'h> {
 
     /// Serves a protocol on all cores, as [`Reactor::listen`] does on one. The handler of each core is
     /// made in the thread that runs it, so it need not be [`Send`]: that of the first one now, those of
-    /// the others when they [run](Self::run).
+    /// the others when they [run](Self::run), or after their next turn if they do. If one cannot be made then,
+    /// since that panics, the log says so and the other cores serve without that one.
     ///
     /// # Errors
     /// Those of [`Reactor::listen`].
@@ -204,8 +174,8 @@ impl<'h> Cores<'h> {
     /// together.
     ///
     /// # Errors
-    /// Those of [`Reactor::listen_with`]. If the address cannot be listened on, the service is there all
-    /// the same, without a listener.
+    /// Those of [`Reactor::listen_with`]. If the address cannot be listened on, the service is
+    /// [removed](Self::remove) again.
     pub fn listen_with<H, F>(
         &mut self,
         address: impl ToListen,
@@ -219,8 +189,13 @@ impl<'h> Cores<'h> {
     {
         let listen = address.to_listen()?;
         let mut spread = self.add(handler, limits)?;
-        let local = self.bind(&spread, listen)?;
-        spread.service.address = Some(local);
+        match self.bind(&spread, listen) {
+            Ok(local) => spread.service.address = Some(local),
+            Err(error) => {
+                let _ = self.remove(&spread);
+                return Err(error);
+            }
+        }
         Ok(spread)
     }
 
@@ -236,7 +211,9 @@ impl<'h> Cores<'h> {
     {
         limits.check()?;
         let make = Arc::new(handler);
-        let (mailboxes, handles): (Vec<_>, Vec<_>) = self.shared.iter().map(Mailbox::new).unzip();
+        let cores = 0..self.count();
+        let (mailboxes, handles): (Vec<_>, Vec<_>) =
+            cores.clone().map(|core| Mailbox::new(self.common.shared(core))).unzip();
         let mut mailboxes = mailboxes.into_iter();
         let books = Arc::new(SharedBooks::new(&limits));
         let taken = Load::default();
@@ -244,96 +221,201 @@ impl<'h> Cores<'h> {
             let (taken, here) = (Arc::clone(&taken), Arc::clone(here));
             SharedLimits { places: SharedPlaces { taken, here }, peers: Arc::clone(&books) }
         };
-        let loads: Vec<_> = self.shared.iter().map(|_| Load::default()).collect();
+        let loads: Vec<_> = cores.map(|_| Load::default()).collect();
 
-        let alone = self.others.is_empty();
-        let own = (!alone).then(|| limits_of(&loads[0]));
+        let own = (self.count() > 1).then(|| limits_of(&loads[0]));
         let first = make(Core::new(0, handles.clone(), &self.driver.others));
         let mailbox = mailboxes.next().expect("there is one core at least");
         let index = self.first.add_shared(first, limits.clone(), own.as_ref(), mailbox)?;
-
-        let place = self.others.first().map_or(0, |other| other.services.len());
-        for ((other, mailbox), load) in self.others.iter_mut().zip(mailboxes).zip(&loads[1..]) {
+        for ((core, mailbox), load) in (1..).zip(mailboxes).zip(&loads[1..]) {
             let (make, handles, limits) = (Arc::clone(&make), handles.clone(), limits.clone());
-            let (core, all) = (other.core, limits_of(load));
-            let add = Box::new(move |reactor: &mut Reactor<'h>, driver: &Driver| {
+            let all = limits_of(load);
+            self.post(core, move |reactor, driver| {
                 let handler = make(Core::new(core, handles, &driver.others));
-                reactor.add_shared(handler, limits, Some(&all), mailbox)
+                if let Err(error) = reactor.add_shared(handler, limits, Some(&all), mailbox) {
+                    log::error!("core {core}: {error}: the others serve without it");
+                }
             });
-            other.services.push(PlannedService { name: None, shares: Vec::new(), add });
         }
         let service = Service { index, address: None, handle: handles[0].clone() };
-        Ok(Spread { service, handles, loads, place })
+        Ok(Spread { service, handles, loads })
     }
 
     /// Gives a service one more listener, as [`Reactor::bind`] does.
     ///
     /// # Errors
     /// Those of [`Reactor::bind`].
-    ///
-    /// # Panics
-    /// If the service is of other cores.
     pub fn bind<M>(
         &mut self,
         service: &Spread<M>,
         address: impl ToListen,
     ) -> Result<Address, Error> {
-        let listen = address.to_listen()?;
-        let index = self.first.place_of(&service.service.handle)?;
-        let Bound { local, listeners } = self.first.listen_at(index, listen.clone())?;
-        if self.others.is_empty() {
-            return Ok(local);
+        let (place, listen) = (self.place(service)?, address.to_listen()?);
+        let bound = self.first.listen_at(place, listen.clone())?;
+        self.share_out(service, place, &listen, bound.listeners);
+        Ok(bound.local)
+    }
+
+    /// As [`Reactor::rebind`]. Who comes from now on comes by the new rules on all cores; who was on the way to
+    /// another core before that comes by the old ones.
+    ///
+    /// # Errors
+    /// Those of [`Reactor::rebind`].
+    pub fn rebind<M>(&mut self, service: &Spread<M>, listen: impl ToListen) -> Result<(), Error> {
+        let (place, listen) = (self.place(service)?, listen.to_listen()?);
+        let bound = self.first.rebind_at(place, listen.clone())?;
+        self.share_out(service, place, &listen, bound.listeners);
+        Ok(())
+    }
+
+    /// As [`Reactor::unbind`]. Those who are on the way to another core are served there.
+    ///
+    /// # Errors
+    /// Those of [`Reactor::unbind`].
+    pub fn unbind<M>(&mut self, service: &Spread<M>, address: &Address) -> Result<(), Error> {
+        // Nothing more comes out of the queues of the other cores once all are through.
+        self.first.unbind(&service.service, address)
+    }
+
+    /// Has newcomers at these listeners of the first core divided among all, by new queues: what is left in
+    /// those from before is taken by the listeners there, which end with them.
+    fn share_out<M>(
+        &mut self,
+        service: &Spread<M>,
+        place: usize,
+        listen: &Listen,
+        listeners: Vec<(usize, Address)>,
+    ) {
+        if self.count() == 1 {
+            return;
         }
         for (number, address) in listeners {
             let mut outlets = Vec::new();
-            for other in &mut self.others {
-                let shared = Arc::clone(&other.seed.shared);
-                let load = Arc::clone(&service.loads[other.core]);
+            for core in 1..self.count() {
+                let shared = Arc::clone(self.common.shared(core));
+                let load = Arc::clone(&service.loads[core]);
                 let (outlet, arrivals) = channel(load, Arc::new(move || shared.wake()));
-                let listen = listen.elsewhere(address.clone());
-                other.services[service.place].shares.push(Share { listen, arrivals });
+                let share = Share { listen: listen.elsewhere(address.clone()), arrivals };
+                self.post_for(service, core, |reactor, place| reactor.take_over(place, share));
                 outlets.push(outlet);
             }
-            let distributor = Distributor::new(Arc::clone(&service.loads[0]), outlets);
-            self.first.share_out(index, number, distributor);
+            let among = Distributor::new(Arc::clone(&service.loads[0]), outlets);
+            self.first.share_out(place, number, among);
         }
-        Ok(local)
+    }
+
+    /// As [`Reactor::set_limits`], for all cores together: on each other one they hold after its next turn.
+    ///
+    /// # Errors
+    /// Those of [`Reactor::set_limits`].
+    pub fn set_limits<M>(&mut self, service: &Spread<M>, limits: Limits) -> Result<(), Error> {
+        self.first.set_limits(&service.service, limits.clone())?;
+        // They are right, and there it can but be too late for them.
+        self.on_others(service, move |reactor, place| {
+            let _ = reactor.set_limits_at(place, limits.clone());
+        });
+        Ok(())
+    }
+
+    /// As [`Reactor::remove`], on all cores. Newcomers on their way to another core are closed.
+    /// [`status`](Self::status) and reports show the service until it is gone everywhere.
+    ///
+    /// # Errors
+    /// Those of [`Reactor::remove`].
+    pub fn remove<M>(&mut self, service: &Spread<M>) -> Result<(), Error> {
+        self.first.remove(&service.service)?;
+        let gone: Vec<_> = service.handles.iter().map(Handle::identity).collect();
+        self.driver.others.forget(&gone);
+        for core in 1..self.count() {
+            let gone = gone.clone();
+            self.post(core, move |_, driver| driver.others.forget(&gone));
+        }
+        self.on_others(service, |reactor, place| reactor.remove_at(place));
+        Ok(())
+    }
+
+    /// As [`Reactor::reload`].
+    pub fn reload(&mut self) {
+        // All cores have what its listeners have.
+        self.first.reload();
     }
 
     /// Names a service, as [`Reactor::set_name`] does.
-    ///
-    /// # Panics
-    /// If the service is of other cores.
     pub fn set_name<M>(&mut self, service: &Spread<M>, name: impl Into<String>) {
         let name = name.into();
-        for other in &mut self.others {
-            other.services[service.place].name = Some(name.clone());
-        }
-        self.first.set_name(&service.service, name);
+        self.first.set_name(&service.service, name.clone());
+        self.on_others(service, move |reactor, place| reactor.name_service(place, name.clone()));
     }
 
-    /// As [`Reactor::set_max_total_output`], for all cores together. Before they [run](Self::run).
+    /// The place of a service on the first core.
+    fn place<M>(&self, service: &Spread<M>) -> Result<usize, Error> {
+        self.first.place_of(&service.handles[0].identity()).ok_or(Error::Removed)
+    }
+
+    /// As [`Reactor::set_max_total_output`], for all cores together.
     pub fn set_max_total_output(&mut self, bytes: usize) {
-        self.settings.max_total_output = bytes;
-        self.first.set_max_total_output(bytes);
+        self.everywhere(move |reactor| reactor.set_max_total_output(bytes));
     }
 
-    /// As [`Reactor::set_max_total_input`], for all cores together. Before they [run](Self::run).
+    /// As [`Reactor::set_max_total_input`], for all cores together.
     pub fn set_max_total_input(&mut self, bytes: usize) {
-        self.settings.max_total_input = bytes;
-        self.first.set_max_total_input(bytes);
+        self.everywhere(move |reactor| reactor.set_max_total_input(bytes));
     }
 
-    /// As [`Reactor::set_shutdown_timeout`]. Before they [run](Self::run).
+    /// As [`Reactor::set_shutdown_timeout`].
     pub fn set_shutdown_timeout(&mut self, timeout: Duration) {
-        self.settings.shutdown_timeout = timeout;
-        self.first.set_shutdown_timeout(timeout);
+        self.everywhere(move |reactor| reactor.set_shutdown_timeout(timeout));
     }
 
-    /// As [`Reactor::set_accounting`]. Before they [run](Self::run).
+    /// As [`Reactor::set_accounting`].
     pub fn set_accounting(&mut self, on: bool) {
-        self.settings.accounting = on;
-        self.first.set_accounting(on);
+        self.everywhere(move |reactor| reactor.set_accounting(on));
+    }
+
+    /// Changes every core.
+    fn everywhere(&mut self, change: impl Fn(&mut Reactor<'h>) + Clone + Send + 'h) {
+        change(&mut self.first);
+        for core in 1..self.count() {
+            let change = change.clone();
+            self.post(core, move |reactor, _| change(reactor));
+        }
+    }
+
+    /// Has another core do something: when it begins to run, or after its next turn. Nothing happens once it
+    /// has ended, or is about to.
+    fn post(&self, core: usize, task: impl FnOnce(&mut Reactor<'h>, &Driver<'h>) + Send + 'h) {
+        self.common.send(core, Mail::Do(Box::new(task)));
+    }
+
+    /// Likewise with a service, of which it is given the place there. Nothing happens if it is not there.
+    fn post_for<M>(
+        &self,
+        service: &Spread<M>,
+        core: usize,
+        task: impl FnOnce(&mut Reactor<'h>, usize) + Send + 'h,
+    ) {
+        let identity = service.handles[core].identity();
+        self.post(core, move |reactor, _| {
+            if let Some(place) = reactor.place_of(&identity) {
+                task(reactor, place);
+            }
+        });
+    }
+
+    /// Changes a service on all cores but the first one.
+    fn on_others<M>(
+        &self,
+        service: &Spread<M>,
+        change: impl Fn(&mut Reactor<'h>, usize) + Clone + Send + 'h,
+    ) {
+        for core in 1..self.count() {
+            self.post_for(service, core, change.clone());
+        }
+    }
+
+    /// The way to all cores from any thread; see [`Remote`].
+    pub fn remote(&self) -> Remote<'h> {
+        self.remote.clone()
     }
 
     /// As [`Reactor::stop_on_signals`]: ends all cores. Needs the feature `signals`.
@@ -355,65 +437,17 @@ impl<'h> Cores<'h> {
         self.first.reload_on_hangup()
     }
 
-    /// Runs all cores until a handler on any of them, a [`Handle`] or a signal stops it.
+    /// Calls a hook at each SIGHUP, which would end the process, between two turns of the first core. It
+    /// takes the place of [`reload_on_hangup`](Self::reload_on_hangup) and of an earlier hook. A panic in it
+    /// is logged, and the cores go on. Needs the feature `signals`.
     ///
     /// # Errors
-    /// [`Error::Io`] when a selector fails or a thread cannot be started, and [`Error::Core`] for a
-    /// panic outside of a hook, such as one while a handler is made. Then the other cores have been
-    /// shut down gracefully.
-    pub fn run(&mut self) -> Result<Exit, Error> {
-        if self.shared.len() == 1 {
-            return self.first.run();
-        }
-        let (settings, common) = (self.settings, Arc::clone(&self.common));
-        let others = std::mem::take(&mut self.others);
-        let (first, others) = thread::scope(|scope| {
-            let (mut threads, mut failed) = (Vec::new(), None);
-            for planned in others {
-                let (core, common) = (planned.core, Arc::clone(&common));
-                common.running.fetch_add(1, SeqCst);
-                let counted = Arc::clone(&common);
-                let thread = thread::Builder::new().name(format!("core-{core}")).spawn_scoped(
-                    scope,
-                    move || {
-                        let outcome = guard(core, &common, || planned.run(&common, settings));
-                        common.leave();
-                        outcome
-                    },
-                );
-                match thread {
-                    Ok(thread) => threads.push(thread),
-                    Err(error) => {
-                        counted.leave();
-                        counted.stop();
-                        failed = Some(Error::io(
-                            "there is no thread to be had (ulimit -u), or fewer will do",
-                        )(error));
-                        break;
-                    }
-                }
-            }
-            let (reactor, driver) = (&mut self.first, &mut self.driver);
-            let first = guard(0, &common, || {
-                let exit = driver.run(reactor)?;
-                driver.wait_for_others(reactor)?;
-                Ok(exit)
-            });
-            let joined = |thread: thread::ScopedJoinHandle<'_, _>| {
-                thread
-                    .join()
-                    .unwrap_or_else(|panic| Err(Error::Core { core: 0, why: words(&*panic) }))
-            };
-            let others: Vec<_> = threads.into_iter().map(joined).collect();
-            (failed.map_or(first, Err), others)
-        });
-        let mut cut = count(first?);
-        for outcome in others {
-            let (exit, status) = outcome?;
-            cut += count(exit);
-            self.ended.push(answers::of_core(self.ended.len() + 1, status));
-        }
-        Ok(if cut == 0 { Exit::Clean } else { Exit::Cut { connections: cut } })
+    /// [`Error::Io`] when the system refuses.
+    #[cfg(feature = "signals")]
+    pub fn on_hangup(&mut self, hook: impl FnMut(&mut Cores<'h>) + 'h) -> Result<(), Error> {
+        self.first.leave_hangup()?;
+        self.hook = Some(Box::new(hook));
+        Ok(())
     }
 
     /// The state of all cores together, before and after they have [run](Self::run). While they run,
@@ -422,72 +456,6 @@ impl<'h> Cores<'h> {
         let mut sum = self.first.status();
         self.ended.iter().for_each(|status| answers::add_status(&mut sum, status.clone()));
         sum
-    }
-}
-
-impl<'h> Planned<'h> {
-    /// Makes the reactor, in its thread, and runs it.
-    fn run(self, common: &Arc<Common>, settings: Settings) -> Result<(Exit, Status), Error> {
-        let (mut reactor, mut driver) = self.make(common, settings)?;
-        let exit = driver.run(&mut reactor)?;
-        Ok((exit, reactor.status()))
-    }
-
-    /// Makes the reactor, and what drives it.
-    pub(super) fn make(
-        self,
-        common: &Arc<Common>,
-        settings: Settings,
-    ) -> Result<(Reactor<'h>, Driver), Error> {
-        let driver = Driver::new(self.core, common, self.mail);
-        let mut reactor = Reactor::grow(self.seed);
-        reactor.join(self.core, common.len(), settings.start);
-        reactor.set_shutdown_timeout(settings.shutdown_timeout);
-        reactor.set_max_total_output(settings.max_total_output);
-        reactor.set_max_total_input(settings.max_total_input);
-        reactor.set_accounting(settings.accounting);
-        for service in self.services {
-            // A stop that came before this ends it in its first turn.
-            if reactor.is_ending() {
-                break;
-            }
-            let index = (service.add)(&mut reactor, &driver)?;
-            if let Some(name) = service.name {
-                reactor.name_service(index, name);
-            }
-            reactor.take_over(index, service.shares);
-        }
-        Ok((reactor, driver))
-    }
-}
-
-/// Runs a core. If it fails, the others are shut down.
-pub(super) fn guard<R>(
-    core: usize,
-    common: &Common,
-    run: impl FnOnce() -> Result<R, Error>,
-) -> Result<R, Error> {
-    let outcome = catch_unwind(AssertUnwindSafe(run))
-        .unwrap_or_else(|panic| Err(Error::Core { core, why: words(&*panic) }));
-    if let Err(error) = &outcome {
-        log::error!("core {core}: {error}: shutting down");
-        common.stop();
-    }
-    outcome
-}
-
-/// What a panic says.
-fn words(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("a panic: {}", text.unwrap_or("without words"))
-}
-
-/// How many connections were cut off.
-pub(super) fn count(exit: Exit) -> usize {
-    match exit {
-        Exit::Clean => 0,
-        Exit::Cut { connections } => connections,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Runs the loop of one core, and does after each turn what the others have to do with it.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -7,7 +9,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use super::answers;
-use super::common::{Common, Mail};
+use super::common::{Common, Mail, Task};
 use super::peers::Others;
 use crate::connection::ConnId;
 use crate::error::Error;
@@ -15,11 +17,15 @@ use crate::reactor::reports::Asked;
 use crate::reactor::total_memory::Memory;
 use crate::reactor::{Ask, Exit, Reactor, Report};
 
+/// How long the first turn waits: what handlers told others when they were made or started would wait for
+/// an event here.
+pub(super) const FIRST_TURN: Option<Duration> = Some(Duration::ZERO);
+
 /// What drives one core.
-pub(super) struct Driver {
+pub(super) struct Driver<'h> {
     core: usize,
-    common: Arc<Common>,
-    mail: Receiver<Mail>,
+    common: Arc<Common<'h>>,
+    mail: Receiver<Mail<'h>>,
     /// What this core's handlers have said to others in this turn.
     pub(super) others: Rc<Others>,
     /// What was asked of all cores and not all have answered.
@@ -41,8 +47,12 @@ struct Collecting {
     left: usize,
 }
 
-impl Driver {
-    pub(super) fn new(core: usize, common: &Arc<Common>, mail: Receiver<Mail>) -> Driver {
+impl<'h> Driver<'h> {
+    pub(super) fn new(
+        core: usize,
+        common: &Arc<Common<'h>>,
+        mail: Receiver<Mail<'h>>,
+    ) -> Driver<'h> {
         Driver {
             core,
             mail,
@@ -56,11 +66,21 @@ impl Driver {
         }
     }
 
+    /// Does what the first core has posted before this one runs. A panic ends the core, and with it all.
+    pub(super) fn begin(&mut self, reactor: &mut Reactor<'h>) {
+        while let Ok(mail) = self.mail.try_recv() {
+            match mail {
+                // A stop that came before this ends it in its first turn.
+                Mail::Do(_) if reactor.is_ending() => {}
+                Mail::Do(task) => task(reactor, self),
+                mail => self.read(mail, reactor),
+            }
+        }
+    }
+
     /// Runs the loop to its end.
-    pub(super) fn run(&mut self, reactor: &mut Reactor<'_>) -> Result<Exit, Error> {
-        // The first turn does not sleep: what handlers told others when they were made or started would
-        // wait for an event here.
-        let mut timeout = Some(Duration::ZERO);
+    pub(super) fn run(&mut self, reactor: &mut Reactor<'h>) -> Result<Exit, Error> {
+        let mut timeout = FIRST_TURN;
         loop {
             if let Some(exit) = reactor.exit() {
                 return Ok(exit);
@@ -72,7 +92,7 @@ impl Driver {
     /// One turn of the loop, which waits for so long at most, and what comes after it.
     pub(super) fn turn(
         &mut self,
-        reactor: &mut Reactor<'_>,
+        reactor: &mut Reactor<'h>,
         timeout: Option<Duration>,
     ) -> Result<(), Error> {
         reactor.turn(timeout)?;
@@ -81,7 +101,7 @@ impl Driver {
     }
 
     /// The first core waits for the others, since a second signal is to end them too.
-    pub(super) fn wait_for_others(&mut self, reactor: &mut Reactor<'_>) -> Result<(), Error> {
+    pub(super) fn wait_for_others(&mut self, reactor: &mut Reactor<'h>) -> Result<(), Error> {
         self.end(reactor);
         while self.common.running.load(SeqCst) > 0 {
             reactor.idle()?;
@@ -90,7 +110,8 @@ impl Driver {
         Ok(())
     }
 
-    fn end_turn(&mut self, reactor: &mut Reactor<'_>) {
+    /// What comes after each turn.
+    pub(super) fn end_turn(&mut self, reactor: &mut Reactor<'h>) {
         self.ask(reactor);
         while let Ok(mail) = self.mail.try_recv() {
             self.read(mail, reactor);
@@ -120,7 +141,7 @@ impl Driver {
     }
 
     /// Asks all cores what handlers here have asked for in the turn.
-    fn ask(&mut self, reactor: &mut Reactor<'_>) {
+    fn ask(&mut self, reactor: &mut Reactor<'h>) {
         let asked = reactor.for_cores().map(|noted| std::mem::take(&mut noted.asked));
         for asked in asked.unwrap_or_default() {
             self.tickets += 1;
@@ -138,13 +159,24 @@ impl Driver {
         }
     }
 
-    fn read(&mut self, mail: Mail, reactor: &mut Reactor<'_>) {
+    fn read(&mut self, mail: Mail<'h>, reactor: &mut Reactor<'h>) {
         match mail {
             Mail::Ask { from, ticket, what } => {
                 let report = Box::new(answer(what, reactor));
                 self.common.send(from, Mail::Answer { ticket, core: self.core, report });
             }
             Mail::Answer { ticket, core, report } => self.collect(ticket, core, *report, reactor),
+            // Nothing new begins.
+            Mail::Do(_) if reactor.is_ending() => {}
+            Mail::Do(task) => self.attempt(task, reactor),
+        }
+    }
+
+    /// Does something while others are served. If it fails, the others do not pay for it: a service that
+    /// is not made here is that of the other cores.
+    fn attempt(&self, task: Box<Task<'h>>, reactor: &mut Reactor<'h>) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(reactor, self))) {
+            log::error!("core {}: {}: going on without that", self.core, words(&*panic));
         }
     }
 
@@ -204,6 +236,13 @@ impl Driver {
             self.ahead.drain(..).for_each(|(service, id)| reactor.go_on(service, id));
         }
     }
+}
+
+/// What a panic says.
+pub(super) fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("a panic: {}", text.unwrap_or("without words"))
 }
 
 /// What one core has to say.

@@ -16,6 +16,10 @@
 //!  hook -> request_report -> ForCores -> Driver -- Mail::Ask --> Driver: status, connections, close
 //!          on_report <--------------- merged <- Mail::Answer -
 //!
+//!  Remote::post -> change of Cores, between two turns of the first core
+//!                  add, bind, set_... -> first core, at once
+//!                                     -> Mail::Do to each other core, after its turn
+//!
 //!  signal, stop, KILL -> the loop ends -> Driver: stops and wakes the others; likewise a panic
 //! ```
 //!
@@ -23,6 +27,8 @@
 //!   and those services that are bound to one core. It exists from the beginning, so that an address
 //!   that cannot be listened on is an error at once. Of the other cores there is only a
 //!   [`Seed`](crate::reactor::for_cores::Seed) until their threads make reactors of them.
+//! * What another core is to have or to be is a task in its mail, whether it runs yet or not: a thread that
+//!   starts does what is in its mail first. So there is one way to add a service, at any time.
 //! * A newcomer is handed over as the bare socket that the system gave. Its layers, the limits and the
 //!   farewell are those of the core that gets it: a `Listener` there takes it from a queue as it would
 //!   from a socket. With that nothing below `net/listener.rs` knows of cores.
@@ -32,7 +38,8 @@
 //!   the sum is too much, the core that has most ends some.
 //! * What happens between turns is the [`Driver`](driver::Driver)'s: it runs the loop turn by turn.
 //!
-//! Read `cores` first, then `driver`, which is what a core does for the others after each turn;
+//! Read `cores` first, then `running`, which has the threads, and `driver`, which is what a core does for the
+//! others after each turn; `remote` is the way in from any thread;
 //! `answers` puts together what the cores answer, `peers` is what handlers say to each other, `by_hand`
 //! is how tests choose which core runs next.
 
@@ -43,6 +50,9 @@ mod common;
 mod cores;
 mod driver;
 mod peers;
+mod remote;
+mod running;
 
 pub use cores::{Cores, Spread};
 pub use peers::{Core, Peers};
+pub use remote::Remote;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use crate::handler::Context;
 use crate::reactor::Handle;
+use crate::reactor::handle::Identity;
 
 /// Messages that may wait for a handler before who sends it more is held back: a turn's worth.
 const AHEAD: usize = 1024;
@@ -42,20 +43,13 @@ pub(super) struct Others {
     /// Those to wake.
     wake: Vec<Cell<bool>>,
     /// How many messages wait where, for the queues that this core posts to, its own too.
-    queues: RefCell<Vec<(usize, Waiting)>>,
+    queues: RefCell<Vec<(usize, Identity)>>,
 }
 
-type Waiting = Box<dyn Fn() -> usize>;
-
 impl<M> Core<M> {
-    pub(super) fn new(index: usize, handles: Vec<Handle<M>>, others: &Rc<Others>) -> Core<M>
-    where
-        M: 'static,
-    {
-        for (core, handle) in handles.iter().enumerate() {
-            let handle = handle.clone();
-            others.queues.borrow_mut().push((core, Box::new(move || handle.len())));
-        }
+    pub(super) fn new(index: usize, handles: Vec<Handle<M>>, others: &Rc<Others>) -> Core<M> {
+        let queues = handles.iter().map(Handle::identity).enumerate();
+        others.queues.borrow_mut().extend(queues);
         let others = Rc::clone(others);
         Core { index, peers: Peers { own: index, handles: handles.into(), others } }
     }
@@ -167,10 +161,15 @@ impl Others {
         self.wake[core].set(true);
     }
 
+    /// Nobody waits any more until these are taken, since their services are removed.
+    pub(super) fn forget(&self, gone: &[Identity]) {
+        self.queues.borrow_mut().retain(|(_, queue)| !gone.contains(queue));
+    }
+
     /// The cores that are behind with what this one has posted.
     pub(super) fn behind(&self) -> Vec<usize> {
         let queues = self.queues.borrow();
-        let behind = queues.iter().filter(|(_, waiting)| waiting() > CAUGHT_UP);
+        let behind = queues.iter().filter(|(_, queue)| !Others::has_caught_up(queue.waiting()));
         behind.map(|(core, _)| *core).collect()
     }
 

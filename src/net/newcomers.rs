@@ -15,12 +15,16 @@ pub(crate) type Newcomer = (Socket, Option<SocketAddr>);
 /// How many connections a core has, along with the newcomers that are on their way to it.
 pub(crate) type Load = Arc<AtomicUsize>;
 
+/// What a newcomer has with it on its way to a core: it counts there until it is taken out of the queue, or
+/// dropped along with it.
+struct Counted(Load);
+
 /// Wakes a core.
 pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// The way to one core.
 pub(crate) struct Outlet {
-    queue: Sender<Newcomer>,
+    queue: Sender<(Newcomer, Counted)>,
     load: Load,
     wake: Wake,
     /// Something has gone that way since it was last woken.
@@ -28,10 +32,8 @@ pub(crate) struct Outlet {
 }
 
 /// Its other end: a listener of a core that is handed its newcomers.
-#[derive(Debug)]
 pub(crate) struct Arrivals {
-    queue: Receiver<Newcomer>,
-    load: Load,
+    queue: Receiver<(Newcomer, Counted)>,
     /// Nobody hands over any more, and all who were are taken.
     over: bool,
 }
@@ -50,28 +52,42 @@ pub(crate) struct Distributor {
 /// Makes the way to a core.
 pub(crate) fn channel(load: Load, wake: Wake) -> (Outlet, Arrivals) {
     let (sender, receiver) = mpsc::channel();
-    let outlet = Outlet { queue: sender, load: Arc::clone(&load), wake, used: false };
-    (outlet, Arrivals { queue: receiver, load, over: false })
+    let outlet = Outlet { queue: sender, load, wake, used: false };
+    (outlet, Arrivals { queue: receiver, over: false })
+}
+
+impl Counted {
+    fn new(load: &Load) -> Counted {
+        load.fetch_add(1, Relaxed);
+        Counted(Arc::clone(load))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Arrivals {
     /// These, and nobody after them.
     pub(crate) fn of(newcomers: Vec<Newcomer>) -> Arrivals {
         let (sender, queue) = mpsc::channel();
-        let load = Load::new(AtomicUsize::new(newcomers.len()));
-        // The other end is here: it takes them all.
-        newcomers.into_iter().for_each(|newcomer| drop(sender.send(newcomer)));
-        Arrivals { queue, load, over: false }
+        let load = Load::default();
+        for newcomer in newcomers {
+            // The other end is here: it takes them all.
+            let _ = sender.send((newcomer, Counted::new(&load)));
+        }
+        Arrivals { queue, over: false }
     }
 
     /// The next newcomer; `WouldBlock` if there is none, as a socket says it.
     pub(crate) fn accept(&mut self) -> io::Result<Newcomer> {
-        let newcomer = self.queue.try_recv().map_err(|error| {
+        let (newcomer, _) = self.queue.try_recv().map_err(|error| {
             self.over = error == TryRecvError::Disconnected;
             io::ErrorKind::WouldBlock
         })?;
         // From now on it counts, or does not, as the core decides.
-        self.load.fetch_sub(1, Relaxed);
         Ok(newcomer)
     }
 
@@ -111,18 +127,14 @@ impl Distributor {
         let Some(outlet) = place.checked_sub(1).map(|other| &mut self.others[other]) else {
             return Some(newcomer);
         };
-        // Before it is in the queue, from which it may be taken at once.
-        outlet.load.fetch_add(1, Relaxed);
-        match outlet.queue.send(newcomer) {
+        // It counts before it is in the queue, from which it may be taken at once.
+        match outlet.queue.send((newcomer, Counted::new(&outlet.load))) {
             Ok(()) => {
                 outlet.used = true;
                 None
             }
-            // That core accepts no more: it is shutting down, or has failed.
-            Err(error) => {
-                outlet.load.fetch_sub(1, Relaxed);
-                Some(error.0)
-            }
+            // That core accepts no more: it is shutting down, has failed, or never had the listener.
+            Err(error) => Some(error.0.0),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The public methods that change services while the loop runs: between two turns, and before the first.
 
+use super::listening::Bound;
 use super::{Reactor, Service};
 use crate::error::Error;
 use crate::limits::Limits;
@@ -52,7 +53,7 @@ impl Reactor<'_> {
     /// ([`unix_mode`](Listen::unix_mode)), and somebody else may have put a file there. Those of
     /// [`listen`](Self::listen) and [`unbind`](Self::unbind). Then the rules are those of before.
     pub fn rebind<M>(&mut self, service: &Service<M>, listen: impl ToListen) -> Result<(), Error> {
-        self.rebind_at(self.place(service)?, listen.to_listen()?)
+        self.rebind_at(self.place(service)?, listen.to_listen()?).map(drop)
     }
 
     /// Removes a service, as a [shutdown](Self::stop) of it alone: it accepts no newcomers and
@@ -115,7 +116,7 @@ impl Reactor<'_> {
         self.services[place].unbind(&address, &mut self.state)
     }
 
-    pub(crate) fn rebind_at(&mut self, place: usize, listen: Listen) -> Result<(), Error> {
+    pub(crate) fn rebind_at(&mut self, place: usize, listen: Listen) -> Result<Bound, Error> {
         self.may_change()?;
         let listen = Listen { address: listen.address.resolve()?, ..listen };
         self.services[place].rebind(listen, &mut self.state)

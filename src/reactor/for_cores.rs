@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use mio::{Poll, Registry};
 
-use super::handle::{Mailbox, Shared};
+use super::handle::{Identity, Mailbox, Shared};
 use super::listening::{Bound, Share};
 use super::loop_state::{ForCores, ServiceEntry};
 use super::reports::Asked;
 use super::service::{ActiveService, type_name_of};
 use super::table::{SharedLimits, Table};
 use super::total_memory::{self, Memory};
-use super::{Ask, Handle, Reactor, Report};
+use super::{Ask, Reactor, Report};
 use crate::connection::ConnId;
 use crate::connection::clock::nanos;
 use crate::error::Error;
@@ -58,6 +58,16 @@ impl Reactor<'_> {
         &self.state.shared
     }
 
+    /// Has a shutdown wait for the changes that were posted before it.
+    pub(crate) fn make_changes_before_stop(&mut self, changes: Identity) {
+        self.state.changes = Some(changes);
+    }
+
+    /// The place of a service; none if it is not here.
+    pub(crate) fn place_of(&self, service: &Identity) -> Option<usize> {
+        self.state.place_of(service)
+    }
+
     pub(crate) fn is_ending(&self) -> bool {
         self.state.is_ending()
     }
@@ -65,11 +75,6 @@ impl Reactor<'_> {
     /// What the last turn has noted for the other cores.
     pub(crate) fn for_cores(&mut self) -> Option<&mut ForCores> {
         self.state.for_cores.as_deref_mut()
-    }
-
-    /// Where the service is that this handle posts to.
-    pub(crate) fn place_of<M>(&self, handle: &Handle<M>) -> Result<usize, Error> {
-        self.state.place_of(&handle.identity()).ok_or(Error::Removed)
     }
 
     pub(crate) fn name_service(&mut self, service: usize, name: String) {
@@ -104,8 +109,8 @@ impl Reactor<'_> {
     }
 
     /// Takes in newcomers of a service that another core accepts.
-    pub(crate) fn take_over(&mut self, service: usize, shares: Vec<Share>) {
-        self.services[service].take_over(shares, &mut self.state);
+    pub(crate) fn take_over(&mut self, service: usize, share: Share) {
+        self.services[service].take_over(share, &mut self.state);
     }
 
     /// Gives a service one more listener, or several for a host. Says where it listens.

@@ -80,6 +80,12 @@ impl Count {
         self.posted.load(SeqCst).saturating_sub(taken)
     }
 
+    /// A shutdown was asked for, and some messages that come before it are still to be taken.
+    fn delays_shutdown(&self) -> bool {
+        let before = self.before_stop.load(SeqCst);
+        before != u64::MAX && self.taken.load(SeqCst) < before
+    }
+
     /// Counts one more message, unless `most` are waiting already.
     fn reserve(&self, most: u64) -> bool {
         let more = |posted: u64| {
@@ -97,6 +103,18 @@ pub(crate) struct Identity(Arc<Count>);
 impl PartialEq for Identity {
     fn eq(&self, other: &Identity) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Identity {
+    /// How many messages wait for it.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.0.waiting()
+    }
+
+    /// A shutdown was asked for, and some messages that come before it are still to be taken.
+    pub(crate) fn delays_shutdown(&self) -> bool {
+        self.0.delays_shutdown()
     }
 }
 
@@ -417,8 +435,7 @@ impl Inbox {
 
     /// A shutdown was asked for, and some messages that come before it are still to be taken.
     pub(crate) fn delays_shutdown(&self) -> bool {
-        let before = self.count.before_stop.load(SeqCst);
-        before != u64::MAX && self.count.taken.load(SeqCst) < before
+        self.count.delays_shutdown()
     }
 
     /// The shutdown begins: what was posted after it was asked for may be taken too.
@@ -428,6 +445,13 @@ impl Inbox {
 
     pub(crate) fn waiting(&self) -> u64 {
         self.count.waiting()
+    }
+}
+
+/// What nobody has taken by then waits no more.
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.count.taken.fetch_max(self.count.posted.load(SeqCst), SeqCst);
     }
 }
 

@@ -56,10 +56,9 @@ impl<H: Handler> ActiveService<H> {
         Ok(Bound { local, listeners: numbers.into_iter().map(address).collect() })
     }
 
-    pub(super) fn take_over_listeners(&mut self, shares: Vec<Share>, state: &mut LoopState) {
-        let put = |share: Share| self.put_listener(share.listener(&self.table.limits));
-        let numbers: Vec<_> = shares.into_iter().map(put).collect();
-        self.tell_of_listeners(&numbers, state);
+    pub(super) fn take_over_listener(&mut self, share: Share, state: &mut LoopState) {
+        let number = self.put_listener(share.listener(&self.table.limits));
+        self.tell_of_listeners(&[number], state);
     }
 
     /// Gives a listener its place, and with that its token.
@@ -135,13 +134,15 @@ impl<H: Handler> ActiveService<H> {
         &mut self,
         listen: &Listen,
         state: &mut LoopState,
-    ) -> Result<(), Error> {
+    ) -> Result<Bound, Error> {
         let per_peer = Peers::are_limited(&self.table.limits);
+        let mut listeners = Vec::new();
         // Only a Unix socket, which is a single one, may refuse.
         for number in self.listeners_at(&listen.address)? {
             self.listeners[number].set_rules(listen, per_peer)?;
+            listeners.push((number, self.listeners[number].address().clone()));
         }
         self.note_guard(state);
-        Ok(())
+        Ok(Bound { local: listen.address.clone(), listeners })
     }
 }

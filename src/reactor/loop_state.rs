@@ -52,6 +52,9 @@ pub(crate) struct LoopState {
     pub(crate) asked: VecDeque<Asked>,
     /// What this loop has to do with those of other cores; none if it is alone.
     pub(crate) for_cores: Option<Box<ForCores>>,
+    /// Counts the changes that are made between turns, see [`Remote`](crate::Remote); none where there are
+    /// no cores.
+    pub(super) changes: Option<Identity>,
     /// See [`set_accounting`](crate::Reactor::set_accounting).
     pub(super) accounting: bool,
     /// What handles on other threads reach: the waker, and whether a stop was asked for.
@@ -154,6 +157,7 @@ impl LoopState {
             trace: TurnTrace::default(),
             asked: VecDeque::new(),
             for_cores: None,
+            changes: None,
             accounting: false,
             shared,
             last_handshake: 0,

@@ -107,7 +107,7 @@ pub(crate) trait AnyService: Inspect {
         Err(Error::Datagrams)
     }
     /// As [`Reactor::rebind`](crate::Reactor::rebind), at an address that is known.
-    fn rebind(&mut self, _listen: Listen, _state: &mut LoopState) -> Result<(), Error> {
+    fn rebind(&mut self, _listen: Listen, _state: &mut LoopState) -> Result<Bound, Error> {
         Err(Error::Datagrams)
     }
     /// As [`Reactor::set_limits`](crate::Reactor::set_limits).
@@ -170,7 +170,7 @@ pub(crate) trait AnyService: Inspect {
         self.inbox().marked = true;
     }
     /// Listens by taking in what another core has accepted.
-    fn take_over(&mut self, _shares: Vec<Share>, _state: &mut LoopState) {}
+    fn take_over(&mut self, _share: Share, _state: &mut LoopState) {}
     /// Has newcomers at the listener with this number divided among cores.
     fn share_out(&mut self, _number: usize, _among: Distributor) {}
     /// Adds the layers of all listeners.
@@ -200,7 +200,7 @@ impl<H: Handler> AnyService for ActiveService<H> {
         self.end_listening(address, state)
     }
 
-    fn rebind(&mut self, listen: Listen, state: &mut LoopState) -> Result<(), Error> {
+    fn rebind(&mut self, listen: Listen, state: &mut LoopState) -> Result<Bound, Error> {
         self.listen_otherwise(&listen, state)
     }
 
@@ -278,8 +278,8 @@ impl<H: Handler> AnyService for ActiveService<H> {
         self.listeners.iter_mut().for_each(|(_, listener)| listener.woken());
     }
 
-    fn take_over(&mut self, shares: Vec<Share>, state: &mut LoopState) {
-        self.take_over_listeners(shares, state)
+    fn take_over(&mut self, share: Share, state: &mut LoopState) {
+        self.take_over_listener(share, state)
     }
 
     fn share_out(&mut self, number: usize, among: Distributor) {

@@ -5,6 +5,7 @@ use std::process::{ExitCode, Termination};
 
 use super::Reactor;
 use super::fairness::LINGER_AT_SHUTDOWN;
+use super::handle::Identity;
 use super::loop_state::LoopState;
 use super::service::{ActiveService, AnyService};
 use crate::connection::CloseReason;
@@ -78,8 +79,7 @@ impl Reactor<'_> {
             self.phase = Phase::Stopping(self.state.after(self.shutdown_timeout));
         }
         if let Phase::Stopping(deadline) = self.phase
-            && (deadline <= self.state.turn.now
-                || !self.services.iter_mut().any(|one| one.inbox().delays_shutdown()))
+            && (deadline <= self.state.turn.now || !self.is_shutdown_delayed())
         {
             self.phase = Phase::Draining(deadline);
             for (place, service) in self.services.iter_mut().enumerate() {
@@ -98,6 +98,12 @@ impl Reactor<'_> {
                 self.cut_off();
             }
         }
+    }
+
+    /// Something that was posted before the shutdown is still to be taken.
+    fn is_shutdown_delayed(&mut self) -> bool {
+        self.services.iter_mut().any(|service| service.inbox().delays_shutdown())
+            || self.state.changes.as_ref().is_some_and(Identity::delays_shutdown)
     }
 
     /// Ends every connection at once, and with that the reactor.

@@ -20,6 +20,10 @@ pub(crate) struct Signals {
     source: Option<signal_hook_mio::v1_0::Signals>,
     /// How many of [`ENDING`] there have been.
     seen: usize,
+    /// Somebody else than the loop minds [`HANGUP`].
+    minded: bool,
+    /// There was one, and that one was not told yet.
+    hung_up: bool,
 }
 
 impl Signals {
@@ -68,14 +72,31 @@ impl Reactor<'_> {
     /// # Errors
     /// [`Error::Io`] when the system refuses.
     pub fn reload_on_hangup(&mut self) -> Result<(), Error> {
+        self.signals.minded = false;
         self.signals.catch(&HANGUP, self.poll.registry())
+    }
+
+    /// Has whoever runs the turns mind SIGHUP, by [`take_hangup`](Self::take_hangup).
+    pub(crate) fn leave_hangup(&mut self) -> Result<(), Error> {
+        self.reload_on_hangup()?;
+        self.signals.minded = true;
+        Ok(())
+    }
+
+    /// Whether there was a SIGHUP since the last time.
+    pub(crate) fn take_hangup(&mut self) -> bool {
+        std::mem::take(&mut self.signals.hung_up)
     }
 
     /// Does what the signals ask for.
     pub(super) fn handle_signals(&mut self, caught: &[i32]) {
         for signal in caught {
             if HANGUP.contains(signal) {
-                self.reload_layers("hangup signal: ");
+                if self.signals.minded {
+                    self.signals.hung_up = true;
+                } else {
+                    self.reload_layers("hangup signal: ");
+                }
                 continue;
             }
             self.signals.seen += 1;

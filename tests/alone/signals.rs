@@ -1,5 +1,5 @@
-//! SIGINT and SIGTERM: the first one shuts down gracefully, the second one ends at once. One test
-//! in a binary of its own, because a signal is for the whole process.
+//! SIGINT and SIGTERM: the first one shuts down gracefully, the second one ends at once. SIGHUP calls a hook.
+//! In a binary of its own, because a signal is for the whole process.
 
 #![cfg(feature = "signals")]
 
@@ -12,7 +12,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use reactor::{Callbacks, Context, Exit, Handler, Reactor, ServiceContext};
+use reactor::{Callbacks, Context, Cores, Exit, Handler, Reactor, ServiceContext};
 use util::{Client, PATIENCE};
 
 struct Sender;
@@ -89,4 +89,33 @@ fn the_first_is_graceful_and_the_second_ends_at_once() {
     reactor.run().unwrap();
     drop(reactor);
     assert_eq!(opens.get(), 0);
+}
+
+#[test]
+fn a_hangup_calls_the_last_hook_that_was_set() {
+    for count in [1, 2] {
+        let calls = &Cell::new(0);
+        let mut cores = Cores::new(count).unwrap();
+        let first = cores.on_hangup(|cores| {
+            calls.set(100);
+            cores.first().stop();
+        });
+        first.unwrap();
+        let hook = cores.on_hangup(move |cores| {
+            calls.set(calls.get() + 1);
+            signal("-HUP");
+            assert!(calls.get() > 1, "on purpose");
+            cores.listen("127.0.0.1:0", |_| Sender).unwrap();
+            // Another one takes the place of this.
+            let last = cores.on_hangup(move |cores| {
+                calls.set(calls.get() + 10);
+                cores.first().stop();
+            });
+            last.unwrap();
+        });
+        hook.unwrap();
+        signal("-HUP");
+        assert_eq!(cores.run().unwrap(), Exit::Clean);
+        assert_eq!((calls.get(), cores.status().services.len()), (12, 1));
+    }
 }

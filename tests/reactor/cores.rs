@@ -2,6 +2,7 @@
 //! endings are those of the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering::SeqCst;
@@ -10,9 +11,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use reactor::testing::CoresByHand;
 use reactor::{
-    Address, Ask, CloseReason, Context, Core, Cores, Cursor, Error, Exit, Handle, Handler, Limits,
-    Order, Peers, Rate, Report, Selection, ServiceContext, Spread, Status, TimerId,
+    Address, Ask, Callbacks, CloseReason, Context, Core, Cores, Cursor, Error, Exit, Handle,
+    Handler, Limits, Order, Peers, Rate, Remote, Report, Selection, ServiceContext, Spread, Status,
+    TimerId,
 };
 
 use crate::util::folder::Folder;
@@ -123,6 +126,7 @@ impl Handler for Room {
 /// Cores that run in a thread.
 struct Running {
     room: Spread<Word>,
+    remote: Remote<'static>,
     at: SocketAddr,
     shut: Arc<AtomicUsize>,
     heard: Vec<Arc<AtomicUsize>>,
@@ -145,23 +149,33 @@ fn start(
     let thread = std::thread::spawn(move || {
         let mut cores = Cores::new(count).unwrap();
         set(&mut cores);
-        let make = |core: Core<Word>| {
+        let make = move |core: Core<Word>| {
             assert_eq!(core.count(), count);
             let (heard, shut) = (Arc::clone(&counts[core.index()]), Arc::clone(&ends));
             Room { core: core.index(), peers: core.peers(), heard, shut }
         };
         let room = cores.listen_with("127.0.0.1:0", make, limits).unwrap();
-        tell.send(room).unwrap();
+        tell.send((room, cores.remote())).unwrap();
         (cores.run(), cores.status())
     });
-    let room = told.recv_timeout(PATIENCE).unwrap();
+    let (room, remote) = told.recv_timeout(PATIENCE).unwrap();
     let at = room.address().and_then(Address::as_socket).unwrap();
-    Running { room, at, shut, heard, thread }
+    Running { room, remote, at, shut, heard, thread }
 }
 
 impl Running {
     fn connect(&self) -> Client {
         Client::connect(self.at)
+    }
+
+    /// Has the cores change, and waits for that.
+    fn change<R: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Cores<'static>) -> R + Send + 'static,
+    ) -> R {
+        let (tell, told) = mpsc::channel();
+        self.remote.post(move |cores| tell.send(change(cores)).unwrap()).unwrap();
+        told.recv_timeout(PATIENCE).unwrap()
     }
 
     fn end(self) -> (Exit, Status) {
@@ -558,4 +572,160 @@ fn what_is_told_before_a_loop_has_run_wakes_the_others() {
     cores.run().unwrap();
     assert!(began.elapsed() < PATIENCE, "{} have arrived", arrived.load(SeqCst));
     assert_eq!(arrived.load(SeqCst), 4);
+}
+
+/// Says which core it is of.
+fn teller(core: usize) -> impl Handler<Session = (), Message = ()> {
+    Callbacks::new().on_line(move |cx, _: &[u8]| writeln!(cx, "{core}"))
+}
+
+/// On which cores so many new clients are, one after the other.
+fn spread_of(at: SocketAddr, clients: usize) -> Vec<usize> {
+    let mut all: Vec<_> = (0..clients).map(|_| Client::connect(at)).collect();
+    all.iter_mut().for_each(|client| client.send("\n"));
+    all.iter_mut().map(|client| client.line().trim().parse().unwrap()).collect()
+}
+
+fn socket_of<M>(spread: &Spread<M>) -> SocketAddr {
+    spread.address().and_then(Address::as_socket).unwrap()
+}
+
+#[test]
+fn a_service_that_is_added_while_they_run_is_served_by_all() {
+    for cores in [1, 3] {
+        let running = room_on(cores, Limits::default());
+        let mut before = running.connect();
+        whereabouts(&mut before);
+        let added = running.change(|cores| {
+            let tellers = cores.add(|core: Core<()>| teller(core.index()), Limits::default());
+            let tellers = tellers.unwrap();
+            cores.set_name(&tellers, "tellers");
+            (cores.bind(&tellers, "127.0.0.1:0").unwrap(), cores.status().services)
+        });
+        let (at, services) = added;
+        assert_eq!(services[1].name, "tellers");
+        let on = spread_of(at.as_socket().unwrap(), 30);
+        for core in 0..cores {
+            let here = on.iter().filter(|on| **on == core).count();
+            assert!(here.abs_diff(30 / cores) <= 3, "{on:?}");
+        }
+        whereabouts(&mut before);
+        drop(before);
+        let (exit, status) = running.end();
+        assert_eq!((exit, status.services[1].counters.accepted), (Exit::Clean, 30));
+    }
+}
+
+#[test]
+fn a_stop_comes_after_the_changes_that_were_posted_before_it_and_others_are_dropped() {
+    for count in [1, 2] {
+        let mut cores = Cores::new(count).unwrap();
+        let room = cores.add(|_| teller(0), Limits::default()).unwrap();
+        let made = Arc::new(Mutex::new(Vec::new()));
+        let remote = cores.remote();
+        for number in 0..3 {
+            let made = Arc::clone(&made);
+            remote
+                .post(move |cores| {
+                    let added = cores.add(|_| teller(0), Limits::default());
+                    let added = added.map(drop).map_err(|error| error.to_string());
+                    made.lock().unwrap().push((number, added));
+                })
+                .unwrap();
+        }
+        room.handles()[0].stop();
+        let late = Arc::clone(&made);
+        remote.post(move |_| late.lock().unwrap().clear()).unwrap();
+        assert_eq!(cores.run().unwrap(), Exit::Clean);
+        let refused = || Err("the reactor is shutting down".to_owned());
+        let expected: Vec<_> = (0..3).map(|number| (number, refused())).collect();
+        assert_eq!(*made.lock().unwrap(), expected);
+        assert_eq!(Arc::strong_count(&made), 1, "the late one is still there");
+        let error = remote.post(|_| unreachable!()).unwrap_err();
+        assert!(matches!(error, Error::ShuttingDown));
+    }
+}
+
+#[test]
+fn a_change_that_panics_leaves_the_others_alone() {
+    let running = room_on(2, Limits::default());
+    let mut clients = one_on_each(&running, 2);
+    running.remote.post(|_| panic!("on purpose")).unwrap();
+    let remote = running.remote.clone();
+    let (tell, told) = mpsc::channel();
+    // One that a change posts is made after the next turn.
+    running.change(move |_| remote.post(move |_| tell.send(()).unwrap()).unwrap());
+    told.recv_timeout(PATIENCE).unwrap();
+    clients.iter_mut().for_each(|client| _ = whereabouts(client));
+    drop(clients);
+    assert_eq!(running.end().0, Exit::Clean);
+}
+
+#[test]
+fn where_a_handler_cannot_be_made_while_they_run_the_other_cores_serve() {
+    let running = room_on(3, Limits::default());
+    let mut before = one_on_each(&running, 3);
+    let tellers = running.change(|cores| {
+        let make = |core: Core<()>| {
+            assert!(core.index() != 2, "on purpose");
+            teller(core.index())
+        };
+        cores.listen("127.0.0.1:0", make).unwrap()
+    });
+    // Core 2 has looked at its mail when it has answered this.
+    before[0].send("close 999999\n");
+    before[0].expect("false\n");
+    let on = spread_of(socket_of(&tellers), 30);
+    assert!(on.contains(&0) && on.contains(&1) && !on.contains(&2), "{on:?}");
+    before.iter_mut().for_each(|client| _ = whereabouts(client));
+    drop(before);
+    // On the first core it is the change that fails.
+    let panicked = std::panic::AssertUnwindSafe(|cores: &mut Cores<'static>| {
+        let make = |_: Core<()>| -> Callbacks<'static> { panic!("on purpose") };
+        cores.listen("127.0.0.1:0", make).map(drop)
+    });
+    let services = running.change(move |cores| {
+        let panicked = || panicked.0(cores);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(panicked)).unwrap_err();
+        cores.status().services.len()
+    });
+    assert_eq!(services, 2);
+    assert_eq!(running.end().0, Exit::Clean);
+}
+
+#[test]
+fn a_core_takes_its_newcomers_once_it_has_heard_of_the_service() {
+    let folder = Folder::new("cores");
+    let path = folder.file("tellers");
+    let cores = Cores::new(2).unwrap();
+    let remote = cores.remote();
+    let mut cores = CoresByHand::new(cores).unwrap();
+    let settle = |cores: &mut CoresByHand<'_>, which: std::ops::Range<usize>| {
+        while let Some(core) = which.clone().find(|core| cores.is_due(*core)) {
+            cores.turn(core);
+        }
+    };
+    settle(&mut cores, 0..2);
+    let at = path.clone();
+    let listen = move |cores: &mut Cores<'_>| {
+        let listened = cores.listen(at.as_path(), |core: Core<()>| teller(core.index()));
+        listened.map(drop).unwrap();
+    };
+    remote.post(listen).unwrap();
+    settle(&mut cores, 0..1);
+    let clients: Vec<_> = (0..8).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    clients.iter().for_each(|mut client| client.write_all(b"\n").unwrap());
+    settle(&mut cores, 0..1);
+    assert_eq!(cores.status(0).unwrap().services[0].connections, 4);
+    settle(&mut cores, 0..2);
+    let mut on: Vec<_> = clients
+        .iter()
+        .map(|mut client| {
+            let mut said = [0; 2];
+            client.read_exact(&mut said).unwrap();
+            said[0]
+        })
+        .collect();
+    on.sort_unstable();
+    assert_eq!(on, *b"00001111");
 }
