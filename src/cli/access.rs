@@ -12,7 +12,7 @@ use reactor::{Listen, Networks, WebSocket};
 use super::address::{Endpoint, Layer};
 use super::failure::Failure;
 use super::units::mode;
-use super::unused_options::GivenOptions;
+use super::unused_options::Use;
 
 /// The options.
 #[derive(Clone, Debug, clap::Args)]
@@ -21,16 +21,16 @@ pub(crate) struct Access {
     ///
     /// Others are closed without a word; the log says so. Unix sockets are not affected. At the
     /// addresses with proxy: it is about the clients that the proxy names.
-    #[arg(long, value_name = "NETWORKS", value_parser = networks)]
-    allow: Option<Networks>,
+    #[arg(long, value_name = "NETWORKS", value_parser = networks, value_delimiter = ',')]
+    allow: Vec<Networks>,
 
     /// Believe the PROXY headers of proxies from these networks, and of those that come over Unix
     /// sockets [default: 127.0.0.0/8,::1/128].
     ///
     /// At an address with proxy: nobody else is served. They are closed without a word; the log says
     /// so.
-    #[arg(long, value_name = "NETWORKS", value_parser = networks)]
-    proxy_from: Option<Networks>,
+    #[arg(long, value_name = "NETWORKS", value_parser = networks, value_delimiter = ',')]
+    proxy_from: Vec<Networks>,
 
     /// Permissions of Unix sockets, in octal: with 0660, owner and group may connect [default: as
     /// the umask says].
@@ -79,13 +79,9 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// Refuses the options that none of these listeners uses.
+    /// Who uses the options, where somebody listens there.
     /// `web` says whether one of them is the service web, where there are services.
-    pub(crate) fn check(
-        given: &GivenOptions<'_>,
-        listeners: &[Endpoint],
-        web: Option<bool>,
-    ) -> Result<(), Failure> {
+    pub(crate) fn uses(listeners: &[Endpoint], web: Option<bool>) -> Vec<Use> {
         let proxied = |it: &Endpoint| it.layers.has(Layer::Proxy);
         let browsers =
             web == Some(true) || listeners.iter().any(|it| it.layers.has(Layer::WebSocket));
@@ -93,33 +89,35 @@ impl Access {
             Some(_) => "the service web or an address with ws:, and there is neither",
             None => "an address with ws:, and there is none",
         };
-        for (options, used, user) in [
-            (
-                "unix_mode",
-                listeners.iter().any(Endpoint::is_unix),
-                "a Unix socket, and none listens; write unix:PATH",
-            ),
-            (
-                "allow_uid",
-                listeners.iter().any(Endpoint::is_unix),
-                "a Unix socket, and none listens; write unix:PATH, or --allow NETWORKS for TCP",
-            ),
-            (
-                "allow",
-                listeners.iter().any(Endpoint::knows_clients),
-                "TCP, and only Unix sockets listen; see --allow-uid",
-            ),
-            (
-                "proxy_from",
-                listeners.iter().any(|it| proxied(it) && !it.is_unix()),
-                "an address for proxies over TCP, and there is none; write proxy:ADDR",
-            ),
-            ("origin", browsers, of_browsers),
-            ("web_host", browsers, of_browsers),
-        ] {
-            given.refuse_unless(used, &[options], user)?;
-        }
-        Ok(())
+        vec![
+            Use {
+                options: &["unix_mode"],
+                used: listeners.iter().any(Endpoint::is_unix),
+                user: "a Unix socket, and none listens; write unix:PATH",
+            },
+            Use {
+                options: &["allow_uid"],
+                used: listeners.iter().any(Endpoint::is_unix),
+                user: "a Unix socket, and none listens; write unix:PATH, or --allow NETWORKS for TCP",
+            },
+            Use {
+                options: &["allow"],
+                used: listeners.iter().any(Endpoint::knows_clients),
+                user: "TCP, and only Unix sockets listen; see --allow-uid",
+            },
+            Use {
+                options: &["proxy_from"],
+                used: listeners.iter().any(|it| proxied(it) && !it.is_unix()),
+                user: "an address for proxies over TCP, and there is none; write proxy:ADDR",
+            },
+            Use { options: &["origin", "web_host"], used: browsers, user: of_browsers },
+            #[cfg(feature = "tls")]
+            Use {
+                options: &["tls_cert", "tls_key", "tls_client_ca"],
+                used: listeners.iter().any(|it| it.layers.has(Layer::Tls)),
+                user: "an address with TLS, and there is none; write tls:ADDR",
+            },
+        ]
     }
 
     /// Which hosts and which pages are ours.
@@ -128,35 +126,46 @@ impl Access {
         self.origin.iter().cloned().fold(sites, Sites::origin)
     }
 
-    /// Reads the certificate if one of these listeners needs it.
+    /// Reads the certificate if one of these listeners needs it, unless it is among those that were read.
     #[cfg_attr(not(feature = "tls"), expect(unused_variables))]
-    pub(crate) fn entrance(&self, listeners: &[Endpoint]) -> Result<Entrance<'_>, Failure> {
+    pub(crate) fn entrance(
+        &self,
+        listeners: &[Endpoint],
+        known: &mut Certificates,
+    ) -> Result<Entrance<'_>, Failure> {
         Ok(Entrance {
             access: self,
             #[cfg(feature = "tls")]
-            tls: self.certificate(listeners.iter().any(|it| it.layers.has(Layer::Tls)))?,
+            tls: match listeners.iter().any(|it| it.layers.has(Layer::Tls)) {
+                true => Some(self.certificate(known)?),
+                false => None,
+            },
         })
     }
 
     #[cfg(feature = "tls")]
-    fn certificate(&self, wanted: bool) -> Result<Option<Tls>, Failure> {
-        let usage = |text: &str| Err(Failure::Usage(text.to_owned()));
-        match self.tls_cert.as_ref().zip(self.tls_key.as_ref()) {
-            None if wanted => usage("tls: needs --tls-cert FILE and --tls-key FILE"),
-            Some(_) if !wanted => usage("--tls-cert: nothing listens with TLS; write tls:ADDR"),
-            Some((cert, key)) => match self.read(cert, key) {
-                Err(Error::Certificate { path, why }) => {
-                    let option = match &*path {
-                        path if path == cert => "--tls-cert",
-                        path if path == key => "--tls-key",
-                        _ => "--tls-client-ca",
-                    };
-                    Err(Failure::Runtime(format!("{option} {}: {why}", path.display())))
-                }
-                outcome => Ok(Some(outcome?)),
-            },
-            None => Ok(None),
+    fn certificate(&self, known: &mut Certificates) -> Result<Tls, Failure> {
+        let Some((cert, key)) = self.tls_cert.as_ref().zip(self.tls_key.as_ref()) else {
+            let what = "tls: needs --tls-cert FILE and --tls-key FILE";
+            return Err(Failure::Usage(what.to_owned()));
+        };
+        let files = [Some(cert), Some(key), self.tls_client_ca.as_ref()].map(Option::<&_>::cloned);
+        if let Some((_, tls)) = known.0.iter().find(|(same, _)| *same == files) {
+            return Ok(tls.clone());
         }
+        let tls = self.read(cert, key).map_err(|error| match error {
+            Error::Certificate { path, why } => {
+                let option = match &*path {
+                    path if path == cert => "--tls-cert",
+                    path if path == key => "--tls-key",
+                    _ => "--tls-client-ca",
+                };
+                Failure::Runtime(format!("{option} {}: {why}", path.display()))
+            }
+            error => error.into(),
+        })?;
+        known.0.push((files, tls.clone()));
+        Ok(tls)
     }
 
     #[cfg(feature = "tls")]
@@ -174,7 +183,7 @@ impl Access {
         let addr = at.address.as_socket();
         let beyond = addr.is_some_and(|addr| !addr.ip().to_canonical().is_loopback());
         // Behind a proxy it is the proxy that lets them in.
-        if self.allow.is_none() && beyond && !at.layers.has(Layer::Proxy) {
+        if self.allow.is_empty() && beyond && !at.layers.has(Layer::Proxy) {
             log::warn!(
                 "{name}: every machine that reaches {at} may connect; say who may with --allow \
                  NETWORKS"
@@ -182,6 +191,10 @@ impl Access {
         }
     }
 }
+
+/// The certificates that were read, with their files: listeners with the same files have the same one.
+#[derive(Default)]
+pub(crate) struct Certificates(#[cfg(feature = "tls")] Vec<([Option<PathBuf>; 3], Tls)>);
 
 /// [`Access`] with the certificate that it names.
 pub(crate) struct Entrance<'a> {
@@ -194,8 +207,8 @@ impl Entrance<'_> {
     /// How to listen there.
     pub(crate) fn listen(&self, endpoint: &Endpoint) -> Result<Listen, Failure> {
         let mut listen = Listen::at(&endpoint.address)?;
-        if let Some(networks) = &self.access.allow {
-            listen = listen.allow(networks.clone());
+        if !self.access.allow.is_empty() {
+            listen = listen.allow(self.access.allow.iter().cloned().collect());
         }
         if let Some(mode) = self.access.unix_mode {
             listen = listen.unix_mode(mode);
@@ -204,8 +217,10 @@ impl Entrance<'_> {
             listen = listen.allow_uids(self.access.allow_uid.iter().copied());
         }
         if endpoint.layers.has(Layer::Proxy) {
-            let usual = Networks::loopback;
-            listen = listen.proxy(self.access.proxy_from.clone().unwrap_or_else(usual));
+            listen = listen.proxy(match &*self.access.proxy_from {
+                [] => Networks::loopback(),
+                from => from.iter().cloned().collect(),
+            });
         }
         #[cfg(feature = "tls")]
         if let Some(tls) = self.tls.as_ref().filter(|_| endpoint.layers.has(Layer::Tls)) {

@@ -232,6 +232,15 @@ pub(crate) fn look_up(address: &Address, within: Duration) -> Result<Address, Fa
     Ok(told.recv_timeout(within).map_err(silent)??)
 }
 
+impl fmt::Display for PortOrAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PortOrAddress::Port(port) => port.fmt(f),
+            PortOrAddress::At(address) => address.fmt(f),
+        }
+    }
+}
+
 impl PortOrAddress {
     /// Reads one with the layers in front of it.
     pub(crate) fn parse(text: &str) -> Result<(Layers, PortOrAddress), String> {

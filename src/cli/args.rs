@@ -5,9 +5,10 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use super::check::Check;
 use super::close::Close;
+use super::config::Config;
 use super::connect::Connect;
 use super::discover::Discover;
-use super::failure::Failure;
+use super::failure::{Failure, on_a_line};
 use super::forward::Forward;
 use super::load::Load;
 use super::serve::Serve;
@@ -25,6 +26,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Serve(Box<Serve>),
+    Config(Box<Config>),
     Load(Box<Load>),
     Check(Check),
     Forward(Box<Forward>),
@@ -34,26 +36,10 @@ pub(crate) enum Command {
     Close(Close),
 }
 
-/// What clap says takes several paragraphs: the error, tips, the usage, where to find help. The
-/// first two matter.
 impl Failure {
     /// `command` is the word that was given for one.
     pub(crate) fn usage(error: &clap::Error, command: &str) -> Failure {
-        let text = error.render().to_string();
-        let mut line = String::new();
-        for paragraph in text.split("\n\n") {
-            let words: Vec<_> = paragraph.split_whitespace().collect();
-            match words[..] {
-                [] | ["For" | "Usage:", ..] => {}
-                // It would not help: no argument begins with a dash.
-                ["tip:", "to", "pass", ..] => {}
-                ["error:", ref rest @ ..] => line.push_str(&rest.join(" ")),
-                _ => {
-                    line.push_str("; ");
-                    line.push_str(&words.join(" "));
-                }
-            }
-        }
+        let mut line = on_a_line(error);
         if let Some(instead) = meant(error, command) {
             line.push_str(&format!("; {instead}"));
         }

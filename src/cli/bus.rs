@@ -54,37 +54,39 @@ pub(crate) struct BusOptions {
 
 /// A room over Redis, before its connections are made.
 pub(crate) struct PresenceBus {
+    url: RedisUrl,
     redis: Connect,
     login: Login,
     settings: Settings,
 }
 
 impl BusOptions {
-    /// Reads the options, for so many rooms, and makes sure that Redis is there; none without a bus.
-    pub(crate) fn open(
-        &self,
-        given: &GivenOptions<'_>,
-        rooms: usize,
-    ) -> Result<Option<PresenceBus>, Failure> {
+    /// Refuses options that are wrong, or have no effect, where there are so many rooms.
+    pub(crate) fn check(&self, given: &GivenOptions, rooms: usize) -> Result<(), Failure> {
+        given.refuse_unless(rooms > 0, &["presence_bus"], "the service presence; add it")?;
         let options = ["bus_timeout", "bus_lease", "bus_keep", "bus_optional"];
         given.refuse_unless(self.presence_bus.is_some(), &options, "--presence-bus URL; add it")?;
-        let wanted = self.url()?;
-        let tls = wanted.as_ref().is_some_and(|url| url.tls);
+        let url = self.url()?;
         self.trust.refuse_unless(
-            tls,
+            url.as_ref().is_some_and(|url| url.tls),
             given,
             "a bus with TLS; write --presence-bus rediss://HOST",
         )?;
-        let Some(url) = wanted else { return Ok(None) };
-        if rooms > 1 {
-            let what = "one --presence-bus is for one room: give presence once, with all its \
-                        addresses, as in presence=9907,9908";
+        if url.is_some() && rooms > 1 {
+            let what = "--presence-bus is for one room: give presence once, with all its addresses, as in \
+                        presence=9907,9908";
             return Err(Failure::Usage(what.to_owned()));
         }
-        if self.bus_lease / 2 < self.bus_timeout {
+        if url.is_some() && self.bus_lease / 2 < self.bus_timeout {
             let what = "--bus-lease must be at least twice --bus-timeout";
             return Err(Failure::Usage(what.to_owned()));
         }
+        Ok(())
+    }
+
+    /// The bus; none without a URL.
+    pub(crate) fn read(&self) -> Result<Option<PresenceBus>, Failure> {
+        let Some(url) = self.url()? else { return Ok(None) };
         let settings = Settings {
             key: format!("reactor:{}", url.room.as_deref().unwrap_or(ROOM)),
             timeout: self.bus_timeout,
@@ -93,10 +95,9 @@ impl BusOptions {
             ..Settings::default()
         };
         let plainly = Connect::to(&url.address)?;
-        let redis = if tls { self.trust.over(plainly)? } else { plainly };
-        let bus = PresenceBus { redis, login: url.login(password()?), settings };
-        self.check(&bus, &url)?;
-        Ok(Some(bus))
+        let redis = if url.tls { self.trust.over(plainly)? } else { plainly };
+        let login = url.login(password()?);
+        Ok(Some(PresenceBus { url, redis, login, settings }))
     }
 
     fn url(&self) -> Result<Option<RedisUrl>, Failure> {
@@ -104,8 +105,9 @@ impl BusOptions {
         url.map_err(|error| Failure::Usage(format!("--presence-bus: {error}")))
     }
 
-    /// Connects once, with nothing else in the loop.
-    fn check(&self, bus: &PresenceBus, url: &RedisUrl) -> Result<(), Failure> {
+    /// Makes sure that Redis is there: connects once, with nothing else in the loop.
+    pub(crate) fn reach(&self, bus: &PresenceBus) -> Result<(), Failure> {
+        let url = &bus.url;
         let (failure, why) = match bus.try_once()? {
             State::Down { failure, why, .. } => (failure, why),
             _ => return Ok(()),

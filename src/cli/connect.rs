@@ -141,7 +141,7 @@ impl Connect {
 }
 
 /// Forwards until both sides have ended.
-pub(crate) fn connect(args: &Connect, given: &GivenOptions<'_>) -> Result<ExitCode, Failure> {
+pub(crate) fn connect(args: &Connect, given: &GivenOptions) -> Result<ExitCode, Failure> {
     let ends = RefCell::default();
     let began = Instant::now();
     let server = look_up_server(&args.server, args.timeout)?;

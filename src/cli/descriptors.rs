@@ -28,21 +28,24 @@ pub(crate) fn raise() -> io::Result<Raised> {
 }
 
 /// What a command may have open at once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Demand {
     pub(crate) threads: usize,
-    pub(crate) services: usize,
     pub(crate) listeners: usize,
     /// Clients of each service: `--max-connections`.
-    pub(crate) clients: usize,
+    pub(crate) clients: Vec<usize>,
     /// Descriptors of each client.
     pub(crate) each: u64,
 }
 
 impl Demand {
     fn needed(&self) -> u64 {
-        let service = (self.clients as u64).saturating_mul(self.each);
-        service.saturating_mul(self.services as u64).saturating_add(self.own())
+        let clients = self.all_clients().saturating_mul(self.each);
+        clients.saturating_add(self.own())
+    }
+
+    fn all_clients(&self) -> u64 {
+        self.clients.iter().fold(0, |sum, clients| sum.saturating_add(*clients as u64))
     }
 
     /// How many clients of all services together a limit suffices for.
@@ -57,29 +60,31 @@ impl Demand {
 
     /// Fails if the limit does not suffice. For when the number of clients was asked for.
     pub(crate) fn check(&self, limit: u64) -> Result<(), Failure> {
-        let Demand { services, clients, .. } = *self;
         let needed = self.needed();
-        if needed <= limit {
-            return Ok(());
-        }
-        let of = match services {
-            1 => String::new(),
-            _ => format!(" for each of {services} services"),
+        let Some(first) = self.clients.first().filter(|_| needed > limit) else { return Ok(()) };
+        let services = self.clients.len();
+        let what = match services {
+            1 => format!("{first} needs"),
+            _ if self.clients.iter().all(|clients| clients == first) => {
+                format!("{first} for each of {services} services needs")
+            }
+            _ => format!("of {services} services, {} together, needs", self.all_clients()),
         };
         let lower = match self.room(limit) / services as u64 {
             0 => String::new(),
-            most => format!(", or give --max-connections {most} or less"),
+            most if services == 1 => format!(", or give --max-connections {most} or less"),
+            most => format!(", or give --max-connections {most} or less to each"),
         };
         Err(Failure::Runtime(format!(
-            "--max-connections {clients}{of} needs {needed} file descriptors, but the limit is \
-             {limit}: raise it first (ulimit -n {needed}){lower}"
+            "--max-connections {what} {needed} file descriptors, but the limit is {limit}: raise it \
+             first (ulimit -n {needed}){lower}"
         )))
     }
 }
 
 /// Logs the limit, and how many clients it suffices for if that is fewer than the demand. With the
 /// default number of clients that is no failure: when descriptors run out, newcomers wait.
-pub(crate) fn report(raised: &io::Result<Raised>, demand: Demand) {
+pub(crate) fn report(raised: &io::Result<Raised>, demand: &Demand) {
     let Raised { before, limit } = match raised {
         Ok(raised) => *raised,
         Err(error) => {
@@ -94,7 +99,7 @@ pub(crate) fn report(raised: &io::Result<Raised>, demand: Demand) {
     if needed <= limit {
         return log::info!("file descriptors: {limits}");
     }
-    let (room, all) = (demand.room(limit), demand.clients.saturating_mul(demand.services));
+    let (room, all) = (demand.room(limit), demand.all_clients());
     log::warn!(
         "file descriptors: {limits}: room for {room} of {all} clients; raise it (ulimit -n \
          {needed}), or lower --max-connections"
@@ -123,7 +128,7 @@ mod tests {
     use super::*;
 
     fn check(limit: u64, services: usize, listeners: usize, clients: usize) -> Result<(), Failure> {
-        Demand { threads: 1, services, listeners, clients, each: 1 }.check(limit)
+        Demand { threads: 1, listeners, clients: vec![clients; services], each: 1 }.check(limit)
     }
 
     #[test]
@@ -147,7 +152,7 @@ mod tests {
     #[test]
     fn forwarded_clients_take_two_each() {
         let check = |clients| {
-            Demand { threads: 1, services: 1, listeners: 1, clients, each: 2 }.check(1023)
+            Demand { threads: 1, listeners: 1, clients: vec![clients], each: 2 }.check(1023)
         };
         assert!(check(503).is_ok());
         let said = check(504).unwrap_err().to_string();
@@ -167,6 +172,14 @@ mod tests {
         assert!(three.contains("for each of 3 services needs 1027"), "{three}");
         assert!(three.contains("--max-connections 335 or less"), "{three}");
         assert!(said(10, 1, 5000).ends_with("(ulimit -n 5017)"));
-        assert!(said(1024, usize::MAX, usize::MAX).contains("1024"));
+        let several = Demand { threads: 1, listeners: 2, clients: vec![900, 200], each: 1 };
+        let several = several.check(1024).unwrap_err().to_string();
+        assert_eq!(
+            several,
+            "--max-connections of 2 services, 1100 together, needs 1118 file descriptors, but the limit is \
+             1024: raise it first (ulimit -n 1118), or give --max-connections 503 or less to each"
+        );
+        let most = Demand { threads: 1, listeners: 0, clients: vec![usize::MAX; 2], each: 2 };
+        assert!(most.check(1024).unwrap_err().to_string().contains("1024"));
     }
 }

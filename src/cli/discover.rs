@@ -5,11 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use log::LevelFilter;
 use reactor::Reactor;
 use reactor::services::{Announced, Announcer, Change, Directory};
 
 use super::failure::Failure;
-use super::logging;
+use super::logging::{self, LogOptions};
 use super::multicast::{at, group, interface};
 use super::units::duration;
 
@@ -104,7 +105,7 @@ impl Listing<'_> {
 
 /// Listens and prints.
 pub(crate) fn discover(args: &Discover) -> Result<ExitCode, Failure> {
-    logging::init(log::LevelFilter::Warn)?;
+    logging::init(&LogOptions::on_stderr(LevelFilter::Warn))?;
     let stdout = io::stdout();
     let listing = RefCell::new(Listing {
         args,

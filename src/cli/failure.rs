@@ -60,6 +60,27 @@ impl Failure {
     }
 }
 
+/// What clap says, on a line. It takes several paragraphs: the error, tips, the usage, where to find
+/// help. The first two matter.
+pub(crate) fn on_a_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let mut line = String::new();
+    for paragraph in text.split("\n\n") {
+        let words: Vec<_> = paragraph.split_whitespace().collect();
+        match words[..] {
+            [] | ["For" | "Usage:", ..] => {}
+            // It would not help: no argument begins with a dash.
+            ["tip:", "to", "pass", ..] => {}
+            ["error:", ref rest @ ..] => line.push_str(&rest.join(" ")),
+            _ => {
+                line.push_str("; ");
+                line.push_str(&words.join(" "));
+            }
+        }
+    }
+    line
+}
+
 /// Starts a thread. If the system has none left, that is a failure and no panic.
 pub(crate) fn start_thread<T: Send + 'static>(
     name: &str,

@@ -2,16 +2,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use log::LevelFilter;
 use reactor::{Address, Cores, Limits, WebSocket, services};
 
-use super::access::Access;
+use super::access::{Access, Certificates};
 use super::address::{self, Endpoint, LISTENER_LOOKUP, Layer, look_up_server};
 use super::admin::AdminOptions;
 use super::descriptors::Demand;
 use super::event_loop::run_until_stopped;
 use super::failure::Failure;
-use super::logging::levels;
+use super::logging::LogOptions;
 use super::trust::Trust;
 use super::units::{count, duration, threads};
 use super::unused_options::GivenOptions;
@@ -77,10 +76,8 @@ pub(crate) struct Forward {
     #[command(flatten)]
     admin: AdminOptions,
 
-    /// Log this level on stderr, and all more severe ones; debug has connections, trace what each turn of the loop did.
-    #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
-    #[arg(value_parser = levels())]
-    log: LevelFilter,
+    #[command(flatten)]
+    log: LogOptions,
 }
 
 impl Forward {
@@ -100,10 +97,10 @@ impl Forward {
 }
 
 /// Listens, says where, and forwards until a signal.
-pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCode, Failure> {
+pub(crate) fn forward(args: &Forward, given: &GivenOptions) -> Result<ExitCode, Failure> {
     let listeners = std::slice::from_ref(&args.listen);
-    Access::check(given, listeners, None)?;
-    let entrance = args.access.entrance(listeners)?;
+    given.refuse_unused(&Access::uses(listeners, None))?;
+    let entrance = args.access.entrance(listeners, &mut Certificates::default())?;
     let listen = args.listen.clone().look_up(LISTENER_LOOKUP)?;
     let target = look_up_server(&args.target, args.connect_timeout)?;
     if is_itself(&listen.address, &target.address) {
@@ -114,14 +111,13 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
     if target.layers.has(Layer::WebSocket) {
         connect = connect.web_socket(&WebSocket::new().binary());
     }
-    let stdout = logging::init(args.log)?;
+    let stdout = logging::init(&args.log)?;
     let raised = descriptors::raise();
     let limits = args.limits();
     let demand = Demand {
         threads: args.threads,
-        services: 1,
         listeners: listen.each().len(),
-        clients: limits.max_connections / 2,
+        clients: vec![limits.max_connections / 2],
         each: 2,
     };
     if let (Ok(raised), Some(_)) = (&raised, args.max_connections) {
@@ -144,7 +140,7 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions<'_>) -> Result<ExitCo
     let address =
         cores.bind(&service, entry).map_err(|error| Failure::listen(error, "for LISTEN"))?;
     let warning = args.admin.start(&mut cores)?;
-    descriptors::report(&raised, demand);
+    descriptors::report(&raised, &demand);
     warning.inspect(|why| log::warn!("{why}"));
     let mut ready = String::new();
     for endpoint in (Endpoint { address, ..listen }).each() {

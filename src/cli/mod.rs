@@ -6,7 +6,7 @@
 //! 1. `failure`: why the program gives up, and with which exit status.
 //! 2. `units`: counts, bytes, durations and rates, as options take them. `crlf`: line ends.
 //!    `multicast`: the group and the interface of announcements. `process`: CPU time and memory of one.
-//! 3. `logging`: stderr and stdout, from a thread of their own. `descriptors`: their limit.
+//! 3. `logging`: the log and stdout, from a thread of their own. `descriptors`: their limit.
 //!    `unused_options`: those without effect are refused. Then `admin`: the control socket and where it
 //!    is; `event_loop`: serving until a signal; `asking`: a client of a control socket.
 //! 4. `service`: the list of services, and the options that single ones have; `roulette_file`
@@ -16,9 +16,10 @@
 //! 6. `access`: who may connect, and the certificate. `trust`: TLS towards servers. `announce`:
 //!    `serve --announce`.
 //! 7. `bus`: `serve --presence-bus`. `protocol`: what a client says and must hear, from a file.
-//! 8. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, and `load` and
+//! 8. `config`: the options of `serve`, a file of them, and the subcommand that prints them.
+//! 9. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, and `load` and
 //!    `check`, which have lists of their own. None knows another, nor `args`.
-//! 9. `args`: the list of subcommands, and what is said of a wrong command line.
+//! 10. `args`: the list of subcommands, and what is said of a wrong command line.
 //!
 //! Nothing here uses `println!` and its like, which panic if the other end of the pipe is gone or
 //! the disk is full. What cannot be said is not said.
@@ -32,6 +33,7 @@ mod asking;
 mod bus;
 mod check;
 mod close;
+pub(crate) mod config;
 mod connect;
 mod crlf;
 mod descriptors;
@@ -51,7 +53,7 @@ mod status;
 mod target;
 mod trust;
 mod units;
-mod unused_options;
+pub(crate) mod unused_options;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -94,9 +96,10 @@ pub(crate) fn main() -> ExitCode {
     })
 }
 
-fn run(command: &Command, given: &GivenOptions<'_>) -> Result<ExitCode, Failure> {
+fn run(command: &Command, given: &GivenOptions) -> Result<ExitCode, Failure> {
     match command {
         Command::Serve(args) => serve::serve(args, given),
+        Command::Config(args) => config::config(args, given),
         Command::Load(args) => load::load(args, given),
         Command::Check(args) => check::check(args),
         Command::Discover(args) => discover::discover(args),

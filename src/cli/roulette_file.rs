@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use reactor::services::roulette::{Roulette, Version};
 
@@ -10,7 +11,7 @@ use super::failure::Failure;
 use super::units::bytes;
 
 /// The options of both roulettes.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct RouletteOptions {
     /// The students that roulette and roulette2 begin with: a text in UTF-8, a name on each line.
     #[arg(long, value_name = "PATH")]
@@ -24,9 +25,25 @@ pub(crate) struct RouletteOptions {
     roulette_memory: usize,
 }
 
+/// The files that were read, with their options. One is read once for all roulettes, since it may be a
+/// pipe.
+#[derive(Default)]
+pub(crate) struct Students(Vec<(RouletteOptions, Arc<[u8]>)>);
+
+impl Students {
+    /// What is in the file.
+    pub(crate) fn of(&mut self, options: &RouletteOptions) -> Result<Arc<[u8]>, Failure> {
+        if let Some((_, students)) = self.0.iter().find(|(same, _)| same == options) {
+            return Ok(Arc::clone(students));
+        }
+        let students: Arc<[u8]> = options.read()?.into();
+        self.0.push((options.clone(), Arc::clone(&students)));
+        Ok(students)
+    }
+}
+
 impl RouletteOptions {
-    /// What is in the file. It is read once for all roulettes, since it may be a pipe.
-    pub(crate) fn students(&self) -> Result<Vec<u8>, Failure> {
+    fn read(&self) -> Result<Vec<u8>, Failure> {
         let mut text = Vec::new();
         let Some(path) = &self.roulette_file else { return Ok(text) };
         // One byte more than fits: the file may have no end.

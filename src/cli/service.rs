@@ -133,14 +133,14 @@ fn lines(text: &str) -> Result<u64, String> {
 
 /// Where a service is to be started, and with which options.
 pub(crate) struct Setup<'a> {
-    /// The service's name.
-    pub(crate) name: &'static str,
     /// What it goes by in the log.
-    pub(crate) known_as: &'a str,
+    pub(crate) name: &'a str,
+    /// How another address is chosen for it.
+    pub(crate) how: &'a str,
     pub(crate) cores: &'a mut Cores<'static>,
     pub(crate) listens: Vec<Listen>,
     pub(crate) options: &'a ServiceOptions,
-    /// The names in `--roulette-file`.
+    /// What is in `--roulette-file`.
     pub(crate) students: &'a [u8],
     /// What the room of presence is shared over.
     pub(crate) over_redis: Option<&'a OverRedis>,
@@ -156,7 +156,7 @@ impl Setup<'_> {
     fn start(&mut self, handler: impl Handler + 'static) -> Result<Vec<Address>, Failure> {
         let reactor = self.cores.first();
         let service = reactor.add(handler, self.limits.clone())?;
-        reactor.set_name(&service, self.known_as);
+        reactor.set_name(&service, self.name);
         self.bind(|cores, listen| cores.first().bind(&service, listen))
     }
 
@@ -169,7 +169,7 @@ impl Setup<'_> {
         H: Handler<Message: Send> + 'static,
     {
         let service = self.cores.add(handler, self.limits.clone())?;
-        self.cores.set_name(&service, self.known_as);
+        self.cores.set_name(&service, self.name);
         self.bind(|cores, listen| cores.bind(&service, listen))
     }
 
@@ -177,10 +177,9 @@ impl Setup<'_> {
         &mut self,
         bind: impl Fn(&mut Cores<'static>, Listen) -> Result<Address, reactor::Error>,
     ) -> Result<Vec<Address>, Failure> {
-        let how = format!("with {}=PORT", self.name);
         let listens = std::mem::take(&mut self.listens).into_iter();
         let bound = listens.map(|listen| bind(self.cores, listen));
-        bound.map(|bound| bound.map_err(|error| Failure::listen(error, &how))).collect()
+        bound.map(|bound| bound.map_err(|error| Failure::listen(error, self.how))).collect()
     }
 }
 

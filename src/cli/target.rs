@@ -45,6 +45,11 @@ impl Target {
         Ok(Target { service, places })
     }
 
+    /// Its addresses, as they are written.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.places.iter().map(|(layers, place)| format!("{layers}{place}")).collect()
+    }
+
     /// Whether it listens on `--host`.
     pub(crate) fn goes_by_host(&self) -> bool {
         let by_port = |(_, place): &_| matches!(place, PortOrAddress::Port(_));

@@ -44,7 +44,7 @@ impl Trust {
     pub(crate) fn connect(
         &self,
         server: &Endpoint,
-        given: &GivenOptions<'_>,
+        given: &GivenOptions,
     ) -> Result<Connect, Failure> {
         let wanted = server.layers.has(Layer::Tls);
         self.refuse_unless(wanted, given, "a server with TLS; write tls:ADDR")?;
@@ -55,7 +55,7 @@ impl Trust {
     pub(crate) fn refuse_unless(
         &self,
         wanted: bool,
-        given: &GivenOptions<'_>,
+        given: &GivenOptions,
         user: &str,
     ) -> Result<(), Failure> {
         given.refuse_unless(wanted, &OPTIONS, user)

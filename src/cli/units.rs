@@ -75,8 +75,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// Permissions of a file: `0660` or `660`.
+/// Permissions of a file: `0660` or `660`, or `0o660` as a number of a file has it.
 pub(crate) fn mode(text: &str) -> Result<u32, String> {
+    let text = text.strip_prefix("0o").unwrap_or(text);
     let octal = !text.is_empty() && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
     match u32::from_str_radix(text, 8) {
         Ok(mode) if octal && mode <= 0o777 => Ok(mode),
@@ -162,10 +163,12 @@ mod tests {
 
     #[test]
     fn modes_are_octal() {
-        for (text, number) in [("0660", 0o660), ("660", 0o660), ("0", 0), ("0777", 0o777)] {
+        for (text, number) in
+            [("0660", 0o660), ("660", 0o660), ("0o660", 0o660), ("0", 0), ("0777", 0o777)]
+        {
             assert_eq!(mode(text), Ok(number), "{text}");
         }
-        for text in ["", "888", "1777", "0o660", "rw", "-1", "+660", "77777777777777"] {
+        for text in ["", "888", "1777", "0o", "rw", "-1", "+660", "77777777777777"] {
             assert!(mode(text).unwrap_err().contains("octal"), "{text}");
         }
     }

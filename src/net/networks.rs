@@ -49,6 +49,13 @@ impl FromStr for Networks {
     }
 }
 
+/// Those of all lists.
+impl FromIterator<Networks> for Networks {
+    fn from_iter<I: IntoIterator<Item = Networks>>(lists: I) -> Networks {
+        Networks(lists.into_iter().flat_map(|list| list.0).collect())
+    }
+}
+
 impl fmt::Display for Networks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, network) in self.0.iter().enumerate() {

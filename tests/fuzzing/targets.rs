@@ -3,14 +3,16 @@
 
 #![allow(unreachable_pub, reason = "the fuzzers are a crate of their own")]
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use reactor::http::{Head, MAX_HEAD, Request};
 use reactor::services::{Admin, Web};
 use reactor::testing::Harness;
 use reactor::{Address, CloseReason, ConnId, Context, Handler, Limits, Networks};
 
 use crate::cli::args::{Args, Command};
+use crate::cli::config::Plan;
 use crate::cli::failure::Failure;
+use crate::cli::unused_options::GivenOptions;
 use crate::proxy_header::{self, Origin, Progress};
 use crate::world::models::Model;
 use crate::world::{Choices, World};
@@ -355,11 +357,20 @@ pub fn options(data: &[u8]) {
         }
         words.push(word);
     }
-    let outcome = match Args::try_parse_from(&words) {
-        Ok(Args { command: Some(Command::Serve(args)) }) => args.limits().map(|limits| {
-            assert!(limits.check().is_ok());
-            assert!(!args.targets().is_empty());
-        }),
+    let matches = Args::command().try_get_matches_from(&words);
+    let read = |matches| Ok((Args::from_arg_matches(&matches)?, GivenOptions::new(&matches)));
+    let (args, given) = match matches.and_then(read) {
+        Ok((args, given)) => (Ok(args), given),
+        Err(error) => (Err(error), GivenOptions::default()),
+    };
+    let outcome = match args {
+        Ok(Args { command: Some(Command::Serve(args)) }) => Plan::new(&args.arguments, &given)
+            .and_then(|plan| {
+                assert!(!plan.services.is_empty());
+                plan.services.iter().try_for_each(|service| {
+                    service.options.limits().map(|limits| assert!(limits.check().is_ok()))
+                })
+            }),
         Ok(Args { command: Some(Command::Load(args)) }) => args.check(),
         Ok(_) => Ok(()),
         // The help and the version.

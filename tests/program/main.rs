@@ -6,6 +6,7 @@ mod util;
 #[cfg(target_os = "linux")]
 mod bus;
 mod check;
+mod config;
 mod connect;
 mod descriptors;
 mod discovery;
@@ -14,6 +15,7 @@ mod forward;
 mod load;
 mod load_faults;
 mod load_others;
+mod logs;
 mod proxy;
 mod readme;
 mod serve;

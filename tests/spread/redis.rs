@@ -51,6 +51,8 @@ pub struct Client {
 #[derive(Default)]
 pub struct Redis {
     pub data: Data,
+    /// Keys that had expired, or were never there, until an older state came back: nobody has set them since.
+    revived: BTreeSet<Bytes>,
     /// How often each key has changed.
     changes: BTreeMap<Bytes, u64>,
     /// Milliseconds since 1970.
@@ -191,6 +193,7 @@ impl Redis {
                 let time: u64 = text(&values[2]).parse().unwrap();
                 self.data.keys.insert(key.clone(), Value::Text(values[0].clone()));
                 self.data.expires.insert(key.clone(), self.clock + time);
+                self.revived.remove(&key);
                 self.touch(&key);
                 Reply::Status("OK".to_owned())
             }
@@ -348,18 +351,28 @@ impl Redis {
         Some(Reply::Array(vec![stream]))
     }
 
-    /// Whether the key is there, and has not expired.
+    /// Whether the key is there, since somebody has set it, and has not expired.
     pub fn has(&self, key: &str) -> bool {
-        let expired = self.data.expires.get(key.as_bytes()).is_some_and(|at| *at <= self.clock);
-        self.data.keys.contains_key(key.as_bytes()) && !expired
+        self.is_there(key.as_bytes()) && !self.revived.contains(key.as_bytes())
     }
 
-    /// How many members a set has.
-    pub fn members_of(&self, set: &str) -> usize {
+    fn is_there(&self, key: &[u8]) -> bool {
+        let expired = self.data.expires.get(key).is_some_and(|at| *at <= self.clock);
+        self.data.keys.contains_key(key) && !expired
+    }
+
+    /// The members of a set.
+    pub fn members_of(&self, set: &str) -> Vec<String> {
         match self.data.keys.get(set.as_bytes()) {
-            Some(Value::Set(members)) => members.len(),
-            _ => 0,
+            Some(Value::Set(members)) => members.iter().map(|member| text(member)).collect(),
+            _ => Vec::new(),
         }
+    }
+
+    /// What follows in the names of those keys that begin with that.
+    pub fn keys_below(&self, prefix: &str) -> Vec<String> {
+        let below = self.data.keys.keys().filter_map(|key| key.strip_prefix(prefix.as_bytes()));
+        below.map(text).collect()
     }
 
     /// How many bytes the streams have.
@@ -376,6 +389,8 @@ impl Redis {
         // What was lost before may be there again.
         let (before, now) = (self.data.said(), data.said());
         self.said.extend(now.difference(&before).cloned());
+        let set = |key: &&Bytes| self.is_there(key) && !self.revived.contains(*key);
+        self.revived = data.expires.keys().filter(|key| !set(key)).cloned().collect();
         self.data = data;
         self.changes.clear();
     }

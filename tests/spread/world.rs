@@ -244,8 +244,12 @@ impl World {
         }
         // Old states may list servers that everybody knows to be gone.
         let listed = self.redis.members_of("room:servers");
-        if !self.seen.contains_key(Fault::DATA_LOST) && listed != SERVERS {
-            self.oracle.complain(format!("{listed} lives are listed"));
+        if !self.seen.contains_key(Fault::DATA_LOST) && listed.len() != SERVERS {
+            self.oracle.complain(format!("listed are the lives {listed:?}"));
+        }
+        let records = self.redis.keys_below("room:members:");
+        if let Some(record) = records.iter().find(|record| !listed.contains(record)) {
+            self.oracle.complain(format!("nobody will ever delete the record of {record}"));
         }
         let bytes = self.redis.bytes();
         // What was there before a server came it can only guess the half of.
@@ -737,12 +741,13 @@ impl World {
         listener.gone = true;
         let name = listener.name.clone();
         self.oracle.left.insert(name.clone());
-        self.servers[number].held.retain(|it| *it != member);
         self.note(|| format!("server {number}: {name} leaves"));
         if self.random.bool() {
             self.does(number, member, Event::Bye);
         }
         self.does(number, member, Event::Leave);
+        // Also for what it has just said.
+        self.servers[number].held.retain(|it| *it != member);
     }
 }
 

@@ -76,7 +76,7 @@ const SHUTDOWN: Duration = Duration::from_secs(1);
 const AGAIN: u32 = 256;
 
 /// Connects, loads, and prints the result.
-pub(crate) fn load(args: &Load, given: &GivenOptions<'_>) -> Result<ExitCode, Failure> {
+pub(crate) fn load(args: &Load, given: &GivenOptions) -> Result<ExitCode, Failure> {
     args.check()?;
     args.check_mode(given)?;
     let protocol = args.talk.protocol(args.mode)?;

@@ -275,7 +275,7 @@ impl Load {
     }
 
     /// Refuses options that the mode has no use for.
-    pub(crate) fn check_mode(&self, given: &GivenOptions<'_>) -> Result<(), Failure> {
+    pub(crate) fn check_mode(&self, given: &GivenOptions) -> Result<(), Failure> {
         use Mode::{Churn, Echo, Idle, Pipeline, Presence, Time};
         let refuse_unless = |modes: &[Mode], options: &[&str]| {
             let names: Vec<_> = modes.iter().map(|mode| mode.name()).collect();

@@ -112,7 +112,7 @@ impl Room {
                 }
             }
             Request::Fence if matches!(self.links.phase, Phase::Fence) => {
-                let end = exec.parts().get(1);
+                let end = exec.parts().first();
                 let end = end.and_then(|end| end.entries().next()).map(|(id, _)| id);
                 self.links.reader_answered = false;
                 self.links.phase = match exec {

@@ -72,10 +72,14 @@ impl Keys {
 
     /// Changes our record, so that no batch that an earlier connection may still bring can be executed
     /// any more, and finds the end of what there is to read. A probe shows whether entries are taken.
-    pub(super) fn fence(&self, life: u64, connection: u64, probe: bool) -> Vec<Command> {
+    ///
+    /// Nothing stays of that change: a record that is not there yet, and which its server may not live to
+    /// write, would be listed nowhere, and so nobody would delete it.
+    pub(super) fn fence(&self, life: u64, probe: bool) -> Vec<Command> {
         let record = self.record(self.server, life);
-        let touch = command(&format!("HSET {record} connection {connection}"));
-        let mut commands = vec![command("MULTI"), touch, self.end()];
+        let touch = command(&format!("HSET {record} fence 1"));
+        let undo = command(&format!("HDEL {record} fence"));
+        let mut commands = vec![command("MULTI"), self.end(), touch, undo];
         commands.extend(probe.then(|| command(&format!("XADD {} * kind probe", self.room))));
         commands.extend([command("EXEC"), self.watch(life)]);
         commands
@@ -114,10 +118,18 @@ impl Keys {
         command(&format!("XTRIM {} MINID {from}", self.room))
     }
 
-    /// Writes entries up to that number, and what they change in the records.
-    pub(super) fn batch(&self, life: u64, last: u64, entries: &[Entry]) -> Vec<Command> {
+    /// Writes entries up to that number, and what they change in the records. A record that was lost comes
+    /// to be by that, and is listed again: so an older state of Redis has none that nobody deletes.
+    pub(super) fn batch(
+        &self,
+        life: u64,
+        last: u64,
+        entries: &[Entry],
+        is_lost: bool,
+    ) -> Vec<Command> {
         let record = self.record(self.server, life);
         let mut commands = vec![command("MULTI"), command(&format!("HSET {record} last {last}"))];
+        commands.extend(is_lost.then(|| self.enlist(life)));
         for entry in entries {
             commands.push(entry.to_command(&self.room));
             self.change(&record, &entry.content, &mut commands);
@@ -144,6 +156,11 @@ impl Keys {
         }
     }
 
+    /// Has others read our record.
+    fn enlist(&self, life: u64) -> Command {
+        command(&format!("SADD {} {}:{life}", self.servers(), self.server))
+    }
+
     /// Deletes the record of a life.
     fn forget(&self, server: ServerId, life: u64, commands: &mut Vec<Command>) {
         commands.push(command(&format!("DEL {}", self.record(server, life))));
@@ -168,7 +185,7 @@ impl Keys {
             }
         }
         commands.push(set);
-        commands.push(command(&format!("SADD {} {}:{}", self.servers(), self.server, entry.life)));
+        commands.push(self.enlist(entry.life));
         commands.push(entry.to_command(&self.room));
         commands.extend([command("EXEC"), self.watch(entry.life)]);
         commands

@@ -101,8 +101,6 @@ pub(super) struct Links {
     pub(super) joined: bool,
     /// The reader has answered since the fence.
     pub(super) reader_answered: bool,
-    /// Fences so far.
-    fences: u64,
     /// Answers to the commands' connection in a row of which nothing has come.
     pub(super) in_vain: u32,
     /// The last entries were not taken.
@@ -123,7 +121,6 @@ impl Links {
             phase: Phase::List,
             joined: false,
             reader_answered: false,
-            fences: 0,
             in_vain: 0,
             refuses_entries: false,
             read_at: now,
@@ -334,9 +331,8 @@ impl Room {
             Phase::Snapshot(servers) => (Request::Snapshot, self.keys.snapshot(servers)),
             Phase::Look => (Request::Look, self.keys.look(self.life)),
             Phase::Fence => {
-                self.links.fences += 1;
                 let probe = self.links.refuses_entries;
-                (Request::Fence, self.keys.fence(self.life, self.links.fences, probe))
+                (Request::Fence, self.keys.fence(self.life, probe))
             }
             Phase::CatchUp(_) => return,
             Phase::Open if self.may_tell_all() => {
@@ -348,7 +344,7 @@ impl Room {
             Phase::Open => {
                 let batch = self.make_batch();
                 let Some(last) = batch.last().map(|entry| entry.number) else { return };
-                (Request::Batch(last), self.keys.batch(self.life, last, &batch))
+                (Request::Batch(last), self.keys.batch(self.life, last, &batch, self.sending.dead))
             }
         };
         self.send(Link::Commands, request, commands);

@@ -1,0 +1,206 @@
+//! What is to be served: the file, and above it the command line.
+
+use std::path::PathBuf;
+
+use reactor::Limits;
+
+use super::file::{File, Table};
+use super::options::{EachService, Whole, command_of};
+use super::words::{merge, parse};
+use crate::cli::failure::Failure;
+use crate::cli::service;
+use crate::cli::target::Target;
+use crate::cli::unused_options::{GivenOptions, Use};
+
+/// What to serve, and how: the arguments of `serve` and of `config`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// What to serve, and where; without any and without --config, every service at its default
+    /// port.
+    ///
+    /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one. If a
+    /// HOST has several addresses, the service listens on all of them. Without ADDR it listens on
+    /// its default port on --host. The service web is at 127.0.0.1 unless its ADDR names a host: it
+    /// shows who is connected, and not to everybody for whom --host is.
+    ///
+    /// In front of it may stand what clients speak there, in the order of the bytes on the wire.
+    /// proxy: (echo=proxy:2323) is a PROXY header, version 1 or 2, in which a balancer says who the
+    /// client is; see --proxy-from. tls: is TLS; see --tls-cert. ws: is WebSocket, a line a message, for
+    /// pages in browsers; see --origin. A host called proxy is written proxy.:PORT.
+    ///
+    /// Several ADDRs with commas between them are doors of one service: echo=2323,unix:/run/e.sock.
+    /// A service that is given twice is two, which share nothing; the log calls the second echo-2.
+    ///
+    /// With --config, a SERVICE takes the place of the address of its table, or is one more.
+    #[arg(value_name = "SERVICE[=ADDR[,ADDR]...]", value_parser = Target::parse)]
+    targets: Vec<Target>,
+
+    /// Take services and options from this file as well; options that are given here win over it.
+    ///
+    /// It is TOML. Its keys are the long names of these options. Each table is a service: [echo], or
+    /// [lunch] with service = "presence". It may have an address and options of its own; those above all
+    /// tables hold for every service. A relative path in it begins where reactor runs, as on the command
+    /// line.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    // Clap has checked them. They are read again once those of a file are below them.
+    #[command(flatten)]
+    #[allow(dead_code, reason = "they are read again together with those of the file")]
+    whole: Whole,
+
+    #[command(flatten)]
+    #[allow(dead_code, reason = "they are read again together with those of the file")]
+    each: EachService,
+}
+
+/// What is to be served.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) whole: Whole,
+    /// Of [`Whole`].
+    pub(crate) given: GivenOptions,
+    /// At least one; no two with the same name.
+    pub(crate) services: Vec<PlannedService>,
+}
+
+/// One of the services, with its options.
+#[derive(Debug)]
+pub(crate) struct PlannedService {
+    /// What it goes by in the log, and for web.
+    pub(crate) name: String,
+    pub(crate) target: Target,
+    /// Whether the file has its address.
+    in_file: bool,
+    pub(crate) options: EachService,
+    pub(crate) limits: Limits,
+    /// Of [`EachService`], those that it uses.
+    pub(crate) given: GivenOptions,
+}
+
+impl Plan {
+    /// Reads the file if there is one. `given` is what was given on the command line.
+    pub(crate) fn new(arguments: &Arguments, given: &GivenOptions) -> Result<Plan, Failure> {
+        let Some(path) = &arguments.config else {
+            let mut targets = arguments.targets.clone();
+            if targets.is_empty() {
+                targets = service::SERVICES.iter().map(Target::usual).collect();
+            }
+            return Plan::merged(File::default(), targets, given);
+        };
+        let file = File::read(path)?;
+        if file.tables.is_empty() && arguments.targets.is_empty() {
+            let why = "there is no service in it: write a table, as [echo]";
+            return Err(Failure::Runtime(format!("--config {}: {why}", path.display())));
+        }
+        Plan::merged(file, arguments.targets.clone(), given)
+    }
+
+    /// What a file says, and above it the command line.
+    pub(super) fn merged(
+        file: File,
+        targets: Vec<Target>,
+        given: &GivenOptions,
+    ) -> Result<Plan, Failure> {
+        let File { whole, each, tables } = file;
+        let given_to_whole = merge(given, &whole, &command_of::<Whole>());
+        let whole: Whole = parse(&given_to_whole)?;
+        let services = with_targets(tables, targets);
+        let above = merge(given, &GivenOptions::default(), &command_of::<EachService>());
+        refuse_unused(&above, &each, &services, &whole)?;
+        let services = services.into_iter().map(|table| planned(table, &above, &each, &whole));
+        let services = services.collect::<Result<Vec<_>, _>>()?;
+        let checked = whole.check(&given_to_whole, services.iter().map(|service| &service.target));
+        checked.map_err(|failure| given_to_whole.located(failure))?;
+        Ok(Plan { whole, given: given_to_whole, services })
+    }
+}
+
+impl PlannedService {
+    /// What it is called where it is said that it listens.
+    pub(crate) fn label(&self) -> &str {
+        if self.in_file { &self.name } else { self.target.service.name }
+    }
+
+    /// How another address is chosen for it.
+    pub(crate) fn how(&self) -> String {
+        match self.in_file {
+            true => format!("with address in [{}]", self.name),
+            false => format!("with {}=PORT", self.target.service.name),
+        }
+    }
+}
+
+/// The services of the file and of the command line. One that is given there takes the place of the
+/// table that is called like it; the next one of the kind has a number behind its name.
+fn with_targets(mut tables: Vec<Table>, targets: Vec<Target>) -> Vec<Table> {
+    let mut replaceable: Vec<_> = tables.iter().map(|table| table.name.clone()).collect();
+    for target in targets {
+        let kind = target.service.name;
+        if let Some(at) = replaceable.iter().position(|name| name == kind) {
+            replaceable[at].clear();
+            (tables[at].target, tables[at].in_file) = (target, false);
+            continue;
+        }
+        let numbered = (2..).map(|number| format!("{kind}-{number}"));
+        let taken = |name: &String| tables.iter().any(|table| table.name == *name);
+        let name = [kind.to_owned()].into_iter().chain(numbered).find(|name| !taken(name));
+        let name = name.expect("there are numbers enough");
+        tables.push(Table { name, target, in_file: false, options: GivenOptions::default() });
+    }
+    tables
+}
+
+/// Refuses what a table gives and its service does not use, and what holds for all services and
+/// none of them uses.
+fn refuse_unused(
+    above: &GivenOptions,
+    below: &GivenOptions,
+    services: &[Table],
+    whole: &Whole,
+) -> Result<(), Failure> {
+    let mut together: Vec<Use> = Vec::new();
+    for service in services {
+        let uses = EachService::uses(&service.target, &whole.host);
+        service.options.refuse_unused(&uses)?;
+        match together.is_empty() {
+            true => together = uses,
+            false => together.iter_mut().zip(uses).for_each(|(all, it)| all.used |= it.used),
+        }
+    }
+    above.refuse_unused(&together)?;
+    below.refuse_unused(&together)
+}
+
+/// A service with its options: those of the command line, below them those of its table, below them
+/// those that the file has for all services.
+fn planned(
+    table: Table,
+    above: &GivenOptions,
+    below: &GivenOptions,
+    whole: &Whole,
+) -> Result<PlannedService, Failure> {
+    let Table { name, target, in_file, options } = table;
+    let command = command_of::<EachService>();
+    let mut given = merge(above, &merge(&options, below, &command), &command);
+    // What another service uses is given to this one too.
+    let uses = EachService::uses(&target, &whole.host);
+    let unused = |id: &str| uses.iter().any(|it| !it.used && it.options.contains(&id));
+    given.0.retain(|option| !unused(&option.id));
+    let options: EachService = parse(&given)?;
+    let limits = options.limits().map_err(|failure| given.located(failure))?;
+    Ok(PlannedService { name, target, in_file, options, limits, given })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_is_given_again_has_a_number() {
+        let targets = ["echo", "time=1,2", "echo=3", "echo=4"];
+        let targets = targets.map(|text| Target::parse(text).unwrap()).to_vec();
+        let names = with_targets(Vec::new(), targets).into_iter().map(|table| table.name);
+        assert_eq!(names.collect::<Vec<_>>(), ["echo", "time", "echo-2", "echo-3"]);
+    }
+}

@@ -1,0 +1,98 @@
+//! The thread that writes.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
+
+use log::Level;
+
+use super::line::Style;
+use super::output::Output;
+
+/// What is to be written or done, in this order.
+pub(super) enum Entry {
+    Log(String),
+    Say(String),
+    /// Tells when all before it is written.
+    Flush(SyncSender<()>),
+    /// Has [`Shared`] looked at.
+    Wake,
+}
+
+/// What does not wait in the queue.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// Whether the file is to be opened anew. In the queue there might be no room for that.
+    pub(super) reopen: AtomicBool,
+    /// Lines of the log that were lost.
+    pub(super) lost_in_all: AtomicU64,
+}
+
+pub(super) struct Writer {
+    output: Output,
+    style: Style,
+    shared: Arc<Shared>,
+    /// Lines that could not be written, and of which the log does not tell yet.
+    unwritten: u64,
+}
+
+impl Writer {
+    pub(super) fn new(output: Output, style: Style, shared: Arc<Shared>) -> Writer {
+        Writer { output, style, shared, unwritten: 0 }
+    }
+
+    pub(super) fn run(mut self, entries: &Receiver<Entry>) {
+        for entry in entries {
+            if self.shared.reopen.swap(false, Ordering::Relaxed) {
+                self.reopen();
+            }
+            match entry {
+                Entry::Log(line) => self.log(&line),
+                Entry::Say(lines) => {
+                    let mut stdout = io::stdout().lock();
+                    let _ = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
+                }
+                Entry::Flush(tell) => drop(tell.try_send(())),
+                Entry::Wake => {}
+            }
+        }
+    }
+
+    /// A line that cannot be written, because the pipe is closed or the disk full, is lost; the next one is tried
+    /// again.
+    fn log(&mut self, line: &str) {
+        if self.unwritten > 0 {
+            let said = format_args!("{} lines of this log were lost", self.unwritten);
+            if self.output.write(&self.style.line(Level::Warn, module_path!(), said)) {
+                self.unwritten = 0;
+            }
+        }
+        if !self.output.write(line) {
+            self.unwritten += 1;
+            self.shared.lost_in_all.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn reopen(&mut self) {
+        let Some((path, opened)) = self.output.again() else { return };
+        let path = path.display().to_string();
+        match opened {
+            Ok(output) => {
+                self.output = output;
+                self.say(Level::Info, format_args!("log file {path}: opened anew"));
+            }
+            Err(why) => self.say(
+                Level::Error,
+                format_args!("log file {path}: {why}; until then the log goes on in the old one"),
+            ),
+        }
+    }
+
+    fn say(&mut self, level: Level, message: fmt::Arguments<'_>) {
+        if level <= log::max_level() {
+            self.log(&self.style.line(level, module_path!(), message));
+        }
+    }
+}
