@@ -1,0 +1,6 @@
+//! What the program has to do with systemd: sockets that it has opened, and what it wants to be told.
+//! Without systemd nothing of it is there.
+
+mod inherited;
+
+pub(crate) use inherited::{Inherited, Socket};
