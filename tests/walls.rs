@@ -31,7 +31,18 @@ const PROGRAM: [&[&str]; 12] = [
     &["access", "announce", "trust"],
     &["bus", "protocol"],
     &["config"],
-    &["serve", "forward", "connect", "discover", "load", "check", "status", "close"],
+    &[
+        "serve",
+        "forward",
+        "connect",
+        "discover",
+        "load",
+        "check",
+        "status",
+        "close",
+        "completions",
+        "man",
+    ],
     &["args"],
 ];
 
