@@ -82,7 +82,7 @@ pub struct Cores<'h> {
     pub(super) driver: Driver<'h>,
     pub(super) others: Vec<Planned<'h>>,
     pub(super) common: Arc<Common<'h>>,
-    /// What is to be done between two turns of the first core; none once that has ended.
+    /// What is to be done between two turns of the first core; none once all have ended.
     pub(super) changes: Option<Mailbox<Change<'h>>>,
     remote: Remote<'h>,
     /// What is to be done at a SIGHUP.
