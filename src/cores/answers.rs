@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use crate::reactor::{
-    Ask, ConnectionStatus, Counters, Cursor, Order, Page, Report, Selection, Status, Steps, Turns,
+    Ask, ConnectionStatus, Counters, Cursor, Order, Page, Report, Selection, ServiceStatus, Status,
+    Steps, Turns,
 };
 
 /// What one core is to be asked, so that all of them together answer what was asked for.
@@ -107,7 +108,8 @@ pub(super) fn add_status(sum: &mut Status, other: Status) {
     for service in services {
         let same = |place: &usize| sum.services[*place].name == service.name;
         let Some(found) = unmatched.iter().position(same) else {
-            sum.services.push(service);
+            // Nobody comes to it any more.
+            sum.services.push(ServiceStatus { listeners: Vec::new(), ..service });
             continue;
         };
         let known = &mut sum.services[unmatched.remove(found)];

@@ -72,6 +72,9 @@ const MOST_CORES: usize = 1024;
 /// **What is bound to one core.** A service whose state is one store, and one of datagrams, is added to
 /// the [first](Self::first) core, which serves all its clients.
 ///
+/// **While they run** services come, change and go as before: from any thread by their
+/// [remote](Self::remote), or at a signal by a hook (`on_hangup`).
+///
 /// **Limits.** [`max_connections`](Limits::max_connections), [`max_per_peer`](Limits::max_per_peer) and
 /// [`peer_connect_rate`](Limits::peer_connect_rate) hold exactly. [`peer_rate`](Limits::peer_rate)
 /// holds over time: where several connections of one peer are read by several cores in the very same
@@ -82,7 +85,7 @@ pub struct Cores<'h> {
     pub(super) driver: Driver<'h>,
     pub(super) others: Vec<Planned<'h>>,
     pub(super) common: Arc<Common<'h>>,
-    /// What is to be done between two turns of the first core; none once that has ended.
+    /// What is to be done between two turns of the first core; none once all have ended.
     pub(super) changes: Option<Mailbox<Change<'h>>>,
     remote: Remote<'h>,
     /// What is to be done at a SIGHUP.
@@ -429,8 +432,8 @@ impl<'h> Cores<'h> {
         self.first.stop_on_signals()
     }
 
-    /// As [`Reactor::reload_on_hangup`]: what is read again is read for all cores. Needs the feature
-    /// `signals`.
+    /// As [`Reactor::reload_on_hangup`]: what is read again is read for all cores. It takes the place of a
+    /// [hook](Self::on_hangup). Needs the feature `signals`.
     ///
     /// # Errors
     /// [`Error::Io`] when the system refuses.
