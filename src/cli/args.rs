@@ -5,19 +5,21 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use super::check::Check;
 use super::close::Close;
+use super::completions::Completions;
 use super::config::Config;
 use super::connect::Connect;
 use super::discover::Discover;
 use super::failure::{Failure, on_a_line};
 use super::forward::Forward;
 use super::load::Load;
+use super::man::Man;
 use super::serve::Serve;
 use super::service;
 use super::status::Status;
 
 /// One thread that serves thousands of clients of line protocols.
 #[derive(Debug, Parser)]
-#[command(name = "reactor", version, about)]
+#[command(name = "reactor", version, about, subcommand_value_name = "COMMAND")]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -34,6 +36,8 @@ pub(crate) enum Command {
     Discover(Discover),
     Status(Status),
     Close(Close),
+    Completions(Completions),
+    Man(Man),
 }
 
 impl Failure {

@@ -8,8 +8,8 @@
 //!    `multicast`: the group and the interface of announcements. `process`: CPU time and memory of one.
 //! 3. `logging`: the log and stdout, from a thread of their own. `descriptors`: their limit.
 //!    `unused_options`: those without effect are refused. Then `admin`: the control socket and where it
-//!    is; `event_loop`: serving until a signal; `asking`: a client of a control socket; `systemd`: what it
-//!    has opened.
+//!    is; `systemd`: what it has opened and is told; `event_loop`: serving until a signal; `asking`: a
+//!    client of a control socket.
 //! 4. `service`: the list of services, and the options that single ones have; `roulette_file`
 //!    is below it.
 //! 5. `address`: `[LAYER:]...[HOST:]PORT` or `unix:PATH`, and looking a host up. `target`:
@@ -18,8 +18,8 @@
 //!    `serve --announce`.
 //! 7. `bus`: `serve --presence-bus`. `protocol`: what a client says and must hear, from a file.
 //! 8. `config`: the options of `serve`, a file of them, and the subcommand that prints them.
-//! 9. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, and `load` and
-//!    `check`, which have lists of their own. None knows another, nor `args`.
+//! 9. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, `completions`, `man`, and
+//!    `load` and `check`, which have lists of their own. None knows another, nor `args`.
 //! 10. `args`: the list of subcommands, and what is said of a wrong command line.
 //!
 //! Nothing here uses `println!` and its like, which panic if the other end of the pipe is gone or
@@ -34,6 +34,7 @@ mod asking;
 mod bus;
 mod check;
 mod close;
+mod completions;
 pub(crate) mod config;
 mod connect;
 mod crlf;
@@ -44,6 +45,7 @@ pub(crate) mod failure;
 mod forward;
 mod load;
 mod logging;
+mod man;
 mod multicast;
 mod process;
 mod protocol;
@@ -114,6 +116,8 @@ fn run(
         Command::Discover(args) => discover::discover(args),
         Command::Status(args) => status::status(args),
         Command::Close(args) => close::close(args),
+        Command::Completions(args) => completions::completions(args, Args::command()),
+        Command::Man(args) => man::man(args, Args::command()),
         Command::Forward(args) => forward::forward(args, given, inherited),
         Command::Connect(args) => connect::connect(args, given),
     }

@@ -11,11 +11,11 @@ use super::address::{Endpoint, LISTENER_LOOKUP, look_up};
 use super::bus::PresenceBus;
 use super::config::{Arguments, Plan, PlannedService};
 use super::descriptors::Demand;
-use super::event_loop::run_until_stopped;
+use super::event_loop::{catch_signals, run_until_stopped};
 use super::failure::Failure;
 use super::roulette_file::Students;
 use super::service::{self, Setup};
-use super::systemd::{Inherited, Notices};
+use super::systemd::Inherited;
 use super::unused_options::GivenOptions;
 use super::{descriptors, logging};
 
@@ -23,7 +23,8 @@ use super::{descriptors, logging};
 ///
 /// Once all of them listen, stdout says where, one line for each address; the log goes to stderr.
 /// The first SIGINT or SIGTERM ends after the clients have received what was sent to them, a second
-/// one ends at once. SIGHUP reads the TLS certificate again.
+/// one ends at once. SIGHUP reads the TLS certificate again, and opens the
+/// file of the log anew.
 ///
 /// With --config, services and options stand in a file. Limits hold for each SERVICE separately, those per connection for each of its connections. The
 /// service web has limits of its own: 1,000 connections, 10 s for a request, idle for a minute.
@@ -146,9 +147,7 @@ fn run(
     }
     let demand = demand(&prepared, whole.threads, true);
     let mut cores = Cores::new(whole.threads)?;
-    // Before the first line on stdout: whoever has read it may send a signal.
-    cores.stop_on_signals()?;
-    Notices::start(&mut cores)?.reload_on_hangup(&mut cores)?;
+    catch_signals(&mut cores)?;
     cores.set_max_total_output(whole.max_total_output);
     cores.set_max_total_input(whole.max_total_input);
     let process = ProcessReader::new(env!("CARGO_PKG_VERSION"));

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -101,6 +102,23 @@ fn it_is_opened_anew_at_any_level() {
     program.signal("TERM");
     assert_eq!(program.end().0, 0);
     assert_eq!(lines(&file), [""; 0]);
+}
+
+#[test]
+fn it_is_opened_anew_though_no_descriptor_is_left() {
+    let folder = Folder::new("log-starved");
+    let file = folder.file("log");
+    let option = format!("--log-file={}", file.display());
+    let program = Program::serve_after("ulimit -n 40", &["echo=0", "--no-admin", &option]);
+    let addr = program.addr("echo");
+    let crowd: Vec<_> = (0..60).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    wait_for(&file, "out of file descriptors");
+    for _ in 0..3 {
+        fs::remove_file(&file).unwrap();
+        program.signal("HUP");
+        wait_for(&file, "opened anew");
+    }
+    drop(crowd);
 }
 
 #[test]

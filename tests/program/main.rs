@@ -16,6 +16,7 @@ mod load;
 mod load_faults;
 mod load_others;
 mod logs;
+mod manual;
 mod proxy;
 mod readme;
 mod serve;

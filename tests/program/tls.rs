@@ -118,7 +118,7 @@ fn hangup_reads_the_certificate_again_though_no_descriptor_is_left() {
     let crowd: Vec<_> = (0..60).map(|_| std::net::TcpStream::connect(at).unwrap()).collect();
     program.wait_for_log("out of file descriptors");
     program.signal("HUP");
-    let line = program.wait_for_log("hangup signal");
+    let line = program.wait_for_log(" reloaded, ");
     assert!(line.contains("cert.pem reloaded"), "{line}");
     drop(crowd);
 }

@@ -20,8 +20,6 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use signal_hook::consts::SIGHUP;
-use signal_hook::iterator::Signals;
 
 use super::failure::{Failure, start_thread};
 use line::{Format, Style};
@@ -45,8 +43,7 @@ pub(crate) struct LogOptions {
     #[arg(long, value_name = "FORMAT", default_value = "text", value_enum)]
     pub(crate) log_format: Format,
 
-    /// Append the log to this file, instead of writing it to stderr. SIGHUP opens it anew, for who has moved it
-    /// away.
+    /// Append the log to this file, instead of writing it to stderr; SIGHUP opens it anew after it was moved away.
     #[arg(long, value_name = "PATH")]
     pub(crate) log_file: Option<PathBuf>,
 }
@@ -149,11 +146,6 @@ pub(crate) fn init(options: &LogOptions) -> Result<Stdout, Failure> {
     // It fails only when there is a logger already.
     if log::set_logger(logger).is_ok() {
         log::set_max_level(options.log);
-    }
-    if options.log_file.is_some() {
-        let mut hangups = Signals::new([SIGHUP])
-            .map_err(|error| Failure::Runtime(format!("cannot catch signals: {error}")))?;
-        start_thread("hangup", move || hangups.forever().for_each(|_| reopen()))?;
     }
     Ok(stdout)
 }

@@ -18,7 +18,12 @@ pub(super) struct Output {
 
 enum Sink {
     Stderr,
-    File(PathBuf, File),
+    File {
+        path: PathBuf,
+        file: File,
+        /// A descriptor to open the file anew with, when clients have all others.
+        spare: Option<File>,
+    },
 }
 
 impl Output {
@@ -29,21 +34,26 @@ impl Output {
     /// Opens or makes the file; or says why not, with the remedy.
     pub(super) fn file(path: &Path) -> Result<Output, String> {
         let file = open(path).map_err(|error| why(path, &error))?;
-        Ok(Output { sink: Sink::File(path.to_owned(), file), torn: false })
+        let spare = file.try_clone().ok();
+        Ok(Output { sink: Sink::File { path: path.to_owned(), file, spare }, torn: false })
     }
 
-    /// What is at the path of the file now; none for stderr.
-    pub(super) fn again(&self) -> Option<(&Path, Result<Output, String>)> {
-        match &self.sink {
-            Sink::Stderr => None,
-            Sink::File(path, _) => Some((path, Output::file(path))),
-        }
+    /// Goes on in the file that is at the path now, or in the old one if there is none. Stderr stays as it is.
+    pub(super) fn reopen(&mut self) -> Option<(&Path, Result<(), String>)> {
+        let Sink::File { path, file, spare } = &mut self.sink else { return None };
+        *spare = None;
+        let opened = open(path).map_err(|error| why(path, &error)).map(|new| {
+            *file = new;
+            self.torn = false;
+        });
+        *spare = file.try_clone().ok();
+        Some((path, opened))
     }
 
     pub(super) fn is_terminal(&self) -> bool {
         match &self.sink {
             Sink::Stderr => io::stderr().is_terminal(),
-            Sink::File(_, file) => file.is_terminal(),
+            Sink::File { file, .. } => file.is_terminal(),
         }
     }
 
@@ -61,7 +71,7 @@ impl Output {
         while !rest.is_empty() {
             let outcome = match &mut self.sink {
                 Sink::Stderr => io::stderr().write(rest),
-                Sink::File(_, file) => file.write(rest),
+                Sink::File { file, .. } => file.write(rest),
             };
             match outcome {
                 Ok(count) if count > 0 => {

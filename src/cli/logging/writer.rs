@@ -76,13 +76,10 @@ impl Writer {
     }
 
     fn reopen(&mut self) {
-        let Some((path, opened)) = self.output.again() else { return };
+        let Some((path, opened)) = self.output.reopen() else { return };
         let path = path.display().to_string();
         match opened {
-            Ok(output) => {
-                self.output = output;
-                self.say(Level::Info, format_args!("log file {path}: opened anew"));
-            }
+            Ok(()) => self.say(Level::Info, format_args!("log file {path}: opened anew")),
             Err(why) => self.say(
                 Level::Error,
                 format_args!("log file {path}: {why}; until then the log goes on in the old one"),

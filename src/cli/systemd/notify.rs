@@ -58,19 +58,6 @@ impl Notices {
             let _ = handle.post(notice);
         }
     }
-
-    /// Has SIGHUP read the certificates again, and systemd told of it.
-    pub(crate) fn reload_on_hangup(&self, cores: &mut Cores<'_>) -> Result<(), Error> {
-        if self.0.is_none() {
-            return cores.reload_on_hangup();
-        }
-        let notices = self.clone();
-        cores.on_hangup(move |cores| {
-            notices.reloading();
-            cores.reload();
-            notices.reloaded();
-        })
-    }
 }
 
 fn start(cores: &mut Cores<'_>, notify: Notify) -> Result<Notices, Error> {

@@ -164,17 +164,18 @@ fn who_waits_for_a_rate_goes_on_by_the_new_one() {
     };
     for limits in [rate as fn(_) -> _, peer_rate] {
         let mut rig = Rig::new();
-        let service = rig.service("a", limits(at_most(2)));
+        // More seconds than this test has, once the burst is used up.
+        let service = rig.service("a", limits(at_most(80)));
         let mut client = rig.client("a");
-        client.send("1\n2\n3\n4\n5\n6\n7\n8\n9\n");
-        rig.hears(&mut client, "1\n");
+        client.send(&"1\n".repeat(200));
+        rig.hears(&mut client, &"1\n".repeat(79));
         rig.until("it waits", |reactor| waits(reactor) == Waits::Rate);
         // The burst begins anew.
-        rig.reactor.set_limits(&service, limits(at_most(4))).unwrap();
-        rig.hears(&mut client, "2\n3\n4\n5\n");
+        rig.reactor.set_limits(&service, limits(at_most(40))).unwrap();
+        rig.hears(&mut client, &"1\n".repeat(40));
         rig.until("it waits", |reactor| waits(reactor) == Waits::Rate);
         rig.reactor.set_limits(&service, limits(None)).unwrap();
-        rig.hears(&mut client, "6\n7\n8\n9\n");
+        rig.hears(&mut client, &"1\n".repeat(81));
         // As if there had been none.
         rig.reactor.set_limits(&service, limits(at_most(1))).unwrap();
         client.send("1\n2\n");
