@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 6] = [
 
 /// The files of `cli` from the ground up; `mod.rs` says what they are. None names one that stands
 /// beside or above it.
-const PROGRAM: [&[&str]; 12] = [
+const PROGRAM: [&[&str]; 13] = [
     &["failure", "units", "crlf", "multicast", "process"],
     &["logging", "descriptors", "unused_options", "roulette_file"],
     &["admin"],
