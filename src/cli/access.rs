@@ -9,7 +9,7 @@ use reactor::http::{Origin, Sites};
 use reactor::{Error, Tls};
 use reactor::{Listen, Networks, WebSocket};
 
-use super::address::{Endpoint, Layer};
+use super::address::{Endpoint, Layer, Place};
 use super::failure::Failure;
 use super::units::mode;
 use super::unused_options::Use;
@@ -81,8 +81,8 @@ pub(crate) struct Access {
 impl Access {
     /// Who uses the options, where somebody listens there.
     /// `web` says whether one of them is the service web, where there are services.
-    pub(crate) fn uses(listeners: &[Endpoint], web: Option<bool>) -> Vec<Use> {
-        let proxied = |it: &Endpoint| it.layers.has(Layer::Proxy);
+    pub(crate) fn uses(listeners: &[Place], web: Option<bool>) -> Vec<Use> {
+        let proxied = |it: &Place| it.layers.has(Layer::Proxy);
         let browsers =
             web == Some(true) || listeners.iter().any(|it| it.layers.has(Layer::WebSocket));
         let of_browsers = match web {
@@ -92,22 +92,23 @@ impl Access {
         vec![
             Use {
                 options: &["unix_mode"],
-                used: listeners.iter().any(Endpoint::is_unix),
-                user: "a Unix socket, and none listens; write unix:PATH",
+                used: listeners.iter().any(Place::makes_file),
+                user: "a Unix socket that is made here, and there is none; write unix:PATH, or \
+                       SocketMode= in the .socket unit",
             },
             Use {
                 options: &["allow_uid"],
-                used: listeners.iter().any(Endpoint::is_unix),
+                used: listeners.iter().any(Place::may_be_unix),
                 user: "a Unix socket, and none listens; write unix:PATH, or --allow NETWORKS for TCP",
             },
             Use {
                 options: &["allow"],
-                used: listeners.iter().any(Endpoint::knows_clients),
+                used: listeners.iter().any(Place::may_know_clients),
                 user: "TCP, and only Unix sockets listen; see --allow-uid",
             },
             Use {
                 options: &["proxy_from"],
-                used: listeners.iter().any(|it| proxied(it) && !it.is_unix()),
+                used: listeners.iter().any(|it| proxied(it) && it.may_be_tcp()),
                 user: "an address for proxies over TCP, and there is none; write proxy:ADDR",
             },
             Use { options: &["origin", "web_host"], used: browsers, user: of_browsers },
@@ -130,7 +131,7 @@ impl Access {
     #[cfg_attr(not(feature = "tls"), expect(unused_variables))]
     pub(crate) fn entrance(
         &self,
-        listeners: &[Endpoint],
+        listeners: &[Place],
         known: &mut Certificates,
     ) -> Result<Entrance<'_>, Failure> {
         Ok(Entrance {
@@ -206,7 +207,10 @@ pub(crate) struct Entrance<'a> {
 impl Entrance<'_> {
     /// How to listen there.
     pub(crate) fn listen(&self, endpoint: &Endpoint) -> Result<Listen, Failure> {
-        let mut listen = Listen::at(&endpoint.address)?;
+        let mut listen = match &endpoint.socket {
+            Some(socket) => socket.listen()?,
+            None => Listen::at(&endpoint.address)?,
+        };
         if !self.access.allow.is_empty() {
             listen = listen.allow(self.access.allow.iter().cloned().collect());
         }

@@ -1,18 +1,27 @@
 //! Addresses as they are written on the command line.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::net as unix;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use reactor::{Address, Connect, WebSocket};
+use reactor::{Address, Connect, Host, WebSocket};
 
 use super::failure::{Failure, start_thread};
 use super::service;
+use super::systemd::{Inherited, Socket};
 
 /// How long the lookup of a host to listen on may take.
 pub(crate) const LISTENER_LOOKUP: Duration = Duration::from_secs(10);
+
+/// Where a service listens for this machine alone.
+pub(crate) const LOCALHOST: Address =
+    Address::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
+
+/// What stands in front of the name of a socket that systemd has opened.
+const SYSTEMD: &str = "systemd:";
 
 /// An address as it is written, if need be without a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +29,20 @@ pub(crate) enum PortOrAddress {
     /// On `--host`, or on this machine.
     Port(u16),
     At(Address),
+}
+
+/// Where to listen, as it is written: `[LAYER:]...ADDR`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) layers: Layers,
+    at: At,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum At {
+    Open(PortOrAddress),
+    /// At the sockets of this name that systemd has opened.
+    Systemd(String),
 }
 
 /// What goes below the lines of a connection; in the order of the bytes on the wire, from the
@@ -111,16 +134,22 @@ fn url_of_web_socket(text: &str) -> Option<String> {
 pub(crate) struct Endpoint {
     pub(crate) layers: Layers,
     pub(crate) address: Address,
+    /// What listens there already.
+    pub(crate) socket: Option<Arc<Socket>>,
 }
 
 impl Endpoint {
-    pub(crate) fn is_unix(&self) -> bool {
-        matches!(self.address, Address::Unix(_))
+    pub(crate) fn new(layers: Layers, address: Address) -> Endpoint {
+        Endpoint { layers, address, socket: None }
     }
 
-    /// Whether the clients there have addresses that can be judged.
-    pub(crate) fn knows_clients(&self) -> bool {
-        !self.is_unix() || self.layers.has(Layer::Proxy)
+    /// How many descriptors it takes to listen there.
+    pub(crate) fn descriptors(&self) -> usize {
+        match self.socket {
+            // One of them stays with what systemd has passed.
+            Some(_) => 2,
+            None => self.each().len(),
+        }
     }
 
     /// The endpoints of a host that was looked up: one for each of its addresses.
@@ -128,7 +157,7 @@ impl Endpoint {
         match &self.address {
             Address::Host(host) => {
                 let addresses = host.addresses().iter().copied().map(Address::Tcp);
-                addresses.map(|address| Endpoint { address, ..*self }).collect()
+                addresses.map(|address| Endpoint::new(self.layers, address)).collect()
             }
             _ => vec![self.clone()],
         }
@@ -167,19 +196,18 @@ pub(crate) fn host(text: &str) -> Result<Address, String> {
 }
 
 /// Reads where to listen. A bare port is on 127.0.0.1.
-pub(crate) fn listener(text: &str) -> Result<Endpoint, String> {
-    let (layers, place) = PortOrAddress::parse(text).map_err(|why| {
+pub(crate) fn listener(text: &str) -> Result<Place, String> {
+    Place::parse(text).map_err(|why| {
         // As `ssh -L` takes them.
         let colons = text.match_indices(':').map(|(at, _)| (&text[..at], &text[at + 1..]));
         let both = |(listen, target): &(&str, &str)| {
-            PortOrAddress::parse(listen).is_ok() && target.contains(':') && server(target).is_ok()
+            Place::parse(listen).is_ok() && target.contains(':') && server(target).is_ok()
         };
         match colons.into_iter().find(both) {
             Some((listen, target)) => format!("write them as two: {listen} {target}"),
             None => why,
         }
-    })?;
-    Ok(Endpoint { layers, address: place.local() })
+    })
 }
 
 /// Reads the address of a server to connect to. A bare port is on 127.0.0.1, and so is the default
@@ -203,7 +231,7 @@ pub(crate) fn server(text: &str) -> Result<Endpoint, String> {
     };
     match port {
         Some(0) => Err("nobody can be reached at port 0".to_owned()),
-        _ => Ok(Endpoint { layers, address }),
+        _ => Ok(Endpoint::new(layers, address)),
     }
 }
 
@@ -241,20 +269,102 @@ impl fmt::Display for PortOrAddress {
     }
 }
 
-impl PortOrAddress {
-    /// Reads one with the layers in front of it.
-    pub(crate) fn parse(text: &str) -> Result<(Layers, PortOrAddress), String> {
-        let (layers, rest) = Layers::parse(text)?;
-        Ok((layers, PortOrAddress::parse_bare(rest)?))
+impl Place {
+    /// At this port of the host.
+    pub(crate) fn port(port: u16) -> Place {
+        Place { layers: Layers::default(), at: At::Open(PortOrAddress::Port(port)) }
     }
 
-    /// A bare port is on this machine.
-    fn local(self) -> Address {
-        match self {
-            PortOrAddress::Port(port) => {
-                Address::Tcp(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))
+    /// Reads one. What systemd has opened is not looked for yet.
+    pub(crate) fn parse(text: &str) -> Result<Place, String> {
+        let (layers, rest) = Layers::parse(text)?;
+        let Some(name) = rest.strip_prefix(SYSTEMD) else {
+            return Ok(Place { layers, at: At::Open(PortOrAddress::parse_bare(rest)?) });
+        };
+        match name {
+            "" => {
+                Err("the name is missing: write systemd:NAME, as FileDescriptorName= has it".into())
             }
-            PortOrAddress::At(address) => address,
+            _ if name.contains(':') => Err(format!(
+                "no descriptor has a name with a colon: write systemd:NAME, or systemd.:{name} for a \
+                 host called so"
+            )),
+            _ => Ok(Place { layers, at: At::Systemd(name.to_owned()) }),
+        }
+    }
+
+    /// Whether the file of a Unix socket is made there.
+    pub(crate) fn makes_file(&self) -> bool {
+        matches!(self.at, At::Open(PortOrAddress::At(Address::Unix(_))))
+    }
+
+    /// Whether it may be a Unix socket: what systemd has opened may be any.
+    pub(crate) fn may_be_unix(&self) -> bool {
+        self.makes_file() || matches!(self.at, At::Systemd(_))
+    }
+
+    pub(crate) fn may_be_tcp(&self) -> bool {
+        !self.makes_file()
+    }
+
+    /// Whether the clients there may have addresses that can be judged.
+    pub(crate) fn may_know_clients(&self) -> bool {
+        self.may_be_tcp() || self.layers.has(Layer::Proxy)
+    }
+
+    /// Whether it is at a port of the host.
+    pub(crate) fn goes_by_host(&self) -> bool {
+        matches!(self.at, At::Open(PortOrAddress::Port(_)))
+    }
+
+    /// Where it is: at one address, or at all the sockets of the name.
+    pub(crate) fn endpoints(
+        &self,
+        host: &Address,
+        inherited: &Inherited,
+    ) -> Result<Vec<Endpoint>, Failure> {
+        let layers = self.layers;
+        let opened = |socket: Arc<Socket>| Endpoint {
+            layers,
+            address: socket.address.clone(),
+            socket: Some(socket),
+        };
+        match &self.at {
+            At::Open(place) => Ok(vec![Endpoint::new(layers, place.on(host))]),
+            At::Systemd(name) => Ok(inherited.named(name)?.into_iter().map(opened).collect()),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.layers.fmt(f)?;
+        match &self.at {
+            At::Open(place) => place.fmt(f),
+            At::Systemd(name) => write!(f, "{SYSTEMD}{name}"),
+        }
+    }
+}
+
+impl PortOrAddress {
+    /// A bare port is on this machine.
+    fn local(&self) -> Address {
+        self.on(&LOCALHOST)
+    }
+
+    /// A bare port is on this host.
+    fn on(&self, host: &Address) -> Address {
+        match (self, host) {
+            (PortOrAddress::At(address), _)
+            | (PortOrAddress::Port(_), address @ Address::Unix(_)) => address.clone(),
+            (PortOrAddress::Port(port), Address::Host(host)) => {
+                Host::new(host.name(), *port).into()
+            }
+            (PortOrAddress::Port(port), Address::Tcp(addr)) => {
+                let mut addr = *addr;
+                addr.set_port(*port);
+                Address::Tcp(addr)
+            }
         }
     }
 
@@ -306,7 +416,8 @@ mod tests {
         for text in ["0", "127.0.0.1:0", "a:0", "tls:127.0.0.1:0", "host", "unix:", "65536"] {
             assert!(server(text).is_err(), "{text}");
         }
-        assert_eq!(listener("0").unwrap().to_string(), "127.0.0.1:0");
+        let place = listener("0").unwrap().endpoints(&LOCALHOST, &Inherited::default()).unwrap();
+        assert_eq!(place[0].to_string(), "127.0.0.1:0");
     }
 
     #[test]
@@ -358,7 +469,7 @@ mod tests {
         let found = look_up("localhost:7").unwrap();
         assert!(!found.as_sockets().is_empty() && found.to_string() == "localhost:7");
         assert_eq!(look_up("7").unwrap().to_string(), "127.0.0.1:7");
-        let endpoint = Endpoint { layers: Layers::default(), address: found.clone() };
+        let endpoint = Endpoint::new(Layers::default(), found.clone());
         let each: Vec<_> =
             endpoint.each().into_iter().map(|endpoint| endpoint.address.as_socket()).collect();
         assert_eq!(each, found.as_sockets().iter().copied().map(Some).collect::<Vec<_>>());

@@ -17,7 +17,7 @@ use super::failure::Failure;
 use super::logging;
 
 /// What the service goes by.
-const NAME: &str = "admin";
+pub(crate) const NAME: &str = "admin";
 /// Clients at once. They have no part in `--max-connections`.
 const CLIENTS: usize = 8;
 /// So that no client that was forgotten takes up a place for ever.

@@ -1,21 +1,11 @@
-//! Signals and the loop of a command that serves.
+//! Runs the loop of a command that serves.
 
 use std::process::ExitCode;
 
-use reactor::{Cores, Error, Exit};
+use reactor::{Cores, Exit};
 
+use super::admin;
 use super::failure::Failure;
-use super::{admin, logging};
-
-/// Ends at SIGINT and SIGTERM, and opens and reads files again at SIGHUP. To be called before the first line on
-/// stdout: whoever has read it may send a signal.
-pub(crate) fn catch_signals(cores: &mut Cores<'_>) -> Result<(), Error> {
-    cores.stop_on_signals()?;
-    cores.on_hangup(|cores| {
-        logging::reopen();
-        cores.reload();
-    })
-}
 
 /// Serves until a signal or a hook stops the cores. Clients that are cut off make it a failure.
 pub(crate) fn run_until_stopped(cores: &mut Cores<'_>) -> Result<ExitCode, Failure> {

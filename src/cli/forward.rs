@@ -2,15 +2,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use reactor::{Address, Cores, Limits, WebSocket, services};
+use reactor::{Address, Cores, Limits, Listen, WebSocket, services};
 
-use super::access::{Access, Certificates};
-use super::address::{self, Endpoint, LISTENER_LOOKUP, Layer, look_up_server};
+use super::access::{Access, Certificates, Entrance};
+use super::address::{self, Endpoint, LISTENER_LOOKUP, LOCALHOST, Layer, Place, look_up_server};
 use super::admin::AdminOptions;
 use super::descriptors::Demand;
-use super::event_loop::{catch_signals, run_until_stopped};
+use super::event_loop::run_until_stopped;
 use super::failure::Failure;
 use super::logging::LogOptions;
+use super::systemd::{Inherited, Notices};
 use super::trust::Trust;
 use super::units::{count, duration, threads};
 use super::unused_options::GivenOptions;
@@ -31,12 +32,12 @@ use super::{descriptors, logging};
 /// that was meant for them was sent, 2 if the command line is wrong.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Forward {
-    /// Where to listen: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a
-    /// free one. With tls: in front it speaks TLS there, and passes on the plaintext; with proxy: in
+    /// Where to listen: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT, unix:PATH, or systemd:NAME for the
+    /// sockets that systemd has opened under this name; port 0 takes a free one. With tls: in front it speaks TLS there, and passes on the plaintext; with proxy: in
     /// front of that, a PROXY header comes first and says who the client is; with ws: behind those, it
     /// is WebSocket, of which it passes on what the messages hold.
     #[arg(value_parser = address::listener)]
-    listen: Endpoint,
+    listen: Place,
 
     /// Where to connect to: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT or unix:PATH; or the name
     /// of a service of ours, at its default port on 127.0.0.1. A host is looked up once, at the
@@ -94,16 +95,32 @@ impl Forward {
             ..usual
         }
     }
+
+    fn listen(&self, endpoint: &Endpoint, entrance: &Entrance<'_>) -> Result<Listen, Failure> {
+        let listen = entrance.listen(endpoint)?;
+        if !endpoint.layers.has(Layer::WebSocket) {
+            return Ok(listen);
+        }
+        // Bytes as they are: neither side need speak in lines.
+        Ok(listen.web_socket(&WebSocket::new().sites(self.access.sites()).binary()))
+    }
 }
 
 /// Listens, says where, and forwards until a signal.
-pub(crate) fn forward(args: &Forward, given: &GivenOptions) -> Result<ExitCode, Failure> {
-    let listeners = std::slice::from_ref(&args.listen);
-    given.refuse_unused(&Access::uses(listeners, None))?;
-    let entrance = args.access.entrance(listeners, &mut Certificates::default())?;
-    let listen = args.listen.clone().look_up(LISTENER_LOOKUP)?;
+pub(crate) fn forward(
+    args: &Forward,
+    given: &GivenOptions,
+    inherited: &Inherited,
+) -> Result<ExitCode, Failure> {
+    let places = std::slice::from_ref(&args.listen);
+    given.refuse_unused(&Access::uses(places, None))?;
+    let entrance = args.access.entrance(places, &mut Certificates::default())?;
+    let listeners = args.listen.endpoints(&LOCALHOST, inherited)?;
+    inherited.check_used(listeners.iter().filter_map(|endpoint| endpoint.socket.as_deref()))?;
+    let look_up = |endpoint: Endpoint| endpoint.look_up(LISTENER_LOOKUP);
+    let listeners = listeners.into_iter().map(look_up).collect::<Result<Vec<_>, _>>()?;
     let target = look_up_server(&args.target, args.connect_timeout)?;
-    if is_itself(&listen.address, &target.address) {
+    if listeners.iter().any(|listen| is_itself(&listen.address, &target.address)) {
         let what = "LISTEN and TARGET are the same: it would connect to itself without end";
         return Err(Failure::Usage(what.to_owned()));
     }
@@ -116,7 +133,7 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions) -> Result<ExitCode, 
     let limits = args.limits();
     let demand = Demand {
         threads: args.threads,
-        listeners: listen.each().len(),
+        listeners: listeners.iter().map(Endpoint::descriptors).sum(),
         clients: vec![limits.max_connections / 2],
         each: 2,
     };
@@ -124,29 +141,25 @@ pub(crate) fn forward(args: &Forward, given: &GivenOptions) -> Result<ExitCode, 
         demand.check(raised.limit)?;
     }
     let mut cores = Cores::new(args.threads)?;
-    catch_signals(&mut cores)?;
+    cores.stop_on_signals()?;
+    Notices::start(&mut cores)?.reload_on_hangup(&mut cores)?;
     let mut handler = services::Forward::to(connect);
     if target.layers.has(Layer::Proxy) {
         handler = handler.introduce_clients();
     }
     let service = cores.add(move |_| handler.clone(), limits)?;
     cores.set_name(&service, "forward");
-    let mut entry = entrance.listen(&listen)?;
-    if listen.layers.has(Layer::WebSocket) {
-        // Bytes as they are: neither side need speak in lines.
-        entry = entry.web_socket(&WebSocket::new().sites(args.access.sites()).binary());
+    let mut bound = Vec::new();
+    for endpoint in &listeners {
+        let address = cores.bind(&service, args.listen(endpoint, &entrance)?);
+        let address = address.map_err(|error| Failure::listen(error, "for LISTEN"))?;
+        bound.extend(Endpoint::new(endpoint.layers, address).each());
     }
-    let address =
-        cores.bind(&service, entry).map_err(|error| Failure::listen(error, "for LISTEN"))?;
     let warning = args.admin.start(&mut cores)?;
     descriptors::report(&raised, &demand);
     warning.inspect(|why| log::warn!("{why}"));
-    let mut ready = String::new();
-    for endpoint in (Endpoint { address, ..listen }).each() {
-        args.access.warn_if_open("forward", &endpoint);
-        ready.push_str(&format!("forward listening on {endpoint}\n"));
-    }
-    stdout.say(ready);
+    bound.iter().for_each(|endpoint| args.access.warn_if_open("forward", endpoint));
+    stdout.say(bound.iter().map(|endpoint| format!("forward listening on {endpoint}\n")).collect());
     run_until_stopped(&mut cores)
 }
 

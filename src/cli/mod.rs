@@ -8,7 +8,8 @@
 //!    `multicast`: the group and the interface of announcements. `process`: CPU time and memory of one.
 //! 3. `logging`: the log and stdout, from a thread of their own. `descriptors`: their limit.
 //!    `unused_options`: those without effect are refused. Then `admin`: the control socket and where it
-//!    is; `event_loop`: serving until a signal; `asking`: a client of a control socket.
+//!    is; `event_loop`: serving until a signal; `asking`: a client of a control socket; `systemd`: what it
+//!    has opened.
 //! 4. `service`: the list of services, and the options that single ones have; `roulette_file`
 //!    is below it.
 //! 5. `address`: `[LAYER:]...[HOST:]PORT` or `unix:PATH`, and looking a host up. `target`:
@@ -52,6 +53,7 @@ mod roulette_file;
 mod serve;
 mod service;
 mod status;
+mod systemd;
 mod target;
 mod trust;
 mod units;
@@ -64,16 +66,19 @@ use clap::{CommandFactory, FromArgMatches};
 
 use args::{Args, Command};
 use failure::Failure;
+use systemd::Inherited;
 use unused_options::GivenOptions;
 
 /// Runs the program. Its exit status is 0 after a graceful end, 1 after a failure, and 2 when the
 /// command line is wrong.
 pub(crate) fn main() -> ExitCode {
+    // Before anything else: see there.
+    let inherited = Inherited::take();
     let matches = Args::command().try_get_matches();
     let read = |matches| Ok((Args::from_arg_matches(&matches)?, matches));
     let outcome = match matches.and_then(read) {
         Ok((Args { command: Some(command) }, matches)) => {
-            run(&command, &GivenOptions::new(&matches))
+            run(&command, &GivenOptions::new(&matches), &inherited)
         }
         Ok((Args { command: None }, _)) => {
             let _ = Args::command().print_help();
@@ -98,9 +103,13 @@ pub(crate) fn main() -> ExitCode {
     })
 }
 
-fn run(command: &Command, given: &GivenOptions) -> Result<ExitCode, Failure> {
+fn run(
+    command: &Command,
+    given: &GivenOptions,
+    inherited: &Inherited,
+) -> Result<ExitCode, Failure> {
     match command {
-        Command::Serve(args) => serve::serve(args, given),
+        Command::Serve(args) => serve::serve(args, given, inherited),
         Command::Config(args) => config::config(args, given),
         Command::Load(args) => load::load(args, given),
         Command::Check(args) => check::check(args),
@@ -109,7 +118,7 @@ fn run(command: &Command, given: &GivenOptions) -> Result<ExitCode, Failure> {
         Command::Close(args) => close::close(args),
         Command::Completions(args) => completions::completions(args, Args::command()),
         Command::Man(args) => man::man(args, Args::command()),
-        Command::Forward(args) => forward::forward(args, given),
+        Command::Forward(args) => forward::forward(args, given, inherited),
         Command::Connect(args) => connect::connect(args, given),
     }
 }

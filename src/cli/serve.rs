@@ -11,10 +11,11 @@ use super::address::{Endpoint, LISTENER_LOOKUP, look_up};
 use super::bus::PresenceBus;
 use super::config::{Arguments, Plan, PlannedService};
 use super::descriptors::Demand;
-use super::event_loop::{catch_signals, run_until_stopped};
+use super::event_loop::run_until_stopped;
 use super::failure::Failure;
 use super::roulette_file::Students;
 use super::service::{self, Setup};
+use super::systemd::{Inherited, Notices};
 use super::unused_options::GivenOptions;
 use super::{descriptors, logging};
 
@@ -50,19 +51,27 @@ struct Prepared<'p> {
 }
 
 /// Reads and looks up what the services need, in front of everything that others could notice.
-fn prepare<'p>(plan: &'p Plan, host: &Address) -> Result<Vec<Prepared<'p>>, Failure> {
+fn prepare<'p>(
+    plan: &'p Plan,
+    host: &Address,
+    inherited: &Inherited,
+) -> Result<Vec<Prepared<'p>>, Failure> {
     let mut students = Students::default();
     let mut prepare = |planned: &'p PlannedService| {
         let PlannedService { options, target, .. } = planned;
         let students = students.of(&options.services.roulette)?;
-        let endpoints = target.endpoints(host).into_iter().map(|it| it.look_up(LISTENER_LOOKUP));
+        let endpoints = target.endpoints(host, inherited)?.into_iter();
+        let endpoints = endpoints.map(|it| it.look_up(LISTENER_LOOKUP));
         Ok(Prepared { planned, endpoints: endpoints.collect::<Result<_, _>>()?, students })
     };
     let prepared = plan
         .services
         .iter()
         .map(|planned| prepare(planned).map_err(|failure| planned.given.located(failure)));
-    prepared.collect()
+    let prepared = prepared.collect::<Result<Vec<_>, _>>()?;
+    let endpoints = prepared.iter().flat_map(|service| &service.endpoints);
+    inherited.check_used(endpoints.filter_map(|endpoint| endpoint.socket.as_deref()))?;
+    Ok(prepared)
 }
 
 /// What they may have open at once; `all` or only those for which a number of clients was asked for.
@@ -73,14 +82,18 @@ fn demand(services: &[Prepared<'_>], threads: usize, all: bool) -> Demand {
     let endpoints = services.iter().flat_map(|service| &service.endpoints);
     Demand {
         threads,
-        listeners: endpoints.map(|endpoint| endpoint.each().len()).sum(),
+        listeners: endpoints.map(Endpoint::descriptors).sum(),
         clients: counted.map(|it| it.planned.limits.max_connections).collect(),
         each: 1,
     }
 }
 
 /// Listens, says where, and serves until a signal or KILL.
-pub(crate) fn serve(args: &Serve, given: &GivenOptions) -> Result<ExitCode, Failure> {
+pub(crate) fn serve(
+    args: &Serve,
+    given: &GivenOptions,
+    inherited: &Inherited,
+) -> Result<ExitCode, Failure> {
     let plan = Plan::new(&args.arguments, given)?;
     let Plan { whole, given, .. } = &plan;
     let located = |failure| given.located(failure);
@@ -92,11 +105,14 @@ pub(crate) fn serve(args: &Serve, given: &GivenOptions) -> Result<ExitCode, Fail
     }
     // Before signals are caught: a lookup may take long, and Ctrl-C must end it.
     let host = look_up(&whole.host, LISTENER_LOOKUP).map_err(located)?;
-    let prepared = prepare(&plan, &host)?;
+    // Who only checks is started by hand.
+    let any = Inherited::any();
+    let prepared = prepare(&plan, &host, if args.check_config { &any } else { inherited })?;
     let mut certificates = Certificates::default();
     let mut entrances = Vec::new();
-    for Prepared { planned, endpoints, .. } in &prepared {
-        let entrance = planned.options.access.entrance(endpoints, &mut certificates);
+    for Prepared { planned, .. } in &prepared {
+        let places = &planned.target.places;
+        let entrance = planned.options.access.entrance(places, &mut certificates);
         entrances.push(entrance.map_err(|failure| planned.given.located(failure))?);
     }
     if args.check_config {
@@ -131,7 +147,9 @@ fn run(
     }
     let demand = demand(&prepared, whole.threads, true);
     let mut cores = Cores::new(whole.threads)?;
-    catch_signals(&mut cores)?;
+    // Before the first line on stdout: whoever has read it may send a signal.
+    cores.stop_on_signals()?;
+    Notices::start(&mut cores)?.reload_on_hangup(&mut cores)?;
     cores.set_max_total_output(whole.max_total_output);
     cores.set_max_total_input(whole.max_total_input);
     let process = ProcessReader::new(env!("CARGO_PKG_VERSION"));
@@ -185,7 +203,7 @@ impl Prepared<'_> {
         };
         let addresses = (planned.target.service.start)(&mut setup)?;
         let bound = endpoints.iter().zip(addresses);
-        let bound = bound.map(|(asked, address)| Endpoint { address, layers: asked.layers });
+        let bound = bound.map(|(asked, address)| Endpoint::new(asked.layers, address));
         Ok(bound.flat_map(|endpoint| endpoint.each()).collect())
     }
 }

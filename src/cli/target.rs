@@ -1,24 +1,24 @@
 //! An argument of `serve`: `SERVICE[=ADDR[,ADDR]...]`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use reactor::Address;
 
-use reactor::{Address, Host};
-
-use super::address::{Endpoint, Layer, Layers, PortOrAddress};
+use super::address::{Endpoint, LOCALHOST, Layer, Layers, Place};
+use super::failure::Failure;
 use super::service::{self, Service};
+use super::systemd::Inherited;
 
 /// A service and where it listens.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) service: &'static Service,
     /// At least one.
-    places: Vec<(Layers, PortOrAddress)>,
+    pub(crate) places: Vec<Place>,
 }
 
 impl Target {
     /// The service at its default port.
     pub(crate) fn usual(service: &'static Service) -> Target {
-        Target { service, places: vec![(Layers::default(), PortOrAddress::Port(service.port))] }
+        Target { service, places: vec![Place::port(service.port)] }
     }
 
     /// Reads `SERVICE[=ADDR[,ADDR]...]`.
@@ -30,7 +30,7 @@ impl Target {
         let service = service::named(name).ok_or_else(|| unknown(text))?;
         let Some(places) = places else { return Ok(Target::usual(service)) };
         let place = |(number, place)| {
-            PortOrAddress::parse(place).map_err(|why| match service::begins_with_one(place) {
+            Place::parse(place).map_err(|why| match service::begins_with_one(place) {
                 true if number > 0 => {
                     format!("write {}", text.replace(&format!(",{place}"), &format!(" {place}")))
                 }
@@ -38,7 +38,7 @@ impl Target {
             })
         };
         let places = places.split(',').enumerate().map(place).collect::<Result<Vec<_>, _>>()?;
-        if service.http && places.iter().any(|(layers, _)| layers.has(Layer::WebSocket)) {
+        if service.http && places.iter().any(|place| place.layers.has(Layer::WebSocket)) {
             let plain = text.replace("ws:", "");
             return Err(format!("{name} has WebSocket at its paths /ws/NAME: write {plain}"));
         }
@@ -47,20 +47,23 @@ impl Target {
 
     /// Its addresses, as they are written.
     pub(crate) fn addresses(&self) -> Vec<String> {
-        self.places.iter().map(|(layers, place)| format!("{layers}{place}")).collect()
+        self.places.iter().map(Place::to_string).collect()
     }
 
     /// Whether it listens on `--host`.
     pub(crate) fn goes_by_host(&self) -> bool {
-        let by_port = |(_, place): &_| matches!(place, PortOrAddress::Port(_));
-        !self.service.http && self.places.iter().any(by_port)
+        !self.service.http && self.places.iter().any(Place::goes_by_host)
     }
 
     /// Where it is to listen.
-    pub(crate) fn endpoints(&self, host: &Address) -> Vec<Endpoint> {
-        let here = Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        let host = if self.service.http { &here } else { host };
-        self.places.iter().map(|(layers, place)| endpoint(*layers, place, host)).collect()
+    pub(crate) fn endpoints(
+        &self,
+        host: &Address,
+        inherited: &Inherited,
+    ) -> Result<Vec<Endpoint>, Failure> {
+        let host = if self.service.http { &LOCALHOST } else { host };
+        let places = self.places.iter().map(|place| place.endpoints(host, inherited));
+        Ok(places.collect::<Result<Vec<_>, _>>()?.concat())
     }
 }
 
@@ -76,25 +79,14 @@ fn unknown(text: &str) -> String {
     }
 }
 
-fn endpoint(layers: Layers, place: &PortOrAddress, host: &Address) -> Endpoint {
-    let address = match (place, host) {
-        (PortOrAddress::At(address), _) | (PortOrAddress::Port(_), address @ Address::Unix(_)) => {
-            address.clone()
-        }
-        (PortOrAddress::Port(port), Address::Host(host)) => Host::new(host.name(), *port).into(),
-        (PortOrAddress::Port(port), Address::Tcp(addr)) => {
-            let mut addr = *addr;
-            addr.set_port(*port);
-            Address::Tcp(addr)
-        }
-    };
-    Endpoint { layers, address }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::address::host;
+
+    fn endpoints(target: &Target, host: &Address) -> Vec<Endpoint> {
+        target.endpoints(host, &Inherited::default()).unwrap()
+    }
 
     #[test]
     fn every_form_of_an_address() {
@@ -119,7 +111,7 @@ mod tests {
             let target = Target::parse(text).unwrap();
             assert_eq!(target.service.name, name, "{text}");
             let host = host("127.0.0.1").unwrap();
-            let all: Vec<_> = target.endpoints(&host).iter().map(Endpoint::to_string).collect();
+            let all: Vec<_> = endpoints(&target, &host).iter().map(Endpoint::to_string).collect();
             assert_eq!(all.join(" "), address, "{text}");
         }
     }
@@ -133,7 +125,7 @@ mod tests {
             ("fe80::1%2", "[fe80::1%2]:2323"),
             ("fe80::1%eth0", "[fe80::1%eth0]:2323"),
         ] {
-            assert_eq!(echo.endpoints(&host(text).unwrap())[0].to_string(), address);
+            assert_eq!(endpoints(&echo, &host(text).unwrap())[0].to_string(), address);
         }
         let everywhere = host("::").unwrap();
         for (text, address) in [
@@ -143,7 +135,7 @@ mod tests {
             ("web=proxy:80", "proxy:127.0.0.1:80"),
         ] {
             let web = Target::parse(text).unwrap();
-            assert_eq!(web.endpoints(&everywhere)[0].to_string(), address);
+            assert_eq!(endpoints(&web, &everywhere)[0].to_string(), address);
             assert!(!web.goes_by_host());
         }
         for text in ["", "fe80::1", "127.0.0.1:80", "http://a", "unix:/a", "80"] {
@@ -163,6 +155,8 @@ mod tests {
             ("echo=localhost:x", "from 0 to 65535"),
             ("echo=unix:", "path"),
             ("echo=1,", "the address is missing"),
+            ("echo=systemd:", "write systemd:NAME, as FileDescriptorName= has it"),
+            ("echo=systemd:a:80", "systemd.:a:80 for a host called so"),
             ("echo=1,time=2", "write echo=1 time=2"),
             ("echo=1,2,time", "write echo=1,2 time"),
             ("web=ws:8023", "write web=8023"),

@@ -1,5 +1,8 @@
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 
+use super::inherited::{self, Inherited};
 use super::layer::{Acceptor, Elsewhere};
 use super::proxy::Proxied;
 use super::{Address, Networks, ToAddress};
@@ -28,6 +31,8 @@ use crate::error::Error;
 #[derive(Clone, Debug)]
 pub struct Listen {
     pub(crate) address: Address,
+    /// What listens there already; none where it is to be opened.
+    pub(crate) socket: Option<Rc<Inherited>>,
     pub(crate) unix_mode: Option<u32>,
     pub(crate) allow: Option<Networks>,
     /// Who may come over a Unix socket; none for everybody.
@@ -45,23 +50,69 @@ impl Listen {
     /// # Errors
     /// [`Error::Address`] where text is no address.
     pub fn at(address: impl ToAddress) -> Result<Listen, Error> {
-        Ok(Listen {
-            address: address.to_address()?,
-            unix_mode: None,
+        Ok(Listen::plain(address.to_address()?, None))
+    }
+
+    fn plain(address: Address, socket: Option<Inherited>) -> Listen {
+        Listen {
+            unix_mode: socket.as_ref().and_then(|_| inherited::unix_mode(&address)),
+            address,
+            socket: socket.map(Rc::new),
             allow: None,
             uids: None,
             proxies: None,
             layers: Vec::new(),
-        })
+        }
+    }
+
+    /// Listens at a socket that somebody else has opened, as systemd does before it starts a service,
+    /// or a program that hands its listener to its successor. Its clients wait in it until the loop
+    /// runs, and those who come after its end wait for the next one who listens there.
+    ///
+    /// It is made non-blocking, and its options become those of the [limits](crate::Limits), for all
+    /// who share it. It stays open for as long as this or a clone of it lives; at the end of a loop it
+    /// can be listened at again, in that loop or in another one. Its queue of newcomers is as long as
+    /// whoever opened it has made it.
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    /// use reactor::{Listen, Reactor};
+    /// # let shout = reactor::Callbacks::new();
+    ///
+    /// let opened = TcpListener::bind("127.0.0.1:0")?;
+    /// let mut reactor = Reactor::new()?;
+    /// let service = reactor.listen(Listen::from_tcp(opened)?, shout)?;
+    /// println!("try: nc 127.0.0.1 {}", service.port());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it is a connection or a socket of another kind.
+    pub fn from_tcp(listener: TcpListener) -> Result<Listen, Error> {
+        let (socket, address) = Inherited::from_tcp(listener)?;
+        Ok(Listen::plain(address, Some(socket)))
+    }
+
+    /// As [`from_tcp`](Self::from_tcp), at a Unix socket. Its path is whoever's who has opened it: it is
+    /// neither locked, nor removed at the end, and [`unix_mode`](Self::unix_mode) says nothing about it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it does not listen, or has no path but an abstract name.
+    pub fn from_unix(listener: UnixListener) -> Result<Listen, Error> {
+        let (socket, address) = Inherited::from_unix(listener)?;
+        Ok(Listen::plain(address, Some(socket)))
     }
 
     /// The permissions of a Unix socket's file, as `0o660`: a user that may write to it may connect.
     /// It is never more open than that, not while it is made either. Without it the process's umask
-    /// decides. It says nothing about TCP.
+    /// decides. It says nothing about TCP, nor about a socket that somebody else has opened.
     ///
     /// More than `0o777` is [`Error::Listen`] when it is listened on.
     pub fn unix_mode(self, mode: u32) -> Listen {
-        Listen { unix_mode: Some(mode), ..self }
+        match self.socket {
+            Some(_) => self,
+            None => Listen { unix_mode: Some(mode), ..self },
+        }
     }
 
     /// Whether it asks who comes: for a certificate, or as a Unix socket that not every user may write to.
@@ -69,6 +120,16 @@ impl Listen {
         let for_all = self.uids.is_none() && self.unix_mode.is_some_and(|mode| mode & 0o002 != 0);
         let by_user = matches!(self.address, Address::Unix(_)) && !for_all;
         by_user || self.layers.iter().any(|layer| layer.asks_who())
+    }
+
+    /// The same socket under other rules.
+    pub(crate) fn under(&self, rules: &Listen) -> Listen {
+        let mut rules = Listen { address: self.address.clone(), ..rules.clone() };
+        if self.socket.is_some() {
+            // Its mode is whoever's who has opened it.
+            (rules.socket, rules.unix_mode) = (self.socket.clone(), self.unix_mode);
+        }
+        rules
     }
 
     /// What newcomers speak, from the outside in. `per_peer` says whether limits depend on who they are.
@@ -227,7 +288,7 @@ impl ListenElsewhere {
     pub(crate) fn here(self) -> Listen {
         let ListenElsewhere { address, unix_mode, allow, uids, proxies, layers } = self;
         let layers = layers.into_iter().map(|layer| layer()).collect();
-        Listen { address, unix_mode, allow, uids, proxies, layers }
+        Listen { address, socket: None, unix_mode, allow, uids, proxies, layers }
     }
 }
 

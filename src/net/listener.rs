@@ -1,11 +1,13 @@
 //! A socket that listens, whatever its kind.
 
 use std::io;
+use std::rc::Rc;
 
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry};
 use socket2::SockRef;
 
+use super::inherited::InheritedListener;
 use super::newcomers::{Arrivals, Newcomer};
 use super::stream::Socket;
 use super::tcp::{bind_tcp, set_options};
@@ -19,6 +21,7 @@ use crate::limits::Limits;
 pub(crate) enum ListeningSocket {
     Tcp(TcpListener),
     Unix(UnixListener, UnixPath),
+    Inherited(InheritedListener),
     /// What another core accepts and hands over. No selector watches it: that core wakes the loop.
     Handed(Arrivals),
 }
@@ -27,6 +30,11 @@ impl ListeningSocket {
     pub(crate) fn bind(listen: &Listen, limits: &Limits) -> Result<ListeningSocket, Error> {
         let Listen { address, unix_mode, uids, .. } = listen;
         let failed = |error| Error::listen(address, error);
+        if let Some(socket) = &listen.socket {
+            check_uids(address, uids.as_deref())?;
+            let inherited = InheritedListener::new(socket, address, limits);
+            return inherited.map(ListeningSocket::Inherited).map_err(failed);
+        }
         match address {
             Address::Tcp(addr) => bind_tcp(*addr, limits).map_err(failed),
             // Each of its addresses has a listener of its own.
@@ -48,6 +56,7 @@ impl ListeningSocket {
         match self {
             ListeningSocket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
             ListeningSocket::Unix(_, path) => Ok(Address::Unix(path.path().to_owned())),
+            ListeningSocket::Inherited(listener) => Ok(listener.address().clone()),
             ListeningSocket::Handed(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
@@ -56,9 +65,12 @@ impl ListeningSocket {
     /// file. A socket without a file has none.
     pub(crate) fn set_rules(&self, old: &Listen, new: &Listen) -> Result<(), Error> {
         let (address, mode) = (&old.address, new.unix_mode);
+        if !matches!(address, Address::Unix(_)) {
+            return Ok(());
+        }
+        check_uids(address, new.uids.as_deref())?;
         let ListeningSocket::Unix(_, path) = self else { return Ok(()) };
         check_unix_mode(address, mode)?;
-        check_uids(address, new.uids.as_deref())?;
         match (old.unix_mode, mode) {
             (old, new) if old == new => Ok(()),
             // What the umask would have made of it nobody knows any more.
@@ -73,10 +85,12 @@ impl ListeningSocket {
 
     /// Has the options of the limits hold for the connections that come from now on.
     pub(crate) fn set_options(&self, limits: &Limits) {
-        if let ListeningSocket::Tcp(listener) = self {
-            // None of them fails for a socket that is there.
-            let _ = set_options(&SockRef::from(listener), limits);
-        }
+        // None of them fails for a socket that is there.
+        let _ = match self {
+            ListeningSocket::Tcp(listener) => set_options(&SockRef::from(listener), limits),
+            ListeningSocket::Inherited(listener) => listener.set_options(limits),
+            ListeningSocket::Unix(..) | ListeningSocket::Handed(_) => Ok(()),
+        };
     }
 
     /// Takes it out of the selector, of which dropping it would not do: others may have it open too.
@@ -84,6 +98,7 @@ impl ListeningSocket {
         let deregistered = match self {
             ListeningSocket::Tcp(listener) => registry.deregister(listener),
             ListeningSocket::Unix(listener, _) => registry.deregister(listener),
+            ListeningSocket::Inherited(listener) => listener.deregister(),
             ListeningSocket::Handed(_) => Ok(()),
         };
         if let Err(error) = deregistered {
@@ -96,11 +111,16 @@ impl ListeningSocket {
         matches!(self, ListeningSocket::Handed(arrivals) if arrivals.are_over())
     }
 
-    pub(crate) fn register(&mut self, registry: &Registry, token: mio::Token) -> io::Result<()> {
+    pub(crate) fn register(
+        &mut self,
+        registry: &Rc<Registry>,
+        token: mio::Token,
+    ) -> io::Result<()> {
         let interest = Interest::READABLE;
         match self {
             ListeningSocket::Tcp(listener) => registry.register(listener, token, interest),
             ListeningSocket::Unix(listener, _) => registry.register(listener, token, interest),
+            ListeningSocket::Inherited(listener) => listener.register(registry, token),
             ListeningSocket::Handed(_) => Ok(()),
         }
     }
@@ -115,6 +135,7 @@ impl ListeningSocket {
             ListeningSocket::Unix(listener, _) => {
                 listener.accept().map(|(stream, _)| (Socket::Unix(stream), None))
             }
+            ListeningSocket::Inherited(listener) => listener.accept(),
             ListeningSocket::Handed(arrivals) => arrivals.accept(),
         }
     }

@@ -4,7 +4,7 @@
 //! Read `layer` first (the contract of what a connection runs over) and `stream` (a socket or a
 //! layer). Then read what keeps the contract: `tcp`, `unix`, `descriptors`, `memory` (of the tests),
 //! `happy_eyeballs` (a host before one of its addresses is connected), `proxy`, `tls`, `websocket`.
-//! `listener` makes streams of newcomers, `unix_path` guards the path of a Unix socket, and
+//! `listener` makes streams of newcomers, `inherited` does at sockets that others have opened, `unix_path` guards the path of a Unix socket, and
 //! `credentials` tells who comes there. `http` reads the heads of requests. `address`, `host`,
 //! `networks`, `listen` and `connect` are what a user writes.
 
@@ -16,6 +16,7 @@ pub(crate) mod happy_eyeballs;
 pub(crate) mod host;
 #[cfg(feature = "websocket")]
 pub mod http;
+pub(crate) mod inherited;
 pub(crate) mod layer;
 pub(crate) mod listen;
 pub(crate) mod listener;

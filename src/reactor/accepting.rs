@@ -144,8 +144,7 @@ impl Listener {
     /// Has other rules hold for those who come from now on. Nothing has happened if that is refused.
     pub(super) fn set_rules(&mut self, rules: &Listen, per_peer: bool) -> Result<(), Error> {
         self.socket.set_rules(&self.rules, rules)?;
-        let address = self.rules.address.clone();
-        self.rules = Listen { address, ..rules.clone() };
+        self.rules = self.rules.under(rules);
         self.layers = self.rules.all_layers(per_peer);
         Ok(())
     }

@@ -6,6 +6,7 @@ mod util;
 mod access;
 mod adopt;
 mod datagrams;
+mod inherited;
 mod multicast;
 mod proxy;
 mod source_address;

@@ -21,6 +21,7 @@ mod proxy;
 mod readme;
 mod serve;
 mod status;
+mod systemd;
 mod threads;
 #[cfg(feature = "tls")]
 mod tls;

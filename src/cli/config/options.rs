@@ -6,7 +6,7 @@ use clap::Command;
 use reactor::{Address, Limits, Rate, Rates};
 
 use crate::cli::access::Access;
-use crate::cli::address::{self, Endpoint};
+use crate::cli::address::{self, Place};
 use crate::cli::admin::AdminOptions;
 use crate::cli::announce::Announce;
 use crate::cli::bus::BusOptions;
@@ -158,11 +158,11 @@ impl Whole {
 
 impl EachService {
     /// Who uses the options, where there is this service alone.
-    pub(super) fn uses(target: &Target, host: &Address) -> Vec<Use> {
-        let endpoints = target.endpoints(host);
+    pub(super) fn uses(target: &Target) -> Vec<Use> {
+        let places = &target.places;
         let is = |name| target.service.name.starts_with(name);
         let lines = !target.service.http;
-        let mut uses = Access::uses(&endpoints, Some(target.service.http));
+        let mut uses = Access::uses(places, Some(target.service.http));
         uses.extend([
             Use {
                 options: &["time_interval", "time_count"],
@@ -198,12 +198,12 @@ impl EachService {
             },
             Use {
                 options: &["max_per_peer", "peer_rate", "peer_connect_rate"],
-                used: endpoints.iter().any(Endpoint::knows_clients),
+                used: places.iter().any(Place::may_know_clients),
                 user: "TCP, and only Unix sockets listen; leave it out",
             },
             Use {
                 options: &["keepalive", "user_timeout"],
-                used: endpoints.iter().any(|endpoint| !endpoint.is_unix()),
+                used: places.iter().any(Place::may_be_tcp),
                 user: "TCP, and only Unix sockets listen; leave it out",
             },
         ]);
@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn each_option_of_a_service_has_its_users() {
         let target = Target::parse("echo").unwrap();
-        let uses = EachService::uses(&target, &address::host("::1").unwrap());
+        let uses = EachService::uses(&target);
         for arg in command_of::<EachService>().get_arguments() {
             let known = uses.iter().any(|it| it.options.contains(&arg.get_id().as_str()));
             assert!(known, "{}: say in `uses` who uses it", arg.get_id());

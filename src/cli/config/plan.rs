@@ -18,15 +18,15 @@ pub(crate) struct Arguments {
     /// What to serve, and where; without any and without --config, every service at its default
     /// port.
     ///
-    /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one. If a
-    /// HOST has several addresses, the service listens on all of them. Without ADDR it listens on
+    /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT, unix:PATH, or systemd:NAME for the sockets that
+    /// systemd has opened under this name (FileDescriptorName=); port 0 takes a free one. If a HOST has several addresses, the service listens on all of them. Without ADDR it listens on
     /// its default port on --host. The service web is at 127.0.0.1 unless its ADDR names a host: it
     /// shows who is connected, and not to everybody for whom --host is.
     ///
     /// In front of it may stand what clients speak there, in the order of the bytes on the wire.
     /// proxy: (echo=proxy:2323) is a PROXY header, version 1 or 2, in which a balancer says who the
     /// client is; see --proxy-from. tls: is TLS; see --tls-cert. ws: is WebSocket, a line a message, for
-    /// pages in browsers; see --origin. A host called proxy is written proxy.:PORT.
+    /// pages in browsers; see --origin. A host called proxy is written proxy.:PORT, as is one called systemd.
     ///
     /// Several ADDRs with commas between them are doors of one service: echo=2323,unix:/run/e.sock.
     /// A service that is given twice is two, which share nothing; the log calls the second echo-2.
@@ -107,8 +107,8 @@ impl Plan {
         let whole: Whole = parse(&given_to_whole)?;
         let services = with_targets(tables, targets);
         let above = merge(given, &GivenOptions::default(), &command_of::<EachService>());
-        refuse_unused(&above, &each, &services, &whole)?;
-        let services = services.into_iter().map(|table| planned(table, &above, &each, &whole));
+        refuse_unused(&above, &each, &services)?;
+        let services = services.into_iter().map(|table| planned(table, &above, &each));
         let services = services.collect::<Result<Vec<_>, _>>()?;
         let checked = whole.check(&given_to_whole, services.iter().map(|service| &service.target));
         checked.map_err(|failure| given_to_whole.located(failure))?;
@@ -157,11 +157,10 @@ fn refuse_unused(
     above: &GivenOptions,
     below: &GivenOptions,
     services: &[Table],
-    whole: &Whole,
 ) -> Result<(), Failure> {
     let mut together: Vec<Use> = Vec::new();
     for service in services {
-        let uses = EachService::uses(&service.target, &whole.host);
+        let uses = EachService::uses(&service.target);
         service.options.refuse_unused(&uses)?;
         match together.is_empty() {
             true => together = uses,
@@ -178,13 +177,12 @@ fn planned(
     table: Table,
     above: &GivenOptions,
     below: &GivenOptions,
-    whole: &Whole,
 ) -> Result<PlannedService, Failure> {
     let Table { name, target, in_file, options } = table;
     let command = command_of::<EachService>();
     let mut given = merge(above, &merge(&options, below, &command), &command);
     // What another service uses is given to this one too.
-    let uses = EachService::uses(&target, &whole.host);
+    let uses = EachService::uses(&target);
     let unused = |id: &str| uses.iter().any(|it| !it.used && it.options.contains(&id));
     given.0.retain(|option| !unused(&option.id));
     let options: EachService = parse(&given)?;

@@ -1,0 +1,285 @@
+//! What systemd is told of the program while it runs; sd_notify(3).
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
+
+use reactor::{
+    Ask, CloseReason, ConnId, Context, Cores, Error, Handle, Handler, Limits, Report,
+    ServiceContext, Status,
+};
+use sd_notify::NotifyState;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::cli::{admin, logging};
+
+/// What the service goes by.
+const NAME: &str = "systemd";
+/// How often it is told what there is to see, and called again after it was gone.
+const PACE: Duration = Duration::from_secs(10);
+/// Services that are named to it; of more there is only a sum.
+const NAMED: usize = 8;
+
+/// The way to what systemd is told; of a program that it does not ask it leads nowhere.
+#[derive(Clone, Default)]
+pub(crate) struct Notices(Option<Handle<Notice>>);
+
+/// What the loop does not know by itself.
+pub(crate) enum Notice {
+    Reloading,
+    Reloaded,
+}
+
+impl Notices {
+    /// Begins to tell systemd, if it wants to be told: that the program is ready once all cores have
+    /// answered, then every few seconds that they do, and what there is to see.
+    pub(crate) fn start(cores: &mut Cores<'_>) -> Result<Notices, Error> {
+        let Some(to) = env::var_os("NOTIFY_SOCKET") else { return Ok(Notices::default()) };
+        // None of nothing is no time: systemd has switched it off.
+        let watchdog = sd_notify::watchdog_enabled().filter(|time| !time.is_zero());
+        start(cores, Notify::new(to, watchdog))
+    }
+
+    /// A reload has begun.
+    pub(crate) fn reloading(&self) {
+        self.post(Notice::Reloading);
+    }
+
+    /// It is over, well or not.
+    pub(crate) fn reloaded(&self) {
+        self.post(Notice::Reloaded);
+    }
+
+    fn post(&self, notice: Notice) {
+        if let Some(handle) = &self.0 {
+            // After the end there is nobody to be told.
+            let _ = handle.post(notice);
+        }
+    }
+
+    /// Has SIGHUP open the file of the log anew and read the certificates again, and systemd told of it.
+    pub(crate) fn reload_on_hangup(&self, cores: &mut Cores<'_>) -> Result<(), Error> {
+        let notices = self.clone();
+        cores.on_hangup(move |cores| {
+            notices.reloading();
+            logging::reopen();
+            cores.reload();
+            notices.reloaded();
+        })
+    }
+}
+
+fn start(cores: &mut Cores<'_>, notify: Notify) -> Result<Notices, Error> {
+    let limits = Limits { flush_timeout: Duration::from_secs(1), ..Limits::default() };
+    let service = cores.first().add(notify, limits)?;
+    cores.first().set_name(&service, NAME);
+    Ok(Notices(Some(service.handle())))
+}
+
+/// A service with one connection: the socket of datagrams to systemd. What is sent in a turn is one write,
+/// so one datagram, and what systemd has no room for waits, as with any client that does not read.
+struct Notify {
+    /// `NOTIFY_SOCKET`.
+    to: OsString,
+    /// How often the cores are asked.
+    pace: Duration,
+    /// systemd ends the program unless it hears that they answer.
+    watched: bool,
+    connection: Option<ConnId>,
+    ready: bool,
+    /// That systemd cannot be told has been logged.
+    lost: bool,
+}
+
+impl Notify {
+    /// `watchdog` is the time after which systemd ends the program if it hears nothing.
+    fn new(to: OsString, watchdog: Option<Duration>) -> Notify {
+        let pace = watchdog.map_or(PACE, |time| (time / 2).clamp(Duration::from_millis(1), PACE));
+        let watched = watchdog.is_some();
+        Notify { to, pace, watched, connection: None, ready: false, lost: false }
+    }
+
+    fn connect(&mut self, cx: &mut ServiceContext<'_, ()>) {
+        let adopted = connected(&self.to).map(|socket| cx.adopt(&socket, &socket, ()));
+        match adopted {
+            Ok(adopted) => self.connection = adopted.ok(),
+            Err(error) => self.is_lost(cx, &error.to_string()),
+        }
+    }
+
+    /// Says so once, and tries again later.
+    fn is_lost(&mut self, cx: &mut ServiceContext<'_, ()>, why: &str) {
+        self.connection = None;
+        if !std::mem::replace(&mut self.lost, true) {
+            let to = self.to.display();
+            log::warn!("systemd cannot be told how the program is (NOTIFY_SOCKET={to}): {why}");
+        }
+        cx.set_service_timer(PACE);
+    }
+
+    fn tell(&self, cx: &mut ServiceContext<'_, ()>, states: &[NotifyState<'_>]) {
+        if let Some(mut connection) = self.connection.and_then(|id| cx.connection(id)) {
+            connection.send(lines(states));
+        }
+    }
+}
+
+impl Handler for Notify {
+    type Session = ();
+    type Message = Notice;
+
+    fn on_start(&mut self, cx: &mut ServiceContext<'_, ()>) {
+        self.connect(cx);
+    }
+
+    fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, ()>, _: reactor::TimerId) {
+        self.connect(cx);
+    }
+
+    fn on_open(&mut self, cx: &mut Context<'_, ()>) {
+        cx.request_report(Ask::Overview { watch: false });
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, ()>, _: reactor::TimerId) {
+        cx.request_report(Ask::Overview { watch: false });
+    }
+
+    /// All cores have answered; one that hangs keeps this from being called.
+    fn on_report(&mut self, cx: &mut Context<'_, ()>, report: &Report) {
+        cx.set_timer(self.pace);
+        let Report::Overview(status) = report else { return };
+        // What it has not read yet says as much.
+        if cx.unsent() > 0 {
+            return;
+        }
+        let status = summary(status);
+        let ready = (!std::mem::replace(&mut self.ready, true)).then_some(NotifyState::Ready);
+        let watchdog = self.watched.then_some(NotifyState::Watchdog);
+        let states = ready.into_iter().chain([NotifyState::Status(&status)]).chain(watchdog);
+        cx.send(lines(&states.collect::<Vec<_>>()));
+    }
+
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, notice: Notice) {
+        let states = match notice {
+            Notice::Reloading => {
+                // By it systemd knows that the reload has begun after it has asked for it.
+                let now = NotifyState::monotonic_usec_now().ok();
+                [NotifyState::Reloading].into_iter().chain(now).collect()
+            }
+            Notice::Reloaded => vec![NotifyState::Ready],
+        };
+        self.tell(cx, &states);
+    }
+
+    fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, ()>) {
+        self.tell(cx, &[NotifyState::Stopping, NotifyState::Status("stopping")]);
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, ()>, reason: CloseReason) {
+        let error = cx.error().map_or_else(|| reason.to_string(), |error| error.to_string());
+        if reason != CloseReason::Shutdown {
+            self.is_lost(cx, &error);
+        }
+    }
+}
+
+/// sd-notify would make such a socket for each message, and wait in it for systemd to have room.
+fn connected(to: &OsStr) -> io::Result<Socket> {
+    let mut name = to.to_owned().into_vec();
+    if let Some(first @ b'@') = name.first_mut() {
+        // An abstract name.
+        *first = 0;
+    }
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+    socket.connect(&SockAddr::unix(OsString::from_vec(name))?)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn lines(states: &[NotifyState<'_>]) -> String {
+    states.iter().map(|state| format!("{state}\n")).collect()
+}
+
+/// How many connections there are, for `systemctl status`.
+fn summary(status: &Status) -> String {
+    let services = status.services.iter().filter(|service| !service.listeners.is_empty());
+    let services: Vec<_> = services.filter(|service| service.name != admin::NAME).collect();
+    let all: usize = services.iter().map(|service| service.connections).sum();
+    if services.len() > NAMED {
+        return format!("{all} connections of {} services", services.len());
+    }
+    let each = services.iter().map(|service| format!("{} {}", service.name, service.connections));
+    format!("{all} connections: {}", each.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// A hook that takes as long as the test likes.
+    struct Slow(Arc<Mutex<Receiver<()>>>, Sender<()>);
+
+    impl Handler for Slow {
+        type Session = ();
+        type Message = ();
+
+        fn on_message(&mut self, _: &mut ServiceContext<'_, ()>, (): ()) {
+            self.1.send(()).unwrap();
+            self.0.lock().unwrap().recv().unwrap();
+        }
+    }
+
+    /// A second core that hangs is not seen by the first one, whose clients are served as ever.
+    #[test]
+    fn a_hook_that_hangs_on_any_core_ends_the_pings() {
+        let path = std::env::temp_dir().join(format!("reactor-{}-notify", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let systemd = UnixDatagram::bind(&path).unwrap();
+        systemd.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let (hangs, told) = channel();
+        let (release, wait) = channel();
+        let wait = Arc::new(Mutex::new(wait));
+        let (tell, handles) = channel();
+        let to = path.clone().into_os_string();
+        let running = std::thread::spawn(move || {
+            let mut cores = Cores::new(2).unwrap();
+            start(&mut cores, Notify::new(to, Some(Duration::from_millis(100)))).unwrap();
+            let slow = move |_: reactor::Core<()>| Slow(Arc::clone(&wait), hangs.clone());
+            let spread = cores.add(slow, Limits::default()).unwrap();
+            tell.send(spread.handles().to_vec()).unwrap();
+            cores.run().unwrap()
+        });
+        let handles = handles.recv().unwrap();
+        let ping = || {
+            let mut said = [0; 500];
+            let count = systemd.recv(&mut said)?;
+            Ok::<_, io::Error>(std::str::from_utf8(&said[..count]).unwrap().to_owned())
+        };
+        let first = ping().unwrap();
+        assert_eq!(first, "READY=1\nSTATUS=0 connections: \nWATCHDOG=1\n");
+        for core in [1, 0] {
+            assert!(ping().unwrap().contains("WATCHDOG=1"));
+            handles[core].post(()).unwrap();
+            told.recv().unwrap();
+            // What was on its way when it began to hang.
+            systemd.set_nonblocking(true).unwrap();
+            std::thread::sleep(Duration::from_millis(60));
+            while ping().is_ok() {}
+            systemd.set_nonblocking(false).unwrap();
+            systemd.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            assert!(ping().is_err(), "core {core} hangs, and systemd is told that it does not");
+            systemd.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            release.send(()).unwrap();
+        }
+        assert!(ping().unwrap().contains("WATCHDOG=1"), "it goes on");
+        handles[0].stop();
+        running.join().unwrap();
+        std::fs::remove_file(&path).unwrap();
+    }
+}
