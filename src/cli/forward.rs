@@ -157,7 +157,8 @@ pub(crate) fn forward(
     let warning = args.admin.start(&mut cores)?;
     descriptors::report(&raised, &demand);
     warning.inspect(|why| log::warn!("{why}"));
-    bound.iter().for_each(|endpoint| args.access.warn_if_open("forward", endpoint));
+    let warnings = bound.iter().filter_map(|endpoint| args.access.warning("forward", endpoint));
+    warnings.for_each(|why| log::warn!("{why}"));
     stdout.say(bound.iter().map(|endpoint| format!("forward listening on {endpoint}\n")).collect());
     run_until_stopped(&mut cores)
 }

@@ -116,9 +116,9 @@ fn run(
         Command::Discover(args) => discover::discover(args),
         Command::Status(args) => status::status(args),
         Command::Close(args) => close::close(args),
+        Command::Forward(args) => forward::forward(args, given, inherited),
         Command::Completions(args) => completions::completions(args, Args::command()),
         Command::Man(args) => man::man(args, Args::command()),
-        Command::Forward(args) => forward::forward(args, given, inherited),
         Command::Connect(args) => connect::connect(args, given),
     }
 }
