@@ -258,13 +258,13 @@ mod tests {
             assert!(ping().unwrap().contains("WATCHDOG=1"));
             handles[core].post(()).unwrap();
             told.recv().unwrap();
-            // What was on its way when it began to hang.
             systemd.set_nonblocking(true).unwrap();
-            std::thread::sleep(Duration::from_millis(60));
             while ping().is_ok() {}
             systemd.set_nonblocking(false).unwrap();
             systemd.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-            assert!(ping().is_err(), "core {core} hangs, and systemd is told that it does not");
+            // One may have been on its way when it began to hang.
+            let late = (0..3).take_while(|_| ping().is_ok()).count();
+            assert!(late <= 1, "core {core} hangs, and systemd is told that it does not");
             systemd.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
             release.send(()).unwrap();
         }
