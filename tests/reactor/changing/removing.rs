@@ -193,6 +193,21 @@ fn a_service_may_keep_its_connections_for_a_while() {
 }
 
 #[test]
+fn all_that_was_posted_before_comes_first() {
+    let mut rig = Rig::new();
+    let service = rig.service("a", Limits::default());
+    rig.turn();
+    // More than a turn takes.
+    (0..3000).for_each(|_| service.handle().post("one").unwrap());
+    rig.reactor.remove(&service).unwrap();
+    rig.until("it has gone", |reactor| reactor.status().services.is_empty());
+    let notes = rig.notes();
+    assert_eq!(notes.len(), 3003);
+    assert_eq!(notes[3001..], ["a shuts down", "a is dropped"]);
+    assert_eq!(rig.reactor.counters().messages_lost, 0);
+}
+
+#[test]
 fn what_was_not_handled_is_counted_as_lost() {
     let mut rig = Rig::new();
     rig.reactor.set_shutdown_timeout(Duration::ZERO);
