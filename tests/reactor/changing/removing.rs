@@ -109,9 +109,9 @@ fn who_takes_nothing_is_cut_off_when_its_time_is_over() {
     // What is set later is for those that are removed later.
     rig.reactor.set_shutdown_timeout(Duration::from_secs(3600));
     (0..3).for_each(|_| rig.turn());
-    // Nothing else wakes the loop.
-    let next = rig.reactor.next_deadline().unwrap();
-    assert!(next < began + Duration::from_secs(20), "{:?}", next - began);
+    // Nothing else wakes the loop, unless it has gone already.
+    let next = rig.reactor.next_deadline();
+    assert!(next.is_none_or(|next| next < began + Duration::from_secs(20)), "{next:?}");
     rig.until("it has gone", |reactor| reactor.status().services.len() == 1);
     assert!(began.elapsed() >= time, "{:?}", began.elapsed());
     let counters = rig.reactor.counters();
