@@ -426,13 +426,6 @@ impl Inbox {
         self.marked = true;
     }
 
-    /// Nobody takes any more: says how many were not, which wait no longer.
-    pub(crate) fn abandon(&mut self) -> u64 {
-        let lost = self.waiting();
-        self.count.taken.fetch_add(lost, SeqCst);
-        lost
-    }
-
     /// A shutdown was asked for, and some messages that come before it are still to be taken.
     pub(crate) fn delays_shutdown(&self) -> bool {
         self.count.delays_shutdown()

@@ -128,7 +128,7 @@ impl Reactor<'_> {
 
 /// Nothing that still waits for the service is handled any more.
 pub(super) fn lose_messages(service: &mut dyn AnyService, place: usize, state: &mut LoopState) {
-    let lost = service.inbox().abandon();
+    let lost = service.inbox().waiting();
     if lost > 0 {
         state.counters(place).messages_lost += lost;
         log::warn!("{}: {lost} messages were not handled before the end", service.name());

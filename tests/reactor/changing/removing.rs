@@ -108,6 +108,10 @@ fn who_takes_nothing_is_cut_off_when_its_time_is_over() {
     rig.reactor.remove(&service).unwrap();
     // What is set later is for those that are removed later.
     rig.reactor.set_shutdown_timeout(Duration::from_secs(3600));
+    (0..3).for_each(|_| rig.turn());
+    // Nothing else wakes the loop, unless it has gone already.
+    let next = rig.reactor.next_deadline();
+    assert!(next.is_none_or(|next| next < began + Duration::from_secs(20)), "{next:?}");
     rig.until("it has gone", |reactor| reactor.status().services.len() == 1);
     assert!(began.elapsed() >= time, "{:?}", began.elapsed());
     let counters = rig.reactor.counters();
@@ -186,6 +190,21 @@ fn a_service_may_keep_its_connections_for_a_while() {
         rig.until("it has gone", |reactor| reactor.status().services.is_empty());
         assert_eq!(rig.notes().last().unwrap(), "a is dropped");
     }
+}
+
+#[test]
+fn all_that_was_posted_before_comes_first() {
+    let mut rig = Rig::new();
+    let service = rig.service("a", Limits::default());
+    rig.turn();
+    // More than a turn takes.
+    (0..3000).for_each(|_| service.handle().post("one").unwrap());
+    rig.reactor.remove(&service).unwrap();
+    rig.until("it has gone", |reactor| reactor.status().services.is_empty());
+    let notes = rig.notes();
+    assert_eq!(notes.len(), 3003);
+    assert_eq!(notes[3001..], ["a shuts down", "a is dropped"]);
+    assert_eq!(rig.reactor.counters().messages_lost, 0);
 }
 
 #[test]
