@@ -73,7 +73,9 @@
 //! | connect outward | [`ServiceContext::connect`], [`ServiceContext::connect_from`], [`Reactor::connect`] |
 //! | use the names of hosts | [`Host`], [`Address::resolve`] |
 //! | talk to a terminal, a file, a child's pipes | [`ServiceContext::adopt`], [`Reactor::adopt`] |
+//! | listen at sockets that systemd or another program has opened | [`Listen::from_tcp`], [`Listen::from_unix`] |
 //! | run inside another event loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
+//! | change limits, listeners and services while the loop runs | [`Reactor::set_limits`], [`Reactor::unbind`], [`Reactor::rebind`], [`Reactor::remove`], [`Reactor::reload`] |
 //! | restrict who may connect | [`Listen`], [`Networks`], [`Context::peer_credentials`] |
 //! | stand behind a balancer, or be one | [`Listen::proxy`], [`Connect::proxy_for`] |
 //! | let browsers take part in a protocol of lines | `WebSocket` |

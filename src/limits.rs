@@ -19,7 +19,7 @@ use crate::error::Error;
 ///
 /// Give them to [`Reactor::listen_with`](crate::Reactor::listen_with) or
 /// [`Reactor::add`](crate::Reactor::add), which [check](Self::check) them: a value out of its range is
-/// [`Error::Limit`].
+/// [`Error::Limit`]. [`Reactor::set_limits`](crate::Reactor::set_limits) changes them while the loop runs.
 ///
 /// A duration for which no range is given may have any length, and is over at once if it is zero.
 #[derive(Clone, Debug, PartialEq, Eq)]

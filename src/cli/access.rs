@@ -1,7 +1,8 @@
 //! Who may connect: the options of all commands that listen.
 
+use std::path::Path;
 #[cfg(feature = "tls")]
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::unistd::User;
 use reactor::http::{Origin, Sites};
@@ -178,18 +179,19 @@ impl Access {
         }
     }
 
-    /// Warns if other machines can connect and `--allow` does not say which of them may. The
-    /// program listens all the same.
-    pub(crate) fn warn_if_open(&self, name: &str, at: &Endpoint) {
+    /// What there is to warn of if other machines can connect and `--allow` does not say which of them
+    /// may. The program listens all the same.
+    pub(crate) fn warning(&self, name: &str, at: &Endpoint) -> Option<String> {
         let addr = at.address.as_socket();
         let beyond = addr.is_some_and(|addr| !addr.ip().to_canonical().is_loopback());
         // Behind a proxy it is the proxy that lets them in.
-        if self.allow.is_empty() && beyond && !at.layers.has(Layer::Proxy) {
-            log::warn!(
+        let open = self.allow.is_empty() && beyond && !at.layers.has(Layer::Proxy);
+        open.then(|| {
+            format!(
                 "{name}: every machine that reaches {at} may connect; say who may with --allow \
                  NETWORKS"
-            );
-        }
+            )
+        })
     }
 }
 
@@ -205,6 +207,14 @@ pub(crate) struct Entrance<'a> {
 }
 
 impl Entrance<'_> {
+    /// The certificate that was read for TLS.
+    pub(crate) fn certificate(&self) -> Option<&Path> {
+        #[cfg(feature = "tls")]
+        return self.tls.as_ref().and(self.access.tls_cert.as_deref());
+        #[cfg(not(feature = "tls"))]
+        None
+    }
+
     /// How to listen there.
     pub(crate) fn listen(&self, endpoint: &Endpoint) -> Result<Listen, Failure> {
         let mut listen = match &endpoint.socket {

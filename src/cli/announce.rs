@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use reactor::services::Announcer;
-use reactor::{Address, Reactor};
+use reactor::{Address, Reactor, Service};
 
 use super::address::Endpoint;
 use super::failure::Failure;
@@ -39,15 +39,16 @@ impl Announce {
         self.announce && self.announce_interface.is_none()
     }
 
-    /// Begins to announce the services that can be reached, if that was asked for.
+    /// Begins to announce the services that can be reached, if that was asked for; gives what announces
+    /// them.
     pub(crate) fn start(
         &self,
         host: &Address,
         services: &[(&'static str, Endpoint)],
         reactor: &mut Reactor<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<Service<()>>, Failure> {
         if !self.announce {
-            return Ok(());
+            return Ok(None);
         }
         let interface = self.announce_interface.unwrap_or_else(|| interface_of(host));
         let reachable = |endpoint: &Endpoint| {
@@ -73,7 +74,7 @@ impl Announce {
                  {name} {endpoint}"
             );
         }
-        Ok(())
+        Ok(Some(service))
     }
 }
 

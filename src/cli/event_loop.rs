@@ -1,11 +1,27 @@
-//! Runs the loop of a command that serves.
+//! Signals and the loop of a command that serves.
 
 use std::process::ExitCode;
 
-use reactor::{Cores, Exit};
+use reactor::{Cores, Error, Exit};
 
-use super::admin;
 use super::failure::Failure;
+use super::systemd::Notices;
+use super::{admin, logging};
+
+/// Ends at SIGINT and SIGTERM, and opens and reads files again at SIGHUP; systemd is told of it all if it wants
+/// to be. To be called before the first line on stdout: whoever has read it may send a signal.
+pub(crate) fn catch_signals(cores: &mut Cores<'_>) -> Result<Notices, Error> {
+    cores.stop_on_signals()?;
+    let notices = Notices::start(cores)?;
+    let told = notices.clone();
+    cores.on_hangup(move |cores| {
+        told.reloading();
+        logging::reopen();
+        cores.reload();
+        told.reloaded();
+    })?;
+    Ok(notices)
+}
 
 /// Serves until a signal or a hook stops the cores. Clients that are cut off make it a failure.
 pub(crate) fn run_until_stopped(cores: &mut Cores<'_>) -> Result<ExitCode, Failure> {

@@ -8,10 +8,10 @@ use super::access::{Access, Certificates, Entrance};
 use super::address::{self, Endpoint, LISTENER_LOOKUP, LOCALHOST, Layer, Place, look_up_server};
 use super::admin::AdminOptions;
 use super::descriptors::Demand;
-use super::event_loop::run_until_stopped;
+use super::event_loop::{catch_signals, run_until_stopped};
 use super::failure::Failure;
 use super::logging::LogOptions;
-use super::systemd::{Inherited, Notices};
+use super::systemd::Inherited;
 use super::trust::Trust;
 use super::units::{count, duration, threads};
 use super::unused_options::GivenOptions;
@@ -141,8 +141,7 @@ pub(crate) fn forward(
         demand.check(raised.limit)?;
     }
     let mut cores = Cores::new(args.threads)?;
-    cores.stop_on_signals()?;
-    Notices::start(&mut cores)?.reload_on_hangup(&mut cores)?;
+    catch_signals(&mut cores)?;
     let mut handler = services::Forward::to(connect);
     if target.layers.has(Layer::Proxy) {
         handler = handler.introduce_clients();
@@ -158,7 +157,8 @@ pub(crate) fn forward(
     let warning = args.admin.start(&mut cores)?;
     descriptors::report(&raised, &demand);
     warning.inspect(|why| log::warn!("{why}"));
-    bound.iter().for_each(|endpoint| args.access.warn_if_open("forward", endpoint));
+    let warnings = bound.iter().filter_map(|endpoint| args.access.warning("forward", endpoint));
+    warnings.for_each(|why| log::warn!("{why}"));
     stdout.say(bound.iter().map(|endpoint| format!("forward listening on {endpoint}\n")).collect());
     run_until_stopped(&mut cores)
 }

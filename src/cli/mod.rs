@@ -8,8 +8,8 @@
 //!    `multicast`: the group and the interface of announcements. `process`: CPU time and memory of one.
 //! 3. `logging`: the log and stdout, from a thread of their own. `descriptors`: their limit.
 //!    `unused_options`: those without effect are refused. Then `admin`: the control socket and where it
-//!    is; `event_loop`: serving until a signal; `asking`: a client of a control socket; `systemd`: what it
-//!    has opened.
+//!    is; `systemd`: what it has opened and is told; `event_loop`: serving until a signal; `asking`: a
+//!    client of a control socket.
 //! 4. `service`: the list of services, and the options that single ones have; `roulette_file`
 //!    is below it.
 //! 5. `address`: `[LAYER:]...[HOST:]PORT` or `unix:PATH`, and looking a host up. `target`:
@@ -116,9 +116,9 @@ fn run(
         Command::Discover(args) => discover::discover(args),
         Command::Status(args) => status::status(args),
         Command::Close(args) => close::close(args),
+        Command::Forward(args) => forward::forward(args, given, inherited),
         Command::Completions(args) => completions::completions(args, Args::command()),
         Command::Man(args) => man::man(args, Args::command()),
-        Command::Forward(args) => forward::forward(args, given, inherited),
         Command::Connect(args) => connect::connect(args, given),
     }
 }

@@ -8,7 +8,7 @@ use reactor::services::room::OverRedis;
 use reactor::services::roulette::Version;
 use reactor::services::views::ProcessReader;
 use reactor::services::{Echo, Presence, Time, Web};
-use reactor::{Address, Core, Cores, Handler, Limits, Listen};
+use reactor::{Address, Core, Cores, Error, Handler, Limits, Listen, Spread};
 
 use super::failure::Failure;
 use super::roulette_file::RouletteOptions;
@@ -21,14 +21,14 @@ pub(crate) static SERVICES: &[Service] = &[
         port: 2323,
         http: false,
         about: "sends every line back in upper case, until BYE",
-        start: |setup| setup.spread(|_| Echo),
+        add: |setup| setup.spread(|_| Echo),
     },
     Service {
         name: "time",
         port: 2205,
         http: false,
         about: "streams the time, one line per interval",
-        start: |setup| {
+        add: |setup| {
             let ServiceOptions { time_interval, time_count, .. } = *setup.options;
             setup.spread(move |_| Time::new(time_interval, time_count))
         },
@@ -38,7 +38,7 @@ pub(crate) static SERVICES: &[Service] = &[
         port: 9907,
         http: false,
         about: "a room to talk in: HELLO, SAY, WHO, BYE",
-        start: |setup| {
+        add: |setup| {
             let ServiceOptions { allow_kill, unique_names, .. } = *setup.options;
             let over_redis = setup.over_redis.cloned();
             setup.spread(move |core| {
@@ -56,26 +56,24 @@ pub(crate) static SERVICES: &[Service] = &[
         port: 1313,
         http: false,
         about: "picks a student at random: LOAD, RANDOM, INFO, BYE",
-        start: |setup| setup.start(setup.options.roulette.roulette(Version::One, setup.students)?),
+        add: |setup| setup.first(setup.options.roulette.roulette(Version::One, setup.students)?),
     },
     Service {
         name: "roulette2",
         port: 2613,
         http: false,
         about: "the same, protocol 2.0: CLEAR and LIST as well",
-        start: |setup| setup.start(setup.options.roulette.roulette(Version::Two, setup.students)?),
+        add: |setup| setup.first(setup.options.roulette.roulette(Version::Two, setup.students)?),
     },
     Service {
         name: "web",
         port: 8023,
         http: true,
         about: "a page that shows all this, metrics, and the others over WebSocket",
-        start: |setup| {
+        add: |setup| {
             setup.cores.set_accounting(true);
-            let Limits { keepalive, user_timeout, .. } = setup.limits;
-            setup.limits = Limits { keepalive, user_timeout, ..Web::limits() };
             let web = Web::new().process(setup.process.clone()).sites(setup.sites.clone());
-            setup.start(web.admin(setup.options.web_admin))
+            setup.first(web.admin(setup.options.web_admin))
         },
     },
 ];
@@ -88,8 +86,69 @@ pub(crate) struct Service {
     /// `--host`, which lets the world in to the others, does not move it.
     pub(crate) http: bool,
     pub(crate) about: &'static str,
-    /// Makes the handler and listens; gives the addresses in force.
-    pub(crate) start: fn(&mut Setup<'_>) -> Result<Vec<Address>, Failure>,
+    /// Adds it, with its handler, but has it listen nowhere yet.
+    pub(crate) add: fn(&mut Setup<'_>) -> Result<Box<dyn Key>, Failure>,
+}
+
+impl Service {
+    /// Its limits, where these were asked for: web has its own.
+    pub(crate) fn limits(&self, asked: Limits) -> Limits {
+        let Limits { keepalive, user_timeout, .. } = asked;
+        if self.http { Limits { keepalive, user_timeout, ..Web::limits() } } else { asked }
+    }
+}
+
+/// The key of a service that runs, whatever its messages are, on all cores or on the first.
+pub(crate) trait Key: Send {
+    fn bind(&self, cores: &mut Cores<'static>, listen: Listen) -> Result<Address, Error>;
+    fn rebind(&self, cores: &mut Cores<'static>, listen: Listen) -> Result<(), Error>;
+    fn unbind(&self, cores: &mut Cores<'static>, address: &Address) -> Result<(), Error>;
+    fn set_limits(&self, cores: &mut Cores<'static>, limits: Limits) -> Result<(), Error>;
+    fn remove(&self, cores: &mut Cores<'static>) -> Result<(), Error>;
+}
+
+impl<M: Send> Key for Spread<M> {
+    fn bind(&self, cores: &mut Cores<'static>, listen: Listen) -> Result<Address, Error> {
+        cores.bind(self, listen)
+    }
+
+    fn rebind(&self, cores: &mut Cores<'static>, listen: Listen) -> Result<(), Error> {
+        cores.rebind(self, listen)
+    }
+
+    fn unbind(&self, cores: &mut Cores<'static>, address: &Address) -> Result<(), Error> {
+        cores.unbind(self, address)
+    }
+
+    fn set_limits(&self, cores: &mut Cores<'static>, limits: Limits) -> Result<(), Error> {
+        cores.set_limits(self, limits)
+    }
+
+    fn remove(&self, cores: &mut Cores<'static>) -> Result<(), Error> {
+        cores.remove(self)
+    }
+}
+
+impl<M: Send> Key for reactor::Service<M> {
+    fn bind(&self, cores: &mut Cores<'static>, listen: Listen) -> Result<Address, Error> {
+        cores.first().bind(self, listen)
+    }
+
+    fn rebind(&self, cores: &mut Cores<'static>, listen: Listen) -> Result<(), Error> {
+        cores.first().rebind(self, listen)
+    }
+
+    fn unbind(&self, cores: &mut Cores<'static>, address: &Address) -> Result<(), Error> {
+        cores.first().unbind(self, address)
+    }
+
+    fn set_limits(&self, cores: &mut Cores<'static>, limits: Limits) -> Result<(), Error> {
+        cores.first().set_limits(self, limits)
+    }
+
+    fn remove(&self, cores: &mut Cores<'static>) -> Result<(), Error> {
+        cores.first().remove(self)
+    }
 }
 
 impl fmt::Debug for Service {
@@ -99,7 +158,7 @@ impl fmt::Debug for Service {
 }
 
 /// The options that single services have.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ServiceOptions {
     /// Let the clients of presence shut the whole program down with KILL.
     #[arg(long)]
@@ -131,14 +190,11 @@ fn lines(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "write a whole number, 0 for no end".to_owned())
 }
 
-/// Where a service is to be started, and with which options.
+/// Where a service is to be added, and with which options.
 pub(crate) struct Setup<'a> {
     /// What it goes by in the log.
     pub(crate) name: &'a str,
-    /// How another address is chosen for it.
-    pub(crate) how: &'a str,
     pub(crate) cores: &'a mut Cores<'static>,
-    pub(crate) listens: Vec<Listen>,
     pub(crate) options: &'a ServiceOptions,
     /// What is in `--roulette-file`.
     pub(crate) students: &'a [u8],
@@ -152,34 +208,28 @@ pub(crate) struct Setup<'a> {
 }
 
 impl Setup<'_> {
-    /// Starts the service with this handler, on one core; gives the addresses in force.
-    fn start(&mut self, handler: impl Handler + 'static) -> Result<Vec<Address>, Failure> {
+    /// Adds the service with this handler, on the first core.
+    fn first<H>(&mut self, handler: H) -> Result<Box<dyn Key>, Failure>
+    where
+        H: Handler<Message: Send> + 'static,
+    {
         let reactor = self.cores.first();
         let service = reactor.add(handler, self.limits.clone())?;
         reactor.set_name(&service, self.name);
-        self.bind(|cores, listen| cores.first().bind(&service, listen))
+        Ok(Box::new(service))
     }
 
     /// The same with a handler on each core.
     fn spread<H>(
         &mut self,
         handler: impl Fn(Core<H::Message>) -> H + Send + Sync + 'static,
-    ) -> Result<Vec<Address>, Failure>
+    ) -> Result<Box<dyn Key>, Failure>
     where
         H: Handler<Message: Send> + 'static,
     {
         let service = self.cores.add(handler, self.limits.clone())?;
         self.cores.set_name(&service, self.name);
-        self.bind(|cores, listen| cores.bind(&service, listen))
-    }
-
-    fn bind(
-        &mut self,
-        bind: impl Fn(&mut Cores<'static>, Listen) -> Result<Address, reactor::Error>,
-    ) -> Result<Vec<Address>, Failure> {
-        let listens = std::mem::take(&mut self.listens).into_iter();
-        let bound = listens.map(|listen| bind(self.cores, listen));
-        bound.map(|bound| bound.map_err(|error| Failure::listen(error, self.how))).collect()
+        Ok(Box::new(service))
     }
 }
 

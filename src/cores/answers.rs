@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use crate::reactor::{
-    Ask, ConnectionStatus, Counters, Cursor, Order, Page, Report, Selection, Status, Steps, Turns,
+    Ask, ConnectionStatus, Counters, Cursor, Order, Page, Report, Selection, ServiceStatus, Status,
+    Steps, Turns,
 };
 
 /// What one core is to be asked, so that all of them together answer what was asked for.
@@ -107,7 +108,8 @@ pub(super) fn add_status(sum: &mut Status, other: Status) {
     for service in services {
         let same = |place: &usize| sum.services[*place].name == service.name;
         let Some(found) = unmatched.iter().position(same) else {
-            sum.services.push(service);
+            // Nobody comes to it any more.
+            sum.services.push(ServiceStatus { listeners: Vec::new(), ..service });
             continue;
         };
         let known = &mut sum.services[unmatched.remove(found)];
@@ -145,4 +147,30 @@ fn add_turns(sum: &mut Turns, other: Turns) {
         }
         (sum, other) => sum.or(other),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+    use crate::{Callbacks, Reactor};
+
+    #[test]
+    fn services_of_several_cores_go_by_their_names_in_whatever_order() {
+        let with = |names: &[&str]| {
+            let mut reactor = Reactor::new().unwrap();
+            for name in names {
+                let service = reactor.add(Callbacks::new(), Limits::default()).unwrap();
+                reactor.set_name(&service, *name);
+            }
+            let mut status = reactor.status();
+            status.services.iter_mut().for_each(|service| service.connections = 1);
+            status
+        };
+        let mut sum = with(&["own", "a", "b", "a"]);
+        add_status(&mut sum, with(&["b", "gone", "a", "a"]));
+        add_status(&mut sum, with(&["a", "gone"]));
+        let found: Vec<_> = sum.services.iter().map(|it| (&*it.name, it.connections)).collect();
+        assert_eq!(found, [("own", 1), ("a", 3), ("b", 2), ("a", 2), ("gone", 2)]);
+    }
 }

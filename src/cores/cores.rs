@@ -72,6 +72,9 @@ const MOST_CORES: usize = 1024;
 /// **What is bound to one core.** A service whose state is one store, and one of datagrams, is added to
 /// the [first](Self::first) core, which serves all its clients.
 ///
+/// **While they run** services come, change and go as before: from any thread by their
+/// [remote](Self::remote), or at a signal by a hook (`on_hangup`).
+///
 /// **Limits.** [`max_connections`](Limits::max_connections), [`max_per_peer`](Limits::max_per_peer) and
 /// [`peer_connect_rate`](Limits::peer_connect_rate) hold exactly. [`peer_rate`](Limits::peer_rate)
 /// holds over time: where several connections of one peer are read by several cores in the very same
@@ -82,7 +85,7 @@ pub struct Cores<'h> {
     pub(super) driver: Driver<'h>,
     pub(super) others: Vec<Planned<'h>>,
     pub(super) common: Arc<Common<'h>>,
-    /// What is to be done between two turns of the first core; none once that has ended.
+    /// What is to be done between two turns of the first core; none once all have ended.
     pub(super) changes: Option<Mailbox<Change<'h>>>,
     remote: Remote<'h>,
     /// What is to be done at a SIGHUP.
@@ -227,13 +230,15 @@ impl<'h> Cores<'h> {
         let first = make(Core::new(0, handles.clone(), &self.driver.others));
         let mailbox = mailboxes.next().expect("there is one core at least");
         let index = self.first.add_shared(first, limits.clone(), own.as_ref(), mailbox)?;
+        self.driver.others.note(&handles);
         for ((core, mailbox), load) in (1..).zip(mailboxes).zip(&loads[1..]) {
             let (make, handles, limits) = (Arc::clone(&make), handles.clone(), limits.clone());
             let all = limits_of(load);
             self.post(core, move |reactor, driver| {
-                let handler = make(Core::new(core, handles, &driver.others));
-                if let Err(error) = reactor.add_shared(handler, limits, Some(&all), mailbox) {
-                    log::error!("core {core}: {error}: the others serve without it");
+                let handler = make(Core::new(core, handles.clone(), &driver.others));
+                match reactor.add_shared(handler, limits, Some(&all), mailbox) {
+                    Ok(_) => driver.others.note(&handles),
+                    Err(error) => log::error!("core {core}: {error}: the others serve without it"),
                 }
             });
         }
@@ -317,8 +322,8 @@ impl<'h> Cores<'h> {
         Ok(())
     }
 
-    /// As [`Reactor::remove`], on all cores. Newcomers on their way to another core are closed.
-    /// [`status`](Self::status) and reports show the service until it is gone everywhere.
+    /// As [`Reactor::remove`], on all cores. Newcomers on their way to another core are served until that hears
+    /// of it, or closed. [`status`](Self::status) and reports show the service until it is gone everywhere.
     ///
     /// # Errors
     /// Those of [`Reactor::remove`].
@@ -427,8 +432,8 @@ impl<'h> Cores<'h> {
         self.first.stop_on_signals()
     }
 
-    /// As [`Reactor::reload_on_hangup`]: what is read again is read for all cores. Needs the feature
-    /// `signals`.
+    /// As [`Reactor::reload_on_hangup`]: what is read again is read for all cores. It takes the place of a
+    /// [hook](Self::on_hangup). Needs the feature `signals`.
     ///
     /// # Errors
     /// [`Error::Io`] when the system refuses.
@@ -473,6 +478,13 @@ impl<M> Spread<M> {
     /// The handles of its handlers, that of the first core first.
     pub fn handles(&self) -> &[Handle<M>] {
         &self.handles
+    }
+}
+
+impl<M> Clone for Spread<M> {
+    fn clone(&self) -> Self {
+        let Spread { service, handles, loads } = self;
+        Spread { service: service.clone(), handles: handles.clone(), loads: loads.clone() }
     }
 }
 

@@ -71,8 +71,7 @@ impl<'h> Driver<'h> {
         while let Ok(mail) = self.mail.try_recv() {
             match mail {
                 // A stop that came before this ends it in its first turn.
-                Mail::Do(_) if reactor.is_ending() => {}
-                Mail::Do(task) => task(reactor, self),
+                Mail::Do(task) if !reactor.is_ending() => task(reactor, self),
                 mail => self.read(mail, reactor),
             }
         }

@@ -48,8 +48,6 @@ pub(super) struct Others {
 
 impl<M> Core<M> {
     pub(super) fn new(index: usize, handles: Vec<Handle<M>>, others: &Rc<Others>) -> Core<M> {
-        let queues = handles.iter().map(Handle::identity).enumerate();
-        others.queues.borrow_mut().extend(queues);
         let others = Rc::clone(others);
         Core { index, peers: Peers { own: index, handles: handles.into(), others } }
     }
@@ -161,6 +159,11 @@ impl Others {
         self.wake[core].set(true);
     }
 
+    /// These are to be waited for, each on its core.
+    pub(super) fn note<M>(&self, handles: &[Handle<M>]) {
+        self.queues.borrow_mut().extend(handles.iter().map(Handle::identity).enumerate());
+    }
+
     /// Nobody waits any more until these are taken, since their services are removed.
     pub(super) fn forget(&self, gone: &[Identity]) {
         self.queues.borrow_mut().retain(|(_, queue)| !gone.contains(queue));
@@ -195,5 +198,30 @@ impl<M> fmt::Debug for Peers<M> {
 impl<M> fmt::Debug for Core<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Core").field("index", &self.index).field("count", &self.count()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use crate::{Callbacks, Cores, Limits};
+
+    #[test]
+    fn nothing_is_kept_of_a_service_that_was_removed() {
+        let mut cores = Cores::new(2).unwrap();
+        for _ in 0..3 {
+            let service = cores.add(|_| Callbacks::new(), Limits::default()).unwrap();
+            cores.remove(&service).unwrap();
+            cores.listen("192.0.2.1:1", |_| Callbacks::new()).unwrap_err();
+            let panics = || cores.add(|_| -> Callbacks { panic!("on purpose") }, Limits::default());
+            catch_unwind(AssertUnwindSafe(panics)).unwrap_err();
+        }
+        let queues = |cores: &Cores<'_>| cores.driver.others.queues.borrow().len();
+        assert_eq!(queues(&cores), 0);
+        cores.add(|_| Callbacks::new(), Limits::default()).unwrap();
+        assert_eq!(queues(&cores), 2);
+        let (_, driver) = cores.others.remove(0).make(&cores.common);
+        assert_eq!(driver.others.queues.borrow().len(), 2);
     }
 }

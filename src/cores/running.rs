@@ -32,11 +32,16 @@ impl<'h> Cores<'h> {
     /// panic outside of a hook, such as one while a handler is made before they run. Then the other cores
     /// have been shut down gracefully.
     pub fn run(&mut self) -> Result<Exit, Error> {
-        if self.count() == 1 {
-            let exit = self.run_first();
-            self.drop_changes();
-            return exit;
+        let exit = if self.count() == 1 { self.run_first() } else { self.run_all() };
+        // What was not changed by now never will be.
+        let dropped = self.changes.take().map_or(0, |changes| changes.inbox.waiting());
+        if dropped > 0 {
+            log::warn!("{dropped} changes were not made before the end");
         }
+        exit
+    }
+
+    fn run_all(&mut self) -> Result<Exit, Error> {
         let common = Arc::clone(&self.common);
         let (first, others) = thread::scope(|scope| {
             let planned = std::mem::take(&mut self.others);
@@ -52,12 +57,9 @@ impl<'h> Cores<'h> {
             }
             let first = guard(0, &common, || {
                 let exit = self.run_first()?;
-                self.drop_changes();
                 self.driver.wait_for_others(&mut self.first)?;
                 Ok(exit)
             });
-            // Nobody makes them if the first core has failed.
-            self.drop_changes();
             let joined = |thread: ScopedJoinHandle<'_, _>| {
                 thread
                     .join()
@@ -89,7 +91,9 @@ impl<'h> Cores<'h> {
     /// One turn of the first core, which waits for so long at most, and what comes after it.
     pub(super) fn turn_first(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
         self.first.turn(timeout)?;
-        self.make_changes();
+        if self.first.exit().is_none() {
+            self.make_changes();
+        }
         if self.count() > 1 {
             self.driver.end_turn(&mut self.first);
         }
@@ -118,14 +122,6 @@ impl<'h> Cores<'h> {
     fn unless_panicked(&mut self, what: &str, change: impl FnOnce(&mut Cores<'h>)) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| change(self))) {
             log::error!("{what}: {}: going on", words(&*panic));
-        }
-    }
-
-    /// The first core has ended: what is not changed by now never will be.
-    fn drop_changes(&mut self) {
-        let dropped = self.changes.take().map_or(0, |changes| changes.inbox.waiting());
-        if dropped > 0 {
-            log::warn!("{dropped} changes were not made before the end");
         }
     }
 }

@@ -164,6 +164,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_is_lost_in_a_queue_counts_no_more() {
+        let load = Load::default();
+        let (outlet, arrivals) = channel(Arc::clone(&load), Arc::new(|| ()));
+        // The core that accepts has more to do.
+        let own = Load::new(AtomicUsize::new(100));
+        let mut distributor = Distributor::new(own, vec![outlet]);
+        let newcomer = || {
+            let (here, _) = mio::net::UnixStream::pair().unwrap();
+            (Socket::Unix(here), None)
+        };
+        assert!((0..3).all(|_| distributor.distribute(newcomer()).is_none()));
+        assert_eq!(load.load(Relaxed), 3);
+        drop(arrivals);
+        assert_eq!(load.load(Relaxed), 0);
+        assert!(distributor.distribute(newcomer()).is_some());
+        assert_eq!(load.load(Relaxed), 0);
+    }
+
+    #[test]
     fn newcomers_are_divided_evenly_whatever_the_number_of_cores() {
         for cores in [2, 3, 4, 16] {
             let loads: Vec<Load> = (0..cores).map(|_| Load::default()).collect();

@@ -16,7 +16,7 @@ use super::table::Table;
 use super::timers::Timers;
 use super::token::Token;
 use crate::connection::clock::Nanos;
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::handler::{Farewell, Handler};
 use crate::limits::Limits;
 use crate::net::layer::Acceptor;
@@ -166,7 +166,8 @@ impl Listener {
                     AcceptError::Drained => break,
                     AcceptError::Gone => {}
                     AcceptError::Stuck => {
-                        log::warn!("{}: unbinding: who waits is lost: {error}", self.address());
+                        let why = error::why(&error);
+                        log::warn!("{}: unbinding: who waits is lost: {why}", self.address());
                         break;
                     }
                 },

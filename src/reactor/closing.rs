@@ -274,7 +274,7 @@ impl<H: Handler> ActiveService<H> {
             // Where there are more than may be, since it was set lower, it takes more than the end of one.
             let one = !places.are_full(most.saturating_add(1));
             let ended = !queues.ending.is_empty();
-            if !places.are_full(most) || !ended && !(one && self.table.cut_gone()) {
+            if !places.are_full(most) || !(ended || one && self.table.cut_gone()) {
                 return;
             }
             if let Some(id) = self.table.queues.ending.pop_front() {

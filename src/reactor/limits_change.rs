@@ -24,7 +24,7 @@ struct Changed {
 
 impl<H: Handler> ActiveService<H> {
     /// Has other limits hold from now on.
-    pub(super) fn change_limits(&mut self, limits: Limits, state: &LoopState) {
+    pub(crate) fn change_limits(&mut self, limits: Limits, state: &LoopState) {
         let old = std::mem::replace(&mut self.table.limits, limits);
         let new = &self.table.limits;
         let changed = Changed {

@@ -79,11 +79,15 @@ impl<H: Handler> ActiveService<H> {
         }
     }
 
-    /// Notes whether all listeners ask who comes.
+    /// Notes whether all listeners ask who comes. When the last one has gone, it is as before: nobody gets
+    /// in by that.
     fn note_guard(&self, state: &mut LoopState) {
-        let mut there = self.listeners.iter().filter(|(_, listener)| listener.is_bound());
-        let guarded = there.all(|(_, listener)| listener.is_guarded());
-        state.services[self.table.service].guarded = guarded;
+        let mut there =
+            self.listeners.iter().filter(|(_, listener)| listener.is_bound()).peekable();
+        if there.peek().is_some() {
+            let guarded = there.all(|(_, listener)| listener.is_guarded());
+            state.services[self.table.service].guarded = guarded;
+        }
     }
 
     /// The numbers of the listeners at an address: one, or several for a host.

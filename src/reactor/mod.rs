@@ -8,7 +8,8 @@
 //! `handshakes`, `opening`, `readiness`, `reading`, `writing`, `broadcast`, `timers`, `hand_over`,
 //! `closing`. What bounds it: `fairness`, `total_memory`, `peers` with `peer_accounts` and
 //! `peer_lines`, `throttling`. What keeps the loop alive: `panics`, `slow_hooks`, `spare_descriptor`,
-//! `log_limits`. Around it: `handle`, `shutdown`, `signals`, `reload`. What can be seen from outside:
+//! `log_limits`. Around it: `handle`, `shutdown`, `signals`, `reload`. What changes while it runs: `changing`
+//! (the public methods), `limits_change`, `listening`, `removing`. What can be seen from outside:
 //! `counters`, `turns`, `turn_trace`, `usage`, `status`, which `reports` collects. What several `cores` have
 //! of it: `for_cores`, `places`. What the services share is in
 //! `loop_state`, what the selector and the timers carry in `token`.

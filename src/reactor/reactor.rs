@@ -401,7 +401,7 @@ impl Drop for Reactor<'_> {
 impl fmt::Debug for Reactor<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reactor")
-            .field("services", &self.services.len())
+            .field("services", &(self.services.len() - self.vacant.len()))
             .field("phase", &self.phase)
             .finish_non_exhaustive()
     }

@@ -24,7 +24,8 @@ pub struct Status {
     pub uptime: Duration,
     /// How long the turns take.
     pub turns: Turns,
-    /// The services, in the order in which they were added.
+    /// The services, in the order in which they were added, but that one has the place of another that was
+    /// [removed](crate::Reactor::remove) before. One that is being removed is there until it has gone.
     pub services: Vec<ServiceStatus>,
     /// Bytes of output that the kernel has not taken, of all connections together.
     pub unsent: usize,
@@ -54,7 +55,7 @@ pub struct CoreStatus {
 pub struct ServiceStatus {
     /// What it goes by in the log.
     pub name: String,
-    /// Where it listens; nowhere once a shutdown is under way.
+    /// Where it listens; nowhere once it is shut down or removed.
     pub listeners: Vec<ListenerStatus>,
     /// What the loop has done for it.
     pub counters: Counters,

@@ -471,6 +471,18 @@ impl<H: Handler> Harness<H> {
         (slot.conn.stage != Stage::Ended).then(|| slot.kept())
     }
 
+    /// As [`Reactor::set_limits`](crate::Reactor::set_limits).
+    ///
+    /// # Panics
+    /// If the limits do not pass [`Limits::check`].
+    pub fn set_limits(&mut self, limits: Limits) {
+        if let Err(error) = limits.check() {
+            panic!("{error}");
+        }
+        self.inner.service.change_limits(limits, &self.inner.state);
+        self.inner.run();
+    }
+
     /// As [`Reactor::set_max_total_input`](crate::Reactor::set_max_total_input).
     pub fn set_max_total_input(&mut self, bytes: usize) {
         self.inner.state.max_total_input = bytes;

@@ -19,6 +19,7 @@ mod logs;
 mod manual;
 mod proxy;
 mod readme;
+mod reload;
 mod serve;
 mod status;
 mod systemd;

@@ -391,3 +391,54 @@ fn systemd_may_be_gone() {
     assert!(said.contains("No such file"), "{said}");
     hello(Client::connect(program.addr("echo")));
 }
+
+// ---- The units ----
+
+/// A file of packaging/.
+fn packaged(name: &str) -> String {
+    format!("{}/packaging/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Nothing is said of them, but that the program of the package is here and its manual elsewhere.
+#[test]
+fn the_units_are_right() {
+    if !installed("systemd-analyze") {
+        return;
+    }
+    let folder = Folder::new("units");
+    for name in ["reactor.service", "reactor.socket"] {
+        let text = fs::read_to_string(packaged(name)).unwrap();
+        fs::write(folder.file(name), text.replace("/usr/bin/reactor", REACTOR)).unwrap();
+    }
+    let mut verify = Command::new("systemd-analyze");
+    verify.args(["verify", "--man=no"]);
+    verify.args(["reactor.service", "reactor.socket"].map(|name| folder.file(name)));
+    let said = verify.output().unwrap();
+    let words = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.success() && words.is_empty(), "{words}");
+}
+
+/// Below 2.0 of 10.
+#[test]
+fn the_service_has_no_more_rights_than_it_needs() {
+    if !installed("systemd-analyze") {
+        return;
+    }
+    let mut security = Command::new("systemd-analyze");
+    security.args(["security", "--offline=true", "--threshold=20", "--no-pager"]);
+    let said = security.arg(packaged("reactor.service")).output().unwrap();
+    let words = String::from_utf8_lossy(&said.stdout);
+    assert!(said.status.success(), "{words}{}", String::from_utf8_lossy(&said.stderr));
+}
+
+/// What the unit starts is right with the configuration that comes with it.
+#[test]
+fn the_configuration_of_the_unit_is_right() {
+    let text = fs::read_to_string(packaged("reactor.service")).unwrap();
+    let start = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    assert_eq!(start, "/usr/bin/reactor serve --config /etc/reactor/reactor.toml");
+    let (status, said, failure) =
+        Program::run(&["serve", "--config", &packaged("reactor.toml"), "--check-config"]);
+    assert_eq!(status, 0, "{failure}");
+    assert!(said.starts_with("the configuration is right: "), "{said}");
+}

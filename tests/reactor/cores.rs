@@ -13,9 +13,9 @@ use std::time::Instant;
 
 use reactor::testing::CoresByHand;
 use reactor::{
-    Address, Ask, Callbacks, CloseReason, Context, Core, Cores, Cursor, Error, Exit, Handle,
-    Handler, Limits, Order, Peers, Rate, Remote, Report, Selection, ServiceContext, Spread, Status,
-    TimerId,
+    Address, Ask, CloseReason, Context, Core, Cores, Cursor, Error, Exit, Handle, Handler, Limits,
+    Listen, Order, Peers, Rate, Remote, Report, Selection, ServiceContext, ServiceStatus, Spread,
+    Status, TimerId,
 };
 
 use crate::util::folder::Folder;
@@ -330,6 +330,14 @@ fn the_last_place_is_given_once() {
     assert_eq!((exit, status.counters.open), (Exit::Clean, 0));
 }
 
+fn connect_from(source: Ipv4Addr, at: SocketAddr) -> Client {
+    let (domain, tcp) = (socket2::Domain::IPV4, socket2::Protocol::TCP);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(tcp)).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&at.into()).unwrap();
+    Client::from(TcpStream::from(socket))
+}
+
 #[test]
 fn what_one_peer_may_have_it_has_on_all_cores_together() {
     let rate = Rate { per_second: 1, burst: 6 };
@@ -339,16 +347,7 @@ fn what_one_peer_may_have_it_has_on_all_cores_together() {
     ] {
         let running = room_on(3, limits);
         let from = |last: u8| {
-            let socket = socket2::Socket::new(
-                socket2::Domain::IPV4,
-                socket2::Type::STREAM,
-                Some(socket2::Protocol::TCP),
-            )
-            .unwrap();
-            let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
-            socket.bind(&source.into()).unwrap();
-            socket.connect(&running.at.into()).unwrap();
-            let mut client = Client::from(TcpStream::from(socket));
+            let mut client = connect_from(Ipv4Addr::new(127, 0, 0, last), running.at);
             client.send("where\n");
             let served = client.line().starts_with(char::is_numeric);
             (served, client)
@@ -509,18 +508,28 @@ fn all_cores_together_keep_to_the_bound_on_unsent_output() {
     let limits =
         Limits { max_output: 16 * MEGABYTE, soft_output: 16 * MEGABYTE, ..Limits::default() };
     let limits = Limits { high_water: 16 * MEGABYTE, ..limits };
-    let running = start(2, limits, |cores| cores.set_max_total_output(16 * MEGABYTE));
-    let mut clients = one_on_each(&running, 2);
-    clients[0].send(format!("fill {}\n", 12 * MEGABYTE));
-    clients[0].expect("x");
-    clients[1].send(format!("fill {}\n", 11 * MEGABYTE));
-    until("one is reset", || running.shut.load(SeqCst) == 1_000_000);
-    // The one with more has to go.
-    let mut all = vec![0; 11 * MEGABYTE];
-    std::io::Read::read_exact(&mut clients[1].stream, &mut all).unwrap();
-    assert_eq!(whereabouts(&mut clients[1]).0, 1);
-    drop(clients);
-    running.end();
+    let set = |cores: &mut Cores<'_>| cores.set_max_total_output(16 * MEGABYTE);
+    for before in [true, false] {
+        let running = start(2, limits.clone(), move |cores| {
+            if before {
+                set(cores)
+            }
+        });
+        let mut clients = one_on_each(&running, 2);
+        if !before {
+            running.change(set);
+        }
+        clients[0].send(format!("fill {}\n", 12 * MEGABYTE));
+        clients[0].expect("x");
+        clients[1].send(format!("fill {}\n", 11 * MEGABYTE));
+        until("one is reset", || running.shut.load(SeqCst) == 1_000_000);
+        // The one with more has to go.
+        let mut all = vec![0; 11 * MEGABYTE];
+        clients[1].stream.read_exact(&mut all).unwrap();
+        assert_eq!(whereabouts(&mut clients[1]).0, 1);
+        drop(clients);
+        running.end();
+    }
 }
 
 #[test]
@@ -575,8 +584,29 @@ fn what_is_told_before_a_loop_has_run_wakes_the_others() {
 }
 
 /// Says which core it is of.
-fn teller(core: usize) -> impl Handler<Session = (), Message = ()> {
-    Callbacks::new().on_line(move |cx, _: &[u8]| writeln!(cx, "{core}"))
+#[derive(Default)]
+struct Teller {
+    core: usize,
+    /// How many of them have been told of the end.
+    told: Arc<AtomicUsize>,
+}
+
+impl Handler for Teller {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, _line: &[u8]) {
+        writeln!(cx, "{}", self.core);
+    }
+
+    fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, ()>) {
+        self.told.fetch_add(1, SeqCst);
+        cx.broadcast("bye\n");
+    }
+}
+
+fn teller(core: usize) -> Teller {
+    Teller { core, ..Teller::default() }
 }
 
 /// On which cores so many new clients are, one after the other.
@@ -681,7 +711,7 @@ fn where_a_handler_cannot_be_made_while_they_run_the_other_cores_serve() {
     drop(before);
     // On the first core it is the change that fails.
     let panicked = std::panic::AssertUnwindSafe(|cores: &mut Cores<'static>| {
-        let make = |_: Core<()>| -> Callbacks<'static> { panic!("on purpose") };
+        let make = |_: Core<()>| -> Teller { panic!("on purpose") };
         cores.listen("127.0.0.1:0", make).map(drop)
     });
     let services = running.change(move |cores| {
@@ -696,36 +726,274 @@ fn where_a_handler_cannot_be_made_while_they_run_the_other_cores_serve() {
 #[test]
 fn a_core_takes_its_newcomers_once_it_has_heard_of_the_service() {
     let folder = Folder::new("cores");
-    let path = folder.file("tellers");
-    let cores = Cores::new(2).unwrap();
-    let remote = cores.remote();
-    let mut cores = CoresByHand::new(cores).unwrap();
-    let settle = |cores: &mut CoresByHand<'_>, which: std::ops::Range<usize>| {
-        while let Some(core) = which.clone().find(|core| cores.is_due(*core)) {
-            cores.turn(core);
+    let mut by_hand = ByHand::new(&folder);
+    by_hand.settle(0..2);
+    let at = folder.file("others");
+    by_hand.change(move |cores, _| {
+        cores.listen(at.as_path(), |core: Core<()>| teller(core.index())).map(drop).unwrap();
+    });
+    let mut clients = come(&folder.file("others"), 8);
+    by_hand.settle(0..1);
+    assert_eq!(by_hand.last(0).connections, 4);
+    by_hand.settle(0..2);
+    assert_eq!(heard(&mut clients), ["0"; 4].into_iter().chain(["1"; 4]).collect::<Vec<_>>());
+}
+
+/// Two cores that a test turns, with tellers at a socket.
+struct ByHand {
+    cores: CoresByHand<'static>,
+    remote: Remote<'static>,
+    tellers: Arc<Spread<()>>,
+    told: Arc<AtomicUsize>,
+}
+
+impl ByHand {
+    fn new(folder: &Folder) -> ByHand {
+        ByHand::at(Listen::at(folder.file("tellers").as_path()).unwrap())
+    }
+
+    fn at(listen: Listen) -> ByHand {
+        let mut cores = Cores::new(2).unwrap();
+        // So that the place of the tellers is another one on each core.
+        cores.first().add(teller(9), Limits::default()).unwrap();
+        let told = Arc::<AtomicUsize>::default();
+        let ends = Arc::clone(&told);
+        let make = move |core: Core<()>| Teller { core: core.index(), told: Arc::clone(&ends) };
+        let tellers = Arc::new(cores.listen(listen, make).unwrap());
+        let remote = cores.remote();
+        ByHand { cores: CoresByHand::new(cores).unwrap(), remote, tellers, told }
+    }
+
+    /// The last service of a core.
+    fn last(&self, core: usize) -> ServiceStatus {
+        self.cores.status(core).unwrap().services.pop().unwrap()
+    }
+
+    /// How many services a core has, but for the one that is not of all cores.
+    fn services(&self, core: usize) -> usize {
+        self.cores.status(core).unwrap().services.len() - usize::from(core == 0)
+    }
+
+    /// Runs these until they have nothing to do.
+    fn settle(&mut self, which: std::ops::Range<usize>) {
+        while let Some(core) = which.clone().find(|core| self.cores.is_due(*core)) {
+            self.cores.turn(core);
         }
+    }
+
+    /// Changes the cores, of which only the first one runs.
+    fn change<R: Send + 'static>(
+        &mut self,
+        change: impl FnOnce(&mut Cores<'static>, &Spread<()>) -> R + Send + 'static,
+    ) -> R {
+        let (tell, told) = mpsc::channel();
+        let tellers = Arc::clone(&self.tellers);
+        self.remote.post(move |cores| tell.send(change(cores, &tellers)).unwrap()).unwrap();
+        self.settle(0..1);
+        told.try_recv().unwrap()
+    }
+}
+
+/// So many clients, who have said something.
+fn come(path: &std::path::Path, count: usize) -> Vec<UnixStream> {
+    let come = || {
+        let mut client = UnixStream::connect(path).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(b"\n").unwrap();
+        client
     };
-    settle(&mut cores, 0..2);
-    let at = path.clone();
-    let listen = move |cores: &mut Cores<'_>| {
-        let listened = cores.listen(at.as_path(), |core: Core<()>| teller(core.index()));
-        listened.map(drop).unwrap();
-    };
-    remote.post(listen).unwrap();
-    settle(&mut cores, 0..1);
-    let clients: Vec<_> = (0..8).map(|_| UnixStream::connect(&path).unwrap()).collect();
-    clients.iter().for_each(|mut client| client.write_all(b"\n").unwrap());
-    settle(&mut cores, 0..1);
-    assert_eq!(cores.status(0).unwrap().services[0].connections, 4);
-    settle(&mut cores, 0..2);
-    let mut on: Vec<_> = clients
-        .iter()
-        .map(|mut client| {
-            let mut said = [0; 2];
-            client.read_exact(&mut said).unwrap();
-            said[0]
+    (0..count).map(|_| come()).collect()
+}
+
+/// What each hears before it ends, or waits.
+fn heard(clients: &mut [impl Read]) -> Vec<String> {
+    let mut all: Vec<_> = clients
+        .iter_mut()
+        .map(|client| {
+            let mut said = [0; 64];
+            // An end with an error is one.
+            let count = client.read(&mut said).unwrap_or(0);
+            String::from_utf8_lossy(&said[..count]).trim_end().replace('\n', ", ")
         })
         .collect();
-    on.sort_unstable();
-    assert_eq!(on, *b"00001111");
+    all.sort_unstable();
+    all
+}
+
+#[test]
+fn who_is_on_the_way_when_the_rules_change_comes_by_the_old_ones() {
+    let mut by_hand = ByHand::at(Listen::at("127.0.0.1:0").unwrap());
+    by_hand.settle(0..2);
+    let at = by_hand.tellers.address().and_then(Address::as_socket).unwrap();
+    let come = |count| {
+        let come = || {
+            let mut client = TcpStream::connect(at).unwrap();
+            client.write_all(b"\n").unwrap();
+            client
+        };
+        (0..count).map(|_| come()).collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        // Four of them are in the queue of the other core.
+        let mut before = come(8);
+        by_hand.settle(0..1);
+        let rebind = move |cores: &mut Cores<'_>, tellers: &Spread<()>| {
+            let others = Listen::at(at)?.allow("127.0.0.9/32".parse().unwrap());
+            cores.rebind(tellers, others)
+        };
+        by_hand.change(rebind).unwrap();
+        let mut barred = come(8);
+        by_hand.settle(0..2);
+        assert_eq!(heard(&mut before), ["0", "0", "0", "0", "1", "1", "1", "1"]);
+        assert_eq!(heard(&mut barred), [""; 8]);
+        by_hand.change(move |cores, tellers| cores.rebind(tellers, at)).unwrap();
+    }
+    let refused = |core| by_hand.last(core).counters.refused;
+    assert!(refused(0) + refused(1) == 16 && refused(1) > 0, "{} {}", refused(0), refused(1));
+}
+
+#[test]
+fn who_has_come_to_an_address_that_is_unbound_is_served() {
+    let folder = Folder::new("cores");
+    let mut by_hand = ByHand::new(&folder);
+    by_hand.settle(0..2);
+    let path = folder.file("tellers");
+    for round in 1..3 {
+        let mut on_the_way = come(&path, 4);
+        by_hand.settle(0..1);
+        let mut waiting = come(&path, 4);
+        let address = Address::Unix(path.clone());
+        let again = address.clone();
+        by_hand.change(move |cores, tellers| cores.unbind(tellers, &address)).unwrap();
+        UnixStream::connect(&path).unwrap_err();
+        by_hand.settle(0..2);
+        assert_eq!(heard(&mut on_the_way), ["0", "0", "1", "1"]);
+        assert_eq!(heard(&mut waiting), ["0", "0", "1", "1"]);
+        let error = by_hand.change({
+            let again = again.clone();
+            move |cores, tellers| cores.unbind(tellers, &again).unwrap_err()
+        });
+        assert!(matches!(error, Error::NotListening { .. }), "{error}");
+        by_hand.change(move |cores, tellers| cores.bind(tellers, &again)).unwrap();
+        let mut later = come(&path, 4);
+        by_hand.settle(0..2);
+        assert_eq!(heard(&mut later), ["0", "0", "1", "1"]);
+        drop((on_the_way, waiting, later));
+        by_hand.settle(0..2);
+        let tellers = by_hand.last(1);
+        assert_eq!(tellers.counters.accepted, 6 * round);
+        assert_eq!((tellers.connections, tellers.listeners.len()), (0, 1));
+    }
+}
+
+#[test]
+fn a_service_that_is_removed_goes_from_all_cores_and_its_place_is_free() {
+    let folder = Folder::new("cores");
+    let mut by_hand = ByHand::new(&folder);
+    by_hand.settle(0..2);
+    let path = folder.file("tellers");
+    let mut there = come(&path, 4);
+    by_hand.settle(0..2);
+    let mut on_the_way = come(&path, 4);
+    by_hand.settle(0..1);
+    by_hand.change(|cores, tellers| cores.remove(tellers)).unwrap();
+    UnixStream::connect(&path).unwrap_err();
+    let error = by_hand.change(|cores, tellers| cores.remove(tellers).unwrap_err());
+    assert!(matches!(error, Error::Removed), "{error}");
+    // On the other core it has not begun, and there it is all the same.
+    assert_eq!(by_hand.told.load(SeqCst), 1);
+    assert_eq!(by_hand.services(1), 1);
+    by_hand.settle(0..2);
+    assert_eq!(by_hand.told.load(SeqCst), 2);
+    assert_eq!(heard(&mut there), ["0, bye", "0, bye", "1, bye", "1, bye"]);
+    // It takes in who has come to it before it hears of that.
+    assert_eq!(heard(&mut on_the_way), ["0, bye", "0, bye", "1, bye", "1, bye"]);
+    by_hand.cores.advance(PATIENCE);
+    by_hand.settle(0..2);
+    assert_eq!([by_hand.services(0), by_hand.services(1)], [0, 0]);
+    // More of them one after the other than there may be at once.
+    let path = folder.file("tellers");
+    for _ in 0..260 {
+        let path = path.clone();
+        by_hand.change(move |cores, _| {
+            let spread = cores.listen(path.as_path(), |core: Core<()>| teller(core.index()));
+            cores.remove(&spread.unwrap()).unwrap();
+        });
+        by_hand.settle(0..2);
+    }
+    by_hand.change(move |cores, _| {
+        cores.listen(path.as_path(), |core: Core<()>| teller(core.index())).map(drop).unwrap();
+    });
+    by_hand.settle(0..2);
+    let mut clients = come(&folder.file("tellers"), 4);
+    by_hand.settle(0..2);
+    assert_eq!(heard(&mut clients), ["0", "0", "1", "1"]);
+    // One that cannot listen leaves nothing.
+    let path = folder.file("no folder/tellers");
+    by_hand.change(move |cores, _| {
+        let spread = cores.listen(path.as_path(), |core: Core<()>| teller(core.index()));
+        assert!(matches!(spread, Err(Error::Listen { .. })));
+    });
+    by_hand.settle(0..2);
+    assert_eq!([by_hand.services(0), by_hand.services(1)], [1, 1]);
+}
+
+#[test]
+fn limits_that_change_are_those_of_all_cores() {
+    let running = room_on(3, Limits::default());
+    let mut clients = one_on_each(&running, 3);
+    let set = |limits: Limits, client: &mut Client| {
+        let room = running.room.clone();
+        running.change(move |cores| cores.set_limits(&room, limits)).unwrap();
+        // Each core has read what came before this.
+        client.send(
+            "close 999999
+",
+        );
+        client.expect(
+            "false
+",
+        );
+    };
+    let is_served = |mut client: Client| {
+        client.send(
+            "where
+",
+        );
+        let line = client.line();
+        line.starts_with(char::is_numeric).then_some(client)
+    };
+    let settled = |clients: &mut [Client]| {
+        let count = clients.len();
+        until("those have gone", || {
+            clients[0].send(
+                "status
+",
+            );
+            clients[0].line().starts_with(&format!("{count} "))
+        });
+    };
+    settled(&mut clients);
+    set(Limits { max_connections: 4, ..Limits::default() }, &mut clients[0]);
+    clients.push(is_served(running.connect()).unwrap());
+    assert!((0..6).all(|_| is_served(running.connect()).is_none()));
+    // Those who are there count.
+    set(Limits { max_per_peer: Some(3), ..Limits::default() }, &mut clients[0]);
+    let near = |last: u8| is_served(connect_from(Ipv4Addr::new(127, 0, 0, last), running.at));
+    assert!((0..6).all(|_| near(1).is_none()));
+    clients.push(near(2).unwrap());
+    drop(clients.drain(1..3));
+    settled(&mut clients);
+    clients.push(near(1).unwrap());
+    assert!((0..6).all(|_| near(1).is_none()));
+    let idle = Some(std::time::Duration::from_millis(1));
+    let room = running.room.clone();
+    let limits = Limits { idle_timeout: idle, ..Limits::default() };
+    running.change(move |cores| cores.set_limits(&room, limits)).unwrap();
+    for client in &mut clients {
+        let rest = client.rest();
+        assert!(String::from_utf8_lossy(&rest).contains("dle"), "{rest:?}");
+    }
+    drop(clients);
+    assert_eq!(running.end().0, Exit::Clean);
 }

@@ -19,6 +19,7 @@ mod rooms;
 mod swarm;
 
 mod alone;
+mod foreign;
 mod lost_data;
 mod redis_faults;
 mod server_faults;

@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reactor::testing::CoresByHand;
 use reactor::{
-    Ask, CloseReason, Context, Core, Cores, Error, Exit, Handle, Handler, Limits, Listen, Networks,
-    Peers, Report, ServiceContext,
+    Address, Ask, Callbacks, CloseReason, Context, Core, Cores, Error, Exit, Handle, Handler,
+    Limits, Listen, Networks, Peers, Remote, Report, ServiceContext, Spread,
 };
 
 use crate::folder::Folder;
@@ -54,6 +55,8 @@ struct Book {
     gone: BTreeMap<u64, usize>,
     /// How often each core was told of the shutdown.
     shut: Vec<usize>,
+    /// The end of all cores is near.
+    dying: bool,
     digest: u64,
     complaint: Option<String>,
 }
@@ -194,6 +197,8 @@ struct Client {
     refused: bool,
     /// There was an end, or an error.
     ended: bool,
+    /// It goes by itself.
+    leaves: bool,
     awaited: VecDeque<Answer>,
 }
 
@@ -269,17 +274,32 @@ pub(crate) struct History {
 
 pub(crate) struct World {
     cores: CoresByHand<'static>,
+    remote: Remote<'static>,
+    room: Arc<Spread<Word>>,
+    /// A service that comes and goes, and who is there.
+    guest: Arc<Mutex<Option<Spread<()>>>>,
+    visitor: Option<UnixStream>,
     handles: Vec<Handle<Word>>,
     book: Arc<Mutex<Book>>,
     choices: Choices,
     clients: Vec<Client>,
     limits: Limits,
+    /// Clients come by way of a proxy, which says who they are.
+    proxied: bool,
+    /// Lower limits close nobody: so many are there all the same, of all and of each peer.
+    there: usize,
+    there_by_peer: BTreeMap<Option<IpAddr>, usize>,
     /// One that does not run for a while.
     lazy: Option<usize>,
     turns: usize,
     history: History,
     trace: bool,
     folder: Folder,
+}
+
+fn at(path: &Path, proxied: bool) -> Listen {
+    let listen = Listen::at(path).unwrap();
+    if proxied { listen.proxy(Networks::loopback()) } else { listen }
 }
 
 impl World {
@@ -299,22 +319,28 @@ impl World {
         let (said, taken, shut) = (square(), square(), vec![0; count]);
         let book = Arc::new(Mutex::new(Book { said, taken, shut, ..Book::default() }));
         let folder = Folder::new("cores");
-        let listen = Listen::at(folder.file("room").as_path()).unwrap();
-        let listen = if by_peer { listen.proxy(Networks::loopback()) } else { listen };
         let mut cores = Cores::new(count).unwrap();
         let heard = Arc::clone(&book);
         let make = move |core: Core<Word>| {
             let (peers, book) = (core.peers(), Arc::clone(&heard));
             Talker { core: core.index(), peers, book }
         };
-        let room = cores.listen_with(listen, make, limits.clone()).unwrap();
+        let room =
+            cores.listen_with(at(&folder.file("room"), by_peer), make, limits.clone()).unwrap();
         World {
             handles: room.handles().to_vec(),
+            remote: cores.remote(),
+            room: Arc::new(room),
+            guest: Arc::default(),
+            visitor: None,
             cores: CoresByHand::new(cores).unwrap(),
             book,
             choices,
             clients: Vec::new(),
             limits,
+            proxied: by_peer,
+            there: 0,
+            there_by_peer: BTreeMap::new(),
             lazy: None,
             turns: 0,
             history: History::default(),
@@ -343,7 +369,7 @@ impl World {
     /// From the first newcomer to the end of all cores.
     pub(crate) fn live(&mut self, steps: usize) -> Outcome {
         for _ in 0..steps {
-            match self.choices.below(16) {
+            match self.choices.below(17) {
                 0..4 => {
                     let count = self.choices.one_of(&[1, 1, 3, 12]);
                     self.come(count);
@@ -358,11 +384,14 @@ impl World {
                 12 => {
                     self.settle()?;
                     self.must_be_settled()?;
-                    match self.choices.below(2) {
+                    match self.choices.below(4) {
                         0 => self.rush()?,
-                        _ => self.press()?,
+                        1 => self.press()?,
+                        2 => self.change_limits()?,
+                        _ => self.come_or_go()?,
                     }
                 }
+                13 => self.move_entrance(),
                 _ => drop(self.move_clients()?),
             }
             let most = self.choices.one_of(&[0, 1, 3, 10, 300]);
@@ -381,9 +410,9 @@ impl World {
             stream.set_nonblocking(true).unwrap();
             let peer = self.choices.below(4);
             self.note("comes from", peer);
-            let talk = match self.limits.max_per_peer {
-                Some(_) => format!("PROXY TCP4 10.0.0.{peer} 10.0.0.9 1 2\r\n").into_bytes(),
-                None => Vec::new(),
+            let talk = match self.proxied {
+                true => format!("PROXY TCP4 10.0.0.{peer} 10.0.0.9 1 2\r\n").into_bytes(),
+                false => Vec::new(),
             };
             self.clients.push(Client {
                 stream,
@@ -393,6 +422,7 @@ impl World {
                 number: None,
                 refused: false,
                 ended: false,
+                leaves: false,
                 awaited: VecDeque::new(),
             });
         }
@@ -436,6 +466,7 @@ impl World {
     fn leave(&mut self) {
         let Some(who) = self.somebody() else { return };
         self.note("leaves", who);
+        self.clients[who].leaves = true;
         match self.choices.below(3) {
             0 => self.clients[who].say("bye"),
             1 => {
@@ -457,6 +488,10 @@ impl World {
         let mut moved = false;
         for client in &mut self.clients {
             moved |= client.move_on(reads(&mut self.choices))?;
+        }
+        let lost = |it: &Client| it.ended && it.number.is_none() && !it.refused && !it.leaves;
+        if !self.book().dying && self.clients.iter().any(lost) {
+            return Err("one that had come was neither served nor refused".to_owned());
         }
         self.history.refused += self.clients.iter().filter(|it| it.ended && it.refused).count();
         self.clients.retain(|client| !client.ended);
@@ -494,11 +529,12 @@ impl World {
             }
             (book.open.len(), book.numbers.len())
         };
-        if open > self.limits.max_connections {
+        if open > self.limits.max_connections.max(self.there) {
             return Err(format!("{open} connections are open"));
         }
         if let Some(most) = self.limits.max_per_peer
-            && let Some((peer, count)) = by_peer.iter().find(|(_, count)| **count > most)
+            && let Some((peer, count)) =
+                by_peer.iter().find(|(peer, count)| **count > most.max(self.there_from(peer)))
         {
             return Err(format!("{count} connections of {peer:?} are open"));
         }
@@ -557,10 +593,12 @@ impl World {
         let before = self.clients.len();
         self.come(12);
         let (came, refused) = (self.clients.len(), self.history.refused);
+        let mut before_by_peer = BTreeMap::new();
         let mut asked = BTreeMap::<_, usize>::new();
         for client in &self.clients[..before] {
             let (_, peer) = self.book().open[&client.number.unwrap_or(0)];
             *asked.entry(peer).or_default() += 1;
+            before_by_peer.clone_from(&asked);
         }
         for client in &self.clients[before..] {
             let header: Vec<_> = client.talk.iter().copied().collect();
@@ -570,7 +608,10 @@ impl World {
         }
         let Limits { max_connections, max_per_peer, .. } = self.limits;
         let most = max_per_peer.unwrap_or(max_connections);
-        let expected: usize = asked.values().map(|count| *count.min(&most)).sum();
+        // Those who were there stay, though they may be more than may come.
+        let there = |peer| before_by_peer.get(peer).copied().unwrap_or(0);
+        let expected: usize =
+            asked.iter().map(|(peer, count)| *count.min(&most).max(&there(peer))).sum();
         self.settle()?;
         let (open, refused) = (self.book().open.len(), self.history.refused - refused);
         if open != expected || refused != came - expected {
@@ -594,9 +635,114 @@ impl World {
         self.must_be_settled()
     }
 
+    /// How many a peer had when the limits were last set.
+    fn there_from(&self, peer: &Option<IpAddr>) -> usize {
+        self.there_by_peer.get(peer).copied().unwrap_or(0)
+    }
+
+    /// Has the cores change something, between two turns of the first one.
+    fn change(
+        &self,
+        change: impl FnOnce(&mut Cores<'static>) -> Result<(), Error> + Send + 'static,
+    ) {
+        let book = Arc::clone(&self.book);
+        let change = move |cores: &mut Cores<'static>| {
+            if let Err(error) = change(cores) {
+                lock(&book).complain(error.to_string());
+            }
+        };
+        self.remote.post(change).unwrap();
+    }
+
+    /// Others hold from now on, and nobody goes for that.
+    fn change_limits(&mut self) -> Outcome {
+        let most = self.choices.one_of(&[1, 2, 4, 9, 25]);
+        let limits = match self.proxied {
+            true => Limits { max_per_peer: (most < 25).then_some(most), ..self.limits.clone() },
+            false => Limits { max_connections: most, ..self.limits.clone() },
+        };
+        let limits = Limits { lines_per_turn: self.choices.one_of(&[1, 3, 64, 1024]), ..limits };
+        self.note("most are", most);
+        let book = lock(&self.book);
+        self.there = book.open.len();
+        self.there_by_peer.clear();
+        for (_, peer) in book.open.values() {
+            *self.there_by_peer.entry(*peer).or_default() += 1;
+        }
+        drop(book);
+        self.limits = limits.clone();
+        let room = Arc::clone(&self.room);
+        self.change(move |cores| cores.set_limits(&room, limits));
+        self.settle()?;
+        self.must_be_settled()
+    }
+
+    /// The listener goes and another one comes in its place, or it takes the same rules again, whoever is
+    /// on the way.
+    fn move_entrance(&mut self) {
+        let (room, anew) = (Arc::clone(&self.room), self.choices.once_in(2));
+        self.note("another entrance", usize::from(anew));
+        let (path, proxied) = (self.folder.file("room"), self.proxied);
+        self.change(move |cores| {
+            let listen = at(&path, proxied);
+            if !anew {
+                return cores.rebind(&room, listen);
+            }
+            cores.unbind(&room, &Address::Unix(path))?;
+            cores.bind(&room, listen).map(drop)
+        });
+    }
+
+    /// Another service comes, on all cores; or it goes, and whoever is there is told so.
+    fn come_or_go(&mut self) -> Outcome {
+        let path = self.folder.file("guest");
+        let (guest, comes) = (Arc::clone(&self.guest), self.visitor.is_none());
+        self.note("guest", usize::from(comes));
+        self.change(move |cores| {
+            let mut guest = guest.lock().unwrap_or_else(PoisonError::into_inner);
+            match guest.take() {
+                Some(service) => cores.remove(&service),
+                None => {
+                    let hello = |_| Callbacks::new().on_connection(|cx| _ = cx.send("hello\n"));
+                    *guest = Some(cores.listen(path.as_path(), hello)?);
+                    Ok(())
+                }
+            }
+        });
+        self.settle()?;
+        let mut heard = [0; 9];
+        match self.visitor.take() {
+            None => {
+                let visitor = UnixStream::connect(self.folder.file("guest"));
+                let mut visitor = visitor.map_err(|error| format!("no guest: {error}"))?;
+                visitor.set_nonblocking(true).unwrap();
+                self.settle()?;
+                match visitor.read(&mut heard) {
+                    Ok(6) => self.visitor = Some(visitor),
+                    outcome => return Err(format!("the guest says {outcome:?}")),
+                }
+            }
+            Some(mut visitor) => {
+                if !matches!(visitor.read(&mut heard), Ok(0)) {
+                    return Err("the guest is still here".to_owned());
+                }
+                drop(visitor);
+                self.settle()?;
+                for core in 0..self.handles.len() {
+                    let services = self.cores.status(core).map(|status| status.services.len());
+                    if services != Some(1) {
+                        return Err(format!("core {core} has {services:?} services"));
+                    }
+                }
+            }
+        }
+        self.must_be_settled()
+    }
+
     /// The end of all cores, asked for in the middle of whatever goes on.
     fn die(&mut self) -> Outcome {
         let cores = self.handles.len();
+        (self.book().dying, self.visitor) = (true, None);
         for _ in 0..self.choices.below(8) {
             self.talk();
             self.move_clients()?;

@@ -106,6 +106,8 @@ impl World {
                 let which = if self.random.u8(..5) == 0 { 0 } else { saved - 1 - back };
                 let data = self.saved[which].clone();
                 self.redis.restart(data);
+                // Nobody may have heard that.
+                self.leases.values_mut().for_each(|lease| lease.gone.clear());
                 self.drop_all();
             }
             Fault::Trimmed => self.redis.trim_all(self.random.usize(..3)),

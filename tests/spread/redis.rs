@@ -58,8 +58,8 @@ pub struct Redis {
     /// Milliseconds since 1970.
     pub clock: u64,
     pub out_of_memory: bool,
-    /// Which servers were written to be gone since somebody looked.
-    pub gone: Vec<String>,
+    /// Of which servers, and which of their lives, it was written that they are gone since somebody looked.
+    pub gone: Vec<(String, String)>,
     /// What was written that somebody says.
     pub said: Vec<String>,
 }
@@ -319,13 +319,11 @@ impl Redis {
     }
 
     fn add(&mut self, key: &[u8], fields: Vec<Bytes>) -> Reply {
-        for pair in fields.chunks_exact(2) {
-            match pair[0].as_slice() {
-                b"gone" => self.gone.push(text(&pair[1])),
-                b"text" => self.said.push(text(&pair[1])),
-                _ => {}
-            }
-        }
+        let field = |name: &[u8]| {
+            fields.chunks_exact(2).find(|pair| pair[0] == name).map(|pair| text(&pair[1]))
+        };
+        self.gone.extend(field(b"gone").zip(field(b"its_life")));
+        self.said.extend(field(b"text"));
         let clock = self.clock;
         let empty = || Value::Stream(BTreeMap::new(), (0, 0));
         let stream = self.data.keys.entry(key.to_vec()).or_insert_with(empty);

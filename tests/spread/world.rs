@@ -1,6 +1,6 @@
 //! Three servers, their clients, a Redis, and what befalls them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use reactor::services::room::bus::{Action, Bus, Event, News, Told};
@@ -65,6 +65,8 @@ struct Lease {
     over: bool,
     /// It says so itself.
     stops: bool,
+    /// The lives of which it was written that they are gone.
+    gone: BTreeSet<String>,
 }
 
 pub struct World {
@@ -344,8 +346,8 @@ impl World {
     }
 
     /// It was written that a server is gone: its lease must have run out shortly before.
-    fn gone(&mut self, id: &str) {
-        let Some(lease) = self.leases.get(id) else { return };
+    fn gone(&mut self, id: &str, life: String) {
+        let Some(lease) = self.leases.get_mut(id) else { return };
         *self.oracle.gone.entry(lease.process).or_default() += 1;
         self.oracle.was_gone.insert(lease.process, self.oracle.listeners.len());
         let itself = lease.stops && self.now < lease.there + HALF_A_LEASE;
@@ -358,7 +360,9 @@ impl World {
         let just = lease.ran_out.is_some_and(|at| at + DECIDED > self.now);
         // Whoever was killed stays for as long as who is silent.
         let excused = lease.stops || lease.over && self.aim.time.is_none();
-        if !just && !excused {
+        // Who says it again of a life that is gone, because it was frozen meanwhile, tells nobody anything.
+        let first = lease.gone.insert(life);
+        if first && !just && !excused {
             let (process, there) = (lease.process, lease.there);
             let complaint = format!("process {process} is gone, its lease was there at {there} ms");
             self.oracle.complain(complaint);
@@ -389,8 +393,8 @@ impl World {
         } else {
             return;
         };
-        for id in std::mem::take(&mut self.redis.gone) {
-            self.gone(&id);
+        for (id, life) in std::mem::take(&mut self.redis.gone) {
+            self.gone(&id, life);
         }
         for said in std::mem::take(&mut self.redis.said) {
             number_of(&said).into_iter().for_each(|number| self.oracle.is_written(number));

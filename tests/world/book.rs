@@ -22,6 +22,8 @@ pub struct Book {
     /// What it was before it last moved on.
     before: Duration,
     pub limits: Limits,
+    /// Those of before: somebody may be told only now of what they have caused.
+    past: Vec<Limits>,
     /// Of the output of all together.
     pub budget: usize,
     /// Of the input that all together have not finished.
@@ -76,6 +78,7 @@ impl Book {
             clock: Duration::ZERO,
             before: Duration::ZERO,
             limits,
+            past: Vec::new(),
             budget: usize::MAX,
             input_budget: usize::MAX,
             stopping: false,
@@ -103,6 +106,13 @@ impl Book {
             trace: false,
             complaint: None,
         }
+    }
+
+    pub fn change_limits(&mut self, limits: Limits) {
+        if self.trace {
+            eprintln!("{:?} {limits:?}", self.clock);
+        }
+        self.past.push(std::mem::replace(&mut self.limits, limits));
     }
 
     /// Notes a broken promise. A panic here would be caught by the loop as the handler's own.
@@ -449,7 +459,12 @@ impl Book {
         let too_much = self.most_unsent + self.records.len() * words > self.budget;
         let most_kept: usize = self.records.values().map(|record| record.most_kept).sum();
         let full = most_kept > self.input_budget;
-        let Book { limits, records, .. } = self;
+        let Book { limits, past, records, .. } = self;
+        let all = || [&*limits].into_iter().chain(past.iter());
+        let was_ended_for = |record: &Record| {
+            let mut why = all().map(|limits| record.was_ended_for(reason, stopping, limits));
+            why.clone().find(Result::is_ok).or_else(|| why.next()).expect("there is one")
+        };
         let Some(record) = records.get_mut(&id) else {
             // It was dialled and given up within one turn.
             return;
@@ -472,11 +487,11 @@ impl Book {
             (_, CloseReason::TotalInput) => Ok(()),
             // It had broken before, which nobody else could know.
             (Stage::Ending(Some(_)), CloseReason::Error(_)) if record.broke.is_some() => {
-                record.was_ended_for(reason, stopping, limits)
+                was_ended_for(record)
             }
             // The loop was faster, by a moment.
             (Stage::Ending(Some(_)), _) if !patience.is_zero() => Err("another reason was given"),
-            (_, reason) => record.was_ended_for(reason, stopping, limits),
+            _ => was_ended_for(record),
         };
         self.open -= usize::from(stage == Stage::Open);
         (record.stage, record.closed) = (Stage::Closed(reason), clock);
@@ -484,7 +499,11 @@ impl Book {
             && matches!(reason, CloseReason::Error(_));
         // One that had broken may have been ended for what it had not finished.
         let unheard = record.is_unheard(keeps) && !full;
-        if broke && !stopping && !record.may_be_unheard(limits, clock) && unheard {
+        if broke
+            && !stopping
+            && !all().any(|limits| record.may_be_unheard(limits, clock))
+            && unheard
+        {
             let input = shown(record.input.rest());
             let unheard = format!("{id} closed with {reason:?} and was never heard: {input}");
             self.complain(unheard);

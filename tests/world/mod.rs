@@ -28,8 +28,13 @@ use models::Model;
 use watched::Watched;
 use web_sockets::WebSocketClient;
 
+/// The timeouts, where there are any.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const LINE_TIMEOUT: Duration = Duration::from_secs(40);
 /// Turns without an end in sight after which the loop is taken to spin.
 const MOST_TURNS: usize = 200_000;
+/// Of so many steps there is one before which the limits change, where they do.
+const STEPS_PER_CHANGE: usize = 20;
 /// Steps of a handshake, at the most.
 const MOST_STEPS: usize = 4;
 /// Seconds after which everybody must have been heard, unless a rate holds them back.
@@ -69,6 +74,8 @@ pub struct History {
 pub struct World<M: Model> {
     server: Harness<Watched<M>>,
     choices: Choices,
+    /// When the limits change and to which; never without them.
+    changes: Option<Choices>,
     peers: Vec<Peer>,
     /// Clients at once, but for those that come together.
     crowd: usize,
@@ -90,8 +97,8 @@ fn limits(choices: &mut Choices) -> Limits {
         max_line: choices.one_of(&[64 << 10, 5_000, 100, 20]),
         bytes_per_turn: choices.one_of(&[64 << 10, 4096, 100, 3]),
         lines_per_turn: choices.one_of(&[1024, 3, 1]),
-        idle_timeout: choices.one_of(&[None, Some(Duration::from_secs(30))]),
-        line_timeout: choices.one_of(&[None, Some(Duration::from_secs(40))]),
+        idle_timeout: choices.one_of(&[None, Some(IDLE_TIMEOUT)]),
+        line_timeout: choices.one_of(&[None, Some(LINE_TIMEOUT)]),
         rate: choices.one_of(&[no_rate, no_rate, lines.into(), Rates { bytes, ..lines.into() }]),
         peer_rate: choices.one_of(&[no_rate, no_rate, Rates { bytes, ..lines.into() }]),
         high_water,
@@ -121,7 +128,13 @@ impl<M: Model> World<M> {
         server = server.with_events_per_look(choices.one_of(&[usize::MAX, 3, 1]));
         server.set_max_total_output(budget);
         server.set_max_total_input(input_budget);
-        World { server, choices, peers: Vec::new(), crowd, longest, connections: 0, posted: 0 }
+        let (peers, changes) = Default::default();
+        World { server, choices, changes, peers, crowd, longest, connections: 0, posted: 0 }
+    }
+
+    /// From here on the limits change now and then, as these choices have it.
+    pub fn change_limits(&mut self, changes: Choices) {
+        self.changes = Some(changes);
     }
 
     /// From here on other choices.
@@ -165,9 +178,27 @@ impl<M: Model> World<M> {
             if self.choices.are_over() {
                 break;
             }
+            if let Some(mut changes) = self.changes.take() {
+                if changes.once_in(STEPS_PER_CHANGE) {
+                    self.change(limits(&mut changes));
+                }
+                self.changes = Some(changes);
+            }
             self.step()?;
         }
         Ok(())
+    }
+
+    /// Other limits hold, but those that say what is too long, and how much a world has to do.
+    fn change(&mut self, limits: Limits) {
+        let book = &mut self.server.handler_mut().book;
+        let Limits { max_line, bytes_per_turn, high_water, low_water, .. } = book.limits;
+        // Who has more unsent than the marks have it now was no breach of those before.
+        let (low_water, high_water) =
+            (low_water.max(limits.low_water), high_water.max(limits.high_water));
+        let limits = Limits { max_line, bytes_per_turn, low_water, high_water, ..limits };
+        book.change_limits(limits.clone());
+        self.server.set_limits(limits);
     }
 
     // ---- What the loop does ----

@@ -11,6 +11,7 @@ use reactor::{
 
 use super::book::Book;
 use super::models::{Model, telnet};
+use super::{IDLE_TIMEOUT, LINE_TIMEOUT};
 
 const HOOKS_PER_PANIC: usize = 400;
 
@@ -26,8 +27,11 @@ pub struct Watched<M: Model> {
 
 impl<M: Model> Watched<M> {
     pub fn new(service: M::Service, model: M, limits: &Limits) -> Watched<M> {
+        // The timeouts may be none now and these later.
+        let (idle_timeout, line_timeout) = (Some(IDLE_TIMEOUT), Some(LINE_TIMEOUT));
+        let timed = Limits { idle_timeout, line_timeout, ..limits.clone() };
         let words = |why| {
-            let mut words = service.farewell(why, limits).into_owned();
+            let mut words = service.farewell(why, &timed).into_owned();
             model.plain(&mut words);
             words
         };

@@ -17,5 +17,6 @@ mod plan;
 mod print;
 mod words;
 
-pub(crate) use plan::{Arguments, Plan, PlannedService};
+pub(crate) use options::Whole;
+pub(crate) use plan::{Arguments, Plan, PlannedService, Source};
 pub(crate) use print::{Config, config};

@@ -59,7 +59,7 @@ pub(crate) struct Whole {
 }
 
 /// Options that each service has for itself, if a file gives it some.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct EachService {
     #[command(flatten)]
     pub(crate) access: Access,

@@ -8,7 +8,7 @@ use super::file::{File, Table};
 use super::options::{EachService, Whole, command_of};
 use super::words::{merge, parse};
 use crate::cli::failure::Failure;
-use crate::cli::service;
+use crate::cli::service::{self, ServiceOptions};
 use crate::cli::target::Target;
 use crate::cli::unused_options::{GivenOptions, Use};
 
@@ -54,6 +54,15 @@ pub(crate) struct Arguments {
     each: EachService,
 }
 
+/// What a plan is made of. A file may say something else when it is made again.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) file: Option<PathBuf>,
+    targets: Vec<Target>,
+    /// On the command line.
+    given: GivenOptions,
+}
+
 /// What is to be served.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -65,7 +74,7 @@ pub(crate) struct Plan {
 }
 
 /// One of the services, with its options.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct PlannedService {
     /// What it goes by in the log, and for web.
     pub(crate) name: String,
@@ -78,24 +87,34 @@ pub(crate) struct PlannedService {
     pub(crate) given: GivenOptions,
 }
 
-impl Plan {
-    /// Reads the file if there is one. `given` is what was given on the command line.
-    pub(crate) fn new(arguments: &Arguments, given: &GivenOptions) -> Result<Plan, Failure> {
-        let Some(path) = &arguments.config else {
-            let mut targets = arguments.targets.clone();
+impl Arguments {
+    /// `given` is what was given on the command line.
+    pub(crate) fn source(&self, given: &GivenOptions) -> Source {
+        let (file, targets) = (self.config.clone(), self.targets.clone());
+        Source { file, targets, given: given.clone() }
+    }
+}
+
+impl Source {
+    /// Reads the file if there is one.
+    pub(crate) fn plan(&self) -> Result<Plan, Failure> {
+        let Some(path) = &self.file else {
+            let mut targets = self.targets.clone();
             if targets.is_empty() {
                 targets = service::SERVICES.iter().map(Target::usual).collect();
             }
-            return Plan::merged(File::default(), targets, given);
+            return Plan::merged(File::default(), targets, &self.given);
         };
         let file = File::read(path)?;
-        if file.tables.is_empty() && arguments.targets.is_empty() {
+        if file.tables.is_empty() && self.targets.is_empty() {
             let why = "there is no service in it: write a table, as [echo]";
             return Err(Failure::Runtime(format!("--config {}: {why}", path.display())));
         }
-        Plan::merged(file, arguments.targets.clone(), given)
+        Plan::merged(file, self.targets.clone(), &self.given)
     }
+}
 
+impl Plan {
     /// What a file says, and above it the command line.
     pub(super) fn merged(
         file: File,
@@ -120,6 +139,20 @@ impl PlannedService {
     /// What it is called where it is said that it listens.
     pub(crate) fn label(&self) -> &str {
         if self.in_file { &self.name } else { self.target.service.name }
+    }
+
+    /// Whether its handler has this option from the beginning, so that another value needs another
+    /// handler.
+    pub(crate) fn is_of_handler(&self, id: &str) -> bool {
+        let sites = self.target.service.http && ["origin", "web_host"].contains(&id);
+        sites || command_of::<ServiceOptions>().get_arguments().any(|arg| *arg.get_id() == *id)
+    }
+
+    /// What is in force once this one follows `next`: its handler stays as it is.
+    pub(crate) fn followed_by(&self, next: &PlannedService) -> PlannedService {
+        let kept = self.given.0.iter().filter(|option| self.is_of_handler(&option.id));
+        let new = next.given.0.iter().filter(|option| !self.is_of_handler(&option.id));
+        PlannedService { given: GivenOptions(new.chain(kept).cloned().collect()), ..next.clone() }
     }
 
     /// How another address is chosen for it.
@@ -187,6 +220,7 @@ fn planned(
     given.0.retain(|option| !unused(&option.id));
     let options: EachService = parse(&given)?;
     let limits = options.limits().map_err(|failure| given.located(failure))?;
+    let limits = target.service.limits(limits);
     Ok(PlannedService { name, target, in_file, options, limits, given })
 }
 

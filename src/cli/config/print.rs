@@ -20,7 +20,7 @@ pub(crate) struct Config {
 
 /// Prints it.
 pub(crate) fn config(args: &Config, given: &GivenOptions) -> Result<ExitCode, Failure> {
-    let text = written(&Plan::new(&args.arguments, given)?)?;
+    let text = written(&args.arguments.source(given).plan()?)?;
     // Who has enough of it closes the pipe.
     let _ = io::stdout().write_all(text.as_bytes());
     Ok(ExitCode::SUCCESS)
@@ -165,7 +165,7 @@ mod tests {
     fn plan_of(words: &[String]) -> Plan {
         let matches = command_of::<Arguments>().try_get_matches_from(words).unwrap();
         let arguments = Arguments::from_arg_matches(&matches).unwrap();
-        Plan::new(&arguments, &GivenOptions::new(&matches)).unwrap()
+        arguments.source(&GivenOptions::new(&matches)).plan().unwrap()
     }
 
     #[test]

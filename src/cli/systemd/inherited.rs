@@ -18,7 +18,7 @@ const FIRST: usize = 3;
 const UNNAMED: &str = "unknown";
 
 /// What systemd has passed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Inherited {
     sockets: Vec<Arc<Socket>>,
     /// Why what it has passed cannot be used.

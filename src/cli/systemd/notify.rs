@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use reactor::{
     Ask, CloseReason, ConnId, Context, Cores, Error, Handle, Handler, Limits, Report,
-    ServiceContext, Status,
+    ServiceContext, ServiceStatus, Status,
 };
 use sd_notify::NotifyState;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::cli::{admin, logging};
+use crate::cli::admin;
 
 /// What the service goes by.
 const NAME: &str = "systemd";
@@ -57,17 +57,6 @@ impl Notices {
             // After the end there is nobody to be told.
             let _ = handle.post(notice);
         }
-    }
-
-    /// Has SIGHUP open the file of the log anew and read the certificates again, and systemd told of it.
-    pub(crate) fn reload_on_hangup(&self, cores: &mut Cores<'_>) -> Result<(), Error> {
-        let notices = self.clone();
-        cores.on_hangup(move |cores| {
-            notices.reloading();
-            logging::reopen();
-            cores.reload();
-            notices.reloaded();
-        })
     }
 }
 
@@ -204,8 +193,10 @@ fn lines(states: &[NotifyState<'_>]) -> String {
 
 /// How many connections there are, for `systemctl status`.
 fn summary(status: &Status) -> String {
-    let services = status.services.iter().filter(|service| !service.listeners.is_empty());
-    let services: Vec<_> = services.filter(|service| service.name != admin::NAME).collect();
+    let services = status.services.iter().filter(|service| service.name != admin::NAME);
+    // Neither those of datagrams nor those that only dial.
+    let serves = |it: &&ServiceStatus| it.limits.is_some() && !it.listeners.is_empty();
+    let services: Vec<_> = services.filter(serves).collect();
     let all: usize = services.iter().map(|service| service.connections).sum();
     if services.len() > NAMED {
         return format!("{all} connections of {} services", services.len());

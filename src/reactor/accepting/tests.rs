@@ -239,3 +239,18 @@ fn tls_lies_below_the_other_layers_and_takes_the_place_of_tls() {
     assert_eq!(layers.len(), 2);
     assert!(Rc::ptr_eq(&layers[0], &two.acceptor()) && Rc::ptr_eq(&layers[1], &inner));
 }
+
+#[test]
+fn who_asks_who_comes_still_does_when_its_last_listener_has_gone() {
+    let path = std::env::temp_dir().join(format!("reactor-{}-guarded", std::process::id()));
+    let mut reactor = Reactor::new().unwrap();
+    let service = reactor.add(Callbacks::new(), Limits::default()).unwrap();
+    for (address, guarded) in
+        [(Address::Unix(path), true), (Address::Tcp(([127, 0, 0, 1], 0).into()), false)]
+    {
+        let bound = reactor.bind(&service, address).unwrap();
+        assert_eq!(reactor.state.services[0].guarded, guarded);
+        reactor.unbind(&service, &bound).unwrap();
+        assert_eq!(reactor.state.services[0].guarded, guarded);
+    }
+}

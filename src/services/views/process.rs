@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Resource, getrlimit};
@@ -31,7 +31,7 @@ pub struct Process {
 pub struct ProcessReader {
     last: Process,
     read: Option<Instant>,
-    log_lines_dropped: Rc<dyn Fn() -> u64>,
+    log_lines_dropped: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 impl ProcessReader {
@@ -45,12 +45,15 @@ impl ProcessReader {
             max_fds: None,
             log_lines_dropped: 0,
         };
-        ProcessReader { last, read: None, log_lines_dropped: Rc::new(|| 0) }
+        ProcessReader { last, read: None, log_lines_dropped: Arc::new(|| 0) }
     }
 
     /// Who says how many lines of the log were lost, which the loop cannot know.
-    pub fn log_lines_dropped(self, count: impl Fn() -> u64 + 'static) -> ProcessReader {
-        ProcessReader { log_lines_dropped: Rc::new(count), ..self }
+    pub fn log_lines_dropped(
+        self,
+        count: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> ProcessReader {
+        ProcessReader { log_lines_dropped: Arc::new(count), ..self }
     }
 
     /// The process as it is now, or was a second ago at most.

@@ -125,6 +125,48 @@ fn fewer_connections_close_nobody() {
 }
 
 #[test]
+fn whose_peer_is_gone_goes_for_a_newcomer_only_where_that_lets_it_in() {
+    let mut rig = Rig::new();
+    let service = rig.service("a", Limits::default());
+    let others = [rig.client("a"), rig.client("a")];
+    let mut gone = rig.client("a");
+    // The loop has the second line, and not the handler.
+    gone.send("PAUSE\nunheard\n");
+    rig.until("it is paused", |reactor| reactor.counters().lines_in == 4);
+    socket2::SockRef::from(&gone.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(gone);
+    (0..3).for_each(|_| rig.turn());
+    let one = Limits { max_connections: 1, ..Limits::default() };
+    rig.reactor.set_limits(&service, one).unwrap();
+    let mut late = Talk::connect(rig.address("a"));
+    rig.ends(&mut late, "Too many connections, try again later\n");
+    assert_eq!(rig.reactor.counters().closed(CloseReason::Stalled), 0);
+    assert_eq!(rig.reactor.counters().open, 3);
+    drop(others);
+    rig.until("they have gone", |reactor| reactor.counters().open == 1);
+    rig.client("a");
+    let reset = CloseReason::Error(std::io::ErrorKind::ConnectionReset);
+    assert_eq!(rig.reactor.counters().closed(reset), 1);
+}
+
+#[test]
+fn who_is_not_told_by_a_proxy_is_refused_once_there_are_limits_by_peer() {
+    let mut rig = Rig::new();
+    let listen = Listen::at("127.0.0.1:0").unwrap().proxy(Networks::loopback());
+    let service = rig.service_at("a", listen, Limits::default());
+    let by_peer = Limits { max_per_peer: Some(9), ..Limits::default() };
+    for (limits, served) in [(by_peer, false), (Limits::default(), true)] {
+        rig.reactor.set_limits(&service, limits).unwrap();
+        let mut client = Talk::connect(rig.address("a"));
+        client.send("PROXY UNKNOWN\r\nhello\n");
+        match served {
+            true => rig.hears(&mut client, "hello\n"),
+            false => rig.ends(&mut client, ""),
+        }
+    }
+}
+
+#[test]
 fn those_who_are_there_count_for_their_peer() {
     let mut rig = Rig::new();
     let service = rig.service("a", Limits::default());
@@ -164,17 +206,18 @@ fn who_waits_for_a_rate_goes_on_by_the_new_one() {
     };
     for limits in [rate as fn(_) -> _, peer_rate] {
         let mut rig = Rig::new();
-        let service = rig.service("a", limits(at_most(2)));
+        // More seconds than this test has, once the burst is used up.
+        let service = rig.service("a", limits(at_most(80)));
         let mut client = rig.client("a");
-        client.send("1\n2\n3\n4\n5\n6\n7\n8\n9\n");
-        rig.hears(&mut client, "1\n");
+        client.send(&"1\n".repeat(200));
+        rig.hears(&mut client, &"1\n".repeat(79));
         rig.until("it waits", |reactor| waits(reactor) == Waits::Rate);
         // The burst begins anew.
-        rig.reactor.set_limits(&service, limits(at_most(4))).unwrap();
-        rig.hears(&mut client, "2\n3\n4\n5\n");
+        rig.reactor.set_limits(&service, limits(at_most(40))).unwrap();
+        rig.hears(&mut client, &"1\n".repeat(40));
         rig.until("it waits", |reactor| waits(reactor) == Waits::Rate);
         rig.reactor.set_limits(&service, limits(None)).unwrap();
-        rig.hears(&mut client, "6\n7\n8\n9\n");
+        rig.hears(&mut client, &"1\n".repeat(81));
         // As if there had been none.
         rig.reactor.set_limits(&service, limits(at_most(1))).unwrap();
         client.send("1\n2\n");

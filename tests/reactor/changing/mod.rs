@@ -56,6 +56,10 @@ impl Handler for Noting {
 
     fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
         match line {
+            b"PAUSE" => {
+                cx.pause();
+                true
+            }
             b"MUCH" => cx.send(vec![b'x'; MUCH]),
             b"OTHERS" => {
                 cx.broadcast(vec![b'x'; MUCH]);

@@ -1,0 +1,351 @@
+//! The services that run, and how they become others: at the start, where there are none yet, and at a
+//! reload. Either all that can fail comes to be, or everything is as before.
+
+use reactor::services::room::OverRedis;
+use reactor::services::views::ProcessReader;
+use reactor::{Address, Cores, Error, Service};
+
+use super::changes::{Changes, changed, overlap};
+use super::prepared::PreparedService;
+use crate::cli::access::{Certificates, Entrance};
+use crate::cli::address::{Endpoint, Layer, Layers};
+use crate::cli::announce::Announce;
+use crate::cli::config::PlannedService;
+use crate::cli::failure::Failure;
+use crate::cli::service::{Key, Setup};
+
+pub(super) struct Running {
+    process: ProcessReader,
+    /// What the room of presence is shared over.
+    over_redis: Option<OverRedis>,
+    pub(super) services: Vec<RunningService>,
+    /// What announces them, and what it announces.
+    announcer: Option<Service<()>>,
+    announced: Vec<(&'static str, Endpoint)>,
+}
+
+pub(super) struct RunningService {
+    /// As it is in force.
+    pub(super) planned: PlannedService,
+    key: Box<dyn Key>,
+    listeners: Vec<Listening>,
+    fate: Fate,
+}
+
+/// A listener of a service; several for a host.
+struct Listening {
+    /// Where it was asked for, with layers; port 0 is still 0.
+    asked: Endpoint,
+    /// The layers that it is to have.
+    wanted: Layers,
+    /// Where it is.
+    at: Address,
+    fate: Fate,
+}
+
+/// What a change does with a service or a listener. Between two changes all of them stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Stays,
+    /// It is there already, and goes if something fails.
+    Comes,
+    Goes,
+    /// It is gone already, since another one needs its address, and comes back if something fails.
+    Gone,
+}
+
+impl Listening {
+    fn is_for(&self, endpoint: &Endpoint) -> bool {
+        self.asked.address == endpoint.address && self.asked.socket == endpoint.socket
+    }
+
+    /// Where it is, with the layers that it is to have.
+    fn endpoint(&self) -> Endpoint {
+        let (address, socket) = (self.at.clone(), self.asked.socket.clone());
+        Endpoint { address, layers: self.wanted, socket }
+    }
+}
+
+impl RunningService {
+    fn is(&self, planned: &PlannedService) -> bool {
+        let kind = |planned: &PlannedService| planned.target.service.name;
+        self.planned.name == planned.name && kind(&self.planned) == kind(planned)
+    }
+
+    /// Where it listens, one for each address.
+    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
+        self.listeners.iter().flat_map(|listening| listening.endpoint().each()).collect()
+    }
+}
+
+impl Running {
+    /// Nothing yet.
+    pub(super) fn new(process: ProcessReader, over_redis: Option<OverRedis>) -> Running {
+        let (services, announced) = (Vec::new(), Vec::new());
+        Running { process, over_redis, services, announcer: None, announced }
+    }
+
+    /// Refuses other rooms than there are, where they are shared over Redis: that is joined at the start.
+    pub(super) fn check_rooms(&self, prepared: &[PreparedService]) -> Result<(), Failure> {
+        let is_room = |planned: &&PlannedService| planned.target.service.name == "presence";
+        let rooms = self.services.iter().map(|service| &service.planned).filter(is_room);
+        let wanted = prepared.iter().map(|service| &service.planned).filter(is_room);
+        let same = rooms.map(|room| &room.name).eq(wanted.map(|room| &room.name));
+        if same || self.over_redis.is_none() {
+            return Ok(());
+        }
+        let what = "with presence-bus, the service presence comes and goes with a restart alone";
+        Err(Failure::Runtime(what.to_owned()))
+    }
+
+    /// Makes of the services those that were prepared, and says what that has changed.
+    pub(super) fn change(
+        &mut self,
+        cores: &mut Cores<'static>,
+        prepared: &[PreparedService],
+        entrances: &[Entrance<'_>],
+    ) -> Result<Changes, Failure> {
+        let missing = self.compare(prepared);
+        let mut wanted = prepared.iter().zip(entrances).zip(missing);
+        let outcome = wanted.try_for_each(|((service, entrance), missing)| {
+            self.listen(cores, service, entrance, missing)
+                .map_err(|failure| service.planned.given.located(failure))
+        });
+        if let Err(failure) = outcome {
+            self.undo(cores);
+            return Err(failure);
+        }
+        let mut changes = Changes::default();
+        for (service, entrance) in prepared.iter().zip(entrances) {
+            self.follow(cores, &service.planned, entrance, &mut changes);
+        }
+        self.leave(cores, &mut changes);
+        Ok(changes)
+    }
+
+    /// Finds out what stays and what goes. Gives for each service where it does not listen yet.
+    fn compare(&mut self, prepared: &[PreparedService]) -> Vec<Vec<Endpoint>> {
+        for service in &mut self.services {
+            service.fate = Fate::Goes;
+            service.listeners.iter_mut().for_each(|listening| listening.fate = Fate::Goes);
+        }
+        let missing = |wanted: &PreparedService| {
+            let Some(service) = self.services.iter_mut().find(|it| it.is(&wanted.planned)) else {
+                return wanted.endpoints.clone();
+            };
+            service.fate = Fate::Stays;
+            let stays = |endpoint: &Endpoint| {
+                let mut going = service.listeners.iter_mut().filter(|it| it.fate == Fate::Goes);
+                let found = going.find(|listening| listening.is_for(endpoint));
+                found.map(|it| (it.fate, it.wanted) = (Fate::Stays, endpoint.layers)).is_some()
+            };
+            let mut endpoints = wanted.endpoints.clone();
+            let mut stays = stays;
+            endpoints.retain(|endpoint| !stays(endpoint));
+            endpoints
+        };
+        prepared.iter().map(missing).collect()
+    }
+
+    /// Has a service listen where it does not yet; adds it first if it is a new one.
+    fn listen(
+        &mut self,
+        cores: &mut Cores<'static>,
+        prepared: &PreparedService,
+        entrance: &Entrance<'_>,
+        missing: Vec<Endpoint>,
+    ) -> Result<(), Failure> {
+        let planned = &prepared.planned;
+        let there = self.services.iter();
+        let mut there = there.map(|it| it.fate != Fate::Goes && it.is(planned));
+        let place = there.position(|is| is).unwrap_or(self.services.len());
+        if place == self.services.len() {
+            let key = self.add(cores, prepared)?;
+            let (planned, listeners) = (planned.clone(), Vec::new());
+            self.services.push(RunningService { planned, key, listeners, fate: Fate::Comes });
+        }
+        for asked in missing {
+            self.make_room(cores, &asked.address);
+            let service = &mut self.services[place];
+            let at = service.key.bind(cores, entrance.listen(&asked)?);
+            let at = at.map_err(|error| Failure::listen(error, &planned.how()))?;
+            let (wanted, fate) = (asked.layers, Fate::Comes);
+            service.listeners.push(Listening { asked, wanted, at, fate });
+        }
+        Ok(())
+    }
+
+    fn add(
+        &self,
+        cores: &mut Cores<'static>,
+        prepared: &PreparedService,
+    ) -> Result<Box<dyn Key>, Failure> {
+        let PreparedService { planned, students, .. } = prepared;
+        let mut setup = Setup {
+            name: &planned.name,
+            cores,
+            options: &planned.options.services,
+            students,
+            over_redis: self.over_redis.as_ref(),
+            limits: planned.limits.clone(),
+            sites: planned.options.access.sites(),
+            process: &self.process,
+        };
+        (planned.target.service.add)(&mut setup)
+    }
+
+    /// Ends the listeners that go anyway and are in the way of one that comes.
+    fn make_room(&mut self, cores: &mut Cores<'static>, address: &Address) {
+        for service in &mut self.services {
+            let listeners = service.listeners.iter_mut();
+            let in_the_way =
+                listeners.filter(|it| it.fate == Fate::Goes && overlap(&it.at, address));
+            for listening in in_the_way {
+                // If it cannot go, the other one cannot come, and that is said.
+                if service.key.unbind(cores, &listening.at).is_ok() {
+                    listening.fate = Fate::Gone;
+                }
+            }
+        }
+    }
+
+    /// Has everything be as before.
+    fn undo(&mut self, cores: &mut Cores<'static>) {
+        for service in &mut self.services {
+            for listening in service.listeners.extract_if(.., |it| it.fate == Fate::Comes) {
+                ignore_end(service.key.unbind(cores, &listening.at));
+            }
+        }
+        for service in self.services.extract_if(.., |it| it.fate == Fate::Comes) {
+            ignore_end(service.key.remove(cores));
+        }
+        for service in &mut self.services {
+            service.fate = Fate::Stays;
+            let RunningService { planned, key, listeners, .. } = service;
+            for listening in listeners.iter_mut() {
+                let gone = std::mem::replace(&mut listening.fate, Fate::Stays) == Fate::Gone;
+                listening.wanted = listening.asked.layers;
+                let endpoint = listening.endpoint();
+                if gone && let Err(failure) = listen_as(planned, &**key, cores, &endpoint) {
+                    log::error!("{}: no longer listening on {endpoint}: {failure}", planned.name);
+                }
+            }
+        }
+    }
+
+    /// Has a service that stays follow its new options; what its handler has from the beginning stays.
+    fn follow(
+        &mut self,
+        cores: &mut Cores<'static>,
+        planned: &PlannedService,
+        entrance: &Entrance<'_>,
+        changes: &mut Changes,
+    ) {
+        let there = self.services.iter_mut();
+        let mut there = there.filter(|it| it.fate != Fate::Goes && it.is(planned));
+        let service = there.next().expect("what was prepared is there");
+        let name = &*planned.name;
+        let mut failures = Vec::new();
+        let mut failed = |outcome: Result<(), Failure>| failures.extend(outcome.err());
+        let options = changed(&service.planned.given, &planned.given);
+        if service.planned.limits != planned.limits {
+            failed(service.key.set_limits(cores, planned.limits.clone()).map_err(Failure::from));
+        }
+        for listening in service.listeners.iter_mut().filter(|it| it.fate == Fate::Stays) {
+            let layers = listening.wanted;
+            if options.is_empty() && layers == listening.asked.layers && !layers.has(Layer::Tls) {
+                continue;
+            }
+            listening.asked.layers = layers;
+            let listen = entrance.listen(&listening.endpoint());
+            failed(listen.and_then(|listen| Ok(service.key.rebind(cores, listen)?)));
+            if let Some(file) = entrance.certificate().filter(|_| layers.has(Layer::Tls)) {
+                changes.say(format!("{} reloaded, for those who come now", file.display()));
+            }
+        }
+        failures.iter().for_each(|why| changes.warn(format!("{name}: {why}")));
+        for (id, what) in options {
+            match planned.is_of_handler(&id) {
+                true => changes.warn(format!("{name}: {what} needs a restart")),
+                false => changes.say(format!("{name}: {what}")),
+            }
+        }
+        if service.fate == Fate::Comes {
+            changes.say(format!("{name}: added"));
+        }
+        for listening in service.listeners.iter_mut().filter(|it| it.fate == Fate::Comes) {
+            listening.fate = Fate::Stays;
+            for endpoint in listening.endpoint().each() {
+                changes.say(format!("{name}: listening on {endpoint}"));
+                changes.opened(planned.options.access.warning(name, &endpoint));
+            }
+        }
+        service.fate = Fate::Stays;
+        service.planned = service.planned.followed_by(planned);
+    }
+
+    /// Has those go that are wanted no longer.
+    fn leave(&mut self, cores: &mut Cores<'static>, changes: &mut Changes) {
+        for service in &mut self.services {
+            let name = &*service.planned.name;
+            for listening in service.listeners.extract_if(.., |it| it.fate != Fate::Stays) {
+                let endpoint = listening.endpoint();
+                match listening.fate {
+                    Fate::Gone => {}
+                    _ => ignore_end(service.key.unbind(cores, &listening.at)),
+                }
+                changes.say(format!("{name}: no longer listening on {endpoint}"));
+            }
+        }
+        for service in self.services.extract_if(.., |it| it.fate == Fate::Goes) {
+            ignore_end(service.key.remove(cores));
+            changes.say(format!("{}: removed", service.planned.name));
+        }
+    }
+
+    /// Announces the services, if they are others than those that are announced, or at other places, or if
+    /// it is to be done `again`.
+    pub(super) fn announce(
+        &mut self,
+        cores: &mut Cores<'static>,
+        options: &Announce,
+        host: &Address,
+        again: bool,
+    ) -> Result<(), Failure> {
+        let of_service = |service: &RunningService| {
+            let kind = service.planned.target.service.name;
+            service.endpoints().into_iter().map(move |endpoint| (kind, endpoint)).collect()
+        };
+        let all: Vec<_> = self.services.iter().flat_map(of_service as fn(&_) -> Vec<_>).collect();
+        if all == self.announced && !again {
+            return Ok(());
+        }
+        if let Some(announcer) = self.announcer.take() {
+            cores.first().remove(&announcer)?;
+        }
+        self.announcer = options.start(host, &all, cores.first())?;
+        self.announced = all;
+        Ok(())
+    }
+}
+
+/// Has a service listen there once more.
+fn listen_as(
+    planned: &PlannedService,
+    key: &dyn Key,
+    cores: &mut Cores<'static>,
+    endpoint: &Endpoint,
+) -> Result<(), Failure> {
+    let places = &planned.target.places;
+    let entrance = planned.options.access.entrance(places, &mut Certificates::default())?;
+    key.bind(cores, entrance.listen(endpoint)?)?;
+    Ok(())
+}
+
+/// What cannot go in a shutdown goes with it.
+fn ignore_end(outcome: Result<(), Error>) {
+    match outcome {
+        Ok(()) | Err(Error::ShuttingDown) => {}
+        Err(error) => log::warn!("{error}"),
+    }
+}
