@@ -10,6 +10,7 @@ use reactor::testing::Harness;
 use reactor::{Address, CloseReason, ConnId, Context, Handler, Limits, Networks};
 
 use crate::cli::args::{Args, Command};
+use crate::cli::config::Plan;
 use crate::cli::failure::Failure;
 use crate::cli::unused_options::GivenOptions;
 use crate::proxy_header::{self, Origin, Progress};

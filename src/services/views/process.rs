@@ -93,21 +93,22 @@ fn open_fds() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
 
     #[test]
     fn is_read_once_a_second() {
-        let lost = Rc::new(Cell::new(1));
-        let count = Rc::clone(&lost);
-        let mut reader = ProcessReader::new("1.2.3").log_lines_dropped(move || count.get());
+        let lost = Arc::new(AtomicU64::new(1));
+        let count = Arc::clone(&lost);
+        let mut reader = ProcessReader::new("1.2.3").log_lines_dropped(move || count.load(Relaxed));
         let start = Instant::now();
         let first = reader.read(start).clone();
         assert_eq!((first.version.as_ref(), first.log_lines_dropped), ("1.2.3", 1));
         assert_eq!(first.pid, std::process::id());
         assert!(first.open_fds.unwrap_or(3) <= first.max_fds.unwrap_or(u64::MAX));
-        lost.set(2);
+        lost.store(2, Relaxed);
         assert_eq!(reader.read(start + FRESH / 2).log_lines_dropped, 1);
         assert_eq!(reader.read(start + FRESH).log_lines_dropped, 2);
     }
