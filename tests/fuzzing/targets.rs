@@ -10,7 +10,6 @@ use reactor::testing::Harness;
 use reactor::{Address, CloseReason, ConnId, Context, Handler, Limits, Networks};
 
 use crate::cli::args::{Args, Command};
-use crate::cli::config::Plan;
 use crate::cli::failure::Failure;
 use crate::cli::unused_options::GivenOptions;
 use crate::proxy_header::{self, Origin, Progress};
@@ -364,13 +363,14 @@ pub fn options(data: &[u8]) {
         Err(error) => (Err(error), GivenOptions::default()),
     };
     let outcome = match args {
-        Ok(Args { command: Some(Command::Serve(args)) }) => Plan::new(&args.arguments, &given)
-            .and_then(|plan| {
+        Ok(Args { command: Some(Command::Serve(args)) }) => {
+            args.arguments.source(&given).plan().and_then(|plan| {
                 assert!(!plan.services.is_empty());
                 plan.services.iter().try_for_each(|service| {
                     service.options.limits().map(|limits| assert!(limits.check().is_ok()))
                 })
-            }),
+            })
+        }
         Ok(Args { command: Some(Command::Load(args)) }) => args.check(),
         Ok(_) => Ok(()),
         // The help and the version.

@@ -73,7 +73,6 @@ impl World {
         let time = self.aim.time.unwrap_or(time);
         self.note(|| format!("---- {fault:?} (server {number}, {time} ms)"));
         let until = (self.now + time).min(self.trouble);
-        let process = self.servers[number].process;
         self.saw(fault.name(until - self.now));
         match fault {
             Fault::RedisFrozen => self.redis_frozen = until,
@@ -119,23 +118,26 @@ impl World {
                 self.wrong_password = until;
                 self.drop_all();
             }
-            Fault::Stopped => {
-                let server = &mut self.servers[number];
-                if server.room.is_some() && server.frozen <= self.now && !server.stopping {
-                    server.stopping = true;
-                    let lease = self.lease_of(process);
-                    (lease.over, lease.stops) = (true, true);
-                    // Whoever says KILL may have said something before.
-                    let member = self.servers[number].clients.keys().next_back().copied();
-                    if let Some(member) =
-                        member.filter(|it| !self.servers[number].held.contains(it))
-                    {
-                        self.says(number, member);
-                    }
-                    self.with(number, Room::stop);
-                }
-            }
+            Fault::Stopped => self.stop(number),
             Fault::Slow => self.slow_until = until,
         }
+    }
+
+    /// A server ends gracefully.
+    fn stop(&mut self, number: usize) {
+        let server = &mut self.servers[number];
+        if server.room.is_none() || server.frozen > self.now || server.stopping {
+            return;
+        }
+        server.stopping = true;
+        let process = server.process;
+        let lease = self.lease_of(process);
+        (lease.over, lease.stops) = (true, true);
+        // Whoever says KILL may have said something before.
+        let member = self.servers[number].clients.keys().next_back().copied();
+        if let Some(member) = member.filter(|it| !self.servers[number].held.contains(it)) {
+            self.says(number, member);
+        }
+        self.with(number, Room::stop);
     }
 }
