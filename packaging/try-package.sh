@@ -21,7 +21,7 @@ pid=
 fail() { printf 'try-package: %s\n' "$*" >&2; exit 1; }
 quiet_dpkg() { DEBIAN_FRONTEND=noninteractive dpkg "$@" </dev/null; }
 installed() { dpkg-query -W -f '${Version}' reactor; }
-ours() { find /etc /usr /var -xdev -path '*reactor*' | sort; }
+ours() { find /etc /usr /var -xdev -path /var/cache -prune -o -path '*reactor*' -print | sort; }
 
 stop() {
     [ -z "$pid" ] && return
@@ -64,6 +64,8 @@ says() {
 dpkg-query -W reactor >/dev/null 2>&1 && fail "reactor is installed already"
 before=$(ours)
 trap clean EXIT
+# After the command that runs.
+trap "exit 1" INT TERM
 
 quiet_dpkg -i "$first"
 [ -z "$(dpkg -V reactor)" ] || fail "not all is installed as packed: $(dpkg -V reactor)"

@@ -275,6 +275,28 @@ fn the_map_names_functions_that_are_there() {
     }
 }
 
+/// Who looks for one in the table has it from the program.
+#[test]
+fn messages_that_the_operator_may_look_up_are_said() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/operating.md")).unwrap();
+    let table = text.split("\n## When something is wrong\n").nth(1).unwrap();
+    let symptoms = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    // Every second piece is in backquotes. Single words are names.
+    let quoted = symptoms.flat_map(|symptom| symptom.split('`').skip(1).step_by(2));
+    let messages: Vec<_> = quoted.filter(|it| it.contains(' ')).collect();
+    assert!(messages.len() > 5, "{messages:?}");
+    let mut found = Vec::new();
+    files(&root.join("src"), &mut found);
+    let read = |path: &PathBuf| fs::read_to_string(path).unwrap();
+    // A message may go over several lines.
+    let code: String = found.iter().map(read).collect::<String>().replace("\\\n", " ");
+    let code = code.split_whitespace().collect::<Vec<_>>().join(" ");
+    for message in messages {
+        assert!(code.contains(message), "docs/operating.md: nothing says {message:?}");
+    }
+}
+
 /// The files of a kind in the whole repository.
 fn all_files(kind: &str) -> Vec<PathBuf> {
     let hidden = |path: &Path| {

@@ -15,7 +15,7 @@ use crate::util::folder::Folder;
 #[cfg(target_os = "linux")]
 use crate::util::namespace::inside;
 use crate::util::program::{Program, REACTOR, Running, fails, lines_of, wait};
-use crate::util::{Client, PATIENCE, until};
+use crate::util::{Client, PATIENCE, skip, until};
 
 fn lines(path: &Path) -> Vec<String> {
     fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
@@ -102,6 +102,42 @@ fn it_is_opened_anew_at_any_level() {
     program.signal("TERM");
     assert_eq!(program.end().0, 0);
     assert_eq!(lines(&file), [""; 0]);
+}
+
+/// With the file that the package has as an example.
+#[test]
+fn logrotate_rotates_it() {
+    if Command::new("logrotate").arg("--version").output().is_err() {
+        skip("logrotate is not installed");
+        return;
+    }
+    let folder = Folder::new("logrotate");
+    let [file, rules, state] = ["reactor.log", "rules", "state"].map(|name| folder.file(name));
+    let option = format!("--log-file={}", file.display());
+    let program = Program::serve(&["echo=0", "--no-admin", "--log=debug", &option]);
+    let addr = program.addr("echo");
+    let packed = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/reactor.logrotate");
+    let packed = fs::read_to_string(packed).unwrap();
+    let by_systemd = "systemctl kill --kill-whom=main --signal=HUP reactor.service";
+    let own = packed.replace("/var/log/reactor/reactor.log", file.to_str().unwrap());
+    let own = own.replace(by_systemd, &format!("kill -HUP {}", program.pid()));
+    assert!(!own.contains("/var/log") && own.contains("kill -HUP"), "{own}");
+    fs::write(&rules, own).unwrap();
+    for round in 1..=2 {
+        visit(&program, addr);
+        let mut logrotate = Command::new("logrotate");
+        logrotate.arg("--force").arg("--state").arg(&state).arg(&rules);
+        let output = logrotate.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{said}");
+        wait_for(&file, "opened anew");
+        let old = lines(&folder.file("reactor.log.1"));
+        assert!(old.iter().any(|line| line.contains(&format!("#{round} "))), "{old:?}");
+    }
+    // The older one is compressed by now, and nobody writes to it any more.
+    assert!(folder.file("reactor.log.2.gz").exists());
+    program.signal("TERM");
+    assert_eq!(program.end().0, 0);
 }
 
 #[test]
