@@ -10,7 +10,7 @@
 //! Each server runs in a process of its own, pinned to one core, and stays up through all rounds;
 //! the load runs on another core, and the servers take turns. What holds on a noisy machine is the
 //! CPU time of the server per line, as a ratio to that of `floor` in the same round. Where one of the
-//! peers has two threads, nothing is pinned.
+//! peers has two threads, nothing is pinned, unless `--pin` keeps those on one core as well.
 
 mod chart;
 mod check;
@@ -57,6 +57,10 @@ struct Args {
     /// How often each peer has its turn in each scenario.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Keep servers of two threads on one core too, so that they do not take turns with the load. What
+    /// their second thread costs is seen apart from where the kernel puts it.
+    #[arg(long)]
+    pin: bool,
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     seconds: f64,
@@ -133,7 +137,7 @@ fn run(args: &Args) -> Result<()> {
     let named = |it: &&Peer| args.peer.iter().any(|name| name == it.name);
     let everyone = args.check && args.peer.is_empty();
     let threaded: Vec<_> = THREADED.iter().filter(|it| everyone || named(it)).collect();
-    let pinned = threaded.is_empty();
+    let pinned = threaded.is_empty() || args.pin;
     peers.extend(threaded);
     let scenarios: Vec<_> = SCENARIOS.iter().filter(|it| wanted(it.name, &args.scenario)).collect();
     // For 10,100 clients at once.

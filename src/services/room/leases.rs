@@ -56,7 +56,8 @@ impl Room {
     /// The answer: a server whose lease was missing each time for half a lease is gone.
     pub(super) fn beat_answered(&mut self, replies: &[Reply]) {
         let (half, sent) = (self.settings.lease / 2, self.leases.sent);
-        let gap = |looked| sent.saturating_duration_since(looked) > half / 2;
+        // What Redis answers late it may have looked at late: who was there in between is not known.
+        let gap = |looked| self.now.saturating_duration_since(looked) > half / 2;
         let in_a_row = !self.cut && self.leases.looked.is_some_and(|looked| !gap(looked));
         self.leases.looked = Some(self.now);
         let asked = std::mem::take(&mut self.leases.asked);
