@@ -426,7 +426,9 @@ impl<H: Handler> ActiveService<H> {
                 farewell_text(&self.handler, Farewell::TooManyConnections, limits, name, state)
             };
             let newcomer = self.listeners[number].accept(timers, state, farewell);
-            let Some((mut stream, peer)) = newcomer else { return self.drop_listener(number) };
+            let Some((mut stream, peer)) = newcomer else {
+                return self.drop_listener(number, state);
+            };
             // If a handshake is to name the peer, it is judged after that.
             let known = peer.filter(|_| !stream.names_peer());
             match self.judge(known, state) {

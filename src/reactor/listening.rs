@@ -128,9 +128,10 @@ impl<H: Handler> ActiveService<H> {
     }
 
     /// Forgets a listener from which nobody comes any more.
-    pub(super) fn drop_listener(&mut self, number: usize) {
+    pub(super) fn drop_listener(&mut self, number: usize, state: &mut LoopState) {
         if self.listeners[number].is_over() {
             self.listeners.remove(number).disarm(&mut self.table.timers);
+            self.note_guard(state);
         }
     }
 

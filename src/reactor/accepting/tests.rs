@@ -3,10 +3,14 @@
 use std::cell::Cell;
 use std::io::Read;
 use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
 use crate::net::layer::{Elsewhere, Layer, Opened, refuse_input_and_output};
+use crate::net::newcomers::{Load, channel};
+use crate::reactor::listening::Share;
 use crate::{Callbacks, Rate, Reactor};
 
 /// Puts [`Named`] over newcomers, but for as many as it is to fail for first.
@@ -253,4 +257,23 @@ fn who_asks_who_comes_still_does_when_its_last_listener_has_gone() {
         reactor.unbind(&service, &bound).unwrap();
         assert_eq!(reactor.state.services[0].guarded, guarded);
     }
+}
+
+#[test]
+fn where_the_last_listener_that_asks_nobody_has_gone_all_are_asked() {
+    let mut reactor = Reactor::new().unwrap();
+    reactor.add(Callbacks::new(), Limits::default()).unwrap();
+    // As on a core where newcomers come by other rules from now on.
+    let mut take_over = |mode| {
+        let listen = Listen::at(Path::new("/of/another/core")).unwrap().unix_mode(mode);
+        let (outlet, arrivals) = channel(Load::default(), Arc::new(|| ()));
+        let listen = listen.elsewhere(listen.address.clone());
+        reactor.take_over(0, Share { listen, arrivals });
+        outlet
+    };
+    let (for_all, _for_some) = (take_over(0o666), take_over(0o600));
+    assert!(!reactor.state.services[0].guarded);
+    drop(for_all);
+    reactor.turn(Some(Duration::ZERO)).unwrap();
+    assert!(reactor.state.services[0].guarded);
 }
