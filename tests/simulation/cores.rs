@@ -25,6 +25,10 @@ const AHEAD: usize = 1024;
 const FLOODS: [usize; 2] = [1500, 100];
 /// Clients at once, about.
 const CROWD: usize = 30;
+/// More than the kernel takes for a client that does not read.
+const DEAFENING: usize = 768 * 1024;
+/// The time for a shutdown, or to remove a service.
+const SHUTDOWN: Duration = Duration::from_secs(10);
 /// Turns after which cores are taken to spin.
 const MOST_TURNS: usize = 400_000;
 
@@ -279,6 +283,8 @@ pub(crate) struct World {
     /// A service that comes and goes, and who is there.
     guest: Arc<Mutex<Option<Spread<()>>>>,
     visitor: Option<UnixStream>,
+    /// It is sent more than it takes.
+    deaf: bool,
     handles: Vec<Handle<Word>>,
     book: Arc<Mutex<Book>>,
     choices: Choices,
@@ -333,6 +339,7 @@ impl World {
             room: Arc::new(room),
             guest: Arc::default(),
             visitor: None,
+            deaf: false,
             cores: CoresByHand::new(cores).unwrap(),
             book,
             choices,
@@ -697,46 +704,70 @@ impl World {
     fn come_or_go(&mut self) -> Outcome {
         let path = self.folder.file("guest");
         let (guest, comes) = (Arc::clone(&self.guest), self.visitor.is_none());
-        self.note("guest", usize::from(comes));
+        self.deaf = if comes { self.choices.once_in(2) } else { self.deaf };
+        self.note("guest", usize::from(comes) << 1 | usize::from(self.deaf));
+        let behind = if self.deaf { DEAFENING } else { 0 };
         self.change(move |cores| {
             let mut guest = guest.lock().unwrap_or_else(PoisonError::into_inner);
             match guest.take() {
                 Some(service) => cores.remove(&service),
                 None => {
-                    let hello = |_| Callbacks::new().on_connection(|cx| _ = cx.send("hello\n"));
+                    let hello = move |_| {
+                        Callbacks::new().on_connection(move |cx| {
+                            cx.send("hello\n");
+                            cx.send(vec![b'x'; behind]);
+                        })
+                    };
                     *guest = Some(cores.listen(path.as_path(), hello)?);
                     Ok(())
                 }
             }
         });
         self.settle()?;
-        let mut heard = [0; 9];
         match self.visitor.take() {
-            None => {
-                let visitor = UnixStream::connect(self.folder.file("guest"));
-                let mut visitor = visitor.map_err(|error| format!("no guest: {error}"))?;
-                visitor.set_nonblocking(true).unwrap();
-                self.settle()?;
-                match visitor.read(&mut heard) {
-                    Ok(6) => self.visitor = Some(visitor),
-                    outcome => return Err(format!("the guest says {outcome:?}")),
-                }
-            }
-            Some(mut visitor) => {
-                if !matches!(visitor.read(&mut heard), Ok(0)) {
-                    return Err("the guest is still here".to_owned());
-                }
-                drop(visitor);
-                self.settle()?;
-                for core in 0..self.handles.len() {
-                    let services = self.cores.status(core).map(|status| status.services.len());
-                    if services != Some(1) {
-                        return Err(format!("core {core} has {services:?} services"));
-                    }
-                }
-            }
+            None => self.visit()?,
+            Some(visitor) => self.must_go(visitor)?,
         }
         self.must_be_settled()
+    }
+
+    /// Somebody comes to the guest.
+    fn visit(&mut self) -> Outcome {
+        let visitor = UnixStream::connect(self.folder.file("guest"));
+        let mut visitor = visitor.map_err(|error| format!("no guest: {error}"))?;
+        visitor.set_nonblocking(true).unwrap();
+        self.settle()?;
+        match visitor.read(&mut [0; 6]) {
+            Ok(6) => self.visitor = Some(visitor),
+            outcome => return Err(format!("the guest says {outcome:?}")),
+        }
+        Ok(())
+    }
+
+    /// The guest goes: at once from all cores where nobody is, from the one with the visitor when that has
+    /// gone. If it does not take what it is sent, it is cut off when its time is over.
+    fn must_go(&mut self, mut visitor: UnixStream) -> Outcome {
+        if self.deaf {
+            self.must_have_left(1)?;
+            self.cores.advance(SHUTDOWN);
+        } else if !matches!(visitor.read(&mut [0]), Ok(0)) {
+            return Err("the guest is still here".to_owned());
+        } else {
+            drop(visitor);
+        }
+        self.settle()?;
+        self.must_have_left(0)
+    }
+
+    /// The guest is on so many cores still.
+    fn must_have_left(&self, still: usize) -> Outcome {
+        let cores = 0..self.handles.len();
+        let services = cores.map(|core| self.cores.status(core).map_or(0, |it| it.services.len()));
+        let services: Vec<_> = services.collect();
+        match services.iter().sum::<usize>() == self.handles.len() + still {
+            true => Ok(()),
+            false => Err(format!("the cores have {services:?} services")),
+        }
     }
 
     /// The end of all cores, asked for in the middle of whatever goes on.
