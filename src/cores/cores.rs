@@ -16,7 +16,7 @@ use crate::handler::Handler;
 use crate::limits::Limits;
 use crate::net::newcomers::{Distributor, Load, channel};
 use crate::net::{Address, Listen, ToListen};
-use crate::reactor::handle::Mailbox;
+use crate::reactor::handle::{Identity, Mailbox};
 use crate::reactor::listening::Share;
 use crate::reactor::peers::SharedBooks;
 use crate::reactor::places::SharedPlaces;
@@ -195,7 +195,9 @@ impl<'h> Cores<'h> {
         match self.bind(&spread, listen) {
             Ok(local) => spread.service.address = Some(local),
             Err(error) => {
-                let _ = self.remove(&spread);
+                if self.first.remove(&spread.service).is_ok() {
+                    self.remove_from_others(&spread.identities());
+                }
                 return Err(error);
             }
         }
@@ -255,7 +257,7 @@ impl<'h> Cores<'h> {
         service: &Spread<M>,
         address: impl ToListen,
     ) -> Result<Address, Error> {
-        let (place, listen) = (self.place(service)?, address.to_listen()?);
+        let (place, listen) = (self.first.place(&service.service)?, address.to_listen()?);
         let bound = self.first.listen_at(place, listen.clone())?;
         self.share_out(service, place, &listen, bound.listeners);
         Ok(bound.local)
@@ -267,7 +269,7 @@ impl<'h> Cores<'h> {
     /// # Errors
     /// Those of [`Reactor::rebind`].
     pub fn rebind<M>(&mut self, service: &Spread<M>, listen: impl ToListen) -> Result<(), Error> {
-        let (place, listen) = (self.place(service)?, listen.to_listen()?);
+        let (place, listen) = (self.first.place(&service.service)?, listen.to_listen()?);
         let bound = self.first.rebind_at(place, listen.clone())?;
         self.share_out(service, place, &listen, bound.listeners);
         Ok(())
@@ -322,21 +324,32 @@ impl<'h> Cores<'h> {
         Ok(())
     }
 
-    /// As [`Reactor::remove`], on all cores. Newcomers on their way to another core are served until that hears
-    /// of it, or closed. [`status`](Self::status) and reports show the service until it is gone everywhere.
+    /// As [`Reactor::remove`], on all cores; the others hear of it one turn later, so what the first core has
+    /// said to them by then comes first. Newcomers on their way to another core are served until that hears of
+    /// it, or closed. [`status`](Self::status) and reports show the service until it is gone everywhere.
     ///
     /// # Errors
     /// Those of [`Reactor::remove`].
     pub fn remove<M>(&mut self, service: &Spread<M>) -> Result<(), Error> {
         self.first.remove(&service.service)?;
-        let gone: Vec<_> = service.handles.iter().map(Handle::identity).collect();
-        self.driver.others.forget(&gone);
-        for core in 1..self.count() {
-            let gone = gone.clone();
-            self.post(core, move |_, driver| driver.others.forget(&gone));
-        }
-        self.on_others(service, |reactor, place| reactor.remove_at(place));
+        let gone = service.identities();
+        // After the next turn here, as a shutdown is passed on: what comes of the messages from before is
+        // said by then. That fails where all has ended.
+        let _ = self.remote.post(move |cores| cores.remove_from_others(&gone));
         Ok(())
+    }
+
+    fn remove_from_others(&self, gone: &[Identity]) {
+        self.driver.others.forget(gone);
+        for core in 1..self.count() {
+            let gone = gone.to_vec();
+            self.post(core, move |reactor, driver| {
+                driver.others.forget(&gone);
+                if let Some(place) = reactor.place_of(&gone[core]) {
+                    reactor.remove_at(place);
+                }
+            });
+        }
     }
 
     /// As [`Reactor::reload`].
@@ -350,11 +363,6 @@ impl<'h> Cores<'h> {
         let name = name.into();
         self.first.set_name(&service.service, name.clone());
         self.on_others(service, move |reactor, place| reactor.name_service(place, name.clone()));
-    }
-
-    /// The place of a service on the first core.
-    fn place<M>(&self, service: &Spread<M>) -> Result<usize, Error> {
-        self.first.place_of(&service.handles[0].identity()).ok_or(Error::Removed)
     }
 
     /// As [`Reactor::set_max_total_output`], for all cores together.
@@ -473,6 +481,11 @@ impl<M> Spread<M> {
     /// The port it listens on; 0 for a Unix socket and without a listener.
     pub fn port(&self) -> u16 {
         self.service.port()
+    }
+
+    /// Which service it is on each core.
+    fn identities(&self) -> Vec<Identity> {
+        self.handles.iter().map(Handle::identity).collect()
     }
 
     /// The handles of its handlers, that of the first core first.

@@ -204,6 +204,7 @@ impl<M> fmt::Debug for Core<M> {
 #[cfg(test)]
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::time::Duration;
 
     use crate::{Callbacks, Cores, Limits};
 
@@ -218,6 +219,7 @@ mod tests {
             catch_unwind(AssertUnwindSafe(panics)).unwrap_err();
         }
         let queues = |cores: &Cores<'_>| cores.driver.others.queues.borrow().len();
+        cores.turn_first(Some(Duration::ZERO)).unwrap();
         assert_eq!(queues(&cores), 0);
         cores.add(|_| Callbacks::new(), Limits::default()).unwrap();
         assert_eq!(queues(&cores), 2);

@@ -35,7 +35,8 @@ pub struct Remote<'h>(pub(super) Handle<Change<'h>>);
 impl<'h> Remote<'h> {
     /// Has a change made between two turns of the first core, which it holds up for as long as it takes.
     /// Changes of one thread are made in their order. What a change does to other cores they do after their
-    /// next turn, in the order of the changes too.
+    /// next turn, in the order of the changes too, but that they hear one turn later of a service that is
+    /// removed.
     ///
     /// A stop that is asked for after this comes after the change; but once it is asked for nothing new
     /// begins, and [`Error::ShuttingDown`] is what a change hears that adds or binds. A change that is posted

@@ -109,6 +109,10 @@ impl<'h> Cores<'h> {
             };
             self.unless_panicked("a change", change);
         }
+        if waiting > 0 {
+            // A shutdown may wait for that, and nothing else would wake it.
+            self.common.wake(0);
+        }
         #[cfg(feature = "signals")]
         if self.first.take_hangup()
             && let Some(mut hook) = self.hook.take()

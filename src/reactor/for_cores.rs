@@ -172,9 +172,11 @@ impl<'h> Reactor<'h> {
         handler: H,
         limits: Limits,
         all: Option<&SharedLimits>,
-        mailbox: Mailbox<H::Message>,
+        mut mailbox: Mailbox<H::Message>,
     ) -> Result<usize, Error> {
         limits.check()?;
+        // What was posted before it was here may have woken the loop already.
+        mailbox.inbox.marked = mailbox.inbox.waiting() > 0;
         let index = self.next_index()?;
         let name = type_name_of::<H>();
         let mut table = match all {

@@ -223,7 +223,7 @@ impl<'h> Reactor<'h> {
     }
 
     /// Where the service of a key is.
-    pub(super) fn place<M>(&self, service: &Service<M>) -> Result<usize, Error> {
+    pub(crate) fn place<M>(&self, service: &Service<M>) -> Result<usize, Error> {
         let entry = self.state.services.get(service.index);
         let identity = entry.and_then(|entry| entry.identity.as_ref());
         let there = identity == Some(&service.handle.identity());
@@ -342,8 +342,8 @@ impl<'h> Reactor<'h> {
         }
     }
 
-    /// How long a graceful shutdown may take, or to [remove](Self::remove) a service. A client that has not got its output by then is cut
-    /// off, and messages that are not handled by then are lost. Default 10 s.
+    /// How long a graceful shutdown may take, or to [remove](Self::remove) a service. A client that has not
+    /// got its output by then is cut off, and messages that are not handled by then are lost. Default 10 s.
     pub fn set_shutdown_timeout(&mut self, timeout: Duration) {
         self.shutdown_timeout = timeout;
     }

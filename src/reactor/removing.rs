@@ -22,13 +22,13 @@ pub(super) struct Removal {
     /// When who is still there is cut off.
     pub(super) until: Nanos,
     /// Its handler knows: its connections are being closed.
-    told: bool,
+    pub(super) told: bool,
 }
 
 impl Removal {
-    /// Whether it is of the service in this place, whose handler knows already. From then on it does.
-    pub(super) fn is_told(&mut self, place: usize) -> bool {
-        self.place == place && std::mem::replace(&mut self.told, true)
+    /// Whether it is of the service in this place, and its handler knows already.
+    pub(super) fn has_told(&self, place: usize) -> bool {
+        self.place == place && self.told
     }
 }
 

@@ -83,10 +83,11 @@ impl Reactor<'_> {
         {
             self.phase = Phase::Draining(deadline);
             for (place, service) in self.services.iter_mut().enumerate() {
-                if !self.removals.iter_mut().any(|removal| removal.is_told(place)) {
+                if !self.removals.iter().any(|removal| removal.has_told(place)) {
                     service.shut_down(&mut self.state);
                 }
             }
+            self.removals.iter_mut().for_each(|removal| removal.told = true);
             // Messages may have used up the time: what was just said leaves before the cut.
             self.settle();
         }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use reactor::testing::CoresByHand;
 use reactor::{
@@ -291,7 +291,7 @@ fn who_says_more_than_others_can_take_is_held_back_and_nothing_is_lost() {
 fn one_on(running: &Running, core: usize) {
     until("a client has come to the core", || {
         let mut client = running.connect();
-        let short = Some(std::time::Duration::from_millis(200));
+        let short = Some(Duration::from_millis(200));
         client.stream.set_read_timeout(short).unwrap();
         client.send("where\n");
         let mut buf = [0; 64];
@@ -677,6 +677,17 @@ fn a_stop_comes_after_the_changes_that_were_posted_before_it_and_others_are_drop
 }
 
 #[test]
+fn a_stop_that_has_waited_for_a_change_goes_on_without_an_event() {
+    let mut cores = Cores::new(1).unwrap();
+    cores.remote().post(|_| ()).unwrap();
+    cores.first().stop();
+    let began = Instant::now();
+    assert_eq!(cores.run().unwrap(), Exit::Clean);
+    // The time for a shutdown is 10 s.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
 fn a_change_that_panics_leaves_the_others_alone() {
     let running = room_on(2, Limits::default());
     let mut clients = one_on_each(&running, 2);
@@ -737,6 +748,20 @@ fn a_core_takes_its_newcomers_once_it_has_heard_of_the_service() {
     assert_eq!(by_hand.last(0).connections, 4);
     by_hand.settle(0..2);
     assert_eq!(heard(&mut clients), ["0"; 4].into_iter().chain(["1"; 4]).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_posted_before_a_core_has_heard_of_the_service_is_taken() {
+    let folder = Folder::new("cores");
+    let mut by_hand = ByHand::new(&folder);
+    by_hand.settle(0..2);
+    let handle = by_hand.change(|cores, _| {
+        let others = cores.add(|core: Core<()>| teller(core.index()), Limits::default()).unwrap();
+        others.handles()[1].post(()).unwrap();
+        others.handles()[1].clone()
+    });
+    by_hand.settle(0..2);
+    assert!(handle.is_empty());
 }
 
 /// Two cores that a test turns, with tellers at a socket.
@@ -938,6 +963,61 @@ fn a_service_that_is_removed_goes_from_all_cores_and_its_place_is_free() {
     assert_eq!([by_hand.services(0), by_hand.services(1)], [1, 1]);
 }
 
+/// On the first core, tells the others what it is told; there it is counted.
+struct Relay {
+    core: usize,
+    peers: Peers<()>,
+    heard: Arc<AtomicUsize>,
+}
+
+impl Handler for Relay {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, _cx: &mut Context<'_, ()>, _line: &[u8]) {}
+
+    fn on_message(&mut self, _cx: &mut ServiceContext<'_, ()>, (): ()) {
+        match self.core {
+            0 => self.peers.tell_all(&()),
+            _ => _ = self.heard.fetch_add(1, SeqCst),
+        }
+    }
+}
+
+#[test]
+fn what_comes_of_messages_from_before_reaches_the_other_cores_before_the_end_of_the_service() {
+    let heard = Arc::<AtomicUsize>::default();
+    let there = Arc::clone(&heard);
+    let mut cores = Cores::new(2).unwrap();
+    let relay = move |core: Core<()>| Relay {
+        core: core.index(),
+        peers: core.peers(),
+        heard: Arc::clone(&there),
+    };
+    let relay = cores.add(relay, Limits::default()).unwrap();
+    let remote = cores.remote();
+    let mut cores = CoresByHand::new(cores).unwrap();
+    let settle = |cores: &mut CoresByHand<'_>, which: std::ops::Range<usize>| {
+        while let Some(core) = which.clone().find(|core| cores.is_due(*core)) {
+            cores.turn(core);
+        }
+    };
+    settle(&mut cores, 0..2);
+    let remove = move |cores: &mut Cores<'_>| {
+        relay.handles()[0].post(()).unwrap();
+        cores.remove(&relay).unwrap();
+    };
+    remote.post(remove).unwrap();
+    cores.turn(0);
+    // However fast the other one is.
+    settle(&mut cores, 1..2);
+    settle(&mut cores, 0..2);
+    assert_eq!(heard.load(SeqCst), 1);
+    for core in 0..2 {
+        assert!(cores.status(core).unwrap().services.is_empty());
+    }
+}
+
 #[test]
 fn limits_that_change_are_those_of_all_cores() {
     let running = room_on(3, Limits::default());
@@ -946,30 +1026,18 @@ fn limits_that_change_are_those_of_all_cores() {
         let room = running.room.clone();
         running.change(move |cores| cores.set_limits(&room, limits)).unwrap();
         // Each core has read what came before this.
-        client.send(
-            "close 999999
-",
-        );
-        client.expect(
-            "false
-",
-        );
+        client.send("close 999999\n");
+        client.expect("false\n");
     };
     let is_served = |mut client: Client| {
-        client.send(
-            "where
-",
-        );
+        client.send("where\n");
         let line = client.line();
         line.starts_with(char::is_numeric).then_some(client)
     };
     let settled = |clients: &mut [Client]| {
         let count = clients.len();
         until("those have gone", || {
-            clients[0].send(
-                "status
-",
-            );
+            clients[0].send("status\n");
             clients[0].line().starts_with(&format!("{count} "))
         });
     };
@@ -986,7 +1054,7 @@ fn limits_that_change_are_those_of_all_cores() {
     settled(&mut clients);
     clients.push(near(1).unwrap());
     assert!((0..6).all(|_| near(1).is_none()));
-    let idle = Some(std::time::Duration::from_millis(1));
+    let idle = Some(Duration::from_millis(1));
     let room = running.room.clone();
     let limits = Limits { idle_timeout: idle, ..Limits::default() };
     running.change(move |cores| cores.set_limits(&room, limits)).unwrap();

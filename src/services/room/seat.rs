@@ -306,7 +306,7 @@ impl<W: Words> Seat<W> {
             let pending = self.pending.entry(member).or_default();
             pending.lines += 1;
             pending.bytes += event.size();
-            // If this fails the first core has ended, and the program with it.
+            // If this fails the first core has ended, or the service was removed there: soon here too.
             let _ = peers.tell(0, Message(Says::Event { core: self.core, member, event }));
         }
         self.settle(cx, member);
