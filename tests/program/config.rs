@@ -128,6 +128,8 @@ fn what_is_no_configuration_file_is_refused_at_once() {
     fs::write(path("latin"), b"# ok\n# caf\xe9\n[echo]\n").unwrap();
     fs::write(path("marked"), "\u{feff}[echo]\r\naddress = 0\r\n").unwrap();
     File::create(path("long")).unwrap().set_len(1 << 30).unwrap();
+    let crowd = (0..20_000).map(|n| format!("[a{n}]\nservice = \"echo\"\naddress = 0\n"));
+    fs::write(path("crowd"), crowd.collect::<String>()).unwrap();
     let made = Command::new("mkfifo").arg(path("pipe")).status().unwrap();
     assert!(made.success());
     for (name, words) in [
@@ -137,6 +139,7 @@ fn what_is_no_configuration_file_is_refused_at_once() {
         ("long", "long: cannot be read: it is longer than 1 MiB"),
         ("latin", "latin:2: it is no UTF-8"),
         ("empty", "there is no service in it: write a table, as [echo]"),
+        ("crowd", "crowd:751: more than 250 services: "),
     ] {
         let option = format!("--config={}", path(name).display());
         fails(Program::serve(&[&option]), 1, &[words]);

@@ -302,6 +302,34 @@ fn a_listener_turns_to_tls_and_its_certificate_is_read_again() {
     assert_eq!(plain.rest(), b"> BYE\n");
 }
 
+/// The old one cannot come back at that moment either, since its certificate is gone.
+#[test]
+#[cfg(feature = "tls")]
+fn a_listener_that_could_not_come_back_comes_with_the_next_reload() {
+    use crate::util::tls::Pem;
+    let pem = Pem::new("reload-back");
+    let (addr, taken) = (free(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let text = format!(
+        "[echo]\naddress = \"tls:{addr}\"\ntls-cert = \"{}\"\ntls-key = \"{}\"\n",
+        pem.cert().display(),
+        pem.key().display()
+    );
+    let server = Server::start("back", "[echo]\naddress = 0\n", &[]);
+    server.program.addr("echo");
+    server.reload(&text, "reload: echo: tls-cert = ");
+    pem.connect(addr).expect(GREETING);
+    let good = fs::read(pem.cert()).unwrap();
+    fs::remove_file(pem.cert()).unwrap();
+    let wrong = format!(
+        "[time]\naddress = [\"{addr}\", \"{}\"]\n[echo]\naddress = 0\n",
+        taken.local_addr().unwrap()
+    );
+    server.reload(&wrong, &format!("echo: no longer listening on tls:{addr}"));
+    fs::write(pem.cert(), good).unwrap();
+    server.reload(&text, &format!("reload: echo: listening on tls:{addr}"));
+    pem.connect(addr).expect(GREETING);
+}
+
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {

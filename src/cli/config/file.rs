@@ -22,6 +22,9 @@ use crate::cli::unused_options::{GivenOption, GivenOptions, Place};
 /// The longest file; a service takes a few hundred bytes.
 const LONGEST: u64 = 1 << 20;
 
+/// The most tables: no reactor has more services. To read those of the longest file would take minutes.
+const MOST_TABLES: usize = 250;
+
 /// What a file says.
 #[derive(Debug, Default)]
 pub(super) struct File {
@@ -122,6 +125,12 @@ impl Reader<'_> {
             } else if let Some(arg) = option_of(&self.each, key) {
                 file.each.0.push(self.option(&self.each, arg, key, value)?);
             } else if let DeValue::Table(table) = value {
+                if file.tables.len() == MOST_TABLES {
+                    let what = format!(
+                        "more than {MOST_TABLES} services: have another process serve the rest"
+                    );
+                    return Err(self.place(key.span()).failure(what));
+                }
                 file.tables.push(self.table(key, table)?);
             } else {
                 return Err(self.place(key.span()).failure(self.unknown_at_top(key.get_ref())));

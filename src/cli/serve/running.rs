@@ -222,14 +222,17 @@ impl Running {
         for service in &mut self.services {
             service.fate = Fate::Stays;
             let RunningService { planned, key, listeners, .. } = service;
-            for listening in listeners.iter_mut() {
+            // One that cannot come back is forgotten: the next reload finds it missing.
+            listeners.retain_mut(|listening| {
                 let gone = std::mem::replace(&mut listening.fate, Fate::Stays) == Fate::Gone;
                 listening.wanted = listening.asked.layers;
                 let endpoint = listening.endpoint();
                 if gone && let Err(failure) = listen_as(planned, &**key, cores, &endpoint) {
                     log::error!("{}: no longer listening on {endpoint}: {failure}", planned.name);
+                    return false;
                 }
-            }
+                true
+            });
         }
     }
 

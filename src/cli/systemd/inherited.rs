@@ -65,7 +65,9 @@ impl Inherited {
 
     fn read(count: &str, names: Option<&str>) -> Result<Inherited, String> {
         // More than any process may have open would take gigabytes to number.
-        let passed: u16 = count.parse().map_err(|_| format!("LISTEN_FDS={count}: no number"))?;
+        let passed: u16 = count
+            .parse()
+            .map_err(|_| format!("LISTEN_FDS={count}: it is no number of descriptors"))?;
         let passed = usize::from(passed);
         let names: Vec<_> = match names {
             Some(names) => names.split(':').collect(),
