@@ -88,6 +88,34 @@ fn a_file_that_is_moved_away_is_opened_anew_at_sighup() {
     assert!(last.iter().any(|line| line.contains("stopped after 10 connections")), "{last:?}");
 }
 
+/// The writer is behind, and has the signal only after what was logged before.
+#[test]
+#[cfg(target_os = "linux")]
+fn what_was_logged_before_sighup_goes_to_the_old_file() {
+    let folder = Folder::new("log-order");
+    let (file, old) = (folder.file("log"), folder.file("log.1"));
+    fifo(&file);
+    // Both ends, so that opening it does not wait.
+    let reader = File::options().read(true).write(true).open(&file).unwrap();
+    rustix::pipe::fcntl_setpipe_size(&reader, 4096).unwrap();
+    let option = format!("--log-file={}", file.display());
+    let program = Program::serve(&["echo=0", "--no-admin", "--log=debug", &option]);
+    let addr = program.addr("echo");
+    for _ in 0..100 {
+        visit(&program, addr);
+    }
+    fs::rename(&file, &old).unwrap();
+    program.signal("HUP");
+    // The loop has seen the signal by then, or it is to see it still: both are right.
+    visit(&program, addr);
+    let (log, mut visits) = (lines_of(reader), 0);
+    wait_for(&file, "opened anew");
+    until("all of them are in the old one", || {
+        visits += log.try_iter().filter(|line| line.contains(" is here")).count();
+        visits >= 100
+    });
+}
+
 /// Also where the level leaves out what the signal itself logs.
 #[test]
 fn it_is_opened_anew_at_any_level() {
