@@ -19,9 +19,10 @@ pub(crate) struct Arguments {
     /// port.
     ///
     /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT, unix:PATH, or systemd:NAME for the sockets that
-    /// systemd has opened under this name (FileDescriptorName=); port 0 takes a free one. If a HOST has several addresses, the service listens on all of them. Without ADDR it listens on
-    /// its default port on --host. The service web is at 127.0.0.1 unless its ADDR names a host: it
-    /// shows who is connected, and not to everybody for whom --host is.
+    /// systemd has opened under this name (FileDescriptorName=); port 0 takes a free one. If a HOST has
+    /// several addresses, the service listens on all of them. Without ADDR it listens on its default
+    /// port on --host. The service web is at 127.0.0.1 unless its ADDR names a host: it shows who is
+    /// connected, and not to everybody for whom --host is.
     ///
     /// In front of it may stand what clients speak there, in the order of the bytes on the wire.
     /// proxy: (echo=proxy:2323) is a PROXY header, version 1 or 2, in which a balancer says who the
