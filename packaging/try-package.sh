@@ -5,12 +5,11 @@
 set -euo pipefail
 
 # In a network of its own, where all ports are free, and with a /run of its own, where no systemd is and no
-# other server has its sockets.
-if [ -z "${APART:-}" ]; then
-    APART=1 exec unshare --net --mount -- "$0" "$@"
+# other server has its sockets. A container may have no right to make them; see below.
+apart=(unshare --net --mount --)
+if [ -z "${APART:-}" ] && "${apart[@]}" true 2>/dev/null; then
+    APART=1 exec "${apart[@]}" "$0" "$@"
 fi
-ip link set lo up
-mount -t tmpfs none /run
 
 first=$1 second=$2
 config=/etc/reactor/reactor.toml
@@ -25,13 +24,15 @@ ours() { find /etc /usr /var -xdev -path /var/cache -prune -o -path '*reactor*' 
 
 stop() {
     [ -z "$pid" ] && return
-    kill "$pid" && wait "$pid" || fail "the program ended with status $?"
+    kill "$pid"
+    wait "$pid" || fail "the program ended with status $?"
     pid=
 }
 clean() {
     status=$?
     [ -n "$pid" ] && kill "$pid"
     dpkg -P reactor >/dev/null 2>&1 || true
+    rm -rf "$run"
     exit $status
 }
 
@@ -62,6 +63,15 @@ says() {
 
 [ "$(id -u)" = 0 ] || fail "it takes root"
 dpkg-query -W reactor >/dev/null 2>&1 && fail "reactor is installed already"
+if [ -n "${APART:-}" ]; then
+    ip link set lo up
+    mount -t tmpfs none /run
+else
+    # A port that is taken is said by the program.
+    for path in /run/systemd/system "$run"; do
+        [ ! -e "$path" ] || fail "$path is there, and no namespace can be made here: it takes CAP_SYS_ADMIN"
+    done
+fi
 before=$(ours)
 trap clean EXIT
 # After the command that runs.
@@ -96,7 +106,9 @@ says 2424 'new one' '> NEW ONE'
 stop
 
 quiet_dpkg -r reactor
-[ ! -e /usr/bin/reactor ] && [ ! -e "$unit" ] || fail "something is left after the removal"
+for file in /usr/bin/reactor "$unit"; do
+    [ ! -e "$file" ] || fail "$file is left after the removal"
+done
 [ "$(sha256sum "$config")" = "$edited" ] || fail "the removal has changed $config"
 quiet_dpkg -P reactor
 after=$(ours)

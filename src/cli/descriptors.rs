@@ -5,8 +5,9 @@ use std::io;
 use super::failure::Failure;
 
 /// Descriptors that the program needs beside clients and listeners: the three standard streams, the
-/// selector and its copy, the waker, the two ends of the signals' pipe, the loop's reserve, the file of the log
-/// and its reserve, the control socket with its lock, and some for its clients, for the locks of Unix paths and for inherited ones.
+/// selector and its copy, the waker, the two ends of the signals' pipe, the loop's reserve, the file of
+/// the log and its reserve, the control socket with its lock, and some for its clients, for the locks of
+/// Unix paths and for inherited ones.
 const OWN: u64 = 16;
 
 /// Those of each further loop: the selector and its copy, the waker, the reserve.

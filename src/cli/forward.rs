@@ -33,9 +33,10 @@ use super::{descriptors, logging};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Forward {
     /// Where to listen: PORT (on 127.0.0.1), HOST:PORT, [IPV6]:PORT, unix:PATH, or systemd:NAME for the
-    /// sockets that systemd has opened under this name; port 0 takes a free one. With tls: in front it speaks TLS there, and passes on the plaintext; with proxy: in
-    /// front of that, a PROXY header comes first and says who the client is; with ws: behind those, it
-    /// is WebSocket, of which it passes on what the messages hold.
+    /// sockets that systemd has opened under this name; port 0 takes a free one. With tls: in front it
+    /// speaks TLS there, and passes on the plaintext; with proxy: in front of that, a PROXY header comes
+    /// first and says who the client is; with ws: behind those, it is WebSocket, of which it passes on
+    /// what the messages hold.
     #[arg(value_parser = address::listener)]
     listen: Place,
 

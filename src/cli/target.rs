@@ -23,12 +23,13 @@ impl Target {
 
     /// Reads `SERVICE[=ADDR[,ADDR]...]`.
     pub(crate) fn parse(text: &str) -> Result<Target, String> {
-        let (name, places) = match text.split_once('=') {
-            Some((name, places)) => (name, Some(places)),
-            None => (text, None),
-        };
-        let service = service::named(name).ok_or_else(|| unknown(text))?;
-        let Some(places) = places else { return Ok(Target::usual(service)) };
+        let name = text.split('=').next().unwrap_or_default();
+        Target::of(service::named(name).ok_or_else(|| unknown(text))?, text)
+    }
+
+    /// Reads `NAME[=ADDR[,ADDR]...]`, where the name is that of a service of this kind.
+    pub(crate) fn of(service: &'static Service, text: &str) -> Result<Target, String> {
+        let Some((name, places)) = text.split_once('=') else { return Ok(Target::usual(service)) };
         let place = |(number, place)| {
             Place::parse(place).map_err(|why| match service::begins_with_one(place) {
                 true if number > 0 => {

@@ -79,7 +79,7 @@ impl GivenOptions {
         GivenOptions(given.map(option).collect())
     }
 
-    fn get(&self, id: &str) -> Option<&GivenOption> {
+    pub(crate) fn get(&self, id: &str) -> Option<&GivenOption> {
         self.0.iter().find(|option| option.id == id)
     }
 

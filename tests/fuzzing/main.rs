@@ -121,6 +121,11 @@ fn options() {
 }
 
 #[test]
+fn config() {
+    run("config", 60, targets::config);
+}
+
+#[test]
 fn web() {
     run("web", 600, targets::web);
 }

@@ -383,6 +383,101 @@ pub fn options(data: &[u8]) {
     }
 }
 
+/// What configuration files are made of.
+const ENTRIES: &[&str] = &[
+    "[echo]",
+    "[time]",
+    "[web]",
+    "[lunch]\nservice = \"presence\"",
+    "[\"tea\"]",
+    "[[echo]]",
+    "[echo.log]",
+    "service = \"roulette2\"",
+    "address = 0",
+    "address = [1, \"unix:/a b\", \"proxy:[::1]:80\", \"systemd:a\"]",
+    "address = \"localhost:7\"",
+    "echo = 5",
+    "threads = 2",
+    "host = \"::1\"",
+    "max-line = 1_000",
+    "max-line = \"64K\"",
+    "max-line = 0",
+    "max-line = -1",
+    "max-line = true",
+    "max-output = \"2G\"",
+    "rate = \"5/s,1K/s\"",
+    "burst = 7",
+    "idle-timeout = 1.5",
+    "idle-timeout = \"1h30m\"",
+    "keepalive = \"never\"",
+    "allow = [\"10.0.0.0/8\", \"::1\"]",
+    "allow = []",
+    "allow-uid = [0, 1000]",
+    "unix-mode = \"0660\"",
+    "allow-kill = true",
+    "unique-names = false",
+    "time-count = 0",
+    "roulette-file = \"/a\\n\\u007f\\\\\"",
+    "origin = 'https://a.org'",
+    "presence-bus = \"redis://a/7?room=b\"",
+    "presence-bus = \"redis://a:b@c\"",
+    "bus-timeout = \"1s\"",
+    "bus-lease = \"1s\"",
+    "announce-group = \"239.1.2.3:4\"",
+    "no-admin = true",
+    "admin = \"/a\"",
+    "tls-cert = \"/a\"",
+    "log = \"debug\"",
+    "log = { level = \"debug\" }",
+    "config = \"/a\"",
+    "\"a\\nb\" = 1979-05-27",
+    "# \u{e9}",
+    "=",
+    "\"\"\"",
+];
+
+/// Any bytes are a configuration that comes back from what is printed of it, or one line says where they
+/// are wrong. Of half of the inputs, lines are chosen.
+pub fn config(data: &[u8]) {
+    let Some((&form, data)) = data.split_first() else { return };
+    let mut bytes = data.to_vec();
+    if form % 2 == 1 {
+        let mut choices = Choices::of_bytes(data.to_vec());
+        bytes.clear();
+        while !choices.are_over() && bytes.len() < LONGEST {
+            bytes.extend(choices.one_of(ENTRIES).as_bytes());
+            if choices.once_in(8) {
+                let length = choices.below(9);
+                bytes.extend(choices.text(length));
+            }
+            bytes.push(b'\n');
+        }
+    }
+    let matches = Args::command().get_matches_from(["reactor", "serve", "--config=f"]);
+    let Ok(Args { command: Some(Command::Serve(args)) }) = Args::from_arg_matches(&matches) else {
+        panic!("it is serve")
+    };
+    let source = args.arguments.source(&GivenOptions::new(&matches));
+    match source.plan_of(&bytes, "f") {
+        Ok(plan) => {
+            let text = plan.written().expect("UTF-8");
+            let again = source.plan_of(text.as_bytes(), "f");
+            let again = again.unwrap_or_else(|why| panic!("{why}: {text}"));
+            assert_eq!(again.written().expect("UTF-8"), text);
+        }
+        Err(failure) => {
+            let told = failure.to_string();
+            assert!(matches!(failure, Failure::Runtime(_)), "{told}");
+            if told != "--config f: there is no service in it: write a table, as [echo]" {
+                let line = told.strip_prefix("f:").and_then(|rest| rest.split_once(": "));
+                let line = line.and_then(|(line, _)| line.parse::<usize>().ok()).expect(&told);
+                let lines = bytes.iter().filter(|byte| **byte == b'\n').count() + 1;
+                assert!((1..=lines).contains(&line), "{told}");
+            }
+        }
+    }
+}
+
 /// What requests are made of.
 const HEADS: &[&str] = &[
     "GET ",

@@ -69,6 +69,31 @@ fn the_command_line_wins_over_the_file() {
 }
 
 #[test]
+fn a_table_of_any_name_can_have_its_address_on_the_command_line() {
+    let text = "[lunch]\nservice = \"presence\"\naddress = \"127.0.0.1:1\"\n[echo]\naddress = 0\n";
+    let (_folder, option) = file("called", text);
+    let program = Program::serve(&[&option, "lunch=127.0.0.1:0"]);
+    Client::connect(program.addr("lunch")).expect("Welcome to the Presence Server\n");
+    let taken = program.addr("echo").to_string();
+    let args = [&option, &*format!("lunch={taken}")];
+    fails(Program::serve(&args), 1, &["cannot listen on", "with lunch=PORT, 0 for any"]);
+    // It is no service, and here no table.
+    for args in [&["lunch=0"][..], &[&option, "lunhc=0"], &[&option, "lunch=0x"]] {
+        let name = args.last().unwrap();
+        let words = [&*format!("invalid value '{name}' for 'SERVICE"), "see reactor serve --help"];
+        fails(Program::serve(args), 2, &words);
+    }
+}
+
+#[test]
+fn the_command_line_may_give_a_burst_for_the_rate_of_a_file() {
+    let (_folder, option) = file("burst", "[echo]\nrate = \"5/s\"\nburst = 6\n[time]\n");
+    let (status, said, _) = Program::run(&["config", &option, "--burst=7"]);
+    assert_eq!((status, said.matches("\nburst = 7\n").count()), (0, 1), "{said}");
+    assert!(said.contains("rate = \"5/s\"\nburst = 7\n\n[time]"), "{said}");
+}
+
+#[test]
 fn a_file_is_checked_without_listening() {
     // The port is taken: what listens would fail.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -85,7 +110,7 @@ fn a_file_is_checked_without_listening() {
     for (text, words) in [
         ("[echo]\nmax-lime = 5\n", "r.toml:2: unknown key max-lime: did you mean max-line?"),
         ("[echo]\n\nmax-line = 0\n", "r.toml:3: max-line: it "),
-        ("threads = 0\n[echo]\n", "r.toml:1: invalid value '0' for '--threads <N>'"),
+        ("threads = 0\n[echo]\n", "r.toml:1: invalid value '0' for threads"),
         (
             "[roulette]\nroulette-file = \"/no/file\"\n",
             "r.toml:2: roulette-file /no/file: cannot be read",

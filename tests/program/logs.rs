@@ -1,7 +1,7 @@
 //! Where the log goes and how it looks.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -86,6 +86,34 @@ fn a_file_that_is_moved_away_is_opened_anew_at_sighup() {
     }
     let last = lines(&file);
     assert!(last.iter().any(|line| line.contains("stopped after 10 connections")), "{last:?}");
+}
+
+/// The writer is behind, and has the signal only after what was logged before.
+#[test]
+#[cfg(target_os = "linux")]
+fn what_was_logged_before_sighup_goes_to_the_old_file() {
+    let folder = Folder::new("log-order");
+    let (file, old) = (folder.file("log"), folder.file("log.1"));
+    fifo(&file);
+    // Both ends, so that opening it does not wait.
+    let reader = File::options().read(true).write(true).open(&file).unwrap();
+    rustix::pipe::fcntl_setpipe_size(&reader, 4096).unwrap();
+    let option = format!("--log-file={}", file.display());
+    let program = Program::serve(&["echo=0", "--no-admin", "--log=debug", &option]);
+    let addr = program.addr("echo");
+    for _ in 0..100 {
+        visit(&program, addr);
+    }
+    fs::rename(&file, &old).unwrap();
+    program.signal("HUP");
+    // The loop has seen the signal by then, or it is to see it still: both are right.
+    visit(&program, addr);
+    let (log, mut visits) = (lines_of(reader), 0);
+    wait_for(&file, "opened anew");
+    until("all of them are in the old one", || {
+        visits += log.try_iter().filter(|line| line.contains(" is here")).count();
+        visits >= 100
+    });
 }
 
 /// Also where the level leaves out what the signal itself logs.
@@ -225,7 +253,7 @@ fn a_fifo_that_nobody_reads_any_more_stops_nobody() {
 
 #[test]
 fn a_file_may_be_a_stream_of_the_process() {
-    let (mut read, log) = std::io::pipe().unwrap();
+    let (read, log) = std::io::pipe().unwrap();
     let mut child = Command::new(REACTOR)
         .args(["serve", "echo=0", "--no-admin", "--log-file=/dev/stderr"])
         .stdin(Stdio::null())
@@ -234,14 +262,14 @@ fn a_file_may_be_a_stream_of_the_process() {
         .spawn()
         .unwrap();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
-    for signal in ["HUP", "TERM"] {
+    let mut log = BufReader::new(read).lines().map(Result::unwrap);
+    // Not both at once: who is to end does not look at files again.
+    for (signal, words) in [("HUP", "opened anew"), ("TERM", "stopped after 0")] {
         let pid = child.id().to_string();
         assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        assert!(log.any(|line| line.contains(words)), "{words}");
     }
-    let mut log = String::new();
-    read.read_to_string(&mut log).unwrap();
     assert_eq!(wait(&mut child).code(), Some(0));
-    assert!(log.contains("opened anew") && log.contains("stopped after 0"), "{log}");
 }
 
 /// One line is torn in the middle at most, and the next one begins anew.

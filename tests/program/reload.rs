@@ -7,6 +7,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::util::folder::Folder;
+#[cfg(target_os = "linux")]
+use crate::util::namespace::inside;
 use crate::util::program::Program;
 use crate::util::{Client, until};
 
@@ -234,6 +236,56 @@ fn the_level_of_the_log_and_who_is_let_in_change() {
     server.said("is in none of the allowed networks");
     client.send("bye\n");
     client.expect("> BYE\n");
+}
+
+/// Who looks for them finds those that there are.
+#[test]
+#[cfg(target_os = "linux")]
+fn what_is_announced_changes() {
+    if !inside("true") {
+        return;
+    }
+    let (one, other) = (free(), free());
+    let text = |at: SocketAddr| format!("announce = true\n[echo]\naddress = \"{at}\"\n");
+    let server = Server::start("announced", &text(one), &[]);
+    let found = |at: SocketAddr| {
+        let (_, said, _) = Program::run(&["discover", "--once", "--interface", "127.0.0.1"]);
+        said.contains(&at.to_string())
+    };
+    server.program.addr("echo");
+    until("it is found", || found(one));
+    server.reload(&text(other), &format!("reload: echo: no longer listening on {one}"));
+    until("the new place is found", || found(other));
+    // What was announced is a peer's who is gone, once its announcements end.
+    until("the old one is not", || !found(one));
+    let text = format!("[echo]\naddress = \"{other}\"\n");
+    server.reload(&text, "reload: announce = its default");
+    until("nothing is", || !found(other));
+    server.end();
+}
+
+/// The bus is joined at the start, by one room.
+#[test]
+fn with_a_bus_a_room_does_not_come_at_a_reload() {
+    let nobody = free();
+    let above = format!("presence-bus = \"redis://{nobody}\"\nbus-optional = true\n");
+    let text = above.clone() + "[presence]\naddress = 0\n";
+    let server = Server::start("rooms", &text, &[]);
+    let addr = server.program.addr("presence");
+    for (text, words) in [
+        (
+            text.clone() + "[lunch]\nservice = \"presence\"\naddress = 0\n",
+            "r.toml:1: presence-bus ",
+        ),
+        (
+            above + "[lunch]\nservice = \"presence\"\naddress = 0\n",
+            "with presence-bus, the service presence comes and goes with a restart alone",
+        ),
+    ] {
+        let line = server.reload(&text, "reload: nothing has changed: ");
+        assert!(line.contains(words), "{line}");
+        Client::connect(addr).expect("Welcome to the Presence Server\n");
+    }
 }
 
 #[test]

@@ -220,6 +220,38 @@ fn options_about_what_systemd_decides_are_refused() {
 }
 
 /// Neither takes the descriptors, which are systemd's to give.
+/// What systemd has opened stays open, whoever listens there.
+#[test]
+fn a_reload_has_another_service_listen_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let folder = Folder::new("passed-on");
+    let path = folder.file("r.toml");
+    let text = |kind: &str, more: &str| {
+        format!("[lunch]\nservice = \"{kind}\"\naddress = \"systemd:a\"\n{more}")
+    };
+    fs::write(&path, text("time", "")).unwrap();
+    let option = format!("--config={}", path.display());
+    let program = passed(listener, "a", &["serve", &option]);
+    assert_eq!(program.addr("lunch"), addr);
+    let reload = |text: &str, words: &str| {
+        fs::write(&path, text).unwrap();
+        program.signal("HUP");
+        program.wait_for_log(words)
+    };
+    reload(&text("echo", ""), "reload: lunch: removed");
+    let mut client = Client::connect(addr);
+    client.expect(GREETING);
+    reload(&text("echo", "max-line = 9\n"), "reload: lunch: max-line = 9");
+    let wrong = "[echo]\naddress = 0\n";
+    let line = reload(wrong, "reload: nothing has changed: ");
+    assert!(line.contains("which nothing uses: write SERVICE=systemd:a"), "{line}");
+    hello(Client::connect(addr));
+    client.send("123456789\n1234567890\n");
+    client.expect("> 123456789\n");
+    assert_eq!(client.rest(), b"Line too long (limit 9 bytes)\n");
+}
+
 #[test]
 fn a_configuration_is_checked_and_printed_without_them() {
     let (status, said, _) = Program::run(&["serve", "echo=0,ws:systemd:lunch", "--check-config"]);

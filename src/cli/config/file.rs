@@ -41,27 +41,17 @@ pub(super) struct File {
 pub(super) struct Table {
     pub(super) name: String,
     pub(super) target: Target,
-    /// Whether the file has its address.
-    pub(super) in_file: bool,
+    /// What it is called on the command line, if that has its address.
+    pub(super) given_as: Option<String>,
     pub(super) options: GivenOptions,
 }
 
 impl File {
-    pub(super) fn read(path: &Path) -> Result<File, Failure> {
-        let name = path.display().to_string();
-        let bytes = read(path).map_err(|error| {
-            Failure::Runtime(format!("--config {name}: cannot be read: {error}"))
+    pub(super) fn parse(bytes: &[u8], name: &str) -> Result<File, Failure> {
+        let text = str::from_utf8(bytes).map_err(|error| {
+            let line = line_of(bytes, error.valid_up_to());
+            Place { file: name.into(), line }.failure("it is no UTF-8")
         })?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let valid = error.utf8_error().valid_up_to();
-            let place =
-                Place { file: name.as_str().into(), line: line_of(error.as_bytes(), valid) };
-            place.failure("it is no UTF-8")
-        })?;
-        File::parse(&text, &name)
-    }
-
-    pub(super) fn parse(text: &str, name: &str) -> Result<File, Failure> {
         let reader = Reader {
             text,
             name: name.into(),
@@ -76,8 +66,15 @@ impl File {
     }
 }
 
+/// What is in the file.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    read_regular(path).map_err(|error| {
+        Failure::Runtime(format!("--config {}: cannot be read: {error}", path.display()))
+    })
+}
+
 /// Reads a file that has an end: it is read again at a reload, when a pipe would have nothing more.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     let no_wait = libc::O_NONBLOCK;
     let file = std::fs::File::options().read(true).custom_flags(no_wait).open(path)?;
     if !file.metadata()?.is_file() {
@@ -169,10 +166,10 @@ impl Reader<'_> {
         let service = self.service(key, kind)?;
         let target = match addresses {
             None => Target::usual(service),
-            Some((place, text)) => Target::parse(&format!("{}={text}", service.name))
+            Some((place, text)) => Target::of(service, &format!("{}={text}", service.name))
                 .map_err(|why| place.failure(format!("address: {why}")))?,
         };
-        Ok(Table { name: name.to_string(), target, in_file: true, options })
+        Ok(Table { name: name.to_string(), target, given_as: None, options })
     }
 
     /// Which service a table is: what it is called, unless it says so itself.
@@ -286,8 +283,9 @@ mod tests {
     use crate::cli::config::Plan;
 
     fn plan(text: &str) -> Result<Plan, String> {
-        let read = || Plan::merged(File::parse(text, "f")?, Vec::new(), &GivenOptions::default());
-        read().map_err(|failure| failure.to_string())
+        let file = File::parse(text.as_bytes(), "f");
+        let plan = file.and_then(|file| Plan::merged(file, &[], &GivenOptions::default()));
+        plan.map_err(|failure| failure.to_string())
     }
 
     #[test]
@@ -365,27 +363,12 @@ mod tests {
             ("allow = []", "f:1: allow: the list is empty: leave the key out"),
             ("allow = [\"::1\", [\"::1\"]]", "f:1: allow: it takes one value, and no list"),
             ("[presence]\nallow-kill = \"yes\"", "f:2: allow-kill: write true or false"),
-            (
-                "max-line = \"64KB\"",
-                "f:1: invalid value '64KB' for '--max-line <BYTES>': write a number",
-            ),
-            (
-                "max-line = -5",
-                "f:1: invalid value '-5' for '--max-line <BYTES>': write a number of bytes",
-            ),
-            ("max-line = 0x10", "f:1: invalid value '0x10' for '--max-line <BYTES>'"),
-            (
-                "time-interval = 1.5",
-                "f:1: invalid value '1.5' for '--time-interval <DURATION>': add a unit",
-            ),
-            (
-                "log = \"loud\"",
-                "f:1: invalid value 'loud' for '--log <LEVEL>' [possible values: off",
-            ),
-            (
-                "allow = [\"::1\",\n\"10.0.0.1/8\"]",
-                "f:1: invalid value '10.0.0.1/8' for '--allow <NETWORKS>'",
-            ),
+            ("max-line = \"64KB\"", "f:1: invalid value '64KB' for max-line: write a number"),
+            ("max-line = -5", "f:1: invalid value '-5' for max-line: write a number of bytes"),
+            ("max-line = 0x10", "f:1: invalid value '0x10' for max-line"),
+            ("time-interval = 1.5", "f:1: invalid value '1.5' for time-interval: add a unit"),
+            ("log = \"loud\"", "f:1: invalid value 'loud' for log [possible values: off"),
+            ("allow = [\"::1\",\n\"10.0.0.1/8\"]", "f:1: invalid value '10.0.0.1/8' for allow"),
             ("[echo]\naddress = \"here\"", "f:2: address: the port is missing: write here:PORT"),
             ("[echo]\naddress = []", "f:2: address: the list is empty: leave the key out"),
             ("[echo]\naddress = true", "f:2: address: it takes a value, not true or false"),
@@ -399,13 +382,10 @@ mod tests {
     #[test]
     fn what_is_wrong_only_together_with_something_else_is_told_with_its_line() {
         refused(&[
-            (
-                "[echo]\n\nburst = 5",
-                "f:3: the following required arguments were not provided: --rate",
-            ),
+            ("[echo]\n\nburst = 5", "f:3: burst goes with --rate N/s; add it"),
             (
                 "no-admin = true\nadmin = \"/a\"\n[echo]",
-                "f:2: the argument '--no-admin' cannot be used with",
+                "f:2: the argument no-admin cannot be used with admin",
             ),
             (
                 "bus-timeout = \"1s\"\n[echo]",

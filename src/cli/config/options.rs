@@ -103,7 +103,6 @@ pub(crate) struct EachService {
 
     /// Lines that may come at once before the rate counts [default: those of a second].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    #[arg(requires = "rate")]
     burst: Option<u32>,
 
     /// Connections open at once from one address (of IPv6: from one /64), per service; one more is
@@ -287,12 +286,10 @@ mod tests {
         assert_eq!(limits.peer_connect_rate, Some(Rate { per_second: 5, burst: 5 }));
         let args = try_parse::<EachService>;
         for wrong in [
-            &["--burst", "7"][..],
-            &["--rate", "0"],
+            &["--rate", "0"][..],
             &["--rate", "1", "--burst", "0"],
             &["--rate", ",64K/s"],
             &["--peer-rate", "64K/s"],
-            &["--peer-rate", "9/s", "--burst", "7"],
             &["--peer-connect-rate", "5/s,1K/s"],
         ] {
             assert!(args(wrong).is_err(), "{wrong:?}");
@@ -316,6 +313,7 @@ mod tests {
         assert_eq!(whole(&["--log", "off"]).log.log, LevelFilter::Off);
         assert_eq!(whole(&["--log", "TRACE"]).log.log, LevelFilter::Trace);
     }
+
     #[test]
     fn each_option_of_a_service_has_its_users() {
         let target = Target::parse("echo").unwrap();

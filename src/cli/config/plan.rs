@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use reactor::Limits;
 
-use super::file::{File, Table};
+use super::file::{self, File, Table};
 use super::options::{EachService, Whole, command_of};
 use super::words::{merge, parse};
 use crate::cli::failure::Failure;
@@ -19,9 +19,10 @@ pub(crate) struct Arguments {
     /// port.
     ///
     /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT, unix:PATH, or systemd:NAME for the sockets that
-    /// systemd has opened under this name (FileDescriptorName=); port 0 takes a free one. If a HOST has several addresses, the service listens on all of them. Without ADDR it listens on
-    /// its default port on --host. The service web is at 127.0.0.1 unless its ADDR names a host: it
-    /// shows who is connected, and not to everybody for whom --host is.
+    /// systemd has opened under this name (FileDescriptorName=); port 0 takes a free one. If a HOST has
+    /// several addresses, the service listens on all of them. Without ADDR it listens on its default
+    /// port on --host. The service web is at 127.0.0.1 unless its ADDR names a host: it shows who is
+    /// connected, and not to everybody for whom --host is.
     ///
     /// In front of it may stand what clients speak there, in the order of the bytes on the wire.
     /// proxy: (echo=proxy:2323) is a PROXY header, version 1 or 2, in which a balancer says who the
@@ -31,9 +32,11 @@ pub(crate) struct Arguments {
     /// Several ADDRs with commas between them are doors of one service: echo=2323,unix:/run/e.sock.
     /// A service that is given twice is two, which share nothing; the log calls the second echo-2.
     ///
-    /// With --config, a SERVICE takes the place of the address of its table, or is one more.
-    #[arg(value_name = "SERVICE[=ADDR[,ADDR]...]", value_parser = Target::parse)]
-    targets: Vec<Target>,
+    /// With --config, a SERVICE may also be the name of a table. It takes the place of the address
+    /// there; one without a table is one more.
+    // Which names there are, the file says.
+    #[arg(value_name = "SERVICE[=ADDR[,ADDR]...]")]
+    targets: Vec<String>,
 
     /// Take services and options from this file as well; options that are given here win over it.
     ///
@@ -58,7 +61,7 @@ pub(crate) struct Arguments {
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) file: Option<PathBuf>,
-    targets: Vec<Target>,
+    targets: Vec<String>,
     /// On the command line.
     given: GivenOptions,
 }
@@ -79,8 +82,8 @@ pub(crate) struct PlannedService {
     /// What it goes by in the log, and for web.
     pub(crate) name: String,
     pub(crate) target: Target,
-    /// Whether the file has its address.
-    in_file: bool,
+    /// What it is called on the command line, if that has its address.
+    given_as: Option<String>,
     pub(crate) options: EachService,
     pub(crate) limits: Limits,
     /// Of [`EachService`], those that it uses.
@@ -101,16 +104,21 @@ impl Source {
         let Some(path) = &self.file else {
             let mut targets = self.targets.clone();
             if targets.is_empty() {
-                targets = service::SERVICES.iter().map(Target::usual).collect();
+                targets = service::SERVICES.iter().map(|it| it.name.to_owned()).collect();
             }
-            return Plan::merged(File::default(), targets, &self.given);
+            return Plan::merged(File::default(), &targets, &self.given);
         };
-        let file = File::read(path)?;
+        self.plan_of(&file::read(path)?, &path.display().to_string())
+    }
+
+    /// The same where this is in the file.
+    pub(crate) fn plan_of(&self, bytes: &[u8], name: &str) -> Result<Plan, Failure> {
+        let file = File::parse(bytes, name)?;
         if file.tables.is_empty() && self.targets.is_empty() {
             let why = "there is no service in it: write a table, as [echo]";
-            return Err(Failure::Runtime(format!("--config {}: {why}", path.display())));
+            return Err(Failure::Runtime(format!("--config {name}: {why}")));
         }
-        Plan::merged(file, self.targets.clone(), &self.given)
+        Plan::merged(file, &self.targets, &self.given)
     }
 }
 
@@ -118,13 +126,13 @@ impl Plan {
     /// What a file says, and above it the command line.
     pub(super) fn merged(
         file: File,
-        targets: Vec<Target>,
+        targets: &[String],
         given: &GivenOptions,
     ) -> Result<Plan, Failure> {
         let File { whole, each, tables } = file;
         let given_to_whole = merge(given, &whole, &command_of::<Whole>());
         let whole: Whole = parse(&given_to_whole)?;
-        let services = with_targets(tables, targets);
+        let services = with_targets(tables, targets)?;
         let above = merge(given, &GivenOptions::default(), &command_of::<EachService>());
         refuse_unused(&above, &each, &services)?;
         let services = services.into_iter().map(|table| planned(table, &above, &each));
@@ -138,7 +146,7 @@ impl Plan {
 impl PlannedService {
     /// What it is called where it is said that it listens.
     pub(crate) fn label(&self) -> &str {
-        if self.in_file { &self.name } else { self.target.service.name }
+        self.given_as.as_ref().unwrap_or(&self.name)
     }
 
     /// Whether its handler has this option from the beginning, so that another value needs another
@@ -157,31 +165,48 @@ impl PlannedService {
 
     /// How another address is chosen for it.
     pub(crate) fn how(&self) -> String {
-        match self.in_file {
-            true => format!("with address in [{}]", self.name),
-            false => format!("with {}=PORT", self.target.service.name),
+        match &self.given_as {
+            None => format!("with address in [{}]", self.name),
+            Some(name) => format!("with {name}=PORT"),
         }
     }
 }
 
 /// The services of the file and of the command line. One that is given there takes the place of the
-/// table that is called like it; the next one of the kind has a number behind its name.
-fn with_targets(mut tables: Vec<Table>, targets: Vec<Target>) -> Vec<Table> {
-    let mut replaceable: Vec<_> = tables.iter().map(|table| table.name.clone()).collect();
-    for target in targets {
-        let kind = target.service.name;
-        if let Some(at) = replaceable.iter().position(|name| name == kind) {
-            replaceable[at].clear();
-            (tables[at].target, tables[at].in_file) = (target, false);
+/// address in the table of that name; the next one of the name has a number behind it.
+fn with_targets(mut tables: Vec<Table>, targets: &[String]) -> Result<Vec<Table>, Failure> {
+    let in_file = tables.len();
+    for text in targets {
+        let called = text.split('=').next().unwrap_or_default();
+        let given_as = Some(called.to_owned());
+        let table = tables[..in_file].iter_mut().find(|table| table.name == called);
+        let target = match &table {
+            Some(table) => Target::of(table.target.service, text),
+            None => Target::parse(text),
+        };
+        let target = target.map_err(|why| {
+            let what = format!("invalid value '{text}' for 'SERVICE[=ADDR[,ADDR]...]': {why}");
+            Failure::Usage(format!("{what}; see reactor serve --help"))
+        })?;
+        if let Some(table) = table.filter(|table| table.given_as.is_none()) {
+            (table.target, table.given_as) = (target, given_as);
             continue;
         }
-        let numbered = (2..).map(|number| format!("{kind}-{number}"));
+        let numbered = (2..).map(|number| format!("{called}-{number}"));
         let taken = |name: &String| tables.iter().any(|table| table.name == *name);
-        let name = [kind.to_owned()].into_iter().chain(numbered).find(|name| !taken(name));
+        let name = [called.to_owned()].into_iter().chain(numbered).find(|name| !taken(name));
         let name = name.expect("there are numbers enough");
-        tables.push(Table { name, target, in_file: false, options: GivenOptions::default() });
+        tables.push(Table { name, target, given_as, options: GivenOptions::default() });
     }
-    tables
+    Ok(tables)
+}
+
+/// Who uses the options of a service.
+fn uses(service: &Table, above: &GivenOptions, below: &GivenOptions) -> Vec<Use> {
+    let mut uses = EachService::uses(&service.target);
+    let rate = [above, &service.options, below].iter().any(|given| given.get("rate").is_some());
+    uses.push(Use { options: &["burst"], used: rate, user: "--rate N/s; add it" });
+    uses
 }
 
 /// Refuses what a table gives and its service does not use, and what holds for all services and
@@ -193,7 +218,7 @@ fn refuse_unused(
 ) -> Result<(), Failure> {
     let mut together: Vec<Use> = Vec::new();
     for service in services {
-        let uses = EachService::uses(&service.target);
+        let uses = uses(service, above, below);
         service.options.refuse_unused(&uses)?;
         match together.is_empty() {
             true => together = uses,
@@ -211,17 +236,17 @@ fn planned(
     above: &GivenOptions,
     below: &GivenOptions,
 ) -> Result<PlannedService, Failure> {
-    let Table { name, target, in_file, options } = table;
     let command = command_of::<EachService>();
-    let mut given = merge(above, &merge(&options, below, &command), &command);
+    let mut given = merge(above, &merge(&table.options, below, &command), &command);
     // What another service uses is given to this one too.
-    let uses = EachService::uses(&target);
+    let uses = uses(&table, above, below);
     let unused = |id: &str| uses.iter().any(|it| !it.used && it.options.contains(&id));
     given.0.retain(|option| !unused(&option.id));
     let options: EachService = parse(&given)?;
     let limits = options.limits().map_err(|failure| given.located(failure))?;
+    let Table { name, target, given_as, .. } = table;
     let limits = target.service.limits(limits);
-    Ok(PlannedService { name, target, in_file, options, limits, given })
+    Ok(PlannedService { name, target, given_as, options, limits, given })
 }
 
 #[cfg(test)]
@@ -230,9 +255,12 @@ mod tests {
 
     #[test]
     fn a_service_that_is_given_again_has_a_number() {
-        let targets = ["echo", "time=1,2", "echo=3", "echo=4"];
-        let targets = targets.map(|text| Target::parse(text).unwrap()).to_vec();
-        let names = with_targets(Vec::new(), targets).into_iter().map(|table| table.name);
-        assert_eq!(names.collect::<Vec<_>>(), ["echo", "time", "echo-2", "echo-3"]);
+        let targets = ["echo", "time=1,2", "echo=3", "lunch=5", "echo=4", "lunch"];
+        let file = File::parse(b"[lunch]\nservice = \"presence\"", "f").unwrap();
+        let tables = with_targets(file.tables, &targets.map(str::to_owned)).unwrap();
+        let named = tables.iter().map(|it| format!("{}={}", it.name, it.target.addresses()[0]));
+        let named: Vec<_> = named.collect();
+        assert_eq!(named.join(" "), "lunch=5 echo=2323 time=1 echo-2=3 echo-3=4 lunch-2=9907");
+        assert!(tables.iter().all(|table| table.given_as.is_some()));
     }
 }

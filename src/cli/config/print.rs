@@ -20,29 +20,31 @@ pub(crate) struct Config {
 
 /// Prints it.
 pub(crate) fn config(args: &Config, given: &GivenOptions) -> Result<ExitCode, Failure> {
-    let text = written(&args.arguments.source(given).plan()?)?;
+    let text = args.arguments.source(given).plan()?.written()?;
     // Who has enough of it closes the pipe.
     let _ = io::stdout().write_all(text.as_bytes());
     Ok(ExitCode::SUCCESS)
 }
 
-/// The plan as a file.
-fn written(plan: &Plan) -> Result<String, Failure> {
-    let (whole, each) = (command_of::<Whole>(), command_of::<EachService>());
-    let mut text = entries(&whole, &plan.given)?;
-    text.push_str(&defaults(&whole, &plan.given));
-    text.push_str("\n# For each service that has nothing else:\n");
-    text.push_str(&defaults(&each, &GivenOptions::default()));
-    for service in &plan.services {
-        let (name, kind) = (&*service.name, service.target.service.name);
-        text.push_str(&format!("\n[{name}]\n"));
-        if name != kind {
-            text.push_str(&format!("service = {}\n", string(kind)));
+impl Plan {
+    /// The plan as a file.
+    pub(crate) fn written(&self) -> Result<String, Failure> {
+        let (whole, each) = (command_of::<Whole>(), command_of::<EachService>());
+        let mut text = entries(&whole, &self.given)?;
+        text.push_str(&defaults(&whole, &self.given));
+        text.push_str("\n# For each service that has nothing else:\n");
+        text.push_str(&defaults(&each, &GivenOptions::default()));
+        for service in &self.services {
+            let (name, kind) = (&*service.name, service.target.service.name);
+            text.push_str(&format!("\n[{name}]\n"));
+            if name != kind {
+                text.push_str(&format!("service = {}\n", string(kind)));
+            }
+            text.push_str(&format!("address = {}\n", list(&service.target.addresses())));
+            text.push_str(&entries(&each, &service.given)?);
         }
-        text.push_str(&format!("address = {}\n", list(&service.target.addresses())));
-        text.push_str(&entries(&each, &service.given)?);
+        Ok(text)
     }
-    Ok(text)
 }
 
 fn find<'g>(given: &'g GivenOptions, arg: &Arg) -> Option<&'g GivenOption> {
@@ -179,7 +181,7 @@ mod tests {
                 ["echo", "time", "presence", "roulette", "roulette2", "web"].map(String::from),
             );
             let plan = plan_of(&words);
-            let text = written(&plan).unwrap();
+            let text = plan.written().unwrap();
             let (whole, each) = (command_of::<Whole>(), command_of::<EachService>());
             for arg in whole.get_arguments().chain(each.get_arguments()) {
                 let entry = format!("\n{} = ", arg.get_long().unwrap());
@@ -188,9 +190,10 @@ mod tests {
             }
             assert!(text.contains("[echo-2]\nservice = \"echo\"\naddress = 2323\n"), "{text}");
 
-            let file = File::parse(&text, "f").unwrap_or_else(|why| panic!("{why}: {text}"));
-            let again = Plan::merged(file, Vec::new(), &GivenOptions::default()).unwrap();
-            assert_eq!(written(&again).unwrap(), text);
+            let file =
+                File::parse(text.as_bytes(), "f").unwrap_or_else(|why| panic!("{why}: {text}"));
+            let again = Plan::merged(file, &[], &GivenOptions::default()).unwrap();
+            assert_eq!(again.written().unwrap(), text);
             let shown = |plan: &Plan| {
                 let services = plan.services.iter();
                 let services =
@@ -203,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_was_left_out_is_a_comment() {
-        let text = written(&plan_of(&["echo=0".to_owned()])).unwrap();
+        let text = plan_of(&["echo=0".to_owned()]).written().unwrap();
         assert!(
             text.contains("\n# max-line = \"64K\"\n") && text.contains("\n# allow-kill = false\n")
         );

@@ -1,8 +1,9 @@
 //! Options that were given, as the words of a command line, which clap parses.
 
 use std::ffi::OsString;
+use std::slice;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command};
 
 use super::options::command_of;
@@ -60,8 +61,29 @@ pub(super) fn parse<T: clap::Args>(given: &GivenOptions) -> Result<T, Failure> {
     parse(None).map_err(|error| {
         // Each is right by itself: one of them lacks another, or excludes it.
         let culprit = given.0.iter().rev().find(|option| parse(Some(option)).is_ok());
-        let what = on_a_line(&error);
-        culprit.map_or_else(|| Failure::Usage(what.clone()), |option| option.failure(&what))
+        culprit.map_or_else(
+            || Failure::Usage(on_a_line(&error)),
+            |option| option.failure(said(&error, option)),
+        )
+    })
+}
+
+/// What clap says of an option. In a file the options are called like their keys.
+fn said(error: &clap::Error, option: &GivenOption) -> String {
+    let line = on_a_line(error);
+    if option.place.is_none() {
+        return line;
+    }
+    let args = error.context().flat_map(|(kind, value)| match (kind, value) {
+        (ContextKind::InvalidArg | ContextKind::PriorArg, ContextValue::String(arg)) => {
+            slice::from_ref(arg)
+        }
+        (ContextKind::InvalidArg | ContextKind::PriorArg, ContextValue::Strings(args)) => args,
+        _ => &[],
+    });
+    args.fold(line, |line, arg| {
+        let key = arg.trim_start_matches("--").split(' ').next().unwrap_or_default();
+        line.replace(&format!("'{arg}'"), key).replace(arg, key)
     })
 }
 
@@ -69,7 +91,7 @@ pub(super) fn parse<T: clap::Args>(given: &GivenOptions) -> Result<T, Failure> {
 pub(super) fn check_alone(option: &GivenOption, command: &Command) -> Result<(), Failure> {
     match command.clone().try_get_matches_from(words(option, command)) {
         Err(error) if error.kind() != ErrorKind::MissingRequiredArgument => {
-            Err(option.failure(on_a_line(&error)))
+            Err(option.failure(said(&error, option)))
         }
         _ => Ok(()),
     }

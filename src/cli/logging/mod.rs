@@ -14,7 +14,7 @@ mod writer;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 /// Makes the lines and hands them to the writer.
 struct Logger {
     style: Style,
-    queue: SyncSender<Entry>,
+    queue: Sender<Entry>,
     /// Lines for which there was no room, and of which the log does not tell yet.
     lost: AtomicU64,
     shared: Arc<Shared>,
@@ -69,7 +69,7 @@ struct Logger {
 
 /// Stdout, written by the same thread, so that the order of stdout and log is kept.
 pub(crate) struct Stdout {
-    queue: SyncSender<Entry>,
+    queue: Sender<Entry>,
     shared: Arc<Shared>,
 }
 
@@ -101,7 +101,7 @@ impl Log for Logger {
     /// Waits until all is written, but not for ever.
     fn flush(&self) {
         let (tell, told) = sync_channel(1);
-        if self.queue.try_send(Entry::Flush(tell)).is_ok() {
+        if self.queue.send(Entry::Flush(tell)).is_ok() {
             // A writer that is stuck has been given its chance.
             let _ = told.recv_timeout(LAST_WORDS);
         }
@@ -111,7 +111,11 @@ impl Log for Logger {
 impl Logger {
     /// Says whether there is room for the line.
     fn offer(&self, level: Level, target: &str, message: fmt::Arguments<'_>) -> bool {
-        self.queue.try_send(Entry::Log(self.style.line(level, target, message))).is_ok()
+        if self.shared.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE {
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        self.queue.send(Entry::Log(self.style.line(level, target, message))).is_ok()
     }
 }
 
@@ -137,7 +141,7 @@ pub(crate) fn init(options: &LogOptions) -> Result<Stdout, Failure> {
     };
     let plain = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
     let style = Style { format: options.log_format, colors: output.is_terminal() && !plain };
-    let (queue, entries) = sync_channel(QUEUE);
+    let (queue, entries) = channel();
     let shared = Arc::<Shared>::default();
     let writer = Writer::new(output, style, Arc::clone(&shared));
     start_thread("log", move || writer.run(&entries))?;
@@ -150,12 +154,13 @@ pub(crate) fn init(options: &LogOptions) -> Result<Stdout, Failure> {
     Ok(stdout)
 }
 
-/// Has the file of the log opened anew, since somebody has moved it away. Does not wait for it.
+/// Has the file of the log opened anew, since somebody has moved it away. Does not wait for it. What was
+/// logged before goes to the old one.
 pub(crate) fn reopen() {
-    if let Some(logger) = LOGGER.get() {
-        logger.shared.reopen.store(true, Ordering::Relaxed);
-        // A writer with a full queue is awake.
-        let _ = logger.queue.try_send(Entry::Wake);
+    if let Some(logger) = LOGGER.get()
+        && !logger.shared.reopening.swap(true, Ordering::AcqRel)
+    {
+        let _ = logger.queue.send(Entry::Reopen);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use log::Level;
@@ -17,15 +17,17 @@ pub(super) enum Entry {
     Say(String),
     /// Tells when all before it is written.
     Flush(SyncSender<()>),
-    /// Has [`Shared`] looked at.
-    Wake,
+    /// Opens the file anew.
+    Reopen,
 }
 
-/// What does not wait in the queue.
+/// What both sides of the queue look at.
 #[derive(Default)]
 pub(super) struct Shared {
-    /// Whether the file is to be opened anew. In the queue there might be no room for that.
-    pub(super) reopen: AtomicBool,
+    /// Lines of the log in the queue. They alone are bounded: nothing else may be lost.
+    pub(super) waiting: AtomicUsize,
+    /// Whether [`Entry::Reopen`] is in the queue; once is enough.
+    pub(super) reopening: AtomicBool,
     /// Lines of the log that were lost.
     pub(super) lost_in_all: AtomicU64,
 }
@@ -45,17 +47,21 @@ impl Writer {
 
     pub(super) fn run(mut self, entries: &Receiver<Entry>) {
         for entry in entries {
-            if self.shared.reopen.swap(false, Ordering::Relaxed) {
-                self.reopen();
-            }
             match entry {
-                Entry::Log(line) => self.log(&line),
+                Entry::Log(line) => {
+                    self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+                    self.log(&line);
+                }
                 Entry::Say(lines) => {
                     let mut stdout = io::stdout().lock();
                     let _ = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
                 }
                 Entry::Flush(tell) => drop(tell.try_send(())),
-                Entry::Wake => {}
+                Entry::Reopen => {
+                    // First, so that one who asks from now on is not taken for the one before.
+                    self.shared.reopening.store(false, Ordering::Release);
+                    self.reopen();
+                }
             }
         }
     }
