@@ -38,8 +38,8 @@ pub(super) struct File {
 pub(super) struct Table {
     pub(super) name: String,
     pub(super) target: Target,
-    /// Whether the file has its address.
-    pub(super) in_file: bool,
+    /// Where its address stands, if that is in the file.
+    pub(super) place: Option<Place>,
     pub(super) options: GivenOptions,
 }
 
@@ -158,12 +158,13 @@ impl Reader<'_> {
             }
         }
         let service = self.service(key, kind)?;
+        let place = addresses.as_ref().map_or(self.place(key.span()), |(place, _)| place.clone());
         let target = match addresses {
             None => Target::usual(service),
             Some((place, text)) => Target::parse(&format!("{}={text}", service.name))
                 .map_err(|why| place.failure(format!("address: {why}")))?,
         };
-        Ok(Table { name: name.to_string(), target, in_file: true, options })
+        Ok(Table { name: name.to_string(), target, place: Some(place), options })
     }
 
     /// Which service a table is: what it is called, unless it says so itself.

@@ -10,7 +10,7 @@ use super::words::{merge, parse};
 use crate::cli::failure::Failure;
 use crate::cli::service::{self, ServiceOptions};
 use crate::cli::target::Target;
-use crate::cli::unused_options::{GivenOptions, Use};
+use crate::cli::unused_options::{GivenOptions, Place, Use};
 
 /// What to serve, and how: the arguments of `serve` and of `config`.
 #[derive(Debug, clap::Args)]
@@ -79,8 +79,8 @@ pub(crate) struct PlannedService {
     /// What it goes by in the log, and for web.
     pub(crate) name: String,
     pub(crate) target: Target,
-    /// Whether the file has its address.
-    in_file: bool,
+    /// Where its address stands, if that is in the file.
+    place: Option<Place>,
     pub(crate) options: EachService,
     pub(crate) limits: Limits,
     /// Of [`EachService`], those that it uses.
@@ -138,7 +138,7 @@ impl Plan {
 impl PlannedService {
     /// What it is called where it is said that it listens.
     pub(crate) fn label(&self) -> &str {
-        if self.in_file { &self.name } else { self.target.service.name }
+        if self.place.is_some() { &self.name } else { self.target.service.name }
     }
 
     /// Whether its handler has this option from the beginning, so that another value needs another
@@ -155,9 +155,19 @@ impl PlannedService {
         PlannedService { given: GivenOptions(new.chain(kept).cloned().collect()), ..next.clone() }
     }
 
+    /// The same failure, with its place in the file: that of the option it begins with, or of the address.
+    pub(crate) fn located(&self, failure: Failure) -> Failure {
+        match &self.place {
+            Some(place) if !failure.to_string().starts_with("--") => {
+                place.failure(format_args!("address: {failure}"))
+            }
+            _ => self.given.located(failure),
+        }
+    }
+
     /// How another address is chosen for it.
     pub(crate) fn how(&self) -> String {
-        match self.in_file {
+        match self.place.is_some() {
             true => format!("with address in [{}]", self.name),
             false => format!("with {}=PORT", self.target.service.name),
         }
@@ -172,14 +182,14 @@ fn with_targets(mut tables: Vec<Table>, targets: Vec<Target>) -> Vec<Table> {
         let kind = target.service.name;
         if let Some(at) = replaceable.iter().position(|name| name == kind) {
             replaceable[at].clear();
-            (tables[at].target, tables[at].in_file) = (target, false);
+            (tables[at].target, tables[at].place) = (target, None);
             continue;
         }
         let numbered = (2..).map(|number| format!("{kind}-{number}"));
         let taken = |name: &String| tables.iter().any(|table| table.name == *name);
         let name = [kind.to_owned()].into_iter().chain(numbered).find(|name| !taken(name));
         let name = name.expect("there are numbers enough");
-        tables.push(Table { name, target, in_file: false, options: GivenOptions::default() });
+        tables.push(Table { name, target, place: None, options: GivenOptions::default() });
     }
     tables
 }
@@ -211,7 +221,7 @@ fn planned(
     above: &GivenOptions,
     below: &GivenOptions,
 ) -> Result<PlannedService, Failure> {
-    let Table { name, target, in_file, options } = table;
+    let Table { name, target, place, options } = table;
     let command = command_of::<EachService>();
     let mut given = merge(above, &merge(&options, below, &command), &command);
     // What another service uses is given to this one too.
@@ -221,7 +231,7 @@ fn planned(
     let options: EachService = parse(&given)?;
     let limits = options.limits().map_err(|failure| given.located(failure))?;
     let limits = target.service.limits(limits);
-    Ok(PlannedService { name, target, in_file, options, limits, given })
+    Ok(PlannedService { name, target, place, options, limits, given })
 }
 
 #[cfg(test)]
