@@ -415,8 +415,9 @@ fn a_mode_that_is_taken_back_stays_and_holds_nothing_else_up() {
     let sockets = Folder::new("mode-socket");
     let path = sockets.file("s.sock");
     let text = |more: &str| format!("[echo]\naddress = \"unix:{}\"\n{more}", path.display());
-    let server = Server::start("mode", &text("unix-mode = \"0666\"\n"), &[]);
+    let server = Server::start("mode", &text(""), &[]);
     server.program.place("echo");
+    server.reload(&text("unix-mode = \"0666\"\n"), "reload: echo: unix-mode = 0666");
     let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
     let stays = format!("reload: echo: unix:{} keeps the mode 0666", path.display());
     server.reload(&text(""), &stays);

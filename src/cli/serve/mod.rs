@@ -33,10 +33,11 @@ use super::{descriptors, logging};
 ///
 /// Once all of them listen, stdout says where, one line for each address; the log goes to stderr.
 /// The first SIGINT or SIGTERM ends after the clients have received what was sent to them, a second
-/// one ends at once. SIGHUP reads the TLS certificate again.
+/// one ends at once. SIGHUP reads the TLS certificates and the file of --config again, and opens that of
+/// --log-file anew.
 ///
-/// With --config, services and options stand in a file. Limits hold for each SERVICE separately, those per connection for each of its connections. The
-/// service web has limits of its own: 1,000 connections, 10 s for a request, idle for a minute.
+/// Limits hold for each SERVICE separately, those per connection for each of its connections. The service
+/// web has limits of its own: 1,000 connections, 10 s for a request, idle for a minute.
 ///
 /// Exit status: 0 after a graceful end, 1 after a failure or if clients were cut off before they
 /// had all their output, 2 if the command line is wrong.

@@ -40,7 +40,7 @@ struct Listening {
     wanted: Layers,
     /// Where it is.
     at: Address,
-    /// The mode that its file was given: without one the umask has made it, and nobody could again.
+    /// The mode that its file was given, if it is one: what the umask has made nobody could make again.
     mode: Option<u32>,
     fate: Fate,
 }
@@ -68,6 +68,26 @@ impl Listening {
             Some(mode) if entrance.unix_mode().is_none() => listen.unix_mode(mode),
             _ => listen,
         })
+    }
+
+    /// Whether it is a Unix socket that we have made.
+    fn has_file(&self) -> bool {
+        matches!(self.at, Address::Unix(_)) && self.asked.socket.is_none()
+    }
+
+    /// Says which layers are new, and which mode cannot be taken back.
+    fn say_changes(&mut self, name: &str, entrance: &Entrance<'_>, changes: &mut Changes) {
+        let endpoint = self.endpoint();
+        if self.wanted != self.asked.layers {
+            let endpoints = endpoint.each();
+            endpoints.iter().for_each(|it| changes.say(format!("{name}: listening on {it}")));
+        }
+        match (self.mode, entrance.unix_mode()) {
+            (Some(mode), None) if self.has_file() => changes.warn(format!(
+                "{name}: {endpoint} keeps the mode {mode:04o} until a restart, or until unix-mode says another"
+            )),
+            (_, mode) => self.mode = mode,
+        }
     }
 
     /// Where it is, with the layers that it is to have.
@@ -180,9 +200,7 @@ impl Running {
             let service = &mut self.services[place];
             let at = service.key.bind(cores, entrance.listen(&asked)?);
             let at = at.map_err(|error| Failure::listen(error, &planned.how()))?;
-            let has_mode = matches!(at, Address::Unix(_)) && asked.socket.is_none();
-            let mode = entrance.unix_mode().filter(|_| has_mode);
-            let (wanted, fate) = (asked.layers, Fate::Comes);
+            let (wanted, mode, fate) = (asked.layers, entrance.unix_mode(), Fate::Comes);
             service.listeners.push(Listening { asked, wanted, at, mode, fate });
         }
         Ok(())
@@ -266,18 +284,7 @@ impl Running {
         }
         for listening in service.listeners.iter_mut().filter(|it| it.fate == Fate::Stays) {
             let layers = listening.wanted;
-            if layers != listening.asked.layers {
-                let endpoints = listening.endpoint().each();
-                endpoints.iter().for_each(|it| changes.say(format!("{name}: listening on {it}")));
-            }
-            match (listening.mode, entrance.unix_mode()) {
-                (Some(mode), None) => changes.warn(format!(
-                    "{name}: {} keeps the mode {mode:04o} until a restart, or until unix-mode says another",
-                    listening.endpoint()
-                )),
-                (Some(_), mode) => listening.mode = mode,
-                (None, _) => {}
-            }
+            listening.say_changes(name, entrance, changes);
             if options.is_empty() && layers == listening.asked.layers && !layers.has(Layer::Tls) {
                 continue;
             }
