@@ -215,6 +215,11 @@ impl Entrance<'_> {
         None
     }
 
+    /// The mode that a Unix socket is to have.
+    pub(crate) fn unix_mode(&self) -> Option<u32> {
+        self.access.unix_mode
+    }
+
     /// How to listen there.
     pub(crate) fn listen(&self, endpoint: &Endpoint) -> Result<Listen, Failure> {
         let mut listen = match &endpoint.socket {

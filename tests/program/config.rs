@@ -115,7 +115,27 @@ fn a_file_is_checked_without_listening() {
             "[roulette]\nroulette-file = \"/no/file\"\n",
             "r.toml:2: roulette-file /no/file: cannot be read",
         ),
-        ("[echo]\naddress = \"no.such.host.invalid:1\"\n", "no.such.host.invalid"),
+        (
+            "[echo]\naddress = \"no.such.host.invalid:1\"\n",
+            "r.toml:2: address: cannot look up no.such.host.invalid:1",
+        ),
+        (
+            "host = \"no.such.host.invalid\"\n[echo]\n",
+            "r.toml:1: host: cannot look up no.such.host.invalid",
+        ),
+        (
+            "[echo]\n[time]\naddress = [\"127.0.0.1:7007\", \"127.0.0.1:2323\"]\n",
+            "r.toml:3: address: 127.0.0.1:2323 is given twice, and each client can have but one service",
+        ),
+        (
+            "[presence]\n[lunch]\nservice = \"presence\"\n",
+            "r.toml:2: address: 127.0.0.1:9907 is given twice",
+        ),
+        #[cfg(feature = "tls")]
+        (
+            "[echo]\n\naddress = \"tls:0\"\n",
+            "r.toml:3: address: tls: needs --tls-cert FILE and --tls-key FILE",
+        ),
         ("[time]\n[echo]\ntime-count = 5\n", "r.toml:3: time-count goes with the service time"),
         #[cfg(feature = "tls")]
         (
@@ -137,6 +157,7 @@ fn a_file_is_checked_without_listening() {
         (["--burst=5", ""], "--rate"),
         (["--web-admin", ""], "--web-admin goes with the service web"),
         (["--check-config", "--tls-key=/a"], "--tls-cert"),
+        (["--check-config", "echo=7007,unix:/a,7007"], "127.0.0.1:7007 is given twice"),
     ] {
         let args = args.iter().filter(|arg| !arg.is_empty()).copied();
         let args: Vec<_> = [&*option].into_iter().chain(args).collect();

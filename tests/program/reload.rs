@@ -2,8 +2,10 @@
 //! notices.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::util::folder::Folder;
@@ -485,4 +487,39 @@ fn the_control_socket_has_it_read_the_file_too() {
     socket.read_to_string(&mut said).unwrap();
     assert!(said.starts_with("OK\n"), "{said}");
     server.said("reload: echo: max-line = 7");
+}
+
+/// What the umask would have made of the socket nobody knows any more; that must not keep the rest from changing.
+#[test]
+fn a_mode_that_is_taken_back_stays_and_holds_nothing_else_up() {
+    let sockets = Folder::new("mode-socket");
+    let path = sockets.file("s.sock");
+    let text = |more: &str| format!("[echo]\naddress = \"unix:{}\"\n{more}", path.display());
+    let server = Server::start("mode", &text(""), &[]);
+    server.program.place("echo");
+    server.reload(&text("unix-mode = \"0666\"\n"), "reload: echo: unix-mode = 0666");
+    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    let stays = format!("reload: echo: unix:{} keeps the mode 0666", path.display());
+    server.reload(&text(""), &stays);
+    // Nobody has this number.
+    server.reload(&text("allow-uid = 4000000000\n"), "reload: echo: allow-uid = 4000000000");
+    let mut greeting = String::new();
+    UnixStream::connect(&path).unwrap().read_to_string(&mut greeting).unwrap();
+    assert_eq!((&*greeting, mode()), ("", 0o666));
+    server.reload(&text("unix-mode = \"0600\"\n"), "reload: echo: unix-mode = 0600");
+    until("the mode is another one", || mode() == 0o600);
+    assert_eq!(server.end().matches("cannot listen").count(), 0);
+}
+
+#[test]
+fn other_layers_are_said() {
+    let address = free();
+    let server = Server::start("layers", &format!("[echo]\naddress = \"{address}\"\n"), &[]);
+    server.program.addr("echo");
+    let text = format!("[echo]\naddress = \"proxy:{address}\"\n");
+    server.reload(&text, &format!("reload: echo: listening on proxy:{address}"));
+    let mut client = Client::connect(address);
+    client.send("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n");
+    client.expect(GREETING);
+    assert!(!server.end().contains("nothing has changed"));
 }

@@ -36,13 +36,20 @@ pub(super) struct File {
     pub(super) tables: Vec<Table>,
 }
 
+/// Where the address of a service is written.
+#[derive(Clone, Debug)]
+pub(super) enum AddressFrom {
+    File(Place),
+    /// On the command line, behind this name.
+    CommandLine(String),
+}
+
 /// A service.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) name: String,
     pub(super) target: Target,
-    /// What it is called on the command line, if that has its address.
-    pub(super) given_as: Option<String>,
+    pub(super) address_from: AddressFrom,
     pub(super) options: GivenOptions,
 }
 
@@ -164,12 +171,14 @@ impl Reader<'_> {
             }
         }
         let service = self.service(key, kind)?;
+        let place = addresses.as_ref().map_or(self.place(key.span()), |(place, _)| place.clone());
         let target = match addresses {
             None => Target::usual(service),
             Some((place, text)) => Target::of(service, &format!("{}={text}", service.name))
                 .map_err(|why| place.failure(format!("address: {why}")))?,
         };
-        Ok(Table { name: name.to_string(), target, given_as: None, options })
+        let address_from = AddressFrom::File(place);
+        Ok(Table { name: name.to_string(), target, address_from, options })
     }
 
     /// Which service a table is: what it is called, unless it says so itself.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use reactor::Limits;
 
-use super::file::{self, File, Table};
+use super::file::{self, AddressFrom, File, Table};
 use super::options::{EachService, Whole, command_of};
 use super::words::{merge, parse};
 use crate::cli::failure::Failure;
@@ -82,8 +82,7 @@ pub(crate) struct PlannedService {
     /// What it goes by in the log, and for web.
     pub(crate) name: String,
     pub(crate) target: Target,
-    /// What it is called on the command line, if that has its address.
-    given_as: Option<String>,
+    address_from: AddressFrom,
     pub(crate) options: EachService,
     pub(crate) limits: Limits,
     /// Of [`EachService`], those that it uses.
@@ -146,7 +145,10 @@ impl Plan {
 impl PlannedService {
     /// What it is called where it is said that it listens.
     pub(crate) fn label(&self) -> &str {
-        self.given_as.as_ref().unwrap_or(&self.name)
+        match &self.address_from {
+            AddressFrom::File(_) => &self.name,
+            AddressFrom::CommandLine(name) => name,
+        }
     }
 
     /// Whether its handler has this option from the beginning, so that another value needs another
@@ -163,11 +165,21 @@ impl PlannedService {
         PlannedService { given: GivenOptions(new.chain(kept).cloned().collect()), ..next.clone() }
     }
 
+    /// The same failure, with its place in the file: that of the option it begins with, or of the address.
+    pub(crate) fn located(&self, failure: Failure) -> Failure {
+        match &self.address_from {
+            AddressFrom::File(place) if !failure.to_string().starts_with("--") => {
+                place.failure(format_args!("address: {failure}"))
+            }
+            _ => self.given.located(failure),
+        }
+    }
+
     /// How another address is chosen for it.
     pub(crate) fn how(&self) -> String {
-        match &self.given_as {
-            None => format!("with address in [{}]", self.name),
-            Some(name) => format!("with {name}=PORT"),
+        match &self.address_from {
+            AddressFrom::File(_) => format!("with address in [{}]", self.name),
+            AddressFrom::CommandLine(name) => format!("with {name}=PORT"),
         }
     }
 }
@@ -178,7 +190,7 @@ fn with_targets(mut tables: Vec<Table>, targets: &[String]) -> Result<Vec<Table>
     let in_file = tables.len();
     for text in targets {
         let called = text.split('=').next().unwrap_or_default();
-        let given_as = Some(called.to_owned());
+        let address_from = AddressFrom::CommandLine(called.to_owned());
         let table = tables[..in_file].iter_mut().find(|table| table.name == called);
         let target = match &table {
             Some(table) => Target::of(table.target.service, text),
@@ -188,15 +200,17 @@ fn with_targets(mut tables: Vec<Table>, targets: &[String]) -> Result<Vec<Table>
             let what = format!("invalid value '{text}' for 'SERVICE[=ADDR[,ADDR]...]': {why}");
             Failure::Usage(format!("{what}; see reactor serve --help"))
         })?;
-        if let Some(table) = table.filter(|table| table.given_as.is_none()) {
-            (table.target, table.given_as) = (target, given_as);
+        if let Some(table) =
+            table.filter(|table| matches!(table.address_from, AddressFrom::File(_)))
+        {
+            (table.target, table.address_from) = (target, address_from);
             continue;
         }
         let numbered = (2..).map(|number| format!("{called}-{number}"));
         let taken = |name: &String| tables.iter().any(|table| table.name == *name);
         let name = [called.to_owned()].into_iter().chain(numbered).find(|name| !taken(name));
         let name = name.expect("there are numbers enough");
-        tables.push(Table { name, target, given_as, options: GivenOptions::default() });
+        tables.push(Table { name, target, address_from, options: GivenOptions::default() });
     }
     Ok(tables)
 }
@@ -244,9 +258,9 @@ fn planned(
     given.0.retain(|option| !unused(&option.id));
     let options: EachService = parse(&given)?;
     let limits = options.limits().map_err(|failure| given.located(failure))?;
-    let Table { name, target, given_as, .. } = table;
+    let Table { name, target, address_from, .. } = table;
     let limits = target.service.limits(limits);
-    Ok(PlannedService { name, target, given_as, options, limits, given })
+    Ok(PlannedService { name, target, address_from, options, limits, given })
 }
 
 #[cfg(test)]
@@ -261,6 +275,8 @@ mod tests {
         let named = tables.iter().map(|it| format!("{}={}", it.name, it.target.addresses()[0]));
         let named: Vec<_> = named.collect();
         assert_eq!(named.join(" "), "lunch=5 echo=2323 time=1 echo-2=3 echo-3=4 lunch-2=9907");
-        assert!(tables.iter().all(|table| table.given_as.is_some()));
+        assert!(
+            tables.iter().all(|table| matches!(table.address_from, AddressFrom::CommandLine(_)))
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! What the services need is read and looked up before anything listens: in front of everything that others
 //! could notice, and at a reload in a thread that may wait.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use reactor::Address;
@@ -36,19 +37,21 @@ impl Prepared {
     pub(super) fn new(plan: Plan, inherited: &Inherited) -> Result<Prepared, Failure> {
         let Plan { whole, given, services } = plan;
         let host = look_up(&whole.host, LISTENER_LOOKUP);
-        let host = host.map_err(|failure| given.located(failure))?;
+        let host =
+            host.map_err(|failure| given.located(Failure::Runtime(format!("--host: {failure}"))))?;
         let mut students = Students::default();
         let mut prepare = |planned: PlannedService| -> Result<_, Failure> {
             let students = students.of(&planned.options.services.roulette);
-            let students = students.map_err(|failure| planned.given.located(failure))?;
+            let students = students.map_err(|failure| planned.located(failure))?;
             let endpoints = planned.target.endpoints(&host, inherited);
-            let endpoints =
-                endpoints.map_err(|failure| planned.given.located(failure))?.into_iter();
-            let endpoints = endpoints.map(|it| it.look_up(LISTENER_LOOKUP));
-            let endpoints = endpoints.collect::<Result<_, _>>()?;
+            let endpoints = endpoints.and_then(|endpoints| {
+                endpoints.into_iter().map(|it| it.look_up(LISTENER_LOOKUP)).collect()
+            });
+            let endpoints = endpoints.map_err(|failure| planned.located(failure))?;
             Ok(PreparedService { planned, endpoints, students })
         };
         let services = services.into_iter().map(&mut prepare).collect::<Result<Vec<_>, _>>()?;
+        check_apart(&services)?;
         let endpoints = services.iter().flat_map(|service| &service.endpoints);
         inherited.check_used(endpoints.filter_map(|endpoint| endpoint.socket.as_deref()))?;
         Ok(Prepared { whole, given, host, services })
@@ -61,7 +64,7 @@ impl Prepared {
             let PreparedService { planned, .. }: &PreparedService = service;
             let access = &planned.options.access;
             let entrance = access.entrance(&planned.target.places, &mut known);
-            entrance.map_err(|failure| planned.given.located(failure))
+            entrance.map_err(|failure| planned.located(failure))
         };
         self.services.iter().map(entrance).collect()
     }
@@ -88,4 +91,25 @@ impl Prepared {
             each: 1,
         }
     }
+}
+
+/// Fails if an address is given twice: the second one that listens would say that the port is in use, as
+/// if by somebody else.
+fn check_apart(services: &[PreparedService]) -> Result<(), Failure> {
+    let mut known = HashSet::new();
+    for PreparedService { planned, endpoints, .. } in services {
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.socket.is_none()) {
+            let addresses: HashSet<_> = endpoint.each().into_iter().map(|it| it.address).collect();
+            let is_free = |address: &Address| address.as_socket().is_some_and(|it| it.port() == 0);
+            for address in addresses.into_iter().filter(|address| !is_free(address)) {
+                let text = address.to_string();
+                if !known.insert(address) {
+                    let why =
+                        format!("{text} is given twice, and each client can have but one service");
+                    return Err(planned.located(Failure::Usage(why)));
+                }
+            }
+        }
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 
 use reactor::services::room::OverRedis;
 use reactor::services::views::ProcessReader;
-use reactor::{Address, Cores, Error, Service};
+use reactor::{Address, Cores, Error, Listen, Service};
 
 use super::changes::{Changes, changed, overlap};
 use super::prepared::PreparedService;
@@ -40,6 +40,8 @@ struct Listening {
     wanted: Layers,
     /// Where it is.
     at: Address,
+    /// The mode that its file was given, if it is one: what the umask has made nobody could make again.
+    mode: Option<u32>,
     fate: Fate,
 }
 
@@ -57,6 +59,35 @@ enum Fate {
 impl Listening {
     fn is_for(&self, endpoint: &Endpoint) -> bool {
         self.asked.address == endpoint.address && self.asked.socket == endpoint.socket
+    }
+
+    /// How to listen there, with the mode it has unless there is to be another one.
+    fn listen(&self, entrance: &Entrance<'_>) -> Result<Listen, Failure> {
+        let listen = entrance.listen(&self.endpoint())?;
+        Ok(match self.mode {
+            Some(mode) if entrance.unix_mode().is_none() => listen.unix_mode(mode),
+            _ => listen,
+        })
+    }
+
+    /// Whether it is a Unix socket that we have made.
+    fn has_file(&self) -> bool {
+        matches!(self.at, Address::Unix(_)) && self.asked.socket.is_none()
+    }
+
+    /// Says which layers are new, and which mode cannot be taken back.
+    fn say_changes(&mut self, name: &str, entrance: &Entrance<'_>, changes: &mut Changes) {
+        let endpoint = self.endpoint();
+        if self.wanted != self.asked.layers {
+            let endpoints = endpoint.each();
+            endpoints.iter().for_each(|it| changes.say(format!("{name}: listening on {it}")));
+        }
+        match (self.mode, entrance.unix_mode()) {
+            (Some(mode), None) if self.has_file() => changes.warn(format!(
+                "{name}: {endpoint} keeps the mode {mode:04o} until a restart, or until unix-mode says another"
+            )),
+            (_, mode) => self.mode = mode,
+        }
     }
 
     /// Where it is, with the layers that it is to have.
@@ -169,8 +200,8 @@ impl Running {
             let service = &mut self.services[place];
             let at = service.key.bind(cores, entrance.listen(&asked)?);
             let at = at.map_err(|error| Failure::listen(error, &planned.how()))?;
-            let (wanted, fate) = (asked.layers, Fate::Comes);
-            service.listeners.push(Listening { asked, wanted, at, fate });
+            let (wanted, mode, fate) = (asked.layers, entrance.unix_mode(), Fate::Comes);
+            service.listeners.push(Listening { asked, wanted, at, mode, fate });
         }
         Ok(())
     }
@@ -226,8 +257,8 @@ impl Running {
             listeners.retain_mut(|listening| {
                 let gone = std::mem::replace(&mut listening.fate, Fate::Stays) == Fate::Gone;
                 listening.wanted = listening.asked.layers;
-                let endpoint = listening.endpoint();
-                if gone && let Err(failure) = listen_as(planned, &**key, cores, &endpoint) {
+                if gone && let Err(failure) = listen_as(planned, &**key, cores, listening) {
+                    let endpoint = listening.endpoint();
                     log::error!("{}: no longer listening on {endpoint}: {failure}", planned.name);
                     return false;
                 }
@@ -256,11 +287,12 @@ impl Running {
         }
         for listening in service.listeners.iter_mut().filter(|it| it.fate == Fate::Stays) {
             let layers = listening.wanted;
+            listening.say_changes(name, entrance, changes);
             if options.is_empty() && layers == listening.asked.layers && !layers.has(Layer::Tls) {
                 continue;
             }
             listening.asked.layers = layers;
-            let listen = entrance.listen(&listening.endpoint());
+            let listen = listening.listen(entrance);
             failed(listen.and_then(|listen| Ok(service.key.rebind(cores, listen)?)));
             if let Some(file) = entrance.certificate().filter(|_| layers.has(Layer::Tls)) {
                 changes.say(format!("{} reloaded, for those who come now", file.display()));
@@ -337,11 +369,11 @@ fn listen_as(
     planned: &PlannedService,
     key: &dyn Key,
     cores: &mut Cores<'static>,
-    endpoint: &Endpoint,
+    listening: &Listening,
 ) -> Result<(), Failure> {
     let places = &planned.target.places;
     let entrance = planned.options.access.entrance(places, &mut Certificates::default())?;
-    key.bind(cores, entrance.listen(endpoint)?)?;
+    key.bind(cores, listening.listen(&entrance)?)?;
     Ok(())
 }
 
