@@ -237,7 +237,11 @@ fn descriptors_must_suffice_for_what_all_services_were_given() {
                 [presence]\naddress = 0\n";
     let (_folder, option) = file("demand", text);
     let program = Program::serve_after("ulimit -n 1024", &[&option, "--threads=1"]);
-    fails(program, 1, &["--max-connections of 2 services, 1100 together", "but the limit is 1024"]);
+    fails(
+        program,
+        1,
+        &["r.toml:3: max-connections of 2 services, 1100 together", "but the limit is 1024"],
+    );
     // Nobody has asked for the clients of presence.
     let program = Program::serve_after("ulimit -n 1200", &[&option, "--threads=1"]);
     program.wait_for_log("of 11100 clients");

@@ -104,7 +104,7 @@ fn start(
     let stdout = logging::init(&whole.log)?;
     let raised = descriptors::raise();
     let limit = raised.as_ref().map_or(u64::MAX, |raised| raised.limit);
-    prepared.asked_for().check(limit)?;
+    prepared.check_descriptors(limit)?;
     let mut cores = Cores::new(whole.threads)?;
     let notices = catch_signals(&mut cores)?;
     cores.set_max_total_output(whole.max_total_output);

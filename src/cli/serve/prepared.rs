@@ -74,9 +74,17 @@ impl Prepared {
         self.demand_of(|_| true)
     }
 
-    /// The same of those alone for which a number of clients was asked for.
-    pub(super) fn asked_for(&self) -> Demand {
-        self.demand_of(|planned| planned.options.max_connections.is_some())
+    /// Fails if `limit` descriptors do not suffice for those services for which a number of clients was asked
+    /// for.
+    pub(super) fn check_descriptors(&self, limit: u64) -> Result<(), Failure> {
+        let asked_for = |planned: &PlannedService| planned.options.max_connections.is_some();
+        let mut planned = self.services.iter().map(|service| &service.planned);
+        let first = planned.find(|planned| asked_for(planned));
+        let outcome = self.demand_of(asked_for).check(limit);
+        outcome.map_err(|failure| match first {
+            Some(planned) => planned.located(failure),
+            None => failure,
+        })
     }
 
     fn demand_of(&self, counts: impl Fn(&PlannedService) -> bool) -> Demand {

@@ -100,7 +100,7 @@ impl Again {
 
     fn prepare(&self) -> Result<Prepared, Failure> {
         let prepared = Prepared::new(self.source.plan()?, &self.inherited)?;
-        prepared.asked_for().check(self.limit)?;
+        prepared.check_descriptors(self.limit)?;
         // They are read once more when they are needed: those in a thread are of use to that one alone.
         prepared.entrances()?;
         Ok(prepared)
