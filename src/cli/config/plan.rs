@@ -1,4 +1,4 @@
-//! What is to be served: the file, and above it the command line.
+//! What is to be served: the file, overridden by the command line.
 
 use std::path::PathBuf;
 
@@ -19,32 +19,33 @@ pub(crate) struct Arguments {
     /// port.
     ///
     /// ADDR is PORT (on --host), HOST:PORT, [IPV6]:PORT, unix:PATH, or systemd:NAME for the sockets that
-    /// systemd has opened under this name (FileDescriptorName=); port 0 takes a free one. If a HOST has several addresses, the service listens on all of them. Without ADDR it listens on
-    /// its default port on --host. The service web is at 127.0.0.1 unless its ADDR names a host: it
-    /// shows who is connected, and not to everybody for whom --host is.
+    /// systemd has opened under this name (FileDescriptorName=); port 0 takes a free one. If a HOST has several
+    /// addresses, the service listens on all of them. Without ADDR it listens on its default port on --host.
+    /// The service web is at 127.0.0.1 unless its ADDR names a host: it shows who is connected, and not to
+    /// everybody for whom --host is.
     ///
     /// In front of it may stand what clients speak there, in the order of the bytes on the wire.
     /// proxy: (echo=proxy:2323) is a PROXY header, version 1 or 2, in which a balancer says who the
     /// client is; see --proxy-from. tls: is TLS; see --tls-cert. ws: is WebSocket, a line a message, for
-    /// pages in browsers; see --origin. A host called proxy is written proxy.:PORT, as is one called systemd.
+    /// pages in browsers; see --origin. A host called proxy or systemd is written with a dot: proxy.:PORT.
     ///
     /// Several ADDRs with commas between them are doors of one service: echo=2323,unix:/run/e.sock.
     /// A service that is given twice is two, which share nothing; the log calls the second echo-2.
     ///
-    /// With --config, a SERVICE takes the place of the address of its table, or is one more.
+    /// With --config, a SERVICE replaces the address of its table, or is added if it has no table.
     #[arg(value_name = "SERVICE[=ADDR[,ADDR]...]", value_parser = Target::parse)]
     targets: Vec<Target>,
 
-    /// Take services and options from this file as well; options that are given here win over it.
+    /// Read services and options from this file too; options on the command line override it.
     ///
     /// It is TOML. Its keys are the long names of these options. Each table is a service: [echo], or
     /// [lunch] with service = "presence". It may have an address and options of its own; those above all
-    /// tables hold for every service. A relative path in it begins where reactor runs, as on the command
+    /// tables are for every service. Paths in it are relative to the working directory, as on the command
     /// line.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    // Clap has checked them. They are read again once those of a file are below them.
+    // Clap has checked them. They are parsed again, together with those of the file.
     #[command(flatten)]
     #[allow(dead_code, reason = "they are read again together with those of the file")]
     whole: Whole,
@@ -54,7 +55,7 @@ pub(crate) struct Arguments {
     each: EachService,
 }
 
-/// What a plan is made of. A file may say something else when it is made again.
+/// The sources of a plan. At a reload the file may have changed.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) file: Option<PathBuf>,
@@ -115,7 +116,7 @@ impl Source {
 }
 
 impl Plan {
-    /// What a file says, and above it the command line.
+    /// Makes a plan of a file, overridden by the command line.
     pub(super) fn merged(
         file: File,
         targets: Vec<Target>,
@@ -141,14 +142,14 @@ impl PlannedService {
         if self.in_file { &self.name } else { self.target.service.name }
     }
 
-    /// Whether its handler has this option from the beginning, so that another value needs another
+    /// Whether its handler reads this option only when it is made, so that another value needs another
     /// handler.
     pub(crate) fn is_of_handler(&self, id: &str) -> bool {
         let sites = self.target.service.http && ["origin", "web_host"].contains(&id);
         sites || command_of::<ServiceOptions>().get_arguments().any(|arg| *arg.get_id() == *id)
     }
 
-    /// What is in force once this one follows `next`: its handler stays as it is.
+    /// The options in force once this service follows `next`, while its handler stays as it is.
     pub(crate) fn followed_by(&self, next: &PlannedService) -> PlannedService {
         let kept = self.given.0.iter().filter(|option| self.is_of_handler(&option.id));
         let new = next.given.0.iter().filter(|option| !self.is_of_handler(&option.id));
@@ -164,8 +165,8 @@ impl PlannedService {
     }
 }
 
-/// The services of the file and of the command line. One that is given there takes the place of the
-/// table that is called like it; the next one of the kind has a number behind its name.
+/// The services of the file and of the command line. One of the command line replaces the address of the table
+/// of the same name; a second one of a kind gets a number behind its name.
 fn with_targets(mut tables: Vec<Table>, targets: Vec<Target>) -> Vec<Table> {
     let mut replaceable: Vec<_> = tables.iter().map(|table| table.name.clone()).collect();
     for target in targets {
@@ -184,8 +185,8 @@ fn with_targets(mut tables: Vec<Table>, targets: Vec<Target>) -> Vec<Table> {
     tables
 }
 
-/// Refuses what a table gives and its service does not use, and what holds for all services and
-/// none of them uses.
+/// Refuses options of a table that its service does not use, and options for all services that none
+/// uses.
 fn refuse_unused(
     above: &GivenOptions,
     below: &GivenOptions,
@@ -204,8 +205,8 @@ fn refuse_unused(
     below.refuse_unused(&together)
 }
 
-/// A service with its options: those of the command line, below them those of its table, below them
-/// those that the file has for all services.
+/// A service with its options: those of the command line override those of its table, which override those
+/// that the file has for all services.
 fn planned(
     table: Table,
     above: &GivenOptions,
@@ -214,7 +215,7 @@ fn planned(
     let Table { name, target, in_file, options } = table;
     let command = command_of::<EachService>();
     let mut given = merge(above, &merge(&options, below, &command), &command);
-    // What another service uses is given to this one too.
+    // It may have options here that only another service uses.
     let uses = EachService::uses(&target);
     let unused = |id: &str| uses.iter().any(|it| !it.used && it.options.contains(&id));
     given.0.retain(|option| !unused(&option.id));

@@ -1,4 +1,4 @@
-//! The thread that writes.
+//! The thread that writes the log and stdout.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -11,20 +11,20 @@ use log::Level;
 use super::line::Style;
 use super::output::Output;
 
-/// What is to be written or done, in this order.
+/// What the thread does, in the order of the queue.
 pub(super) enum Entry {
     Log(String),
     Say(String),
-    /// Tells when all before it is written.
+    /// Reports that all before it is written.
     Flush(SyncSender<()>),
-    /// Has [`Shared`] looked at.
+    /// Wakes the thread to look at [`Shared`].
     Wake,
 }
 
-/// What does not wait in the queue.
+/// State beside the queue.
 #[derive(Default)]
 pub(super) struct Shared {
-    /// Whether the file is to be opened anew. In the queue there might be no room for that.
+    /// Whether the file is to be opened anew. It is no entry of the queue, which may be full.
     pub(super) reopen: AtomicBool,
     /// Lines of the log that were lost.
     pub(super) lost_in_all: AtomicU64,
