@@ -42,6 +42,8 @@ pub(super) type Change<'h> = Box<dyn FnOnce(&mut Cores<'h>) + Send + 'h>;
 /// # Ok::<(), Error>(())
 /// ```
 ///
+/// The example `changing` is a whole program.
+///
 /// Do not wait for the result in a hook: the first core would wait for itself.
 ///
 /// [`Spread`](crate::Spread), [`Limits`](crate::Limits), [`Networks`](crate::Networks) and
