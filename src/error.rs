@@ -71,8 +71,8 @@ pub enum Error {
         /// The reason.
         why: &'static str,
     },
-    /// The service was [removed](crate::Reactor::remove), or is about to go since it was; or it is one of
-    /// another reactor.
+    /// The service was [removed](crate::Reactor::remove), even if its connections are still being closed, or
+    /// it belongs to another reactor.
     #[error("the service was removed, or is one of another reactor")]
     Removed,
     /// The service does not listen there.

@@ -68,14 +68,15 @@
 //! | do something later | [`Context::set_timer`], [`ServiceContext::set_service_timer`] |
 //! | do blocking work, or reach the handler from another thread | [`Service::handle`], [`Handle`] |
 //! | use several cores | [`Cores`], and [`Peers`] for what they say to each other |
-//! | change them while they run | [`Remote`] from any thread, `Cores::on_hangup` at a signal |
 //! | be a client, and come back to a server that was lost | [`client`], [`client::Redial`] |
 //! | connect outward | [`ServiceContext::connect`], [`ServiceContext::connect_from`], [`Reactor::connect`] |
 //! | use the names of hosts | [`Host`], [`Address::resolve`] |
 //! | talk to a terminal, a file, a child's pipes | [`ServiceContext::adopt`], [`Reactor::adopt`] |
-//! | listen at sockets that systemd or another program has opened | [`Listen::from_tcp`], [`Listen::from_unix`] |
+//! | listen at sockets that systemd, a parent or another program has opened | [`Listen::from_tcp`], [`Listen::from_unix`] |
 //! | run inside another event loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
-//! | change limits, listeners and services while the loop runs | [`Reactor::set_limits`], [`Reactor::unbind`], [`Reactor::rebind`], [`Reactor::remove`], [`Reactor::reload`] |
+//! | change limits, listeners and services while the loop runs | [`Reactor::set_limits`], [`Reactor::bind`], [`Reactor::rebind`], [`Reactor::unbind`], [`Reactor::remove`] between turns; the same of [`Cores`] |
+//! | do that from another thread, or at SIGHUP | [`Remote`], `Cores::on_hangup`; with one core `Cores::new(1)` |
+//! | read certificates again | [`Reactor::reload`], `Reactor::reload_on_hangup` |
 //! | restrict who may connect | [`Listen`], [`Networks`], [`Context::peer_credentials`] |
 //! | stand behind a balancer, or be one | [`Listen::proxy`], [`Connect::proxy_for`] |
 //! | let browsers take part in a protocol of lines | `WebSocket` |
@@ -84,7 +85,7 @@
 //! | choose what a client is told that the loop closes | [`Handler::farewell`], [`Farewell`] |
 //! | see what the loop does | [`Counters`], [`Reactor::set_name`] for the log |
 //! | look inside: services, connections, turns; close one | [`Reactor::status`], [`Reactor::connections`], [`Reactor::close`]; in a handler [`Context::request_report`] |
-//! | test a handler without sockets, or several cores in one thread | [`testing`] |
+//! | test a handler without sockets, or several cores in one thread | [`testing`]: `Harness`, `CoresByHand` |
 //! | show one client's text to another, split commands into words, parse those, take telnet's out | [`text`] |
 //! | look inside a server that runs | `services::Admin` |
 //! | show others what the loop does: JSON, metrics for Prometheus | `services::views` |

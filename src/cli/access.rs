@@ -128,7 +128,7 @@ impl Access {
         self.origin.iter().cloned().fold(sites, Sites::origin)
     }
 
-    /// Reads the certificate if one of these listeners needs it, unless it is among those that were read.
+    /// Reads the certificate if one of these listeners needs it and it was not read already.
     #[cfg_attr(not(feature = "tls"), expect(unused_variables))]
     pub(crate) fn entrance(
         &self,
@@ -179,8 +179,8 @@ impl Access {
         }
     }
 
-    /// What there is to warn of if other machines can connect and `--allow` does not say which of them
-    /// may. The program listens all the same.
+    /// The warning if other machines can connect and `--allow` does not say which. The program listens all
+    /// the same.
     pub(crate) fn warning(&self, name: &str, at: &Endpoint) -> Option<String> {
         let addr = at.address.as_socket();
         let beyond = addr.is_some_and(|addr| !addr.ip().to_canonical().is_loopback());

@@ -20,7 +20,7 @@ pub(crate) const LISTENER_LOOKUP: Duration = Duration::from_secs(10);
 pub(crate) const LOCALHOST: Address =
     Address::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
 
-/// What stands in front of the name of a socket that systemd has opened.
+/// The prefix of the name of a socket that systemd has opened.
 const SYSTEMD: &str = "systemd:";
 
 /// An address as it is written, if need be without a host.
@@ -134,7 +134,7 @@ fn url_of_web_socket(text: &str) -> Option<String> {
 pub(crate) struct Endpoint {
     pub(crate) layers: Layers,
     pub(crate) address: Address,
-    /// What listens there already.
+    /// The sockets that listen there already.
     pub(crate) socket: Option<Arc<Socket>>,
 }
 
@@ -146,7 +146,7 @@ impl Endpoint {
     /// How many descriptors it takes to listen there.
     pub(crate) fn descriptors(&self) -> usize {
         match self.socket {
-            // One of them stays with what systemd has passed.
+            // The descriptor that systemd has passed stays open too.
             Some(_) => 2,
             None => self.each().len(),
         }
@@ -298,7 +298,7 @@ impl Place {
         matches!(self.at, At::Open(PortOrAddress::At(Address::Unix(_))))
     }
 
-    /// Whether it may be a Unix socket: what systemd has opened may be any.
+    /// Whether it may be a Unix socket, as any socket of systemd may.
     pub(crate) fn may_be_unix(&self) -> bool {
         self.makes_file() || matches!(self.at, At::Systemd(_))
     }

@@ -5,11 +5,11 @@ use clap_complete::{Shell, generate};
 
 use super::failure::Failure;
 
-/// Print a script that makes a shell complete the subcommands and options of reactor.
+/// Print the script with which a shell completes the subcommands and options of reactor.
 ///
 /// For bash, eval "$(reactor completions bash)" in ~/.bashrc, or write it to
 /// /usr/share/bash-completion/completions/reactor; for zsh, write it to a file _reactor in a folder of $fpath; for
-/// fish, to ~/.config/fish/completions/reactor.fish. The Debian package has done that.
+/// fish, to ~/.config/fish/completions/reactor.fish. The Debian package has installed them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Completions {
     /// The shell.

@@ -8,8 +8,8 @@ use super::failure::Failure;
 use super::systemd::Notices;
 use super::{admin, logging};
 
-/// Ends at SIGINT and SIGTERM, and opens and reads files again at SIGHUP; systemd is told of it all if it wants
-/// to be. To be called before the first line on stdout: whoever has read it may send a signal.
+/// Ends at SIGINT and SIGTERM, opens and reads files again at SIGHUP, and notifies systemd of all this. To be
+/// called before the first line on stdout, since whoever reads that may send a signal.
 pub(crate) fn catch_signals(cores: &mut Cores<'_>) -> Result<Notices, Error> {
     cores.stop_on_signals()?;
     let notices = Notices::start(cores)?;

@@ -8,10 +8,10 @@ use super::failure::Failure;
 
 /// Write the manual pages of reactor: reactor.1, and one for each subcommand.
 ///
-/// They say what --help says. To read one: man DIR/reactor-serve.1. The Debian package has installed them.
+/// They have the content of --help. To read one: man DIR/reactor-serve.1. The Debian package has installed them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Man {
-    /// The folder to write them to; it is made if it is not there.
+    /// The directory to write them to; it is created if it does not exist.
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }
@@ -33,13 +33,13 @@ pub(crate) fn man(args: &Man, program: clap::Command) -> Result<ExitCode, Failur
     Ok(ExitCode::SUCCESS)
 }
 
-/// A page as clap_mangen makes it, but for what the help has at its end: that has lines and columns of its own.
+/// A page as clap_mangen makes it, except for the end of the help, which has lines and columns of its own.
 fn page(command: &clap::Command) -> io::Result<String> {
     let bare = command.clone().after_help(None::<&str>).after_long_help(None::<&str>);
     let page = clap_mangen::Man::new(bare)
         .source(concat!("reactor ", env!("CARGO_PKG_VERSION")))
         .manual("reactor")
-        // The same page each time; an empty date would be left out, and the next field taken for it.
+        // No date, so that pages can be reproduced. An empty one would be left out, and the next field taken for it.
         .date(" ");
     let mut text = Vec::new();
     page.render(&mut text)?;

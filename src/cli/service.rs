@@ -86,19 +86,19 @@ pub(crate) struct Service {
     /// `--host`, which lets the world in to the others, does not move it.
     pub(crate) http: bool,
     pub(crate) about: &'static str,
-    /// Adds it, with its handler, but has it listen nowhere yet.
+    /// Adds it, with its handler and without listeners.
     pub(crate) add: fn(&mut Setup<'_>) -> Result<Box<dyn Key>, Failure>,
 }
 
 impl Service {
-    /// Its limits, where these were asked for: web has its own.
+    /// Its limits, as the options have them; web has its own.
     pub(crate) fn limits(&self, asked: Limits) -> Limits {
         let Limits { keepalive, user_timeout, .. } = asked;
         if self.http { Limits { keepalive, user_timeout, ..Web::limits() } } else { asked }
     }
 }
 
-/// The key of a service that runs, whatever its messages are, on all cores or on the first.
+/// The key of a service that runs, on all cores or on the first, whatever the type of its messages.
 pub(crate) trait Key: Send {
     fn bind(&self, cores: &mut Cores<'static>, listen: Listen) -> Result<Address, Error>;
     fn rebind(&self, cores: &mut Cores<'static>, listen: Listen) -> Result<(), Error>;

@@ -17,7 +17,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Why what stands there cannot be taken.
+    /// Why the value there cannot be used.
     pub(crate) fn failure(&self, what: impl fmt::Display) -> Failure {
         Failure::Runtime(format!("{self}: {what}"))
     }
@@ -46,7 +46,7 @@ impl GivenOption {
         self.id.replace('_', "-")
     }
 
-    /// Why it cannot be taken, said with its place if it has one.
+    /// Why it cannot be used, with its place if it has one.
     pub(crate) fn failure(&self, what: impl fmt::Display) -> Failure {
         match &self.place {
             None => Failure::Usage(what.to_string()),

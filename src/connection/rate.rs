@@ -141,8 +141,8 @@ impl Connection {
         (place != 0).then_some(place)
     }
 
-    /// Other rates hold: it waits for none of them, and if its `own` one is another, has paid for all that
-    /// it has used.
+    /// The rates have changed: the connection waits for none of them, and if its `own` one is another, what it
+    /// has used is forgotten.
     pub(crate) fn forget_rates(&mut self, own: bool) {
         self.change_extras(|extras| {
             extras.resumes = None;

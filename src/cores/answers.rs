@@ -93,8 +93,8 @@ pub(super) fn of_core(index: usize, mut status: Status) -> Status {
     status
 }
 
-/// Adds the state of another core. Its services are known by their names; of those that have the same, each
-/// is taken for another one. What the first core has removed already may still be there.
+/// Adds the state of another core. Services are matched by name, and those of the same name by their order. A
+/// service that the first core has removed may still be on the other one.
 pub(super) fn add_status(sum: &mut Status, other: Status) {
     let Status { counters, uptime, turns, services, unsent, stopping, cores } = other;
     sum.cores.extend(cores);
@@ -108,7 +108,7 @@ pub(super) fn add_status(sum: &mut Status, other: Status) {
     for service in services {
         let same = |place: &usize| sum.services[*place].name == service.name;
         let Some(found) = unmatched.iter().position(same) else {
-            // Nobody comes to it any more.
+            // It accepts no more.
             sum.services.push(ServiceStatus { listeners: Vec::new(), ..service });
             continue;
         };

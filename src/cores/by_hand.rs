@@ -23,6 +23,9 @@ use crate::reactor::{Exit, Reactor, Status};
 /// All else is real, the sockets too. With Unix sockets, of which the clients are in the same thread,
 /// nothing depends on anything but the order of the turns, so that the same order gives the same run.
 ///
+/// A [`Remote`](crate::Remote) that was taken before works here too: the first core makes the change in its next
+/// turn, and each other core follows in its own.
+///
 /// ```
 /// use std::io::{Read, Write};
 /// use std::net::TcpStream;
@@ -76,7 +79,7 @@ struct Running<'h> {
     woken: bool,
 }
 
-/// What runs the turns.
+/// Runs the turns of one core.
 enum Turns<'h> {
     OfFirst(Cores<'h>),
     OfOther(Reactor<'h>, Driver<'h>),

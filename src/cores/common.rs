@@ -11,7 +11,7 @@ use crate::reactor::handle::Shared;
 use crate::reactor::total_memory::Memory;
 use crate::reactor::{Ask, Reactor, Report};
 
-/// What a core asks of another one, and how that answers; and what the first one has another one do.
+/// What a core asks of another one, the answer to that, and tasks that the first core gives to others.
 pub(super) enum Mail<'h> {
     Ask { from: usize, ticket: u64, what: Ask },
     Answer { ticket: u64, core: usize, report: Box<Report> },
@@ -24,7 +24,7 @@ pub(super) type Task<'h> = dyn FnOnce(&mut Reactor<'h>, &Driver<'h>) + Send + 'h
 /// One of it for all cores.
 pub(super) struct Common<'h> {
     cores: Vec<Place<'h>>,
-    /// When the first of them was made: all count time from there.
+    /// When the first core was made. All cores count time from there.
     pub(super) start: Instant,
     /// Every loop is to end at once.
     cut: AtomicBool,
@@ -63,7 +63,7 @@ impl<'h> Common<'h> {
         self.cores.len()
     }
 
-    /// What wakes a core.
+    /// Wakes a core.
     pub(super) fn shared(&self, core: usize) -> &Arc<Shared> {
         &self.cores[core].shared
     }

@@ -1,5 +1,5 @@
-//! The public methods: what is to run on which core. What is asked of another core is sent there as a task,
-//! whether its thread runs already or not.
+//! The public methods: which service runs on which core. Another core gets its part as a task in its mail, whether its
+//! thread runs already or not.
 
 use std::fmt;
 use std::sync::Arc;
@@ -72,8 +72,12 @@ const MOST_CORES: usize = 1024;
 /// **What is bound to one core.** A service whose state is one store, and one of datagrams, is added to
 /// the [first](Self::first) core, which serves all its clients.
 ///
-/// **While they run** services come, change and go as before: from any thread by their
-/// [remote](Self::remote), or at a signal by a hook (`on_hangup`).
+/// **Changes while they run.** [`run`](Self::run) borrows the cores, so take a [`Remote`] before: it has any
+/// thread call every method of this type, for example to add a service or to change limits. A hook that
+/// `on_hangup` sets can do the same at SIGHUP. Both also serve a program with one core, `Cores::new(1)`.
+///
+/// **Threads.** As a [`Reactor`], this stays on the thread that made it. Handlers are made in the threads that
+/// run them.
 ///
 /// **Limits.** [`max_connections`](Limits::max_connections), [`max_per_peer`](Limits::max_per_peer) and
 /// [`peer_connect_rate`](Limits::peer_connect_rate) hold exactly. [`peer_rate`](Limits::peer_rate)
@@ -85,10 +89,10 @@ pub struct Cores<'h> {
     pub(super) driver: Driver<'h>,
     pub(super) others: Vec<Planned<'h>>,
     pub(super) common: Arc<Common<'h>>,
-    /// What is to be done between two turns of the first core; none once all have ended.
+    /// Changes to make between two turns of the first core; none once all cores have ended.
     pub(super) changes: Option<Mailbox<Change<'h>>>,
     remote: Remote<'h>,
-    /// What is to be done at a SIGHUP.
+    /// Called at SIGHUP.
     #[cfg(feature = "signals")]
     pub(super) hook: Option<Box<Hook<'h>>>,
     /// What was to be seen of the other cores when they ended.
@@ -99,6 +103,9 @@ pub struct Cores<'h> {
 type Hook<'h> = dyn FnMut(&mut Cores<'h>) + 'h;
 
 /// The key to a service that runs on all cores: where it listens, and the way to its handlers.
+///
+/// It can be cloned and sent to other threads, as for a [`Remote`]. Once the service was
+/// [removed](Cores::remove), it is no key to any other: the methods of [`Cores`] give [`Error::Removed`].
 pub struct Spread<M> {
     service: Service<M>,
     handles: Vec<Handle<M>>,
@@ -107,7 +114,7 @@ pub struct Spread<M> {
 }
 
 impl<'h> Cores<'h> {
-    /// Makes so many, without services.
+    /// Makes this many cores, without services.
     ///
     /// # Errors
     /// [`Error::Limit`] for none, or more than 1,024. [`Error::Io`] when the system gives no selectors.
@@ -154,9 +161,9 @@ impl<'h> Cores<'h> {
     }
 
     /// Serves a protocol on all cores, as [`Reactor::listen`] does on one. The handler of each core is
-    /// made in the thread that runs it, so it need not be [`Send`]: that of the first one now, those of
-    /// the others when they [run](Self::run), or after their next turn if they do. If one cannot be made then,
-    /// since that panics, the log says so and the other cores serve without that one.
+    /// made in the thread that runs it, so it need not be [`Send`]. That of the first core is made now, those
+    /// of the others when they [run](Self::run), or after their next turn if they run already. If the closure
+    /// panics while they run, the log says so, and the service is not on that core.
     ///
     /// # Errors
     /// Those of [`Reactor::listen`].
@@ -263,8 +270,8 @@ impl<'h> Cores<'h> {
         Ok(bound.local)
     }
 
-    /// As [`Reactor::rebind`]. Who comes from now on comes by the new rules on all cores; who was on the way to
-    /// another core before that comes by the old ones.
+    /// As [`Reactor::rebind`]. The new rules apply on all cores to clients that are accepted from now on. A
+    /// client that was accepted before, and is on its way to another core, still comes by the old rules.
     ///
     /// # Errors
     /// Those of [`Reactor::rebind`].
@@ -275,17 +282,17 @@ impl<'h> Cores<'h> {
         Ok(())
     }
 
-    /// As [`Reactor::unbind`]. Those who are on the way to another core are served there.
+    /// As [`Reactor::unbind`]. Clients on their way to another core are served there.
     ///
     /// # Errors
     /// Those of [`Reactor::unbind`].
     pub fn unbind<M>(&mut self, service: &Spread<M>, address: &Address) -> Result<(), Error> {
-        // Nothing more comes out of the queues of the other cores once all are through.
+        // The queues of the other cores end by themselves once they are empty.
         self.first.unbind(&service.service, address)
     }
 
-    /// Has newcomers at these listeners of the first core divided among all, by new queues: what is left in
-    /// those from before is taken by the listeners there, which end with them.
+    /// Divides newcomers at these listeners of the first core among all cores, by new queues. The listeners of
+    /// the old queues take what is left in those, and then end.
     fn share_out<M>(
         &mut self,
         service: &Spread<M>,
@@ -311,13 +318,14 @@ impl<'h> Cores<'h> {
         }
     }
 
-    /// As [`Reactor::set_limits`], for all cores together: on each other one they hold after its next turn.
+    /// As [`Reactor::set_limits`], for all cores together. Each of the other cores applies the new limits after
+    /// its next turn.
     ///
     /// # Errors
     /// Those of [`Reactor::set_limits`].
     pub fn set_limits<M>(&mut self, service: &Spread<M>, limits: Limits) -> Result<(), Error> {
         self.first.set_limits(&service.service, limits.clone())?;
-        // They are right, and there it can but be too late for them.
+        // The limits are checked, so this can only fail where a shutdown has begun.
         self.on_others(service, move |reactor, place| {
             let _ = reactor.set_limits_at(place, limits.clone());
         });
@@ -354,7 +362,7 @@ impl<'h> Cores<'h> {
 
     /// As [`Reactor::reload`].
     pub fn reload(&mut self) {
-        // All cores have what its listeners have.
+        // Layers are shared by all cores.
         self.first.reload();
     }
 
@@ -394,13 +402,13 @@ impl<'h> Cores<'h> {
         }
     }
 
-    /// Has another core do something: when it begins to run, or after its next turn. Nothing happens once it
-    /// has ended, or is about to.
+    /// Posts a task to another core, which does it when it begins to run, or after its next turn. Nothing
+    /// happens once that core is shutting down or has ended.
     fn post(&self, core: usize, task: impl FnOnce(&mut Reactor<'h>, &Driver<'h>) + Send + 'h) {
         self.common.send(core, Mail::Do(Box::new(task)));
     }
 
-    /// Likewise with a service, of which it is given the place there. Nothing happens if it is not there.
+    /// As `post`, with the place that a service has on that core. Nothing happens if it is not there.
     fn post_for<M>(
         &self,
         service: &Spread<M>,
@@ -426,7 +434,7 @@ impl<'h> Cores<'h> {
         }
     }
 
-    /// The way to all cores from any thread; see [`Remote`].
+    /// What changes the cores while they run, from any thread; see [`Remote`].
     pub fn remote(&self) -> Remote<'h> {
         self.remote.clone()
     }
@@ -440,8 +448,8 @@ impl<'h> Cores<'h> {
         self.first.stop_on_signals()
     }
 
-    /// As [`Reactor::reload_on_hangup`]: what is read again is read for all cores. It takes the place of a
-    /// [hook](Self::on_hangup). Needs the feature `signals`.
+    /// As [`Reactor::reload_on_hangup`], for all cores. It replaces the hook of
+    /// [`on_hangup`](Self::on_hangup). Needs the feature `signals`.
     ///
     /// # Errors
     /// [`Error::Io`] when the system refuses.
@@ -450,9 +458,30 @@ impl<'h> Cores<'h> {
         self.first.reload_on_hangup()
     }
 
-    /// Calls a hook at each SIGHUP, which would end the process, between two turns of the first core. It
-    /// takes the place of [`reload_on_hangup`](Self::reload_on_hangup) and of an earlier hook. A panic in it
-    /// is logged, and the cores go on. Needs the feature `signals`.
+    /// Calls a hook at SIGHUP, which would otherwise end the process. The hook runs between two turns of the
+    /// first core, which serves nobody meanwhile, so let a thread do what takes long and post the change to a
+    /// [`Remote`]. Several signals that come before it runs may be one call.
+    ///
+    /// The hook replaces an earlier one, and [`reload_on_hangup`](Self::reload_on_hangup) too: call
+    /// [`reload`](Self::reload) in it to read certificates again. A panic in it is logged, and the cores go
+    /// on. Needs the feature `signals`.
+    ///
+    /// ```
+    /// use reactor::{Callbacks, Cores, Limits};
+    ///
+    /// let mut cores = Cores::new(1)?;
+    /// let service = cores.listen("127.0.0.1:0", |_| Callbacks::new())?;
+    /// cores.on_hangup(move |cores| {
+    ///     let limits = Limits { max_connections: 500, ..Limits::default() }; // from your settings
+    ///     if let Err(error) = cores.set_limits(&service, limits) {
+    ///         eprintln!("{error}"); // the old limits stay in force
+    ///     }
+    ///     cores.reload();
+    /// })?;
+    /// # cores.first().stop();
+    /// cores.run()?;
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Io`] when the system refuses.
@@ -463,8 +492,9 @@ impl<'h> Cores<'h> {
         Ok(())
     }
 
-    /// The state of all cores together, before and after they have [run](Self::run). While they run,
-    /// handlers can [ask](crate::Context::request_report).
+    /// The state of all cores together, before and after they have [run](Self::run). While they run, it is
+    /// that of the first core alone, since nobody waits for the others: a handler can
+    /// [ask](crate::Context::request_report) for the state of all.
     pub fn status(&self) -> Status {
         let mut sum = self.first.status();
         self.ended.iter().for_each(|status| answers::add_status(&mut sum, status.clone()));
@@ -473,7 +503,8 @@ impl<'h> Cores<'h> {
 }
 
 impl<M> Spread<M> {
-    /// Where it listens; none for one that was [added](Cores::add) without a listener.
+    /// Where `listen` has had it listen, with the real port; none for one that was [added](Cores::add) without
+    /// a listener. Later changes do not show here.
     pub fn address(&self) -> Option<&Address> {
         self.service.address()
     }

@@ -17,8 +17,8 @@ use crate::reactor::reports::Asked;
 use crate::reactor::total_memory::Memory;
 use crate::reactor::{Ask, Exit, Reactor, Report};
 
-/// How long the first turn waits: what handlers told others when they were made or started would wait for
-/// an event here.
+/// The first turn does not wait for an event: what handlers said to others while they were made would wait with
+/// it.
 pub(super) const FIRST_TURN: Option<Duration> = Some(Duration::ZERO);
 
 /// What drives one core.
@@ -66,11 +66,11 @@ impl<'h> Driver<'h> {
         }
     }
 
-    /// Does what the first core has posted before this one runs. A panic ends the core, and with it all.
+    /// Does the tasks that were posted before this core runs. A panic ends this core, and with it all others.
     pub(super) fn begin(&mut self, reactor: &mut Reactor<'h>) {
         while let Ok(mail) = self.mail.try_recv() {
             match mail {
-                // A stop that came before this ends it in its first turn.
+                // After a stop, the first turn of this core ends it.
                 Mail::Do(task) if !reactor.is_ending() => task(reactor, self),
                 mail => self.read(mail, reactor),
             }
@@ -165,14 +165,14 @@ impl<'h> Driver<'h> {
                 self.common.send(from, Mail::Answer { ticket, core: self.core, report });
             }
             Mail::Answer { ticket, core, report } => self.collect(ticket, core, *report, reactor),
-            // Nothing new begins.
+            // A core that is shutting down takes no tasks.
             Mail::Do(_) if reactor.is_ending() => {}
             Mail::Do(task) => self.attempt(task, reactor),
         }
     }
 
-    /// Does something while others are served. If it fails, the others do not pay for it: a service that
-    /// is not made here is that of the other cores.
+    /// Does a task while clients are served. A panic is logged, and the loop goes on: a service that could not
+    /// be made here runs on the other cores alone.
     fn attempt(&self, task: Box<Task<'h>>, reactor: &mut Reactor<'h>) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(reactor, self))) {
             log::error!("core {}: {}: going on without that", self.core, words(&*panic));
@@ -237,7 +237,7 @@ impl<'h> Driver<'h> {
     }
 }
 
-/// What a panic says.
+/// The message of a panic.
 pub(super) fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));

@@ -27,8 +27,8 @@
 //!   and those services that are bound to one core. It exists from the beginning, so that an address
 //!   that cannot be listened on is an error at once. Of the other cores there is only a
 //!   [`Seed`](crate::reactor::for_cores::Seed) until their threads make reactors of them.
-//! * What another core is to have or to be is a task in its mail, whether it runs yet or not: a thread that
-//!   starts does what is in its mail first. So there is one way to add a service, at any time.
+//! * Whatever changes another core is a task in its mail, whether that core runs yet or not. A thread that starts
+//!   does the tasks in its mail first. So there is one way to add a service, at any time.
 //! * A newcomer is handed over as the bare socket that the system gave. Its layers, the limits and the
 //!   farewell are those of the core that gets it: a `Listener` there takes it from a queue as it would
 //!   from a socket. With that nothing below `net/listener.rs` knows of cores.

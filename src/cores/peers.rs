@@ -159,12 +159,12 @@ impl Others {
         self.wake[core].set(true);
     }
 
-    /// These are to be waited for, each on its core.
+    /// Notes the handlers of a service, one on each core: others are held back when one is behind.
     pub(super) fn note<M>(&self, handles: &[Handle<M>]) {
         self.queues.borrow_mut().extend(handles.iter().map(Handle::identity).enumerate());
     }
 
-    /// Nobody waits any more until these are taken, since their services are removed.
+    /// Forgets handlers of a service that was removed: nobody is held back for them any more.
     pub(super) fn forget(&self, gone: &[Identity]) {
         self.queues.borrow_mut().retain(|(_, queue)| !gone.contains(queue));
     }

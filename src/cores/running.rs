@@ -1,4 +1,4 @@
-//! The threads that run the cores, and what the first one does between its turns.
+//! The threads that run the cores, and what the first core does between its turns.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::reactor::for_cores::Seed;
 use crate::reactor::{Exit, Reactor, Status};
 
-/// A core of which the thread is still to be started.
+/// A core whose thread has not been started yet.
 pub(super) struct Planned<'h> {
     pub(super) core: usize,
     pub(super) seed: Seed,
@@ -33,7 +33,7 @@ impl<'h> Cores<'h> {
     /// have been shut down gracefully.
     pub fn run(&mut self) -> Result<Exit, Error> {
         let exit = if self.count() == 1 { self.run_first() } else { self.run_all() };
-        // What was not changed by now never will be.
+        // Changes that are still in the queue are dropped.
         let dropped = self.changes.take().map_or(0, |changes| changes.inbox.waiting());
         if dropped > 0 {
             log::warn!("{dropped} changes were not made before the end");
@@ -88,7 +88,7 @@ impl<'h> Cores<'h> {
         }
     }
 
-    /// One turn of the first core, which waits for so long at most, and what comes after it.
+    /// Runs one turn of the first core, which waits for `timeout` at most, and what comes after it.
     pub(super) fn turn_first(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
         self.first.turn(timeout)?;
         if self.first.exit().is_none() {
@@ -100,7 +100,7 @@ impl<'h> Cores<'h> {
         Ok(())
     }
 
-    /// Makes the changes that were posted before this, and tells of a SIGHUP.
+    /// Makes the changes that were posted before this call, and calls the hook after a SIGHUP.
     fn make_changes(&mut self) {
         let waiting = self.changes.as_ref().map_or(0, |changes| changes.inbox.waiting());
         for _ in 0..waiting {
@@ -118,7 +118,7 @@ impl<'h> Cores<'h> {
             && let Some(mut hook) = self.hook.take()
         {
             self.unless_panicked("the hook for SIGHUP", &mut hook);
-            // It may have set another one.
+            // The hook may have set another one.
             self.hook.get_or_insert(hook);
         }
     }
@@ -131,7 +131,7 @@ impl<'h> Cores<'h> {
 }
 
 impl<'h> Planned<'h> {
-    /// Starts its thread.
+    /// Starts the thread of this core.
     fn spawn<'scope>(
         self,
         scope: &'scope Scope<'scope, '_>,

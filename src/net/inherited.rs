@@ -1,4 +1,4 @@
-//! Listening sockets that somebody else has opened, such as systemd.
+//! Listening sockets that another program has opened, such as systemd.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +17,7 @@ use super::tcp::set_options;
 use crate::error::Error;
 use crate::limits::Limits;
 
-/// Such a socket. All clones of a [`Listen`] share it.
+/// An inherited socket. All clones of a [`Listen`] share it.
 #[derive(Debug)]
 pub(crate) enum Inherited {
     Tcp(TcpListener),
@@ -54,13 +54,13 @@ impl Inherited {
     }
 }
 
-/// The permissions of a Unix socket that is there already; none if they cannot be seen.
+/// The permissions of the Unix socket at a path; none if they cannot be read.
 pub(super) fn unix_mode(address: &Address) -> Option<u32> {
     let Address::Unix(path) = address else { return None };
     fs::metadata(path).ok().map(|found| found.permissions().mode() & 0o777)
 }
 
-/// A socket that does not listen would be found out by nobody: it is never ready.
+/// Refuses a socket that does not listen. Otherwise nobody would notice, since it is never ready.
 fn check(socket: &socket2::Socket) -> Result<(), Error> {
     #[cfg(any(target_os = "android", target_os = "freebsd", target_os = "linux"))]
     if !socket.is_listener().map_err(unusable)? {
@@ -75,11 +75,11 @@ fn unusable(source: io::Error) -> Error {
     Error::Io { what: "cannot use the socket that was given to listen", source }
 }
 
-/// Such a socket while a loop accepts there. Dropping it leaves the socket to whoever has it too.
+/// An inherited socket at which a loop accepts. Dropping this leaves the socket open for its other owners.
 pub(crate) struct InheritedListener {
     socket: Rc<Inherited>,
     address: Address,
-    /// The selector that watches it. It would go on to: others have the socket as well.
+    /// The selector that watches the socket. It has to be deregistered, since the socket stays open elsewhere.
     registry: Option<Rc<Registry>>,
 }
 

@@ -16,6 +16,9 @@ use crate::error::Error;
 /// `PATH.lock` is there and locked, so that two servers that start at once do not replace each other.
 /// It is removed along with the socket at the end; one that a killed server left is used again.
 ///
+/// This is not [`Send`]: make it in the thread that runs the loop, for a [`Remote`](crate::Remote) in the
+/// change itself.
+///
 /// ```
 /// use reactor::{Listen, Reactor};
 /// # let path = std::env::temp_dir().join(format!("reactor-doc-{}.sock", std::process::id()));
@@ -31,7 +34,7 @@ use crate::error::Error;
 #[derive(Clone, Debug)]
 pub struct Listen {
     pub(crate) address: Address,
-    /// What listens there already; none where it is to be opened.
+    /// A socket that listens there already; none if it is still to be opened.
     pub(crate) socket: Option<Rc<Inherited>>,
     pub(crate) unix_mode: Option<u32>,
     pub(crate) allow: Option<Networks>,
@@ -65,14 +68,17 @@ impl Listen {
         }
     }
 
-    /// Listens at a socket that somebody else has opened, as systemd does before it starts a service,
-    /// or a program that hands its listener to its successor. Its clients wait in it until the loop
-    /// runs, and those who come after its end wait for the next one who listens there.
+    /// Listens at a socket that another program has opened, such as systemd before it starts a service, or
+    /// an older process that hands its listener to its successor. Clients that connect before the loop runs
+    /// wait in the socket's queue, and so do those that connect after the loop has ended.
     ///
-    /// It is made non-blocking, and its options become those of the [limits](crate::Limits), for all
-    /// who share it. It stays open for as long as this or a clone of it lives; at the end of a loop it
-    /// can be listened at again, in that loop or in another one. Its queue of newcomers is as long as
-    /// whoever opened it has made it.
+    /// The socket becomes non-blocking, and gets the TCP options of the [limits](crate::Limits), for every
+    /// process that shares it. The length of its queue is what its opener chose. The socket stays open for
+    /// as long as this value or a clone of it lives, so a later loop can listen there with a clone.
+    ///
+    /// A child process usually inherits the socket as a descriptor, of which `std` makes a [`TcpListener`]:
+    /// `TcpListener::from(io::stdin().as_fd().try_clone_to_owned()?)` if it is standard input. For those of
+    /// systemd, the crate `listenfd` needs no `unsafe` code.
     ///
     /// ```
     /// use std::net::TcpListener;
@@ -87,17 +93,18 @@ impl Listen {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Io`] if it is a connection or a socket of another kind.
+    /// [`Error::Io`] if it does not listen, as a connection, or is no TCP socket.
     pub fn from_tcp(listener: TcpListener) -> Result<Listen, Error> {
         let (socket, address) = Inherited::from_tcp(listener)?;
         Ok(Listen::plain(address, Some(socket)))
     }
 
-    /// As [`from_tcp`](Self::from_tcp), at a Unix socket. Its path is whoever's who has opened it: it is
-    /// neither locked, nor removed at the end, and [`unix_mode`](Self::unix_mode) says nothing about it.
+    /// As [`from_tcp`](Self::from_tcp), at a Unix socket. The path belongs to the program that opened the
+    /// socket: it is neither locked nor removed at the end, and [`unix_mode`](Self::unix_mode) does not
+    /// apply.
     ///
     /// # Errors
-    /// [`Error::Io`] if it does not listen, or has no path but an abstract name.
+    /// [`Error::Io`] if it does not listen, or has an abstract name instead of a path.
     pub fn from_unix(listener: UnixListener) -> Result<Listen, Error> {
         let (socket, address) = Inherited::from_unix(listener)?;
         Ok(Listen::plain(address, Some(socket)))
@@ -105,7 +112,7 @@ impl Listen {
 
     /// The permissions of a Unix socket's file, as `0o660`: a user that may write to it may connect.
     /// It is never more open than that, not while it is made either. Without it the process's umask
-    /// decides. It says nothing about TCP, nor about a socket that somebody else has opened.
+    /// decides. It does not apply to TCP, nor to a socket that another program has opened.
     ///
     /// More than `0o777` is [`Error::Listen`] when it is listened on.
     pub fn unix_mode(self, mode: u32) -> Listen {
@@ -126,7 +133,7 @@ impl Listen {
     pub(crate) fn under(&self, rules: &Listen) -> Listen {
         let mut rules = Listen { address: self.address.clone(), ..rules.clone() };
         if self.socket.is_some() {
-            // Its mode is whoever's who has opened it.
+            // Its mode belongs to the program that opened it.
             (rules.socket, rules.unix_mode) = (self.socket.clone(), self.unix_mode);
         }
         rules

@@ -61,8 +61,8 @@ impl ListeningSocket {
         }
     }
 
-    /// What is to hold from now on for those who come, though not for this thread alone: the mode of the
-    /// file. A socket without a file has none.
+    /// Applies what a rebind changes on the socket itself, which is the mode of its file. A socket without a
+    /// file has none.
     pub(crate) fn set_rules(&self, old: &Listen, new: &Listen) -> Result<(), Error> {
         let (address, mode) = (&old.address, new.unix_mode);
         if !matches!(address, Address::Unix(_)) {
@@ -73,7 +73,7 @@ impl ListeningSocket {
         check_unix_mode(address, mode)?;
         match (old.unix_mode, mode) {
             (old, new) if old == new => Ok(()),
-            // What the umask would have made of it nobody knows any more.
+            // The mode that the umask would have given is not known any more.
             (Some(old), None) => {
                 let why = format!("its mode is {old:#o}, which goes on; name one (unix_mode)");
                 let source = io::ErrorKind::InvalidInput.into();
@@ -83,9 +83,9 @@ impl ListeningSocket {
         }
     }
 
-    /// Has the options of the limits hold for the connections that come from now on.
+    /// Sets the socket options of the limits, which newcomers inherit from the listener.
     pub(crate) fn set_options(&self, limits: &Limits) {
-        // None of them fails for a socket that is there.
+        // They do not fail for an open socket.
         let _ = match self {
             ListeningSocket::Tcp(listener) => set_options(&SockRef::from(listener), limits),
             ListeningSocket::Inherited(listener) => listener.set_options(limits),
@@ -93,7 +93,7 @@ impl ListeningSocket {
         };
     }
 
-    /// Takes it out of the selector, of which dropping it would not do: others may have it open too.
+    /// Takes the socket out of the selector. Dropping it is not enough, since other owners may have it open.
     pub(crate) fn deregister(&mut self, registry: &Registry) {
         let deregistered = match self {
             ListeningSocket::Tcp(listener) => registry.deregister(listener),
@@ -106,7 +106,7 @@ impl ListeningSocket {
         }
     }
 
-    /// Nobody comes there any more: all who were handed over are taken, and no more will be.
+    /// Whether nobody comes from here any more: all that were handed over are taken, and no more will be.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self, ListeningSocket::Handed(arrivals) if arrivals.are_over())
     }

@@ -49,7 +49,7 @@ impl FromStr for Networks {
     }
 }
 
-/// Those of all lists.
+/// The networks of all lists together.
 impl FromIterator<Networks> for Networks {
     fn from_iter<I: IntoIterator<Item = Networks>>(lists: I) -> Networks {
         Networks(lists.into_iter().flat_map(|list| list.0).collect())

@@ -15,8 +15,8 @@ pub(crate) type Newcomer = (Socket, Option<SocketAddr>);
 /// How many connections a core has, along with the newcomers that are on their way to it.
 pub(crate) type Load = Arc<AtomicUsize>;
 
-/// What a newcomer has with it on its way to a core: it counts there until it is taken out of the queue, or
-/// dropped along with it.
+/// Counts a newcomer on its way to a core as load of that core, until it is taken out of the queue or dropped
+/// with it.
 struct Counted(Load);
 
 /// Wakes a core.
@@ -34,7 +34,7 @@ pub(crate) struct Outlet {
 /// Its other end: a listener of a core that is handed its newcomers.
 pub(crate) struct Arrivals {
     queue: Receiver<(Newcomer, Counted)>,
-    /// Nobody hands over any more, and all who were are taken.
+    /// Whether the senders are gone and the queue is empty.
     over: bool,
 }
 
@@ -75,7 +75,7 @@ impl Arrivals {
         let (sender, queue) = mpsc::channel();
         let load = Load::default();
         for newcomer in newcomers {
-            // The other end is here: it takes them all.
+            // It cannot fail, since the other end is here.
             let _ = sender.send((newcomer, Counted::new(&load)));
         }
         Arrivals { queue, over: false }
@@ -97,7 +97,7 @@ impl Arrivals {
     }
 }
 
-/// The other ends are over then, and are told so.
+/// Wakes the other ends, which find that no more will come.
 impl Drop for Distributor {
     fn drop(&mut self) {
         for Outlet { queue, wake, .. } in self.others.drain(..) {
@@ -127,13 +127,13 @@ impl Distributor {
         let Some(outlet) = place.checked_sub(1).map(|other| &mut self.others[other]) else {
             return Some(newcomer);
         };
-        // It counts before it is in the queue, from which it may be taken at once.
+        // Count it first: it may be taken out of the queue at once.
         match outlet.queue.send((newcomer, Counted::new(&outlet.load))) {
             Ok(()) => {
                 outlet.used = true;
                 None
             }
-            // That core accepts no more: it is shutting down, has failed, or never had the listener.
+            // That core accepts no more: it is shutting down, has failed, or never got the listener.
             Err(error) => Some(error.0.0),
         }
     }
@@ -167,7 +167,7 @@ mod tests {
     fn who_is_lost_in_a_queue_counts_no_more() {
         let load = Load::default();
         let (outlet, arrivals) = channel(Arc::clone(&load), Arc::new(|| ()));
-        // The core that accepts has more to do.
+        // The core that accepts has more connections, so the other one gets them.
         let own = Load::new(AtomicUsize::new(100));
         let mut distributor = Distributor::new(own, vec![outlet]);
         let newcomer = || {

@@ -122,7 +122,7 @@ pub(super) fn set_options(socket: &socket2::Socket, limits: &Limits) -> io::Resu
             let keepalive = socket2::TcpKeepalive::new().with_time(idle);
             socket.set_tcp_keepalive(&keepalive.with_interval(again).with_retries(3))?;
         }
-        // It may have had some before.
+        // An earlier setting may be on.
         None => socket.set_keepalive(false)?,
     }
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]

@@ -39,7 +39,7 @@ impl UnixPath {
         self.set_mode(mode)
     }
 
-    /// Gives the socket that mode, unless somebody has put something else in its place.
+    /// Sets the mode of the socket's file, unless another file has taken its place.
     pub(super) fn set_mode(&self, mode: Option<u32>) -> io::Result<()> {
         let Some(mode) = mode else { return Ok(()) };
         if Some(inode(&self.path)?) != self.inode {

@@ -30,7 +30,7 @@ pub(crate) struct Listener {
     socket: ListeningSocket,
     /// Where it listens, with the real port, and who may come.
     rules: Listen,
-    /// It is still bound there: else it serves those who had come before.
+    /// Whether it is still bound. If not, it serves clients that had connected before.
     bound: bool,
     /// What newcomers speak, as [`Listen::all_layers`] has it.
     layers: Vec<Rc<dyn Acceptor>>,
@@ -107,7 +107,7 @@ impl Listener {
         Ok(Listener::new(socket, Listen { address: local, ..listen }, limits))
     }
 
-    /// It has its token still to be [given](Self::set_token).
+    /// Makes a listener, whose token is [set](Self::set_token) later.
     pub(super) fn new(socket: ListeningSocket, rules: Listen, limits: &Limits) -> Listener {
         let layers = rules.all_layers(Peers::are_limited(limits));
         Listener {
@@ -122,26 +122,26 @@ impl Listener {
         }
     }
 
-    /// What the selector and the timers are to call it.
+    /// Sets the token that the selector and the timers have for it.
     pub(super) fn set_token(&mut self, token: Token) {
         self.token = token;
     }
 
-    /// Has the selector watch it.
+    /// Registers it with the selector.
     pub(super) fn register(&mut self, state: &LoopState) -> Result<(), Error> {
         let Some(registry) = &state.registry else { return Ok(()) };
         let registered = self.socket.register(registry, self.token.into());
         registered.map_err(|error| Error::listen(&self.rules.address, error))
     }
 
-    /// Has the selector watch it no longer.
+    /// Deregisters it from the selector.
     pub(super) fn deregister(&mut self, state: &LoopState) {
         if let Some(registry) = &state.registry {
             self.socket.deregister(registry);
         }
     }
 
-    /// Has other rules hold for those who come from now on. Nothing has happened if that is refused.
+    /// Replaces the rules for newcomers. If that fails, nothing has changed.
     pub(super) fn set_rules(&mut self, rules: &Listen, per_peer: bool) -> Result<(), Error> {
         self.socket.set_rules(&self.rules, rules)?;
         self.rules = self.rules.under(rules);
@@ -149,14 +149,14 @@ impl Listener {
         Ok(())
     }
 
-    /// Other limits hold for those who come from now on.
+    /// Applies new limits to newcomers.
     pub(super) fn set_limits(&mut self, limits: &Limits) {
         self.layers = self.rules.all_layers(Peers::are_limited(limits));
         self.socket.set_options(limits);
     }
 
-    /// Closes its socket. Those whom the system has let in already, which are no more than its queue can
-    /// hold, wait here to be accepted as ever; where there is no descriptor for them they are lost.
+    /// Closes its socket. The clients in the system's queue are accepted before, and wait here to be served
+    /// within the bounds of a turn. Those for whom there is no descriptor are lost.
     pub(super) fn unbind(&mut self, timers: &mut Timers, state: &LoopState) {
         let mut waiting = Vec::new();
         for _ in 0..=BACKLOG {
@@ -182,12 +182,12 @@ impl Listener {
         (self.bound, self.ready) = (false, true);
     }
 
-    /// Whether newcomers still can come to it.
+    /// Whether it can still get newcomers.
     pub(super) fn is_bound(&self) -> bool {
         self.bound
     }
 
-    /// Nobody comes from it any more.
+    /// Whether nobody comes from it any more.
     pub(super) fn is_over(&self) -> bool {
         self.socket.is_over()
     }

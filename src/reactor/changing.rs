@@ -1,4 +1,5 @@
-//! The public methods that change services while the loop runs: between two turns, and before the first.
+//! The public methods that change services while the loop runs. They are called between two turns, or before the
+//! first one.
 
 use super::listening::Bound;
 use super::{Reactor, Service};
@@ -7,32 +8,32 @@ use crate::limits::Limits;
 use crate::net::{Address, Listen, ToListen};
 
 impl Reactor<'_> {
-    /// Has other limits hold for a service from now on, for the connections that are there too. It takes
-    /// longer the more these are.
+    /// Replaces the limits of a service. The new limits apply at once, also to the connections that are open;
+    /// the cost is proportional to their number.
     ///
-    /// * Whoever has been idle, or at a line, for longer than it may be now is closed as ever, with words.
-    ///   But a lower number of connections closes nobody: who is one too many stays, and no other one may
-    ///   come until there are fewer.
-    /// * A [`rate`](Limits::rate) that changes begins with its whole burst; so do those by peer, whatever
-    ///   has been used before.
-    /// * For [`max_per_peer`](Limits::max_per_peer) those count that are there.
-    /// * [`keepalive`](Limits::keepalive) and [`user_timeout`](Limits::user_timeout) are set anew on each
-    ///   socket; what TCP has waited for so far counts.
+    /// * A connection that exceeds a shorter timeout is closed, and its client is told so.
+    /// * A lower [`max_connections`](Limits::max_connections) closes nobody. Newcomers are refused until
+    ///   there are fewer connections than that.
+    /// * A [`rate`](Limits::rate) that changes starts with its full burst, and so does a rate by peer. What
+    ///   was used under the old rate is forgotten.
+    /// * The connections that are open count for [`max_per_peer`](Limits::max_per_peer).
+    /// * [`keepalive`](Limits::keepalive) and [`user_timeout`](Limits::user_timeout) are set on every open
+    ///   socket. TCP counts the time that it has waited already.
     ///
     /// # Errors
-    /// [`Error::Limit`], [`Error::Datagrams`], [`Error::Removed`], [`Error::ShuttingDown`]. Then the limits
-    /// are those of before.
+    /// [`Error::Limit`], [`Error::Datagrams`], [`Error::Removed`], [`Error::ShuttingDown`]. The old limits
+    /// stay in force.
     pub fn set_limits<M>(&mut self, service: &Service<M>, limits: Limits) -> Result<(), Error> {
         self.set_limits_at(self.place(service)?, limits)
     }
 
-    /// Has a service listen at an address no longer. Its connections stay, and so do its other listeners.
-    /// Of a [host](crate::Host) all addresses go.
+    /// Stops listening at an address. The connections of the service and its other listeners stay. For a
+    /// [host](crate::Host), it stops listening at all of its addresses.
     ///
-    /// The socket is closed at once, so that another service may listen there. Those whom the system has
-    /// let in by then come first: they are served as newcomers in the next turns, as many as the system's
-    /// queue may hold (4,096) and as there are descriptors for. Who is let in between the last look at that
-    /// queue and the close, some microseconds, finds itself reset.
+    /// The socket is closed before this returns, so another service can listen there at once. Clients that
+    /// wait in the system's queue (4,096 at most) are accepted first, as far as there are descriptors, and
+    /// are served in the next turns. A client that connects in the microseconds between the last accept and
+    /// the close is reset.
     ///
     /// # Errors
     /// [`Error::NotListening`] says where the service does listen. [`Error::Lookup`],
@@ -41,30 +42,45 @@ impl Reactor<'_> {
         self.unbind_at(self.place(service)?, address)
     }
 
-    /// Has other rules hold at an address that a service listens on, for those who come from now on: who
-    /// may come ([`allow`](Listen::allow), [`allow_uids`](Listen::allow_uids)), what they speak
-    /// ([`proxy`](Listen::proxy), `tls`, `web_socket`), and the mode of a Unix socket's file. They take the
-    /// place of all that held before: an address alone takes them away. The socket stays, and with it
-    /// those who wait there.
+    /// Replaces the rules at an address that a service listens on: who may connect
+    /// ([`allow`](Listen::allow), [`allow_uids`](Listen::allow_uids)), what clients speak
+    /// ([`proxy`](Listen::proxy), `tls`, `web_socket`), and the mode of a Unix socket's file. The new rules
+    /// apply to clients that are accepted from now on. The socket stays open, so clients that wait in its
+    /// queue are not lost.
+    ///
+    /// All old rules are replaced, not merged: a plain address leaves none.
+    ///
+    /// ```
+    /// use reactor::{Callbacks, Listen, Networks, Reactor};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let service = reactor.add(Callbacks::new(), Default::default())?;
+    /// let address = reactor.bind(&service, "127.0.0.1:0")?; // with the real port
+    /// reactor.rebind(&service, Listen::at(&address)?.allow(Networks::loopback()))?;
+    /// reactor.rebind(&service, &address)?; // everybody may connect again
+    /// reactor.unbind(&service, &address)?;
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Error::NotListening`] says where the service does listen. [`Error::Listen`] where the file's mode
-    /// cannot be what was asked for: it cannot become what the umask had made of it
-    /// ([`unix_mode`](Listen::unix_mode)), and somebody else may have put a file there. Those of
-    /// [`listen`](Self::listen) and [`unbind`](Self::unbind). Then the rules are those of before.
+    /// [`Error::NotListening`] says where the service does listen. [`Error::Listen`] if the file cannot have
+    /// that mode: somebody else has put a file there, or the socket was made with a
+    /// [`unix_mode`](Listen::unix_mode) and now has none, since the mode that the umask would give is not
+    /// known any more. Also the errors of [`listen`](Self::listen) and [`unbind`](Self::unbind). The old
+    /// rules stay in force.
     pub fn rebind<M>(&mut self, service: &Service<M>, listen: impl ToListen) -> Result<(), Error> {
         self.rebind_at(self.place(service)?, listen.to_listen()?).map(drop)
     }
 
-    /// Removes a service, as a [shutdown](Self::stop) of it alone: it accepts no newcomers and
-    /// dials nobody, is told by [`on_shutdown`](crate::Handler::on_shutdown) once the messages are
-    /// handled that were posted before, and all its connections are closed gracefully with
-    /// [`CloseReason::Shutdown`](crate::CloseReason::Shutdown). Those that are still there when the
-    /// [time for a shutdown](Self::set_shutdown_timeout) is over, counted from now, are cut off. Then the
-    /// handler is dropped, and another service may have its place.
+    /// Removes a service, which is a graceful [shutdown](Self::stop) of this service alone. It accepts and
+    /// dials no more. When the messages that were posted before are handled,
+    /// [`on_shutdown`](crate::Handler::on_shutdown) is called, and all connections are closed gracefully with
+    /// [`CloseReason::Shutdown`](crate::CloseReason::Shutdown). Those that are still open after the
+    /// [shutdown timeout](Self::set_shutdown_timeout), counted from this call, are cut off. Then the handler
+    /// is dropped.
     ///
-    /// It takes some turns; [`status`](Self::status) shows the service until then. Its key is of no more
-    /// use from now on, and no connection is handed over to it.
+    /// This takes some turns, and [`status`](Self::status) shows the service until it is over. The key is
+    /// invalid from now on, and no connection is handed over to the service.
     ///
     /// ```
     /// use reactor::{Callbacks, Error, Reactor};
@@ -79,8 +95,8 @@ impl Reactor<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Removed`] if it was removed before, and [`Error::ShuttingDown`]: then it goes with the
-    /// others.
+    /// [`Error::Removed`] if it was removed before. [`Error::ShuttingDown`] if the reactor is shutting down,
+    /// which ends this service too.
     pub fn remove<M>(&mut self, service: &Service<M>) -> Result<(), Error> {
         let place = self.place(service)?;
         self.may_change()?;
@@ -88,20 +104,20 @@ impl Reactor<'_> {
         Ok(())
     }
 
-    /// Reads the files of the layers of all listeners again, as their certificates, for those who come
-    /// from now on; the log says what came of it. What cannot be read stays as it was. With the feature
-    /// `signals`, `reload_on_hangup` does the same.
+    /// Reads the files of all listeners again, such as TLS certificates, for clients that are accepted from
+    /// now on. The log has the result. A file that cannot be read changes nothing. With the feature
+    /// `signals`, `reload_on_hangup` does this at SIGHUP.
     pub fn reload(&mut self) {
         self.reload_layers("");
     }
 
-    /// A shutdown is the end of all changes.
+    /// Nothing can be changed once a shutdown has begun.
     fn may_change(&self) -> Result<(), Error> {
         if self.state.is_ending() { Err(Error::ShuttingDown) } else { Ok(()) }
     }
 }
 
-/// The same by the place of the service, for several cores.
+/// The same methods by the place of a service, for `cores`.
 impl Reactor<'_> {
     pub(crate) fn set_limits_at(&mut self, place: usize, limits: Limits) -> Result<(), Error> {
         limits.check()?;

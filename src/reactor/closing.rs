@@ -271,7 +271,7 @@ impl<H: Handler> ActiveService<H> {
         for _ in 0..REAPED_AT_ONCE {
             let Table { places, limits, queues, .. } = &self.table;
             let most = limits.max_connections;
-            // Where there are more than may be, since it was set lower, it takes more than the end of one.
+            // If the limit was lowered below the number of connections, the end of one makes no room yet.
             let one = !places.are_full(most.saturating_add(1));
             let ended = !queues.ending.is_empty();
             let helps = places.are_full(most) && (ended || one && self.table.cut_gone());

@@ -58,12 +58,12 @@ impl Reactor<'_> {
         &self.state.shared
     }
 
-    /// Has a shutdown wait for the changes that were posted before it.
+    /// Makes a shutdown wait for the changes that were posted before it.
     pub(crate) fn make_changes_before_stop(&mut self, changes: Identity) {
         self.state.changes = Some(changes);
     }
 
-    /// The place of a service; none if it is not here.
+    /// The place of a service; none if this reactor does not have it.
     pub(crate) fn place_of(&self, service: &Identity) -> Option<usize> {
         self.state.place_of(service)
     }
@@ -121,8 +121,8 @@ impl Reactor<'_> {
         }
     }
 
-    /// Has newcomers at a listener of a service divided among cores. It is the one of
-    /// [`Bound::listeners`] with this number.
+    /// Divides the newcomers of one listener among cores. The number is that of
+    /// [`Bound::listeners`].
     pub(crate) fn share_out(&mut self, service: usize, number: usize, among: Distributor) {
         self.services[service].share_out(number, among);
     }

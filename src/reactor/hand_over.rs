@@ -32,7 +32,7 @@ pub(crate) type PutOver = Box<dyn FnOnce(Stream, Vec<u8>) -> Stream>;
 
 /// Where a connection goes that leaves.
 pub(crate) struct Destination {
-    /// Which service, since it may be removed meanwhile, and another one have its place.
+    /// The identity of the service, since it may be removed meanwhile and its place be taken.
     service: Identity,
     over: PutOver,
 }
@@ -109,8 +109,8 @@ impl<S> Table<S> {
     }
 }
 
-/// Has those that have left a service taken in where they are to go. Who finds nobody there is closed: the
-/// service was removed meanwhile.
+/// Moves connections that have left a service into the one that they are handed over to. If that one was
+/// removed meanwhile, they are closed.
 pub(super) fn deliver<S>(services: &mut [S], state: &mut LoopState)
 where
     S: DerefMut<Target: AnyService>,

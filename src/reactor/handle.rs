@@ -96,7 +96,7 @@ impl Count {
     }
 }
 
-/// Which service it is: no other one ever has the same, also when it is gone.
+/// The identity of a service, which no other service gets, not even once this one is gone.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity(Arc<Count>);
 
@@ -222,7 +222,7 @@ impl<M> Handle<M> {
         self.put(message)
     }
 
-    /// Whose mailbox it posts to.
+    /// The identity of the mailbox that it posts to.
     pub(crate) fn identity(&self) -> Identity {
         Identity(Arc::clone(&self.count))
     }
@@ -309,9 +309,8 @@ impl<M> fmt::Debug for Handle<M> {
 /// [`Reactor::datagrams`](crate::Reactor::datagrams) give: to learn the address, to post to the
 /// handler, to dial out in its name, and to change the service while the loop runs.
 ///
-/// It is the key to this service alone, also once that was [removed](crate::Reactor::remove) and another
-/// one has its place: then whatever it is given to says [`Error::Removed`](crate::Error::Removed), or does
-/// nothing.
+/// Once the service was [removed](crate::Reactor::remove), the key is no key to any other: methods of the reactor
+/// give [`Error::Removed`](crate::Error::Removed) or do nothing.
 pub struct Service<M> {
     pub(crate) index: usize,
     pub(crate) address: Option<Address>,
@@ -319,8 +318,9 @@ pub struct Service<M> {
 }
 
 impl<M> Service<M> {
-    /// Where it listens; the real port where port 0 was asked for. None for a service that was
-    /// [added](crate::Reactor::add) without a listener.
+    /// Where `listen` has had it listen, with the real port where port 0 was asked for. None for a service
+    /// that was [added](crate::Reactor::add) without a listener. Later changes do not show here:
+    /// [`bind`](crate::Reactor::bind) returns its address, and [`status`](crate::Reactor::status) has all.
     pub fn address(&self) -> Option<&Address> {
         self.address.as_ref()
     }
@@ -384,7 +384,7 @@ impl<M> Mailbox<M> {
         let (posted, taken) = Default::default();
         let count = Arc::new(Count { posted, taken, before_stop: AtomicU64::new(u64::MAX) });
         let mut counts = shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those of services that could not listen, or were removed, have no other owner.
+        // The mailboxes of services that could not listen, or were removed, have no other owner.
         counts.retain(|count| Arc::strong_count(count) > 1);
         counts.push(Arc::clone(&count));
         drop(counts);
@@ -412,17 +412,17 @@ impl<M> Mailbox<M> {
 }
 
 impl Inbox {
-    /// One that nobody posts to.
+    /// A mailbox that nobody posts to.
     pub(crate) fn of_nobody() -> Inbox {
         let (posted, taken, before_stop) = Default::default();
         let count = Arc::new(Count { posted, taken, before_stop });
         Inbox { marked: false, count, stopped: true }
     }
 
-    /// The service is to be removed, which comes after all that has been posted to it before.
+    /// Begins the removal of the service, which comes after all messages that were posted before.
     pub(crate) fn retire(&mut self) {
         self.count.before_stop.store(self.count.posted.load(SeqCst), SeqCst);
-        // What this very thread has posted has not woken it yet.
+        // Messages that this thread itself has posted have not woken the loop yet.
         self.marked = true;
     }
 
@@ -441,7 +441,7 @@ impl Inbox {
     }
 }
 
-/// What nobody has taken by then waits no more.
+/// Messages that nobody has taken are counted as waiting no more.
 impl Drop for Inbox {
     fn drop(&mut self) {
         self.count.taken.fetch_max(self.count.posted.load(SeqCst), SeqCst);

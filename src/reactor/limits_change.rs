@@ -1,4 +1,4 @@
-//! What follows for a service and its connections when other limits are to hold.
+//! What changes in a service and its connections when its limits are replaced.
 
 use super::loop_state::LoopState;
 use super::peers::Peers;
@@ -10,20 +10,20 @@ use crate::connection::flags::Flag;
 use crate::handler::Handler;
 use crate::limits::Limits;
 
-/// What of the limits is not looked at when it is needed, but was written down somewhere before. What is
-/// not here follows by itself.
+/// The limits of which copies are kept elsewhere, so that those have to follow. All others are read from the
+/// limits whenever they are needed.
 #[derive(Clone, Copy, Debug)]
 struct Changed {
-    /// In each socket.
+    /// Kept in the options of each socket.
     options: bool,
-    /// In what a connection has paid for.
+    /// Kept in what a connection has used of its rate.
     rate: bool,
-    /// In who waits for what.
+    /// Kept in the queues of connections that wait for a rate.
     any_rate: bool,
 }
 
 impl<H: Handler> ActiveService<H> {
-    /// Has other limits hold from now on.
+    /// Replaces the limits.
     pub(crate) fn change_limits(&mut self, limits: Limits, state: &LoopState) {
         let old = std::mem::replace(&mut self.table.limits, limits);
         let new = &self.table.limits;
@@ -51,13 +51,13 @@ impl<S> Table<S> {
         ids.into_iter().for_each(|id| self.follow_limits(id, changed, state));
     }
 
-    /// The connection has paid for all that it has used, and waits in no line.
+    /// Forgets what the connection has used of its rates, and takes it out of every queue.
     fn forget_rates(&mut self, id: ConnId, own: bool) {
         self.leave_line(id);
         self.connections[id.slot()].conn.forget_rates(own);
     }
 
-    /// Looks anew at what the limits say of a connection.
+    /// Applies the limits to one connection.
     fn follow_limits(&mut self, id: ConnId, changed: Changed, state: &LoopState) {
         let Table { limits, connections, .. } = self;
         let slot = &mut connections[id.slot()];

@@ -1,4 +1,4 @@
-//! The listeners of a service: how they come, change and go.
+//! The listeners of a service: how they are added, changed and removed.
 
 use super::accepting::Listener;
 use super::loop_state::LoopState;
@@ -13,10 +13,10 @@ use crate::net::listener::ListeningSocket;
 use crate::net::newcomers::Arrivals;
 use crate::net::{Address, Listen};
 
-/// What a service has got to listen.
+/// New listeners of a service.
 #[derive(Debug)]
 pub(crate) struct Bound {
-    /// Where, with the real port.
+    /// The address, with the real port.
     pub(crate) local: Address,
     /// The numbers of the listeners and their addresses: one, or several for a host.
     pub(crate) listeners: Vec<(usize, Address)>,
@@ -79,8 +79,8 @@ impl<H: Handler> ActiveService<H> {
         }
     }
 
-    /// Notes whether all listeners ask who comes. When the last one has gone, it is as before: nobody gets
-    /// in by that.
+    /// Notes whether all listeners ask who comes. When the last one is gone, the note stays as it is: without
+    /// a listener nobody gets in anyway.
     fn note_guard(&self, state: &mut LoopState) {
         let mut there =
             self.listeners.iter().filter(|(_, listener)| listener.is_bound()).peekable();

@@ -37,10 +37,9 @@ pub(crate) struct LoopState {
     pub(crate) dial: Box<Dial>,
     /// What adopting descriptors makes, likewise.
     pub(crate) adopt: Box<Adopt>,
-    /// All services, each at its number; what was noted of one that was removed stays until another one has
-    /// its place.
+    /// All services by number. The entry of a removed service stays until another one takes its place.
     pub(crate) services: Vec<ServiceEntry>,
-    /// What was counted for those whose places others have.
+    /// The sums of removed services whose places were taken.
     pub(super) past: Counters,
     /// Connections that have left one service and are to be taken in by another, in this turn.
     pub(super) travellers: VecDeque<Traveller>,
@@ -52,8 +51,8 @@ pub(crate) struct LoopState {
     pub(crate) asked: VecDeque<Asked>,
     /// What this loop has to do with those of other cores; none if it is alone.
     pub(crate) for_cores: Option<Box<ForCores>>,
-    /// Counts the changes that are made between turns, see [`Remote`](crate::Remote); none where there are
-    /// no cores.
+    /// The queue of changes that are made between turns, see [`Remote`](crate::Remote); none without
+    /// `Cores`.
     pub(super) changes: Option<Identity>,
     /// See [`set_accounting`](crate::Reactor::set_accounting).
     pub(super) accounting: bool,
@@ -112,7 +111,7 @@ pub(crate) struct Turn {
 pub(crate) struct ServiceEntry {
     /// What others hand connections over to it by.
     pub(super) name: Box<str>,
-    /// Which one it is; none from when it is removed on, when no key and no name leads to it.
+    /// Its identity; none once it is removed, so that no key and no name leads to it.
     pub(super) identity: Option<Identity>,
     /// It has connections, not datagrams.
     pub(super) connections: bool,
@@ -171,7 +170,7 @@ impl LoopState {
         }
     }
 
-    /// Notes a service that comes to a place.
+    /// Enters a service at its place.
     pub(crate) fn enter(&mut self, place: usize, entry: ServiceEntry) {
         match self.services.get_mut(place) {
             None => self.services.push(entry),
@@ -182,7 +181,7 @@ impl LoopState {
         }
     }
 
-    /// Where the service is, if it is still there.
+    /// The place of a service, if it is still there.
     pub(super) fn place_of(&self, identity: &Identity) -> Option<usize> {
         self.services.iter().position(|entry| entry.identity.as_ref() == Some(identity))
     }

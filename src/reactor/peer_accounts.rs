@@ -53,7 +53,7 @@ impl PeerAccounts {
         }
     }
 
-    /// Whether they are of these limits.
+    /// Whether the accounts are kept by the rates of these limits.
     pub(super) fn are_of(&self, limits: &Limits) -> bool {
         (self.rates, self.connect_rate) == (limits.peer_rate, limits.peer_connect_rate)
     }

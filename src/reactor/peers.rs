@@ -84,7 +84,7 @@ impl Book {
         Book { open: HashMap::new(), accounts }
     }
 
-    /// Other limits hold: if rates are others, nobody has used anything yet.
+    /// Applies new limits. Where a rate has changed, what peers have used is forgotten.
     fn change(&mut self, limits: &Limits, of: usize) {
         let kept = self.accounts.take().filter(|accounts| accounts.are_of(limits));
         self.accounts = kept.or_else(|| Book::new(limits, of).accounts);
@@ -183,8 +183,8 @@ impl Peers {
         })
     }
 
-    /// Other limits hold, with these connections. Where several cores share the books, each does this: the
-    /// first one changes what is in them, and each one counts its own connections.
+    /// Applies new limits, with the connections that are open. Where several cores share the books, each does
+    /// this: the first one changes the rates in them, and each counts its own connections.
     pub(super) fn change<'c>(
         &mut self,
         limits: &Limits,
@@ -327,8 +327,7 @@ impl Peers {
     }
 }
 
-/// Whether the connection counts among those that its peer has: it was judged, and its end is still to be
-/// told.
+/// Whether the connection counts for its peer: from when it was accepted until its end is reported.
 fn is_there(conn: &Connection) -> bool {
     conn.flags.has(Flag::Open) || conn.flags.has(Flag::Handshaking)
 }

@@ -73,6 +73,10 @@ pub(super) const OWN_SOURCES: usize = 2;
 /// std::thread::spawn(move || reactor.run());
 /// ```
 ///
+/// **Changes while it runs.** [`run`](Self::run) borrows the reactor. To change limits, listeners and services
+/// meanwhile, either call [`turn`](Self::turn) in a loop of your own and make the changes between two turns,
+/// or run [`Cores::new(1)`](crate::Cores::new), which a [`Remote`](crate::Remote) changes from any thread.
+///
 /// What it has to say it logs through the crate
 /// `log`; without a logger, the warning about callbacks that block goes unseen.
 pub struct Reactor<'h> {
@@ -87,11 +91,11 @@ pub struct Reactor<'h> {
     pub(super) full: bool,
     /// A token has its service's place in this list, so it never changes.
     pub(crate) services: Vec<Box<dyn AnyService + 'h>>,
-    /// Those that do not know yet that the loop runs.
+    /// Services whose `on_start` is still to be called.
     pub(super) unstarted: VecDeque<usize>,
-    /// Those that are being removed.
+    /// Services that are being removed.
     pub(super) removals: Vec<Removal>,
-    /// The places of those that were.
+    /// Free places, of services that were removed.
     pub(super) vacant: Vec<usize>,
     /// What the services share. Apart from them, so that each may be lent it while it works.
     pub(crate) state: LoopState,
@@ -312,6 +316,9 @@ impl<'h> Reactor<'h> {
     /// [`next_deadline`](Self::next_deadline) at the latest, and calls this with a timeout of
     /// zero. If it minds only the descriptor, timers come late and leftovers of a busy turn wait
     /// for the next event.
+    ///
+    /// A signal does not end the wait. Another thread ends it with a [`Handle`](crate::Handle): it posts a
+    /// message to any handler.
     ///
     /// Once the reactor has [ended](Self::exit), it does nothing.
     ///

@@ -7,8 +7,8 @@ use super::loop_state::LoopState;
 use crate::net::layer::Acceptor;
 
 impl Reactor<'_> {
-    /// Reads the files of the layers of all listeners again, as their certificates; `why` is what the log
-    /// begins with.
+    /// Reads the files of the layers of all listeners again, such as certificates. Records of the log begin
+    /// with `why`.
     pub(super) fn reload_layers(&mut self, why: &str) {
         let mut layers = Vec::new();
         self.services.iter().for_each(|service| service.list_layers(&mut layers));
@@ -16,7 +16,7 @@ impl Reactor<'_> {
     }
 }
 
-/// Adds those layers that are not among them: several listeners may have the same.
+/// Adds the layers that are not in the list yet: several listeners may share one.
 pub(super) fn add_layers(all: &mut Vec<Rc<dyn Acceptor>>, layers: &[Rc<dyn Acceptor>]) {
     for layer in layers {
         if !all.iter().any(|known| Rc::ptr_eq(known, layer)) {

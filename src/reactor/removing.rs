@@ -1,5 +1,5 @@
-//! How one service goes while the loop runs: as in a shutdown, of that service alone. The steps are those
-//! of `shutdown`, but that its place is free in the end.
+//! How one service is removed while the loop runs: a shutdown of that service alone. The steps are those of
+//! `shutdown`, and at the end the place of the service is free.
 
 use super::Reactor;
 use super::handle::Inbox;
@@ -15,11 +15,11 @@ use super::total_memory::{Holding, Memory};
 use crate::connection::clock::Nanos;
 use crate::connection::input::Scratch;
 
-/// A service on its way out.
+/// A service that is being removed.
 #[derive(Debug)]
 pub(super) struct Removal {
     place: usize,
-    /// When who is still there is cut off.
+    /// When the connections that are left are cut off.
     pub(super) until: Nanos,
     /// Its handler knows: its connections are being closed.
     pub(super) told: bool,
@@ -35,7 +35,7 @@ impl Removal {
 impl Reactor<'_> {
     /// Begins to remove the service in a place.
     pub(crate) fn remove_at(&mut self, place: usize) {
-        // The time that it has counts from now.
+        // Its timeout counts from now.
         self.state.tick();
         let until = self.state.after(self.shutdown_timeout);
         self.state.services[place].identity = None;
@@ -46,7 +46,7 @@ impl Reactor<'_> {
         self.removals.push(Removal { place, until, told: false });
     }
 
-    /// Moves those on that are being removed; in most turns there is none.
+    /// Advances all removals. In most turns there is none.
     pub(super) fn advance_removals(&mut self) {
         let (now, mut told) = (self.state.turn.now, false);
         for removal in self.removals.iter_mut().filter(|removal| !removal.told) {
@@ -57,7 +57,7 @@ impl Reactor<'_> {
             }
         }
         if told {
-            // Messages may have used up the time: what was just said leaves before the cut.
+            // Messages may have used up the time. What the handler has just sent leaves before the cut.
             self.settle();
         }
         for removal in std::mem::take(&mut self.removals) {
@@ -77,7 +77,7 @@ impl Reactor<'_> {
         }
     }
 
-    /// Drops the service in a place, where another one may come.
+    /// Drops the service in a place, which is free then.
     pub(super) fn vacate(&mut self, place: usize) {
         lose_messages(&mut *self.services[place], place, &mut self.state);
         let vacant = Box::new(Vacant(Inbox::of_nobody()));
@@ -86,12 +86,12 @@ impl Reactor<'_> {
         self.state.services[place].identity = None;
         self.unstarted.retain(|unstarted| *unstarted != place);
         self.vacant.push(place);
-        // Dropping a handler runs the embedder's code.
+        // Dropping a handler runs code of the embedder, which may panic.
         self.state.guard(&name, || drop(service));
     }
 }
 
-/// What is in a place whose service was removed: nothing happens there.
+/// Stands in the place of a service that was removed, and does nothing.
 struct Vacant(Inbox);
 
 impl Inspect for Vacant {

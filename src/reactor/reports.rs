@@ -36,7 +36,7 @@ pub(crate) struct Asked {
 /// What can be seen of a service. The default bodies are those of datagrams, which have no
 /// connections.
 pub(crate) trait Inspect {
-    /// None of a place whose service was removed.
+    /// None for a place whose service was removed.
     fn status(&self, state: &LoopState) -> Option<ServiceStatus>;
     /// How many connections there are.
     fn connection_count(&self) -> usize {

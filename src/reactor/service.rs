@@ -171,7 +171,7 @@ pub(crate) trait AnyService: Inspect {
     }
     /// Listens by taking in what another core has accepted.
     fn take_over(&mut self, _share: Share, _state: &mut LoopState) {}
-    /// Has newcomers at the listener with this number divided among cores.
+    /// Divides the newcomers at the listener with this number among cores.
     fn share_out(&mut self, _number: usize, _among: Distributor) {}
     /// Adds the layers of all listeners.
     fn list_layers(&self, _all: &mut Vec<Rc<dyn Acceptor>>) {}
@@ -179,7 +179,7 @@ pub(crate) trait AnyService: Inspect {
     fn go_on(&mut self, _id: ConnId, _state: &mut LoopState) {}
     /// A shutdown was asked for: no newcomer is accepted any more.
     fn stop_listening(&mut self) {}
-    /// The service is to go: nothing new begins.
+    /// Begins the removal: from now on the service accepts and dials nobody.
     fn retire(&mut self, _state: &mut LoopState) {
         self.inbox().retire();
     }

@@ -101,7 +101,7 @@ impl Reactor<'_> {
         }
     }
 
-    /// Something that was posted before the shutdown is still to be taken.
+    /// Whether messages that were posted before the shutdown are still to be handled.
     fn is_shutdown_delayed(&mut self) -> bool {
         self.services.iter_mut().any(|service| service.inbox().delays_shutdown())
             || self.state.changes.as_ref().is_some_and(Identity::delays_shutdown)
@@ -127,7 +127,7 @@ impl Reactor<'_> {
     }
 }
 
-/// Nothing that still waits for the service is handled any more.
+/// Drops all messages that still wait for the service.
 pub(super) fn lose_messages(service: &mut dyn AnyService, place: usize, state: &mut LoopState) {
     let lost = service.inbox().waiting();
     if lost > 0 {

@@ -20,9 +20,9 @@ pub(crate) struct Signals {
     source: Option<signal_hook_mio::v1_0::Signals>,
     /// How many of [`ENDING`] there have been.
     seen: usize,
-    /// Somebody else than the loop minds [`HANGUP`].
+    /// [`HANGUP`] is for whoever runs the turns, by [`take_hangup`](Reactor::take_hangup).
     minded: bool,
-    /// There was one, and that one was not told yet.
+    /// There was one since `take_hangup` was last called.
     hung_up: bool,
 }
 
@@ -67,7 +67,8 @@ impl Reactor<'_> {
 
     /// Makes SIGHUP, which would end the process, read the certificates of the listeners again
     /// (`Tls::reload`, with the feature `tls`); the log says what came of it. Where there are none
-    /// it only says that. Needs the feature `signals`.
+    /// it only says that. A hook of your own at SIGHUP is `Cores::on_hangup`, also for one core. Needs the
+    /// feature `signals`.
     ///
     /// # Errors
     /// [`Error::Io`] when the system refuses.
@@ -76,7 +77,7 @@ impl Reactor<'_> {
         self.signals.catch(&HANGUP, self.poll.registry())
     }
 
-    /// Has whoever runs the turns mind SIGHUP, by [`take_hangup`](Self::take_hangup).
+    /// Catches SIGHUP for whoever runs the turns, who asks [`take_hangup`](Self::take_hangup).
     pub(crate) fn leave_hangup(&mut self) -> Result<(), Error> {
         self.reload_on_hangup()?;
         self.signals.minded = true;

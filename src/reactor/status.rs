@@ -24,8 +24,8 @@ pub struct Status {
     pub uptime: Duration,
     /// How long the turns take.
     pub turns: Turns,
-    /// The services, in the order in which they were added, but that one has the place of another that was
-    /// [removed](crate::Reactor::remove) before. One that is being removed is there until it has gone.
+    /// The services, in the order in which they were added, except that a new one takes the place of one that
+    /// was [removed](crate::Reactor::remove). One that is being removed is listed until it is gone.
     pub services: Vec<ServiceStatus>,
     /// Bytes of output that the kernel has not taken, of all connections together.
     pub unsent: usize,

@@ -92,7 +92,7 @@ pub(crate) struct Table<S> {
     pub(super) accounts: Accounts,
     /// When a shutdown closes them; none before its beginning, and once it has.
     pub(crate) kept_open: Option<Nanos>,
-    /// The service is being removed: nothing new begins.
+    /// Whether the service is being removed, so that it takes no new connections.
     pub(super) retired: bool,
 }
 
@@ -148,12 +148,12 @@ impl<S> Table<S> {
         }
     }
 
-    /// Whether there is a rate that input is held to.
+    /// Whether a rate limits the input.
     pub(super) fn is_metered(limits: &Limits) -> bool {
         limits.rate.are_set() || limits.peer_rate.are_set()
     }
 
-    /// Whether something new may begin, as a connection that is dialled.
+    /// Whether a new connection may begin, such as one that is dialled.
     pub(super) fn may_begin(&self, state: &LoopState) -> Result<(), Error> {
         match state.is_ending() {
             true => Err(Error::ShuttingDown),

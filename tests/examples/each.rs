@@ -255,6 +255,36 @@ fn dumb_http_client_prints_every_byte_until_the_server_closes() {
 }
 
 #[test]
+fn changing_follows_commands_while_it_serves() {
+    let (stdin, mut typing) = pipe().unwrap();
+    let mut command = Command::new(binary("changing"));
+    let example = Example::start_typing(command.arg("127.0.0.1:0"), stdin);
+    let mut say = |line: &str| {
+        typing.write_all(format!("{line}\n").as_bytes()).unwrap();
+        example.line()
+    };
+    let mut early = example.connect();
+    early.send("hello\n");
+    early.expect("hello!\n");
+    let opened = say("open 127.0.0.1:0");
+    let second = opened.strip_prefix("listening on ").unwrap();
+    let mut client = Client::connect(second.parse().unwrap());
+    client.send("you\n");
+    client.expect("you!\n");
+    assert!(say("max-line none").starts_with("bad limit max_line"));
+    assert_eq!(say("max-line 3"), "lines of 3 bytes");
+    assert_eq!(say(&format!("close {second}")), format!("not listening on {second}"));
+    assert!(say(&format!("allow {second} ::1")).starts_with("not listening on"));
+    let first = example.addr.to_string();
+    assert_eq!(say(&format!("allow {first} 10.0.0.0/8")), format!("10.0.0.0/8 at {first}"));
+    // Clients that were connected before stay.
+    for client in [&mut early, &mut client] {
+        client.send("you\n");
+        client.expect("you!\n");
+    }
+}
+
+#[test]
 fn watch_stdin_says_whether_there_is_input_within_five_seconds() {
     let run = |stdin: Stdio| {
         let output = Command::new(binary("watch_stdin")).stdin(stdin).output().unwrap();
@@ -381,6 +411,7 @@ fn each_is_short_and_says_what_to_try() {
         "announce",
         "auction",
         "callbacks",
+        "changing",
         "client",
         "discover",
         "dumb_http_client",

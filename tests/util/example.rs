@@ -28,8 +28,14 @@ impl Example {
     /// The same by a command of one's own.
     #[track_caller]
     pub fn start_by(command: &mut Command) -> Example {
+        Example::start_typing(command, Stdio::null())
+    }
+
+    /// The same, with this as its stdin.
+    #[track_caller]
+    pub fn start_typing(command: &mut Command, stdin: impl Into<Stdio>) -> Example {
         // From here on whatever goes wrong kills the child.
-        let mut example = Example::spawn(command);
+        let mut example = Example::spawn(command, stdin);
         let first = example.line();
         let addr = first.strip_prefix("listening on ").and_then(|addr| addr.parse().ok());
         example.addr = addr.unwrap_or_else(|| panic!("the first line is {first:?}"));
@@ -39,11 +45,11 @@ impl Example {
     /// Starts one that listens nowhere.
     #[track_caller]
     pub fn run(name: &str, args: &[&str]) -> Example {
-        Example::spawn(Command::new(binary(name)).args(args))
+        Example::spawn(Command::new(binary(name)).args(args), Stdio::null())
     }
 
-    fn spawn(command: &mut Command) -> Example {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    fn spawn(command: &mut Command, stdin: impl Into<Stdio>) -> Example {
+        let mut child = command.stdin(stdin).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (tell, lines) = mpsc::channel();
         thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|l| tell.send(l)));

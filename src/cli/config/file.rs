@@ -1,5 +1,5 @@
-//! The file as it is written: TOML whose keys are the long names of options. A key becomes an option that
-//! was given, for clap to parse as it parses those of the command line.
+//! The file as it is written: TOML whose keys are the long names of options. Each key becomes an option that
+//! clap parses like those of the command line.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -181,7 +181,7 @@ impl Reader<'_> {
         Ok(Table { name: name.to_string(), target, address_from, options })
     }
 
-    /// Which service a table is: what it is called, unless it says so itself.
+    /// The service of a table: its key `service`, or else its name.
     fn service(
         &self,
         key: &Key<'_>,
@@ -252,7 +252,7 @@ fn names(command: &Command) -> impl Iterator<Item = &str> {
     command.get_arguments().filter_map(Arg::get_long)
 }
 
-/// What is said of a key that there is not, with the one that was probably meant.
+/// The message about an unknown key, with the one that was probably meant.
 fn unknown<'n>(key: &str, names: impl Iterator<Item = &'n str>) -> String {
     let near = names.map(|name| (strsim::jaro(name, key), name));
     match near.max_by(|one, other| one.0.total_cmp(&other.0)) {

@@ -1,15 +1,14 @@
-//! The configuration of `serve`: its options, and a file that gives some of them.
+//! The configuration of `serve`: its options, and the configuration file.
 //!
-//! A file has nothing that the command line does not have. Each key is the long name of an option, and
-//! what is given there and what is given on the command line become the words of one command line, which clap
-//! parses. So names, units, checks and messages are the same, and a new option is a key without further
-//! work.
+//! Each key of a file is the long name of an option. The options of the file and of the command line become the
+//! words of one command line, which clap parses. So names, units, checks and messages are the same, and a new
+//! option is a key without further work.
 //!
 //! 1. `options`: [`Whole`] and [`EachService`].
 //! 2. `words`: options that were given, as words for clap.
-//! 3. `file`: the file, each key an option that was given, with its line.
-//! 4. `plan`: file and command line together, a [`Plan`].
-//! 5. `print`: `reactor config`, a plan as a file.
+//! 3. `file`: the file, read into options with their lines.
+//! 4. `plan`: file and command line together make a [`Plan`].
+//! 5. `print`: `reactor config` prints a plan as a file.
 
 mod file;
 mod options;

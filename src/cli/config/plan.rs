@@ -1,4 +1,4 @@
-//! What is to be served: the file, and above it the command line.
+//! What is to be served: the file, overridden by the command line.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// In front of it may stand what clients speak there, in the order of the bytes on the wire.
     /// proxy: (echo=proxy:2323) is a PROXY header, version 1 or 2, in which a balancer says who the
     /// client is; see --proxy-from. tls: is TLS; see --tls-cert. ws: is WebSocket, a line a message, for
-    /// pages in browsers; see --origin. A host called proxy is written proxy.:PORT, as is one called systemd.
+    /// pages in browsers; see --origin. A host called proxy or systemd is written with a dot: proxy.:PORT.
     ///
     /// Several ADDRs with commas between them are doors of one service: echo=2323,unix:/run/e.sock.
     /// A service that is given twice is two, which share nothing; the log calls the second echo-2.
@@ -38,16 +38,16 @@ pub(crate) struct Arguments {
     #[arg(value_name = "SERVICE[=ADDR[,ADDR]...]")]
     targets: Vec<String>,
 
-    /// Take services and options from this file as well; options that are given here win over it.
+    /// Read services and options from this file too; options on the command line override it.
     ///
     /// It is TOML. Its keys are the long names of these options. Each table is a service: [echo], or
     /// [lunch] with service = "presence". It may have an address and options of its own; those above all
-    /// tables hold for every service. A relative path in it begins where reactor runs, as on the command
+    /// tables are for every service. Paths in it are relative to the working directory, as on the command
     /// line.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    // Clap has checked them. They are read again once those of a file are below them.
+    // Clap has checked them. They are parsed again, together with those of the file.
     #[command(flatten)]
     #[allow(dead_code, reason = "they are read again together with those of the file")]
     whole: Whole,
@@ -57,7 +57,7 @@ pub(crate) struct Arguments {
     each: EachService,
 }
 
-/// What a plan is made of. A file may say something else when it is made again.
+/// The sources of a plan. At a reload the file may have changed.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) file: Option<PathBuf>,
@@ -122,7 +122,7 @@ impl Source {
 }
 
 impl Plan {
-    /// What a file says, and above it the command line.
+    /// Makes a plan of a file, overridden by the command line.
     pub(super) fn merged(
         file: File,
         targets: &[String],
@@ -151,14 +151,14 @@ impl PlannedService {
         }
     }
 
-    /// Whether its handler has this option from the beginning, so that another value needs another
+    /// Whether its handler reads this option only when it is made, so that another value needs another
     /// handler.
     pub(crate) fn is_of_handler(&self, id: &str) -> bool {
         let sites = self.target.service.http && ["origin", "web_host"].contains(&id);
         sites || command_of::<ServiceOptions>().get_arguments().any(|arg| *arg.get_id() == *id)
     }
 
-    /// What is in force once this one follows `next`: its handler stays as it is.
+    /// The options in force once this service follows `next`, while its handler stays as it is.
     pub(crate) fn followed_by(&self, next: &PlannedService) -> PlannedService {
         let kept = self.given.0.iter().filter(|option| self.is_of_handler(&option.id));
         let new = next.given.0.iter().filter(|option| !self.is_of_handler(&option.id));
@@ -223,8 +223,8 @@ fn uses(service: &Table, above: &GivenOptions, below: &GivenOptions) -> Vec<Use>
     uses
 }
 
-/// Refuses what a table gives and its service does not use, and what holds for all services and
-/// none of them uses.
+/// Refuses options of a table that its service does not use, and options for all services that none
+/// uses.
 fn refuse_unused(
     above: &GivenOptions,
     below: &GivenOptions,
@@ -243,8 +243,8 @@ fn refuse_unused(
     below.refuse_unused(&together)
 }
 
-/// A service with its options: those of the command line, below them those of its table, below them
-/// those that the file has for all services.
+/// A service with its options: those of the command line override those of its table, which override those
+/// that the file has for all services.
 fn planned(
     table: Table,
     above: &GivenOptions,

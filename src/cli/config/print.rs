@@ -10,8 +10,8 @@ use crate::cli::unused_options::{GivenOption, GivenOptions};
 
 /// Print the configuration that serve would have with the same arguments, as a file for --config.
 ///
-/// Each service has its table, with all the options that were given for it. Comments above the first one
-/// are the options left at their defaults. What is wrong with the configuration is said as serve says it.
+/// Each service has a table with all the options that were given for it. The comments above the first table
+/// are the options that have their defaults. Errors are those of serve.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Config {
     #[command(flatten)]
@@ -100,7 +100,7 @@ fn list(values: &[String]) -> String {
 fn string(text: &str) -> String {
     match text.parse::<u32>() {
         Ok(number) if number.to_string() == text => text.to_owned(),
-        // What JSON escapes, TOML reads; it wants one character more escaped.
+        // TOML reads the escapes of JSON, but wants one more character escaped.
         _ => serde_json::Value::from(text).to_string().replace('\x7f', "\\u007f"),
     }
 }
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
     use crate::cli::config::file::File;
 
-    /// Values for an option, for one that may be given several times two.
+    /// Values for an option, two for one that may be given several times.
     fn samples(id: &str) -> &'static [&'static str] {
         match id {
             "host" => &["localhost"],
@@ -147,7 +147,7 @@ mod tests {
         }
     }
 
-    /// All options of a kind with their values, but for that one.
+    /// All options of a kind with their values, except for one.
     fn all<T: clap::Args>(without: &str) -> Vec<String> {
         let command = command_of::<T>();
         let args = command.get_arguments().filter(|arg| *arg.get_id() != *without);

@@ -10,7 +10,7 @@ use super::options::command_of;
 use crate::cli::failure::{Failure, on_a_line};
 use crate::cli::unused_options::{GivenOption, GivenOptions};
 
-/// The options of `above` that the command has, and those of `below` that they do not displace.
+/// The options of `above` that the command has, and those of `below` that they do not override.
 pub(super) fn merge(above: &GivenOptions, below: &GivenOptions, command: &Command) -> GivenOptions {
     let has =
         |option: &&GivenOption| command.get_arguments().any(|arg| *arg.get_id() == *option.id);
@@ -20,7 +20,7 @@ pub(super) fn merge(above: &GivenOptions, below: &GivenOptions, command: &Comman
     GivenOptions(above().chain(kept).cloned().collect())
 }
 
-/// Whether they cannot stand side by side.
+/// Whether two options exclude each other.
 fn displaces(above: &GivenOption, below: &GivenOption, command: &Command) -> bool {
     let exclude = |one: &GivenOption, other: &GivenOption| {
         let arg = command.get_arguments().find(|arg| *arg.get_id() == *one.id);
@@ -59,7 +59,7 @@ pub(super) fn parse<T: clap::Args>(given: &GivenOptions) -> Result<T, Failure> {
         T::from_arg_matches(&matches)
     };
     parse(None).map_err(|error| {
-        // Each is right by itself: one of them lacks another, or excludes it.
+        // Each is right by itself, so one needs another, or excludes it.
         let culprit = given.0.iter().rev().find(|option| parse(Some(option)).is_ok());
         culprit.map_or_else(
             || Failure::Usage(on_a_line(&error)),

@@ -1,4 +1,4 @@
-//! How a line of the log looks.
+//! The format of a line of the log.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ impl Style {
                 let (color, end) = if self.colors { (color(level), "\x1b[0m") } else { ("", "") };
                 format!("{now:.3} {color}{level:<5}{end} [{target}] {message}\n")
             }
-            // By hand, since the order of the keys is that in which people read.
+            // By hand, so that the keys are in the order in which people read.
             Format::Json => format!(
                 "{{\"time\":\"{now:.3}\",\"level\":\"{level}\",\"target\":{},\"message\":{}}}\n",
                 Value::from(target),

@@ -3,8 +3,8 @@
 //! Both are written by a thread of their own. A pipe that nobody reads, a terminal that is held with Ctrl-S,
 //! or a slow disk would otherwise stop the loop and all its clients, which are worth more than a line of the log.
 //!
-//! 1. `line`: how a line looks.
-//! 2. `output`: where it goes.
+//! 1. `line`: the format of a line.
+//! 2. `output`: stderr or a file.
 //! 3. `writer`: the thread.
 
 mod line;
@@ -39,11 +39,11 @@ pub(crate) struct LogOptions {
     #[arg(value_parser = levels())]
     pub(crate) log: LevelFilter,
 
-    /// How a line of the log looks: text, or json, an object with time, level, target and message.
+    /// The format of a line of the log: text, or json, an object with time, level, target and message.
     #[arg(long, value_name = "FORMAT", default_value = "text", value_enum)]
     pub(crate) log_format: Format,
 
-    /// Append the log to this file, instead of writing it to stderr; SIGHUP opens it anew after it was moved away.
+    /// Append the log to this file instead of writing it to stderr; SIGHUP opens it anew, for rotation.
     #[arg(long, value_name = "PATH")]
     pub(crate) log_file: Option<PathBuf>,
 }

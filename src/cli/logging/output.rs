@@ -1,4 +1,4 @@
-//! Where the log goes: stderr, or a file that can be moved away meanwhile.
+//! Where the log goes: stderr, or a file that can be moved while it is written.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-/// Its owner reads and writes it, its group (on many systems that of those who look after logs) reads it.
+/// The owner reads and writes it, and the group, on many systems that of log readers, reads it.
 const MODE: u32 = 0o640;
 
 pub(super) struct Output {
@@ -21,7 +21,7 @@ enum Sink {
     File {
         path: PathBuf,
         file: File,
-        /// A descriptor to open the file anew with, when clients have all others.
+        /// A spare descriptor, so that the file can be opened anew when clients have all others.
         spare: Option<File>,
     },
 }
@@ -38,7 +38,7 @@ impl Output {
         Ok(Output { sink: Sink::File { path: path.to_owned(), file, spare }, torn: false })
     }
 
-    /// Goes on in the file that is at the path now, or in the old one if there is none. Stderr stays as it is.
+    /// Opens the path anew. If that fails, the old file stays. Does nothing for stderr.
     pub(super) fn reopen(&mut self) -> Option<(&Path, Result<(), String>)> {
         let Sink::File { path, file, spare } = &mut self.sink else { return None };
         *spare = None;
@@ -62,7 +62,7 @@ impl Output {
         if !self.torn {
             return self.write_all(line.as_bytes());
         }
-        // What is torn is one line, and not the next one too.
+        // End a torn line first, so that the next one is whole.
         self.write_all(format!("\n{line}").as_bytes())
     }
 
@@ -87,11 +87,11 @@ impl Output {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    // A FIFO that nobody reads would hold up the start, and a terminal would become that of the process.
+    // Without these flags, a FIFO that nobody reads would block, and a terminal would become the controlling one.
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
     let mut options = File::options();
     let file = options.append(true).create(true).mode(MODE).custom_flags(flags).open(path)?;
-    // From now on only the writer waits for it.
+    // From now on only the writer's thread can block on it.
     fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     Ok(file)
 }

@@ -1,4 +1,4 @@
-//! The thread that writes.
+//! The thread that writes the log and stdout.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -11,11 +11,11 @@ use log::Level;
 use super::line::Style;
 use super::output::Output;
 
-/// What is to be written or done, in this order.
+/// What the thread does, in the order of the queue.
 pub(super) enum Entry {
     Log(String),
     Say(String),
-    /// Tells when all before it is written.
+    /// Reports that all before it is written.
     Flush(SyncSender<()>),
     /// Opens the file anew.
     Reopen,

@@ -1,4 +1,4 @@
-//! What a reload has changed, for the log, and how two configurations differ.
+//! What a reload has changed, for the log, and the differences of two configurations.
 
 use reactor::Address;
 
@@ -14,7 +14,7 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Once, if it holds for several.
+    /// Adds a line once, even if it is true of several services.
     pub(super) fn say(&mut self, line: String) {
         if !self.said.contains(&line) {
             self.said.push(line);
@@ -46,7 +46,7 @@ impl Changes {
     }
 }
 
-/// The options that were given otherwise before, with what they are now.
+/// The options whose values differ from before, with their new values.
 pub(super) fn changed(old: &GivenOptions, new: &GivenOptions) -> Vec<(String, String)> {
     let same = |one: &GivenOption, all: &GivenOptions| {
         all.0.iter().any(|other| other.id == one.id && other.values == one.values)
@@ -62,7 +62,7 @@ pub(super) fn changed(old: &GivenOptions, new: &GivenOptions) -> Vec<(String, St
     now.chain(gone).collect()
 }
 
-/// Whether nobody can listen at the one while somebody listens at the other.
+/// Whether the two addresses exclude each other, so that only one can be listened on.
 pub(super) fn overlap(one: &Address, other: &Address) -> bool {
     if let (Address::Unix(one), Address::Unix(other)) = (one, other) {
         return one == other;

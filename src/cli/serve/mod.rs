@@ -2,7 +2,7 @@
 //!
 //! 1. `prepared`: what is read and looked up before anything listens.
 //! 2. `changes`: what a reload has changed, for the log.
-//! 3. `running`: the services that run, and how they become others.
+//! 3. `running`: the services that run, and how a reload changes them.
 //! 4. `reload`: the configuration is read again at SIGHUP.
 
 mod changes;
@@ -48,7 +48,7 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) arguments: Arguments,
 
-    /// Only check the configuration: what can be read and looked up without listening.
+    /// Only check the configuration, with all that can be read and looked up without listening.
     #[arg(long)]
     check_config: bool,
 }
@@ -68,7 +68,7 @@ pub(crate) fn serve(
         plan.whole.bus.reach(bus).map_err(|failure| plan.given.located(failure))?;
     }
     // Before signals are caught: a lookup may take long, and Ctrl-C must end it.
-    // Who only checks is started by hand.
+    // A check is started by hand, without sockets of systemd.
     let any = Inherited::any();
     let prepared = Prepared::new(plan, if args.check_config { &any } else { inherited })?;
     let entrances = prepared.entrances()?;
@@ -86,7 +86,7 @@ fn say_right(prepared: &Prepared) -> ExitCode {
     let services = prepared.services.iter();
     let names: Vec<_> = services.map(|service| &*service.planned.name).collect();
     let line = format!("the configuration is right: {}\n", names.join(", "));
-    // What cannot be said is not said.
+    // If stdout is closed, the exit status still says it.
     let _ = io::stdout().write_all(line.as_bytes());
     ExitCode::SUCCESS
 }
@@ -119,7 +119,7 @@ fn start(
     let changes = running.change(&mut cores, services, entrances)?;
     running.announce(&mut cores, &whole.announce, host, false).map_err(located)?;
     let warning = whole.admin.start(&mut cores).map_err(located)?;
-    // Not earlier: a failure must be one line, and alone.
+    // Not earlier, so that a failure is one line alone.
     descriptors::report(&raised, &prepared.demand());
     warning.inspect(|why| log::warn!("{why}"));
     changes.log_open();

@@ -1,5 +1,5 @@
-//! What the services need is read and looked up before anything listens: in front of everything that others
-//! could notice, and at a reload in a thread that may wait.
+//! What the services need is read and looked up before anything listens, so that a failure has changed nothing. At a
+//! reload this runs in a thread of its own, which may block.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -88,7 +88,7 @@ impl Prepared {
     }
 
     fn demand_of(&self, counts: impl Fn(&PlannedService) -> bool) -> Demand {
-        // Those of web are few, and nobody has asked for a number of them.
+        // The service web has few connections, whose number is no option.
         let services = self.services.iter().map(|service| &service.planned);
         let counted = services.filter(|it| !it.target.service.http && counts(it));
         let endpoints = self.services.iter().flat_map(|service| &service.endpoints);

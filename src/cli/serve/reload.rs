@@ -1,5 +1,5 @@
-//! `serve --config` reads the file again at SIGHUP: in a thread that may wait for a disk or for a name
-//! server, so that the loop has only to make the change.
+//! `serve --config` reads the file again at SIGHUP. A thread does so, which may wait for a disk or a name server,
+//! and the loop only makes the change.
 
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use crate::cli::logging;
 use crate::cli::systemd::{Inherited, Notices};
 use crate::cli::unused_options::GivenOptions;
 
-/// What of the whole may change while it runs.
+/// The options of the whole that may change while the program runs.
 const LIVE: [&str; 7] = [
     "host",
     "max_total_output",
@@ -34,7 +34,7 @@ pub(super) struct InForce {
     pub(super) given: GivenOptions,
 }
 
-/// What it takes to read the configuration again.
+/// All that is needed to read the configuration again.
 pub(super) struct Again {
     pub(super) source: Source,
     pub(super) inherited: Inherited,
@@ -50,7 +50,7 @@ pub(super) fn at_hangup(
     in_force: InForce,
 ) -> Result<(), Failure> {
     let (ask, asked) = sync_channel(1);
-    // One that comes during a reload is another one after it, and so are any further ones together.
+    // A SIGHUP during a reload causes one more reload after it, and so do several together.
     cores.on_hangup(move |_| {
         logging::reopen();
         let _ = ask.try_send(());
@@ -84,7 +84,7 @@ impl Again {
             }
         };
         let in_force = Arc::clone(in_force);
-        // It is dropped when the change is made, and also when nobody makes it any more.
+        // It is dropped when the change was made, or will never be made.
         let (end, ended) = sync_channel::<()>(0);
         remote.post(move |cores| {
             let mut in_force = in_force.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,7 +108,7 @@ impl Again {
 }
 
 fn log_failure(failure: &Failure) {
-    // What it quotes may be anything.
+    // It may quote anything from the file.
     let line = printable(failure.to_string().as_bytes());
     log::error!("reload: nothing has changed: {line}");
 }

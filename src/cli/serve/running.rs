@@ -1,5 +1,5 @@
-//! The services that run, and how they become others: at the start, where there are none yet, and at a
-//! reload. Either all that can fail comes to be, or everything is as before.
+//! The services that run, and how they become those of a new configuration: at a reload, and at the start, where there
+//! are none yet. If any step that can fail does, everything is as before.
 
 use reactor::services::room::OverRedis;
 use reactor::services::views::ProcessReader;
@@ -16,7 +16,7 @@ use crate::cli::service::{Key, Setup};
 
 pub(super) struct Running {
     process: ProcessReader,
-    /// What the room of presence is shared over.
+    /// The bus over which the room of presence is shared.
     over_redis: Option<OverRedis>,
     pub(super) services: Vec<RunningService>,
     /// What announces them, and what it announces.
@@ -25,7 +25,7 @@ pub(super) struct Running {
 }
 
 pub(super) struct RunningService {
-    /// As it is in force.
+    /// The configuration in force.
     pub(super) planned: PlannedService,
     key: Box<dyn Key>,
     listeners: Vec<Listening>,
@@ -49,10 +49,10 @@ struct Listening {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Stays,
-    /// It is there already, and goes if something fails.
+    /// It was added by this change, and is removed if something fails.
     Comes,
     Goes,
-    /// It is gone already, since another one needs its address, and comes back if something fails.
+    /// It was unbound by this change, since another one needs its address, and is bound again if something fails.
     Gone,
 }
 
@@ -116,7 +116,7 @@ impl Running {
         Running { process, over_redis, services, announcer: None, announced }
     }
 
-    /// Refuses other rooms than there are, where they are shared over Redis: that is joined at the start.
+    /// Refuses to add or remove rooms that are shared over Redis, since these are joined only at the start.
     pub(super) fn check_rooms(&self, prepared: &[PreparedService]) -> Result<(), Failure> {
         let is_room = |planned: &&PlannedService| planned.target.service.name == "presence";
         let rooms = self.services.iter().map(|service| &service.planned).filter(is_room);
@@ -129,7 +129,7 @@ impl Running {
         Err(Failure::Runtime(what.to_owned()))
     }
 
-    /// Makes of the services those that were prepared, and says what that has changed.
+    /// Changes the services to those that were prepared, and returns what has changed.
     pub(super) fn change(
         &mut self,
         cores: &mut Cores<'static>,
@@ -154,7 +154,7 @@ impl Running {
         Ok(changes)
     }
 
-    /// Finds out what stays and what goes. Gives for each service where it does not listen yet.
+    /// Finds out what stays and what goes. Returns the addresses at which each service does not listen yet.
     fn compare(&mut self, prepared: &[PreparedService]) -> Vec<Vec<Endpoint>> {
         for service in &mut self.services {
             service.fate = Fate::Goes;
@@ -225,14 +225,14 @@ impl Running {
         (planned.target.service.add)(&mut setup)
     }
 
-    /// Ends the listeners that go anyway and are in the way of one that comes.
+    /// Unbinds the listeners that go anyway and hold the address of a new one.
     fn make_room(&mut self, cores: &mut Cores<'static>, address: &Address) {
         for service in &mut self.services {
             let listeners = service.listeners.iter_mut();
             let in_the_way =
                 listeners.filter(|it| it.fate == Fate::Goes && overlap(&it.at, address));
             for listening in in_the_way {
-                // If it cannot go, the other one cannot come, and that is said.
+                // If this fails, the new listener fails too, and reports it.
                 if service.key.unbind(cores, &listening.at).is_ok() {
                     listening.fate = Fate::Gone;
                 }
@@ -240,7 +240,7 @@ impl Running {
         }
     }
 
-    /// Has everything be as before.
+    /// Undoes the change.
     fn undo(&mut self, cores: &mut Cores<'static>) {
         for service in &mut self.services {
             for listening in service.listeners.extract_if(.., |it| it.fate == Fate::Comes) {
@@ -267,7 +267,7 @@ impl Running {
         }
     }
 
-    /// Has a service that stays follow its new options; what its handler has from the beginning stays.
+    /// Applies new options to a service that stays, except for those that its handler reads only when it is made.
     fn follow(
         &mut self,
         cores: &mut Cores<'static>,
@@ -319,7 +319,7 @@ impl Running {
         service.planned = service.planned.followed_by(planned);
     }
 
-    /// Has those go that are wanted no longer.
+    /// Removes the services and listeners that are no longer wanted.
     fn leave(&mut self, cores: &mut Cores<'static>, changes: &mut Changes) {
         for service in &mut self.services {
             let name = &*service.planned.name;
@@ -338,8 +338,7 @@ impl Running {
         }
     }
 
-    /// Announces the services, if they are others than those that are announced, or at other places, or if
-    /// it is to be done `again`.
+    /// Announces the services if they or their addresses have changed, or if they are to be announced `again`.
     pub(super) fn announce(
         &mut self,
         cores: &mut Cores<'static>,
@@ -364,7 +363,7 @@ impl Running {
     }
 }
 
-/// Has a service listen there once more.
+/// Binds a service at an address again.
 fn listen_as(
     planned: &PlannedService,
     key: &dyn Key,
@@ -377,7 +376,7 @@ fn listen_as(
     Ok(())
 }
 
-/// What cannot go in a shutdown goes with it.
+/// A failure in a shutdown does not matter, since everything ends then.
 fn ignore_end(outcome: Result<(), Error>) {
     match outcome {
         Ok(()) | Err(Error::ShuttingDown) => {}

@@ -14,16 +14,16 @@ use crate::cli::failure::Failure;
 /// The number of the first one.
 const FIRST: usize = 3;
 
-/// What one goes by without a name, as in sd_listen_fds_with_names(3).
+/// The name of a socket without one, as in sd_listen_fds_with_names(3).
 const UNNAMED: &str = "unknown";
 
 /// What systemd has passed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inherited {
     sockets: Vec<Arc<Socket>>,
-    /// Why what it has passed cannot be used.
+    /// Why the sockets cannot be used.
     unusable: Option<String>,
-    /// The process that it was passed to, if that is not this one.
+    /// The process that they were passed to, if it is another one.
     other: Option<String>,
     /// As [`any`](Inherited::any).
     any: bool,
@@ -87,7 +87,7 @@ impl Inherited {
         Ok(Inherited { sockets: sockets.collect::<Result<_, _>>()?, ..Inherited::default() })
     }
 
-    /// As if there were sockets of every name, which nobody can listen at: for who only checks.
+    /// Stands for sockets of every name, at which nobody can listen: for `--check-config`.
     pub(crate) fn any() -> Inherited {
         Inherited { any: true, ..Inherited::default() }
     }
@@ -150,7 +150,7 @@ impl Inherited {
 }
 
 impl Socket {
-    /// Takes one of them, or says what it is instead.
+    /// Takes one of them, or says why it is no listening socket.
     fn take(taken: &mut ListenFd, index: usize, name: &str) -> Result<Socket, String> {
         let failed = |error: io::Error| error.to_string();
         let (opened, address) = if let Ok(Some(listener)) = taken.take_tcp_listener(index) {
@@ -179,7 +179,7 @@ impl Socket {
         }
     }
 
-    /// To listen there. The descriptor stays, for whoever is to listen there after that.
+    /// A `Listen` for it. The descriptor stays open for later listeners.
     pub(crate) fn listen(&self) -> Result<Listen, Failure> {
         let copied = |error| {
             Failure::Runtime(format!(

@@ -1,5 +1,5 @@
-//! What the program has to do with systemd: sockets that it has opened, and what it wants to be told.
-//! Without systemd nothing of it is there.
+//! Under systemd: the sockets that it passes, and the notifications that it expects. Without systemd, nothing of
+//! this runs.
 
 mod inherited;
 mod notify;

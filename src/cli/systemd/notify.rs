@@ -1,4 +1,4 @@
-//! What systemd is told of the program while it runs; sd_notify(3).
+//! Notifies systemd of the program's state; sd_notify(3).
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -15,29 +15,29 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::cli::admin;
 
-/// What the service goes by.
+/// The name of the service.
 const NAME: &str = "systemd";
-/// How often it is told what there is to see, and called again after it was gone.
+/// How often the status is sent, and how long to wait before connecting again.
 const PACE: Duration = Duration::from_secs(10);
-/// Services that are named to it; of more there is only a sum.
+/// How many services the status names; the others are one sum.
 const NAMED: usize = 8;
 
-/// The way to what systemd is told; of a program that it does not ask it leads nowhere.
+/// Posts to the service that notifies systemd. Does nothing if systemd does not ask for notifications.
 #[derive(Clone, Default)]
 pub(crate) struct Notices(Option<Handle<Notice>>);
 
-/// What the loop does not know by itself.
+/// What the service cannot see itself.
 pub(crate) enum Notice {
     Reloading,
     Reloaded,
 }
 
 impl Notices {
-    /// Begins to tell systemd, if it wants to be told: that the program is ready once all cores have
-    /// answered, then every few seconds that they do, and what there is to see.
+    /// Begins to notify systemd, if it asks for that: of readiness once all cores have answered, then every few
+    /// seconds of the status and that all cores still answer.
     pub(crate) fn start(cores: &mut Cores<'_>) -> Result<Notices, Error> {
         let Some(to) = env::var_os("NOTIFY_SOCKET") else { return Ok(Notices::default()) };
-        // None of nothing is no time: systemd has switched it off.
+        // Zero means that systemd has switched the watchdog off.
         let watchdog = sd_notify::watchdog_enabled().filter(|time| !time.is_zero());
         start(cores, Notify::new(to, watchdog))
     }
@@ -47,14 +47,14 @@ impl Notices {
         self.post(Notice::Reloading);
     }
 
-    /// It is over, well or not.
+    /// A reload has ended, successfully or not.
     pub(crate) fn reloaded(&self) {
         self.post(Notice::Reloaded);
     }
 
     fn post(&self, notice: Notice) {
         if let Some(handle) = &self.0 {
-            // After the end there is nobody to be told.
+            // After the end of the loop nobody takes the message.
             let _ = handle.post(notice);
         }
     }
@@ -74,11 +74,11 @@ struct Notify {
     to: OsString,
     /// How often the cores are asked.
     pace: Duration,
-    /// systemd ends the program unless it hears that they answer.
+    /// Whether systemd has a watchdog, which ends the program unless it is pinged.
     watched: bool,
     connection: Option<ConnId>,
     ready: bool,
-    /// That systemd cannot be told has been logged.
+    /// Whether it has been logged that systemd cannot be reached.
     lost: bool,
 }
 
@@ -98,7 +98,7 @@ impl Notify {
         }
     }
 
-    /// Says so once, and tries again later.
+    /// Logs this once, and tries again later.
     fn is_lost(&mut self, cx: &mut ServiceContext<'_, ()>, why: &str) {
         self.connection = None;
         if !std::mem::replace(&mut self.lost, true) {
@@ -139,7 +139,7 @@ impl Handler for Notify {
     fn on_report(&mut self, cx: &mut Context<'_, ()>, report: &Report) {
         cx.set_timer(self.pace);
         let Report::Overview(status) = report else { return };
-        // What it has not read yet says as much.
+        // systemd has not read the last message yet, which says as much.
         if cx.unsent() > 0 {
             return;
         }
@@ -153,7 +153,7 @@ impl Handler for Notify {
     fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, notice: Notice) {
         let states = match notice {
             Notice::Reloading => {
-                // By it systemd knows that the reload has begun after it has asked for it.
+                // By this time systemd knows that the reload has begun after it asked for one.
                 let now = NotifyState::monotonic_usec_now().ok();
                 [NotifyState::Reloading].into_iter().chain(now).collect()
             }
@@ -174,7 +174,7 @@ impl Handler for Notify {
     }
 }
 
-/// sd-notify would make such a socket for each message, and wait in it for systemd to have room.
+/// Connects to systemd. sd-notify would open a socket for each message, and block until systemd has room.
 fn connected(to: &OsStr) -> io::Result<Socket> {
     let mut name = to.to_owned().into_vec();
     if let Some(first @ b'@') = name.first_mut() {
@@ -194,7 +194,7 @@ fn lines(states: &[NotifyState<'_>]) -> String {
 /// How many connections there are, for `systemctl status`.
 fn summary(status: &Status) -> String {
     let services = status.services.iter().filter(|service| service.name != admin::NAME);
-    // Neither those of datagrams nor those that only dial.
+    // Services of datagrams and those that only dial are left out.
     let serves = |it: &&ServiceStatus| it.limits.is_some() && !it.listeners.is_empty();
     let services: Vec<_> = services.filter(serves).collect();
     let all: usize = services.iter().map(|service| service.connections).sum();
@@ -262,7 +262,7 @@ mod tests {
             while ping().is_ok() {}
             systemd.set_nonblocking(false).unwrap();
             systemd.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-            // One may have been on its way when it began to hang.
+            // One ping may have been sent before it began to hang.
             let late = (0..3).take_while(|_| ping().is_ok()).count();
             assert!(late <= 1, "core {core} hangs, and systemd is told that it does not");
             systemd.set_read_timeout(Some(Duration::from_secs(30))).unwrap();

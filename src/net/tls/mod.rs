@@ -31,8 +31,8 @@ use crate::error::Error;
 const NAME: &str = "tls";
 
 /// A certificate and its key, for [`Listen::tls`](crate::Listen::tls). A clone is the same one:
-/// what [`reload`](Self::reload) reads is used by all listeners that have it. It stays in its
-/// thread: a reactor in another one reads the files for itself.
+/// what [`reload`](Self::reload) reads is used by all listeners that have it. It is not
+/// [`Send`]: a reactor on another thread reads the files for itself.
 ///
 /// TLS 1.3 and 1.2. Clients are asked for a certificate after [`client_ca`](Self::client_ca). Needs
 /// the feature `tls`.
