@@ -10,6 +10,8 @@ use std::cell::Cell;
 use std::io::Write;
 use std::net::TcpStream;
 use std::process::Command;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use reactor::{Callbacks, Context, Cores, Exit, Handler, Reactor, ServiceContext};
@@ -114,8 +116,17 @@ fn a_hangup_calls_the_last_hook_that_was_set() {
             last.unwrap();
         });
         hook.unwrap();
-        signal("-HUP");
-        assert_eq!(cores.run().unwrap(), Exit::Clean);
+        let (remote, (over, waits)) = (cores.remote(), mpsc::channel::<()>());
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                if waits.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                    let _ = remote.post(|cores| cores.first().stop());
+                }
+            });
+            signal("-HUP");
+            assert_eq!(cores.run().unwrap(), Exit::Clean);
+            drop(over);
+        });
         assert_eq!((calls.get(), cores.status().services.len()), (12, 1));
     }
 }

@@ -27,8 +27,8 @@ const FLOODS: [usize; 2] = [1500, 100];
 const CROWD: usize = 30;
 /// More than the kernel takes for a client that does not read.
 const DEAFENING: usize = 768 * 1024;
-/// The time for a shutdown, or to remove a service.
-const SHUTDOWN: Duration = Duration::from_secs(10);
+/// More than the time to remove a service, which is 10 s.
+const SHUTDOWN: Duration = Duration::from_secs(11);
 /// Turns after which cores are taken to spin.
 const MOST_TURNS: usize = 400_000;
 
@@ -584,6 +584,14 @@ impl World {
         }
         if book.said != book.taken {
             return Err(format!("of the words {:?} arrived {:?}", book.said, book.taken));
+        }
+        for core in 0..self.handles.len() {
+            // One that has taken the place of another has seen that go.
+            let room = self.cores.status(core).map(|mut status| status.services.swap_remove(0));
+            let listeners = room.map_or(0, |room| room.listeners.len());
+            if listeners != 1 {
+                return Err(format!("core {core} has {listeners} listeners"));
+            }
         }
         let others = self.handles.len() - 1;
         for gone in book.numbers.difference(&open) {

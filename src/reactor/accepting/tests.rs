@@ -260,6 +260,23 @@ fn who_asks_who_comes_still_does_when_its_last_listener_has_gone() {
 }
 
 #[test]
+fn whether_all_are_asked_who_comes_follows_the_listeners() {
+    let path = std::env::temp_dir().join(format!("reactor-{}-rules", std::process::id()));
+    let with_mode = |mode| Listen::at(path.as_path()).unwrap().unix_mode(mode);
+    let mut reactor = Reactor::new().unwrap();
+    let service = reactor.add(Callbacks::new(), Limits::default()).unwrap();
+    reactor.bind(&service, with_mode(0o600)).unwrap();
+    let other = reactor.bind(&service, "127.0.0.1:0").unwrap();
+    assert!(!reactor.state.services[0].guarded);
+    reactor.unbind(&service, &other).unwrap();
+    assert!(reactor.state.services[0].guarded);
+    for (mode, guarded) in [(0o666, false), (0o600, true)] {
+        reactor.rebind(&service, with_mode(mode)).unwrap();
+        assert_eq!(reactor.state.services[0].guarded, guarded);
+    }
+}
+
+#[test]
 fn where_the_last_listener_that_asks_nobody_has_gone_all_are_asked() {
     let mut reactor = Reactor::new().unwrap();
     reactor.add(Callbacks::new(), Limits::default()).unwrap();
