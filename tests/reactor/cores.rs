@@ -909,6 +909,11 @@ fn who_has_come_to_an_address_that_is_unbound_is_served() {
         assert_eq!(tellers.counters.accepted, 6 * round);
         assert_eq!((tellers.connections, tellers.listeners.len()), (0, 1));
     }
+    // With nobody on the way the other core hears of it all the same.
+    let address = Address::Unix(path);
+    by_hand.change(move |cores, tellers| cores.unbind(tellers, &address)).unwrap();
+    by_hand.settle(1..2);
+    assert!(by_hand.last(1).listeners.is_empty());
 }
 
 #[test]
