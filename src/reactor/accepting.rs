@@ -167,7 +167,10 @@ impl Listener {
                     AcceptError::Gone => {}
                     AcceptError::Stuck => {
                         let why = error::why(&error);
-                        log::warn!("{}: unbinding: whoever waits there is lost: {why}", self.address());
+                        log::warn!(
+                            "{}: unbinding: whoever waits there is lost: {why}",
+                            self.address()
+                        );
                         break;
                     }
                 },
