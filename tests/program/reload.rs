@@ -332,6 +332,24 @@ fn a_listener_that_could_not_come_back_comes_with_the_next_reload() {
 }
 
 #[test]
+fn what_is_spoken_at_an_address_is_said_when_it_changes() {
+    let (one, other) = (free(), free());
+    let text = |layer: &str| {
+        let end = "proxy-from = \"127.0.0.1\"\n";
+        format!("[echo]\naddress = [\"proxy:{one}\", \"{layer}{other}\"]\n{end}")
+    };
+    let server = Server::start("layers", &text(""), &[]);
+    server.program.wait_for_log("file descriptors");
+    echo(other);
+    let line = server.reload(&text("proxy:"), "reload: ");
+    assert!(line.ends_with(&format!("reload: echo: listening on proxy:{other} now")), "{line}");
+    let line = server.reload(&text(""), "reload: ");
+    assert!(line.ends_with(&format!("reload: echo: listening on {other} now")), "{line}");
+    echo(other);
+    server.reload(&text(""), "reload: nothing has changed");
+}
+
+#[test]
 fn what_could_not_be_announced_is_announced_once_it_can_be() {
     if !inside("true") {
         return;

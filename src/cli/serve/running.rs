@@ -259,9 +259,14 @@ impl Running {
             if options.is_empty() && layers == listening.asked.layers && !layers.has(Layer::Tls) {
                 continue;
             }
-            listening.asked.layers = layers;
+            let others = std::mem::replace(&mut listening.asked.layers, layers) != layers;
             let listen = entrance.listen(&listening.endpoint());
-            failed(listen.and_then(|listen| Ok(service.key.rebind(cores, listen)?)));
+            let rebound = listen.and_then(|listen| Ok(service.key.rebind(cores, listen)?));
+            if others && rebound.is_ok() {
+                let endpoints = listening.endpoint().each().into_iter();
+                endpoints.for_each(|it| changes.say(format!("{name}: listening on {it} now")));
+            }
+            failed(rebound);
             if let Some(file) = entrance.certificate().filter(|_| layers.has(Layer::Tls)) {
                 changes.say(format!("{} reloaded, for those who come now", file.display()));
             }
