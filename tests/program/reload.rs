@@ -384,6 +384,25 @@ fn a_listener_that_could_not_come_back_comes_with_the_next_reload() {
     pem.connect(addr).expect(GREETING);
 }
 
+#[test]
+fn what_could_not_be_announced_is_announced_once_it_can_be() {
+    if !inside("true") {
+        return;
+    }
+    let addr = free();
+    let text = format!("announce = true\n[echo]\naddress = \"{addr}\"\n");
+    let server = Server::start("announced", &text, &[]);
+    server.program.wait_for_log("announcing to");
+    let hidden = format!(
+        "announce = true\n[echo]\naddress = \"proxy:{addr}\"\nproxy-from = \"127.0.0.1\"\n"
+    );
+    server.reload(&hidden, "reload: --announce: none of the services could be reached");
+    server.reload(&text, "announcing to");
+    // The interface goes by the host.
+    let elsewhere = format!("host = \"0.0.0.0\"\n{text}");
+    server.reload(&elsewhere, "could be reached without TLS, a proxy or WebSocket from 0.0.0.0");
+}
+
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {

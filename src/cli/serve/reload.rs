@@ -131,7 +131,8 @@ impl InForce {
             }
             match &*id {
                 "log" => log::set_max_level(whole.log.log),
-                _ => announce |= id.starts_with("announce"),
+                // The interface may go by the host.
+                _ => announce |= id.starts_with("announce") || id == "host",
             }
         }
         cores.set_max_total_output(whole.max_total_output);

@@ -357,6 +357,8 @@ impl Running {
         if let Some(announcer) = self.announcer.take() {
             cores.first().remove(&announcer)?;
         }
+        // If it fails now, the next time is another one.
+        self.announced.clear();
         self.announcer = options.start(host, &all, cores.first())?;
         self.announced = all;
         Ok(())
