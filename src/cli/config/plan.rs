@@ -198,6 +198,8 @@ fn with_targets(mut tables: Vec<Table>, targets: &[String]) -> Result<Vec<Table>
         };
         let target = target.map_err(|why| {
             let what = format!("invalid value '{text}' for 'SERVICE[=ADDR[,ADDR]...]': {why}");
+            // On a line, as what clap says.
+            let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
             Failure::Usage(format!("{what}; see reactor serve --help"))
         })?;
         if let Some(table) =
