@@ -104,7 +104,7 @@ impl Room {
 mod tests {
     use std::time::Duration;
 
-    use super::super::Settings;
+    use super::super::{Failure, Link, Settings};
     use super::*;
 
     const OTHER: ServerId = ServerId(2);
@@ -117,21 +117,25 @@ mod tests {
         room
     }
 
-    /// Whether the other server is said to be gone, after looks that were sent and answered at these
-    /// milliseconds, and none of which found its lease.
+    /// A look, sent and answered at these milliseconds, does not find the other's lease.
+    fn look(room: &mut Room, begun: Instant, (sent, answered): (u64, u64)) {
+        room.now = begun + Duration::from_millis(sent);
+        room.beat();
+        room.now = begun + Duration::from_millis(answered);
+        let lease = Reply::Array(vec![Reply::Nil]);
+        room.beat_answered(&[Reply::Status("OK".to_owned()), Reply::Nil, lease]);
+    }
+
+    fn is_said_to_be_gone(room: &Room) -> bool {
+        let gone = |content: &Content| matches!(content, Content::Gone { server: OTHER, .. });
+        room.sending.queue.values().any(gone)
+    }
+
     fn is_gone_after(looks: &[(u64, u64)]) -> bool {
         let mut room = room();
         let begun = room.now;
-        for (sent, answered) in looks {
-            room.now = begun + Duration::from_millis(*sent);
-            room.beat();
-            room.now = begun + Duration::from_millis(*answered);
-            let lease = Reply::Array(vec![Reply::Nil]);
-            room.beat_answered(&[Reply::Status("OK".to_owned()), Reply::Nil, lease]);
-        }
-        let gone =
-            |content: &Content| matches!(content, Content::Gone { server, .. } if *server == OTHER);
-        room.sending.queue.values().any(gone)
+        looks.iter().for_each(|times| look(&mut room, begun, *times));
+        is_said_to_be_gone(&room)
     }
 
     #[test]
@@ -152,5 +156,17 @@ mod tests {
         // missing for 4 s since.
         assert!(!is_gone_after(&[(0, 4_000), (4_100, 6_000), (7_000, 7_005), (9_000, 9_005)]));
         assert!(!is_gone_after(&[(0, 5), (6_000, 6_005)]));
+    }
+
+    #[test]
+    fn leases_may_be_lost_with_a_connection() {
+        let mut room = room();
+        let begun = room.now;
+        look(&mut room, begun, (0, 5));
+        room.down(Link::Commands, Failure::Other);
+        room.links.open();
+        look(&mut room, begun, (4_000, 4_005));
+        look(&mut room, begun, (5_100, 5_105));
+        assert!(!is_said_to_be_gone(&room));
     }
 }
