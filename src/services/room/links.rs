@@ -204,7 +204,11 @@ impl Room {
         connection.request = None;
         connection.state = State::Down(now + wait);
         match link {
-            Link::Commands => self.links.start_over(),
+            Link::Commands => {
+                // Leases may be lost with the data of a Redis that starts anew.
+                self.leases.forgive();
+                self.links.start_over();
+            }
             Link::Reader => self.reading.discard = false,
         }
     }
