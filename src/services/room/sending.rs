@@ -186,17 +186,71 @@ impl Room {
     pub(super) fn looked(&mut self, last: Option<u64>, here: Option<u64>) {
         let sending = &mut self.sending;
         let here = here.unwrap_or(0);
-        if std::mem::take(&mut sending.here_in_doubt) {
-            if last.is_some() && here == sending.heres {
-                self.established = true;
-            } else {
-                sending.needs_here = true;
-            }
-        }
+        // Also one that was answered may be lost with the data before anybody has read it.
+        let executed = last.is_some() && here == sending.heres;
+        self.established |= std::mem::take(&mut sending.here_in_doubt) && executed;
+        sending.needs_here |= !executed;
         sending.heres = sending.heres.max(here);
         let seen = self.reading.seen;
         sending.lost |= self.established && last.is_none_or(|last| last < seen);
         sending.dead |= self.established && last.is_none();
         sending.sent = last.map_or(seen, |last| last.min(sending.number));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::links::Request;
+    use super::super::{Failure, Link, Reply, ServerId, Settings};
+    use super::*;
+
+    /// Redis answers all that is asked, with our record's last number and last `Here`; how many times a `Here` is
+    /// written meanwhile.
+    fn answers(room: &mut Room, last: u64, here: u64) -> usize {
+        let ok = || Reply::Status("OK".to_owned());
+        let number = |number: u64| Reply::Bulk(number.to_string().into_bytes());
+        let mut heres = 0;
+        while let Some(request) = room.links.get(Link::Commands).request {
+            heres += usize::from(request == Request::Here);
+            let replies = match request {
+                Request::Look => vec![
+                    ok(),
+                    Reply::Array(vec![number(last), number(here)]),
+                    Reply::Array(Vec::new()),
+                ],
+                // What `EXEC` answers, and the `WATCH` behind it.
+                _ => vec![Reply::Array(vec![Reply::Array(Vec::new())]), ok()],
+            };
+            room.replies(Link::Commands, &replies, room.now);
+        }
+        heres
+    }
+
+    /// The connection is lost, if it was there, and there again.
+    fn reconnect(room: &mut Room) {
+        room.lost(Link::Commands, Failure::Other, room.now);
+        room.connected(Link::Commands, room.now);
+    }
+
+    #[test]
+    fn a_here_that_was_answered_is_written_again_if_it_is_lost() {
+        let mut room = Room::new(Settings::default(), ServerId(1), Instant::now());
+        room.links.joined = true;
+        reconnect(&mut room);
+        assert_eq!(answers(&mut room, 0, 0), 1);
+        assert!(room.is_whole() && room.established);
+        room.resync();
+        room.pump();
+        assert_eq!(answers(&mut room, 0, 1), 1);
+        // The record has both: nothing was lost with the connection.
+        reconnect(&mut room);
+        assert_eq!(answers(&mut room, 0, 2), 0);
+        // The record is one from before the second, which nobody may have read.
+        reconnect(&mut room);
+        assert_eq!(answers(&mut room, 0, 1), 1);
+        assert_eq!(room.sending.heres, 3);
+        assert!(room.is_whole());
     }
 }
