@@ -131,8 +131,11 @@ impl World {
         }
         server.stopping = true;
         let process = server.process;
-        let lease = self.lease_of(process);
+        let listed = self.redis.members_of("room:servers");
+        let lease = self.leases.iter_mut().find(|(_, lease)| lease.process == process);
+        let (id, lease) = lease.unwrap();
         (lease.over, lease.stops) = (true, true);
+        lease.unknown = !listed.iter().any(|server| server.starts_with(id.as_str()));
         // Whoever says KILL may have said something before.
         let member = self.servers[number].clients.keys().next_back().copied();
         if let Some(member) = member.filter(|it| !self.servers[number].held.contains(it)) {

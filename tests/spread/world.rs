@@ -65,6 +65,8 @@ struct Lease {
     over: bool,
     /// It says so itself.
     stops: bool,
+    /// It had not come yet when it was told to: nobody in the room knows anybody of it.
+    unknown: bool,
     /// The lives of which it was written that they are gone.
     gone: BTreeSet<String>,
 }
@@ -353,6 +355,7 @@ impl World {
         let itself = lease.stops && self.now < lease.there + HALF_A_LEASE;
         let how = match lease.over {
             _ if itself => "gone: it says so",
+            true if lease.unknown => "gone: before it had come",
             true => "gone: ended",
             false => "gone: alive",
         };
