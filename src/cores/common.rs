@@ -63,7 +63,7 @@ impl<'h> Common<'h> {
         self.cores.len()
     }
 
-    /// Wakes a core.
+    /// The flags and the waker of a core.
     pub(super) fn shared(&self, core: usize) -> &Arc<Shared> {
         &self.cores[core].shared
     }

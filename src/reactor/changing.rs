@@ -112,7 +112,7 @@ impl Reactor<'_> {
     }
 
     /// Nothing can be changed once a shutdown has begun.
-    fn may_change(&self) -> Result<(), Error> {
+    pub(super) fn may_change(&self) -> Result<(), Error> {
         if self.state.is_ending() { Err(Error::ShuttingDown) } else { Ok(()) }
     }
 }

@@ -115,10 +115,8 @@ impl Reactor<'_> {
 
     /// Gives a service one more listener, or several for a host. Says where it listens.
     pub(crate) fn listen_at(&mut self, service: usize, listen: Listen) -> Result<Bound, Error> {
-        match self.state.is_ending() {
-            true => Err(Error::ShuttingDown),
-            false => self.services[service].listen(listen, &mut self.state),
-        }
+        self.may_change()?;
+        self.services[service].listen(listen, &mut self.state)
     }
 
     /// Divides the newcomers of one listener among cores. The number is that of

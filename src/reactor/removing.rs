@@ -46,7 +46,7 @@ impl Reactor<'_> {
         self.removals.push(Removal { place, until, told: false });
     }
 
-    /// Advances all removals. In most turns there is none.
+    /// Advances all removals.
     pub(super) fn advance_removals(&mut self) {
         let (now, mut told) = (self.state.turn.now, false);
         for removal in self.removals.iter_mut().filter(|removal| !removal.told) {

@@ -43,7 +43,9 @@ impl Reactor<'_> {
         self.state.meter.step(Step::Accept);
         handshakes::move_on(&mut self.services, &mut self.state, &mut self.scratch);
         self.settle();
-        self.advance_removals();
+        if !self.removals.is_empty() {
+            self.advance_removals();
+        }
         self.advance_shutdown();
         let took = nanos(began.elapsed());
         self.state.meter.end(took, now + took);

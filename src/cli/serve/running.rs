@@ -165,17 +165,21 @@ impl Running {
                 return wanted.endpoints.clone();
             };
             service.fate = Fate::Stays;
-            let stays = |endpoint: &Endpoint| {
+            let mut stays = |endpoint: &Endpoint| {
                 let mut going = service.listeners.iter_mut().filter(|it| it.fate == Fate::Goes);
                 let found = going.find(|listening| listening.is_for(endpoint));
                 found.map(|it| (it.fate, it.wanted) = (Fate::Stays, endpoint.layers)).is_some()
             };
             let mut endpoints = wanted.endpoints.clone();
-            let mut stays = stays;
             endpoints.retain(|endpoint| !stays(endpoint));
             endpoints
         };
         prepared.iter().map(missing).collect()
+    }
+
+    /// Where a service is that stays, or has just come.
+    fn place_of(&self, planned: &PlannedService) -> Option<usize> {
+        self.services.iter().position(|it| it.fate != Fate::Goes && it.is(planned))
     }
 
     /// Has a service listen where it does not yet; adds it first if it is a new one.
@@ -187,14 +191,15 @@ impl Running {
         missing: Vec<Endpoint>,
     ) -> Result<(), Failure> {
         let planned = &prepared.planned;
-        let there = self.services.iter();
-        let mut there = there.map(|it| it.fate != Fate::Goes && it.is(planned));
-        let place = there.position(|is| is).unwrap_or(self.services.len());
-        if place == self.services.len() {
-            let key = self.add(cores, prepared)?;
-            let (planned, listeners) = (planned.clone(), Vec::new());
-            self.services.push(RunningService { planned, key, listeners, fate: Fate::Comes });
-        }
+        let place = match self.place_of(planned) {
+            Some(place) => place,
+            None => {
+                let key = self.add(cores, prepared)?;
+                let (planned, listeners) = (planned.clone(), Vec::new());
+                self.services.push(RunningService { planned, key, listeners, fate: Fate::Comes });
+                self.services.len() - 1
+            }
+        };
         for asked in missing {
             self.make_room(cores, &asked.address);
             let service = &mut self.services[place];
@@ -275,9 +280,8 @@ impl Running {
         entrance: &Entrance<'_>,
         changes: &mut Changes,
     ) {
-        let there = self.services.iter_mut();
-        let mut there = there.filter(|it| it.fate != Fate::Goes && it.is(planned));
-        let service = there.next().expect("what was prepared is there");
+        let place = self.place_of(planned).expect("what was prepared is there");
+        let service = &mut self.services[place];
         let name = &*planned.name;
         let mut failures = Vec::new();
         let mut failed = |outcome: Result<(), Failure>| failures.extend(outcome.err());

@@ -140,6 +140,14 @@ impl Rig {
         client
     }
 
+    /// A client that does not read what it has asked for.
+    fn held_client(&mut self, name: &str) -> Talk {
+        let mut client = self.client(name);
+        client.send("MUCH\n");
+        self.until("it is held", |reactor| reactor.status().unsent > 0);
+        client
+    }
+
     fn turn(&mut self) {
         self.reactor.turn(Some(Duration::ZERO)).unwrap();
     }

@@ -99,9 +99,7 @@ fn who_takes_nothing_is_cut_off_when_its_time_is_over() {
     let mut rig = Rig::new();
     rig.service("b", Limits::default());
     let service = rig.service("a", Limits::default());
-    let mut client = rig.client("a");
-    client.send("MUCH\n");
-    rig.until("it is held", |reactor| reactor.status().unsent > 0);
+    let _client = rig.held_client("a");
     let time = Duration::from_millis(150);
     rig.reactor.set_shutdown_timeout(time);
     let began = Instant::now();
@@ -129,9 +127,7 @@ fn a_stop_meanwhile_tells_each_handler_once() {
         let mut rig = Rig::new();
         rig.service("b", Limits::default());
         let service = rig.service("a", Limits::default());
-        let mut client = rig.client("a");
-        client.send("MUCH\n");
-        rig.until("it is held", |reactor| reactor.status().unsent > 0);
+        let mut client = rig.held_client("a");
         service.handle().post("before").unwrap();
         rig.reactor.remove(&service).unwrap();
         (0..turns).for_each(|_| rig.turn());
