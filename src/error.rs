@@ -71,6 +71,12 @@ pub enum Error {
         /// The reason.
         why: &'static str,
     },
+    /// Nothing was handed on to another process, or taken over from one.
+    #[error("the upgrade has failed: {why}")]
+    Upgrade {
+        /// The reason.
+        why: String,
+    },
     /// The service was [removed](crate::Reactor::remove), even if its connections are still being closed, or
     /// it belongs to another reactor.
     #[error("the service was removed, or is one of another reactor")]

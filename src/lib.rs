@@ -73,6 +73,7 @@
 //! | use the names of hosts | [`Host`], [`Address::resolve`] |
 //! | talk to a terminal, a file, a child's pipes | [`ServiceContext::adopt`], [`Reactor::adopt`] |
 //! | listen at sockets that systemd, a parent or another program has opened | [`Listen::from_tcp`], [`Listen::from_unix`] |
+//! | have another process go on with the connections | [`Reactor::hand_on`], [`Reactor::succeed`], [`Handler::save`] |
 //! | run inside another event loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
 //! | change limits, listeners and services while the loop runs | [`Reactor::set_limits`], [`Reactor::bind`], [`Reactor::rebind`], [`Reactor::unbind`], [`Reactor::remove`] between turns; the same of [`Cores`] |
 //! | do that from another thread, or at SIGHUP | [`Remote`], `Cores::on_hangup`; with one core `Cores::new(1)` |
@@ -138,7 +139,7 @@ mod reactor;
 pub mod services;
 pub mod testing;
 
-pub use connection::{CloseReason, ConnId, TimerId};
+pub use connection::{CloseReason, ConnId, Decoder, Encoder, Saved, TimerId, Unreadable};
 pub use cores::{Core, Cores, Peers, Remote, Spread};
 pub use datagram::{DatagramContext, DatagramHandler, DatagramOptions};
 pub use error::Error;
@@ -155,7 +156,7 @@ pub use net::{
     Address, Connect, Credentials, Host, Listen, Networks, ToAddress, ToConnect, ToListen,
 };
 pub use reactor::{
-    Ask, ConnectionStatus, CoreStatus, Counters, Cursor, Exit, Handle, ListenerStatus, Order, Page,
-    Reactor, Refused, Report, Selection, Service, ServiceStatus, Status, Steps, TryPostError,
-    Turns, Usage, Waits,
+    Ask, ConnectionStatus, CoreStatus, Counters, Cursor, Exit, HandedOn, Handle, ListenerStatus,
+    Order, Page, Reactor, Refused, Report, Selection, Service, ServiceStatus, Status, Steps,
+    Successor, TryPostError, Turns, Usage, Waits,
 };

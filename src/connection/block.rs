@@ -3,6 +3,7 @@
 
 use super::clock::Nanos;
 use super::connection::Connection;
+use super::encoding::{Decoder, Encoder, Unreadable};
 use super::flags::Flag;
 
 /// The block that is under way; without [`Flag::InBlock`], what is left of the last one. That is
@@ -14,6 +15,19 @@ pub(super) struct Block {
     left: usize,
     /// When it began, or when its last piece came.
     since: Nanos,
+}
+
+impl Block {
+    pub(super) fn save(&self, now: Nanos, to: &mut Encoder) {
+        let Block { left, since } = self;
+        to.put_number(*left as u64);
+        to.put_age(*since, now);
+    }
+
+    /// Reads what [`save`](Self::save) has written.
+    pub(super) fn restore(from: &mut Decoder<'_>, now: Nanos) -> Result<Block, Unreadable> {
+        Ok(Block { left: from.size()?, since: from.since(now)? })
+    }
 }
 
 impl Connection {

@@ -2,7 +2,7 @@ use std::fmt;
 use std::io::ErrorKind;
 
 /// How many reasons are counted.
-pub(crate) const REASONS: usize = 16;
+pub(crate) const REASONS: usize = 17;
 
 /// The reasons, each at its [`index`](CloseReason::index), with some kind of error for all errors.
 pub(crate) const ALL: [CloseReason; REASONS] = [
@@ -22,6 +22,7 @@ pub(crate) const ALL: [CloseReason; REASONS] = [
     CloseReason::Shutdown,
     CloseReason::Administrator,
     CloseReason::HandedOver,
+    CloseReason::Upgrade,
 ];
 
 /// Why a connection ended, as [`Handler::on_close`](crate::Handler::on_close) is told.
@@ -78,6 +79,10 @@ pub enum CloseReason {
     /// The handler has handed it over to another service (`Context::hand_over`): all that was sent has
     /// gone out, and the connection lives on there under another id, or was turned away.
     HandedOver,
+    /// Another process has taken the service over, and could not take this connection over: the
+    /// handler does not [save](crate::Handler::save) what it keeps, or the connection is one that cannot go
+    /// on there, such as one over TLS.
+    Upgrade,
 }
 
 impl CloseReason {
@@ -100,6 +105,7 @@ impl CloseReason {
             CloseReason::Shutdown => 13,
             CloseReason::Administrator => 14,
             CloseReason::HandedOver => 15,
+            CloseReason::Upgrade => 16,
         }
     }
 
@@ -122,6 +128,7 @@ impl CloseReason {
             CloseReason::Shutdown => "shutdown",
             CloseReason::Administrator => "administrator",
             CloseReason::HandedOver => "handed-over",
+            CloseReason::Upgrade => "upgrade",
         }
     }
 
@@ -134,6 +141,7 @@ impl CloseReason {
             | CloseReason::Aborted
             | CloseReason::Shutdown
             | CloseReason::HandedOver
+            | CloseReason::Upgrade
             // That it is closed, and why, was logged before.
             | CloseReason::Administrator
             | CloseReason::Error(
@@ -172,6 +180,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Shutdown => f.write_str("shutdown"),
             CloseReason::Administrator => f.write_str("closed by the administrator"),
             CloseReason::HandedOver => f.write_str("handed over to another service"),
+            CloseReason::Upgrade => f.write_str("closed for an upgrade"),
         }
     }
 }

@@ -1,9 +1,22 @@
 //! The yes-or-no facts of a connection, a bit each. A byte each would make every connection
 //! 16 bytes larger.
 
-/// One such fact.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Flag {
+/// Makes the flags and a list of all.
+macro_rules! flags {
+    ($($(#[$about:meta])* $flag:ident,)*) => {
+        /// One such fact.
+        #[derive(Clone, Copy, Debug)]
+        pub(crate) enum Flag {
+            $($(#[$about])* $flag,)*
+        }
+
+        impl Flag {
+            pub(super) const ALL: &[Flag] = &[$(Flag::$flag),*];
+        }
+    };
+}
+
+flags! {
     // What the socket has told.
     /// The socket may have input: set by an event, cleared by WouldBlock or a short read.
     Readable,

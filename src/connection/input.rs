@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
 
 use super::clock::Nanos;
+use super::encoding::{Decoder, Encoder, Unreadable};
 
 /// A rest of up to so many bytes is copied in front of the next read, so that the handler sees one
 /// run of bytes. A longer rest grows in a buffer of its own instead.
@@ -187,6 +188,36 @@ impl Input {
             // and so does what is little of a large buffer.
             _ => Some(Box::new(Kept { bytes: rest.to_vec(), taken: 0, searched, hungry, since })),
         };
+    }
+
+    /// Writes down what the handler has not taken.
+    pub(super) fn save(&self, now: Nanos, to: &mut Encoder) {
+        to.put_option(
+            self.kept.as_deref(),
+            |to, Kept { bytes, taken, searched, hungry, since }| {
+                to.put_bytes(&bytes[*taken..]);
+                to.put_flag(*searched);
+                to.put_flag(*hungry);
+                to.put_age(*since, now);
+            },
+        );
+    }
+
+    /// Reads what [`save`](Self::save) has written.
+    pub(super) fn restore(from: &mut Decoder<'_>, now: Nanos) -> Result<Input, Unreadable> {
+        let kept = from.option(|from| {
+            Ok(Box::new(Kept {
+                bytes: from.bytes()?.to_vec(),
+                taken: 0,
+                searched: from.flag()?,
+                hungry: from.flag()?,
+                since: from.since(now)?,
+            }))
+        })?;
+        if kept.as_ref().is_some_and(|kept| kept.bytes.is_empty()) {
+            return Err(Unreadable("input of no bytes"));
+        }
+        Ok(Input { kept })
     }
 
     /// What the handler has not taken, to be given to somebody else.

@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 
+use super::encoding::{Decoder, Encoder, Unreadable};
+
 /// An arena that a burst has grown past this is given back.
 const ARENA_KEPT: usize = 4 * 1024 * 1024;
 
@@ -305,6 +307,25 @@ impl Output {
                 }
             }
         }
+    }
+
+    /// Writes down what is unsent.
+    pub(super) fn save(&self, arena: &Arena, to: &mut Encoder) {
+        let Output { segment, backlog } = self;
+        match backlog {
+            None => to.put_bytes(arena.bytes(*segment)),
+            Some(backlog) => {
+                let (front, back) = backlog.as_slices();
+                to.put_bytes(&[front, back].concat());
+            }
+        }
+    }
+
+    /// Reads what [`save`](Self::save) has written.
+    pub(super) fn restore(from: &mut Decoder<'_>) -> Result<Output, Unreadable> {
+        let unsent = from.bytes()?;
+        let backlog = (!unsent.is_empty()).then(|| Box::new(unsent.to_vec().into()));
+        Ok(Output { segment: Segment::default(), backlog })
     }
 
     /// Throws away what is unsent.

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
+use super::encoding::{Decoder, Encoder, Unreadable};
+
 /// An `Option<SocketAddr>` in 27 bytes instead of 32, and without alignment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PeerAddress {
@@ -48,6 +50,38 @@ impl PeerAddress {
             Kind::V6 => Some(SocketAddrV6::new(ip, port, flow, scope).into()),
         }
     }
+
+    /// Writes it down for another process of this machine.
+    pub(crate) fn save(&self, to: &mut Encoder) {
+        let PeerAddress { kind, ip, port, flow, scope } = self;
+        to.put_number(match kind {
+            Kind::None => 0,
+            Kind::V4 => 4,
+            Kind::V6 => 6,
+        });
+        to.put_bytes(&[&ip[..], port, flow, scope].concat());
+    }
+
+    /// Reads what [`save`](Self::save) has written.
+    pub(crate) fn restore(from: &mut Decoder<'_>) -> Result<PeerAddress, Unreadable> {
+        let kind = match from.number()? {
+            0 => Kind::None,
+            4 => Kind::V4,
+            6 => Kind::V6,
+            _ => return Err(Unreadable("an address of an unknown kind")),
+        };
+        let bytes: &[u8; 26] =
+            from.bytes()?.try_into().map_err(|_| Unreadable("an address of another length"))?;
+        let mut address = PeerAddress { kind, ..PeerAddress::default() };
+        let PeerAddress { kind: _, ip, port, flow, scope } = &mut address;
+        let mut rest = &bytes[..];
+        for field in [&mut ip[..], port, flow, scope] {
+            let (front, back) = rest.split_at(field.len());
+            field.copy_from_slice(front);
+            rest = back;
+        }
+        Ok(address)
+    }
 }
 
 #[cfg(test)]
@@ -66,6 +100,10 @@ mod tests {
         ];
         for address in addresses {
             assert_eq!(PeerAddress::from(address).get(), address);
+            let mut saved = Encoder::default();
+            PeerAddress::from(address).save(&mut saved);
+            let restored = PeerAddress::restore(&mut Decoder::new(saved.as_bytes())).unwrap();
+            assert_eq!(restored.get(), address);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::clock::Nanos;
 use super::connection::Connection;
+use super::encoding::{Decoder, Encoder, Unreadable};
 use super::flags::Flag;
 use crate::limits::{Rate, Rates};
 
@@ -54,6 +55,22 @@ impl Paid {
     /// When all is paid for.
     pub(crate) fn until(self) -> Nanos {
         self.lines.max(self.bytes)
+    }
+
+    /// Writes down what is not paid for yet: so much time is owed.
+    pub(crate) fn save(self, now: Nanos, to: &mut Encoder) {
+        let Paid { lines, bytes } = self;
+        to.put_left(lines, now);
+        to.put_left(bytes, now);
+    }
+
+    /// Reads what [`save`](Self::save) has written.
+    pub(crate) fn restore(from: &mut Decoder<'_>, now: Nanos) -> Result<Paid, Unreadable> {
+        let mut until = || {
+            let owed = from.number()?;
+            Ok(if owed == 0 { 0 } else { now.saturating_add(owed) })
+        };
+        Ok(Paid { lines: until()?, bytes: until()? })
     }
 }
 

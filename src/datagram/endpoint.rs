@@ -3,6 +3,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 
 use super::DatagramOptions;
 use super::outbox::Outbox;
@@ -75,6 +76,22 @@ impl Endpoint {
             (Some(registry), Some(socket)) => socket.register(registry, token),
             _ => Ok(()),
         }
+    }
+
+    /// What the socket goes by to another loop.
+    pub(crate) fn passed(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref()?.passed()
+    }
+
+    /// Another loop has the socket: what waits is sent if the kernel takes it, and lost otherwise.
+    pub(crate) fn leave(&mut self, state: &mut LoopState) {
+        self.flush(state);
+        if let (Some(registry), Some(socket)) = (&state.registry, &mut self.socket)
+            && let Err(error) = socket.deregister(registry)
+        {
+            log::debug!("{}: watched although another loop has it: {error}", self.name);
+        }
+        self.close(state);
     }
 
     /// Notes an event.

@@ -73,7 +73,10 @@ impl<'h> Reactor<'h> {
         });
         for wanted in address.as_sockets() {
             options.check(*wanted)?;
-            bound = Socket::bind(*wanted, &options);
+            bound = match self.state.inherited_datagrams(*wanted) {
+                Some(socket) => Socket::inherited(socket),
+                None => Socket::bind(*wanted, &options),
+            };
             if bound.is_ok() {
                 break;
             }

@@ -20,6 +20,7 @@ use crate::reactor::timers::{Due, Timers};
 use crate::reactor::token::Token;
 use crate::reactor::total_memory::{Holding, Memory};
 use crate::reactor::turns::Step;
+use crate::reactor::upgrade::{Listening, Succession};
 
 /// One datagram socket with its handler. What it begins with is told when it is bound, so nothing is
 /// told at the start.
@@ -100,6 +101,24 @@ impl<H: DatagramHandler> Inspect for Datagrams<H> {
             unsent: self.endpoint.outbox.bytes(),
             limits: None,
         })
+    }
+}
+
+/// The socket goes, and nothing of the handler: another one begins anew with it. This one is told nothing,
+/// since the service goes on.
+impl<H: DatagramHandler> Succession for Datagrams<H> {
+    fn listening(&self) -> Vec<Listening<'_>> {
+        let address = Address::Tcp(self.endpoint.local);
+        let socket = self.endpoint.passed().filter(|_| !self.over);
+        let listening =
+            socket.map(|socket| Listening { address, datagrams: true, socket, path: None });
+        listening.into_iter().collect()
+    }
+
+    fn give_up_listening(&mut self, state: &mut LoopState) {
+        self.over = true;
+        self.endpoint.timers = Timers::default();
+        self.endpoint.leave(state);
     }
 }
 

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use mio::net::UdpSocket;
@@ -55,6 +56,28 @@ impl Socket {
         let socket = UdpSocket::from_std(socket.into());
         let local = socket.local_addr().map_err(wrong)?;
         Ok((Socket::Udp(socket), local))
+    }
+
+    /// One that another loop has bound. Its options and its groups are those of there.
+    pub(crate) fn inherited(socket: UdpSocket) -> Result<(Socket, SocketAddr), Error> {
+        let local = socket.local_addr().map_err(Error::io("cannot use an inherited socket"))?;
+        Ok((Socket::Udp(socket), local))
+    }
+
+    /// What it goes by to another loop.
+    pub(crate) fn passed(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Socket::Udp(socket) => Some(socket.as_fd()),
+            Socket::Wire(_) => None,
+        }
+    }
+
+    /// Takes it out of the selector, which would go on to watch it while another loop has it.
+    pub(crate) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Socket::Udp(socket) => registry.deregister(socket),
+            Socket::Wire(_) => Ok(()),
+        }
     }
 
     /// Registers once, for both directions; under edge triggers nothing has to change later.

@@ -39,6 +39,9 @@ pub enum Farewell {
     /// Nothing moved for [`idle_timeout`](Limits::idle_timeout).
     /// `Idle for too long (limit 300 s)`
     IdleTimeout,
+    /// Another process has taken the service over, and could not take this client's connection over.
+    /// `The server is being upgraded, please connect again`
+    Upgrade,
 }
 
 impl Farewell {
@@ -65,6 +68,7 @@ impl Farewell {
                 let seconds = limits.idle_timeout.unwrap_or_default().as_secs_f64();
                 format!("Idle for too long (limit {seconds} s)\n")
             }
+            Farewell::Upgrade => "The server is being upgraded, please connect again\n".to_owned(),
         }
     }
 }

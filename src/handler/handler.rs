@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 
 use super::{Context, Farewell, ServiceContext};
-use crate::connection::{CloseReason, TimerId};
+use crate::connection::{CloseReason, ConnId, Decoder, Encoder, Saved, TimerId, Unreadable};
 use crate::limits::Limits;
 use crate::net::Address;
 use crate::reactor::Report;
@@ -29,6 +29,8 @@ use crate::reactor::Report;
 ///    [`CloseReason::Panicked`]. The others go on, with the handler's shared state as the panic
 ///    left it. A panic in a hook that is about no connection ends nothing; a timer that the hook
 ///    would have set again is gone. A program that is built with `panic = "abort"` ends instead.
+/// 5. Where another process [takes over](Self::save), [`on_restored`](Self::on_restored) stands there in the
+///    place of `on_open`, and `on_close` is called in one of the two processes.
 ///
 /// A handler need be neither `Send` nor `'static`: it may hold an `Rc`, or borrow what the
 /// caller keeps, such as a `RefCell` that two services share.
@@ -231,6 +233,168 @@ pub trait Handler {
     /// gracefully, also those that are paused until an answer is there, or the next piece of one, unless
     /// they are to be [kept open](ServiceContext::keep_open) for a while.
     fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
+        let _ = cx;
+    }
+
+    /// Writes down what the handler keeps for all its connections, for the process that takes them over
+    /// in an [upgrade](crate::Reactor::hand_on). None, as the default has it: nothing goes, and all its
+    /// connections are closed with a [line that says why](crate::Farewell::Upgrade).
+    ///
+    /// It is called between two turns, and then [`save_session`](Self::save_session) for each connection.
+    /// Nothing is over with that: if the other process does not take them over, for whatever reason, they go
+    /// on here. So it changes nothing, and neither does the context. What is known of the loop itself need
+    /// not be written: input that was not taken, unsent output, whether a connection is paused, deadlines,
+    /// rates, the [id](crate::ConnId), which stays. Timers do not go: write how long they have to run, and set
+    /// them again in [`on_restored`](Self::on_restored). Of an answer that another thread is to post, write
+    /// the question.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use reactor::{
+    ///     ConnId, Context, Decoder, Encoder, Handler, Saved, ServiceContext, TimerId, Unreadable,
+    /// };
+    ///
+    /// /// Says after a minute how many lines there were, of all and of each.
+    /// #[derive(Default)]
+    /// struct Count {
+    ///     lines: u64,
+    /// }
+    ///
+    /// #[derive(Default)]
+    /// struct Session {
+    ///     lines: u64,
+    ///     timer: Option<TimerId>,
+    ///     left: Duration, // from when it is restored until its timer is set again
+    /// }
+    ///
+    /// impl Handler for Count {
+    ///     type Session = Session;
+    ///     type Message = ();
+    ///
+    ///     fn on_open(&mut self, cx: &mut Context<'_, Session>) {
+    ///         cx.session().timer = Some(cx.set_timer(Duration::from_secs(60)));
+    ///     }
+    ///
+    ///     fn on_line(&mut self, cx: &mut Context<'_, Session>, _line: &[u8]) {
+    ///         self.lines += 1;
+    ///         cx.session().lines += 1;
+    ///     }
+    ///
+    ///     fn on_timer(&mut self, cx: &mut Context<'_, Session>, _timer: TimerId) {
+    ///         let (all, own) = (self.lines, cx.session().lines);
+    ///         cx.session().timer = None;
+    ///         writeln!(cx, "{own} of {all}");
+    ///     }
+    ///
+    ///     fn save(&self, _cx: &ServiceContext<'_, Session>) -> Option<Saved> {
+    ///         let mut saved = Saved::new(1);
+    ///         saved.state().put_number(self.lines);
+    ///         Some(saved)
+    ///     }
+    ///
+    ///     fn save_session(
+    ///         &self,
+    ///         cx: &ServiceContext<'_, Session>,
+    ///         _id: ConnId,
+    ///         session: &Session,
+    ///         to: &mut Encoder,
+    ///     ) {
+    ///         to.put_number(session.lines);
+    ///         to.put_option(session.timer, |to, timer| {
+    ///             to.put_duration(cx.due(timer).saturating_duration_since(cx.now()));
+    ///         });
+    ///     }
+    ///
+    ///     fn restore(&mut self, version: u32, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+    ///         if version != 1 {
+    ///             return Err(Unreadable("an unknown version"));
+    ///         }
+    ///         self.lines = from.number()?;
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn restore_session(
+    ///         &mut self,
+    ///         _id: ConnId,
+    ///         _version: u32,
+    ///         from: &mut Decoder<'_>,
+    ///     ) -> Result<Session, Unreadable> {
+    ///         let (lines, left) = (from.number()?, from.option(Decoder::duration)?);
+    ///         Ok(Session { lines, timer: None, left: left.unwrap_or_default() })
+    ///     }
+    ///
+    ///     fn on_restored(&mut self, cx: &mut Context<'_, Session>) {
+    ///         let left = std::mem::take(&mut cx.session().left);
+    ///         if !left.is_zero() {
+    ///             cx.session().timer = Some(cx.set_timer(left));
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let mut server = reactor::testing::Harness::new(Count::default());
+    /// let client = server.connect();
+    /// server.feed(client, "one\ntw");
+    /// server.advance(Duration::from_secs(20));
+    /// assert!(server.upgrade(Count::default()).is_ok());
+    /// server.feed(client, "o\n");
+    /// server.advance(Duration::from_secs(39));
+    /// assert_eq!(server.sent(client), b"");
+    /// server.advance(Duration::from_secs(1));
+    /// assert_eq!(server.sent(client), b"2 of 2\n");
+    /// ```
+    fn save(&self, cx: &ServiceContext<'_, Self::Session>) -> Option<Saved> {
+        let _ = cx;
+        None
+    }
+
+    /// Writes down what the handler keeps of one connection, in the order of the ids. Those that are about
+    /// to end are among them if the connections belong [together](Saved::together).
+    fn save_session(
+        &self,
+        cx: &ServiceContext<'_, Self::Session>,
+        id: ConnId,
+        session: &Self::Session,
+        to: &mut Encoder,
+    ) {
+        let _ = (cx, id, session, to);
+    }
+
+    /// Reads what [`save`](Self::save) has written in the process before, or in a version of this program
+    /// from before. It comes before anything else but [`on_listening`](Self::on_listening), and all of it has
+    /// to be read.
+    ///
+    /// Nothing is decided yet, so it has no context: the process before may still go on.
+    ///
+    /// # Errors
+    /// [`Unreadable`] for a version that is not known, or for what cannot be: then nothing of the service goes
+    /// over. Leave the handler as it was.
+    fn restore(&mut self, version: u32, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+        let _ = (version, from);
+        Err(Unreadable("this handler takes nothing over"))
+    }
+
+    /// Makes the session of which [`save_session`](Self::save_session) has written that.
+    ///
+    /// # Errors
+    /// Those of [`restore`](Self::restore).
+    fn restore_session(
+        &mut self,
+        id: ConnId,
+        version: u32,
+        from: &mut Decoder<'_>,
+    ) -> Result<Self::Session, Unreadable> {
+        let _ = (id, version, from);
+        Ok(Self::Session::default())
+    }
+
+    /// Called for each connection that was taken over, in the order of the ids, when it is sure that the
+    /// process before has let go of it, and after [`on_start`](Self::on_start). It stands in the place of
+    /// [`on_open`](Self::on_open), which the client has behind it: set timers again here.
+    ///
+    /// One that could not come along is not here. If the connections belong
+    /// [together](Saved::together), [`on_close`](Self::on_close) tells of it.
+    fn on_restored(&mut self, cx: &mut Context<'_, Self::Session>) {
         let _ = cx;
     }
 

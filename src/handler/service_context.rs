@@ -89,6 +89,11 @@ impl<'a, S> ServiceContext<'a, S> {
         self.table.everyone().map(|(id, slot)| (id, &slot.session))
     }
 
+    /// The session of one of them, in whatever stage it is.
+    pub(crate) fn session_of(&self, id: ConnId) -> Option<&S> {
+        self.table.get(id).map(|slot| &slot.session)
+    }
+
     /// How many connections of this handler are open.
     pub fn connection_count(&self) -> usize {
         self.table.open

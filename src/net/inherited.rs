@@ -1,6 +1,6 @@
 //! Listening sockets that another program has opened, such as systemd.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::rc::Rc;
 use std::{fs, io, net};
@@ -99,6 +99,13 @@ impl InheritedListener {
         match &*self.socket {
             Inherited::Tcp(listener) => set_options(&SockRef::from(listener), limits),
             Inherited::Unix(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        match &*self.socket {
+            Inherited::Tcp(listener) => listener.as_fd(),
+            Inherited::Unix(listener) => listener.as_fd(),
         }
     }
 

@@ -265,7 +265,7 @@ impl Listen {
     ///   does not see it before its end.
     /// * To half-close is to send a close frame. The one that answers the peer's goes out behind the
     ///   replies. It has code 1000, or 1001 at a shutdown, 1002 and 1007 for what breaks the protocol,
-    ///   1009 for a line too long, 1008 for any other limit. A client that ends without one ends with
+    ///   1009 for a line too long, 1008 for any other limit, 1012 at an upgrade. A client that ends without one ends with
     ///   [`ErrorKind::UnexpectedEof`](std::io::ErrorKind::UnexpectedEof): its whole lines are handled,
     ///   an unfinished last one is not. [`SlowConsumer`](crate::CloseReason::SlowConsumer) and the like
     ///   still are resets.

@@ -55,6 +55,9 @@ pub(crate) struct Wire {
     pub(crate) held: VecDeque<u8>,
     /// Some of them went out since this was last asked for.
     pub(crate) moved: bool,
+    /// How many ends of the loop's there are: two while a connection goes over to another loop, as a socket
+    /// then has two descriptors.
+    pub(crate) ends: usize,
 }
 
 /// The loop's end of a wire.
@@ -187,7 +190,24 @@ impl Write for Pipe {
 
 impl Pipe {
     pub(crate) fn new(wire: SharedWire) -> Pipe {
+        wire.borrow_mut().ends += 1;
         Pipe(wire)
+    }
+
+    /// What another end is made of; none while it stands for a layer.
+    pub(super) fn wire(&self) -> Option<&SharedWire> {
+        let wire = self.0.borrow();
+        (wire.holds == 0 && wire.held.is_empty()).then_some(&self.0)
+    }
+
+    /// An end in another loop, whose selector tells of what holds now.
+    pub(super) fn again(wire: SharedWire) -> Pipe {
+        let pipe = Pipe::new(wire);
+        let mut ready = pipe.0.borrow_mut();
+        ready.readable |= !ready.inbound.is_empty() || ready.end || ready.error.is_some();
+        ready.writable = true;
+        drop(ready);
+        pipe
     }
 
     pub(crate) fn is(&self, wire: &SharedWire) -> bool {
@@ -258,6 +278,10 @@ impl Layer for Pipe {
 impl Drop for Pipe {
     fn drop(&mut self) {
         let wire = &mut *self.0.borrow_mut();
+        wire.ends -= 1;
+        if wire.ends > 0 {
+            return;
+        }
         wire.shut = true;
         if wire.error.is_none() && !wire.inbound.is_empty() {
             // As in the kernel: a close with unread input is a reset, which loses what is still on

@@ -4,8 +4,9 @@
 //! Read `layer` first (the contract of what a connection runs over) and `stream` (a socket or a
 //! layer). Then read what keeps the contract: `tcp`, `unix`, `descriptors`, `memory` (of the tests),
 //! `happy_eyeballs` (a host before one of its addresses is connected), `proxy`, `tls`, `websocket`.
-//! `listener` makes streams of newcomers, `inherited` does at sockets that others have opened, `unix_path` guards the path of a Unix socket, and
-//! `credentials` tells who comes there. `http` reads the heads of requests. `address`, `host`,
+//! `listener` makes streams of newcomers, `inherited` does at sockets that others have opened, `unix_path` guards the
+//! path of a Unix socket, and `credentials` tells who comes there. `passing` carries frames and descriptors to
+//! another process, and `passed` makes sockets of them again. `http` reads the heads of requests. `address`, `host`,
 //! `networks`, `listen` and `connect` are what a user writes.
 
 pub(crate) mod address;
@@ -23,6 +24,8 @@ pub(crate) mod listener;
 pub(crate) mod memory;
 pub(crate) mod networks;
 pub(crate) mod newcomers;
+pub(crate) mod passed;
+pub(crate) mod passing;
 pub(crate) mod proxy;
 pub(crate) mod stream;
 pub(crate) mod tcp;

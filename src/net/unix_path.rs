@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -20,13 +21,13 @@ const TRIES: usize = 100;
 pub(crate) struct UnixPath {
     path: PathBuf,
     inode: Option<(u64, u64)>,
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl UnixPath {
     /// Makes it ours. What is there already is not looked at before nobody else may change it.
     pub(super) fn lock(address: &Address, path: &Path) -> Result<UnixPath, Error> {
-        Ok(UnixPath { path: path.to_owned(), inode: None, _lock: Lock::take(address, path)? })
+        Ok(UnixPath { path: path.to_owned(), inode: None, lock: Lock::take(address, path)? })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -47,11 +48,27 @@ impl UnixPath {
         }
         set_mode(&self.path, mode)
     }
+
+    /// The socket's file, and the lock, which two processes hold as one.
+    pub(super) fn passed(&self) -> Option<((u64, u64), BorrowedFd<'_>)> {
+        Some((self.inode?, self.lock.file.as_fd()))
+    }
+
+    /// The path of another process, until it is [owned](Self::own).
+    pub(super) fn received(path: PathBuf, inode: (u64, u64), lock: OwnedFd) -> UnixPath {
+        let lock = Lock { path: lock_of(&path), file: lock.into(), owned: false };
+        UnixPath { path, inode: Some(inode), lock }
+    }
+
+    /// Whether it is this process that removes it.
+    pub(super) fn own(&mut self, owned: bool) {
+        self.lock.owned = owned;
+    }
 }
 
 impl Drop for UnixPath {
     fn drop(&mut self) {
-        if let Some(own) = self.inode {
+        if let Some(own) = self.inode.filter(|_| self.lock.owned) {
             remove_own(&self.path, own);
         }
     }
@@ -75,13 +92,20 @@ pub(super) fn is_ours(found: &fs::Metadata) -> bool {
 struct Lock {
     path: PathBuf,
     file: File,
+    /// No other process goes on with it.
+    owned: bool,
+}
+
+/// Where the lock of a path is.
+fn lock_of(socket: &Path) -> PathBuf {
+    let mut path = OsString::from(socket);
+    path.push(".lock");
+    path.into()
 }
 
 impl Lock {
     fn take(address: &Address, socket: &Path) -> Result<Lock, Error> {
-        let mut path = OsString::from(socket);
-        path.push(".lock");
-        let path = PathBuf::from(path);
+        let path = lock_of(socket);
         let foreign = || {
             let why = format!("{} is something else than its lock", path.display());
             taken(address, why + "; choose another path")
@@ -112,7 +136,7 @@ impl Lock {
                 Err(error) => return Err(failed(error.into())),
             }
             if inode(&path).is_ok_and(|now| now == (found.dev(), found.ino())) {
-                return Ok(Lock { path, file });
+                return Ok(Lock { path, file, owned: true });
             }
         }
         let why = "another server is starting or running there; choose another path";
@@ -122,7 +146,9 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        if let Ok(found) = self.file.metadata() {
+        if self.owned
+            && let Ok(found) = self.file.metadata()
+        {
             remove_own(&self.path, (found.dev(), found.ino()));
         }
     }

@@ -27,7 +27,7 @@ use crate::net::tcp::BACKLOG;
 use crate::net::{Address, Credentials, Host, Listen};
 
 pub(crate) struct Listener {
-    socket: ListeningSocket,
+    pub(super) socket: ListeningSocket,
     /// Where it listens, with the real port, and who may come.
     rules: Listen,
     /// Whether it is still bound. If not, it serves clients that had connected before.
@@ -47,16 +47,20 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Makes one listener, or one for each address of a host, and gives the address in force.
-    pub(super) fn bind(listen: Listen, limits: &Limits) -> Result<(Address, Vec<Listener>), Error> {
+    pub(super) fn bind(
+        listen: Listen,
+        limits: &Limits,
+        state: &mut LoopState,
+    ) -> Result<(Address, Vec<Listener>), Error> {
         let listen = Listen { address: listen.address.resolve()?, ..listen };
         let Address::Host(host) = &listen.address else {
-            let listener = Listener::bind_one(listen, limits)?;
+            let listener = Listener::bind_one(listen, limits, state)?;
             return Ok((listener.address().clone(), vec![listener]));
         };
         let mut tries = if host.port() == 0 { PORTS_TRIED } else { 1 };
         loop {
             tries -= 1;
-            match Listener::bind_each(&listen, host, limits) {
+            match Listener::bind_each(&listen, host, limits, state) {
                 // The port was free for one family and not for the other.
                 Err(Error::Listen { source, .. })
                     if source.kind() == ErrorKind::AddrInUse && tries > 0 => {}
@@ -70,13 +74,14 @@ impl Listener {
         listen: &Listen,
         host: &Host,
         limits: &Limits,
+        state: &mut LoopState,
     ) -> Result<(Address, Vec<Listener>), Error> {
         let (mut listeners, mut bound, mut lacking) = (Vec::new(), Vec::new(), Vec::new());
         for addr in host.addresses() {
             let mut addr = *addr;
             addr.set_port(bound.first().map_or(addr.port(), SocketAddr::port));
             let one = Listen { address: Address::Tcp(addr), ..listen.clone() };
-            match Listener::bind_one(one, limits) {
+            match Listener::bind_one(one, limits, state) {
                 Ok(listener) => {
                     bound.extend(listener.address().as_socket());
                     listeners.push(listener);
@@ -101,8 +106,8 @@ impl Listener {
         Ok((host.bound_at(bound).into(), listeners))
     }
 
-    fn bind_one(listen: Listen, limits: &Limits) -> Result<Listener, Error> {
-        let socket = ListeningSocket::bind(&listen, limits)?;
+    fn bind_one(listen: Listen, limits: &Limits, state: &mut LoopState) -> Result<Listener, Error> {
+        let socket = state.listening_socket(&listen, limits)?;
         let local = socket.local_addr().map_err(|error| Error::listen(&listen.address, error))?;
         Ok(Listener::new(socket, Listen { address: local, ..listen }, limits))
     }

@@ -41,7 +41,7 @@ impl<H: Handler> ActiveService<H> {
         listen: Listen,
         state: &mut LoopState,
     ) -> Result<Bound, Error> {
-        let (local, listeners) = Listener::bind(listen, &self.table.limits)?;
+        let (local, listeners) = Listener::bind(listen, &self.table.limits, state)?;
         let mut numbers = Vec::new();
         for listener in listeners {
             numbers.push(self.put_listener(listener));

@@ -17,6 +17,7 @@ use super::spare_descriptor::SpareDescriptor;
 use super::token::Serials;
 use super::turn_trace::TurnTrace;
 use super::turns::Meter;
+use super::upgrade::Inheritance;
 use super::writing::Reply;
 use crate::connection::ConnId;
 use crate::connection::clock::{Nanos, nanos};
@@ -73,6 +74,8 @@ pub(crate) struct LoopState {
     /// See [`set_max_total_input`](crate::Reactor::set_max_total_input).
     pub(crate) max_total_input: usize,
     pub(super) log_limits: LogLimits,
+    /// What the loop before this one has offered; none if there was none, or once it has let go.
+    pub(super) inherited: Option<Box<Inheritance>>,
 }
 
 /// What a loop that is one of several cores has noted for them in the current turn.
@@ -167,6 +170,7 @@ impl LoopState {
             max_total_output: MAX_TOTAL_OUTPUT,
             max_total_input: MAX_TOTAL_INPUT,
             log_limits: LogLimits::default(),
+            inherited: None,
         }
     }
 

@@ -8,7 +8,7 @@
 //! `handshakes`, `opening`, `readiness`, `reading`, `writing`, `broadcast`, `timers`, `hand_over`,
 //! `closing`. What bounds it: `fairness`, `total_memory`, `peers` with `peer_accounts` and
 //! `peer_lines`, `throttling`. What keeps the loop alive: `panics`, `slow_hooks`, `spare_descriptor`,
-//! `log_limits`. Around it: `handle`, `shutdown`, `signals`, `reload`. What changes while it runs: `changing`
+//! `log_limits`. Around it: `handle`, `shutdown`, `signals`, `reload`, `upgrade`. What changes while it runs: `changing`
 //! (the public methods), `limits_change`, `listening`, `removing`. What can be seen from outside:
 //! `counters`, `turns`, `turn_trace`, `usage`, `status`, which `reports` collects. What several `cores` have
 //! of it: `for_cores`, `places`. What the services share is in
@@ -59,6 +59,7 @@ pub(crate) mod total_memory;
 pub(crate) mod turn;
 mod turn_trace;
 pub(crate) mod turns;
+pub(crate) mod upgrade;
 pub(crate) mod usage;
 mod writing;
 
@@ -71,3 +72,4 @@ pub use status::{
     ServiceStatus, Status, Usage, Waits,
 };
 pub use turns::{Steps, Turns};
+pub use upgrade::{HandedOn, Successor};

@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use super::counters::Counters;
 use super::fairness::{PEERS_CHECKED, PEERS_REMEMBERED};
 use crate::connection::clock::Nanos;
+use crate::connection::peer_address::PeerAddress;
 use crate::connection::rate::{Paid, Share};
+use crate::connection::{Decoder, Encoder, Unreadable};
 use crate::limits::{Limits, Rate, Rates};
 
 /// The accounts of the peers that have used something lately; a peer without one has used nothing.
@@ -34,6 +36,23 @@ struct Account {
     listed: Nanos,
 }
 
+/// What a peer has used in another loop, and is not paid for yet.
+#[derive(Debug)]
+pub(super) struct Used {
+    pub(super) peer: IpAddr,
+    paid: Paid,
+    connects: Nanos,
+}
+
+impl Used {
+    /// Reads one of those that [`PeerAccounts::save`] has written.
+    pub(super) fn read(from: &mut Decoder<'_>, now: Nanos) -> Result<Used, Unreadable> {
+        let peer = PeerAddress::restore(from)?.get().ok_or(Unreadable("an account of nobody"))?;
+        let paid = Paid::restore(from, now)?;
+        Ok(Used { peer: peer.ip(), paid, connects: now.saturating_add(from.number()?) })
+    }
+}
+
 impl Account {
     /// From when on it is as good as none.
     fn forgiven(&self) -> Nanos {
@@ -51,6 +70,24 @@ impl PeerAccounts {
             accounts: HashMap::new(),
             order: BTreeSet::new(),
         }
+    }
+
+    /// Writes down what is not paid for yet.
+    pub(super) fn save(&self, now: Nanos, to: &mut Encoder) {
+        let owing = || self.accounts.iter().filter(|(_, account)| account.forgiven() > now);
+        to.put_number(owing().count() as u64);
+        for (peer, Account { paid, connects, listed: _ }) in owing() {
+            PeerAddress::from(Some((*peer, 0).into())).save(to);
+            paid.save(now, to);
+            to.put_left(*connects, now);
+        }
+    }
+
+    /// The peer has used that in the loop before.
+    pub(super) fn take_over(&mut self, used: Used, now: Nanos, counters: &mut Counters) {
+        self.charge(used.peer, now, counters, |account| {
+            (account.paid, account.connects) = (used.paid, used.connects);
+        });
     }
 
     /// Whether the accounts are kept by the rates of these limits.

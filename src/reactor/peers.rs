@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::counters::Counters;
 use super::fairness::BOOKS;
 use super::loop_state::LoopState;
-use super::peer_accounts::PeerAccounts;
+use super::peer_accounts::{PeerAccounts, Used};
 use super::peer_lines::PeerLines;
-use crate::connection::ConnId;
 use crate::connection::clock::Nanos;
 use crate::connection::connection::Connection;
 use crate::connection::flags::Flag;
 use crate::connection::rate::Share;
+use crate::connection::{ConnId, Decoder, Encoder, Unreadable};
 use crate::limits::Limits;
 
 /// Counts the connections that were accepted from each peer and keeps what they have used, where that
@@ -217,6 +217,39 @@ impl Peers {
     pub(super) fn uncount(&mut self, peer: Option<SocketAddr>) {
         if let Some(peer) = peer.filter(|_| self.most.is_some()).map(peer_key) {
             self.books.write(peer, |book| book.remove(peer));
+        }
+    }
+
+    /// Writes down what each peer has used. Of books that all cores share nothing is written.
+    pub(super) fn save(&self, now: Nanos, to: &mut Encoder) {
+        let Books::Own(book) = &self.books else { return to.put_number(0) };
+        match &book.accounts {
+            Some(accounts) => accounts.save(now, to),
+            None => to.put_number(0),
+        }
+    }
+
+    /// Reads what [`save`](Self::save) has written.
+    pub(super) fn read_accounts(
+        &self,
+        from: &mut Decoder<'_>,
+        now: Nanos,
+    ) -> Result<Vec<Used>, Unreadable> {
+        let mut all = Vec::new();
+        for _ in 0..from.size()? {
+            all.push(Used::read(from, now)?);
+        }
+        Ok(all)
+    }
+
+    /// Charges it to the peers.
+    pub(super) fn charge_accounts(&mut self, all: Vec<Used>, now: Nanos, counters: &mut Counters) {
+        for used in all {
+            self.books.write(used.peer, |book| {
+                if let Some(accounts) = &mut book.accounts {
+                    accounts.take_over(used, now, counters);
+                }
+            });
         }
     }
 

@@ -12,6 +12,7 @@ use super::status::ServiceStatus;
 use super::table::Label;
 use super::token::Token;
 use super::total_memory::{Holding, Memory};
+use super::upgrade::Succession;
 use crate::connection::clock::Nanos;
 use crate::connection::input::Scratch;
 
@@ -99,6 +100,8 @@ impl Inspect for Vacant {
         None
     }
 }
+
+impl Succession for Vacant {}
 
 impl AnyService for Vacant {
     fn name(&self) -> &str {

@@ -22,6 +22,7 @@ use super::table::Table;
 use super::token::Token;
 use super::total_memory::{Holding, Memory};
 use super::turns::Step;
+use super::upgrade::{Arriving, Succession};
 use crate::connection::clock::Nanos;
 use crate::connection::input::Scratch;
 use crate::connection::{CloseReason, ConnId};
@@ -42,6 +43,8 @@ pub(crate) struct ActiveService<H: Handler> {
     /// What other threads have posted.
     pub(super) mailbox: Mailbox<H::Message>,
     pub(super) slow_hooks: SlowHooks,
+    /// What has come from another loop, while it is not sure that it stays.
+    pub(super) arriving: Option<Box<Arriving<H::Session>>>,
 }
 
 impl<H: Handler> ActiveService<H> {
@@ -56,6 +59,7 @@ impl<H: Handler> ActiveService<H> {
             listeners: Slab::new(),
             mailbox,
             slow_hooks: SlowHooks::default(),
+            arriving: None,
         }
     }
 
@@ -98,7 +102,7 @@ impl<H: Handler> ActiveService<H> {
 
 /// A service as the reactor sees it, whatever its handler: one of lines or one of datagrams. The
 /// default bodies are those of datagrams, which have no connections.
-pub(crate) trait AnyService: Inspect {
+pub(crate) trait AnyService: Inspect + Succession {
     fn listen(&mut self, _listen: Listen, _state: &mut LoopState) -> Result<Bound, Error> {
         Err(Error::Datagrams)
     }

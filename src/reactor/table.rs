@@ -89,7 +89,7 @@ pub(crate) struct Table<S> {
     /// Memory that all of them keep of input; see [`Slot::kept`]. Those that have ended do not count.
     pub(crate) kept: usize,
     /// What each of them has done, where somebody wants to know.
-    pub(super) accounts: Accounts,
+    pub(crate) accounts: Accounts,
     /// When a shutdown closes them; none before its beginning, and once it has.
     pub(crate) kept_open: Option<Nanos>,
     /// Whether the service is being removed, so that it takes no new connections.

@@ -63,6 +63,11 @@ impl Timers {
         self.deadlines.remove(&(when, owner));
     }
 
+    /// Nobody is there any more whom the service's own timers would tell something.
+    pub(super) fn forget_service(&mut self) {
+        self.timers.retain(|_, owner| owner.is_connection());
+    }
+
     pub(crate) fn next(&self) -> Option<Nanos> {
         let timer = self.timers.first_key_value().map(|(id, _)| id.when);
         let deadline = self.deadlines.first().map(|(when, _)| *when);

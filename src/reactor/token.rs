@@ -92,6 +92,16 @@ impl Serials {
         Serials { last: first.wrapping_sub(step), step }
     }
 
+    /// The last one that was given.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Gives only later ones than this, which the same core of another process has given.
+    pub(super) fn go_on_after(&mut self, last: u64) {
+        self.last = last;
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
         self.last = self.last.wrapping_add(self.step);
         if self.last & 0xffff_ffff == NOT_A_CONNECTION {

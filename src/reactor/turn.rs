@@ -54,7 +54,7 @@ impl Reactor<'_> {
     }
 
     /// Tells handlers that are new here that the loop runs.
-    fn start(&mut self) {
+    pub(super) fn start(&mut self) {
         while self.is_startable()
             && let Some(place) = self.unstarted.pop_front()
         {

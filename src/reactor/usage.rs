@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::loop_state::LoopState;
 use super::status::Usage;
 use super::table::Table;
-use crate::connection::ConnId;
 use crate::connection::clock::Nanos;
+use crate::connection::{ConnId, Decoder, Encoder, Unreadable};
 
 /// The accounts, each at its connection's slot; none unless they are kept.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ pub(crate) struct Accounts(Option<Vec<Account>>);
 
 /// What one connection has done.
 #[derive(Clone, Copy, Debug, Default)]
-struct Account {
+pub(super) struct Account {
     /// When it was opened.
     since: Nanos,
     lines_in: u64,
@@ -33,6 +33,11 @@ impl Accounts {
         }
     }
 
+    /// Whether somebody wants to know.
+    pub(crate) fn are_kept(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// A connection begins.
     pub(super) fn begin(&mut self, id: ConnId, now: Nanos) {
         if let Some(accounts) = &mut self.0 {
@@ -41,6 +46,35 @@ impl Accounts {
                 Some(place) => *place = account,
                 None => accounts.resize(id.slot() + 1, account),
             }
+        }
+    }
+
+    /// Writes down what the connection has done, if anybody has kept that.
+    pub(super) fn save(&self, id: ConnId, now: Nanos, to: &mut Encoder) {
+        let account = self.0.as_ref().and_then(|accounts| accounts.get(id.slot()));
+        to.put_option(account, |to, Account { since, lines_in, bytes_in, bytes_out }| {
+            to.put_age(*since, now);
+            [lines_in, bytes_in, bytes_out].into_iter().for_each(|count| to.put_number(*count));
+        });
+    }
+
+    /// Reads what [`save`](Self::save) has written.
+    pub(super) fn read(from: &mut Decoder<'_>, now: Nanos) -> Result<Option<Account>, Unreadable> {
+        from.option(|from| {
+            Ok(Account {
+                since: from.since(now)?,
+                lines_in: from.number()?,
+                bytes_in: from.number()?,
+                bytes_out: from.number()?,
+            })
+        })
+    }
+
+    /// A connection goes on that another loop has had.
+    pub(super) fn go_on(&mut self, id: ConnId, account: Option<Account>, now: Nanos) {
+        self.begin(id, now);
+        if let Some((own, before)) = self.of(id).zip(account) {
+            *own = before;
         }
     }
 

@@ -1,4 +1,5 @@
-use crate::{Context, Handler};
+use super::known_version;
+use crate::{Context, Decoder, Handler, Saved, ServiceContext, Unreadable};
 
 /// What a client is sent first.
 const GREETING: &str = "\
@@ -58,6 +59,15 @@ impl Handler for Echo {
             cx.close();
         }
         lines.taken()
+    }
+
+    // There is nothing to write down: a client is all that the loop knows of it.
+    fn save(&self, _cx: &ServiceContext<'_, ()>) -> Option<Saved> {
+        Some(Saved::new(1))
+    }
+
+    fn restore(&mut self, version: u32, _from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+        known_version(version, 1)
     }
 }
 

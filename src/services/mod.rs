@@ -20,7 +20,7 @@
 //! What the loop knows of itself is in [`views`], as JSON and as metrics.
 //! For a room of your own, on several cores or several servers, begin with [`room`].
 
-use crate::{Context, Handler};
+use crate::{Context, Handler, Unreadable};
 
 mod admin;
 mod announcer;
@@ -63,6 +63,11 @@ fn handle_lines<H: Handler>(
 
 /// What a client is sent that [speaks another protocol](crate::text::is_foreign).
 const FOREIGN: &str = "This is neither HTTP nor TLS.\n";
+
+/// Refuses what another version of a service has written down.
+fn known_version(version: u32, known: u32) -> Result<(), Unreadable> {
+    if version == known { Ok(()) } else { Err(Unreadable("an unknown version")) }
+}
 
 /// The first line of a client without the byte order mark that some programs write in front of UTF-8.
 fn without_mark(line: &[u8]) -> &[u8] {

@@ -1,9 +1,12 @@
 use super::room::bus::{Bus, Event, News, Told};
 use super::room::names::{ANONYMOUS, NAME_LENGTH, Name, Names};
 use super::room::{InProcess, Message, Seat, Words};
-use super::{FOREIGN, handle_lines, without_mark};
+use super::{FOREIGN, handle_lines, known_version, without_mark};
 use crate::text::{command, is_foreign, printable};
-use crate::{CloseReason, Context, Core, Handler, ServiceContext, TimerId};
+use crate::{
+    CloseReason, ConnId, Context, Core, Decoder, Encoder, Handler, Saved, ServiceContext, TimerId,
+    Unreadable,
+};
 
 /// What a newcomer is sent.
 const WELCOME: &str = "\
@@ -258,6 +261,47 @@ impl Handler for Presence {
         if let Some(seat) = &mut self.seat {
             seat.on_shutdown(cx);
         }
+    }
+
+    /// A room that is not all here stays: the others would miss what it has not told them yet.
+    fn save(&self, _cx: &ServiceContext<'_, Session>) -> Option<Saved> {
+        self.seat.is_none().then(|| Saved::new(1).together())
+    }
+
+    fn save_session(
+        &self,
+        _cx: &ServiceContext<'_, Session>,
+        _id: ConnId,
+        session: &Session,
+        to: &mut Encoder,
+    ) {
+        let Session { name, heard } = session;
+        to.put_option(name.as_ref(), |to, name| to.put_text(&name.shown));
+        to.put_flag(*heard);
+    }
+
+    fn restore(&mut self, version: u32, _from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+        match self.seat {
+            None => known_version(version, 1),
+            Some(_) => Err(Unreadable("the room was on one core, and is on several now")),
+        }
+    }
+
+    fn restore_session(
+        &mut self,
+        _id: ConnId,
+        _version: u32,
+        from: &mut Decoder<'_>,
+    ) -> Result<Session, Unreadable> {
+        let name = from.option(Decoder::text)?.map(|name| self.names.name(name.to_owned()));
+        Ok(Session { name, heard: from.flag()? })
+    }
+
+    fn on_restored(&mut self, cx: &mut Context<'_, Session>) {
+        let (id, name) = (cx.id().to_bits(), cx.session().name.take());
+        // Names may be unique only since now: then whoever came first keeps the name.
+        let name = name.filter(|name| !self.names.is_taken(name, id));
+        self.rename(cx, name);
     }
 }
 

@@ -3,7 +3,10 @@ use std::time::{Duration, Instant, SystemTime};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::{Context, Handler, TimerId};
+use super::known_version;
+use crate::{
+    ConnId, Context, Decoder, Encoder, Handler, Saved, ServiceContext, TimerId, Unreadable,
+};
 
 /// Streams the time to each client: one line at once, then one per interval.
 ///
@@ -36,6 +39,8 @@ pub struct Session {
     lines: u64,
     /// When the next line is due. It counts from the one before, so that the rhythm does not drift.
     next: Option<Instant>,
+    /// The same, from now on, until its timer is set again in another process.
+    left: Option<Duration>,
 }
 
 impl Time {
@@ -119,6 +124,45 @@ impl Handler for Time {
 
     fn on_eof(&mut self, _cx: &mut Context<'_, Session>) {
         // Stays open: `nc -N 127.0.0.1 2205 </dev/null` ends its side at once and reads all lines.
+    }
+
+    fn save(&self, _cx: &ServiceContext<'_, Session>) -> Option<Saved> {
+        Some(Saved::new(1))
+    }
+
+    fn save_session(
+        &self,
+        cx: &ServiceContext<'_, Session>,
+        _id: ConnId,
+        session: &Session,
+        to: &mut Encoder,
+    ) {
+        let Session { lines, next, left: _ } = session;
+        to.put_number(*lines);
+        let left = next.map(|next| next.saturating_duration_since(cx.now()));
+        to.put_option(left, Encoder::put_duration);
+    }
+
+    fn restore(&mut self, version: u32, _from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+        known_version(version, 1)
+    }
+
+    fn restore_session(
+        &mut self,
+        _id: ConnId,
+        _version: u32,
+        from: &mut Decoder<'_>,
+    ) -> Result<Session, Unreadable> {
+        Ok(Session { lines: from.number()?, next: None, left: from.option(Decoder::duration)? })
+    }
+
+    fn on_restored(&mut self, cx: &mut Context<'_, Session>) {
+        let left = cx.session().left.take();
+        let next = left.and_then(|left| cx.now().checked_add(left));
+        cx.session().next = next;
+        if let Some(next) = next {
+            cx.set_timer_at(next);
+        }
     }
 }
 

@@ -46,25 +46,33 @@ pub struct Client(ConnId);
 /// A method that is given a [`Client`] that was [forgotten](Harness::forget) panics, unless it can do
 /// without what is kept of it.
 pub struct Harness<H: Handler> {
-    inner: MemoryLoop<ActiveService<H>, Clients, H::Message>,
+    pub(super) inner: Loop<H>,
+    /// Loops that have [handed on](Harness::upgrade), and still have a client that lingers.
+    pub(super) former: Vec<Loop<H>>,
+    /// What those have counted that are no more.
+    pub(super) past: Counters,
+    /// The service has a listener.
+    pub(super) listens: bool,
     /// Where the handler has dialled, with our side of the connection.
     dialled: Rc<RefCell<Vec<(Address, SharedWire)>>>,
     /// Our sides of the connections that the handler has adopted.
     adopted: Rc<RefCell<Vec<SharedWire>>>,
 }
 
+pub(super) type Loop<H> = MemoryLoop<ActiveService<H>, Clients, <H as Handler>::Message>;
+
 /// The clients, and the selector that watches them.
-struct Clients {
+pub(super) struct Clients {
     /// In the order of their arrival.
-    peers: BTreeMap<ConnId, Peer>,
+    pub(super) peers: BTreeMap<ConnId, Peer>,
     /// How many events one look at the selector has room for.
-    room: usize,
+    pub(super) room: usize,
     /// Whose event the last look gave last, if there was no room for more.
     looked_at: Option<ConnId>,
 }
 
 /// What the harness keeps of one client.
-struct Peer {
+pub(super) struct Peer {
     /// Our side of the connection.
     wire: SharedWire,
     /// Why the connection ended, once it has.
@@ -85,12 +93,18 @@ impl<H: Handler> Harness<H> {
     /// If the limits do not pass [`Limits::check`].
     pub fn with_limits(handler: H, limits: Limits) -> Self {
         let mut harness = Self::unstarted(handler, limits);
-        let address = Address::Tcp(([127, 0, 0, 1], 0).into());
-        let MemoryLoop { service, state, .. } = &mut harness.inner;
-        service.call_service(state, |handler, cx| {
-            handler.on_listening(cx, &address);
-        });
+        harness.listens = true;
+        harness.tell_of_listener();
         harness.start()
+    }
+
+    /// Tells the handler where it listens, if it does.
+    pub(super) fn tell_of_listener(&mut self) {
+        if self.listens {
+            let address = Address::Tcp(([127, 0, 0, 1], 0).into());
+            let MemoryLoop { service, state, .. } = &mut self.inner;
+            service.call_service(state, |handler, cx| handler.on_listening(cx, &address));
+        }
     }
 
     /// A service without a listener, as [`Reactor::add`](crate::Reactor::add) makes one for a
@@ -110,7 +124,7 @@ impl<H: Handler> Harness<H> {
     }
 
     /// A service that was told nothing yet.
-    fn unstarted(handler: H, limits: Limits) -> Self {
+    pub(super) fn unstarted(handler: H, limits: Limits) -> Self {
         if let Err(error) = limits.check() {
             panic!("{error}");
         }
@@ -132,7 +146,8 @@ impl<H: Handler> Harness<H> {
             wires.borrow_mut().push(Rc::clone(&wire));
             Ok(Stream::layer(Pipe::new(wire)))
         });
-        Harness { inner, dialled, adopted }
+        let (former, past) = Default::default();
+        Harness { inner, former, past, listens: false, dialled, adopted }
     }
 
     /// From now on the loop runs only in [`turn`](Self::turn) and [`advance`](Self::advance). So what
@@ -165,7 +180,8 @@ impl<H: Handler> Harness<H> {
     /// # Panics
     /// If a hook panicked, unless panics [are caught](Self::catching_panics).
     pub fn turn(&mut self) -> bool {
-        self.inner.turn()
+        let former = self.turn_former();
+        self.inner.turn() || former
     }
 
     /// A client connects. The limits for newcomers do not apply, and the client has no address, as
@@ -307,9 +323,10 @@ impl<H: Handler> Harness<H> {
     /// Frees what the harness keeps of a client whose connection is gone. False, and nothing happens,
     /// while the loop still has the connection.
     pub fn forget(&mut self, client: Client) -> bool {
-        let gone = self.inner.service.table.get(client.0).is_none();
+        let gone = self.loops().all(|one| one.service.table.get(client.0).is_none());
         if gone {
             self.inner.wires.peers.remove(&client.0);
+            self.former.iter_mut().for_each(|one| drop(one.wires.peers.remove(&client.0)));
         }
         gone
     }
@@ -337,6 +354,7 @@ impl<H: Handler> Harness<H> {
 
     /// Lets time pass. Timers and deadlines fire in order, each at its own moment.
     pub fn advance(&mut self, time: Duration) {
+        self.former.iter_mut().for_each(|one| one.advance(time));
         self.inner.advance(time);
     }
 
@@ -352,6 +370,7 @@ impl<H: Handler> Harness<H> {
         let by_hand = std::mem::replace(&mut self.inner.by_hand, true);
         meanwhile(self);
         self.inner.by_hand = by_hand;
+        self.former.iter_mut().for_each(|one| one.jump(time));
         self.inner.jump(time);
     }
 
@@ -443,31 +462,36 @@ impl<H: Handler> Harness<H> {
 
     /// What the loop has done so far.
     pub fn counters(&self) -> Counters {
-        self.inner.state.counted()
+        let mut all = self.inner.state.counted();
+        self.former.iter().for_each(|one| all.add(&one.state.counted()));
+        all.add(&self.past);
+        all
     }
 
     /// How many connections the loop still has, lingering ones too, and how many timers are still to
     /// come, its own deadlines too. Both are 0 once all clients are gone.
     pub fn left_over(&self) -> (usize, usize) {
-        (self.inner.service.table.connections.len(), self.inner.service.table.timers.len())
+        let left = |table: &Table<H::Session>| (table.connections.len(), table.timers.len());
+        let all = self.loops().map(|one| left(&one.service.table));
+        all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
     /// How many bytes of output the loop keeps because the clients have not taken them, of all
     /// connections together.
     pub fn unsent(&self) -> usize {
-        self.inner.service.table.backlog
+        self.loops().map(|one| one.service.table.backlog).sum()
     }
 
     /// How much memory the loop keeps of input that the handler has not taken, of all connections
     /// together.
     pub fn kept(&self) -> usize {
-        self.inner.service.table.kept
+        self.loops().map(|one| one.service.table.kept).sum()
     }
 
     /// The part of [`kept`](Self::kept) that is this client's; none once its connection has ended.
     #[doc(hidden)]
     pub fn kept_of(&self, client: Client) -> Option<usize> {
-        let slot = self.inner.service.table.get(client.0)?;
+        let slot = self.loops().find_map(|one| one.service.table.get(client.0))?;
         (slot.conn.stage != Stage::Ended).then(|| slot.kept())
     }
 
@@ -503,13 +527,20 @@ impl<H: Handler> Harness<H> {
         self.inner.wires.peers.insert(id, Peer { wire, closed: None });
     }
 
+    /// All loops that there are, the one of today first.
+    pub(super) fn loops(&self) -> impl Iterator<Item = &Loop<H>> {
+        [&self.inner].into_iter().chain(&self.former)
+    }
+
     fn peer(&self, client: Client) -> &Peer {
-        self.inner.wires.peers.get(&client.0).expect("this client was forgotten")
+        let known = self.loops().find_map(|one| one.wires.peers.get(&client.0));
+        known.expect("this client was forgotten")
     }
 
     /// Changes our side of a connection, and runs the loop.
     fn wire(&mut self, client: Client, change: impl FnOnce(&mut Wire)) {
         change(&mut self.peer(client).wire.borrow_mut());
+        self.former.iter_mut().for_each(Loop::<H>::run);
         self.inner.run();
     }
 }

@@ -3,7 +3,8 @@
 //! or accepting, cannot be tested so.
 //!
 //! [`Harness`] is for connections: begin there. [`DatagramHarness`] is the same for datagrams, and
-//! [`CoresByHand`], which does have sockets, for what several cores say to each other.
+//! [`CoresByHand`], which does have sockets, for what several cores say to each other. Whether what a
+//! handler [saves](crate::Handler::save) is all that it needs in another process, [`Harness::upgrade`] tells.
 //!
 //! ```
 //! use std::time::{Duration, Instant};
@@ -35,6 +36,7 @@
 mod datagram_harness;
 mod harness;
 mod memory_loop;
+mod upgrading;
 
 pub use datagram_harness::DatagramHarness;
 pub use harness::{Client, Harness};

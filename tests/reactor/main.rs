@@ -19,3 +19,4 @@ mod regressions;
 mod shutdown;
 mod status;
 mod timers;
+mod upgrade;

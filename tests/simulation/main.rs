@@ -121,7 +121,8 @@ fn nothing_is_lost_repeated_reordered_or_left_over<M: Model>() {
     let count = seeds.end - seeds.start;
     // What a process loads once and keeps, such as the time zones, is loaded now.
     drop(fresh::<M>(0, false));
-    let (mut connections, mut lines, mut panics, mut record) = (0, 0, 0, 0_u64);
+    let (mut connections, mut lines, mut panics, mut upgrades) = (0, 0, 0, 0);
+    let mut record = 0_u64;
     for seed in seeds {
         let mut history = None;
         let heap = measure(|| history = Some(simulate::<M>(seed, one.is_some())));
@@ -135,10 +136,12 @@ fn nothing_is_lost_repeated_reordered_or_left_over<M: Model>() {
         connections += history.connections;
         lines += history.lines;
         panics += history.panics;
+        upgrades += history.upgrades;
         record = record.rotate_left(1) ^ history.digest;
     }
     println!(
-        "{}, {count} seeds: {connections} connections, {lines} lines, {panics} panics; \
+        "{}, {count} seeds: {connections} connections, {lines} lines, {panics} panics, \
+         {upgrades} upgrades; \
          the record of all is {record:016x}",
         M::NAME
     );

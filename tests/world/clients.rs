@@ -11,7 +11,7 @@ use super::models::Model;
 use super::proxies::Header;
 use super::watched::Watched;
 use super::web_sockets::WebSocketClient;
-use super::{MOST_STEPS, Peer, World};
+use super::{Choices, MOST_STEPS, Peer, World};
 
 const ERRORS: &[ErrorKind] =
     &[ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::TimedOut];
@@ -28,6 +28,9 @@ impl<M: Model> World<M> {
         for _ in 0..1 + self.choices.below(6) {
             self.act();
         }
+        if self.choices.once_in(8) {
+            self.upgrade()?;
+        }
         if self.choices.once_in(5) {
             let millis = self.choices.one_of(&[1, 20, 500, 3_000, 31_000, 3_600_000]);
             self.pass(Duration::from_millis(millis));
@@ -36,6 +39,28 @@ impl<M: Model> World<M> {
             if !self.turn()? {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Another loop, with another handler, goes on with all; or fails at that, and this one does.
+    fn upgrade(&mut self) -> Result<(), String> {
+        let Watched { model, book, .. } = self.server.handler();
+        let Some(service) = model.successor() else { return Ok(()) };
+        let limits = book.limits.clone();
+        let spare = || M::start(&mut Choices::of_seed(0)).1;
+        let next = Watched::new(service, spare(), &limits);
+        if self.choices.once_in(3) {
+            let reached = self.choices.below(1000);
+            let noticed = self.server.fail_upgrade(next, reached);
+            return noticed.then_some(()).ok_or_else(|| format!("{reached} of 1000 were enough"));
+        }
+        if let Ok(old) = self.server.upgrade(next) {
+            let service = old.model.successor().expect("it has had one");
+            let mut between = Watched::new(service, spare(), &limits);
+            between.go_on_for(old);
+            self.server.handler_mut().go_on_for(&mut between);
+            self.upgrades += 1;
         }
         Ok(())
     }
@@ -117,7 +142,7 @@ impl<M: Model> World<M> {
     }
 
     fn come(&mut self) {
-        match self.choices.below(6) {
+        match self.choices.below(if self.plain { 3 } else { 6 }) {
             5 => self.come_over_web_socket(),
             4 => self.come_by_proxy(),
             3 => self.shake(),
@@ -193,7 +218,7 @@ impl<M: Model> World<M> {
         let id = self.server.id(client);
         self.server.handler_mut().model.met(id);
         self.connections += 1;
-        if !over_layer && self.choices.once_in(4) {
+        if !over_layer && !self.plain && self.choices.once_in(4) {
             let most = 1 + self.choices.size(100, 9_000);
             self.server.handler_mut().book.holds(id, most);
             self.server.hold(client, most);

@@ -69,6 +69,7 @@ pub struct History {
     pub connections: usize,
     pub lines: u64,
     pub panics: u64,
+    pub upgrades: u64,
 }
 
 pub struct World<M: Model> {
@@ -85,6 +86,10 @@ pub struct World<M: Model> {
     connections: usize,
     /// Messages posted so far.
     posted: u64,
+    /// All run over plain sockets, so that another loop can go on with them.
+    plain: bool,
+    /// How often one has.
+    upgrades: u64,
 }
 
 fn limits(choices: &mut Choices) -> Limits {
@@ -128,8 +133,20 @@ impl<M: Model> World<M> {
         server = server.with_events_per_look(choices.one_of(&[usize::MAX, 3, 1]));
         server.set_max_total_output(budget);
         server.set_max_total_input(input_budget);
-        let (peers, changes) = Default::default();
-        World { server, choices, changes, peers, crowd, longest, connections: 0, posted: 0 }
+        let plain = choices.once_in(2);
+        let (peers, changes, connections, posted, upgrades) = Default::default();
+        World {
+            server,
+            choices,
+            changes,
+            peers,
+            crowd,
+            longest,
+            connections,
+            posted,
+            plain,
+            upgrades,
+        }
     }
 
     /// From here on the limits change now and then, as these choices have it.
@@ -151,7 +168,7 @@ impl<M: Model> World<M> {
     pub fn history(&self) -> History {
         let book = &self.server.handler().book;
         let (digest, lines, panics) = (book.digest(), book.lines, book.panics);
-        History { digest, lines, panics, connections: self.connections }
+        History { digest, lines, panics, connections: self.connections, upgrades: self.upgrades }
     }
 
     /// Clients come, talk, suffer and go, in so many steps; then all leave and nothing is left.

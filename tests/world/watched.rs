@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use std::panic::resume_unwind;
 
 use reactor::{
-    Address, CloseReason, ConnId, Context, Farewell, Handler, Limits, Lines, ServiceContext,
-    TimerId,
+    Address, CloseReason, ConnId, Context, Decoder, Encoder, Farewell, Handler, Limits, Lines,
+    Saved, ServiceContext, TimerId, Unreadable,
 };
 
 use super::book::Book;
@@ -43,6 +43,14 @@ impl<M: Model> Watched<M> {
         let mut book = Book::new(limits.clone(), farewells);
         book.pauses = M::PAUSES;
         Watched { service, model, book, panics: None }
+    }
+
+    /// Takes the oracle of another one, which has no more to watch.
+    pub fn go_on_for(&mut self, other: &mut Watched<M>) {
+        let Watched { service: _, model, book, panics } = self;
+        std::mem::swap(model, &mut other.model);
+        std::mem::swap(book, &mut other.book);
+        *panics = other.panics.take();
     }
 
     /// Whether more is due to it, or will be said, and nothing has disturbed it.
@@ -223,6 +231,37 @@ impl<M: Model> Handler for Watched<M> {
         self.model.message(&mut self.book, &message);
         self.service.on_message(cx, message);
         self.may_panic(None);
+    }
+
+    fn save(&self, cx: &ServiceContext<'_, Session<M>>) -> Option<Saved> {
+        self.service.save(cx)
+    }
+
+    fn save_session(
+        &self,
+        cx: &ServiceContext<'_, Session<M>>,
+        id: ConnId,
+        session: &Session<M>,
+        to: &mut Encoder,
+    ) {
+        self.service.save_session(cx, id, session, to);
+    }
+
+    fn restore(&mut self, version: u32, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+        self.service.restore(version, from)
+    }
+
+    fn restore_session(
+        &mut self,
+        id: ConnId,
+        version: u32,
+        from: &mut Decoder<'_>,
+    ) -> Result<Session<M>, Unreadable> {
+        self.service.restore_session(id, version, from)
+    }
+
+    fn on_restored(&mut self, cx: &mut Context<'_, Session<M>>) {
+        self.service.on_restored(cx);
     }
 
     fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Session<M>>) {

@@ -212,6 +212,7 @@ fn told(fault: Fault) -> io::Error {
 fn code_for(reason: CloseReason) -> CloseCode {
     match reason {
         CloseReason::Shutdown => CloseCode::Away,
+        CloseReason::Upgrade => CloseCode::Restart,
         CloseReason::LineTooLong => CloseCode::Size,
         CloseReason::LineTimeout
         | CloseReason::IdleTimeout

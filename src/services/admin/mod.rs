@@ -377,6 +377,7 @@ impl Handler for Admin {
                 format!("ERROR a command has at most {} bytes\n", limits.max_line)
             }
             Farewell::IdleTimeout | Farewell::LineTimeout => "ERROR idle for too long\n".to_owned(),
+            Farewell::Upgrade => "ERROR the server is being upgraded; connect again\n".to_owned(),
             _ => "ERROR too many are connected here; try again later\n".to_owned(),
         };
         Cow::Owned(text.into_bytes())

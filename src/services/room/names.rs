@@ -55,7 +55,7 @@ impl Names {
         name: Option<&Name>,
     ) {
         let Some(names) = &mut self.0 else { return };
-        if let Some(former) = former {
+        if let Some(former) = former.filter(|name| names.get(&name.compared) == Some(&member)) {
             names.remove(&former.compared);
         }
         if let Some(name) = name {

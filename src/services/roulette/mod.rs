@@ -1,15 +1,18 @@
 //! Quiz roulette: a teacher loads the names of the students and asks for one at random. `reply` makes
-//! the JSON, `names` keeps the students.
+//! the JSON, `names` keeps the students, `saving` has another process go on with them.
 
 mod names;
 mod reply;
+mod saving;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::{FOREIGN, handle_lines, without_mark};
+use super::{FOREIGN, handle_lines, known_version, without_mark};
 use crate::text::is_foreign;
-use crate::{CloseReason, Context, Handler};
+use crate::{
+    CloseReason, ConnId, Context, Decoder, Encoder, Handler, Saved, ServiceContext, Unreadable,
+};
 
 pub use names::Full;
 use names::Names;
@@ -144,6 +147,36 @@ impl Handler for Roulette {
     fn on_close(&mut self, cx: &mut Context<'_, Session>, _reason: CloseReason) {
         // The session stays until the client has closed its side too. Its names are freed now.
         *cx.session() = Session::default();
+    }
+
+    fn save(&self, _cx: &ServiceContext<'_, Session>) -> Option<Saved> {
+        let mut saved = Saved::new(1).together();
+        self.save_store(saved.state());
+        Some(saved)
+    }
+
+    fn save_session(
+        &self,
+        _cx: &ServiceContext<'_, Session>,
+        _id: ConnId,
+        session: &Session,
+        to: &mut Encoder,
+    ) {
+        self.save_client(session, to);
+    }
+
+    fn restore(&mut self, version: u32, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+        known_version(version, 1)?;
+        self.restore_store(from)
+    }
+
+    fn restore_session(
+        &mut self,
+        _id: ConnId,
+        _version: u32,
+        from: &mut Decoder<'_>,
+    ) -> Result<Session, Unreadable> {
+        self.restore_client(from)
     }
 }
 

@@ -62,15 +62,19 @@ impl Formatter for Escaping {
 #[derive(Debug)]
 pub(super) struct Listing {
     /// The store that the client asked for. It may have grown since, or been cleared for the others.
-    students: Rc<RefCell<Names>>,
+    pub(super) students: Rc<RefCell<Names>>,
+    /// How many were before the first of them: those that were sent before another process went on with
+    /// the rest of a store that is no more.
+    pub(super) before: usize,
     /// Which of them, in the order of the store, are still to be sent. Those that were loaded since
     /// are not among these. None once the end is sent.
-    left: Option<Range<usize>>,
+    pub(super) left: Option<Range<usize>>,
 }
 
 impl Listing {
     pub(super) fn new(students: &Rc<RefCell<Names>>) -> Listing {
-        Listing { students: Rc::clone(students), left: Some(0..students.borrow().len()) }
+        let left = Some(0..students.borrow().len());
+        Listing { students: Rc::clone(students), before: 0, left }
     }
 
     /// The next piece of the reply; none after the last. It has no more than some 200 KiB, however many
@@ -81,7 +85,8 @@ impl Listing {
         if left.start == 0 {
             json.extend(b"{\"students\":[");
         }
-        for fullname in self.students.borrow().piece(left.clone()) {
+        let range = left.start - self.before..left.end - self.before;
+        for fullname in self.students.borrow().piece(range) {
             if left.start > 0 {
                 json.push(b',');
             }

@@ -246,7 +246,7 @@ mod tests {
         r#""not-proxied":0,"origin":0},"#,
         r#""closed":{"peer-closed":0,"closed":0,"aborted":0,"line-too-long":0,"line-timeout":0,"#,
         r#""idle-timeout":0,"slow-consumer":0,"total-output":0,"total-input":0,"stalled":0,"#,
-        r#""connect-timeout":0,"error":0,"panicked":0,"shutdown":0,"administrator":0,"handed-over":0},"#,
+        r#""connect-timeout":0,"error":0,"panicked":0,"shutdown":0,"administrator":0,"handed-over":0,"upgrade":0},"#,
         r#""handshakes_failed":{"proxy":0,"tls":0,"ws":0},"#,
         r#""lines":9,"bytes_in":1,"bytes_out":0,"unsent":3,"slow_calls":0,"panics":0}],"#,
         r#""connections":{"total":3,"shown":["#,

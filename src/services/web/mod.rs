@@ -401,7 +401,7 @@ impl Handler for Web {
     fn farewell(&self, why: Farewell, _limits: &Limits) -> Cow<'static, [u8]> {
         let (status, why) = match why {
             // A browser opens connections ahead, and must not take this for the answer to a request.
-            Farewell::IdleTimeout => return Cow::Borrowed(b""),
+            Farewell::IdleTimeout | Farewell::Upgrade => return Cow::Borrowed(b""),
             Farewell::LineTimeout => (408, "the request did not come in time"),
             Farewell::LineTooLong | Farewell::FrameTooLong => (431, "the head is too long"),
             _ => (503, "too many connections, try again later"),

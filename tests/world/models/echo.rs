@@ -14,6 +14,10 @@ impl Model for Echo {
         (services::Echo, Echo)
     }
 
+    fn successor(&self) -> Option<services::Echo> {
+        Some(services::Echo)
+    }
+
     fn talk(&self, choices: &mut Choices, _longest: usize) -> Vec<u8> {
         if choices.once_in(60) { b"Bye".to_vec() } else { telnet_talk(choices) }
     }

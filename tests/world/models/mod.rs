@@ -41,6 +41,11 @@ pub trait Model: Sized {
     /// A service and its model.
     fn start(choices: &mut Choices) -> (Self::Service, Self);
 
+    /// Another service, in the place of the one that there is; none where that saves nothing.
+    fn successor(&self) -> Option<Self::Service> {
+        None
+    }
+
     /// The beginning of something that one of its clients might say, of `longest` bytes at most
     /// if it is long.
     fn talk(&self, choices: &mut Choices, longest: usize) -> Vec<u8>;

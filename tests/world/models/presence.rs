@@ -14,6 +14,11 @@ pub struct Presence {
     heard: BTreeSet<ConnId>,
 }
 
+fn service(unique: bool) -> services::Presence {
+    let service = services::Presence::default();
+    if unique { service.unique_names() } else { service }
+}
+
 /// What two names that are the same have in common.
 fn essence(name: &str) -> String {
     let seen = name.chars().filter(|c| judged(&c.to_string())[0].1);
@@ -40,9 +45,11 @@ impl Model for Presence {
 
     fn start(choices: &mut Choices) -> (services::Presence, Presence) {
         let unique = choices.once_in(2);
-        let service = services::Presence::default();
-        let service = if unique { service.unique_names() } else { service };
-        (service, Presence { unique, names: BTreeMap::new(), heard: BTreeSet::new() })
+        (service(unique), Presence { unique, names: BTreeMap::new(), heard: BTreeSet::new() })
+    }
+
+    fn successor(&self) -> Option<services::Presence> {
+        Some(service(self.unique))
     }
 
     fn talk(&self, choices: &mut Choices, _longest: usize) -> Vec<u8> {

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::panic::resume_unwind;
 use std::time::Duration;
 
-use reactor::{CloseReason, ConnId, Context, Handler, ServiceContext, TimerId};
+use reactor::{
+    CloseReason, ConnId, Context, Decoder, Encoder, Handler, Saved, ServiceContext, TimerId,
+    Unreadable,
+};
 
 use super::{Book, Choices, Model};
 
@@ -30,6 +33,28 @@ enum Wish {
     Say(String),
     Resume,
     Block(usize),
+}
+
+impl Wish {
+    fn save(&self, to: &mut Encoder) {
+        let text = match self {
+            Wish::Say(text) => Some(text.clone()),
+            Wish::Resume => None,
+            // No text is one of these: each ends with an LF.
+            Wish::Block(count) => Some(format!("/{count}")),
+        };
+        to.put_option(text.as_deref(), Encoder::put_text);
+    }
+
+    fn restore(from: &mut Decoder<'_>) -> Result<Wish, Unreadable> {
+        let text = from.option(Decoder::text)?;
+        let count = text.and_then(|text| text.strip_prefix('/')?.parse().ok());
+        Ok(match (text, count) {
+            (_, Some(count)) => Wish::Block(count),
+            (Some(text), None) => Wish::Say(text.to_owned()),
+            (None, None) => Wish::Resume,
+        })
+    }
 }
 
 /// What a piece of a block has the service do besides.
@@ -66,6 +91,8 @@ thread_local! {
 
 pub struct Session {
     timers: BTreeMap<TimerId, Wish>,
+    /// What they are for, and when, until they are set again.
+    restored: Vec<(Duration, Wish)>,
     /// Pieces of a stream that are to be sent yet.
     pieces: usize,
     /// And of one that `send_pieces` sends, which waits for room.
@@ -84,6 +111,7 @@ impl Default for Session {
         SESSIONS.set(SESSIONS.get() + 1);
         Session {
             timers: BTreeMap::new(),
+            restored: Vec::new(),
             pieces: 0,
             parts: 0,
             sending: false,
@@ -178,11 +206,23 @@ pub struct Service {
     known: Known,
     /// What the service's own timers say.
     ticks: BTreeMap<TimerId, String>,
+    restored: Vec<(Duration, String)>,
+}
+
+/// How long a timer has to run yet.
+fn left(cx: &ServiceContext<'_, Session>, timer: TimerId) -> Duration {
+    cx.due(timer).saturating_duration_since(cx.now())
 }
 
 impl Handler for Service {
     type Session = Session;
     type Message = (usize, String);
+
+    fn on_start(&mut self, cx: &mut ServiceContext<'_, Session>) {
+        for (left, text) in std::mem::take(&mut self.restored) {
+            self.ticks.insert(cx.set_service_timer(left), text);
+        }
+    }
 
     fn on_open(&mut self, cx: &mut Context<'_, Session>) {
         self.known.add(cx.id());
@@ -312,6 +352,77 @@ impl Handler for Service {
             cx.reply_to(self.known.get(to), text);
         }
     }
+
+    fn save(&self, cx: &ServiceContext<'_, Session>) -> Option<Saved> {
+        // A session that panics when it is dropped would do so in both loops.
+        if cx.connections().any(|(_, session)| session.bomb) {
+            return None;
+        }
+        let mut saved = Saved::new(7);
+        let to = saved.state();
+        to.put_number(self.known.0.len() as u64);
+        self.known.0.iter().for_each(|id| to.put_number(id.to_bits()));
+        for (timer, text) in &self.ticks {
+            to.put_duration(left(cx, *timer));
+            to.put_text(text);
+        }
+        Some(saved)
+    }
+
+    fn save_session(
+        &self,
+        cx: &ServiceContext<'_, Session>,
+        _id: ConnId,
+        session: &Session,
+        to: &mut Encoder,
+    ) {
+        for number in [session.pieces, session.parts, session.blocks, session.took] {
+            to.put_number(number as u64);
+        }
+        to.put_flag(session.sending);
+        for (timer, wish) in &session.timers {
+            to.put_duration(left(cx, *timer));
+            wish.save(to);
+        }
+    }
+
+    fn restore(&mut self, version: u32, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+        if version != 7 {
+            return Err(Unreadable("another version"));
+        }
+        for _ in 0..from.number()? {
+            self.known.add(ConnId::from_bits(from.number()?));
+        }
+        while !from.is_empty() {
+            self.restored.push((from.duration()?, from.text()?.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn restore_session(
+        &mut self,
+        _id: ConnId,
+        _version: u32,
+        from: &mut Decoder<'_>,
+    ) -> Result<Session, Unreadable> {
+        let mut session = Session::default();
+        let Session { pieces, parts, blocks, took, .. } = &mut session;
+        for number in [pieces, parts, blocks, took] {
+            *number = from.number()? as usize;
+        }
+        session.sending = from.flag()?;
+        while !from.is_empty() {
+            session.restored.push((from.duration()?, Wish::restore(from)?));
+        }
+        Ok(session)
+    }
+
+    fn on_restored(&mut self, cx: &mut Context<'_, Session>) {
+        for (left, wish) in std::mem::take(&mut cx.session().restored) {
+            let timer = cx.set_timer(left);
+            cx.session().timers.insert(timer, wish);
+        }
+    }
 }
 
 /// What one client has asked for and is still to come.
@@ -406,6 +517,10 @@ impl Model for Puppet {
             posted: VecDeque::new(),
         };
         (Service::default(), puppet)
+    }
+
+    fn successor(&self) -> Option<Service> {
+        Some(Service::default())
     }
 
     fn talk(&self, choices: &mut Choices, _longest: usize) -> Vec<u8> {

@@ -51,6 +51,10 @@ impl Model for Roulette {
         (service, Roulette { students: Vec::new(), dice, guests: BTreeMap::new() })
     }
 
+    fn successor(&self) -> Option<roulette::Roulette> {
+        Some(roulette::Roulette::new(Version::Two, 64 << 20))
+    }
+
     fn talk(&self, choices: &mut Choices, longest: usize) -> Vec<u8> {
         const WORDS: &[&str] = &[
             "LOAD",

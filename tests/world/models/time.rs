@@ -48,6 +48,10 @@ impl Model for Time {
         (service, time)
     }
 
+    fn successor(&self) -> Option<services::Time> {
+        Some(services::Time::new(self.interval, self.count))
+    }
+
     fn talk(&self, _choices: &mut Choices, _longest: usize) -> Vec<u8> {
         Vec::new()
     }
