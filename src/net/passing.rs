@@ -33,6 +33,9 @@ pub(crate) struct Channel {
     socket: UnixStream,
     /// How long a frame may take.
     patience: Duration,
+    /// For tests: the process aborts before so many frames more.
+    #[cfg(debug_assertions)]
+    crash: std::cell::Cell<Option<u32>>,
 }
 
 /// What one end says to the other at once.
@@ -47,7 +50,33 @@ impl Channel {
     /// Over this socket, which is made to block, for no longer than `patience` for each frame.
     pub(crate) fn new(socket: UnixStream, patience: Duration) -> io::Result<Channel> {
         socket.set_nonblocking(false)?;
-        Ok(Channel { socket, patience })
+        Ok(Channel {
+            socket,
+            patience,
+            #[cfg(debug_assertions)]
+            crash: std::cell::Cell::default(),
+        })
+    }
+
+    /// Of a debug build, the process aborts before the frame of this number, sent or received, as the variable of
+    /// the environment has it.
+    pub(crate) fn crash_for_tests(self) -> Channel {
+        #[cfg(debug_assertions)]
+        if let Ok(number) = std::env::var("REACTOR_UPGRADE_CRASH") {
+            self.crash.set(number.parse().ok());
+        }
+        self
+    }
+
+    /// It is about to send or receive a frame.
+    fn step(&self) {
+        #[cfg(debug_assertions)]
+        if let Some(left) = self.crash.get() {
+            self.crash.set(left.checked_sub(1));
+            if left <= 1 {
+                std::process::abort();
+            }
+        }
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -61,6 +90,7 @@ impl Channel {
         body: &[u8],
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
+        self.step();
         let fits = body.len() <= LONGEST_FRAME && descriptors.len() <= MOST_DESCRIPTORS;
         let length = u32::try_from(body.len()).ok().filter(|_| fits);
         let Some(length) = length else { return Err(ErrorKind::InvalidInput.into()) };
@@ -103,6 +133,7 @@ impl Channel {
     /// Receives the next frame. The end of the other side is `UnexpectedEof`, its silence `TimedOut`, and what
     /// is no frame `InvalidData`.
     pub(crate) fn receive(&self) -> io::Result<Frame> {
+        self.step();
         let until = Instant::now() + self.patience;
         let (mut head, mut descriptors) = ([0; HEAD], Vec::new());
         let mut come = 0;

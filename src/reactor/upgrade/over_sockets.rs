@@ -310,6 +310,7 @@ impl Reactor<'_> {
     /// that this one does not understand.
     pub fn inherit(&mut self, from: UnixStream, patience: Duration) -> Result<(), Error> {
         let channel = Channel::new(from, patience).map_err(Error::io("cannot use the socket"))?;
+        let channel = channel.crash_for_tests();
         let offer = channel.hear(OFFER)?;
         let mut from = Decoder::new(&offer.body);
         let refuse = |why: &str| {
@@ -332,6 +333,17 @@ impl Reactor<'_> {
         }
         self.state.inherited = Some(Box::new(Inheritance { channel, offers }));
         Ok(())
+    }
+
+    /// Tells the loop that has the other end of the socket why this process does not go on with what that one has, if
+    /// it knows so before it can [inherit](Self::inherit): [`hand_on`](Self::hand_on) fails there with these words.
+    ///
+    /// # Errors
+    /// [`Error::Upgrade`] if that loop has gone.
+    pub fn refuse(from: UnixStream, why: &str) -> Result<(), Error> {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let channel = Channel::new(from, PATIENCE).map_err(Error::io("cannot use the socket"))?;
+        channel.send(REFUSED, why.as_bytes(), &[]).map_err(|error| silent(&error))
     }
 
     /// Takes over what the other loop has handed on: connections where they were, each in the service of the
