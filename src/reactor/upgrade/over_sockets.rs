@@ -251,8 +251,9 @@ impl Reactor<'_> {
     /// name that can read that; otherwise all its connections are closed, with a line that says
     /// [why](crate::Farewell::Upgrade). Of one that goes, those connections stay that are not open, that were
     /// dialled or adopted, or that run over more than a TCP or Unix socket: TLS, WebSocket. If the
-    /// connections belong [together](crate::Saved::together), these are closed as well. Of a service of
-    /// datagrams the socket goes, and nothing that its handler knows.
+    /// connections belong [together](crate::Saved::together), these are closed as well. A handler may have all
+    /// its connections [stay](crate::Saved::stay). Of a service of datagrams the socket goes, and nothing that
+    /// its handler knows.
     ///
     /// # Errors
     /// [`Error::Upgrade`]: the other loop has gone, has refused, or does not answer. This loop then goes on as
@@ -286,7 +287,8 @@ impl Reactor<'_> {
         // Nothing below can fail.
         let mut handed_on = HandedOn::default();
         for ((service, going), refusal) in self.services.iter_mut().zip(going).zip(refusals) {
-            if let Some(why) = &refusal
+            let why = refusal.as_deref().or(going.is_none().then_some("its handler saves nothing"));
+            if let Some(why) = why
                 && service.connection_count() > 0
             {
                 log::warn!("{}: its connections are not taken over: {why}", service.name());

@@ -10,7 +10,7 @@ use super::views::{ProcessReader, json};
 use super::{FOREIGN, handle_lines};
 use crate::text::{command, is_foreign, parse, printable};
 use crate::{
-    Ask, ConnId, Context, Cursor, Farewell, Handler, Limits, Page, Report, Selection,
+    Ask, ConnId, Context, Cursor, Farewell, Handler, Limits, Page, Report, Saved, Selection,
     ServiceContext, Status,
 };
 
@@ -406,6 +406,11 @@ impl Handler for Admin {
                 client.abort();
             }
         }
+    }
+
+    // Who asked for the upgrade waits for its outcome here.
+    fn save(&self, _cx: &ServiceContext<'_, Session>) -> Option<Saved> {
+        Some(Saved::stay())
     }
 
     fn farewell(&self, why: Farewell, limits: &Limits) -> Cow<'static, [u8]> {
