@@ -6,6 +6,7 @@ use reactor::{Cores, Error, Exit};
 
 use super::failure::{Failure, start_thread};
 use super::predecessor::Predecessor;
+use super::successor::Upgrades;
 use super::systemd::Notices;
 use super::{admin, logging};
 
@@ -54,6 +55,7 @@ pub(crate) fn ready(
 pub(crate) fn run_until_stopped(
     cores: &mut Cores<'_>,
     predecessor: &Predecessor,
+    upgrades: &Upgrades,
 ) -> Result<ExitCode, Failure> {
     if predecessor.is_there() {
         cores.first().succeed()?;
@@ -61,6 +63,9 @@ pub(crate) fn run_until_stopped(
     let exit = cores.run()?;
     let (accepted, refused) = admin::clients(cores);
     log::info!("stopped after {accepted} connections; {refused} were turned away");
+    if let Some(code) = upgrades.outlast() {
+        return Ok(code);
+    }
     Ok(match exit {
         Exit::Clean => ExitCode::SUCCESS,
         Exit::Cut { connections } => {

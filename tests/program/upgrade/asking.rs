@@ -330,3 +330,30 @@ fn sockets_of_systemd_go_along() {
     server.stop();
     assert_eq!(first.end().0, 0);
 }
+
+// ---- In a terminal ----
+
+/// The shell waits for the process that it has started, and Ctrl-C is for the one that serves.
+#[test]
+fn the_job_in_the_foreground_goes_on() {
+    let server = Replaceable::new("job");
+    let (mut keys, side) = crate::util::program::terminal();
+    let mut command = Command::new("setsid");
+    command.arg("--ctty").arg(&server.path).args(["serve", "echo=0"]);
+    command.arg(format!("--admin={}", server.admin()));
+    let first = Program::spawn_with(&mut command, side);
+    let mut client = half_a_line(&first);
+    for _ in 0..2 {
+        let (status, said, error) = server.upgrade();
+        assert_eq!(status, 0, "{error}");
+        first.wait_for_log(&format!("waiting for process {}", successor(&said)));
+        the_other_half(&mut client);
+        client.send("hel");
+    }
+    the_other_half(&mut client);
+    drop(client);
+    keys.write_all(b"\x03").unwrap();
+    let (status, _, log) = first.end();
+    assert_eq!(status, 0, "{log}");
+    assert!(log.contains("signal: shutting down"), "{log}");
+}
