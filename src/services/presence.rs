@@ -263,9 +263,13 @@ impl Handler for Presence {
         }
     }
 
-    /// A room that is not all here stays: the others would miss what it has not told them yet.
-    fn save(&self, _cx: &ServiceContext<'_, Session>) -> Option<Saved> {
-        self.seat.is_none().then(|| Saved::new(1).together())
+    fn save(&self, cx: &ServiceContext<'_, Session>) -> Option<Saved> {
+        let mut saved = Saved::new(1).together();
+        saved.state().put_flag(self.seat.is_some());
+        if let Some(seat) = &self.seat {
+            seat.save(cx, saved.state())?;
+        }
+        Some(saved)
     }
 
     fn save_session(
@@ -280,10 +284,13 @@ impl Handler for Presence {
         to.put_flag(*heard);
     }
 
-    fn restore(&mut self, version: u32, _from: &mut Decoder<'_>) -> Result<(), Unreadable> {
-        match self.seat {
-            None => known_version(version, 1),
-            Some(_) => Err(Unreadable("the room was on one core, and is on several now")),
+    fn restore(&mut self, version: u32, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+        known_version(version, 1)?;
+        match (from.flag()?, &mut self.seat) {
+            (false, None) => Ok(()),
+            (true, Some(seat)) => seat.restore(from),
+            (false, Some(_)) => Err(Unreadable("the room was all here, and is on a bus now")),
+            (true, None) => Err(Unreadable("the room was on a bus, and is all here now")),
         }
     }
 
@@ -298,6 +305,10 @@ impl Handler for Presence {
     }
 
     fn on_restored(&mut self, cx: &mut Context<'_, Session>) {
+        if self.seat.is_some() {
+            // Who has which name the bus knows.
+            return;
+        }
         let (id, name) = (cx.id().to_bits(), cx.session().name.take());
         // Names may be unique only since now: then whoever came first keeps the name.
         let name = name.filter(|name| !self.names.is_taken(name, id));

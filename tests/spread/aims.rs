@@ -136,6 +136,22 @@ fn of_servers() -> Vec<(&'static str, Aim)> {
                 ..usual(&[Fault::Stopped], 0)
             },
         ),
+        (
+            "an upgrade",
+            Aim { burst: 30, must: &["held"], never: UNHEARD, ..usual(&[Fault::Upgraded], 0) },
+        ),
+        (
+            "an upgrade while Redis is frozen for 3 s",
+            Aim { never: UNHEARD, ..usual(&[Fault::Upgraded, Fault::RedisFrozen], 3_000) },
+        ),
+        (
+            "an upgrade of a room that is cut off, and comes back",
+            Aim {
+                must: &["cut off", "whole", "said elsewhere"],
+                never: &["gone: ended"],
+                ..usual(&[Fault::Upgraded, Fault::RedisFrozen], 20_000)
+            },
+        ),
         ("KILL, and links drop", usual(&[Fault::Stopped, Fault::LinkCut], 0)),
     ]
 }
