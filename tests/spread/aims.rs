@@ -138,17 +138,27 @@ fn of_servers() -> Vec<(&'static str, Aim)> {
         ),
         (
             "an upgrade",
-            Aim { burst: 30, must: &["held"], never: UNHEARD, ..usual(&[Fault::Upgraded], 0) },
-        ),
-        (
-            "an upgrade while Redis is frozen for 3 s",
-            Aim { never: UNHEARD, ..usual(&[Fault::Upgraded, Fault::RedisFrozen], 3_000) },
-        ),
-        (
-            "an upgrade of a room that is cut off, and comes back",
             Aim {
-                must: &["cut off", "whole", "said elsewhere"],
-                never: &["gone: ended"],
+                burst: 30,
+                always: &["upgraded"],
+                never: UNHEARD,
+                ..usual(&[Fault::Upgraded], 0)
+            },
+        ),
+        (
+            "an upgrade, and Redis frozen for 3 s",
+            Aim {
+                must: &["held", "upgraded"],
+                never: UNHEARD,
+                burst: 30,
+                ..usual(&[Fault::Upgraded, Fault::RedisFrozen], 3_000)
+            },
+        ),
+        (
+            "an upgrade, and Redis frozen for 20 s",
+            Aim {
+                must: &["upgraded", "cut off", "whole", "said elsewhere"],
+                never: &["missing", "gone: alive", "gone: ended"],
                 ..usual(&[Fault::Upgraded, Fault::RedisFrozen], 20_000)
             },
         ),

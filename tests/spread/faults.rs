@@ -146,6 +146,7 @@ impl World {
         let mut again = Encoder::default();
         new.save(now, &mut again).unwrap();
         assert_eq!(saved, again);
+        self.saw("upgraded");
         self.drop_connection(number, Link::Commands);
         self.drop_connection(number, Link::Reader);
         // Most often it takes milliseconds, and at the worst as long as the new process may be silent.

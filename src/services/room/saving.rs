@@ -108,3 +108,80 @@ impl Room {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::bus::{Bus, Event};
+    use super::super::{Failure, Link};
+    use super::*;
+
+    fn saved(room: &Room, now: Instant) -> Encoder {
+        let mut saved = Encoder::default();
+        room.save(now, &mut saved).unwrap();
+        saved
+    }
+
+    fn settings(key: &str) -> Settings {
+        Settings { key: key.to_owned(), unique_names: true, ..Settings::default() }
+    }
+
+    /// One in which there is something of everything that a room without Redis can have.
+    fn room(now: Instant) -> Room {
+        let mut room = Room::new(settings("room"), ServerId(1 << 100 | 7), now);
+        for member in 1..4 {
+            room.event(member, Event::Arrive, now);
+            room.event(member, Event::Hello(Some(format!("m{member}"))), now);
+            room.event(member, Event::Who, now);
+        }
+        room.lost(Link::Reader, Failure::Password, now);
+        room.sending.needs_here = false;
+        assert_eq!(room.make_batch().len(), 6);
+        room.sending.needs_here = true;
+        room.event(1, Event::Say("said".to_owned()), now);
+        room.bury(ServerId(9), 1, 0);
+        room.say_missing();
+        room
+    }
+
+    #[test]
+    fn a_room_is_the_same_server_in_the_next_process() {
+        let now = Instant::now();
+        let room = room(now);
+        let before = saved(&room, now);
+        // The clock of the other process is another one; that much passes on the way, and counts for nobody.
+        let later = now + std::time::Duration::from_secs(1);
+        let mut new = Room::new(settings("room"), ServerId(2), later);
+        let mut from = Decoder::new(before.as_bytes());
+        new.restore(&mut from, later).unwrap();
+        from.finish().unwrap();
+        assert_eq!(saved(&new, later), before);
+        assert_eq!((new.keys.server, new.sending.number), (ServerId(1 << 100 | 7), 6));
+        // It dials what was not waited for, and renews its lease at once.
+        new.pump();
+        assert_eq!(new.poll_redis(), Some(super::super::Demand::Connect(Link::Commands)));
+        assert_eq!((new.poll_redis(), new.leases.due), (None, later));
+    }
+
+    #[test]
+    fn what_cannot_be_changes_nothing() {
+        let now = Instant::now();
+        let before = saved(&room(now), now);
+        let bytes = before.as_bytes();
+        let mut new = Room::new(settings("room"), ServerId(2), now);
+        let as_it_was = saved(&new, now);
+        for end in 0..bytes.len() {
+            new.restore(&mut Decoder::new(&bytes[..end]), now).unwrap_err();
+        }
+        assert_eq!(saved(&new, now), as_it_was);
+        let mut other = Room::new(settings("other"), ServerId(2), now);
+        other.restore(&mut Decoder::new(bytes), now).unwrap_err();
+    }
+
+    #[test]
+    fn a_room_that_stops_does_not_go_over() {
+        let now = Instant::now();
+        let mut room = room(now);
+        room.stop(now);
+        assert_eq!(room.save(now, &mut Encoder::default()), None);
+    }
+}
