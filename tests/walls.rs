@@ -20,11 +20,12 @@ const FLOORS: [&[&str]; 6] = [
 
 /// The files of `cli` from the ground up; `mod.rs` says what they are. None names one that stands
 /// beside or above it.
-const PROGRAM: [&[&str]; 13] = [
+const PROGRAM: [&[&str]; 14] = [
     &["failure", "units", "crlf", "multicast", "process"],
     &["logging", "descriptors", "unused_options", "roulette_file"],
-    &["admin"],
+    &["admin", "predecessor"],
     &["systemd"],
+    &["successor"],
     &["event_loop", "asking"],
     &["service"],
     &["address"],
@@ -41,6 +42,7 @@ const PROGRAM: [&[&str]; 13] = [
         "check",
         "status",
         "close",
+        "upgrade",
         "completions",
         "man",
     ],

@@ -5,11 +5,12 @@ use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mio::net::UnixStream;
-use reactor::services::Admin;
-use reactor::{Cores, Limits, Listen};
+use reactor::services::{Admin, Upgraded};
+use reactor::{Cores, Handle, Limits, Listen};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, geteuid, getpid, kill_process, test_kill_process};
 
@@ -24,6 +25,9 @@ const CLIENTS: usize = 8;
 const IDLE: Duration = Duration::from_secs(300);
 /// The longest command.
 const COMMAND: usize = 4096;
+
+/// Is told the outcome of an upgrade.
+pub(crate) type Tell = Arc<dyn Fn(Result<String, String>) + Send + Sync>;
 
 /// The options.
 #[derive(Debug, clap::Args)]
@@ -41,8 +45,13 @@ pub(crate) struct AdminOptions {
 }
 
 impl AdminOptions {
-    /// Listens there. At the usual place, the server can do without: then this gives the warning.
-    pub(crate) fn start(&self, cores: &mut Cores<'_>) -> Result<Option<String>, Failure> {
+    /// Listens there. At the usual place, the server can do without: then this gives the warning. `upgrade` begins
+    /// an upgrade.
+    pub(crate) fn start(
+        &self,
+        cores: &mut Cores<'_>,
+        upgrade: impl Fn(Tell) -> Result<(), String> + 'static,
+    ) -> Result<Option<String>, Failure> {
         if self.no_admin {
             return Ok(None);
         }
@@ -51,7 +60,7 @@ impl AdminOptions {
             None => usual_path(),
         };
         let outcome = match path {
-            Ok(path) => listen(&path, cores).map_err(|error| error.to_string()),
+            Ok(path) => listen(&path, cores, upgrade).map_err(|error| error.to_string()),
             Err(why) => Err(why),
         };
         match outcome {
@@ -65,7 +74,11 @@ impl AdminOptions {
     }
 }
 
-fn listen(path: &Path, cores: &mut Cores<'_>) -> Result<(), reactor::Error> {
+fn listen(
+    path: &Path,
+    cores: &mut Cores<'_>,
+    upgrade: impl Fn(Tell) -> Result<(), String> + 'static,
+) -> Result<(), reactor::Error> {
     let limits = Limits {
         max_connections: CLIENTS,
         max_line: COMMAND,
@@ -73,11 +86,19 @@ fn listen(path: &Path, cores: &mut Cores<'_>) -> Result<(), reactor::Error> {
         ..Limits::default()
     };
     let private = Listen::at(path)?.unix_mode(0o600).allow_uids([geteuid().as_raw(), 0]);
-    let admin = Admin::new().on_log(logging::set_level).on_reload(hang_up);
+    let own = Arc::new(OnceLock::<Handle<Upgraded>>::new());
+    let to = Arc::clone(&own);
+    let tell: Tell = Arc::new(move |outcome| {
+        // After the end of the loop nobody takes the message.
+        let _ = to.get().map(|to| to.post(Upgraded(outcome)));
+    });
+    let begin = move || upgrade(Arc::clone(&tell));
+    let admin = Admin::new().on_log(logging::set_level).on_reload(hang_up).on_upgrade(begin);
     let reactor = cores.first();
     let service = reactor.add(admin, limits)?;
     reactor.set_name(&service, NAME);
     reactor.bind(&service, private)?;
+    let _ = own.set(service.handle());
     cores.set_accounting(true);
     Ok(())
 }

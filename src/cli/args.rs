@@ -16,6 +16,7 @@ use super::man::Man;
 use super::serve::Serve;
 use super::service;
 use super::status::Status;
+use super::upgrade::Upgrade;
 
 /// One thread that serves thousands of clients of line protocols.
 #[derive(Debug, Parser)]
@@ -36,6 +37,7 @@ pub(crate) enum Command {
     Discover(Discover),
     Status(Status),
     Close(Close),
+    Upgrade(Upgrade),
     Completions(Completions),
     Man(Man),
 }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use reactor::text::printable;
@@ -64,6 +65,14 @@ impl Output {
         self.separate = true;
     }
 
+    /// Prints one line of this program's own.
+    pub(crate) fn say(mut self, line: &str) -> Result<ExitCode, Failure> {
+        match self.line(line.as_bytes()).and_then(|()| self.stdout.flush()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(unprintable(&error)),
+            _ => Ok(ExitCode::SUCCESS),
+        }
+    }
+
     fn line(&mut self, line: &[u8]) -> io::Result<()> {
         if std::mem::take(&mut self.separate) && !self.raw {
             self.stdout.write_all(b"\n")?;
@@ -100,6 +109,10 @@ enum Outcome {
         reason: CloseReason,
         error: Option<io::Error>,
     },
+}
+
+fn unprintable(error: &io::Error) -> Failure {
+    Failure::Runtime(format!("standard output cannot be written: {error}; redirect it with >FILE"))
 }
 
 /// Sends the commands, and prints their answers with an empty line between them. This loop serves nobody
@@ -162,6 +175,16 @@ impl Handler for Asking<'_> {
 
 /// Asks, and prints the answers.
 pub(crate) fn ask(path: &Path, commands: &[&str], output: &mut Output) -> Result<Answer, Failure> {
+    ask_within(PATIENCE, path, commands, output)
+}
+
+/// The same for what may take the server longer than most.
+pub(crate) fn ask_within(
+    patience: Duration,
+    path: &Path,
+    commands: &[&str],
+    output: &mut Output,
+) -> Result<Answer, Failure> {
     let outcome = RefCell::new(None);
     let handler = Asking {
         commands: commands.join("\n") + "\n",
@@ -172,8 +195,8 @@ pub(crate) fn ask(path: &Path, commands: &[&str], output: &mut Output) -> Result
         outcome: &outcome,
     };
     let limits = Limits {
-        connect_timeout: PATIENCE,
-        idle_timeout: Some(PATIENCE),
+        connect_timeout: patience,
+        idle_timeout: Some(patience),
         linger: Duration::ZERO,
         max_line: LINE,
         ..Limits::default()
@@ -192,12 +215,10 @@ pub(crate) fn ask(path: &Path, commands: &[&str], output: &mut Output) -> Result
     match outcome {
         Outcome::Answered => Ok(Answer::Printed),
         Outcome::Unprintable(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Answer::Unread),
-        Outcome::Unprintable(error) => Err(Failure::Runtime(format!(
-            "standard output cannot be written: {error}; redirect it with >FILE"
-        ))),
+        Outcome::Unprintable(error) => Err(unprintable(&error)),
         Outcome::Refused(why) => Err(failure(why)),
         Outcome::Broken { reason: CloseReason::IdleTimeout, .. } => {
-            Err(failure(format!("it says nothing for {PATIENCE:?}; is it stopped?")))
+            Err(failure(format!("it says nothing for {patience:?}; is it stopped?")))
         }
         Outcome::Broken { reason: CloseReason::LineTooLong, .. } => Err(failure(format!(
             "a line of its answer has more than {LINE} bytes; is it a server's?"

@@ -4,15 +4,19 @@ use std::process::ExitCode;
 
 use reactor::{Cores, Error, Exit};
 
-use super::failure::Failure;
+use super::failure::{Failure, start_thread};
+use super::predecessor::Predecessor;
 use super::systemd::Notices;
 use super::{admin, logging};
 
 /// Ends at SIGINT and SIGTERM, opens and reads files again at SIGHUP, and notifies systemd of all this. To be
 /// called before the first line on stdout, since whoever reads that may send a signal.
-pub(crate) fn catch_signals(cores: &mut Cores<'_>) -> Result<Notices, Error> {
+pub(crate) fn catch_signals(
+    cores: &mut Cores<'_>,
+    predecessor: &Predecessor,
+) -> Result<Notices, Error> {
     cores.stop_on_signals()?;
-    let notices = Notices::start(cores)?;
+    let notices = Notices::start(cores, predecessor.is_there())?;
     let told = notices.clone();
     cores.on_hangup(move |cores| {
         told.reloading();
@@ -23,8 +27,37 @@ pub(crate) fn catch_signals(cores: &mut Cores<'_>) -> Result<Notices, Error> {
     Ok(notices)
 }
 
-/// Serves until a signal or a hook stops the cores. Clients that are cut off make it a failure.
-pub(crate) fn run_until_stopped(cores: &mut Cores<'_>) -> Result<ExitCode, Failure> {
+/// Says what is to be said once all listen: now, or at an upgrade once the clients have come.
+pub(crate) fn ready(
+    cores: &Cores<'static>,
+    predecessor: &Predecessor,
+    notices: &Notices,
+    say: impl FnOnce() + Send + 'static,
+) -> Result<(), Error> {
+    let (told, notices) = (predecessor.told(), notices.clone());
+    predecessor.once_succeeded(cores, move || {
+        say();
+        let begin = told.map(|told| {
+            start_thread("systemd", move || {
+                told();
+                notices.begin();
+            })
+        });
+        if let Some(Err(failure)) = begin {
+            log::error!("{failure}");
+        }
+    })
+}
+
+/// Serves until a signal or a hook stops the cores, or until the last client has gone that has stayed after an
+/// upgrade. Clients that are cut off make it a failure.
+pub(crate) fn run_until_stopped(
+    cores: &mut Cores<'_>,
+    predecessor: &Predecessor,
+) -> Result<ExitCode, Failure> {
+    if predecessor.is_there() {
+        cores.first().succeed()?;
+    }
     let exit = cores.run()?;
     let (accepted, refused) = admin::clients(cores);
     log::info!("stopped after {accepted} connections; {refused} were turned away");

@@ -8,9 +8,11 @@ use super::access::{Access, Certificates, Entrance};
 use super::address::{self, Endpoint, LISTENER_LOOKUP, LOCALHOST, Layer, Place, look_up_server};
 use super::admin::AdminOptions;
 use super::descriptors::Demand;
-use super::event_loop::{catch_signals, run_until_stopped};
+use super::event_loop::{catch_signals, ready, run_until_stopped};
 use super::failure::Failure;
 use super::logging::LogOptions;
+use super::predecessor::Predecessor;
+use super::successor::{UpgradeOptions, Upgrades};
 use super::systemd::Inherited;
 use super::trust::Trust;
 use super::units::{count, duration, threads};
@@ -79,6 +81,9 @@ pub(crate) struct Forward {
     admin: AdminOptions,
 
     #[command(flatten)]
+    upgrade: UpgradeOptions,
+
+    #[command(flatten)]
     log: LogOptions,
 }
 
@@ -112,6 +117,7 @@ pub(crate) fn forward(
     args: &Forward,
     given: &GivenOptions,
     inherited: &Inherited,
+    predecessor: &Predecessor,
 ) -> Result<ExitCode, Failure> {
     let places = std::slice::from_ref(&args.listen);
     given.refuse_unused(&Access::uses(places, None))?;
@@ -142,7 +148,9 @@ pub(crate) fn forward(
         demand.check(raised.limit)?;
     }
     let mut cores = Cores::new(args.threads)?;
-    catch_signals(&mut cores)?;
+    let notices = catch_signals(&mut cores, predecessor)?;
+    let upgrades = Upgrades::start(&cores, &args.upgrade, inherited, &notices)?;
+    predecessor.inherit(&mut cores)?;
     let mut handler = services::Forward::to(connect);
     if target.layers.has(Layer::Proxy) {
         handler = handler.introduce_clients();
@@ -155,13 +163,15 @@ pub(crate) fn forward(
         let address = address.map_err(|error| Failure::listen(error, "for LISTEN"))?;
         bound.extend(Endpoint::new(endpoint.layers, address).each());
     }
-    let warning = args.admin.start(&mut cores)?;
+    let warning = args.admin.start(&mut cores, move |tell| upgrades.begin(tell))?;
     descriptors::report(&raised, &demand);
     warning.inspect(|why| log::warn!("{why}"));
     let warnings = bound.iter().filter_map(|endpoint| args.access.warning("forward", endpoint));
     warnings.for_each(|why| log::warn!("{why}"));
-    stdout.say(bound.iter().map(|endpoint| format!("forward listening on {endpoint}\n")).collect());
-    run_until_stopped(&mut cores)
+    let line = |endpoint| format!("forward listening on {endpoint}\n");
+    let lines = bound.iter().map(line).collect();
+    ready(&cores, predecessor, &notices, move || stdout.say(lines))?;
+    run_until_stopped(&mut cores, predecessor)
 }
 
 /// Whether a connection to the target would arrive at the listener.

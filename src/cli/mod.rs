@@ -8,8 +8,8 @@
 //!    `multicast`: the group and the interface of announcements. `process`: CPU time and memory of one.
 //! 3. `logging`: the log and stdout, from a thread of their own. `descriptors`: their limit.
 //!    `unused_options`: those without effect are refused. Then `admin`: the control socket and where it
-//!    is; `systemd`: what it has opened and is told; `event_loop`: serving until a signal; `asking`: a
-//!    client of a control socket.
+//!    is; `predecessor` and `successor`: the processes before and after this one at an upgrade; `systemd`: what
+//!    it has opened and is told; `event_loop`: serving until a signal; `asking`: a client of a control socket.
 //! 4. `service`: the list of services, and the options that single ones have; `roulette_file`
 //!    is below it.
 //! 5. `address`: `[LAYER:]...[HOST:]PORT` or `unix:PATH`, and looking a host up. `target`:
@@ -18,7 +18,7 @@
 //!    `serve --announce`.
 //! 7. `bus`: `serve --presence-bus`. `protocol`: what a client says and must hear, from a file.
 //! 8. `config`: the options of `serve`, a file of them, and the subcommand that prints them.
-//! 9. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, `completions`, `man`, and
+//! 9. The subcommands: `serve`, `forward`, `connect`, `discover`, `status`, `close`, `upgrade`, `completions`, `man`, and
 //!    `load` and `check`, which have lists of their own. None knows another, nor `args`.
 //! 10. `args`: the list of subcommands, and what is said of a wrong command line.
 //!
@@ -47,17 +47,20 @@ mod load;
 mod logging;
 mod man;
 mod multicast;
+mod predecessor;
 mod process;
 mod protocol;
 mod roulette_file;
 mod serve;
 mod service;
 mod status;
+mod successor;
 mod systemd;
 mod target;
 mod trust;
 mod units;
 pub(crate) mod unused_options;
+mod upgrade;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -66,6 +69,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use args::{Args, Command};
 use failure::Failure;
+use predecessor::Predecessor;
 use systemd::Inherited;
 use unused_options::GivenOptions;
 
@@ -73,12 +77,13 @@ use unused_options::GivenOptions;
 /// command line is wrong.
 pub(crate) fn main() -> ExitCode {
     // Before anything else: see there.
-    let inherited = Inherited::take();
+    let predecessor = Predecessor::take();
+    let inherited = Inherited::take(&predecessor);
     let matches = Args::command().try_get_matches();
     let read = |matches| Ok((Args::from_arg_matches(&matches)?, matches));
     let outcome = match matches.and_then(read) {
         Ok((Args { command: Some(command) }, matches)) => {
-            run(&command, &GivenOptions::new(&matches), &inherited)
+            run(&command, &GivenOptions::new(&matches), &inherited, &predecessor)
         }
         Ok((Args { command: None }, _)) => {
             let _ = Args::command().print_help();
@@ -98,7 +103,9 @@ pub(crate) fn main() -> ExitCode {
     outcome.unwrap_or_else(|failure| {
         // What the failure quotes may be anything.
         let line = reactor::text::printable(failure.to_string().as_bytes());
-        let _ = writeln!(std::io::stderr(), "reactor: {line}");
+        if !predecessor.refuse(&line) {
+            let _ = writeln!(std::io::stderr(), "reactor: {line}");
+        }
         failure.exit_code()
     })
 }
@@ -107,16 +114,18 @@ fn run(
     command: &Command,
     given: &GivenOptions,
     inherited: &Inherited,
+    predecessor: &Predecessor,
 ) -> Result<ExitCode, Failure> {
     match command {
-        Command::Serve(args) => serve::serve(args, given, inherited),
+        Command::Serve(args) => serve::serve(args, given, inherited, predecessor),
         Command::Config(args) => config::config(args, given),
         Command::Load(args) => load::load(args, given),
         Command::Check(args) => check::check(args),
         Command::Discover(args) => discover::discover(args),
         Command::Status(args) => status::status(args),
         Command::Close(args) => close::close(args),
-        Command::Forward(args) => forward::forward(args, given, inherited),
+        Command::Upgrade(args) => upgrade::upgrade(args),
+        Command::Forward(args) => forward::forward(args, given, inherited, predecessor),
         Command::Completions(args) => completions::completions(args, Args::command()),
         Command::Man(args) => man::man(args, Args::command()),
         Command::Connect(args) => connect::connect(args, given),

@@ -190,15 +190,26 @@ const CUT_OFF: Unreadable = Unreadable("cut off");
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
     pub(crate) version: u32,
-    pub(crate) together: bool,
+    pub(crate) extent: Extent,
     pub(crate) state: Encoder,
+}
+
+/// Which connections of a handler go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Each that can.
+    Each,
+    /// Each that can, and the others are closed.
+    Together,
+    /// None.
+    Nobody,
 }
 
 impl Saved {
     /// Nothing yet. The version is that of what is written from here on and of every session: raise it with
     /// each change of what is written. A handler that does not know it takes nothing over.
     pub fn new(version: u32) -> Saved {
-        Saved { version, together: false, state: Encoder::default() }
+        Saved { version, extent: Extent::Each, state: Encoder::default() }
     }
 
     /// The connections belong together, as those of a room do: none of them may stay behind with the old
@@ -206,7 +217,15 @@ impl Saved {
     /// [a line that says why](crate::Farewell::Upgrade), and the new handler is told of their end. The old one
     /// is told nothing more then, neither of messages nor of a shutdown.
     pub fn together(self) -> Saved {
-        Saved { together: true, ..self }
+        Saved { extent: Extent::Together, ..self }
+    }
+
+    /// Nothing goes, and nobody is closed: the old handler serves its connections to their end. New clients
+    /// come to the new one, which hears nothing of those. It is for connections that are worth no more than
+    /// what is under way over them, or that another one depends on, as those of
+    /// [`Forward`](crate::services::Forward).
+    pub fn stay() -> Saved {
+        Saved { extent: Extent::Nobody, ..Saved::new(0) }
     }
 
     /// Where the state is written to.

@@ -27,5 +27,6 @@ pub(crate) mod rate;
 
 pub use clock::TimerId;
 pub use close_reason::CloseReason;
+pub(crate) use encoding::Extent;
 pub use encoding::{Decoder, Encoder, Saved, Unreadable};
 pub use id::ConnId;

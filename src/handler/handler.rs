@@ -237,8 +237,16 @@ pub trait Handler {
     }
 
     /// Writes down what the handler keeps for all its connections, for the process that takes them over
-    /// in an [upgrade](crate::Reactor::hand_on). None, as the default has it: nothing goes, and all its
-    /// connections are closed with a [line that says why](crate::Farewell::Upgrade).
+    /// in an [upgrade](crate::Reactor::hand_on). What it returns says what becomes of them:
+    ///
+    /// | | the connections | the new handler |
+    /// |---|---|---|
+    /// | [`Saved::new`] | go, each that can; the others are served here to their end | [restores](Self::restore) |
+    /// | [`Saved::together`] | go, each that can; the others are closed | restores, and is told of those by [`on_close`](Self::on_close) |
+    /// | [`Saved::stay`] | are all served here to their end | begins anew |
+    /// | None, the default | are all closed, with a [line that says why](crate::Farewell::Upgrade) | begins anew |
+    ///
+    /// The listening sockets go in any case.
     ///
     /// It is called between two turns, and then [`save_session`](Self::save_session) for each connection.
     /// Nothing is over with that: if the other process does not take them over, for whatever reason, they go

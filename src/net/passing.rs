@@ -33,6 +33,9 @@ pub(crate) struct Channel {
     socket: UnixStream,
     /// How long a frame may take.
     patience: Duration,
+    /// For tests: the process aborts at this step.
+    #[cfg(debug_assertions)]
+    crash: std::cell::Cell<Option<u32>>,
 }
 
 /// What one end says to the other at once.
@@ -47,7 +50,32 @@ impl Channel {
     /// Over this socket, which is made to block, for no longer than `patience` for each frame.
     pub(crate) fn new(socket: UnixStream, patience: Duration) -> io::Result<Channel> {
         socket.set_nonblocking(false)?;
-        Ok(Channel { socket, patience })
+        Ok(Channel {
+            socket,
+            patience,
+            #[cfg(debug_assertions)]
+            crash: std::cell::Cell::default(),
+        })
+    }
+
+    /// In a debug build, the process aborts at its step of this number, as the variable of the environment has it.
+    pub(crate) fn crash_for_tests(self) -> Channel {
+        #[cfg(debug_assertions)]
+        if let Ok(number) = std::env::var("REACTOR_UPGRADE_CRASH") {
+            self.crash.set(number.parse().ok());
+        }
+        self
+    }
+
+    /// It is about to send or receive a frame, from which on a crash still changes nothing for the other side.
+    pub(crate) fn step(&self) {
+        #[cfg(debug_assertions)]
+        if let Some(left) = self.crash.get() {
+            self.crash.set(left.checked_sub(1));
+            if left <= 1 {
+                std::process::abort();
+            }
+        }
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {

@@ -5,7 +5,10 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use crate::{Address, CloseReason, ConnId, Connect, Context, Farewell, Handler, Limits};
+use crate::{
+    Address, CloseReason, ConnId, Connect, Context, Farewell, Handler, Limits, Saved,
+    ServiceContext,
+};
 
 /// How often it is logged that there is no room for a client.
 const FULL_EVERY: Duration = Duration::from_secs(10);
@@ -204,6 +207,11 @@ impl Handler for Forward {
             Some(mut partner) => partner.abort(),
             None => {}
         }
+    }
+
+    // The target knows this process only.
+    fn save(&self, _cx: &ServiceContext<'_, Session>) -> Option<Saved> {
+        Some(Saved::stay())
     }
 
     /// Nothing: the forwarder does not speak the protocol of its clients.

@@ -36,7 +36,7 @@ pub mod views;
 #[cfg(feature = "web")]
 mod web;
 
-pub use admin::Admin;
+pub use admin::{Admin, Upgraded};
 pub use announcer::Announcer;
 pub use directory::{Announced, Change, Directory};
 pub use echo::Echo;

@@ -14,7 +14,8 @@ impl<H: Handler> Harness<H> {
     /// and read again, the clients stay, and time stands still meanwhile. Gives the handler of before.
     ///
     /// It is all or nothing here. A client is in the way that could not go: one that is being dialled, was
-    /// dialled or adopted, is in a handshake, speaks through a layer, is closing, or has broken.
+    /// dialled or adopted, is in a handshake, speaks through a layer, is closing, or has broken, or any if all
+    /// [stay](crate::Saved::stay).
     ///
     /// # Errors
     /// Gives the new handler back if a client is in the way, or if the one handler does not save or the other
@@ -55,7 +56,7 @@ impl<H: Handler> Harness<H> {
         let mut new = Harness::unstarted(handler, limits);
         let MemoryLoop { service, state, .. } = &mut self.inner;
         let Frozen { parcel, mut going } = freeze(&mut [&mut *service], state);
-        let Some(going) = going.pop().flatten().filter(|_| !self.is_in_the_way()) else {
+        let Some(going) = going.pop().flatten().filter(|it| !self.is_in_the_way(it)) else {
             return Err(new.inner.service.handler);
         };
         let passed = self.inner.service.passed(&going).into_iter();
@@ -82,15 +83,15 @@ impl<H: Handler> Harness<H> {
     }
 
     /// Whether somebody could not go whom the handler knows, or is to get to know.
-    fn is_in_the_way(&self) -> bool {
+    fn is_in_the_way(&self, going: &Going) -> bool {
         let MemoryLoop { service, state, .. } = &self.inner;
         let mut slots = service.table.connections.iter().map(|(_, slot)| slot);
         let known = |flags: crate::connection::flags::Flags| {
             flags.has(Flag::Open) || flags.has(Flag::Failed)
         };
         let ending = slots.any(|slot| {
-            let goes = slot.conn.is_portable() && slot.stream.passed().is_some();
-            !goes && (known(slot.conn.flags) || slot.conn.stage == Stage::Connecting)
+            !going.has(slot.conn.id)
+                && (known(slot.conn.flags) || slot.conn.stage == Stage::Connecting)
         });
         ending || state.is_ending()
     }
@@ -152,7 +153,11 @@ mod tests {
             assert_ne!(self.panics, "save");
             let mut saved = Saved::new(1);
             saved.state().put_number(self.lines);
-            (self.panics != "nothing").then_some(saved)
+            match self.panics {
+                "nothing" => None,
+                "stay" => Some(Saved::stay()),
+                _ => Some(saved),
+            }
         }
 
         fn save_session(
@@ -197,7 +202,9 @@ mod tests {
 
     #[test]
     fn a_handler_that_panics_or_says_no_stays_where_it_is() {
-        for panics in ["save", "save_session", "restore", "restore_session", "not all", "nothing"] {
+        for panics in
+            ["save", "save_session", "restore", "restore_session", "not all", "nothing", "stay"]
+        {
             let mut server = Harness::new(with_panics(panics)).catching_panics();
             let client = server.connect();
             server.feed(client, "one\ntw");

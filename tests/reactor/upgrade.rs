@@ -28,6 +28,7 @@ struct Room {
     lines: u64,
     names: BTreeMap<ConnId, String>,
     together: bool,
+    stays: bool,
     version: u32,
 }
 
@@ -68,6 +69,9 @@ impl Handler for Room {
     }
 
     fn save(&self, _cx: &ServiceContext<'_, String>) -> Option<Saved> {
+        if self.stays {
+            return Some(Saved::stay());
+        }
         let mut saved = Saved::new(self.version);
         saved.state().put_number(self.lines);
         for (id, name) in &self.names {
@@ -145,6 +149,7 @@ struct Config {
     listen: Vec<String>,
     limits: Limits,
     together: bool,
+    stays: bool,
     version: u32,
     web_socket: bool,
     datagrams: Option<String>,
@@ -156,6 +161,7 @@ impl Default for Config {
             listen: vec!["127.0.0.1:0".to_owned()],
             limits: Limits::default(),
             together: false,
+            stays: false,
             version: 1,
             web_socket: false,
             datagrams: None,
@@ -168,8 +174,8 @@ fn set_up(
     reactor: &mut Reactor<'static>,
     told: Sender<String>,
 ) -> Result<(Service<()>, Vec<Address>), Error> {
-    let Config { listen, limits, together, version, web_socket, datagrams } = config;
-    let room = Room { told, lines: 0, names: BTreeMap::new(), together, version };
+    let Config { listen, limits, together, stays, version, web_socket, datagrams } = config;
+    let room = Room { told, lines: 0, names: BTreeMap::new(), together, stays, version };
     let service = reactor.add(room, limits)?;
     let mut addresses = Vec::new();
     for text in listen {
@@ -546,6 +552,29 @@ fn who_cannot_go_stays_or_is_missed_where_all_belong_together() {
         assert_eq!((counters.open, counters.closed_in_all()), (0, u64::from(!together)));
         new.stop();
     }
+}
+
+/// Of a handler that has everybody stay, nobody notices; newcomers are the next one's.
+#[test]
+fn who_is_to_stay_is_served_to_the_end_where_it_is() {
+    let config = Config { stays: true, ..Config::default() };
+    let old = Generation::start(config.clone(), None);
+    let mut client = Client::connect(old.addr());
+    client.send("NAME olivier\nin the ");
+    assert_eq!(old.next_told(), "open false");
+    let (new, handed_on) = old.successor(config);
+    assert_eq!((handed_on.connections, handed_on.left), (0, 1));
+    let mut second = Client::connect(new.addr());
+    second.send("hi\n");
+    second.expect("1 : hi\n");
+    assert_eq!(new.next_told(), "open false");
+    client.send("middle\n");
+    client.expect("2 olivier: in the middle\n");
+    drop(client);
+    assert_eq!(old.next_told(), "close olivier: closed by the peer");
+    assert!(new.told.try_recv().is_err());
+    assert_eq!(old.stop().closed(CloseReason::PeerClosed), 1);
+    new.stop();
 }
 
 #[cfg(feature = "websocket")]

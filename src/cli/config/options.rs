@@ -13,6 +13,7 @@ use crate::cli::bus::BusOptions;
 use crate::cli::failure::Failure;
 use crate::cli::logging::LogOptions;
 use crate::cli::service::ServiceOptions;
+use crate::cli::successor::UpgradeOptions;
 use crate::cli::target::Target;
 use crate::cli::units::{
     Patience, bytes, count, duration, output, patience, rates, threads, whole_rate,
@@ -53,6 +54,9 @@ pub(crate) struct Whole {
 
     #[command(flatten)]
     pub(crate) admin: AdminOptions,
+
+    #[command(flatten)]
+    pub(crate) upgrade: UpgradeOptions,
 
     #[command(flatten)]
     pub(crate) log: LogOptions,

@@ -120,6 +120,7 @@ mod tests {
             "max_total_output" | "max_total_input" => &["2G"],
             "presence_bus" => &["rediss://localhost/7?room=a"],
             "bus_timeout" => &["2s"],
+            "upgrade_timeout" => &["10m"],
             "bus_lease" => &["1h30m"],
             "bus_keep" => &["1M"],
             "server_name" => &["quotes \" and \\ and \u{7f}\t\u{e9}"],

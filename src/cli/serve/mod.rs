@@ -22,9 +22,11 @@ use self::running::Running;
 use super::access::Entrance;
 use super::bus::PresenceBus;
 use super::config::{Arguments, Source};
-use super::event_loop::{catch_signals, run_until_stopped};
+use super::event_loop::{catch_signals, ready, run_until_stopped};
 use super::failure::Failure;
+use super::predecessor::Predecessor;
 use super::service;
+use super::successor::Upgrades;
 use super::systemd::Inherited;
 use super::unused_options::GivenOptions;
 use super::{descriptors, logging};
@@ -34,7 +36,7 @@ use super::{descriptors, logging};
 /// Once all of them listen, stdout says where, one line for each address; the log goes to stderr.
 /// The first SIGINT or SIGTERM ends after the clients have received what was sent to them, a second
 /// one ends at once. SIGHUP reads the TLS certificate and the file of --config again, and opens the
-/// file of the log anew.
+/// file of the log anew. SIGUSR2 has the program go on as it is on the disk now: see reactor upgrade.
 ///
 /// With --config, services and options stand in a file. Limits hold for each SERVICE separately, those
 /// per connection for each of its connections. The service web has limits of its own: 1,000
@@ -58,6 +60,7 @@ pub(crate) fn serve(
     args: &Serve,
     given: &GivenOptions,
     inherited: &Inherited,
+    predecessor: &Predecessor,
 ) -> Result<ExitCode, Failure> {
     let source = args.arguments.source(given);
     let plan = source.plan()?;
@@ -75,10 +78,10 @@ pub(crate) fn serve(
     if args.check_config {
         return Ok(say_right(&prepared));
     }
-    let mut cores = start(source, &prepared, &entrances, bus, inherited)?;
+    let mut cores = start(source, &prepared, &entrances, bus, (inherited, predecessor))?;
     drop(entrances);
     drop(prepared);
-    run_until_stopped(&mut cores)
+    run_until_stopped(&mut cores, predecessor)
 }
 
 /// Says that nothing is wrong with the configuration.
@@ -97,7 +100,7 @@ fn start(
     prepared: &Prepared,
     entrances: &[Entrance<'_>],
     bus: Option<PresenceBus>,
-    inherited: &Inherited,
+    (inherited, predecessor): (&Inherited, &Predecessor),
 ) -> Result<Cores<'static>, Failure> {
     let Prepared { whole, given, host, services } = prepared;
     let located = |failure| given.located(failure);
@@ -106,7 +109,9 @@ fn start(
     let limit = raised.as_ref().map_or(u64::MAX, |raised| raised.limit);
     prepared.check_descriptors(limit)?;
     let mut cores = Cores::new(whole.threads)?;
-    let notices = catch_signals(&mut cores)?;
+    let notices = catch_signals(&mut cores, predecessor)?;
+    let upgrades = Upgrades::start(&cores, &whole.upgrade, inherited, &notices)?;
+    predecessor.inherit(&mut cores)?;
     cores.set_max_total_output(whole.max_total_output);
     cores.set_max_total_input(whole.max_total_input);
     let process = ProcessReader::new(env!("CARGO_PKG_VERSION"));
@@ -118,22 +123,24 @@ fn start(
     let mut running = Running::new(process, over_redis);
     let changes = running.change(&mut cores, services, entrances)?;
     running.announce(&mut cores, &whole.announce, host, false).map_err(located)?;
-    let warning = whole.admin.start(&mut cores).map_err(located)?;
+    let begin = upgrades.clone();
+    let warning = whole.admin.start(&mut cores, move |tell| begin.begin(tell)).map_err(located)?;
     // Not earlier, so that a failure is one line alone.
     descriptors::report(&raised, &prepared.demand());
     warning.inspect(|why| log::warn!("{why}"));
     changes.log_open();
-    let mut ready = String::new();
+    let mut lines = String::new();
     for service in &running.services {
         for endpoint in service.endpoints() {
-            ready.push_str(&format!("{} listening on {endpoint}\n", service.planned.label()));
+            lines.push_str(&format!("{} listening on {endpoint}\n", service.planned.label()));
         }
     }
     if source.file.is_some() {
         let in_force = InForce { running, given: given.clone() };
-        let again = Again { source, inherited: inherited.clone(), limit, notices };
+        let notices = notices.clone();
+        let again = Again { source, inherited: inherited.clone(), limit, notices, upgrades };
         reload::at_hangup(&mut cores, again, in_force)?;
     }
-    stdout.say(ready);
+    ready(&cores, predecessor, &notices, move || stdout.say(lines))?;
     Ok(cores)
 }

@@ -13,6 +13,7 @@ use super::running::Running;
 use crate::cli::config::Source;
 use crate::cli::failure::{Failure, start_thread};
 use crate::cli::logging;
+use crate::cli::successor::Upgrades;
 use crate::cli::systemd::{Inherited, Notices};
 use crate::cli::unused_options::GivenOptions;
 
@@ -41,6 +42,7 @@ pub(super) struct Again {
     /// How many descriptors there may be.
     pub(super) limit: u64,
     pub(super) notices: Notices,
+    pub(super) upgrades: Upgrades,
 }
 
 /// Reads the configuration again at each SIGHUP.
@@ -84,9 +86,13 @@ impl Again {
             }
         };
         let in_force = Arc::clone(in_force);
+        let upgrades = self.upgrades.clone();
         // It is dropped when the change was made, or will never be made.
         let (end, ended) = sync_channel::<()>(0);
         remote.post(move |cores| {
+            if let Some(pid) = upgrades.successor() {
+                return log::warn!("reload: process {pid} has taken over; it is the one to reload");
+            }
             let mut in_force = in_force.lock().unwrap_or_else(PoisonError::into_inner);
             match in_force.change(cores, &prepared) {
                 Ok(changes) => changes.log(),

@@ -1,21 +1,27 @@
 //! Sockets that systemd has opened before it started the program; sd_listen_fds(3).
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::{env, io};
+use std::{env, fs, io};
 
 use listenfd::ListenFd;
 use reactor::{Address, Listen};
 use socket2::SockRef;
 
 use crate::cli::failure::Failure;
+use crate::cli::predecessor::Predecessor;
 
 /// The number of the first one.
 const FIRST: usize = 3;
 
 /// The name of a socket without one, as in sd_listen_fds_with_names(3).
 const UNNAMED: &str = "unknown";
+
+/// After an upgrade: what systemd has passed to the process before. Each line is NAME:ADDRESS, in the order of their
+/// descriptors there.
+pub(crate) const PASSED_ON: &str = "REACTOR_UPGRADE_SOCKETS";
 
 /// What systemd has passed.
 #[derive(Clone, Debug, Default)]
@@ -44,12 +50,24 @@ pub(crate) struct Socket {
 enum Opened {
     Tcp(TcpListener),
     Unix(UnixListener),
+    /// The process before hands it on.
+    Elsewhere,
 }
 
 impl Inherited {
     /// Takes them. To be called first of all: while there is one thread, since variables of the
     /// environment are removed, and while nothing else is open that could have their numbers.
-    pub(crate) fn take() -> Inherited {
+    pub(crate) fn take(predecessor: &Predecessor) -> Inherited {
+        if predecessor.is_there() {
+            let passed_on = env::var(PASSED_ON).unwrap_or_default();
+            let sockets: Option<Vec<_>> = (FIRST..)
+                .zip(passed_on.lines())
+                .map(|(fd, line)| Socket::passed_on(fd, line).map(Arc::new))
+                .collect();
+            let unusable = sockets.is_none().then(|| format!("{PASSED_ON} is wrong"));
+            let sockets = sockets.unwrap_or_default();
+            return Inherited { sockets, unusable, ..Inherited::default() };
+        }
         let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
         let Some(count) = variable("LISTEN_FDS") else { return Inherited::default() };
         let other = variable("LISTEN_PID").filter(|pid| *pid != std::process::id().to_string());
@@ -61,6 +79,12 @@ impl Inherited {
             unusable: Some(format!("systemd has passed {why}")),
             ..Inherited::default()
         })
+    }
+
+    /// What a process that goes on for this one is told of them. It is handed the sockets themselves.
+    pub(crate) fn passed_on(&self) -> String {
+        let line = |socket: &Arc<Socket>| format!("{}:{}\n", socket.name, socket.address);
+        self.sockets.iter().map(line).collect()
     }
 
     fn read(count: &str, names: Option<&str>) -> Result<Inherited, String> {
@@ -172,11 +196,18 @@ impl Socket {
         let listens = match &opened {
             Opened::Tcp(listener) => SockRef::from(listener).is_listener(),
             Opened::Unix(listener) => SockRef::from(listener).is_listener(),
+            Opened::Elsewhere => Ok(true),
         };
         match listens.map_err(failed)? {
             true => Ok(Socket { fd: index + FIRST, name: name.to_owned(), address, opened }),
             false => Err("which is a connection: write Accept=no in the .socket unit".to_owned()),
         }
+    }
+
+    fn passed_on(fd: usize, line: &str) -> Option<Socket> {
+        let (name, address) = line.split_once(':')?;
+        let (name, address) = (name.to_owned(), address.parse().ok()?);
+        Some(Socket { fd, name, address, opened: Opened::Elsewhere })
     }
 
     /// A `Listen` for it. The descriptor stays open for later listeners.
@@ -190,6 +221,16 @@ impl Socket {
         Ok(match &self.opened {
             Opened::Tcp(listener) => Listen::from_tcp(listener.try_clone().map_err(copied)?)?,
             Opened::Unix(listener) => Listen::from_unix(listener.try_clone().map_err(copied)?)?,
+            Opened::Elsewhere => {
+                let listen = Listen::at(self.address.clone())?;
+                // Who may come there is decided by the mode that it has.
+                match &self.address {
+                    Address::Unix(path) => fs::metadata(path).map_or(listen.clone(), |found| {
+                        listen.unix_mode(found.permissions().mode() & 0o777)
+                    }),
+                    _ => listen,
+                }
+            }
         })
     }
 }

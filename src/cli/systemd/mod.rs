@@ -4,5 +4,5 @@
 mod inherited;
 mod notify;
 
-pub(crate) use inherited::{Inherited, Socket};
-pub(crate) use notify::Notices;
+pub(crate) use inherited::{Inherited, PASSED_ON, Socket};
+pub(crate) use notify::{NAME, Notices};

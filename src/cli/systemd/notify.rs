@@ -1,5 +1,6 @@
 //! Notifies systemd of the program's state; sd_notify(3).
 
+use std::borrow::Cow;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -7,7 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use reactor::{
-    Ask, CloseReason, ConnId, Context, Cores, Error, Handle, Handler, Limits, Report,
+    Ask, CloseReason, ConnId, Context, Cores, Error, Farewell, Handle, Handler, Limits, Report,
     ServiceContext, ServiceStatus, Status,
 };
 use sd_notify::NotifyState;
@@ -16,7 +17,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::cli::admin;
 
 /// The name of the service.
-const NAME: &str = "systemd";
+pub(crate) const NAME: &str = "systemd";
 /// How often the status is sent, and how long to wait before connecting again.
 const PACE: Duration = Duration::from_secs(10);
 /// How many services the status names; the others are one sum.
@@ -30,16 +31,36 @@ pub(crate) struct Notices(Option<Handle<Notice>>);
 pub(crate) enum Notice {
     Reloading,
     Reloaded,
+    /// From now on it may notify.
+    Begin,
 }
 
 impl Notices {
     /// Begins to notify systemd, if it asks for that: of readiness once all cores have answered, then every few
-    /// seconds of the status and that all cores still answer.
-    pub(crate) fn start(cores: &mut Cores<'_>) -> Result<Notices, Error> {
+    /// seconds of the status and that all cores still answer. Where it `waits`, not before [`begin`](Self::begin).
+    pub(crate) fn start(cores: &mut Cores<'_>, waits: bool) -> Result<Notices, Error> {
         let Some(to) = env::var_os("NOTIFY_SOCKET") else { return Ok(Notices::default()) };
         // Zero means that systemd has switched the watchdog off.
         let watchdog = sd_notify::watchdog_enabled().filter(|time| !time.is_zero());
-        start(cores, Notify::new(to, watchdog))
+        start(cores, Notify { waits, ..Notify::new(to, watchdog) })
+    }
+
+    /// systemd hears this process from now on.
+    pub(crate) fn begin(&self) {
+        self.post(Notice::Begin);
+    }
+
+    /// Tells systemd at once which process it is about from now on. It does not hear this one any more.
+    pub(crate) fn main_pid(&self, pid: u32) {
+        let (Some(_), Some(to)) = (&self.0, env::var_os("NOTIFY_SOCKET")) else { return };
+        let told = connected(&to).and_then(|socket| {
+            socket.set_nonblocking(false)?;
+            socket.set_write_timeout(Some(Duration::from_secs(1)))?;
+            socket.send(lines(&[NotifyState::MainPid(pid)]).as_bytes())
+        });
+        if let Err(error) = told {
+            log::warn!("systemd cannot be told that process {pid} goes on: {error}");
+        }
     }
 
     /// A reload has begun.
@@ -61,7 +82,11 @@ impl Notices {
 }
 
 fn start(cores: &mut Cores<'_>, notify: Notify) -> Result<Notices, Error> {
-    let limits = Limits { flush_timeout: Duration::from_secs(1), ..Limits::default() };
+    let limits = Limits {
+        flush_timeout: Duration::from_secs(1),
+        linger: Duration::ZERO,
+        ..Limits::default()
+    };
     let service = cores.first().add(notify, limits)?;
     cores.first().set_name(&service, NAME);
     Ok(Notices(Some(service.handle())))
@@ -77,6 +102,8 @@ struct Notify {
     /// Whether systemd has a watchdog, which ends the program unless it is pinged.
     watched: bool,
     connection: Option<ConnId>,
+    /// The process before has not told systemd of this one yet.
+    waits: bool,
     ready: bool,
     /// Whether it has been logged that systemd cannot be reached.
     lost: bool,
@@ -87,7 +114,8 @@ impl Notify {
     fn new(to: OsString, watchdog: Option<Duration>) -> Notify {
         let pace = watchdog.map_or(PACE, |time| (time / 2).clamp(Duration::from_millis(1), PACE));
         let watched = watchdog.is_some();
-        Notify { to, pace, watched, connection: None, ready: false, lost: false }
+        let (ready, waits) = (false, false);
+        Notify { to, pace, watched, connection: None, waits, ready, lost: false }
     }
 
     fn connect(&mut self, cx: &mut ServiceContext<'_, ()>) {
@@ -120,7 +148,9 @@ impl Handler for Notify {
     type Message = Notice;
 
     fn on_start(&mut self, cx: &mut ServiceContext<'_, ()>) {
-        self.connect(cx);
+        if !self.waits {
+            self.connect(cx);
+        }
     }
 
     fn on_service_timer(&mut self, cx: &mut ServiceContext<'_, ()>, _: reactor::TimerId) {
@@ -158,6 +188,7 @@ impl Handler for Notify {
                 [NotifyState::Reloading].into_iter().chain(now).collect()
             }
             Notice::Reloaded => vec![NotifyState::Ready],
+            Notice::Begin => return self.connect(cx),
         };
         self.tell(cx, &states);
     }
@@ -166,9 +197,15 @@ impl Handler for Notify {
         self.tell(cx, &[NotifyState::Stopping, NotifyState::Status("stopping")]);
     }
 
+    /// systemd is no client that would read it.
+    fn farewell(&self, _: Farewell, _: &Limits) -> Cow<'static, [u8]> {
+        Cow::Borrowed(b"")
+    }
+
     fn on_close(&mut self, cx: &mut Context<'_, ()>, reason: CloseReason) {
         let error = cx.error().map_or_else(|| reason.to_string(), |error| error.to_string());
-        if reason != CloseReason::Shutdown {
+        // After an upgrade it is the other process that notifies.
+        if !matches!(reason, CloseReason::Shutdown | CloseReason::Upgrade) {
             self.is_lost(cx, &error);
         }
     }

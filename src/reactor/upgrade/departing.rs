@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::{Going, Listening, Succession};
 use crate::connection::connection::{Connection, Stage};
 use crate::connection::flags::Flag;
-use crate::connection::{CloseReason, ConnId, Decoder, Encoder};
+use crate::connection::{CloseReason, ConnId, Decoder, Encoder, Extent};
 use crate::handler::{Farewell, Handler, ServiceContext};
 use crate::net::passed::{Passed, Received};
 use crate::reactor::accepting::Listener;
@@ -34,7 +34,8 @@ where
         let mut record = Encoder::default();
         let goes = service.save(state, &mut record);
         parcel.put_text(service.name());
-        parcel.put_option(goes.as_ref(), |parcel, goes| {
+        let goes_along = goes.as_ref().filter(|_| !record.as_bytes().is_empty());
+        parcel.put_option(goes_along, |parcel, goes| {
             parcel.put_number(goes.connections.len() as u64);
             parcel.put_bytes(record.as_bytes());
         });
@@ -175,6 +176,10 @@ impl<H: Handler> Succession for ActiveService<H> {
             return None;
         }
         let saved = self.ask(state, |handler, cx| handler.save(cx))??;
+        if saved.extent == Extent::Nobody {
+            return Some(Going::NOBODY);
+        }
+        let together = saved.extent == Extent::Together;
         to.put_number(saved.version.into());
         to.put_bytes(saved.state.as_bytes());
         self.table.peers.save(state.turn.now, to);
@@ -182,8 +187,8 @@ impl<H: Handler> Succession for ActiveService<H> {
         ids.sort_unstable();
         let slot = |id: &ConnId| &self.table.connections[id.slot()];
         let (connections, rest): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| slot(id).goes());
-        let known = rest.into_iter().filter(|id| saved.together && is_known(&slot(id).conn));
-        let going = Going { absent: known.collect(), connections, together: saved.together };
+        let known = rest.into_iter().filter(|id| together && is_known(&slot(id).conn));
+        let going = Going { absent: known.collect(), connections, together };
         to.put_number((going.connections.len() + going.absent.len()) as u64);
         for id in &going.connections {
             self.save_one(*id, true, state, to)?;

@@ -59,11 +59,20 @@ pub(crate) struct Going {
     together: bool,
 }
 
+impl Going {
+    /// All connections are served to their end where they are.
+    const NOBODY: Going = Going { connections: Vec::new(), absent: Vec::new(), together: false };
+
+    pub(crate) fn has(&self, id: ConnId) -> bool {
+        self.connections.binary_search(&id).is_ok()
+    }
+}
+
 /// What the loop asks of a service when it goes over. The default bodies are those of one that does not.
 pub(crate) trait Succession {
     /// Has the handler take the messages that were posted before.
     fn take_posted(&mut self, _state: &mut LoopState) {}
-    /// Writes the service down. None, and it stays, if the handler does not save.
+    /// Writes the service down, or nothing if all of it stays. None if the handler does not save.
     fn save(&mut self, _state: &mut LoopState, _to: &mut Encoder) -> Option<Going> {
         None
     }

@@ -81,7 +81,10 @@ fn shown(text: &str) -> String {
 /// Why the other side has not said what was due.
 fn silent(error: &io::Error) -> Error {
     failed(match error.kind() {
-        io::ErrorKind::UnexpectedEof => "the other process has gone".to_owned(),
+        // What it was told and has not read makes the difference.
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => "the other process has gone".to_owned(),
         io::ErrorKind::TimedOut => "the other process does not answer".to_owned(),
         io::ErrorKind::InvalidData => "the other process is none of this program".to_owned(),
         _ => error.to_string(),
@@ -90,11 +93,16 @@ fn silent(error: &io::Error) -> Error {
 
 impl Channel {
     fn say(&self, kind: u8, body: &Encoder) -> Result<(), Error> {
+        self.step();
         self.send(kind, body.as_bytes(), &[]).map_err(|error| silent(&error))
     }
 
     /// The next frame, which must be of this kind.
     fn hear(&self, kind: u8) -> Result<Frame, Error> {
+        // What has been committed is not undone.
+        if kind != COMMIT {
+            self.step();
+        }
         let frame = self.receive().map_err(|error| silent(&error))?;
         match frame.kind {
             heard if heard == kind => Ok(frame),
@@ -205,6 +213,7 @@ fn send_parcel(channel: &Channel, parcel: &Encoder, sockets: &[BorrowedFd<'_>]) 
 fn receive_parcel(channel: &Channel) -> Result<(Vec<u8>, Vec<OwnedFd>), Error> {
     let (mut parcel, mut sockets) = (Vec::new(), Vec::new());
     loop {
+        channel.step();
         let frame = channel.receive().map_err(|error| silent(&error))?;
         match frame.kind {
             PIECE if parcel.len() <= LONGEST_PARCEL => {
@@ -251,8 +260,9 @@ impl Reactor<'_> {
     /// name that can read that; otherwise all its connections are closed, with a line that says
     /// [why](crate::Farewell::Upgrade). Of one that goes, those connections stay that are not open, that were
     /// dialled or adopted, or that run over more than a TCP or Unix socket: TLS, WebSocket. If the
-    /// connections belong [together](crate::Saved::together), these are closed as well. Of a service of
-    /// datagrams the socket goes, and nothing that its handler knows.
+    /// connections belong [together](crate::Saved::together), these are closed as well. A handler may have all
+    /// its connections [stay](crate::Saved::stay). Of a service of datagrams the socket goes, and nothing that
+    /// its handler knows.
     ///
     /// # Errors
     /// [`Error::Upgrade`]: the other loop has gone, has refused, or does not answer. This loop then goes on as
@@ -286,7 +296,8 @@ impl Reactor<'_> {
         // Nothing below can fail.
         let mut handed_on = HandedOn::default();
         for ((service, going), refusal) in self.services.iter_mut().zip(going).zip(refusals) {
-            if let Some(why) = &refusal
+            let why = refusal.as_deref().or(going.is_none().then_some("its handler saves nothing"));
+            if let Some(why) = why
                 && service.connection_count() > 0
             {
                 log::warn!("{}: its connections are not taken over: {why}", service.name());
@@ -310,6 +321,7 @@ impl Reactor<'_> {
     /// that this one does not understand.
     pub fn inherit(&mut self, from: UnixStream, patience: Duration) -> Result<(), Error> {
         let channel = Channel::new(from, patience).map_err(Error::io("cannot use the socket"))?;
+        let channel = channel.crash_for_tests();
         let offer = channel.hear(OFFER)?;
         let mut from = Decoder::new(&offer.body);
         let refuse = |why: &str| {
@@ -332,6 +344,17 @@ impl Reactor<'_> {
         }
         self.state.inherited = Some(Box::new(Inheritance { channel, offers }));
         Ok(())
+    }
+
+    /// Tells the loop that has the other end of the socket why this process does not go on with what that one has, if
+    /// it knows so before it can [inherit](Self::inherit): [`hand_on`](Self::hand_on) fails there with these words.
+    ///
+    /// # Errors
+    /// [`Error::Upgrade`] if that loop has gone.
+    pub fn refuse(from: UnixStream, why: &str) -> Result<(), Error> {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let channel = Channel::new(from, PATIENCE).map_err(Error::io("cannot use the socket"))?;
+        channel.send(REFUSED, why.as_bytes(), &[]).map_err(|error| silent(&error))
     }
 
     /// Takes over what the other loop has handed on: connections where they were, each in the service of the

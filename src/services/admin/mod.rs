@@ -10,7 +10,7 @@ use super::views::{ProcessReader, json};
 use super::{FOREIGN, handle_lines};
 use crate::text::{command, is_foreign, parse, printable};
 use crate::{
-    Ask, ConnId, Context, Cursor, Farewell, Handler, Limits, Page, Report, Selection,
+    Ask, ConnId, Context, Cursor, Farewell, Handler, Limits, Page, Report, Saved, Selection,
     ServiceContext, Status,
 };
 
@@ -22,6 +22,7 @@ CLOSE #ID [WHY]        closes a connection; the log says why
 LIMITS SERVICE         the limits of a service
 LOG LEVEL              what the log says from now on: off, error, warn, info, debug, trace
 RELOAD                 reads again what is read at SIGHUP
+UPGRADE                has the program as it is on the disk now go on, with all clients
 STOP                   shuts down gracefully
 BYE                    ends this connection
 ";
@@ -63,13 +64,18 @@ pub struct Admin {
     process: ProcessReader,
     log: Option<Action<String>>,
     reload: Option<Action<()>>,
+    upgrade: Option<Action<()>>,
 }
 
+/// The outcome of an [upgrade](Admin::on_upgrade), in words for those who have asked for it; posted to the handler.
+#[derive(Clone, Debug)]
+pub struct Upgraded(pub Result<String, String>);
+
 impl Admin {
-    /// One that can do what the library can: `LOG` and `RELOAD` are refused.
+    /// One that can do what the library can: `LOG`, `RELOAD` and `UPGRADE` are refused.
     pub fn new() -> Admin {
         let process = ProcessReader::new(env!("CARGO_PKG_VERSION"));
-        Admin { process, log: None, reload: None }
+        Admin { process, log: None, reload: None, upgrade: None }
     }
 
     /// What reads the state of the process, and knows the program's version; without this it is that of
@@ -87,6 +93,12 @@ impl Admin {
     /// What `RELOAD` does; it may refuse.
     pub fn on_reload(self, mut reload: impl FnMut() -> Result<(), String> + 'static) -> Admin {
         Admin { reload: Some(Box::new(move |()| reload())), ..self }
+    }
+
+    /// What `UPGRADE` does: it begins an upgrade, as with [`hand_on`](crate::Reactor::hand_on), or says why not. The
+    /// answer comes once [`Upgraded`] is posted, in this process, whose connections stay here.
+    pub fn on_upgrade(self, mut begin: impl FnMut() -> Result<(), String> + 'static) -> Admin {
+        Admin { upgrade: Some(Box::new(move |()| begin())), ..self }
     }
 
     /// Begins the answer to a command.
@@ -131,6 +143,14 @@ impl Admin {
             b"RELOAD" => {
                 let reload = self.reload.as_mut().ok_or("this program has nothing to reload")?;
                 reload(()).map(|()| Answer::Text(""))
+            }
+            b"UPGRADE" => {
+                let begin = self.upgrade.as_mut().ok_or("this program cannot be upgraded")?;
+                begin(())?;
+                cx.session().wanted = Some(Wanted::Upgrade);
+                // The next command waits.
+                cx.pause();
+                Ok(Answer::Later)
             }
             b"STOP" => {
                 log::info!("stopped by the administrator");
@@ -195,7 +215,7 @@ impl Admin {
                 rows.ask(cx);
                 Ok(Answer::Later)
             }
-            Wanted::Close(_) => Ok(Answer::Later),
+            Wanted::Close(_) | Wanted::Upgrade => Ok(Answer::Later),
         }
     }
 
@@ -265,6 +285,8 @@ enum Wanted {
     Limits(String),
     Close(u64),
     Rows(Rows),
+    /// The outcome of an upgrade.
+    Upgrade,
 }
 
 /// A list of connections that is being sent.
@@ -320,7 +342,7 @@ fn end(cx: &mut Context<'_, Session>, answer: Result<Answer, String>) {
 
 impl Handler for Admin {
     type Session = Session;
-    type Message = ();
+    type Message = Upgraded;
 
     fn on_bytes(&mut self, cx: &mut Context<'_, Session>, bytes: &[u8]) -> usize {
         handle_lines(self, cx, bytes)
@@ -354,6 +376,21 @@ impl Handler for Admin {
         }
     }
 
+    fn on_message(&mut self, cx: &mut ServiceContext<'_, Session>, outcome: Upgraded) {
+        let waits = |session: &Session| matches!(session.wanted, Some(Wanted::Upgrade));
+        let all = cx.connections().filter(|(_, session)| waits(session));
+        let all: Vec<ConnId> = all.map(|(id, _)| id).collect();
+        for id in all {
+            let Some(mut client) = cx.connection(id) else { continue };
+            client.session().wanted = None;
+            match &outcome.0 {
+                Ok(text) => client.send(format!("{text}\nOK\n")),
+                Err(why) => client.send(format!("ERROR {why}\n")),
+            };
+            client.resume();
+        }
+    }
+
     fn on_drain(&mut self, cx: &mut Context<'_, Session>) {
         if let Some(Wanted::Rows(rows)) = cx.session().wanted.take() {
             rows.ask(cx);
@@ -369,6 +406,11 @@ impl Handler for Admin {
                 client.abort();
             }
         }
+    }
+
+    // Who asked for the upgrade waits for its outcome here.
+    fn save(&self, _cx: &ServiceContext<'_, Session>) -> Option<Saved> {
+        Some(Saved::stay())
     }
 
     fn farewell(&self, why: Farewell, limits: &Limits) -> Cow<'static, [u8]> {

@@ -17,7 +17,8 @@ use super::views::metrics::{self, Format};
 use crate::http::{Forbidden, Head, MAX_HEAD, Request, Sites, percent_decode};
 use crate::text::printable;
 use crate::{
-    Ask, CloseReason, Context, Error, Farewell, Handler, Limits, Report, Status, WebSocket,
+    Ask, CloseReason, Context, Error, Farewell, Handler, Limits, Report, Saved, ServiceContext,
+    Status, WebSocket,
 };
 
 /// The methods that there are (RFC 9110, section 9.3; RFC 5789).
@@ -396,6 +397,11 @@ impl Handler for Web {
     fn on_close(&mut self, cx: &mut Context<'_, Session>, _reason: CloseReason) {
         // The session stays until the client has closed its side too.
         *cx.session() = Session::default();
+    }
+
+    // An answer is under way, or none is awaited.
+    fn save(&self, _cx: &ServiceContext<'_, Session>) -> Option<Saved> {
+        Some(Saved::stay())
     }
 
     fn farewell(&self, why: Farewell, _limits: &Limits) -> Cow<'static, [u8]> {
