@@ -1,0 +1,1 @@
+//! Who cannot go, and what becomes of them.
