@@ -128,7 +128,9 @@ fn no_client_notices_twenty_upgrades() {
     assert!(most > clients as u64 + 200, "{most} descriptors are too few for {clients} clients");
     let echo = clients.checked_sub(IN_ROOM + TOLD).expect("more CLIENTS");
     let count = format!("--time-count={TIMES}");
-    let args = ["serve", "echo=0", "presence=0", "time=0", "--time-interval=100ms", &count];
+    let room = format!("--max-connections={clients}");
+    let services = ["serve", "echo=0", "presence=0", "time=0"];
+    let args = [&services[..], &["--time-interval=100ms", &count, &room]].concat();
     let mut server = Generations::start("upgrades", &args);
     let [addr, room, time] = ["echo", "presence", "time"].map(|name| server.addr(name));
     let (over, ready) = (AtomicBool::new(false), AtomicUsize::new(0));
