@@ -145,7 +145,9 @@ impl Shared {
         let mut args = env::args_os();
         command.arg0(args.next().unwrap_or_else(|| OsString::from("reactor")));
         command.args(args).stdin(OwnedFd::from(other));
-        OWN.iter().for_each(|name| drop(command.env_remove(name)));
+        for name in OWN {
+            command.env_remove(name);
+        }
         command.env(FROM, std::process::id().to_string());
         command.env(systemd::PASSED_ON, self.inherited.passed_on());
         Ok((command.spawn().map_err(failed)?, own))
@@ -169,6 +171,7 @@ impl Shared {
         let (own, tell) = (Arc::clone(self), Arc::clone(tell));
         let outcome = self.in_loop(move |cores| {
             let handed_on = cores.first().hand_on(successor)?;
+            end_when_empty(own.remote.clone(), own.timeout);
             own.handed_on(cores, pid, handed_on, &tell);
             // The new process waits for that before it tells systemd anything.
             drop(again);
@@ -257,4 +260,23 @@ fn program() -> io::Result<PathBuf> {
         true => path::absolute(word),
         false => env::current_exe(),
     }
+}
+
+/// Until the cores do so themselves.
+fn end_when_empty(remote: Remote<'static>, timeout: Duration) {
+    let until = Instant::now() + timeout;
+    thread::spawn(move || {
+        loop {
+            thread::sleep(Duration::from_millis(50));
+            let posted = remote.post(move |cores| {
+                let left = cores.status().services.iter().map(|it| it.connections).sum::<usize>();
+                if left == 0 || Instant::now() > until {
+                    cores.first().stop();
+                }
+            });
+            if posted.is_err() {
+                return;
+            }
+        }
+    });
 }

@@ -61,7 +61,7 @@ fn the_one() -> Result<PathBuf, Failure> {
             "no server of this user runs: none is in {}; write its PID, or the PATH of --admin",
             list(&folders)
         ))),
-        several => Err(Failure::Usage(format!(
+        several => Err(Failure::Runtime(format!(
             "{several} servers of this user run; write the PID of one, as reactor status shows it"
         ))),
     }
