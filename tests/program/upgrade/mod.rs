@@ -44,12 +44,23 @@ impl Generations {
         format!("{what}{rest}")
     }
 
+    /// Where it says that the service listens, without the layers.
+    #[track_caller]
     fn addr(&self, service: &str) -> SocketAddr {
-        self.program.as_ref().unwrap().addr(service)
+        let place = self.program.as_ref().unwrap().place(service);
+        place.trim_start_matches("tls:").trim_start_matches("ws:").parse().unwrap()
     }
 
     fn signal(&self, generation: usize, signal: Signal) {
         kill_process(pid(self.pids[generation]), signal).unwrap();
+    }
+
+    /// Waits until so many more have ended by themselves.
+    #[track_caller]
+    fn wait_for_ends(&self, count: usize) {
+        for _ in 0..count {
+            self.program.as_ref().unwrap().wait_for_log("stopped after");
+        }
     }
 
     /// Stops the last one. Once all have ended, gives what they have logged.
