@@ -81,7 +81,10 @@ fn shown(text: &str) -> String {
 /// Why the other side has not said what was due.
 fn silent(error: &io::Error) -> Error {
     failed(match error.kind() {
-        io::ErrorKind::UnexpectedEof => "the other process has gone".to_owned(),
+        // What it was told and has not read makes the difference.
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => "the other process has gone".to_owned(),
         io::ErrorKind::TimedOut => "the other process does not answer".to_owned(),
         io::ErrorKind::InvalidData => "the other process is none of this program".to_owned(),
         _ => error.to_string(),
@@ -90,11 +93,16 @@ fn silent(error: &io::Error) -> Error {
 
 impl Channel {
     fn say(&self, kind: u8, body: &Encoder) -> Result<(), Error> {
+        self.step();
         self.send(kind, body.as_bytes(), &[]).map_err(|error| silent(&error))
     }
 
     /// The next frame, which must be of this kind.
     fn hear(&self, kind: u8) -> Result<Frame, Error> {
+        // What has been committed is not undone.
+        if kind != COMMIT {
+            self.step();
+        }
         let frame = self.receive().map_err(|error| silent(&error))?;
         match frame.kind {
             heard if heard == kind => Ok(frame),
@@ -205,6 +213,7 @@ fn send_parcel(channel: &Channel, parcel: &Encoder, sockets: &[BorrowedFd<'_>]) 
 fn receive_parcel(channel: &Channel) -> Result<(Vec<u8>, Vec<OwnedFd>), Error> {
     let (mut parcel, mut sockets) = (Vec::new(), Vec::new());
     loop {
+        channel.step();
         let frame = channel.receive().map_err(|error| silent(&error))?;
         match frame.kind {
             PIECE if parcel.len() <= LONGEST_PARCEL => {
