@@ -624,12 +624,15 @@ impl World {
         self.with(number, |room, now| room.connected(link, now));
     }
 
+    fn settings(&self) -> Settings {
+        let (keep, unique_names) = (self.aim.keep, self.aim.unique_names);
+        Settings { key: "room".to_owned(), keep, unique_names, ..Settings::default() }
+    }
+
     fn start(&mut self, number: usize) {
         self.processes += 1;
         let id = ServerId(self.random.u128(..));
-        let (keep, unique_names) = (self.aim.keep, self.aim.unique_names);
-        let settings =
-            Settings { key: "room".to_owned(), keep, unique_names, ..Settings::default() };
+        let settings = self.settings();
         let lease = Lease { process: self.processes, there: self.now, ..Lease::default() };
         self.leases.insert(id.to_string(), lease);
         let server = &mut self.servers[number];

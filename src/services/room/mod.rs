@@ -108,6 +108,7 @@
 mod answers;
 pub mod bus;
 mod commands;
+mod encoding;
 mod entry;
 mod in_process;
 mod leases;
@@ -117,6 +118,7 @@ pub(super) mod names;
 mod over_redis;
 mod protocol;
 mod reading;
+mod saving;
 mod seat;
 mod sending;
 mod table;
@@ -134,7 +136,7 @@ pub use seat::{Message, Seat, Words};
 
 pub use super::redis::{Command, Reply};
 
-use crate::Error;
+use crate::{Decoder, Encoder, Error, Unreadable};
 use bus::{Action, Bus, Event, MemberId, News};
 use commands::Keys;
 use entry::{Content, Entry};
@@ -512,6 +514,16 @@ impl Bus for Room {
             self.sending.push(Content::Gone { server, life, last: self.reading.seen });
         }
         self.pump();
+    }
+
+    /// The same server goes on elsewhere: nobody leaves.
+    fn save(&self, now: Instant, to: &mut Encoder) -> Option<()> {
+        self.write(now, to)
+    }
+
+    fn restore(&mut self, from: &mut Decoder<'_>, now: Instant) -> Result<(), Unreadable> {
+        *self = Room::read(self.settings.clone(), from, now)?;
+        Ok(())
     }
 }
 

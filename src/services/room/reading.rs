@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
+use super::encoding::{all, place, put_all, put_place, put_since, since};
 use super::entry::{Content, Entry, Here, ServerId};
 use super::{Room, pop_front_if};
 use crate::services::redis::{EntryId, Reply};
+use crate::{Decoder, Encoder, Unreadable};
 
 /// In about so many places what is kept of the stream may be cut.
 const STRIDES: u64 = 64;
@@ -54,6 +56,54 @@ impl Reading {
             found = Some(id);
         }
         found
+    }
+
+    pub(super) fn save(&self, now: Instant, to: &mut Encoder) {
+        let Reading {
+            position,
+            known_to,
+            inbox,
+            // The connection is lost with what it was about to bring, and whoever has another looks.
+            discard: _,
+            unsure: _,
+            seen,
+            refused,
+            bytes,
+            places,
+        } = self;
+        put_place(to, *position);
+        put_place(to, *known_to);
+        put_all(to, inbox.iter(), |to, (at, entry)| {
+            put_place(to, *at);
+            entry.save(to);
+        });
+        to.put_number(*seen);
+        put_all(to, refused.iter(), |to, ((server, member), at)| {
+            server.save(to);
+            to.put_number(*member);
+            put_since(to, *at, now);
+        });
+        to.put_number(*bytes);
+        put_all(to, places.iter(), |to, (at, id)| {
+            to.put_number(*at);
+            put_place(to, *id);
+        });
+    }
+
+    pub(super) fn restore(from: &mut Decoder<'_>, now: Instant) -> Result<Reading, Unreadable> {
+        Ok(Reading {
+            position: place(from)?,
+            known_to: place(from)?,
+            inbox: all(from, |from| Ok((place(from)?, Entry::restore(from)?)))?,
+            discard: false,
+            unsure: false,
+            seen: from.number()?,
+            refused: all(from, |from| {
+                Ok(((ServerId::restore(from)?, from.number()?), since(from, now)?))
+            })?,
+            bytes: from.number()?,
+            places: all(from, |from| Ok((from.number()?, place(from)?)))?,
+        })
     }
 
     fn count(&mut self, id: EntryId, fields: &Reply, keep: u64) {
