@@ -109,6 +109,7 @@ impl World {
                 let which = if self.random.u8(..5) == 0 { 0 } else { saved - 1 - back };
                 let data = self.saved[which].clone();
                 self.redis.restart(data);
+                self.watch_lines();
                 // Nobody may have heard that.
                 self.leases.values_mut().for_each(|lease| lease.gone.clear());
                 self.drop_all();

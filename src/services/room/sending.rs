@@ -226,7 +226,7 @@ impl Room {
         let batch = unsent.map(|entry| {
             if let Content::Gone { server, .. } = entry.content
                 && server != self.keys.server
-                && self.table.server(server).is_none_or(|it| it.missing.is_none())
+                && self.table.server(server).is_none_or(|it| it.alive && it.missing.is_none())
             {
                 // It has come back while that could not be written. The number is needed.
                 entry.content = Content::Ask;
