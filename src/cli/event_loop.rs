@@ -51,13 +51,7 @@ pub(crate) fn ready(
 
 /// Serves until a signal or a hook stops the cores, or until the last client has gone that has stayed after an
 /// upgrade. Clients that are cut off make it a failure.
-pub(crate) fn run_until_stopped(
-    cores: &mut Cores<'_>,
-    predecessor: &Predecessor,
-) -> Result<ExitCode, Failure> {
-    if predecessor.is_there() {
-        cores.first().succeed()?;
-    }
+pub(crate) fn run_until_stopped(cores: &mut Cores<'_>) -> Result<ExitCode, Failure> {
     let exit = cores.run()?;
     let (accepted, refused) = admin::clients(cores);
     log::info!("stopped after {accepted} connections; {refused} were turned away");

@@ -81,7 +81,7 @@ pub(crate) fn serve(
     let mut cores = start(source, &prepared, &entrances, bus, (inherited, predecessor))?;
     drop(entrances);
     drop(prepared);
-    run_until_stopped(&mut cores, predecessor)
+    run_until_stopped(&mut cores)
 }
 
 /// Says that nothing is wrong with the configuration.
