@@ -6,6 +6,7 @@ use reactor::{Cores, Error, Exit};
 
 use super::failure::{Failure, start_thread};
 use super::predecessor::Predecessor;
+use super::successor::Upgrades;
 use super::systemd::Notices;
 use super::{admin, logging};
 
@@ -51,10 +52,16 @@ pub(crate) fn ready(
 
 /// Serves until a signal or a hook stops the cores, or until the last client has gone that has stayed after an
 /// upgrade. Clients that are cut off make it a failure.
-pub(crate) fn run_until_stopped(cores: &mut Cores<'_>) -> Result<ExitCode, Failure> {
+pub(crate) fn run_until_stopped(
+    cores: &mut Cores<'_>,
+    upgrades: &Upgrades,
+) -> Result<ExitCode, Failure> {
     let exit = cores.run()?;
     let (accepted, refused) = admin::clients(cores);
     log::info!("stopped after {accepted} connections; {refused} were turned away");
+    if let Some(code) = upgrades.outlast() {
+        return Ok(code);
+    }
     Ok(match exit {
         Exit::Clean => ExitCode::SUCCESS,
         Exit::Cut { connections } => {

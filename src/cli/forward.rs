@@ -163,7 +163,7 @@ pub(crate) fn forward(
         let address = address.map_err(|error| Failure::listen(error, "for LISTEN"))?;
         bound.extend(Endpoint::new(endpoint.layers, address).each());
     }
-    let warning = args.admin.start(&mut cores, move |tell| upgrades.begin(tell))?;
+    let warning = args.admin.start(&mut cores, upgrades.on_request())?;
     descriptors::report(&raised, &demand);
     warning.inspect(|why| log::warn!("{why}"));
     let warnings = bound.iter().filter_map(|endpoint| args.access.warning("forward", endpoint));
@@ -171,7 +171,7 @@ pub(crate) fn forward(
     let line = |endpoint| format!("forward listening on {endpoint}\n");
     let lines = bound.iter().map(line).collect();
     ready(&cores, predecessor, &notices, move || stdout.say(lines))?;
-    run_until_stopped(&mut cores)
+    run_until_stopped(&mut cores, &upgrades)
 }
 
 /// Whether a connection to the target would arrive at the listener.

@@ -2,21 +2,24 @@
 //! process has. `reactor upgrade` and SIGUSR2 ask for it.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{self, PathBuf};
-use std::process::{Child, Command};
-use std::sync::Arc;
+use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
 use reactor::text::printable;
 use reactor::{Cores, Error, HandedOn, Remote, Successor};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use signal_hook::consts::SIGUSR2;
+use rustix::process::getpgrp;
+use rustix::termios::tcgetpgrp;
+use signal_hook::consts::{SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::admin::{self, Tell};
@@ -53,6 +56,9 @@ struct Shared {
     under_way: AtomicBool,
     /// The process that has taken over; 0 for none.
     successor: AtomicU32,
+    /// How that one has ended.
+    ended: Mutex<Option<ExitCode>>,
+    end: Condvar,
 }
 
 impl Upgrades {
@@ -71,13 +77,20 @@ impl Upgrades {
             inherited: inherited.clone(),
             under_way: AtomicBool::new(false),
             successor: AtomicU32::new(0),
+            ended: Mutex::new(None),
+            end: Condvar::new(),
         }));
         let failed = |error| Failure::Runtime(format!("SIGUSR2 cannot be caught: {error}"));
-        let mut signals = Signals::new([SIGUSR2]).map_err(failed)?;
+        let mut signals = Signals::new([SIGUSR2, SIGTERM]).map_err(failed)?;
         let own = upgrades.clone();
         start_thread("signals", move || {
-            for _ in signals.forever() {
-                if let Err(why) = own.begin(Arc::new(|_| {})) {
+            for signal in signals.forever() {
+                if signal == SIGTERM {
+                    // It ends the loop, and after that the wait.
+                    if own.successor().is_some() {
+                        own.0.has_ended(ExitCode::SUCCESS);
+                    }
+                } else if let Err(why) = own.begin(Arc::new(|_| {})) {
                     log::error!("upgrade: {why}");
                 }
             }
@@ -90,8 +103,24 @@ impl Upgrades {
         Some(self.0.successor.load(SeqCst)).filter(|pid| *pid != 0)
     }
 
+    /// Where a shell in a terminal waits for this process: waits for the one that has taken over, which belongs to the
+    /// same job, and gives its exit status. Otherwise the shell would go on, and Ctrl-C reach nobody.
+    pub(crate) fn outlast(&self) -> Option<ExitCode> {
+        let pid = self.successor().filter(|_| is_in_foreground())?;
+        log::info!("waiting for process {pid}, since a terminal waits for this one");
+        let ended = self.0.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = self.0.end.wait_while(ended, |ended| ended.is_none());
+        *ended.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the control socket does when it is asked for one.
+    pub(crate) fn on_request(&self) -> impl Fn(Tell) -> Result<(), String> + use<> {
+        let own = self.clone();
+        move |tell| own.begin(tell)
+    }
+
     /// Begins an upgrade, in a thread. What has come of it is told and logged.
-    pub(crate) fn begin(&self, tell: Tell) -> Result<(), String> {
+    fn begin(&self, tell: Tell) -> Result<(), String> {
         if let Some(pid) = self.successor() {
             return Err(format!("process {pid} has taken over; upgrade that one"));
         }
@@ -117,7 +146,9 @@ impl Shared {
             // Nobody else would wait for it, should it end before this process does.
             Ok(()) => {
                 if let Ok(status) = child.wait() {
-                    log::warn!("upgrade: process {} has ended: {status}", child.id());
+                    log::info!("process {} has ended: {status}", child.id());
+                    let code = status.code().and_then(|code| u8::try_from(code).ok());
+                    self.has_ended(code.map_or(ExitCode::FAILURE, ExitCode::from));
                 }
             }
             Err(why) => {
@@ -125,6 +156,12 @@ impl Shared {
                 self.failed(&format!("{why}{ended}"), tell);
             }
         }
+    }
+
+    fn has_ended(&self, code: ExitCode) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.get_or_insert(code);
+        self.end.notify_all();
     }
 
     fn failed(&self, why: &str, tell: &Tell) {
@@ -238,7 +275,7 @@ fn is_heard(successor: &Successor, within: Duration) -> bool {
 }
 
 /// Ends a process that does not go on. Says how it has ended if it has done so by itself.
-fn end(mut child: Child) -> Option<std::process::ExitStatus> {
+fn end(mut child: Child) -> Option<ExitStatus> {
     let until = Instant::now() + LAST_WORDS;
     while Instant::now() < until {
         if let Ok(Some(status)) = child.try_wait() {
@@ -249,6 +286,12 @@ fn end(mut child: Child) -> Option<std::process::ExitStatus> {
     let _ = child.kill();
     let _ = child.wait();
     None
+}
+
+/// Whether it belongs to the job in the foreground of a terminal.
+fn is_in_foreground() -> bool {
+    let job = File::open("/dev/tty").and_then(|terminal| Ok(tcgetpgrp(terminal)?));
+    job.is_ok_and(|job| job == getpgrp())
 }
 
 /// The path of this program. By the words it was started with, so that a symbolic link leads to what is there at

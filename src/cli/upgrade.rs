@@ -4,7 +4,6 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use super::admin::{check_folder, folders, socket_of, sockets};
@@ -87,8 +86,10 @@ fn by_signal(server: u32) -> Result<ExitCode, Failure> {
     let until = Instant::now() + SETTLED;
     let mut started = None;
     loop {
-        let is_gone = test_kill_process(pid) == Err(Errno::SRCH);
-        let child = child_of(server).or(started.filter(|_| is_gone));
+        // Its child is another one's once it is gone, so this comes in this order.
+        let child = child_of(server);
+        let is_gone = parent_of(server).is_none();
+        let child = child.or(started.filter(|_| is_gone));
         let over = Instant::now() >= until;
         let said = match (started, child) {
             (_, Some(child)) if is_gone => format!("process {child} goes on for process {server}"),
@@ -124,11 +125,15 @@ fn catches(pid: u32, signal: Signal) -> bool {
 fn child_of(parent: u32) -> Option<u32> {
     let entries = fs::read_dir("/proc").ok()?.flatten();
     let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.find(|pid| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The name stands in parentheses and may hold any of them; see proc_pid_stat(5).
-        let fields = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
-        let mut fields = fields.split(' ');
-        fields.next() != Some("Z") && fields.next().and_then(|it| it.parse().ok()) == Some(parent)
-    })
+    pids.find(|pid| parent_of(*pid) == Some(parent))
+}
+
+/// The parent of a process that has not ended.
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in parentheses and may hold any of them; see proc_pid_stat(5).
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split(' ');
+    fields.next().filter(|state| *state != "Z")?;
+    fields.next()?.parse().ok()
 }

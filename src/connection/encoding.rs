@@ -219,7 +219,8 @@ impl Saved {
 
     /// The connections belong together, as those of a room do: none of them may stay behind with the old
     /// handler. Those that cannot be handed over are closed with
-    /// [a line that says why](crate::Farewell::Upgrade), and the new handler is told of their end.
+    /// [a line that says why](crate::Farewell::Upgrade), and the new handler is told of their end. The old one
+    /// is told nothing more then, neither of messages nor of a shutdown.
     pub fn together(self) -> Saved {
         Saved { extent: Extent::Together, ..self }
     }

@@ -33,7 +33,7 @@ pub(crate) struct Channel {
     socket: UnixStream,
     /// How long a frame may take.
     patience: Duration,
-    /// For tests: the process aborts before so many frames more.
+    /// For tests: the process aborts at this step.
     #[cfg(debug_assertions)]
     crash: std::cell::Cell<Option<u32>>,
 }
@@ -58,8 +58,7 @@ impl Channel {
         })
     }
 
-    /// Of a debug build, the process aborts before the frame of this number, sent or received, as the variable of
-    /// the environment has it.
+    /// In a debug build, the process aborts at its step of this number, as the variable of the environment has it.
     pub(crate) fn crash_for_tests(self) -> Channel {
         #[cfg(debug_assertions)]
         if let Ok(number) = std::env::var("REACTOR_UPGRADE_CRASH") {
@@ -68,8 +67,8 @@ impl Channel {
         self
     }
 
-    /// It is about to send or receive a frame.
-    fn step(&self) {
+    /// It is about to send or receive a frame, from which on a crash still changes nothing for the other side.
+    pub(crate) fn step(&self) {
         #[cfg(debug_assertions)]
         if let Some(left) = self.crash.get() {
             self.crash.set(left.checked_sub(1));
@@ -90,7 +89,6 @@ impl Channel {
         body: &[u8],
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
-        self.step();
         let fits = body.len() <= LONGEST_FRAME && descriptors.len() <= MOST_DESCRIPTORS;
         let length = u32::try_from(body.len()).ok().filter(|_| fits);
         let Some(length) = length else { return Err(ErrorKind::InvalidInput.into()) };
@@ -133,7 +131,6 @@ impl Channel {
     /// Receives the next frame. The end of the other side is `UnexpectedEof`, its silence `TimedOut`, and what
     /// is no frame `InvalidData`.
     pub(crate) fn receive(&self) -> io::Result<Frame> {
-        self.step();
         let until = Instant::now() + self.patience;
         let (mut head, mut descriptors) = ([0; HEAD], Vec::new());
         let mut come = 0;

@@ -45,6 +45,8 @@ pub(crate) struct ActiveService<H: Handler> {
     pub(super) slow_hooks: SlowHooks,
     /// What has come from another loop, while it is not sure that it stays.
     pub(super) arriving: Option<Box<Arriving<H::Session>>>,
+    /// All of it is another loop's: nothing is told to the handler any more.
+    pub(super) gone: bool,
 }
 
 impl<H: Handler> ActiveService<H> {
@@ -60,6 +62,7 @@ impl<H: Handler> ActiveService<H> {
             mailbox,
             slow_hooks: SlowHooks::default(),
             arriving: None,
+            gone: false,
         }
     }
 
@@ -91,6 +94,9 @@ impl<H: Handler> ActiveService<H> {
         state: &mut LoopState,
         hook: impl FnOnce(&mut H, &mut ServiceContext<'_, H::Session>),
     ) {
+        if self.gone {
+            return;
+        }
         let step = state.meter.step(Step::Handlers);
         let mut cx = ServiceContext::new(&mut self.table, state);
         let outcome = catch_unwind(AssertUnwindSafe(|| hook(&mut self.handler, &mut cx)));

@@ -263,9 +263,13 @@ impl Handler for Presence {
         }
     }
 
-    /// A room that is not all here stays: the others would miss what it has not told them yet.
-    fn save(&self, _cx: &ServiceContext<'_, Session>) -> Option<Saved> {
-        self.seat.is_none().then(|| Saved::new(1).together())
+    fn save(&self, cx: &ServiceContext<'_, Session>) -> Option<Saved> {
+        let mut saved = Saved::new(1).together();
+        saved.state().put_flag(self.seat.is_some());
+        if let Some(seat) = &self.seat {
+            seat.save(cx, saved.state())?;
+        }
+        Some(saved)
     }
 
     fn save_session(
@@ -280,10 +284,13 @@ impl Handler for Presence {
         to.put_flag(*heard);
     }
 
-    fn restore(&mut self, version: u32, _from: &mut Decoder<'_>) -> Result<(), Unreadable> {
-        match self.seat {
-            None => known_version(version, 1),
-            Some(_) => Err(Unreadable("the room was on one core, and is on several now")),
+    fn restore(&mut self, version: u32, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+        known_version(version, 1)?;
+        match (from.flag()?, &mut self.seat) {
+            (false, None) => Ok(()),
+            (true, Some(seat)) => seat.restore(from),
+            (false, Some(_)) => Err(Unreadable("the room was all here, and is on a bus now")),
+            (true, None) => Err(Unreadable("the room was on a bus, and is all here now")),
         }
     }
 
@@ -298,6 +305,10 @@ impl Handler for Presence {
     }
 
     fn on_restored(&mut self, cx: &mut Context<'_, Session>) {
+        if self.seat.is_some() {
+            // Who has which name the bus knows.
+            return;
+        }
         let (id, name) = (cx.id().to_bits(), cx.session().name.take());
         // Names may be unique only since now: then whoever came first keeps the name.
         let name = name.filter(|name| !self.names.is_taken(name, id));
@@ -478,6 +489,79 @@ mod tests {
         server.feed(alice, b"kill\n");
         assert_eq!(text(&mut server, alice), "KILL command received. Bringing server down...\n");
         assert!(server.is_stopping() && server.is_shut(alice));
+    }
+
+    /// A room on a bus, as that of several cores or servers.
+    fn on(bus: impl Bus + 'static) -> Presence {
+        Presence { seat: Some(Seat::alone(English, bus)), ..Presence::default() }
+    }
+
+    #[test]
+    fn a_room_on_a_bus_goes_over_with_its_members_and_their_names() {
+        let on_bus = || on(InProcess::new().unique_names());
+        let mut server = Harness::new(on_bus());
+        let [alice, nobody, bob] = [(); 3].map(|()| server.connect());
+        server.feed(bob, "HELLO bob\n");
+        server.feed(alice, "HELLO alice\nSA");
+        [alice, nobody, bob].into_iter().for_each(|client| _ = server.sent(client));
+        // From one core without a bus it does not go to one with a bus, nor back.
+        assert!(server.upgrade(Presence::default()).is_err());
+        for _ in 0..2 {
+            assert!(server.upgrade(on_bus()).is_ok());
+        }
+        let dave = server.connect();
+        server.feed(dave, "HELLO Alice\nHELLO dave\n");
+        server.feed(alice, "Y hi\nWHO\n");
+        server.reset(bob);
+        let heard = text(&mut server, alice);
+        let list = " - alice\n - An anonymous user\n - bob\n - dave\n";
+        assert_eq!(
+            heard,
+            format!(
+                "{ARRIVED}dave is in the room.\nalice says: hi\nCurrently connected users:\n\
+                 {list}bob has left the room.\n"
+            )
+        );
+        assert_eq!(text(&mut server, nobody), heard.replace(&users_of(list), ""));
+        assert!(text(&mut server, dave).contains(&taken("Alice")));
+    }
+
+    fn users_of(list: &str) -> String {
+        format!("Currently connected users:\n{list}")
+    }
+
+    /// What was said and not heard goes along, and so do those who wait for it.
+    #[test]
+    fn what_is_under_way_to_a_bus_is_heard_once_in_the_next_process() {
+        use std::time::{Duration, Instant};
+
+        use super::super::room::{Room, ServerId, Settings};
+
+        // There is no Redis: after 5 s the room goes on alone.
+        let on_bus = || on(Room::new(Settings::default(), ServerId(1), Instant::now()));
+        let mut server = Harness::new(on_bus());
+        let (alice, bob) = (server.connect(), server.connect());
+        let upgrade = |server: &mut Harness<Presence>| {
+            let old = server.upgrade(on_bus()).unwrap();
+            // Whatever the old one is told now, it is not the room any more.
+            assert!(old.seat.is_some());
+        };
+        upgrade(&mut server);
+        server.feed(alice, "HELLO alice\nSAY one\nWHO\nSAY two\nBYE\n");
+        server.advance(Duration::from_secs(2));
+        upgrade(&mut server);
+        assert_eq!(text(&mut server, alice) + &text(&mut server, bob), "");
+        (0..5).for_each(|_| server.advance(Duration::from_secs(1)));
+        upgrade(&mut server);
+        server.advance(Duration::from_secs(1));
+        // Whoever has come before the cut has its place behind it.
+        let said = "alice is in the room.\nalice says: one\n";
+        let list = users_of(" - alice\n - An anonymous user\n");
+        let rest = "alice says: two\nalice is about to leave the room.\n";
+        let own = format!("{WELCOME}{ARRIVED}{said}{list}{rest}");
+        assert_eq!(text(&mut server, alice), own);
+        let heard = format!("{WELCOME}{said}{rest}alice has left the room.\n");
+        assert_eq!(text(&mut server, bob), heard);
     }
 
     #[test]

@@ -30,5 +30,7 @@ mod tls;
 mod tls_towards_servers;
 mod trace;
 mod tutorial;
+#[cfg(target_os = "linux")]
+mod upgrade;
 mod web;
 mod websocket;

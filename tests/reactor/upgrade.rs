@@ -742,3 +742,57 @@ fn time_goes_on_and_rates_are_owed() {
     old.stop();
     new.stop();
 }
+
+/// Tells what it is told.
+struct Tells(Sender<&'static str>);
+
+impl Handler for Tells {
+    type Session = ();
+    type Message = &'static str;
+
+    fn on_message(&mut self, _cx: &mut ServiceContext<'_, ()>, message: &'static str) {
+        self.0.send(message).unwrap();
+    }
+
+    fn on_shutdown(&mut self, _cx: &mut ServiceContext<'_, ()>) {
+        self.0.send("shutdown").unwrap();
+    }
+
+    fn save(&self, _cx: &ServiceContext<'_, ()>) -> Option<Saved> {
+        Some(Saved::new(1).together())
+    }
+
+    fn restore(&mut self, _version: u32, _from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+        Ok(())
+    }
+}
+
+/// It might do something in the name of what is another one's.
+#[test]
+fn the_old_handler_of_what_went_together_is_told_nothing_more() {
+    let (one, other) = UnixStream::pair().unwrap();
+    let (tell, told) = mpsc::channel();
+    let next = thread::spawn(move || {
+        let (tell, told) = mpsc::channel();
+        let mut reactor = Reactor::new().unwrap();
+        reactor.inherit(other, PATIENCE).unwrap();
+        let service = reactor.add(Tells(tell), Limits::default()).unwrap();
+        reactor.succeed().unwrap();
+        service.handle().post("to the next").unwrap();
+        reactor.stop();
+        reactor.run().unwrap();
+        told.try_iter().collect::<Vec<_>>()
+    });
+    let mut old = Reactor::new().unwrap();
+    let service = old.add(Tells(tell), Limits::default()).unwrap();
+    old.turn(Some(Duration::ZERO)).unwrap();
+    service.handle().post("before").unwrap();
+    let mut to = Successor::new(one, PATIENCE).unwrap();
+    old.offer(&mut to).unwrap();
+    old.hand_on(to, PATIENCE).unwrap();
+    service.handle().post("after").unwrap();
+    old.stop();
+    old.run().unwrap();
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), ["before"]);
+    assert_eq!(next.join().unwrap(), ["to the next", "shutdown"]);
+}

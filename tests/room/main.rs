@@ -24,3 +24,4 @@ mod lost_data;
 mod redis_faults;
 mod server_faults;
 mod together;
+mod upgrade;

@@ -136,6 +136,32 @@ fn of_servers() -> Vec<(&'static str, Aim)> {
                 ..usual(&[Fault::Stopped], 0)
             },
         ),
+        (
+            "an upgrade",
+            Aim {
+                burst: 30,
+                always: &["upgraded"],
+                never: UNHEARD,
+                ..usual(&[Fault::Upgraded], 0)
+            },
+        ),
+        (
+            "an upgrade, and Redis frozen for 3 s",
+            Aim {
+                must: &["held", "upgraded"],
+                never: UNHEARD,
+                burst: 30,
+                ..usual(&[Fault::Upgraded, Fault::RedisFrozen], 3_000)
+            },
+        ),
+        (
+            "an upgrade, and Redis frozen for 20 s",
+            Aim {
+                must: &["upgraded", "cut off", "whole", "said elsewhere"],
+                never: &["missing", "gone: alive", "gone: ended"],
+                ..usual(&[Fault::Upgraded, Fault::RedisFrozen], 20_000)
+            },
+        ),
         ("KILL, and links drop", usual(&[Fault::Stopped, Fault::LinkCut], 0)),
     ]
 }

@@ -1,7 +1,8 @@
 //! What befalls a world.
 
-use reactor::services::room::Room;
 use reactor::services::room::bus::Bus;
+use reactor::services::room::{Link, Room, ServerId};
+use reactor::{Decoder, Encoder};
 
 use super::{SERVERS, World};
 
@@ -19,6 +20,7 @@ pub enum Fault {
     Password,
     Stopped,
     Slow,
+    Upgraded,
 }
 
 impl Fault {
@@ -35,6 +37,7 @@ impl Fault {
         Fault::Password,
         Fault::Stopped,
         Fault::Slow,
+        Fault::Upgraded,
     ];
 
     /// By what the loss of data is counted.
@@ -57,6 +60,7 @@ impl Fault {
             Fault::Password => "another password",
             Fault::Stopped => "KILL, a graceful stop",
             Fault::Slow => "slow Redis",
+            Fault::Upgraded => "a server upgraded",
         }
     }
 }
@@ -105,6 +109,7 @@ impl World {
                 let which = if self.random.u8(..5) == 0 { 0 } else { saved - 1 - back };
                 let data = self.saved[which].clone();
                 self.redis.restart(data);
+                self.watch_lines();
                 // Nobody may have heard that.
                 self.leases.values_mut().for_each(|lease| lease.gone.clear());
                 self.drop_all();
@@ -120,7 +125,38 @@ impl World {
             }
             Fault::Stopped => self.stop(number),
             Fault::Slow => self.slow_until = until,
+            Fault::Upgraded => self.upgrade(number),
         }
+    }
+
+    /// Another process goes on with a server: with its clients, but not with its connections to Redis. What was on
+    /// its way in those may still come there.
+    fn upgrade(&mut self, number: usize) {
+        let now = self.instant();
+        let server = &self.servers[number];
+        let Some(room) = server.room.as_ref().filter(|_| server.frozen <= self.now) else { return };
+        let mut saved = Encoder::default();
+        if room.save(now, &mut saved).is_none() {
+            assert!(server.stopping, "a room that goes on can go over");
+            return;
+        }
+        let mut from = Decoder::new(saved.as_bytes());
+        let mut new = Room::new(self.settings(), ServerId(self.random.u128(..)), now);
+        new.restore(&mut from, now).and_then(|()| from.finish()).unwrap();
+        // What it has read is what it writes.
+        let mut again = Encoder::default();
+        new.save(now, &mut again).unwrap();
+        assert_eq!(saved, again);
+        self.saw("upgraded");
+        self.drop_connection(number, Link::Commands);
+        self.drop_connection(number, Link::Reader);
+        // Most often it takes milliseconds, and at the worst as long as the new process may be silent.
+        let pause = [0, 20, 1_000, 4_000][self.random.usize(..4)];
+        let server = &mut self.servers[number];
+        (server.room, server.frozen) = (Some(new), self.now + pause);
+        server.dialled.clear();
+        server.lost.clear();
+        self.with(number, Room::tick);
     }
 
     /// A server ends gracefully.

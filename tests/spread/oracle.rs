@@ -27,8 +27,7 @@ pub struct Listener {
     elsewhere: usize,
     /// When it was told that messages may be missing, and how many lines it had heard by then.
     missing: Vec<(u64, usize)>,
-    /// Who has left for it though nothing has befallen them but that their server was gone, and how
-    /// many of its server's deaths there were by then.
+    /// Who has left for it though nothing has befallen them but that their server was gone, and how often.
     taken_for_gone: BTreeMap<String, usize>,
     /// It is told nothing of the other servers.
     cut: bool,
@@ -54,8 +53,10 @@ struct Line {
     out_of_turn: bool,
     /// It has been in the stream.
     written: bool,
-    /// Somebody at another server has heard it.
-    crossed: bool,
+    /// It was in what Redis has lost, and has not been written again.
+    lost: bool,
+    /// The other processes that have read it.
+    read_by: BTreeSet<usize>,
 }
 
 #[derive(Default)]
@@ -135,7 +136,8 @@ impl Oracle {
             at: self.now,
             out_of_turn: false,
             written: false,
-            crossed: false,
+            lost: false,
+            read_by: BTreeSet::new(),
         });
         self.lines.len() - 1
     }
@@ -208,9 +210,10 @@ impl Oracle {
             return Err("it was not there".to_owned());
         }
         if !self.left.contains(name) {
-            let home = self.homes.get(name).and_then(|home| self.gone.get(home));
-            let before = listener.taken_for_gone.insert(name.to_owned(), *home.unwrap_or(&0));
-            if home.is_none_or(|gone| *gone == before.unwrap_or(0)) {
+            let gone = self.homes.get(name).and_then(|home| self.gone.get(home));
+            let times = listener.taken_for_gone.entry(name.to_owned()).or_default();
+            *times += 1;
+            if *times > *gone.unwrap_or(&0) {
                 return Err("nothing has happened to it".to_owned());
             }
         }
@@ -229,7 +232,6 @@ impl Oracle {
         listener.heard.push(number);
         listener.unheard -= usize::from(line.by == at);
         let at_home = line.process == listener.process;
-        line.crossed |= !at_home;
         // What its own server had lost.
         line.out_of_turn |=
             at_home && listener.missing.last().is_some_and(|it| self.now < it.0 + TOLD_ONCE);
@@ -246,6 +248,20 @@ impl Oracle {
     pub fn is_written(&mut self, number: usize) {
         let line = &mut self.lines[number];
         line.out_of_turn |= std::mem::replace(&mut line.written, true);
+        line.lost = false;
+    }
+
+    /// Redis has lost a line.
+    pub fn is_lost(&mut self, number: usize) {
+        self.lines[number].lost = true;
+    }
+
+    /// A process has read a line, also if it has no clients.
+    pub fn is_read(&mut self, number: usize, process: usize) {
+        let line = &mut self.lines[number];
+        if line.process != process {
+            line.read_by.insert(process);
+        }
     }
 
     /// Once all is quiet: everybody sees the same names, and none twice if that has to be.
@@ -313,9 +329,8 @@ impl Oracle {
             if line.process == listener.process {
                 return Some(format!("{name} has never heard t{number}, of its own server"));
             }
-            let died_with_it = self.killed.contains(&line.process) && !line.crossed;
             let before = listener.settled.is_none_or(|settled| number < settled);
-            if !died_with_it && !before && !self.may_be_missing(listener, number) {
+            if !self.nobody_knows(line) && !before && !self.may_be_missing(listener, number) {
                 excused += 1;
                 last = number;
             }
@@ -324,6 +339,14 @@ impl Oracle {
         (excused > told).then(|| {
             format!("{name} has not heard {excused} lines, was told of {told}; the last is t{last}")
         })
+    }
+
+    /// Whether nobody is left who could tell of a line: its process has ended, and no other has read it, or
+    /// those have ended, too, and Redis has lost it.
+    fn nobody_knows(&self, line: &Line) -> bool {
+        let ended = |process: &usize| self.killed.contains(process);
+        let readers = &line.read_by;
+        ended(&line.process) && (readers.is_empty() || line.lost && readers.iter().all(ended))
     }
 
     /// Whether it was told that messages may be missing after the line was said, and before it has heard
@@ -359,5 +382,38 @@ impl Oracle {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Process 1 has said a line which process 2 has read, and a client of process 3 has not heard. The processes
+    /// that have ended, and whether Redis has lost the line; whether the client may complain.
+    fn is_missed(ended: &[usize], lost: bool) -> bool {
+        let mut oracle = Oracle::new(true);
+        let speaker = oracle.arrives("ann", 1);
+        let listener = oracle.arrives("bob", 3);
+        oracle.told(listener, &Told::Who(List::default()));
+        oracle.says(speaker, 0);
+        oracle.listeners[speaker].gone = true;
+        oracle.is_written(0);
+        oracle.is_read(0, 1);
+        oracle.is_read(0, 2);
+        if lost {
+            oracle.is_lost(0);
+        }
+        oracle.killed.extend(ended);
+        oracle.concludes(&[List::default()]);
+        oracle.complaint.is_some()
+    }
+
+    #[test]
+    fn a_line_that_nobody_knows_of_any_more_is_not_missed() {
+        assert!(!is_missed(&[1, 2], true));
+        assert!(is_missed(&[1], true), "process 2 knows");
+        assert!(is_missed(&[2], true), "process 1 knows");
+        assert!(is_missed(&[1, 2], false), "Redis has it");
     }
 }

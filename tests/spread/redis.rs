@@ -62,6 +62,8 @@ pub struct Redis {
     pub gone: Vec<(String, String)>,
     /// What was written that somebody says.
     pub said: Vec<String>,
+    /// What was written that somebody says, and was lost.
+    pub lost: Vec<String>,
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -387,6 +389,7 @@ impl Redis {
         // What was lost before may be there again.
         let (before, now) = (self.data.said(), data.said());
         self.said.extend(now.difference(&before).cloned());
+        self.lost.extend(before.difference(&now).cloned());
         let set = |key: &&Bytes| self.is_there(key) && !self.revived.contains(*key);
         self.revived = data.expires.keys().filter(|key| !set(key)).cloned().collect();
         self.data = data;

@@ -372,6 +372,16 @@ impl World {
         }
     }
 
+    /// Which lines were written, and which were lost.
+    fn watch_lines(&mut self) {
+        for said in std::mem::take(&mut self.redis.said) {
+            number_of(&said).into_iter().for_each(|number| self.oracle.is_written(number));
+        }
+        for lost in std::mem::take(&mut self.redis.lost) {
+            number_of(&lost).into_iter().for_each(|number| self.oracle.is_lost(number));
+        }
+    }
+
     /// Redis executes one command of a connection, or looks whether a read may go on.
     fn redis_step(&mut self, at: usize) {
         if self.redis_frozen > self.now {
@@ -399,9 +409,7 @@ impl World {
         for (id, life) in std::mem::take(&mut self.redis.gone) {
             self.gone(&id, life);
         }
-        for said in std::mem::take(&mut self.redis.said) {
-            number_of(&said).into_iter().for_each(|number| self.oracle.is_written(number));
-        }
+        self.watch_lines();
         let connection = &mut self.connections[at];
         match reply {
             Some(Reply::Error(error)) if error.starts_with("OOM") => {
@@ -508,8 +516,11 @@ impl World {
         if let News::Said { text, .. } = news {
             self.piece += text.len();
             let cut = server.room.as_ref().is_some_and(Room::is_cut_off);
-            if let Some(said) = number_of(text).filter(|_| cut) {
-                self.oracle.said_at_a_cut(said, server.process);
+            if let Some(said) = number_of(text) {
+                self.oracle.is_read(said, server.process);
+                if cut {
+                    self.oracle.said_at_a_cut(said, server.process);
+                }
             }
         }
         for (member, listener) in server.clients.clone() {
@@ -624,12 +635,15 @@ impl World {
         self.with(number, |room, now| room.connected(link, now));
     }
 
+    fn settings(&self) -> Settings {
+        let (keep, unique_names) = (self.aim.keep, self.aim.unique_names);
+        Settings { key: "room".to_owned(), keep, unique_names, ..Settings::default() }
+    }
+
     fn start(&mut self, number: usize) {
         self.processes += 1;
         let id = ServerId(self.random.u128(..));
-        let (keep, unique_names) = (self.aim.keep, self.aim.unique_names);
-        let settings =
-            Settings { key: "room".to_owned(), keep, unique_names, ..Settings::default() };
+        let settings = self.settings();
         let lease = Lease { process: self.processes, there: self.now, ..Lease::default() };
         self.leases.insert(id.to_string(), lease);
         let server = &mut self.servers[number];

@@ -78,10 +78,11 @@ pub(crate) fn serve(
     if args.check_config {
         return Ok(say_right(&prepared));
     }
-    let mut cores = start(source, &prepared, &entrances, bus, (inherited, predecessor))?;
+    let (mut cores, upgrades) =
+        start(source, &prepared, &entrances, bus, (inherited, predecessor))?;
     drop(entrances);
     drop(prepared);
-    run_until_stopped(&mut cores)
+    run_until_stopped(&mut cores, &upgrades)
 }
 
 /// Says that nothing is wrong with the configuration.
@@ -101,7 +102,7 @@ fn start(
     entrances: &[Entrance<'_>],
     bus: Option<PresenceBus>,
     (inherited, predecessor): (&Inherited, &Predecessor),
-) -> Result<Cores<'static>, Failure> {
+) -> Result<(Cores<'static>, Upgrades), Failure> {
     let Prepared { whole, given, host, services } = prepared;
     let located = |failure| given.located(failure);
     let stdout = logging::init(&whole.log)?;
@@ -123,8 +124,7 @@ fn start(
     let mut running = Running::new(process, over_redis);
     let changes = running.change(&mut cores, services, entrances)?;
     running.announce(&mut cores, &whole.announce, host, false).map_err(located)?;
-    let begin = upgrades.clone();
-    let warning = whole.admin.start(&mut cores, move |tell| begin.begin(tell)).map_err(located)?;
+    let warning = whole.admin.start(&mut cores, upgrades.on_request()).map_err(located)?;
     // Not earlier, so that a failure is one line alone.
     descriptors::report(&raised, &prepared.demand());
     warning.inspect(|why| log::warn!("{why}"));
@@ -138,9 +138,10 @@ fn start(
     if source.file.is_some() {
         let in_force = InForce { running, given: given.clone() };
         let notices = notices.clone();
-        let again = Again { source, inherited: inherited.clone(), limit, notices, upgrades };
+        let (inherited, upgrades) = (inherited.clone(), upgrades.clone());
+        let again = Again { source, inherited, limit, notices, upgrades };
         reload::at_hangup(&mut cores, again, in_force)?;
     }
     ready(&cores, predecessor, &notices, move || stdout.say(lines))?;
-    Ok(cores)
+    Ok((cores, upgrades))
 }

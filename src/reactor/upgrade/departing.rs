@@ -234,6 +234,7 @@ impl<H: Handler> Succession for ActiveService<H> {
         absent.into_iter().for_each(|id| self.dismiss(id, state));
         if together {
             self.table.timers.forget_service();
+            self.gone = true;
         }
     }
 

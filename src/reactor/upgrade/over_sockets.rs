@@ -99,6 +99,7 @@ pub(super) fn silent(error: &io::Error) -> Error {
 
 impl Channel {
     pub(super) fn say(&self, kind: u8, body: &Encoder) -> Result<(), Error> {
+        self.step();
         self.send(kind, body.as_bytes(), &[]).map_err(|error| self.unheard(&error))
     }
 
@@ -112,6 +113,10 @@ impl Channel {
 
     /// The next frame, which must be of this kind.
     pub(super) fn hear(&self, kind: u8) -> Result<Frame, Error> {
+        // What has been committed is not undone.
+        if kind != COMMIT {
+            self.step();
+        }
         let frame = self.receive().map_err(|error| silent(&error))?;
         match frame.kind {
             heard if heard == kind => Ok(frame),
@@ -226,6 +231,7 @@ pub(super) fn send_parcel(
 pub(super) fn receive_parcel(channel: &Channel) -> Result<Parcel, Error> {
     let mut parcel = Parcel::default();
     loop {
+        channel.step();
         let frame = channel.receive().map_err(|error| silent(&error))?;
         match frame.kind {
             PIECE if parcel.bytes.len() <= LONGEST_PARCEL => {

@@ -9,7 +9,11 @@ use super::messages::{Answer, Ask, Failure, Order, State, Unanswered, Watcher, e
 use super::reader::{Broken, Reader, Step};
 use super::reply::Reply;
 use crate::client::Redial;
-use crate::{CloseReason, Context, Error, Handler, ServiceContext, TimerId, ToConnect};
+use crate::services::known_version;
+use crate::{
+    CloseReason, Context, Decoder, Error, Handler, Saved, ServiceContext, TimerId, ToConnect,
+    Unreadable,
+};
 
 /// The wait after a login that was refused. Nothing changes it but a person.
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
@@ -223,6 +227,16 @@ impl Handler for Redis {
         if !self.shutdown_time.is_zero() {
             cx.keep_open(self.shutdown_time);
         }
+    }
+
+    /// The connection does not go, and whoever goes on dials one of its own in [`on_start`](Handler::on_start). Since
+    /// this one then has nothing any more, it does not dial again.
+    fn save(&self, _cx: &ServiceContext<'_, Reader>) -> Option<Saved> {
+        Some(Saved::new(1).together())
+    }
+
+    fn restore(&mut self, version: u32, _from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+        known_version(version, 1)
     }
 
     fn on_message(&mut self, cx: &mut ServiceContext<'_, Reader>, order: Order) {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::{Decoder, Encoder, Unreadable};
+
 /// Who a member is: [`ConnId::to_bits`](crate::ConnId::to_bits) of its connection, which no other member
 /// of this process ever has.
 pub type MemberId = u64;
@@ -146,5 +148,26 @@ pub trait Bus {
     /// The service shuts down. No event comes after this, and nobody hears anything more.
     fn stop(&mut self, now: Instant) {
         let _ = now;
+    }
+
+    /// Writes down what another process needs to go on with the room, its members included, who keep their
+    /// ids; see [`Handler::save`](crate::Handler::save). None, as the default has it: the room ends here, and its
+    /// members are closed.
+    ///
+    /// It changes nothing, since the room may have to go on here. Moments are written as the time since, or until
+    /// then.
+    fn save(&self, now: Instant, to: &mut Encoder) -> Option<()> {
+        let _ = (now, to);
+        None
+    }
+
+    /// Reads what [`save`](Self::save) has written, before anything else is done. Nothing is to be done yet
+    /// that anybody else sees: the process before may still go on.
+    ///
+    /// # Errors
+    /// [`Unreadable`] for what cannot be. Then the bus is as it was.
+    fn restore(&mut self, from: &mut Decoder<'_>, now: Instant) -> Result<(), Unreadable> {
+        let _ = (from, now);
+        Err(Unreadable("this bus takes nothing over"))
     }
 }

@@ -3,7 +3,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::bus::{Action, Bus, Event, MemberId, News, Told};
+use super::encoding::{all, name, put_all};
 use super::names::{Name, Names};
+use crate::{Decoder, Encoder, Unreadable};
 
 /// The bus inside one process: everything is heard at once, in the order in which it comes.
 #[derive(Debug, Default)]
@@ -93,6 +95,35 @@ impl Bus for InProcess {
 
     fn poll(&mut self) -> Option<Action> {
         self.actions.pop_front()
+    }
+    fn save(&self, _now: Instant, to: &mut Encoder) -> Option<()> {
+        let InProcess { members, arrivals, names: _, list: _, actions } = self;
+        put_all(to, members.iter(), |to, (id, Member { place, name })| {
+            to.put_number(*id);
+            to.put_number(*place);
+            to.put_option(name.as_ref(), |to, name| to.put_text(&name.shown));
+        });
+        to.put_number(*arrivals);
+        put_all(to, actions.iter(), |to, action| action.save(to));
+        Some(())
+    }
+
+    fn restore(&mut self, from: &mut Decoder<'_>, _now: Instant) -> Result<(), Unreadable> {
+        let mut names = self.names.none();
+        let mut saved: Vec<(_, _, Option<String>)> =
+            all(from, |from| Ok((from.number()?, from.number()?, name(from)?)))?;
+        saved.sort_unstable_by_key(|(_, place, _)| *place);
+        let mut members = HashMap::new();
+        for (id, place, name) in saved {
+            let name = name.map(|name| names.name(name));
+            // Names may be unique only since now: then whoever came first keeps the name.
+            let name = name.filter(|name| !names.is_taken(name, id));
+            names.rename(id, None, name.as_deref());
+            members.insert(id, Member { place, name });
+        }
+        let (arrivals, actions) = (from.number()?, all(from, Action::restore)?);
+        *self = InProcess { members, arrivals, names, list: None, actions };
+        Ok(())
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::encoding::{put_since, put_until, since, until};
 use super::entry::ServerId;
 use super::{Command, Demand, Room};
 use crate::services::redis::EntryId;
+use crate::{Decoder, Encoder, Unreadable};
 
 /// The longest wait between two attempts to connect.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -71,6 +73,21 @@ pub(super) struct Connection {
 impl Connection {
     fn new(now: Instant) -> Connection {
         Connection { state: State::Down(now), request: None, good: now, since: now, attempts: 0 }
+    }
+    /// Nothing goes over of a connection but how long it has been silent, and how long it is not to be dialled:
+    /// it is lost, as far as the one who goes on is concerned.
+    fn save(&self, now: Instant, to: &mut Encoder) {
+        let Connection { state, request: _, good, since: _, attempts } = self;
+        let at = if let State::Down(at) = state { *at } else { now };
+        put_until(to, at, now);
+        put_since(to, *good, now);
+        to.put_number((*attempts).into());
+    }
+
+    fn restore(from: &mut Decoder<'_>, now: Instant) -> Result<Connection, Unreadable> {
+        let (state, good) = (State::Down(until(from, now)?), since(from, now)?);
+        let attempts = u32::try_from(from.number()?).unwrap_or(u32::MAX / 2);
+        Ok(Connection { state, request: None, good, since: now, attempts })
     }
 
     fn is_idle(&self) -> bool {
@@ -143,6 +160,38 @@ impl Links {
     /// Whether an answer is under way that brings entries.
     pub(super) fn is_reading(&self) -> bool {
         self.reader.request == Some(Request::Read)
+    }
+
+    /// What is not known after a connection was lost does not go over either.
+    pub(super) fn save(&self, now: Instant, to: &mut Encoder) {
+        let Links {
+            commands,
+            reader,
+            phase: _,
+            joined,
+            reader_answered: _,
+            in_vain,
+            refuses_entries,
+            read_at: _,
+            refused: _,
+            closed: _,
+        } = self;
+        commands.save(now, to);
+        reader.save(now, to);
+        to.put_flag(*joined);
+        to.put_number((*in_vain).into());
+        to.put_flag(*refuses_entries);
+    }
+
+    pub(super) fn restore(from: &mut Decoder<'_>, now: Instant) -> Result<Links, Unreadable> {
+        let (commands, reader) = (Connection::restore(from, now)?, Connection::restore(from, now)?);
+        let joined = from.flag()?;
+        let in_vain = u32::try_from(from.number()?).unwrap_or(0);
+        let refuses_entries = from.flag()?;
+        let mut links =
+            Links { commands, reader, joined, in_vain, refuses_entries, ..Links::new(now) };
+        links.start_over();
+        Ok(links)
     }
 
     /// There is doubt about what Redis has.

@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 
 use super::bus::{Action, Event, Told};
+use super::encoding::{all, name, put_all, put_name, size};
 use super::entry::Content;
 use super::seat::{MOST_BYTES, MOST_LINES};
 use super::{Room, pop_front_if};
+use crate::{Decoder, Encoder, Unreadable};
 
 /// With so many bytes of all clients not read back nobody is read who does something: who says a line and
 /// goes, again and again, leaves it behind, which no bound of one client holds back.
@@ -30,6 +32,29 @@ impl Waiting {
             Waiting::Told(line) => 1 + line.len(),
         }
     }
+    fn save(&self, to: &mut Encoder) {
+        match self {
+            Waiting::Heard(size, ticket) => {
+                to.put_number(0);
+                to.put_number(*size as u64);
+                to.put_number(*ticket);
+            }
+            Waiting::Who => to.put_number(1),
+            Waiting::Told(line) => {
+                to.put_number(2);
+                to.put_text(line);
+            }
+        }
+    }
+
+    fn restore(from: &mut Decoder<'_>) -> Result<Waiting, Unreadable> {
+        Ok(match from.number()? {
+            0 => Waiting::Heard(size(from)?, from.number()?),
+            1 => Waiting::Who,
+            2 => Waiting::Told(from.text()?.to_owned()),
+            _ => return Err(Unreadable("it waits for something unknown")),
+        })
+    }
 }
 
 /// One client of this server.
@@ -52,6 +77,25 @@ impl Local {
         self.lines += 1;
         self.bytes += waiting.size();
         self.waiting.push_back(waiting);
+    }
+
+    pub(super) fn save(&self, to: &mut Encoder) {
+        let Local { waiting, lines, bytes, held, name } = self;
+        put_all(to, waiting.iter(), |to, waiting| waiting.save(to));
+        to.put_number(*lines as u64);
+        to.put_number(*bytes as u64);
+        to.put_flag(*held);
+        put_name(to, name);
+    }
+
+    pub(super) fn restore(from: &mut Decoder<'_>) -> Result<Local, Unreadable> {
+        Ok(Local {
+            waiting: all(from, Waiting::restore)?,
+            lines: size(from)?,
+            bytes: size(from)?,
+            held: from.flag()?,
+            name: name(from)?,
+        })
     }
 
     /// Whether it is to be held: from the limit on, until half of it has gone.

@@ -61,6 +61,62 @@
 //! assert_eq!(server.sent(bob), b"1 so far\n2 two\n");
 //! ```
 //!
+//! # An upgrade
+//!
+//! A room goes over to [another process](crate::Handler::save) as it is, on all cores and with all that is under way, if a
+//! [`Protocol`] has a [`VERSION`](Protocol::VERSION). State of the words is written by [`Words::save`], and that of a client by
+//! [`Protocol::save_session`]. A handler that has a seat as a part of it calls [`Seat::save`] and [`Seat::restore`]. A bus of one's
+//! own says by [`Bus::save`](bus::Bus::save) what it needs; the two here do. On a bus over Redis the room stays the
+//! server that it was, and nobody leaves.
+//!
+//! ```
+//! # use reactor::services::room::bus::{Event, News, Told};
+//! # use reactor::services::room::{InProcess, Protocol, Seat, Words};
+//! # use reactor::{Context, Decoder, Encoder, Unreadable};
+//! /// Everybody counts on, also in the next process.
+//! #[derive(Default)]
+//! struct Count(u64);
+//!
+//! impl Words for Count {
+//!     fn save(&self, to: &mut Encoder) {
+//!         to.put_number(self.0);
+//!     }
+//!
+//!     fn restore(&mut self, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+//!         self.0 = from.number()?;
+//!         Ok(())
+//!     }
+//! #   fn welcome(&mut self) -> String {
+//! #       String::new()
+//! #   }
+//! #   fn news(&mut self, news: &News) -> String {
+//! #       let News::Said { text, .. } = news else { return String::new() };
+//! #       self.0 += 1;
+//! #       format!("{} {text}\n", self.0)
+//! #   }
+//! #   fn told(&mut self, _told: &Told) -> String {
+//! #       String::new()
+//! #   }
+//!     // And the rest as above.
+//! }
+//!
+//! impl Protocol for Count {
+//!     type Session = ();
+//!     const VERSION: Option<u32> = Some(1);
+//! #   fn on_line(seat: &mut Seat<Count>, cx: &mut Context<'_, ()>, line: &[u8]) {
+//! #       seat.event(cx, Event::Say(reactor::text::printable(line)));
+//! #   }
+//! }
+//!
+//! let room = || Seat::alone(Count(0), InProcess::new());
+//! let mut server = reactor::testing::Harness::new(room());
+//! let ann = server.connect();
+//! server.feed(ann, "one\ntw");
+//! assert!(server.upgrade(room()).is_ok());
+//! server.feed(ann, "o\n");
+//! assert_eq!(server.sent(ann), b"1 one\n2 two\n");
+//! ```
+//!
 //! # One server's part in a room over several
 //!
 //! A [`Room`] is one server's part in a room that several servers share through Redis: what is to be sent to Redis, what
@@ -108,6 +164,7 @@
 mod answers;
 pub mod bus;
 mod commands;
+mod encoding;
 mod entry;
 mod in_process;
 mod leases;
@@ -117,6 +174,7 @@ pub(super) mod names;
 mod over_redis;
 mod protocol;
 mod reading;
+mod saving;
 mod seat;
 mod sending;
 mod table;
@@ -134,7 +192,7 @@ pub use seat::{Message, Seat, Words};
 
 pub use super::redis::{Command, Reply};
 
-use crate::Error;
+use crate::{Decoder, Encoder, Error, Unreadable};
 use bus::{Action, Bus, Event, MemberId, News};
 use commands::Keys;
 use entry::{Content, Entry};
@@ -512,6 +570,16 @@ impl Bus for Room {
             self.sending.push(Content::Gone { server, life, last: self.reading.seen });
         }
         self.pump();
+    }
+
+    /// The same server goes on elsewhere: nobody leaves.
+    fn save(&self, now: Instant, to: &mut Encoder) -> Option<()> {
+        self.write(now, to)
+    }
+
+    fn restore(&mut self, from: &mut Decoder<'_>, now: Instant) -> Result<(), Unreadable> {
+        *self = Room::read(self.settings.clone(), from, now)?;
+        Ok(())
     }
 }
 

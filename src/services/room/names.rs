@@ -30,6 +30,11 @@ impl Names {
         Names(Some(HashMap::new()))
     }
 
+    /// The same, without any.
+    pub(in crate::services) fn none(&self) -> Names {
+        Names(self.0.as_ref().map(|_| HashMap::new()))
+    }
+
     pub(in crate::services) fn are_unique(&self) -> bool {
         self.0.is_some()
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::bus::{Action, Bus, Event, MemberId};
 use super::{Demand, Failure, Link, Message, Room, STOP_WAIT, ServerId, Settings};
 use crate::services::redis::{self, Ask, Login, Order, Redis, Reply, State, Unanswered};
-use crate::{Connect, Error, Handle, Limits, Reactor};
+use crate::{Connect, Decoder, Encoder, Error, Handle, Limits, Reactor, Unreadable};
 
 /// What Redis has for the end of the connections, after the room has waited for it.
 const CLOSING: Duration = Duration::from_millis(500);
@@ -248,6 +248,16 @@ impl Bus for RedisBus {
     fn stop(&mut self, now: Instant) {
         self.room.stop(now);
         self.carry_out();
+    }
+
+    /// The connections do not go along: the other process dials.
+    fn save(&self, now: Instant, to: &mut Encoder) -> Option<()> {
+        let RedisBus { room, connections: _, watching: _, heard: _, tell: _, seat: _ } = self;
+        room.save(now, to)
+    }
+
+    fn restore(&mut self, from: &mut Decoder<'_>, now: Instant) -> Result<(), Unreadable> {
+        self.room.restore(from, now)
     }
 }
 

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
+use super::encoding::{all, place, put_all, put_place, put_since, since};
 use super::entry::{Content, Entry, Here, ServerId};
 use super::{Room, pop_front_if};
 use crate::services::redis::{EntryId, Reply};
+use crate::{Decoder, Encoder, Unreadable};
 
 /// In about so many places what is kept of the stream may be cut.
 const STRIDES: u64 = 64;
@@ -54,6 +56,54 @@ impl Reading {
             found = Some(id);
         }
         found
+    }
+
+    pub(super) fn save(&self, now: Instant, to: &mut Encoder) {
+        let Reading {
+            position,
+            known_to,
+            inbox,
+            // The connection is lost with what it was about to bring, and whoever has another looks.
+            discard: _,
+            unsure: _,
+            seen,
+            refused,
+            bytes,
+            places,
+        } = self;
+        put_place(to, *position);
+        put_place(to, *known_to);
+        put_all(to, inbox.iter(), |to, (at, entry)| {
+            put_place(to, *at);
+            entry.save(to);
+        });
+        to.put_number(*seen);
+        put_all(to, refused.iter(), |to, ((server, member), at)| {
+            server.save(to);
+            to.put_number(*member);
+            put_since(to, *at, now);
+        });
+        to.put_number(*bytes);
+        put_all(to, places.iter(), |to, (at, id)| {
+            to.put_number(*at);
+            put_place(to, *id);
+        });
+    }
+
+    pub(super) fn restore(from: &mut Decoder<'_>, now: Instant) -> Result<Reading, Unreadable> {
+        Ok(Reading {
+            position: place(from)?,
+            known_to: place(from)?,
+            inbox: all(from, |from| Ok((place(from)?, Entry::restore(from)?)))?,
+            discard: false,
+            unsure: false,
+            seen: from.number()?,
+            refused: all(from, |from| {
+                Ok(((ServerId::restore(from)?, from.number()?), since(from, now)?))
+            })?,
+            bytes: from.number()?,
+            places: all(from, |from| Ok((from.number()?, place(from)?)))?,
+        })
     }
 
     fn count(&mut self, id: EntryId, fields: &Reply, keep: u64) {
@@ -113,7 +163,12 @@ impl Room {
         }
         match &content {
             Content::Here(here) => return self.read_here(id, life, number, here),
-            Content::Gone { server, life, last } => self.bury(*server, *life, *last),
+            Content::Gone { server, life, last } => {
+                self.bury(*server, *life, *last);
+                if *server != id && *server != self.keys.server {
+                    self.tell_of_more(*server, *life, *last);
+                }
+            }
             Content::Ask if id != self.keys.server => self.resync(),
             _ => {}
         }
@@ -202,7 +257,7 @@ impl Room {
         self.say(news);
     }
 
-    /// A server is gone, says an entry. The first one counts.
+    /// A server is gone, says an entry. Its members leave at the first one; another may tell that there was more.
     pub(super) fn bury(&mut self, id: ServerId, life: u64, last: u64) {
         if id == self.keys.server {
             if life == self.life && self.stop_by.is_none() {
@@ -210,14 +265,76 @@ impl Room {
             }
             return;
         }
-        let Some(server) = self.table.servers().get(&id) else { return };
-        if !server.alive || server.life != life {
+        let Some(server) = self.table.servers().get(&id).filter(|server| server.life == life)
+        else {
             return;
-        }
+        };
+        let alive = server.alive;
         if server.last < last {
             self.say_missing();
         }
-        let news = self.table.bury(id);
-        self.say(news);
+        if alive {
+            let news = self.table.bury(id);
+            self.say(news);
+        }
+    }
+
+    /// Another has written that a server is gone, and may have heard less of it than we have: what Redis has
+    /// lost since. Those who have not heard that either are told so by a `gone` of ours.
+    fn tell_of_more(&mut self, server: ServerId, life: u64, last: u64) {
+        let known = self.table.servers().get(&server).filter(|known| known.life == life);
+        if let Some(last) = known.map(|known| known.last).filter(|known| *known > last) {
+            self.sending.push(Content::Gone { server, life, last });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Settings;
+    use super::super::bus::{Action, Bus, News};
+    use super::*;
+
+    const WRITER: ServerId = ServerId(2);
+    const GONE: ServerId = ServerId(3);
+
+    /// A room with two other servers, which has heard five entries of the second.
+    fn room() -> Room {
+        let mut room = Room::new(Settings::default(), ServerId(1), Instant::now());
+        room.table.join(WRITER, 1, &Reply::Array(Vec::new()));
+        room.table.join(GONE, 1, &Reply::Array(Vec::new()));
+        room.table.server(GONE).unwrap().last = 5;
+        room
+    }
+
+    /// The first writes that the second is gone; how often messages may be missing then.
+    fn reads_gone(room: &mut Room, number: u64, last: u64) -> usize {
+        let content = Content::Gone { server: GONE, life: 1, last };
+        let entry = Entry { server: WRITER, life: 1, number, content };
+        room.admit(EntryId::default(), entry);
+        let missing = |action: &Action| matches!(action, Action::ToAll { news: News::Missing, .. });
+        std::iter::from_fn(|| room.poll()).filter(missing).count()
+    }
+
+    #[test]
+    fn who_has_heard_more_of_a_server_that_is_gone_says_so() {
+        let mut room = room();
+        assert_eq!(reads_gone(&mut room, 1, 3), 0);
+        let told = Content::Gone { server: GONE, life: 1, last: 5 };
+        assert!(room.sending.queue.values().eq([&told]));
+        room.sending.needs_here = false;
+        assert_eq!(room.make_batch()[0].content, told);
+        // Those who have heard as much have nothing to add.
+        let mut room = self::room();
+        assert_eq!(reads_gone(&mut room, 1, 5), 0);
+        assert!(room.sending.queue.is_empty());
+    }
+
+    #[test]
+    fn a_later_gone_tells_of_more_that_is_missing() {
+        let mut room = room();
+        assert_eq!(reads_gone(&mut room, 1, 5), 0);
+        assert_eq!(reads_gone(&mut room, 2, 6), 1);
+        assert!(room.sending.queue.is_empty());
     }
 }

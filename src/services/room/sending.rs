@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::Room;
+use super::encoding::{all, put_all, put_until, until};
 use super::entry::{Content, Entry, Here};
+use crate::{Decoder, Encoder, Unreadable};
 
 /// The most entries of a batch.
 const BATCH: usize = 256;
@@ -61,6 +63,65 @@ impl Sending {
         self.ticket += 1;
         self.queue.insert(self.ticket, content);
         self.ticket
+    }
+
+    pub(super) fn save(&self, now: Instant, to: &mut Encoder) {
+        let Sending {
+            queue,
+            ticket,
+            asks,
+            misnamed,
+            awaiting,
+            number,
+            sent,
+            needs_here,
+            here_in_doubt,
+            heres,
+            said_here,
+            uncertain,
+            dead,
+            over,
+            lost,
+            other_lives,
+            retry_at,
+            out_of_memory,
+        } = self;
+        put_all(to, queue.iter(), |to, (ticket, content)| {
+            to.put_number(*ticket);
+            content.save(to);
+        });
+        put_all(to, misnamed.iter().copied(), Encoder::put_number);
+        put_all(to, awaiting.iter(), |to, entry| entry.save(to));
+        put_all(to, uncertain.iter().copied(), Encoder::put_number);
+        put_all(to, other_lives.iter().copied(), Encoder::put_number);
+        let numbers = [ticket, number, sent, heres, said_here];
+        numbers.into_iter().for_each(|number| to.put_number(*number));
+        let flags = [asks, needs_here, here_in_doubt, dead, over, lost, out_of_memory];
+        flags.into_iter().for_each(|flag| to.put_flag(*flag));
+        to.put_option(*retry_at, |to, at| put_until(to, at, now));
+    }
+
+    pub(super) fn restore(from: &mut Decoder<'_>, now: Instant) -> Result<Sending, Unreadable> {
+        Ok(Sending {
+            queue: all(from, |from| Ok((from.number()?, Content::restore(from)?)))?,
+            misnamed: all(from, Decoder::number)?,
+            awaiting: all(from, Entry::restore)?,
+            uncertain: all(from, Decoder::number)?,
+            other_lives: all(from, Decoder::number)?,
+            ticket: from.number()?,
+            number: from.number()?,
+            sent: from.number()?,
+            heres: from.number()?,
+            said_here: from.number()?,
+            asks: from.flag()?,
+            needs_here: from.flag()?,
+            here_in_doubt: from.flag()?,
+            dead: from.flag()?,
+            over: from.flag()?,
+            lost: from.flag()?,
+            out_of_memory: from.flag()?,
+            retry_at: from.option(|from| until(from, now))?,
+        })
     }
 
     /// Takes back what a client has done, if all of that is that it came and told its name, and none of
@@ -165,7 +226,7 @@ impl Room {
         let batch = unsent.map(|entry| {
             if let Content::Gone { server, .. } = entry.content
                 && server != self.keys.server
-                && self.table.server(server).is_none_or(|it| it.missing.is_none())
+                && self.table.server(server).is_none_or(|it| it.alive && it.missing.is_none())
             {
                 // It has come back while that could not be written. The number is needed.
                 entry.content = Content::Ask;

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::bus::News;
+use super::encoding::{all, put_all, put_since, since};
 use super::entry::{Content, Here, Member, ServerId, believed_name};
 use super::names::{NOBODYS, folded};
 use crate::services::redis::Reply;
+use crate::{Decoder, Encoder, Unreadable};
 
 /// How many servers are remembered; of those that are gone, the ones of long ago are forgotten.
 const MOST_SERVERS: usize = 4096;
@@ -57,6 +59,24 @@ impl Server {
         }
         server
     }
+    fn save(&self, now: Instant, to: &mut Encoder) {
+        let Server { life, alive, last, here, said, members, missing } = self;
+        [life, last, here, said].into_iter().for_each(|number| to.put_number(*number));
+        to.put_flag(*alive);
+        to.put_option(*missing, |to, at| put_since(to, at, now));
+        put_all(to, members.iter(), |to, (id, member)| {
+            to.put_number(*id);
+            member.save(to);
+        });
+    }
+
+    fn restore(from: &mut Decoder<'_>, now: Instant) -> Result<Server, Unreadable> {
+        let (life, last) = (from.number()?, from.number()?);
+        let (here, said, alive) = (from.number()?, from.number()?, from.flag()?);
+        let missing = from.option(|from| since(from, now))?;
+        let members = all(from, |from| Ok((from.number()?, Member::restore(from)?)))?;
+        Ok(Server { life, alive, last, here, said, members, missing })
+    }
 }
 
 /// Everybody who is known to be there.
@@ -91,6 +111,39 @@ impl Table {
         let servers = [(own, Server { life: 1, alive: true, ..Server::default() })].into();
         let names = unique_names.then(BTreeSet::new);
         Table { own, servers, order: 0, members: 0, names, list: None }
+    }
+
+    pub(super) fn save(&self, now: Instant, to: &mut Encoder) {
+        let Table { own: _, servers, order, members: _, names: _, list: _ } = self;
+        put_all(to, servers.iter(), |to, (id, server)| {
+            id.save(to);
+            server.save(now, to);
+        });
+        to.put_number(*order);
+    }
+
+    /// Reads it into a room of that server, which is among them.
+    pub(super) fn restore(
+        own: ServerId,
+        unique_names: bool,
+        from: &mut Decoder<'_>,
+        now: Instant,
+    ) -> Result<Table, Unreadable> {
+        let mut table = Table::new(own, unique_names);
+        let servers: BTreeMap<_, _> =
+            all(from, |from| Ok((ServerId::restore(from)?, Server::restore(from, now)?)))?;
+        if !servers.contains_key(&own) {
+            return Err(Unreadable("a room without its own server"));
+        }
+        for (id, mut server) in servers {
+            let members = std::mem::take(&mut server.members);
+            table.servers.insert(id, server);
+            for (number, member) in members {
+                table.change(id, number, Some(member));
+            }
+        }
+        table.order = table.order.max(from.number()?);
+        Ok(table)
     }
 
     /// The servers, this one included, and those that are gone.
