@@ -76,19 +76,15 @@ fn upgrade(reactor: &mut Reactor<'_>, program: &Path) -> Result<(), Box<dyn std:
     command.args(env::args_os().skip(1)).env("UPGRADED", "yes").stdin(OwnedFd::from(other));
     let mut child = command.spawn()?;
     drop(command); // The child alone has the other end now, so that its death is noticed.
-    let mut to = Successor::new(own, PATIENCE)?;
-    match reactor.offer(&mut to).and_then(|()| reactor.hand_on(to)) {
-        Ok(what) => {
-            println!("process {} goes on with {} clients", child.id(), what.connections);
-            reactor.stop();
-        }
-        // Nothing has changed here.
-        Err(error) => {
-            eprintln!("{error}");
-            child.kill()?;
-            child.wait()?;
-        }
+    let handed_on = Successor::new(own, PATIENCE).and_then(|mut to| {
+        reactor.offer(&mut to)?;
+        reactor.hand_on(to, PATIENCE)
+    });
+    if handed_on.is_err() {
+        child.kill()?;
+        child.wait()?;
     }
+    println!("process {} goes on with {} clients", child.id(), handed_on?.connections);
     Ok(())
 }
 
@@ -109,9 +105,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("listening on {service}");
     while reactor.exit().is_none() {
         reactor.turn(None)?;
-        if wanted.take() {
-            upgrade(&mut reactor, &program)?;
+        if wanted.take()
+            && let Err(error) = upgrade(&mut reactor, &program)
+        {
+            println!("{error}; everybody is still served here");
         }
     }
-    Ok(())
+    Ok(()) // Nobody is left here.
 }
