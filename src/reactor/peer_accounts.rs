@@ -74,7 +74,8 @@ impl PeerAccounts {
 
     /// Writes down what is not paid for yet.
     pub(super) fn save(&self, now: Nanos, to: &mut Encoder) {
-        let owing = || self.accounts.iter().filter(|(_, account)| account.forgiven() > now);
+        let PeerAccounts { rates: _, connect_rate: _, most: _, accounts, order: _ } = self;
+        let owing = || accounts.iter().filter(|(_, account)| account.forgiven() > now);
         to.put_number(owing().count() as u64);
         for (peer, Account { paid, connects, listed: _ }) in owing() {
             PeerAddress::from(Some((*peer, 0).into())).save(to);

@@ -1,5 +1,5 @@
 use super::known_version;
-use crate::{Context, Decoder, Handler, Saved, ServiceContext, Unreadable};
+use crate::{ConnId, Context, Decoder, Encoder, Handler, Saved, ServiceContext, Unreadable};
 
 /// What a client is sent first.
 const GREETING: &str = "\
@@ -63,8 +63,11 @@ impl Handler for Echo {
 
     // There is nothing to write down: a client is all that the loop knows of it.
     fn save(&self, _cx: &ServiceContext<'_, ()>) -> Option<Saved> {
+        let Echo = self;
         Some(Saved::new(1))
     }
+
+    fn save_session(&self, _cx: &ServiceContext<'_, ()>, _id: ConnId, (): &(), _to: &mut Encoder) {}
 
     fn restore(&mut self, version: u32, _from: &mut Decoder<'_>) -> Result<(), Unreadable> {
         known_version(version, 1)

@@ -265,9 +265,11 @@ impl Handler for Presence {
     }
 
     fn save(&self, cx: &ServiceContext<'_, Session>) -> Option<Saved> {
+        // The names are those of the sessions.
+        let Presence { allow_kill: _, names: _, seat } = self;
         let mut saved = Saved::new(1).together();
-        saved.state().put_flag(self.seat.is_some());
-        if let Some(seat) = &self.seat {
+        saved.state().put_flag(seat.is_some());
+        if let Some(seat) = seat {
             seat.save(cx, saved.state())?;
         }
         Some(saved)

@@ -3,6 +3,8 @@
 use std::ops::DerefMut;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use slab::Slab;
+
 use super::{Going, Listening, Succession};
 use crate::connection::connection::{Connection, Stage};
 use crate::connection::flags::Flag;
@@ -11,8 +13,9 @@ use crate::handler::{Farewell, Handler, ServiceContext};
 use crate::net::passed::{Passed, Received};
 use crate::reactor::accepting::Listener;
 use crate::reactor::loop_state::LoopState;
+use crate::reactor::peers::Peers;
 use crate::reactor::service::{ActiveService, AnyService};
-use crate::reactor::table::Slot;
+use crate::reactor::table::{Slot, Table};
 
 /// What a loop has written down of its services.
 pub(crate) struct Frozen {
@@ -58,6 +61,44 @@ impl Listener {
     }
 }
 
+/// What of a service is written down, here or by its parts. Whoever adds something decides what becomes of it.
+fn written<H: Handler>(service: &ActiveService<H>) -> (&Slab<Slot<H::Session>>, &Peers) {
+    let ActiveService {
+        // It writes down what it wants.
+        handler: _,
+        table,
+        // These were offered before, and what was posted is taken before.
+        listeners: _,
+        mailbox: _,
+        slow_hooks: _,
+        arriving: _,
+        gone: _,
+    } = service;
+    let Table {
+        service: _,
+        name: _,
+        limits: _,
+        connections,
+        peers,
+        // With each connection.
+        accounts: _,
+        // What is due, and sums: found out again.
+        slots: _,
+        queues: _,
+        timers: _,
+        metered: _,
+        open: _,
+        places: _,
+        backlog: _,
+        kept: _,
+        // Those that leave do not go, and what is about to end does not go over.
+        leaving: _,
+        kept_open: _,
+        retired: _,
+    } = table;
+    (connections, peers)
+}
+
 impl<S> Slot<S> {
     fn goes(&self) -> bool {
         self.conn.is_portable() && self.stream.passed().is_some()
@@ -84,7 +125,8 @@ impl<H: Handler> ActiveService<H> {
         state: &mut LoopState,
         to: &mut Encoder,
     ) -> Option<()> {
-        let conn = &self.table.connections[id.slot()].conn;
+        // What it runs over is lent, and the session is the handler's to write down.
+        let Slot { conn, stream: _, session: _ } = &self.table.connections[id.slot()];
         conn.save(&state.turn.arena, state.turn.now, to);
         to.put_option((!goes).then_some(conn), |to, conn| {
             let reason =
@@ -182,10 +224,11 @@ impl<H: Handler> Succession for ActiveService<H> {
         let together = saved.extent == Extent::Together;
         to.put_number(saved.version.into());
         to.put_bytes(saved.state.as_bytes());
-        self.table.peers.save(state.turn.now, to);
+        let (connections, peers) = written(self);
+        peers.save(state.turn.now, to);
         let mut ids = self.table.ids();
         ids.sort_unstable();
-        let slot = |id: &ConnId| &self.table.connections[id.slot()];
+        let slot = |id: &ConnId| &connections[id.slot()];
         let (connections, rest): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| slot(id).goes());
         let known = rest.into_iter().filter(|id| together && is_known(&slot(id).conn));
         let going = Going { absent: known.collect(), connections, together };
