@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::bus::{Action, Event, Told};
-use super::encoding::{all, name, put_all, put_name, size};
+use super::encoding::{all, name, put_all, put_name};
 use super::entry::Content;
 use super::seat::{MOST_BYTES, MOST_LINES};
 use super::{Room, pop_front_if};
@@ -49,7 +49,7 @@ impl Waiting {
 
     fn restore(from: &mut Decoder<'_>) -> Result<Waiting, Unreadable> {
         Ok(match from.number()? {
-            0 => Waiting::Heard(size(from)?, from.number()?),
+            0 => Waiting::Heard(from.size()?, from.number()?),
             1 => Waiting::Who,
             2 => Waiting::Told(from.text()?.to_owned()),
             _ => return Err(Unreadable("it waits for something unknown")),
@@ -91,8 +91,8 @@ impl Local {
     pub(super) fn restore(from: &mut Decoder<'_>) -> Result<Local, Unreadable> {
         Ok(Local {
             waiting: all(from, Waiting::restore)?,
-            lines: size(from)?,
-            bytes: size(from)?,
+            lines: from.size()?,
+            bytes: from.size()?,
             held: from.flag()?,
             name: name(from)?,
         })

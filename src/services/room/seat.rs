@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::bus::{Action, Bus, Event, MemberId, News, Told};
-use super::encoding::{all, put_all, size};
+use super::encoding::{all, put_all};
 use crate::{ConnId, Context, Core, Decoder, Encoder, Peers, ServiceContext, TimerId, Unreadable};
 
 /// A member with so many lines that the bus has not taken is not read.
@@ -155,8 +155,8 @@ impl Pending {
     fn restore(from: &mut Decoder<'_>) -> Result<Pending, Unreadable> {
         let then = |from: &mut Decoder<'_>| Ok(if from.flag()? { Then::Stop } else { Then::Close });
         Ok(Pending {
-            lines: size(from)?,
-            bytes: size(from)?,
+            lines: from.size()?,
+            bytes: from.size()?,
             asks: u32::try_from(from.number()?).map_err(|_| Unreadable("a number too large"))?,
             then: from.option(then)?,
             held: from.flag()?,
@@ -398,7 +398,7 @@ impl<W: Words> Seat<W> {
     /// # Errors
     /// [`Unreadable`] if it is of another core, or cannot be.
     pub fn restore(&mut self, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
-        if size(from)? != self.core {
+        if from.size()? != self.core {
             return Err(Unreadable("the seat of another core"));
         }
         self.words.restore(from)?;
@@ -413,7 +413,7 @@ impl<W: Words> Seat<W> {
         self.pending = all(from, |from| Ok((from.number()?, Pending::restore(from)?)))?;
         self.drain = from.number()?;
         self.undrained = all(from, id)?;
-        self.cores_undrained = size(from)?;
+        self.cores_undrained = from.size()?;
         self.drained = from.flag()?;
         Ok(())
     }
