@@ -123,6 +123,8 @@ impl Reactor<'_> {
 
     /// Has the handlers take the messages that wait for them. Says how many there were.
     pub(crate) fn take_posted(&mut self) -> u64 {
+        // The wait for the other side is none of the handlers'.
+        self.state.tick();
         departing::take_posted(&mut self.services, &mut self.state)
     }
 
@@ -297,6 +299,7 @@ impl Reactor<'_> {
             inherited.own_listeners();
         }
         self.services.iter_mut().for_each(|service| service.own_listeners());
+        self.state.tick();
         install(&mut self.services, &mut self.state);
         self.start();
         self.services.iter_mut().for_each(|service| service.tell_restored(&mut self.state));
