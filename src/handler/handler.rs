@@ -243,7 +243,7 @@ pub trait Handler {
     /// |---|---|---|
     /// | [`Saved::new`] | go, each that can; the others are served here to their end | [restores](Self::restore) |
     /// | [`Saved::together`] | go, each that can; the others are closed | restores, and is told of those by [`on_close`](Self::on_close) |
-    /// | [`Saved::stay`] | are all served here to their end | begins anew |
+    /// | [`Saved::stay`] | are all served here to their end, unless [`on_handed_on`](Self::on_handed_on) closes some | begins anew |
     /// | None, the default | are all closed, with a [line that says why](crate::Farewell::Upgrade) | begins anew |
     ///
     /// The listening sockets go in any case.
@@ -403,6 +403,16 @@ pub trait Handler {
     /// One that could not come along is not here. If the connections belong
     /// [together](Saved::together), [`on_close`](Self::on_close) tells of it.
     fn on_restored(&mut self, cx: &mut Context<'_, Self::Session>) {
+        let _ = cx;
+    }
+
+    /// Called in the loop that is left, when another one has taken the service over and those of its connections
+    /// that do not go [stay](Self::save) here to their end. The other loop listens now and knows all that is new, so a
+    /// client that asks again and again over one connection is better off if it connects again: close it here.
+    ///
+    /// It is not called where the loop itself closes what does not go: where connections belong
+    /// [together](Saved::together), and where the service is not taken over.
+    fn on_handed_on(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
         let _ = cx;
     }
 

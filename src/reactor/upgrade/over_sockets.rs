@@ -13,6 +13,7 @@ use mio::net::UdpSocket;
 use super::{Frozen, Listening, departing::freeze, install, restore};
 use crate::connection::{Decoder, Encoder, Unreadable};
 use crate::error::Error;
+use crate::handler::text::printable;
 use crate::limits::Limits;
 use crate::net::listener::ListeningSocket;
 use crate::net::passed::{self, Passed, Received, is_as_asked};
@@ -75,7 +76,7 @@ fn failed(why: impl Into<String>) -> Error {
 
 /// What the other side says, fit for a line of the log.
 fn shown(text: &str) -> String {
-    text.chars().take(200).flat_map(char::escape_debug).collect()
+    printable(text.chars().take(1000).collect::<String>().as_bytes())
 }
 
 /// Why the other side has not said what was due.
