@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use std::{env, io, thread};
+use std::{env, fs, io, thread};
 
 use reactor::text::printable;
 use reactor::{Cores, Error, HandedOn, Remote, Successor};
@@ -144,13 +144,15 @@ impl Shared {
         };
         match self.hand_on(child.id(), socket, tell) {
             // Nobody else would wait for it, should it end before this process does.
-            Ok(()) => {
-                if let Ok(status) = child.wait() {
+            Ok(()) => match child.wait() {
+                Ok(status) => {
                     log::info!("process {} has ended: {status}", child.id());
                     let code = status.code().and_then(|code| u8::try_from(code).ok());
                     self.has_ended(code.map_or(ExitCode::FAILURE, ExitCode::from));
                 }
-            }
+                // Where SIGCHLD is ignored nobody is told how.
+                Err(_) => self.has_ended(ExitCode::SUCCESS),
+            },
             Err(why) => {
                 let ended = end(child).map(|status| format!(" ({status})")).unwrap_or_default();
                 self.failed(&format!("{why}{ended}"), tell);
@@ -294,12 +296,19 @@ fn is_in_foreground() -> bool {
     job.is_ok_and(|job| job == getpgrp())
 }
 
-/// The path of this program. By the words it was started with, so that a symbolic link leads to what is there at
+/// The path of this program. By the word it was started with, so that a symbolic link leads to what is there at
 /// an upgrade; otherwise as the system knows it.
 fn program() -> io::Result<PathBuf> {
+    let this = env::current_exe()?;
     let word = env::args_os().next().map(PathBuf::from).unwrap_or_default();
-    match word.components().count() > 1 && word.exists() {
-        true => path::absolute(word),
-        false => env::current_exe(),
-    }
+    let folders = match word.components().count() {
+        // As a shell looks for it.
+        1 => env::var_os("PATH").unwrap_or_default(),
+        _ => OsString::new(),
+    };
+    let named = env::split_paths(&folders).map(|folder| folder.join(&word));
+    // The word may be anything; and the file may be another one already.
+    let is_this = |path: PathBuf| path == this || !this.exists();
+    let mut same = named.filter(|path| fs::canonicalize(path).is_ok_and(is_this));
+    same.next().map_or(Ok(this), path::absolute)
 }

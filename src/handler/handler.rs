@@ -244,7 +244,7 @@ pub trait Handler {
     /// |---|---|---|
     /// | [`Saved::new`] | all that [can](crate::Reactor::hand_on) move to the new process; the others are served here until they end | [restores](Self::restore) the state |
     /// | [`Saved::together`] | all that can move; the others are closed | restores the state; [`on_close`](Self::on_close) tells it of the others |
-    /// | [`Saved::stay`] | all are served here until they end | starts with no state |
+    /// | [`Saved::stay`] | all are served here until they end, unless [`on_handed_on`](Self::on_handed_on) closes them | starts with no state |
     /// | `None`, the default | all are closed, with [`Farewell::Upgrade`](crate::Farewell::Upgrade) | starts with no state |
     ///
     /// The listening sockets move in each of these cases.
@@ -421,6 +421,17 @@ pub trait Handler {
     /// Connections that could not move have no `on_restored`. If they [belong together](Saved::together), they
     /// have an [`on_close`](Self::on_close).
     fn on_restored(&mut self, cx: &mut Context<'_, Self::Session>) {
+        let _ = cx;
+    }
+
+    /// Called in the old process after a successful [upgrade](crate::Reactor::hand_on), if it serves those
+    /// connections that did not move until they end. The new process serves all new clients. Close a
+    /// connection here if its client is better served after it has connected again, such as one that asks for the state
+    /// of the service again and again.
+    ///
+    /// It is not called if the loop itself closes what did not move: if the connections belong
+    /// [together](Saved::together), or if the service was not taken over.
+    fn on_handed_on(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
         let _ = cx;
     }
 

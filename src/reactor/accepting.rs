@@ -152,6 +152,10 @@ impl Listener {
         &self.rules.address
     }
 
+    pub(super) fn unix_mode(&self) -> Option<u32> {
+        self.rules.unix_mode
+    }
+
     /// What newcomers speak.
     pub(super) fn layers(&self) -> &[Rc<dyn Acceptor>] {
         &self.layers

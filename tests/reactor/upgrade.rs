@@ -117,6 +117,13 @@ impl Handler for Room {
     fn on_restored(&mut self, cx: &mut Context<'_, String>) {
         let _ = self.told.send(format!("restored {}", cx.session()));
     }
+
+    fn on_handed_on(&mut self, cx: &mut ServiceContext<'_, String>) {
+        let left = cx.connection_count();
+        if left > 0 {
+            let _ = self.told.send(format!("{left} left"));
+        }
+    }
 }
 
 /// Sends datagrams back with a number.
@@ -541,6 +548,7 @@ fn who_cannot_go_stays_or_is_missed_where_all_belong_together() {
             // It is no client to be told anything.
             assert_eq!(dialled.rest(), b"");
         } else {
+            assert_eq!(old.next_told(), "1 left");
             dialled.send("still here\n");
             dialled.expect("3 : still here\n");
             assert!(new.told.try_recv().is_err());
@@ -568,6 +576,7 @@ fn who_is_to_stay_is_served_to_the_end_where_it_is() {
     assert_eq!(old.next_told(), "open false");
     let (new, handed_on) = old.successor(config);
     assert_eq!((handed_on.connections, handed_on.left), (0, 1));
+    assert_eq!(old.next_told(), "1 left");
     let mut second = Client::connect(new.addr());
     second.send("hi\n");
     second.expect("1 : hi\n");

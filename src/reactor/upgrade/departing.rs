@@ -75,6 +75,14 @@ impl Listener {
         let (socket, path) = self.socket.passed()?;
         Some(Listening { address: self.address().clone(), datagrams: false, socket, path })
     }
+
+    /// Its path is this loop's from now on, and has the mode that is asked for here.
+    fn own(&mut self) {
+        self.socket.own(true);
+        if let Err(error) = self.socket.set_mode(self.unix_mode()) {
+            log::warn!("the mode of {} stays as it is: {error}", self.address());
+        }
+    }
 }
 
 /// What of a service is written down, here or by its parts. Whoever adds something decides what becomes of it.
@@ -278,6 +286,8 @@ impl<H: Handler> Succession for ActiveService<H> {
         if together {
             self.table.timers.forget_service();
             self.gone = true;
+        } else {
+            self.call_service(state, H::on_handed_on);
         }
     }
 
@@ -299,7 +309,7 @@ impl<H: Handler> Succession for ActiveService<H> {
     }
 
     fn own_listeners(&mut self) {
-        self.listeners.iter_mut().for_each(|(_, listener)| listener.socket.own(true));
+        self.listeners.iter_mut().for_each(|(_, listener)| listener.own());
     }
 
     fn restore(

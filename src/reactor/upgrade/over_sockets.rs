@@ -13,6 +13,7 @@ use mio::net::UdpSocket;
 use super::Listening;
 use crate::connection::{Decoder, Encoder, Unreadable};
 use crate::error::Error;
+use crate::handler::text::printable;
 use crate::limits::Limits;
 use crate::net::listener::ListeningSocket;
 use crate::net::passed::{self, is_as_asked};
@@ -81,7 +82,7 @@ pub(super) fn failed(why: impl Into<String>) -> Error {
 
 /// What the other side says, fit for a line of the log.
 pub(super) fn shown(text: &str) -> String {
-    text.chars().take(200).flat_map(char::escape_debug).collect()
+    printable(text.chars().take(1000).collect::<String>().as_bytes())
 }
 
 /// Why the other side has not said what was due.

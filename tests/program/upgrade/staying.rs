@@ -103,6 +103,30 @@ fn a_web_socket_in_the_room_is_told_1012() {
     server.end();
 }
 
+/// A page and Prometheus ask again and again over one connection: they would be told of the old process for hours.
+#[test]
+fn who_asks_the_page_again_asks_the_new_process() {
+    const ASK: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut server = Generations::start("upgrade-web", &["serve", "web=0"]);
+    let web = server.addr("web");
+    let [mut idle, mut asking] = [ASK, &[ASK, &ASK[..20]].concat()].map(|bytes| {
+        let mut client = Client::connect(web);
+        client.send(bytes);
+        while client.line() != "ok\n" {}
+        client
+    });
+    server.upgrade();
+    assert_eq!(idle.rest(), b"");
+    // A request under way has its answer.
+    asking.send(&ASK[20..]);
+    let answer = String::from_utf8(asking.rest()).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok\n"), "{answer}");
+    assert!(answer.contains("Connection: close\r\n"), "{answer}");
+    server.wait_for_ends(1);
+    let log = server.end();
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+}
+
 /// What somebody is downloading is not cut off.
 #[test]
 fn forwarded_connections_stay_and_end_in_peace() {
