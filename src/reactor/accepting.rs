@@ -275,17 +275,13 @@ impl Listener {
                 AcceptError::Stuck => {
                     log::debug!("{}: accept: {error}", self.address());
                     let nobody = state.with_spare_descriptor(|state| {
-                        match self
-                            .socket
-                            .accept()
-                            .and_then(|newcomer| self.receive(newcomer, state))
-                        {
-                            Ok(newcomer) => {
-                                if let Some((mut stream, _)) = newcomer {
-                                    let counters = state.counters(self.token.service());
-                                    counters.refuse(Refused::NoDescriptor);
-                                    stream.turn_away(&farewell(state));
-                                }
+                        let next = self.socket.accept();
+                        match next.and_then(|newcomer| self.receive(newcomer, state)) {
+                            Ok(None) => false,
+                            Ok(Some((mut stream, _))) => {
+                                let counters = state.counters(self.token.service());
+                                counters.refuse(Refused::NoDescriptor);
+                                stream.turn_away(&farewell(state));
                                 false
                             }
                             Err(error) => error.kind() == ErrorKind::WouldBlock,
