@@ -13,7 +13,6 @@ use mio::net::UdpSocket;
 use super::Listening;
 use crate::connection::{Decoder, Encoder, Unreadable};
 use crate::error::Error;
-use crate::handler::text::printable;
 use crate::limits::Limits;
 use crate::net::listener::ListeningSocket;
 use crate::net::passed::{self, is_as_asked};
@@ -82,7 +81,7 @@ pub(super) fn failed(why: impl Into<String>) -> Error {
 
 /// What the other side says, fit for a line of the log.
 pub(super) fn shown(text: &str) -> String {
-    printable(text.chars().take(1000).collect::<String>().as_bytes())
+    text.chars().take(1000).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// Why the other side has not said what was due.
