@@ -11,7 +11,7 @@ use super::*;
 use crate::net::layer::{Elsewhere, Layer, Opened, refuse_input_and_output};
 use crate::net::newcomers::{Load, channel};
 use crate::reactor::listening::Share;
-use crate::{Callbacks, Rate, Reactor};
+use crate::{Callbacks, Host, Rate, Reactor};
 
 /// Puts [`Named`] over newcomers, but for as many as it is to fail for first.
 #[derive(Debug, Default)]
