@@ -273,7 +273,7 @@ impl<'h> Cores<'h> {
             // Who has failed is missed below.
             let _ = heir.parcels.send(parcel);
         }
-        let mut all = vec![self.first.restore(own).map_err(|why| why.to_string())?];
+        let mut all = vec![self.first.restore(own)?];
         for heir in heirs {
             let restored = heir.restored.recv_timeout(LONGEST_STEP);
             all.push(restored.map_err(|_| format!("core {} has failed", heir.core))??);
@@ -299,7 +299,7 @@ fn take_over(
     tell: &Sender<Result<Vec<Restored>, String>>,
     verdict: &Receiver<Vec<Restored>>,
 ) -> Option<()> {
-    let restored = reactor.restore(parcel.recv().ok()?).map_err(|why| why.to_string());
+    let restored = reactor.restore(parcel.recv().ok()?);
     tell.send(restored).ok()?;
     reactor.go_on_with(&verdict.recv().ok()?);
     // Nobody listens any more if the first core has failed meanwhile.

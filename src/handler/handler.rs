@@ -377,8 +377,8 @@ pub trait Handler {
     }
 
     /// Restores the state that [`save`](Self::save) has written in the old process, which may run an older or a newer
-    /// version of the program: `version` is the one that it gave to [`Saved::new`]. All of `from` must be read, or
-    /// the restoring fails. No other hook but [`on_listening`](Self::on_listening) is called before this one.
+    /// version of the program: `version` is the one that it gave to [`Saved::new`]. All of `from` must be read. No other
+    /// hook but [`on_listening`](Self::on_listening) is called before this one.
     ///
     /// There is no context, because the upgrade may still fail: the old process then goes on, and this one ends.
     /// Therefore, do nothing here that others can see, such as writing a file.
@@ -386,9 +386,11 @@ pub trait Handler {
     /// # Errors
     /// [`Unreadable`] if the version is unknown or the state is invalid. The service is then not taken over: the old
     /// process logs the reason and closes the connections with [`Farewell::Upgrade`](crate::Farewell::Upgrade),
-    /// and this handler serves new clients. Leave its state unchanged in this case. A panic has the same effect.
+    /// and this handler serves new clients, so its state must be unchanged. The default fails.
     ///
-    /// The default fails.
+    /// # Panics
+    /// The whole upgrade fails after a panic, because the state of the handler is unknown then: the old process goes on.
+    /// It also fails if bytes are left in `from`.
     fn restore(&mut self, version: u32, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
         let _ = (version, from);
         Err(Unreadable("this handler takes nothing over"))
@@ -401,8 +403,8 @@ pub trait Handler {
     /// The default is an empty session.
     ///
     /// # Errors
-    /// [`Unreadable`] if the session is invalid. The whole service is then not taken over, as with
-    /// [`restore`](Self::restore).
+    /// [`Unreadable`] if the session is invalid. The whole upgrade then fails, because the handler has the state of a
+    /// service whose connections would not come: the old process goes on with all of them. A panic has the same effect.
     fn restore_session(
         &mut self,
         id: ConnId,

@@ -405,16 +405,21 @@ fn all_cores_go_on_whichever_step_the_next_ones_fail_at() {
 
 /// As a program whose configuration has become wrong: its cores cannot even be made.
 #[test]
-fn a_core_that_cannot_start_is_a_refusal() {
-    for at in [1, 2] {
+fn a_core_that_cannot_start_or_restore_is_a_refusal() {
+    for (at, wrong, why) in [
+        (1, Wrong::Made, "core 1 has failed"),
+        (2, Wrong::Made, "core 2 has failed"),
+        (0, Wrong::Session, "room 0: not on this core"),
+        (2, Wrong::Session, "room 0: not on this core"),
+        (1, Wrong::Panics, "room 0: its handler panicked"),
+    ] {
         let old = Generation::start(of(3), None);
         let mut clients = one_on_each(&old, 3);
         clients.iter_mut().for_each(|client| client.send("wh"));
         let (one, other) = UnixStream::pair().unwrap();
         let handed = old.hand_on(one, PATIENCE, PATIENCE);
-        let wrong = old.same(Config { wrong: Some((at, Wrong::Made)), ..of(3) });
+        let wrong = old.same(Config { wrong: Some((at, wrong)), ..of(3) });
         let new = Generation::start(wrong, Some(other));
-        let why = format!("core {at} has failed");
         let error = handed.outcome().unwrap_err().to_string();
         assert_eq!(error, format!("the upgrade has failed: the other process says: {why}"));
         until("the new one ends", || new.thread.is_finished());
@@ -432,14 +437,9 @@ fn a_core_that_cannot_start_is_a_refusal() {
 /// Part of a service would be worse than none of it.
 #[test]
 fn a_service_that_one_core_cannot_go_on_with_goes_on_nowhere() {
-    for (at, wrong) in [
-        (1, Wrong::Restored),
-        (0, Wrong::Restored),
-        (2, Wrong::Session),
-        (1, Wrong::Panics),
-        (1, Wrong::Saved),
-        (0, Wrong::Saved),
-    ] {
+    for (at, wrong) in
+        [(1, Wrong::Restored), (0, Wrong::Restored), (1, Wrong::Saved), (0, Wrong::Saved)]
+    {
         let config = Config { listen: vec!["127.0.0.1:0".to_owned(); 2], ..of(3) };
         let with = Config { wrong: Some((at, wrong)), ..config.clone() };
         let (first, second) = match wrong {
