@@ -376,7 +376,8 @@ pub trait Handler {
     ///
     /// # Errors
     /// [`Unreadable`] for a version that is not known, or for what cannot be: then nothing of the service goes
-    /// over. Leave the handler as it was.
+    /// over. Leave the handler as it was. Where another [core](crate::Cores) fails, [`on_close`](Self::on_close) tells of
+    /// each connection that was restored here.
     fn restore(&mut self, version: u32, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
         let _ = (version, from);
         Err(Unreadable("this handler takes nothing over"))
