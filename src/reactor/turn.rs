@@ -54,6 +54,8 @@ impl Reactor<'_> {
     }
 
     /// Tells handlers that are new here that the loop runs.
+    // Each turn asks.
+    #[inline]
     pub(super) fn start(&mut self) {
         while self.is_startable()
             && let Some(place) = self.unstarted.pop_front()
