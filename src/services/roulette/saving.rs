@@ -72,7 +72,7 @@ impl Roulette {
         })?;
         let list = from.option(|from| {
             let left = from.option(|from| {
-                let range = size(from)?..size(from)?;
+                let range = from.size()?..from.size()?;
                 let own = from.option(|from| empty().restore(from))?;
                 Ok((range, own))
             })?;
@@ -92,8 +92,4 @@ impl Roulette {
         })?;
         Ok(Session { commands, load, list })
     }
-}
-
-fn size(from: &mut Decoder<'_>) -> Result<usize, Unreadable> {
-    usize::try_from(from.number()?).map_err(|_| Unreadable("a number too large"))
 }
