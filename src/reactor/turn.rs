@@ -28,7 +28,9 @@ impl Reactor<'_> {
         if self.exit().is_some() {
             return Ok(());
         }
-        self.start();
+        if !self.unstarted.is_empty() {
+            self.start();
+        }
         self.begin_trace();
         self.wait(timeout)?;
         let (began, now) = (self.state.turn.clock, self.state.turn.now);
@@ -54,8 +56,6 @@ impl Reactor<'_> {
     }
 
     /// Tells handlers that are new here that the loop runs.
-    // Each turn asks.
-    #[inline]
     pub(super) fn start(&mut self) {
         while self.is_startable()
             && let Some(place) = self.unstarted.pop_front()
