@@ -6,6 +6,7 @@
 //! ```sh
 //! cargo test --test simulation                            # a few seconds
 //! SEEDS=10000 cargo test --release --test simulation      # as long as one likes, or SEEDS=10000..20000
+//! ONCE=1 SEEDS=10000 cargo test --release --test simulation   # without living again to compare
 //! SEED=17 cargo test --test simulation echo -- --nocapture    # one of them, event by event
 //! ```
 //!
@@ -80,7 +81,8 @@ fn simulate<M: Model>(seed: u64, trace: bool) -> History {
     let mut world = fresh::<M>(seed, trace);
     must_hold(world.live(STEPS));
     let first = world.history();
-    if seed.is_multiple_of(SEEDS_PER_REPEAT) {
+    let once = env::var_os("ONCE").is_some();
+    if !once && seed.is_multiple_of(SEEDS_PER_REPEAT) {
         let mut repeat = |lives| {
             let heap = measure(|| {
                 for _ in 0..lives {
@@ -98,6 +100,9 @@ fn simulate<M: Model>(seed: u64, trace: bool) -> History {
         }
     }
     must_hold(world.die(STEPS / 3));
+    if once {
+        return world.history();
+    }
     let mut again = fresh::<M>(seed, false);
     must_hold(again.live(STEPS));
     let second = again.history();
