@@ -196,7 +196,7 @@ fn puppet() {
 fn several_cores() {
     let (seeds, trace) = seeds(SEEDS_OF_CORES);
     let count = seeds.end - seeds.start;
-    let (mut connections, mut words, mut refused, mut held) = (0, 0, 0, 0);
+    let (mut connections, mut words, mut refused, mut held, mut upgrades) = (0, 0, 0, 0, 0);
     for seed in seeds {
         let live = |trace| {
             let mut world = cores::World::new(seed, trace);
@@ -211,10 +211,11 @@ fn several_cores() {
         words += history.words;
         refused += history.refused;
         held += history.held;
+        upgrades += history.upgrades;
     }
     println!(
         "cores, {count} seeds: {connections} connections, {refused} refused, {words} words from core \
-         to core; after {held} turns a queue was full"
+         to core, {upgrades} upgrades; after {held} turns a queue was full"
     );
 }
 
