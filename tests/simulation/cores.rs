@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use reactor::testing::CoresByHand;
 use reactor::{
-    Address, Ask, Callbacks, CloseReason, ConnId, Context, Core, Cores, Decoder, Error, Exit, Handle,
-    Handler, Limits, Listen, Networks, Peers, Remote, Report, Saved, ServiceContext, Spread,
-    Unreadable,
+    Address, Ask, Callbacks, CloseReason, ConnId, Context, Core, Cores, Decoder, Error, Exit,
+    Handle, Handler, Limits, Listen, Networks, Peers, Remote, Report, Saved, ServiceContext,
+    Spread, Unreadable,
 };
 
 use crate::folder::Folder;
@@ -208,7 +208,12 @@ impl Handler for Talker {
         Ok(())
     }
 
-    fn restore_session(&mut self, _: ConnId, _: u32, _: &mut Decoder<'_>) -> Result<(), Unreadable> {
+    fn restore_session(
+        &mut self,
+        _: ConnId,
+        _: u32,
+        _: &mut Decoder<'_>,
+    ) -> Result<(), Unreadable> {
         Ok(())
     }
 
