@@ -32,9 +32,9 @@ use crate::reactor::{HandedOn, Reactor, Successor};
 
 /// How often all cores take what they have said to each other. Who answers each message with another one would
 /// have them do that for ever.
-const MOST_ROUNDS: usize = 1000;
+pub(super) const MOST_ROUNDS: usize = 1000;
 
-fn failed(why: impl Into<String>) -> Error {
+pub(super) fn failed(why: impl Into<String>) -> Error {
     Error::Upgrade { why: why.into() }
 }
 
@@ -108,7 +108,7 @@ fn obey(
 }
 
 /// Takes what others have sent here. Says how much it was.
-fn settle(reactor: &mut Reactor<'_>, driver: &mut Driver<'_>) -> Result<u64, Error> {
+pub(super) fn settle(reactor: &mut Reactor<'_>, driver: &mut Driver<'_>) -> Result<u64, Error> {
     let (mut arrived, mut awaited) = (0, reactor.awaited());
     while awaited > 0 && !reactor.is_ending() {
         reactor.turn(Some(Duration::ZERO))?;
@@ -309,7 +309,7 @@ fn take_over(
 }
 
 /// A service that one core cannot go on with no core does. Services of one name go by their order.
-fn take_on_all_or_none(all: &mut [Vec<Restored>]) {
+pub(super) fn take_on_all_or_none(all: &mut [Vec<Restored>]) {
     let mut outcomes: HashMap<(String, usize), (bool, Option<String>)> = HashMap::new();
     let keys: Vec<Vec<_>> = all.iter().map(|restored| keys(restored)).collect();
     for (key, one) in keys.iter().flatten().zip(all.iter().flatten()) {
