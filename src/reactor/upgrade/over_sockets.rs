@@ -43,7 +43,7 @@ pub(super) const REFUSED: u8 = 8;
 /// The loop that is to go on with what this one has, as it is seen from here: one end of a Unix socket.
 ///
 /// It can be polled: once there is something to read, the other loop is ready, and
-/// [`Reactor::hand_on`] does not wait for it to start.
+/// [`Reactor::hand_on`](crate::Reactor::hand_on) does not wait for it to start.
 #[derive(Debug)]
 pub struct Successor {
     pub(super) channel: Channel,
@@ -51,7 +51,7 @@ pub struct Successor {
     pub(super) offered: usize,
 }
 
-/// What has become of the connections at an [upgrade](Reactor::hand_on).
+/// What has become of the connections at an [upgrade](crate::Reactor::hand_on).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HandedOn {
