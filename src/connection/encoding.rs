@@ -73,6 +73,11 @@ impl Encoder {
         &self.bytes
     }
 
+    /// What another one has written.
+    pub(crate) fn append(&mut self, other: &Encoder) {
+        self.bytes.extend(&other.bytes);
+    }
+
     /// A moment, as the time that has passed since.
     pub(crate) fn put_age(&mut self, since: Nanos, now: Nanos) {
         self.put_number(now.saturating_sub(since));

@@ -141,7 +141,7 @@ fn record() {
     other.write_all(&READY).unwrap();
     let mut to = Successor::new(one, Duration::from_millis(100)).unwrap();
     reactor.offer(&mut to).unwrap();
-    reactor.hand_on(to).unwrap_err();
+    reactor.hand_on(to, PATIENCE).unwrap_err();
     let mut said = Vec::new();
     other.read_to_end(&mut said).unwrap();
     assert!(place(&said, b"\0\x03zoe").is_some(), "all of the list was made already");

@@ -29,7 +29,23 @@ pub(crate) fn freeze<S>(services: &mut [S], state: &mut LoopState) -> Frozen
 where
     S: DerefMut<Target: AnyService>,
 {
-    services.iter_mut().for_each(|service| service.take_posted(state));
+    take_posted(services, state);
+    write_down(services, state)
+}
+
+/// Has the handlers take the messages that were posted before. Says how many there were.
+pub(super) fn take_posted<S>(services: &mut [S], state: &mut LoopState) -> u64
+where
+    S: DerefMut<Target: AnyService>,
+{
+    services.iter_mut().map(|service| service.take_posted(state)).sum()
+}
+
+/// Writes down all services without a look at their messages.
+pub(super) fn write_down<S>(services: &mut [S], state: &mut LoopState) -> Frozen
+where
+    S: DerefMut<Target: AnyService>,
+{
     let mut parcel = Encoder::default();
     parcel.put_number(state.serials.last());
     let mut going = Vec::new();
@@ -204,12 +220,18 @@ impl<H: Handler> ActiveService<H> {
 }
 
 impl<H: Handler> Succession for ActiveService<H> {
-    fn take_posted(&mut self, state: &mut LoopState) {
+    fn take_posted(&mut self, state: &mut LoopState) -> u64 {
         // No more than wait now: others may post meanwhile.
-        for _ in 0..self.mailbox.inbox.waiting() {
-            let Some(message) = self.mailbox.next() else { return };
+        let waiting = self.mailbox.inbox.waiting();
+        for taken in 0..waiting {
+            let Some(message) = self.mailbox.next() else { return taken };
             self.call_service(state, |handler, cx| handler.on_message(cx, message));
         }
+        waiting
+    }
+
+    fn awaited(&self) -> usize {
+        self.table.places.awaited()
     }
 
     fn save(&mut self, state: &mut LoopState, to: &mut Encoder) -> Option<Going> {
@@ -225,7 +247,7 @@ impl<H: Handler> Succession for ActiveService<H> {
         to.put_number(saved.version.into());
         to.put_bytes(saved.state.as_bytes());
         let (connections, peers) = written(self);
-        peers.save(state.turn.now, to);
+        peers.save(state.is_first_core(), state.turn.now, to);
         let mut ids = self.table.ids();
         ids.sort_unstable();
         let slot = |id: &ConnId| &connections[id.slot()];
@@ -291,6 +313,10 @@ impl<H: Handler> Succession for ActiveService<H> {
 
     fn install(&mut self, state: &mut LoopState) {
         self.install_all(state);
+    }
+
+    fn lose_restored(&mut self, state: &mut LoopState) {
+        self.lose_arriving(state);
     }
 
     fn tell_restored(&mut self, state: &mut LoopState) {
