@@ -80,9 +80,19 @@ impl Encoder {
         &self.bytes
     }
 
-    /// What another one has written.
-    pub(crate) fn append(&mut self, other: &Encoder) {
-        self.bytes.extend(&other.bytes);
+    /// The place of a number that is [set](Self::set_number) later.
+    pub(crate) fn put_number_later(&mut self) -> usize {
+        self.put_number(0);
+        self.bytes.len() - size_of::<u64>()
+    }
+
+    pub(crate) fn set_number(&mut self, place: usize, number: u64) {
+        self.bytes[place..][..size_of::<u64>()].copy_from_slice(&number.to_be_bytes());
+    }
+
+    /// Takes back what was put after so many bytes.
+    pub(crate) fn truncate(&mut self, bytes: usize) {
+        self.bytes.truncate(bytes);
     }
 
     /// A moment, as the time that has passed since.

@@ -386,7 +386,9 @@ pub trait Handler {
     /// # Errors
     /// [`Unreadable`] if the version is unknown or the state is invalid. The service is then not taken over: the old
     /// process logs the reason and closes the connections with [`Farewell::Upgrade`](crate::Farewell::Upgrade),
-    /// and this handler serves new clients, so its state must be unchanged. The default fails.
+    /// and this handler serves new clients, so its state must be unchanged. If another [core](crate::Cores) fails
+    /// where this one has restored, [`on_close`](Self::on_close) is called for each restored connection. The default
+    /// fails.
     ///
     /// # Panics
     /// The whole upgrade fails after a panic, because the state of the handler is unknown then: the old process goes on.

@@ -47,17 +47,29 @@ where
     S: DerefMut<Target: AnyService>,
 {
     let mut parcel = Encoder::default();
-    parcel.put_number(state.serials.last());
+    // Those are let in later and are served here, under numbers that nobody else is to have.
+    let accepted = services.iter().map(|service| service.accepted_before()).sum();
+    parcel.put_number(state.serials.last_after(accepted));
     let mut going = Vec::new();
     for service in services {
-        let mut record = Encoder::default();
-        let goes = service.save(state, &mut record);
         parcel.put_text(service.name());
-        let goes_along = goes.as_ref().filter(|_| !record.as_bytes().is_empty());
-        parcel.put_option(goes_along, |parcel, goes| {
-            parcel.put_number(goes.connections.len() as u64);
-            parcel.put_bytes(record.as_bytes());
-        });
+        let start = parcel.as_bytes().len();
+        parcel.put_flag(true);
+        // How many connections go and how long the record is, which are known at its end. It is written in its
+        // place: it may be as large as all unsent output.
+        let [count, length] = [(); 2].map(|()| parcel.put_number_later());
+        let record = parcel.as_bytes().len();
+        let goes = service.save(state, &mut parcel);
+        match (&goes, parcel.as_bytes().len() - record) {
+            (None, _) | (_, 0) => {
+                parcel.truncate(start);
+                parcel.put_flag(false);
+            }
+            (Some(goes), bytes) => {
+                parcel.set_number(count, goes.connections.len() as u64);
+                parcel.set_number(length, bytes as u64);
+            }
+        }
         going.push(goes);
     }
     Frozen { parcel, going }
@@ -240,6 +252,11 @@ impl<H: Handler> Succession for ActiveService<H> {
 
     fn awaited(&self) -> usize {
         self.table.places.awaited()
+    }
+
+    fn accepted_before(&self) -> usize {
+        let left = self.listeners.iter().map(|(_, listener)| listener.socket.left());
+        self.awaited() + left.sum::<usize>()
     }
 
     fn save(&mut self, state: &mut LoopState, to: &mut Encoder) -> Option<Going> {

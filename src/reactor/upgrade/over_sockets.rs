@@ -127,10 +127,13 @@ impl Channel {
     /// The next frame, which must be of this kind.
     pub(super) fn hear(&self, kind: u8) -> Result<Frame, Error> {
         // What has been committed is not undone.
-        if kind != COMMIT {
+        let frame = if kind == COMMIT {
+            self.receive_last()
+        } else {
             self.step();
-        }
-        let frame = self.receive().map_err(|error| silent(&error))?;
+            self.receive()
+        };
+        let frame = frame.map_err(|error| silent(&error))?;
         match frame.kind {
             heard if heard == kind => Ok(frame),
             REFUSED => {

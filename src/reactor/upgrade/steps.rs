@@ -21,6 +21,11 @@ use crate::reactor::shutdown::Phase;
 pub(crate) type Refusals = Vec<Option<String>>;
 
 impl Successor {
+    /// The most that each thing is waited for.
+    pub(crate) fn patience(&self) -> Duration {
+        self.channel.patience()
+    }
+
     /// The other side is ready for the parcels.
     pub(crate) fn await_ready(&self) -> Result<(), Error> {
         self.channel.hear(READY).map(drop)
@@ -260,8 +265,9 @@ impl Reactor<'_> {
         Ok(())
     }
 
-    pub(crate) fn is_heir(&self) -> bool {
-        self.state.inherited.is_some()
+    /// The most that each thing is waited for; none if there is nothing to take over.
+    pub(crate) fn heir_patience(&self) -> Option<Duration> {
+        self.state.inherited.as_ref().map(|inherited| inherited.channel.patience())
     }
 
     fn inheritance(&self) -> Result<&Inheritance, Error> {

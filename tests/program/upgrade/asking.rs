@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::util::folder::Folder;
+use crate::util::namespace::inside;
 use crate::util::program::{Program, REACTOR, fails};
 use crate::util::{Client, PATIENCE, until};
 
@@ -255,6 +256,80 @@ fn a_link_leads_to_the_program_that_is_there_now() {
         crate::util::redis::signal(pid, "TERM");
         assert_eq!(first.end().0, 0);
     }
+}
+
+/// It has opened its log and read its configuration, maybe, when a SIGHUP is for both of that.
+#[test]
+fn a_hang_up_meanwhile_is_for_the_new_process_too() {
+    let server = Replaceable::new("hang-up");
+    let config = server.folder.file("reactor.toml");
+    fs::write(&config, "[echo]\naddress = 0\n").unwrap();
+    let mut command = server.command(&["serve", "--config", config.to_str().unwrap()]);
+    let first = Program::spawn(&mut command);
+    let mut client = half_a_line(&first);
+    server.replace(&format!("kill -HUP $PPID; exec {REACTOR} \"$@\""));
+    let (status, _, error) = server.upgrade();
+    assert_eq!(status, 0, "{error}");
+    // One line of each process.
+    first.wait_for_log("reload: ");
+    first.wait_for_log("reload: ");
+    the_other_half(&mut client);
+    server.stop();
+    assert_eq!(first.end().0, 0);
+}
+
+#[test]
+fn who_asks_for_one_is_told_of_a_shutdown() {
+    let server = Replaceable::new("shutdown");
+    let first = Program::spawn(&mut server.command(&["serve", "echo=0"]));
+    first.place("echo");
+    let started = server.folder.file("started");
+    server.replace(&format!("touch {}; exec cat >/dev/null", started.display()));
+    let mut command = Command::new(REACTOR);
+    let asked = Program::spawn(command.args(["upgrade", &server.admin()]));
+    until("the new process starts", || started.exists());
+    first.signal("TERM");
+    fails(asked, 1, &["nothing has changed: it is shutting down"]);
+    assert_eq!(first.end().0, 0);
+}
+
+/// Nor does it listen as one that was started by hand, where the old one does no more.
+#[test]
+fn who_is_to_go_on_for_a_process_that_has_gone_does_not_start() {
+    let server = Replaceable::new("orphan");
+    let first = Program::spawn(&mut server.command(&["serve", "echo=0"]));
+    first.place("echo");
+    let [started, go] = ["started", "go"].map(|name| server.folder.file(name));
+    let (tell, wait) = (started.display(), go.display());
+    server.replace(&format!(
+        "touch {tell}; while ! [ -e {wait} ]; do sleep 0.02; done; exec {REACTOR} \"$@\""
+    ));
+    first.signal("USR2");
+    until("the new process starts", || started.exists());
+    let pid = first.pid();
+    first.signal("KILL");
+    until("it has gone", || !fs::exists(format!("/proc/{pid}/fd/0")).unwrap());
+    fs::write(go, "").unwrap();
+    let log = first.wait_for_log("reactor: ");
+    assert!(log.contains(&format!("process {pid}, ")) && log.contains("has gone"), "{log}");
+}
+
+/// As in a container, all of whose processes end with it.
+#[test]
+fn process_1_is_not_replaced() {
+    if !inside("true") {
+        return;
+    }
+    let server = Replaceable::new("container");
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child"]).arg(&server.path).args(["serve", "echo=0"]);
+    let first = Program::spawn(command.arg(format!("--admin={}", server.admin())));
+    let mut client = half_a_line(&first);
+    let (status, _, error) = server.upgrade();
+    assert!(status == 1 && error.contains("process 1 is what its container runs"), "{error}");
+    the_other_half(&mut client);
+    server.stop();
+    assert_eq!(first.end().0, 0);
 }
 
 /// The new process aborts before each frame that it sends or receives, until there are no more of them.

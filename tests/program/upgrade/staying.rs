@@ -1,6 +1,7 @@
 //! Who cannot go, and what becomes of them.
 
 use super::{GREETING, Generations};
+use crate::util::program::Program;
 use crate::util::{Client, websocket};
 
 const ROOM: &str = "  Shutdown server with 'KILL'\n";
@@ -125,6 +126,21 @@ fn who_asks_the_page_again_asks_the_new_process() {
     server.wait_for_ends(1);
     let log = server.end();
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+}
+
+/// Of a process that others have gone on for, SIGUSR2 is not the way to them.
+#[test]
+fn who_asks_the_old_process_is_told_of_the_new_one() {
+    let mut server = Generations::start("upgrade-old", &["serve", "echo=0,ws:0"]);
+    let [_, ws] = [(); 2].map(|()| server.addr("echo"));
+    let page = websocket::open(ws);
+    server.upgrade();
+    let [old, new] = [0, 1].map(|generation| server.pids[generation].to_string());
+    let (status, _, error) = Program::run(&["upgrade", &old]);
+    assert!(status == 1 && error.contains(&format!("process {new} has taken over")), "{error}");
+    drop(page);
+    server.wait_for_ends(1);
+    server.end();
 }
 
 /// What somebody is downloading is not cut off.
