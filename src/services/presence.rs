@@ -492,6 +492,18 @@ mod tests {
         assert!(server.is_stopping() && server.is_shut(alice));
     }
 
+    #[test]
+    fn names_that_are_unique_only_since_an_upgrade_are_those_of_who_came_first() {
+        let (mut server, alice, bob) = room();
+        server.feed(bob, "HELLO Alice\n");
+        [alice, bob].into_iter().for_each(|client| _ = server.sent(client));
+        assert!(server.upgrade(Presence::default().unique_names()).is_ok());
+        // Neither line is the client's first one, which may have a mark.
+        server.feed(bob, "\u{feff}WHO\nHELLO alice\nWHO\n");
+        let list = users_of(" - alice\n - An anonymous user\n");
+        assert_eq!(text(&mut server, bob), format!("{HINT}{}{list}", taken("alice")));
+    }
+
     /// A room on a bus, as that of several cores or servers.
     fn on(bus: impl Bus + 'static) -> Presence {
         Presence { seat: Some(Seat::alone(English, bus)), ..Presence::default() }

@@ -191,6 +191,21 @@ mod tests {
     }
 
     #[test]
+    fn the_rhythm_and_the_count_of_lines_go_on_in_another_process() {
+        let mut server = at_ten_past_seven(3);
+        let client = server.connect();
+        server.advance(SECOND * 14 / 10);
+        let next = Time { zone: TimeZone::UTC, ..Time::new(SECOND, 3) };
+        assert!(server.upgrade(next).is_ok());
+        assert_eq!(server.sent(client), lines(0..2).as_bytes());
+        server.advance(SECOND * 59 / 100);
+        assert_eq!(server.sent(client), b"");
+        server.advance(SECOND / 100);
+        assert_eq!(server.sent(client), lines(2..3).as_bytes());
+        assert_eq!(server.closed(client), Some(CloseReason::Closed));
+    }
+
+    #[test]
     fn streams_fifteen_lines_from_each_clients_own_arrival() {
         let mut server = at_ten_past_seven(15);
         let first = server.connect();

@@ -294,6 +294,16 @@ mod tests {
         assert_eq!(server.handler().students.borrow().len(), 0);
     }
 
+    #[test]
+    fn commands_are_counted_on_in_another_process() {
+        let (mut server, client) = start(Version::Two);
+        server.feed(client, "RANDOM\nRANDOM\n");
+        assert!(server.upgrade(Roulette::new(Version::Two, MEMORY)).is_ok());
+        server.feed(client, "BYE\n");
+        let replies = text(&mut server, client);
+        assert!(replies.contains("\"numberOfCommands\":3"), "{replies}");
+    }
+
     fn start(version: Version) -> (Harness<Roulette>, Client) {
         let mut server = Harness::new(Roulette::new(version, MEMORY));
         let client = server.connect();
