@@ -54,12 +54,8 @@ pub(crate) fn ready(
 /// upgrade. Clients that are cut off make it a failure.
 pub(crate) fn run_until_stopped(
     cores: &mut Cores<'_>,
-    predecessor: &Predecessor,
     upgrades: &Upgrades,
 ) -> Result<ExitCode, Failure> {
-    if predecessor.is_there() {
-        cores.first().succeed()?;
-    }
     let exit = cores.run()?;
     let (accepted, refused) = admin::clients(cores);
     log::info!("stopped after {accepted} connections; {refused} were turned away");

@@ -171,7 +171,7 @@ pub(crate) fn forward(
     let line = |endpoint| format!("forward listening on {endpoint}\n");
     let lines = bound.iter().map(line).collect();
     ready(&cores, predecessor, &notices, move || stdout.say(lines))?;
-    run_until_stopped(&mut cores, predecessor, &upgrades)
+    run_until_stopped(&mut cores, &upgrades)
 }
 
 /// Whether a connection to the target would arrive at the listener.

@@ -87,7 +87,7 @@ impl Predecessor {
     pub(crate) fn inherit(&self, cores: &mut Cores<'_>) -> Result<(), Error> {
         let Some(previous) = &self.0 else { return Ok(()) };
         let socket = previous.socket.try_clone();
-        cores.first().inherit(socket.map_err(unusable)?, patience())
+        cores.inherit(socket.map_err(unusable)?, patience())
     }
 
     /// Says something once the clients are this process's: at once if there was none before it.

@@ -210,7 +210,7 @@ impl Shared {
         let again = socket.try_clone().map_err(|error| error.to_string())?;
         let mut successor = Successor::new(socket, patience()).map_err(why)?;
         let (offered, successor) = self.in_loop(move |cores| {
-            let offered = cores.first().offer(&mut successor);
+            let offered = cores.offer(&mut successor);
             (offered, successor)
         })?;
         let wait = if offered.is_ok() { patience() } else { Duration::ZERO };
@@ -222,8 +222,7 @@ impl Shared {
         }
         let (own, tell) = (Arc::clone(self), Arc::clone(tell));
         let outcome = self.in_loop(move |cores| {
-            let handed_on = cores.first().hand_on(successor)?;
-            end_when_empty(own.remote.clone(), own.timeout);
+            let handed_on = cores.hand_on(successor, own.timeout)?;
             own.handed_on(cores, pid, handed_on, &tell);
             // The new process waits for that before it tells systemd anything.
             drop(again);
@@ -330,23 +329,4 @@ fn program() -> io::Result<PathBuf> {
     let is_this = |path: PathBuf| path == this || !this.exists();
     let mut same = named.filter(|path| fs::canonicalize(path).is_ok_and(is_this));
     same.next().map_or(Ok(this), path::absolute)
-}
-
-/// Until the cores do so themselves.
-fn end_when_empty(remote: Remote<'static>, timeout: Duration) {
-    let until = Instant::now() + timeout;
-    thread::spawn(move || {
-        loop {
-            thread::sleep(Duration::from_millis(50));
-            let posted = remote.post(move |cores| {
-                let left = cores.status().services.iter().map(|it| it.connections).sum::<usize>();
-                if left == 0 || Instant::now() > until {
-                    cores.first().stop();
-                }
-            });
-            if posted.is_err() {
-                return;
-            }
-        }
-    });
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Instant;
 
 use super::driver::Driver;
 use crate::reactor::handle::Shared;
@@ -19,17 +18,17 @@ pub(super) enum Mail<'h> {
 }
 
 /// Something to do on a core, between two turns of its loop.
-pub(super) type Task<'h> = dyn FnOnce(&mut Reactor<'h>, &Driver<'h>) + Send + 'h;
+pub(super) type Task<'h> = dyn FnOnce(&mut Reactor<'h>, &mut Driver<'h>) + Send + 'h;
 
 /// One of it for all cores.
 pub(super) struct Common<'h> {
     cores: Vec<Place<'h>>,
-    /// When the first core was made. All cores count time from there.
-    pub(super) start: Instant,
     /// Every loop is to end at once.
     cut: AtomicBool,
     /// How many loops run, but for the first one.
     pub(super) running: AtomicUsize,
+    /// How many cores nobody is left on after an upgrade.
+    deserted: AtomicUsize,
 }
 
 /// What others know of one core.
@@ -44,10 +43,7 @@ struct Place<'h> {
 
 impl<'h> Common<'h> {
     /// Also gives where each core finds its mail.
-    pub(super) fn new(
-        cores: &[Arc<Shared>],
-        start: Instant,
-    ) -> (Arc<Common<'h>>, Vec<Receiver<Mail<'h>>>) {
+    pub(super) fn new(cores: &[Arc<Shared>]) -> (Arc<Common<'h>>, Vec<Receiver<Mail<'h>>>) {
         let (mut places, mut mail) = (Vec::new(), Vec::new());
         for shared in cores {
             let (sender, receiver) = channel();
@@ -55,8 +51,8 @@ impl<'h> Common<'h> {
             places.push(Place { shared: Arc::clone(shared), mail: sender, used, awaited });
             mail.push(receiver);
         }
-        let running = AtomicUsize::new(0);
-        (Arc::new(Common { cores: places, start, cut: AtomicBool::new(false), running }), mail)
+        let (cut, running, deserted) = Default::default();
+        (Arc::new(Common { cores: places, cut, running, deserted }), mail)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -93,6 +89,20 @@ impl<'h> Common<'h> {
 
     pub(super) fn is_cut(&self) -> bool {
         self.cut.load(SeqCst)
+    }
+
+    /// The last connection of a core has ended after an upgrade, or it has one again.
+    pub(super) fn set_deserted(&self, deserted: bool) {
+        if !deserted {
+            self.deserted.fetch_sub(1, SeqCst);
+        } else if self.deserted.fetch_add(1, SeqCst) + 1 == self.len() {
+            self.wake_all();
+        }
+    }
+
+    /// Whether all cores are deserted.
+    pub(super) fn are_deserted(&self) -> bool {
+        self.deserted.load(SeqCst) == self.len()
     }
 
     /// Another loop than the first has ended.

@@ -126,13 +126,14 @@ impl<'h> Cores<'h> {
         let seeds = (1..count).map(|_| Reactor::seed()).collect::<Result<Vec<_>, _>>()?;
         let seeded = seeds.iter().map(|seed| &seed.shared);
         let shared: Vec<_> = [first.shared()].into_iter().chain(seeded).map(Arc::clone).collect();
-        let (common, mail) = Common::new(&shared, first.started_at());
+        let (common, mail) = Common::new(&shared);
         if count > 1 {
-            first.join(0, count, common.start);
+            first.join(0, count, first.started_at());
         }
         let mut mail = mail.into_iter();
         let own = mail.next().expect("there is one core at least");
-        let planned = |((core, seed), mail)| Planned { core, seed, mail };
+        let start = first.started_at();
+        let planned = |((core, seed), mail)| Planned { core, seed, mail, start };
         let (changes, remote) = Mailbox::new(&shared[0]);
         first.make_changes_before_stop(remote.identity());
         Ok(Cores {
@@ -404,7 +405,11 @@ impl<'h> Cores<'h> {
 
     /// Posts a task to another core, which does it when it begins to run, or after its next turn. Nothing
     /// happens once that core is shutting down or has ended.
-    fn post(&self, core: usize, task: impl FnOnce(&mut Reactor<'h>, &Driver<'h>) + Send + 'h) {
+    pub(super) fn post(
+        &self,
+        core: usize,
+        task: impl FnOnce(&mut Reactor<'h>, &mut Driver<'h>) + Send + 'h,
+    ) {
         self.common.send(core, Mail::Do(Box::new(task)));
     }
 

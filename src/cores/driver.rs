@@ -35,6 +35,8 @@ pub(super) struct Driver<'h> {
     ahead: Vec<(usize, ConnId)>,
     /// The others know that the shutdown has begun.
     told: bool,
+    /// The others know that nobody is left here.
+    deserted: bool,
     /// What the others know that the connections here have of each [`Memory`].
     published: [usize; 2],
 }
@@ -62,6 +64,7 @@ impl<'h> Driver<'h> {
             tickets: 0,
             ahead: Vec::new(),
             told: false,
+            deserted: false,
             published: [0; 2],
         }
     }
@@ -120,9 +123,22 @@ impl<'h> Driver<'h> {
         if self.common.is_awaited(self.core) && Others::has_caught_up(reactor.backlog()) {
             self.common.catch_up(self.core);
         }
+        self.end_with_others(reactor);
         // Before a shutdown is passed on: it comes after what was said.
         self.others.to_wake().for_each(|core| self.common.wake(core));
         self.end(reactor);
+    }
+
+    /// After an upgrade, ends this core once nobody is left on any: until then others may post to it.
+    fn end_with_others(&mut self, reactor: &mut Reactor<'_>) {
+        let deserted = reactor.is_deserted();
+        if deserted != self.deserted {
+            self.deserted = deserted;
+            self.common.set_deserted(deserted);
+        }
+        if deserted && self.common.are_deserted() {
+            reactor.end_deserted();
+        }
     }
 
     /// Passes a shutdown on, or an end at once.
@@ -173,7 +189,7 @@ impl<'h> Driver<'h> {
 
     /// Does a task while clients are served. A panic is logged, and the loop goes on: a service that could not
     /// be made here runs on the other cores alone.
-    fn attempt(&self, task: Box<Task<'h>>, reactor: &mut Reactor<'h>) {
+    fn attempt(&mut self, task: Box<Task<'h>>, reactor: &mut Reactor<'h>) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(reactor, self))) {
             log::error!("core {}: {}: going on without that", self.core, words(&*panic));
         }
@@ -217,7 +233,7 @@ impl<'h> Driver<'h> {
     }
 
     /// Has connections go on for which other cores have caught up.
-    fn let_go_on(&mut self, reactor: &mut Reactor<'_>) {
+    pub(super) fn let_go_on(&mut self, reactor: &mut Reactor<'_>) {
         if let Some(noted) = reactor.for_cores() {
             self.ahead.append(&mut noted.ahead);
         }

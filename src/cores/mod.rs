@@ -52,6 +52,7 @@ mod driver;
 mod peers;
 mod remote;
 mod running;
+mod upgrade;
 
 pub use cores::{Cores, Spread};
 pub use peers::{Core, Peers};

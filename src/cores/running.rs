@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc::Receiver;
 use std::thread::{self, Scope, ScopedJoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::common::{Common, Mail};
 use super::driver::{Driver, FIRST_TURN, words};
@@ -19,20 +19,25 @@ pub(super) struct Planned<'h> {
     pub(super) core: usize,
     pub(super) seed: Seed,
     pub(super) mail: Receiver<Mail<'h>>,
+    /// All cores count time from there: when the first one was made.
+    pub(super) start: Instant,
 }
 
 /// How a core has ended.
 type Outcome = Result<(Exit, Status), Error>;
 
 impl<'h> Cores<'h> {
-    /// Runs all cores until a handler on any of them, a [`Handle`](crate::Handle) or a signal stops it.
+    /// Runs all cores until a handler on any of them, a [`Handle`](crate::Handle) or a signal stops it. What they
+    /// [inherit](Self::inherit) they take over before the first turn. After an [upgrade](Self::hand_on) they end by
+    /// themselves once nobody is left.
     ///
     /// # Errors
+    /// [`Error::Upgrade`] if there was something to inherit and it was not handed on: nobody was served here.
     /// [`Error::Io`] when a selector fails or a thread cannot be started, and [`Error::Core`] for a
     /// panic outside of a hook, such as one while a handler is made before they run. Then the other cores
     /// have been shut down gracefully.
     pub fn run(&mut self) -> Result<Exit, Error> {
-        let exit = if self.count() == 1 { self.run_first() } else { self.run_all() };
+        let exit = if self.count() == 1 { self.run_alone() } else { self.run_all() };
         // Changes that are still in the queue are dropped.
         let dropped = self.changes.take().map_or(0, |changes| changes.inbox.waiting());
         if dropped > 0 {
@@ -41,8 +46,16 @@ impl<'h> Cores<'h> {
         exit
     }
 
+    fn run_alone(&mut self) -> Result<Exit, Error> {
+        if self.first.is_heir() {
+            self.first.succeed()?;
+        }
+        self.run_first()
+    }
+
     fn run_all(&mut self) -> Result<Exit, Error> {
         let common = Arc::clone(&self.common);
+        let succeeding = self.first.is_heir().then(|| self.begin_to_succeed());
         let (first, others) = thread::scope(|scope| {
             let planned = std::mem::take(&mut self.others);
             let (mut threads, mut failed) = (Vec::new(), None);
@@ -56,6 +69,9 @@ impl<'h> Cores<'h> {
                 }
             }
             let first = guard(0, &common, || {
+                if let Some(all) = succeeding {
+                    self.succeed(all)?;
+                }
                 let exit = self.run_first()?;
                 self.driver.wait_for_others(&mut self.first)?;
                 Ok(exit)
@@ -166,7 +182,7 @@ impl<'h> Planned<'h> {
     pub(super) fn make(self, common: &Arc<Common<'h>>) -> (Reactor<'h>, Driver<'h>) {
         let mut driver = Driver::new(self.core, common, self.mail);
         let mut reactor = Reactor::grow(self.seed);
-        reactor.join(self.core, common.len(), common.start);
+        reactor.join(self.core, common.len(), self.start);
         driver.begin(&mut reactor);
         (reactor, driver)
     }

@@ -38,6 +38,11 @@ impl Reactor<'_> {
         self.state.join(core, cores, start);
     }
 
+    /// Whether there are other cores.
+    pub(crate) fn is_one_of_several(&self) -> bool {
+        self.state.for_cores.is_some()
+    }
+
     pub(crate) fn started_at(&self) -> Instant {
         self.state.start()
     }
@@ -144,6 +149,11 @@ impl Reactor<'_> {
     /// How many messages wait for the handler that is furthest behind.
     pub(crate) fn backlog(&mut self) -> u64 {
         self.services.iter_mut().map(|service| service.inbox().waiting()).max().unwrap_or(0)
+    }
+
+    /// How many newcomers are on their way here from the first core.
+    pub(crate) fn awaited(&self) -> usize {
+        self.services.iter().map(|service| service.awaited()).sum()
     }
 
     /// How much memory the connections take.

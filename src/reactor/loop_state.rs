@@ -81,6 +81,8 @@ pub(crate) struct LoopState {
 /// What a loop that is one of several cores has noted for them in the current turn.
 #[derive(Debug, Default)]
 pub(crate) struct ForCores {
+    /// Which core it is.
+    core: usize,
     /// What handlers have asked for that takes all cores to answer.
     pub(crate) asked: Vec<Asked>,
     /// The services and their connections that wait until other cores have taken what was said to them.
@@ -194,7 +196,12 @@ impl LoopState {
     pub(crate) fn join(&mut self, core: usize, cores: usize, start: Instant) {
         self.set_start(start);
         self.serials = Serials::of_core(core, cores);
-        self.for_cores = Some(Box::default());
+        self.for_cores = Some(Box::new(ForCores { core, ..ForCores::default() }));
+    }
+
+    /// Whether this loop is alone or the first one.
+    pub(crate) fn is_first_core(&self) -> bool {
+        self.for_cores.as_ref().is_none_or(|cores| cores.core == 0)
     }
 
     /// Has the loop count from there.

@@ -220,13 +220,26 @@ impl Peers {
         }
     }
 
-    /// Writes down what each peer has used. Of books that all cores share nothing is written.
-    pub(super) fn save(&self, now: Nanos, to: &mut Encoder) {
-        let Books::Own(book) = &self.books else { return to.put_number(0) };
-        match &book.accounts {
-            Some(accounts) => accounts.save(now, to),
-            None => to.put_number(0),
+    /// Writes down what each peer has used. Of books that all cores share the first one writes all.
+    pub(super) fn save(&self, first: bool, now: Nanos, to: &mut Encoder) {
+        let (mut count, mut all) = (0, Encoder::default());
+        let mut save = |book: &Book| {
+            if let Some(accounts) = &book.accounts {
+                count += accounts.save(now, &mut all);
+            }
+        };
+        match &self.books {
+            Books::Own(book) => save(book),
+            Books::Shared(books) if first => {
+                let locked = |book: &Mutex<Book>| {
+                    save(&book.lock().unwrap_or_else(PoisonError::into_inner));
+                };
+                books.0.iter().for_each(locked);
+            }
+            Books::Shared(_) => {}
         }
+        to.put_number(count);
+        to.append(&all);
     }
 
     /// Reads what [`save`](Self::save) has written.

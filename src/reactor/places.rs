@@ -64,6 +64,12 @@ impl Places {
         }
     }
 
+    /// How many newcomers are on their way to this core.
+    pub(super) fn awaited(&self) -> usize {
+        let all = self.shared.as_ref();
+        all.map_or(0, |all| all.here.load(Relaxed).saturating_sub(self.taken))
+    }
+
     /// How many are taken on this core.
     #[cfg(test)]
     pub(super) fn taken(&self) -> usize {

@@ -345,7 +345,7 @@ impl<'h> Reactor<'h> {
     pub fn exit(&self) -> Option<Exit> {
         match self.phase {
             Phase::Done(exit) => Some(exit),
-            Phase::Running | Phase::Stopping(_) | Phase::Draining(_) => None,
+            Phase::Running | Phase::HandedOn(_) | Phase::Stopping(_) | Phase::Draining(_) => None,
         }
     }
 

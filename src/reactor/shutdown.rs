@@ -42,6 +42,9 @@ impl Termination for Exit {
 pub(super) enum Phase {
     /// No shutdown was noticed yet.
     Running,
+    /// Another loop goes on with all that could go. What has stayed is served to its end, until this moment at
+    /// the latest.
+    HandedOn(Nanos),
     /// Newcomers are not accepted any more, and messages that were posted before the shutdown are
     /// handled before it, until this moment at the latest.
     Stopping(Nanos),
@@ -73,6 +76,17 @@ where
 impl Reactor<'_> {
     /// Begins a shutdown that was asked for, and moves it on.
     pub(super) fn advance_shutdown(&mut self) {
+        if let Phase::HandedOn(until) = self.phase
+            && !self.state.is_ending()
+        {
+            if !self.is_one_of_several() && self.is_deserted() {
+                return self.finish(Exit::Clean);
+            }
+            if until <= self.state.turn.now {
+                log::warn!("upgrade timeout: closing the connections that have stayed");
+                self.stop();
+            }
+        }
         if begin(&mut self.services, &mut self.state) {
             // The turn may have been long, which must not use up the time that the shutdown has.
             self.state.tick();
@@ -105,6 +119,17 @@ impl Reactor<'_> {
     fn is_shutdown_delayed(&mut self) -> bool {
         self.services.iter_mut().any(|service| service.inbox().delays_shutdown())
             || self.state.changes.as_ref().is_some_and(Identity::delays_shutdown)
+    }
+
+    /// Whether nobody is left here after an upgrade.
+    pub(crate) fn is_deserted(&self) -> bool {
+        let served = matches!(self.phase, Phase::HandedOn(_)) && !self.state.is_ending();
+        served && self.services.iter().all(|service| service.is_empty())
+    }
+
+    /// Ends a loop that is [deserted](Self::is_deserted).
+    pub(crate) fn end_deserted(&mut self) {
+        self.finish(Exit::Clean);
     }
 
     /// Ends every connection at once, and with that the reactor.

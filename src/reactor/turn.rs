@@ -106,7 +106,8 @@ impl Reactor<'_> {
 
     /// When the next turn is due without any event: now, if the last one has left something over.
     pub(super) fn next_moment(&self) -> Option<Nanos> {
-        let stop = self.phase == Phase::Running && self.state.is_ending();
+        let open = matches!(self.phase, Phase::Running | Phase::HandedOn(_));
+        let stop = open && self.state.is_ending();
         let due = stop || self.full || self.is_startable() || !self.state.asked.is_empty();
         if due || self.services.iter().any(|service| service.is_busy(&self.state)) {
             return Some(self.state.turn.now);
@@ -117,7 +118,9 @@ impl Reactor<'_> {
     /// The earliest timer or deadline.
     fn deadline(&self) -> Option<Nanos> {
         let drained = match self.phase {
-            Phase::Stopping(deadline) | Phase::Draining(deadline) => Some(deadline),
+            Phase::HandedOn(deadline) | Phase::Stopping(deadline) | Phase::Draining(deadline) => {
+                Some(deadline)
+            }
             Phase::Running | Phase::Done(_) => None,
         };
         let removed = self.removals.iter().map(|removal| removal.until);

@@ -77,7 +77,7 @@ impl<H: Handler> Harness<H> {
         on_the_way(&mut reached);
         let restored = restore(&reached, received.collect(), &mut [&mut *service], state);
         match restored.as_deref() {
-            Ok([Ok(())]) => Ok((new, going)),
+            Ok([one]) if one.refused.is_none() => Ok((new, going)),
             _ => Err(new.inner.service.handler),
         }
     }

@@ -1,6 +1,8 @@
 //! A loop that hands all it has on to another one, over real sockets. The two are threads of this process;
 //! what one of them does the other learns over a Unix socket alone.
 
+mod cores;
+
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -210,7 +212,7 @@ fn run(
         match orders.try_recv() {
             Ok(Order::HandOn(socket, patience)) => {
                 let mut to = Successor::new(socket, patience).unwrap();
-                let outcome = reactor.offer(&mut to).and_then(|()| reactor.hand_on(to));
+                let outcome = reactor.offer(&mut to).and_then(|()| reactor.hand_on(to, PATIENCE));
                 answers.send(outcome).unwrap();
             }
             Ok(Order::Stop) => reactor.stop(),
@@ -280,7 +282,9 @@ impl Generation {
     }
 
     fn stop(self) -> Counters {
-        self.order(Order::Stop);
+        // It may have ended by itself.
+        let _ = self.orders.send(Order::Stop);
+        let _ = self.handle.post(());
         self.thread.join().unwrap()
     }
 }
@@ -450,7 +454,7 @@ fn a_predecessor_that_fails_at_any_step_leaves_nothing() {
     let mut hello = Encoder::default();
     hello.put_text("line-reactor");
     let strange = hello.clone();
-    [1, 12_345, 0].into_iter().for_each(|number| hello.put_number(number));
+    [1, 1, 12_345, 0].into_iter().for_each(|number| hello.put_number(number));
     let hello = frame(1, hello.as_bytes());
     let (end, commit) = (frame(5, b""), frame(7, b""));
     let serials = frame(4, &0_u64.to_be_bytes());
@@ -794,7 +798,7 @@ fn the_old_handler_of_what_went_together_is_told_nothing_more() {
     service.handle().post("before").unwrap();
     let mut to = Successor::new(one, PATIENCE).unwrap();
     old.offer(&mut to).unwrap();
-    old.hand_on(to).unwrap();
+    old.hand_on(to, PATIENCE).unwrap();
     service.handle().post("after").unwrap();
     old.stop();
     old.run().unwrap();

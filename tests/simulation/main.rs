@@ -5,7 +5,7 @@
 //!
 //! ```sh
 //! cargo test --test simulation                            # a few seconds
-//! SEEDS=10000 cargo test --release --test simulation      # as long as one likes
+//! SEEDS=10000 cargo test --release --test simulation      # as long as one likes, or SEEDS=10000..20000
 //! SEED=17 cargo test --test simulation echo -- --nocapture    # one of them, event by event
 //! ```
 //!
@@ -26,6 +26,7 @@ mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
+use std::ops::Range;
 
 use allocation_counter::measure;
 use reactor::services::room::{Command, Reply};
@@ -106,18 +107,27 @@ fn simulate<M: Model>(seed: u64, trace: bool) -> History {
     world.history()
 }
 
-/// A number from the environment.
-fn number(name: &str) -> Option<u64> {
-    let text = env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}: write a whole number")))
+/// Which seeds the environment asks for, or else so many; and whether it is one, event by event.
+fn seeds(otherwise: u64) -> (Range<u64>, bool) {
+    let number = |name: &str, text: &str| -> u64 {
+        text.parse().unwrap_or_else(|_| panic!("{name}={text}: write a whole number"))
+    };
+    if let Ok(one) = env::var("SEED") {
+        let seed = number("SEED", &one);
+        return (seed..seed + 1, true);
+    }
+    let Ok(many) = env::var("SEEDS") else { return (0..otherwise, false) };
+    let (first, end) = many.split_once("..").unwrap_or(("0", &many));
+    (number("SEEDS", first)..number("SEEDS", end), false)
+}
+
+/// How many seeds there are to be, if the environment says it.
+fn how_many() -> Option<u64> {
+    env::var_os("SEEDS").map(|_| seeds(0).0).map(|seeds| seeds.end - seeds.start)
 }
 
 fn nothing_is_lost_repeated_reordered_or_left_over<M: Model>() {
-    let one = number("SEED");
-    let seeds = match one {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(SEEDS),
-    };
+    let (seeds, trace) = seeds(SEEDS);
     let count = seeds.end - seeds.start;
     // What a process loads once and keeps, such as the time zones, is loaded now.
     drop(fresh::<M>(0, false));
@@ -125,7 +135,7 @@ fn nothing_is_lost_repeated_reordered_or_left_over<M: Model>() {
     let mut record = 0_u64;
     for seed in seeds {
         let mut history = None;
-        let heap = measure(|| history = Some(simulate::<M>(seed, one.is_some())));
+        let heap = measure(|| history = Some(simulate::<M>(seed, trace)));
         // What a process loads once and keeps is left over only once, as is a trace that is captured.
         let again = || measure(|| _ = simulate::<M>(seed, false));
         if heap.bytes_current != 0 && again().bytes_current != 0 {
@@ -179,11 +189,7 @@ fn puppet() {
 
 #[test]
 fn several_cores() {
-    let one = number("SEED");
-    let seeds = match one {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(SEEDS_OF_CORES),
-    };
+    let (seeds, trace) = seeds(SEEDS_OF_CORES);
     let count = seeds.end - seeds.start;
     let (mut connections, mut words, mut refused, mut held) = (0, 0, 0, 0);
     for seed in seeds {
@@ -191,7 +197,7 @@ fn several_cores() {
             let mut world = cores::World::new(seed, trace);
             (world.live(STEPS), world.history())
         };
-        let (outcome, history) = live(one.is_some());
+        let (outcome, history) = live(trace);
         must_hold_of("several_cores", seed, outcome);
         if seed.is_multiple_of(SEEDS_PER_REPEAT) {
             assert_eq!(history, live(false).1, "the same seed {seed} did not give the same");
@@ -209,11 +215,7 @@ fn several_cores() {
 
 #[test]
 fn one_room_on_several_cores() {
-    let one = number("SEED");
-    let seeds = match one {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(SEEDS),
-    };
+    let (seeds, trace) = seeds(SEEDS);
     let count = seeds.end - seeds.start;
     let mut history = room::History::default();
     for seed in seeds {
@@ -222,7 +224,7 @@ fn one_room_on_several_cores() {
             let outcome = world.live(STEPS);
             (outcome, world.history)
         };
-        let (outcome, happened) = live(one.is_some());
+        let (outcome, happened) = live(trace);
         must_hold_of("one_room_on_several_cores", seed, outcome);
         if seed.is_multiple_of(SEEDS_PER_REPEAT) {
             assert_eq!(happened, live(false).1, "the same seed {seed} did not give the same");
@@ -240,11 +242,7 @@ fn one_room_on_several_cores() {
 
 #[test]
 fn one_room_over_several_servers() {
-    let one = number("SEED");
-    let seeds = match one {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(SEEDS_OF_ROOMS),
-    };
+    let (seeds, trace) = seeds(SEEDS_OF_ROOMS);
     let count = seeds.end - seeds.start;
     let (mut deliveries, mut seen) = (0, BTreeMap::<_, u64>::new());
     for seed in seeds {
@@ -253,7 +251,7 @@ fn one_room_over_several_servers() {
             let outcome = world.live();
             (outcome, world.digest, world.oracle.deliveries, world.seen)
         };
-        let (outcome, digest, heard, happened) = live(one.is_some());
+        let (outcome, digest, heard, happened) = live(trace);
         if let Err(complaint) = outcome {
             let name = "one_room_over_several_servers";
             panic!(
@@ -283,7 +281,7 @@ fn the_model_of_redis_answers_as_redis_does() {
 
 #[test]
 fn one_room_that_is_aimed_at_a_promise() {
-    let seeds = SEEDS_OF_AIMS.max(number("SEEDS").unwrap_or(0) / SEEDS_PER_AIM);
+    let seeds = SEEDS_OF_AIMS.max(how_many().unwrap_or(0) / SEEDS_PER_AIM);
     for (name, aim) in spread::Aim::all() {
         let mut seen = BTreeSet::new();
         for seed in 0..seeds {
@@ -307,7 +305,7 @@ fn one_room_whose_connections_are_cut_at_every_place() {
         world.places
     };
     let places = live(0);
-    let tried = number("SEEDS").unwrap_or(PLACES).min(places);
+    let tried = how_many().unwrap_or(PLACES).min(places);
     let mut random = fastrand::Rng::with_seed(places);
     for place in 1..=tried {
         live(if tried == places { place } else { random.u64(1..=places) });
@@ -317,7 +315,7 @@ fn one_room_whose_connections_are_cut_at_every_place() {
 
 #[test]
 fn one_room_with_a_redis_that_says_anything() {
-    (0..number("SEEDS").unwrap_or(SEEDS_OF_ROOMS)).for_each(spread::hostile::lives_with);
+    (0..how_many().unwrap_or(SEEDS_OF_ROOMS)).for_each(spread::hostile::lives_with);
 }
 
 /// Whatever a Redis does, to ask it costs little, and nobody waits for it for ever.

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
+use std::rc::Rc;
 use std::time::Duration;
 
 use reactor::testing::{Client, Fault};
-use reactor::{Listen, Networks, WebSocket};
+use reactor::{CloseReason, Listen, Networks, WebSocket};
 
 use super::models::Model;
 use super::proxies::Header;
@@ -17,6 +18,8 @@ const ERRORS: &[ErrorKind] =
     &[ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::TimedOut];
 /// What the loop takes of its mailbox in a turn: around it something may be lost.
 const MESSAGES_PER_TURN: usize = 1024;
+/// Of so many turns there is one before which another loop goes on, or is to.
+const TURNS_PER_UPGRADE: usize = 12;
 /// What a handshake of WebSocket may keep, with the room that is left in its buffer.
 const MOST_OF_A_HANDSHAKE: usize = 16_384;
 /// What the layer keeps of pings, besides.
@@ -28,14 +31,15 @@ impl<M: Model> World<M> {
         for _ in 0..1 + self.choices.below(6) {
             self.act();
         }
-        if self.choices.once_in(8) {
-            self.upgrade()?;
-        }
         if self.choices.once_in(5) {
             let millis = self.choices.one_of(&[1, 20, 500, 3_000, 31_000, 3_600_000]);
             self.pass(Duration::from_millis(millis));
         }
         for _ in 0..1 + self.choices.below(3) {
+            // Now and then twice and more, with no turn in between.
+            while self.choices.once_in(TURNS_PER_UPGRADE) {
+                self.upgrade()?;
+            }
             if !self.turn()? {
                 break;
             }
@@ -43,24 +47,44 @@ impl<M: Model> World<M> {
         Ok(())
     }
 
-    /// Another loop, with another handler, goes on with all; or fails at that, and this one does.
-    fn upgrade(&mut self) -> Result<(), String> {
-        let Watched { model, book, .. } = self.server.handler();
+    /// Another loop, with another handler, goes on with all. Or it fails at that and this one does: since a hook
+    /// of either panics, or the new loop ends with a part of what is written down, or with all of it.
+    pub(super) fn upgrade(&mut self) -> Result<(), String> {
+        let Watched { model, book, panics, .. } = self.server.handler();
         let Some(service) = model.successor() else { return Ok(()) };
         let limits = book.limits.clone();
         let spare = || M::start(&mut Choices::of_seed(0)).1;
         let next = Watched::new(service, spare(), &limits);
-        if self.choices.once_in(3) {
-            let reached = self.choices.below(1000);
-            let noticed = self.server.fail_upgrade(next, reached);
-            return noticed.then_some(()).ok_or_else(|| format!("{reached} of 1000 were enough"));
-        }
-        if let Ok(old) = self.server.upgrade(next) {
+        // One is saved and restored, and hears of it.
+        let hooks = 2 + 3 * self.peers.len();
+        let panics = panics.is_some() && self.choices.once_in(3);
+        let hook = if panics { 1 + self.choices.below(hooks) } else { 0 };
+        next.hook_to_panic.set(hook);
+        let ahead = Rc::clone(&next.hook_to_panic);
+        self.server.handler_mut().hook_to_panic = Rc::clone(&ahead);
+        let (fails, all) = (self.choices.once_in(3), self.choices.once_in(4));
+        let reached = if all || !fails { 1000 } else { self.choices.below(1000) };
+        let goes = if fails {
+            !self.server.fail_upgrade(next, reached)
+        } else if let Ok(old) = self.server.upgrade(next) {
             let service = old.model.successor().expect("it has had one");
             let mut between = Watched::new(service, spare(), &limits);
             between.go_on_for(old);
             self.server.handler_mut().go_on_for(&mut between);
             self.upgrades += 1;
+            true
+        } else {
+            false
+        };
+        let Watched { book, lost, panicked, .. } = self.server.handler_mut();
+        book.panics += u64::from(panicked.take());
+        let panicked = hook > 0 && ahead.replace(0) == 0;
+        match lost.take() {
+            Some(id) => book.ends(id, CloseReason::Panicked),
+            None if goes && (panicked || reached < 1000) => {
+                return Err(format!("{reached} of 1000 were enough, panicked: {panicked}"));
+            }
+            None => {}
         }
         Ok(())
     }
@@ -142,7 +166,10 @@ impl<M: Model> World<M> {
     }
 
     fn come(&mut self) {
+        // Behind a proxy it runs over a plain socket once its header has come.
+        let behind_proxy = self.plain && self.choices.once_in(20);
         match self.choices.below(if self.plain { 3 } else { 6 }) {
+            _ if behind_proxy => self.come_by_proxy(),
             5 => self.come_over_web_socket(),
             4 => self.come_by_proxy(),
             3 => self.shake(),

@@ -327,6 +327,9 @@ impl<M: Model> World<M> {
     /// Turns until nothing is left to do.
     fn turns(&mut self) -> Result<(), String> {
         for _ in 0..MOST_TURNS {
+            if self.choices.once_in(100) {
+                self.upgrade()?;
+            }
             if !self.turn()? {
                 return self.nobody_overstays();
             }

@@ -2,7 +2,9 @@
 //! what must come of it.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::panic::resume_unwind;
+use std::rc::Rc;
 
 use reactor::{
     Address, CloseReason, ConnId, Context, Decoder, Encoder, Farewell, Handler, Limits, Lines,
@@ -23,6 +25,11 @@ pub struct Watched<M: Model> {
     pub book: Book,
     /// Says when a hook panics, if any does.
     pub panics: Option<fastrand::Rng>,
+    /// The so many-th hook of an upgrade panics, of the old handler or of the new one.
+    pub hook_to_panic: Rc<Cell<usize>>,
+    /// It was one of this handler, and whose, if all was decided by then.
+    pub panicked: Cell<bool>,
+    pub lost: Option<ConnId>,
 }
 
 impl<M: Model> Watched<M> {
@@ -42,12 +49,13 @@ impl<M: Model> Watched<M> {
         ];
         let mut book = Book::new(limits.clone(), farewells);
         book.pauses = M::PAUSES;
-        Watched { service, model, book, panics: None }
+        let (panics, hook_to_panic, panicked, lost) = Default::default();
+        Watched { service, model, book, panics, hook_to_panic, panicked, lost }
     }
 
     /// Takes the oracle of another one, which has no more to watch.
     pub fn go_on_for(&mut self, other: &mut Watched<M>) {
-        let Watched { service: _, model, book, panics } = self;
+        let Watched { model, book, panics, .. } = self;
         std::mem::swap(model, &mut other.model);
         std::mem::swap(book, &mut other.book);
         *panics = other.panics.take();
@@ -103,6 +111,16 @@ impl<M: Model> Watched<M> {
     fn sync(&mut self, cx: &ServiceContext<'_, Session<M>>) {
         self.book.handles(None);
         self.book.sync(cx.connection_count(), cx.connections().map(|(id, _)| id));
+    }
+
+    /// A hook of an upgrade begins.
+    fn may_be_the_one(&self) {
+        let left = self.hook_to_panic.get();
+        self.hook_to_panic.set(left.saturating_sub(1));
+        if left == 1 {
+            self.panicked.set(true);
+            resume_unwind(Box::new("on purpose"));
+        }
     }
 
     fn may_panic(&mut self, id: Option<ConnId>) {
@@ -234,6 +252,7 @@ impl<M: Model> Handler for Watched<M> {
     }
 
     fn save(&self, cx: &ServiceContext<'_, Session<M>>) -> Option<Saved> {
+        self.may_be_the_one();
         self.service.save(cx)
     }
 
@@ -244,10 +263,12 @@ impl<M: Model> Handler for Watched<M> {
         session: &Session<M>,
         to: &mut Encoder,
     ) {
+        self.may_be_the_one();
         self.service.save_session(cx, id, session, to);
     }
 
     fn restore(&mut self, version: u32, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+        self.may_be_the_one();
         self.service.restore(version, from)
     }
 
@@ -257,10 +278,13 @@ impl<M: Model> Handler for Watched<M> {
         version: u32,
         from: &mut Decoder<'_>,
     ) -> Result<Session<M>, Unreadable> {
+        self.may_be_the_one();
         self.service.restore_session(id, version, from)
     }
 
     fn on_restored(&mut self, cx: &mut Context<'_, Session<M>>) {
+        self.lost = self.lost.or((self.hook_to_panic.get() == 1).then(|| cx.id()));
+        self.may_be_the_one();
         self.service.on_restored(cx);
     }
 

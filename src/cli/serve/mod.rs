@@ -82,7 +82,7 @@ pub(crate) fn serve(
         start(source, &prepared, &entrances, bus, (inherited, predecessor))?;
     drop(entrances);
     drop(prepared);
-    run_until_stopped(&mut cores, predecessor, &upgrades)
+    run_until_stopped(&mut cores, &upgrades)
 }
 
 /// Says that nothing is wrong with the configuration.

@@ -9,7 +9,7 @@ use super::Succession;
 use crate::connection::close_reason;
 use crate::connection::connection::{Connection, Stage};
 use crate::connection::flags::Flag;
-use crate::connection::{ConnId, Decoder, Unreadable};
+use crate::connection::{CloseReason, ConnId, Decoder, Unreadable};
 use crate::handler::Handler;
 use crate::net::passed::Received;
 use crate::net::stream::{Failed, Stream};
@@ -29,6 +29,17 @@ pub(crate) struct Arriving<S> {
     accounts: Vec<Used>,
 }
 
+/// What has become here of a service of the other loop.
+pub(crate) struct Restored {
+    pub(crate) name: String,
+    /// Which service goes on with it.
+    pub(crate) place: Option<usize>,
+    /// The handler there has saved something.
+    pub(crate) saved: bool,
+    /// Why nobody goes on with it.
+    pub(crate) refused: Option<String>,
+}
+
 /// Reads what another loop has [frozen](super::freeze). For each service that it had, says whether it goes on
 /// here, or else why not.
 pub(crate) fn restore<S>(
@@ -36,7 +47,7 @@ pub(crate) fn restore<S>(
     received: Vec<Received>,
     services: &mut [S],
     state: &mut LoopState,
-) -> Result<Vec<Result<(), String>>, Unreadable>
+) -> Result<Vec<Restored>, Unreadable>
 where
     S: DerefMut<Target: AnyService>,
 {
@@ -45,25 +56,28 @@ where
     let (mut received, mut outcomes) = (received.into_iter(), Vec::new());
     let mut known = vec![false; services.len()];
     while !from.is_empty() {
-        let name = from.text()?;
+        let name = from.text()?.to_owned();
         let record = from.option(|from| Ok((from.size()?, from.bytes()?)))?;
         let Some((count, record)) = record else {
-            outcomes.push(Ok(()));
+            outcomes.push(Restored { name, place: None, saved: false, refused: None });
             continue;
         };
         let own: Vec<_> = received.by_ref().take(count).collect();
         if own.len() < count {
             return Err(Unreadable("fewer sockets than connections"));
         }
-        let same = |(number, service): &(usize, &mut S)| !known[*number] && service.name() == name;
+        let same =
+            |(number, service): &(usize, &mut S)| !known[*number] && service.name() == &*name;
         let found = services.iter_mut().enumerate().find(same);
-        outcomes.push(match found {
-            None => Err("there is no such service any more".to_owned()),
+        let (place, refused) = match found {
+            None => (None, Some("there is no such service any more".to_owned())),
             Some((number, service)) => {
                 known[number] = true;
-                service.restore(&mut Decoder::new(record), own, state)
+                let outcome = service.restore(&mut Decoder::new(record), own, state);
+                (Some(number), outcome.err())
             }
-        });
+        };
+        outcomes.push(Restored { name, place, saved: true, refused });
     }
     match received.next() {
         None => Ok(outcomes),
@@ -160,14 +174,27 @@ impl<H: Handler> ActiveService<H> {
             let slot = &mut arriving.connections[number];
             let token = Token::connection(self.table.service, slot.conn.id);
             if let Err(error) = slot.stream.register(registry, token.into()) {
-                // Another process has them, too, so dropping them would not end that.
-                for slot in &mut arriving.connections[..number] {
-                    let _ = slot.stream.deregister(registry);
-                }
+                forget(&mut arriving.connections[..number], registry);
                 return Err(format!("a socket cannot be watched: {error}"));
             }
         }
         Ok(arriving)
+    }
+
+    /// Another core cannot go on with its part of the service, so the old loop closes these as well. The handler
+    /// has restored them, and hears of their end.
+    pub(super) fn lose_arriving(&mut self, state: &mut LoopState) {
+        let Some(arriving) = &mut self.arriving else { return };
+        if let Some(registry) = &state.registry {
+            forget(&mut arriving.connections, registry);
+        }
+        for Slot { conn, stream, .. } in &mut arriving.connections {
+            if conn.stage < Stage::Ended {
+                conn.reason = CloseReason::Upgrade;
+                end(conn, true);
+                *stream = Stream::layer(Failed);
+            }
+        }
     }
 
     pub(super) fn install_all(&mut self, state: &mut LoopState) {
@@ -206,6 +233,13 @@ impl<H: Handler> ActiveService<H> {
                 self.table.arm(id);
             }
         }
+    }
+}
+
+/// The selector is not to watch them any more. Another process has them, too, so dropping them would not end that.
+fn forget<S>(slots: &mut [Slot<S>], registry: &mio::Registry) {
+    for slot in slots {
+        let _ = slot.stream.deregister(registry);
     }
 }
 

@@ -3,6 +3,8 @@
 use std::ops::DerefMut;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use slab::Slab;
+
 use super::{Going, Listening, Succession};
 use crate::connection::connection::{Connection, Stage};
 use crate::connection::flags::Flag;
@@ -11,8 +13,9 @@ use crate::handler::{Farewell, Handler, ServiceContext};
 use crate::net::passed::{Passed, Received};
 use crate::reactor::accepting::Listener;
 use crate::reactor::loop_state::LoopState;
+use crate::reactor::peers::Peers;
 use crate::reactor::service::{ActiveService, AnyService};
-use crate::reactor::table::Slot;
+use crate::reactor::table::{Slot, Table};
 
 /// What a loop has written down of its services.
 pub(crate) struct Frozen {
@@ -26,7 +29,23 @@ pub(crate) fn freeze<S>(services: &mut [S], state: &mut LoopState) -> Frozen
 where
     S: DerefMut<Target: AnyService>,
 {
-    services.iter_mut().for_each(|service| service.take_posted(state));
+    take_posted(services, state);
+    write_down(services, state)
+}
+
+/// Has the handlers take the messages that were posted before. Says how many there were.
+pub(super) fn take_posted<S>(services: &mut [S], state: &mut LoopState) -> u64
+where
+    S: DerefMut<Target: AnyService>,
+{
+    services.iter_mut().map(|service| service.take_posted(state)).sum()
+}
+
+/// Writes down all services without a look at their messages.
+pub(super) fn write_down<S>(services: &mut [S], state: &mut LoopState) -> Frozen
+where
+    S: DerefMut<Target: AnyService>,
+{
     let mut parcel = Encoder::default();
     parcel.put_number(state.serials.last());
     let mut going = Vec::new();
@@ -76,6 +95,44 @@ impl Listener {
     }
 }
 
+/// What of a service is written down, here or by its parts. Whoever adds something decides what becomes of it.
+fn written<H: Handler>(service: &ActiveService<H>) -> (&Slab<Slot<H::Session>>, &Peers) {
+    let ActiveService {
+        // It writes down what it wants.
+        handler: _,
+        table,
+        // These were offered before, and what was posted is taken before.
+        listeners: _,
+        mailbox: _,
+        slow_hooks: _,
+        arriving: _,
+        gone: _,
+    } = service;
+    let Table {
+        service: _,
+        name: _,
+        limits: _,
+        connections,
+        peers,
+        // With each connection.
+        accounts: _,
+        // What is due, and sums: found out again.
+        slots: _,
+        queues: _,
+        timers: _,
+        metered: _,
+        open: _,
+        places: _,
+        backlog: _,
+        kept: _,
+        // Those that leave do not go, and what is about to end does not go over.
+        leaving: _,
+        kept_open: _,
+        retired: _,
+    } = table;
+    (connections, peers)
+}
+
 impl<S> Slot<S> {
     fn goes(&self) -> bool {
         self.conn.is_portable() && self.stream.passed().is_some()
@@ -102,7 +159,8 @@ impl<H: Handler> ActiveService<H> {
         state: &mut LoopState,
         to: &mut Encoder,
     ) -> Option<()> {
-        let conn = &self.table.connections[id.slot()].conn;
+        // What it runs over is lent, and the session is the handler's to write down.
+        let Slot { conn, stream: _, session: _ } = &self.table.connections[id.slot()];
         conn.save(&state.turn.arena, state.turn.now, to);
         to.put_option((!goes).then_some(conn), |to, conn| {
             let reason =
@@ -180,12 +238,18 @@ impl<H: Handler> ActiveService<H> {
 }
 
 impl<H: Handler> Succession for ActiveService<H> {
-    fn take_posted(&mut self, state: &mut LoopState) {
+    fn take_posted(&mut self, state: &mut LoopState) -> u64 {
         // No more than wait now: others may post meanwhile.
-        for _ in 0..self.mailbox.inbox.waiting() {
-            let Some(message) = self.mailbox.next() else { return };
+        let waiting = self.mailbox.inbox.waiting();
+        for taken in 0..waiting {
+            let Some(message) = self.mailbox.next() else { return taken };
             self.call_service(state, |handler, cx| handler.on_message(cx, message));
         }
+        waiting
+    }
+
+    fn awaited(&self) -> usize {
+        self.table.places.awaited()
     }
 
     fn save(&mut self, state: &mut LoopState, to: &mut Encoder) -> Option<Going> {
@@ -200,10 +264,11 @@ impl<H: Handler> Succession for ActiveService<H> {
         let together = saved.extent == Extent::Together;
         to.put_number(saved.version.into());
         to.put_bytes(saved.state.as_bytes());
-        self.table.peers.save(state.turn.now, to);
+        let (connections, peers) = written(self);
+        peers.save(state.is_first_core(), state.turn.now, to);
         let mut ids = self.table.ids();
         ids.sort_unstable();
-        let slot = |id: &ConnId| &self.table.connections[id.slot()];
+        let slot = |id: &ConnId| &connections[id.slot()];
         let (connections, rest): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| slot(id).goes());
         let known = rest.into_iter().filter(|id| together && is_known(&slot(id).conn));
         let going = Going { absent: known.collect(), connections, together };
@@ -268,6 +333,10 @@ impl<H: Handler> Succession for ActiveService<H> {
 
     fn install(&mut self, state: &mut LoopState) {
         self.install_all(state);
+    }
+
+    fn lose_restored(&mut self, state: &mut LoopState) {
+        self.lose_arriving(state);
     }
 
     fn tell_restored(&mut self, state: &mut LoopState) {

@@ -24,6 +24,7 @@
 mod arriving;
 mod departing;
 mod over_sockets;
+mod steps;
 
 use std::os::fd::BorrowedFd;
 
@@ -33,10 +34,11 @@ use crate::net::Address;
 use crate::net::passed::{Inode, Passed, Received};
 
 pub(super) use arriving::Arriving;
-pub(crate) use arriving::{install, restore};
+pub(crate) use arriving::{Restored, install, restore};
 pub(crate) use departing::{Frozen, freeze};
-pub(crate) use over_sockets::Inheritance;
 pub use over_sockets::{HandedOn, Successor};
+pub(crate) use over_sockets::{Inheritance, Parcel};
+pub(crate) use steps::Refusals;
 
 /// Where a service listens, and what the socket goes by.
 pub(crate) struct Listening<'s> {
@@ -70,8 +72,14 @@ impl Going {
 
 /// What the loop asks of a service when it goes over. The default bodies are those of one that does not.
 pub(crate) trait Succession {
-    /// Has the handler take the messages that were posted before.
-    fn take_posted(&mut self, _state: &mut LoopState) {}
+    /// Has the handler take the messages that were posted before. Says how many there were.
+    fn take_posted(&mut self, _state: &mut LoopState) -> u64 {
+        0
+    }
+    /// How many newcomers are on their way here from another core.
+    fn awaited(&self) -> usize {
+        0
+    }
     /// Writes the service down, or nothing if all of it stays. None if the handler does not save.
     fn save(&mut self, _state: &mut LoopState, _to: &mut Encoder) -> Option<Going> {
         None
@@ -100,6 +108,8 @@ pub(crate) trait Succession {
     fn give_up_listening(&mut self, _state: &mut LoopState) {}
     /// The other loop listens no more: the paths of Unix sockets are this one's.
     fn own_listeners(&mut self) {}
+    /// What was restored is not to go on here: the handler is told of the end of each connection.
+    fn lose_restored(&mut self, _state: &mut LoopState) {}
     /// Puts what was restored into its place.
     fn install(&mut self, _state: &mut LoopState) {}
     /// Tells the handler of each connection that is there again.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::bus::Action;
 use super::commands::Keys;
-use super::encoding::{all, put_all, put_since, put_until, since, size, until};
+use super::encoding::{all, put_all, put_since, put_until, since, until};
 use super::entry::ServerId;
 use super::leases::Leases;
 use super::links::Links;
@@ -89,8 +89,8 @@ impl Room {
             established: from.flag()?,
             cut: from.flag()?,
             crowded: from.flag()?,
-            unheard: size(from)?,
-            said: size(from)?,
+            unheard: from.size()?,
+            said: from.size()?,
             told_missing: from.option(|from| since(from, now))?,
             piece_due: from.option(|from| until(from, now))?,
             table: Table::restore(server, settings.unique_names, from, now)?,
@@ -101,7 +101,7 @@ impl Room {
             leases: Leases::new(now),
             demands: VecDeque::new(),
             actions: all(from, Action::restore)?,
-            speech: all(from, |from| Ok((Action::restore(from)?, size(from)?)))?,
+            speech: all(from, |from| Ok((Action::restore(from)?, from.size()?)))?,
             settings,
             now,
             stop_by: None,

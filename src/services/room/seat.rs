@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::bus::{Action, Bus, Event, MemberId, News, Told};
-use super::encoding::{all, put_all, size};
+use super::encoding::{all, put_all};
 use crate::{ConnId, Context, Core, Decoder, Encoder, Peers, ServiceContext, TimerId, Unreadable};
 
 /// A member with so many lines that the bus has not taken is not read.
@@ -155,8 +155,8 @@ impl Pending {
     fn restore(from: &mut Decoder<'_>) -> Result<Pending, Unreadable> {
         let then = |from: &mut Decoder<'_>| Ok(if from.flag()? { Then::Stop } else { Then::Close });
         Ok(Pending {
-            lines: size(from)?,
-            bytes: size(from)?,
+            lines: from.size()?,
+            bytes: from.size()?,
             asks: u32::try_from(from.number()?).map_err(|_| Unreadable("a number too large"))?,
             then: from.option(then)?,
             held: from.flag()?,
@@ -222,16 +222,27 @@ impl<W: Words> Seat<W> {
     /// A member does something. It comes and leaves by [`on_open`](Self::on_open) and
     /// [`on_close`](Self::on_close) alone.
     pub fn event<S>(&mut self, cx: &mut Context<'_, S>, event: Event) {
-        if matches!(event, Event::Who | Event::Answer(_)) {
+        match event {
             // Who is gone may have asked thousands of times, and is told nothing.
-            return if cx.takes_output() {
-                self.ask(cx, event, None)
-            };
+            Event::Who | Event::Answer(_) if !cx.takes_output() => return,
+            Event::Who | Event::Answer(_) | Event::Bye => return self.ask(cx, event, None),
+            _ => {}
         }
         let member = cx.id().to_bits();
         self.send(cx, member, event);
         if let Some(peers) = &self.peers {
             peers.hold_back(cx);
+        }
+    }
+
+    /// A member says [goodbye](Event::Bye), and hears nothing after that: its connection is
+    /// [closed](Context::close) before anybody else says something.
+    pub fn bye<S>(&mut self, cx: &mut Context<'_, S>) {
+        if cx.takes_output() {
+            self.ask(cx, Event::Bye, Some(Then::Close));
+        } else {
+            self.event(cx, Event::Bye);
+            cx.close();
         }
     }
 
@@ -292,7 +303,7 @@ impl<W: Words> Seat<W> {
                 let size = event.size();
                 // Another core may hear of the shutdown later than this one.
                 if let Some(bus) = self.bus.as_mut().filter(|_| !self.stopped) {
-                    bus.event(member, event, cx.now());
+                    take(&mut **bus, member, event, cx.now());
                 }
                 self.carry_out(cx, Some((core, (member, size))));
             }
@@ -387,7 +398,7 @@ impl<W: Words> Seat<W> {
     /// # Errors
     /// [`Unreadable`] if it is of another core, or cannot be.
     pub fn restore(&mut self, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
-        if size(from)? != self.core {
+        if from.size()? != self.core {
             return Err(Unreadable("the seat of another core"));
         }
         self.words.restore(from)?;
@@ -402,7 +413,7 @@ impl<W: Words> Seat<W> {
         self.pending = all(from, |from| Ok((from.number()?, Pending::restore(from)?)))?;
         self.drain = from.number()?;
         self.undrained = all(from, id)?;
-        self.cores_undrained = size(from)?;
+        self.cores_undrained = from.size()?;
         self.drained = from.flag()?;
         Ok(())
     }
@@ -426,7 +437,7 @@ impl<W: Words> Seat<W> {
             return;
         }
         if let Some(bus) = &mut self.bus {
-            bus.event(member, event, cx.now());
+            take(&mut **bus, member, event, cx.now());
             self.carry_out(cx, None);
         } else if let Some(peers) = &self.peers {
             let pending = self.pending.entry(member).or_default();
@@ -596,6 +607,14 @@ impl<W: Words> Seat<W> {
             let _ = peers.tell(0, Message(Says::Drained { drain: self.drain }));
         }
     }
+}
+
+/// Has a bus take an event. A goodbye is answered, and what others do is heard before both or after both: as two
+/// messages they would let it in between.
+fn take(bus: &mut dyn Bus, member: MemberId, event: Event, now: Instant) {
+    let answer = (event == Event::Bye).then(|| Event::Answer(String::new()));
+    bus.event(member, event, now);
+    answer.into_iter().for_each(|answer| bus.event(member, answer, now));
 }
 
 impl<W> fmt::Debug for Seat<W> {

@@ -95,7 +95,7 @@ fn the_other_half(client: &mut Client) {
 
 #[test]
 fn by_the_control_socket_one_after_the_other() {
-    for threads in ["1"] {
+    for threads in ["1", "3"] {
         let server = Replaceable::new("asked");
         let threads = format!("--threads={threads}");
         let first = Program::spawn(&mut server.command(&["serve", "echo=0", &threads]));

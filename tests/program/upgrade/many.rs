@@ -122,15 +122,25 @@ fn shown(mut pauses: Vec<Duration>) -> String {
 /// clients had to wait for an answer at the most.
 #[test]
 fn no_client_notices_twenty_upgrades() {
+    nobody_notices(1, number("CLIENTS", 1_000), number("UPGRADES", 20));
+}
+
+/// The same, with one room over all threads.
+#[test]
+fn no_client_of_several_threads_notices_upgrades() {
+    nobody_notices(3, number("CLIENTS", 200), number("UPGRADES", 10));
+}
+
+fn nobody_notices(threads: usize, clients: usize, upgrades: usize) {
     let _quiet = quiet();
-    let (clients, upgrades) = (number("CLIENTS", 1_000), number("UPGRADES", 20));
     let most = rlimit::increase_nofile_limit(u64::MAX).unwrap();
     assert!(most > clients as u64 + 200, "{most} descriptors are too few for {clients} clients");
     let echo = clients.checked_sub(IN_ROOM + TOLD).expect("more CLIENTS");
     let count = format!("--time-count={TIMES}");
     let room = format!("--max-connections={clients}");
     let services = ["serve", "echo=0", "presence=0", "time=0"];
-    let args = [&services[..], &["--time-interval=100ms", &count, &room]].concat();
+    let threads = format!("--threads={threads}");
+    let args = [&services[..], &["--time-interval=100ms", &count, &room, &threads]].concat();
     let mut server = Generations::start("upgrades", &args);
     let [addr, room, time] = ["echo", "presence", "time"].map(|name| server.addr(name));
     let (over, ready) = (AtomicBool::new(false), AtomicUsize::new(0));

@@ -1,0 +1,307 @@
+//! The steps of the two sides, in their order. A loop that is alone takes them one after the other;
+//! [cores](crate::Cores) take them together.
+
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use super::departing::{self, Frozen};
+use super::over_sockets::{
+    COMMIT, LISTENER, MAGIC, OFFER, PROTOCOL, Parcel, READY, REFUSED, TAKEN, failed, put_listener,
+    receive_parcel, send_parcel, shown, silent, take_listener,
+};
+use super::{Going, HandedOn, Inheritance, Restored, Successor, install, restore};
+use crate::connection::{Decoder, Encoder, Unreadable};
+use crate::error::Error;
+use crate::net::passed::{Passed, Received};
+use crate::net::passing::Channel;
+use crate::reactor::Reactor;
+use crate::reactor::shutdown::Phase;
+
+/// For each service of a loop, why the next one has not taken it over, or none if it has.
+pub(crate) type Refusals = Vec<Option<String>>;
+
+impl Successor {
+    /// The other side is ready for the parcels.
+    pub(crate) fn await_ready(&self) -> Result<(), Error> {
+        self.channel.hear(READY).map(drop)
+    }
+
+    /// What the other side takes of so many services of each loop.
+    pub(crate) fn hear_taken(&self, services: &[usize]) -> Result<Vec<Refusals>, Error> {
+        let taken = self.channel.hear(TAKEN)?;
+        let (mut from, mut all) = (Decoder::new(&taken.body), Vec::new());
+        for count in services {
+            let mut refusals = Refusals::new();
+            for _ in 0..*count {
+                refusals.push(from.option(|from| Ok(shown(from.text()?)))?);
+            }
+            all.push(refusals);
+        }
+        from.finish()?;
+        Ok(all)
+    }
+
+    /// From now on all is the other side's.
+    pub(crate) fn commit(&self) -> Result<(), Error> {
+        self.channel.say(COMMIT, &Encoder::default())
+    }
+}
+
+/// The old side.
+impl Reactor<'_> {
+    /// Offers the listening sockets to the loop that is to go on with what this one has, so that it can
+    /// listen where this one does. This one goes on, until [`hand_on`](Self::hand_on).
+    ///
+    /// # Errors
+    /// [`Error::Upgrade`] if that one does not take them, [`Error::ShuttingDown`]. This loop goes on as if
+    /// nothing had happened.
+    pub fn offer(&mut self, to: &mut Successor) -> Result<(), Error> {
+        self.offer_of(to, 1)
+    }
+
+    /// As [`offer`](Self::offer), for so many cores.
+    pub(crate) fn offer_of(&mut self, to: &mut Successor, cores: usize) -> Result<(), Error> {
+        self.may_hand_on()?;
+        let listeners: Vec<_> = self.services.iter().flat_map(|it| it.listening()).collect();
+        let mut offer = Encoder::default();
+        offer.put_text(MAGIC);
+        offer.put_number(PROTOCOL);
+        offer.put_number(cores as u64);
+        offer.put_number(self.state.nanos(Instant::now()));
+        offer.put_number(listeners.len() as u64);
+        to.channel.say(OFFER, &offer)?;
+        to.offered = listeners.len();
+        for listening in &listeners {
+            put_listener(listening, &to.channel).map_err(|error| to.channel.unheard(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Hands all services on to the loop that was [offered](Self::offer) the listening sockets, with
+    /// their connections. It waits until that one is ready and has restored what it was given; meanwhile
+    /// nobody is served. Then this loop listens no more, and serves those connections to their end that
+    /// could not go, for `patience` at most; after that it closes them as [`stop`](Self::stop) does. It ends by
+    /// itself once nobody is left.
+    ///
+    /// A service goes if its handler [saves](crate::Handler::save) it and the other loop has one of the same
+    /// name that can read that; otherwise all its connections are closed, with a line that says
+    /// [why](crate::Farewell::Upgrade). Of one that goes, those connections stay that are not open, that were
+    /// dialled or adopted, or that run over more than a TCP or Unix socket: TLS, WebSocket. If the
+    /// connections belong [together](crate::Saved::together), these are closed as well. A handler may have all
+    /// its connections [stay](crate::Saved::stay). Of a service of datagrams the socket goes, and nothing that
+    /// its handler knows.
+    ///
+    /// # Errors
+    /// [`Error::Upgrade`]: the other loop has gone, has refused, or does not answer. This loop then goes on as
+    /// if nothing had happened, whatever the other one has come to. [`Error::ShuttingDown`], also if it has
+    /// handed on already.
+    pub fn hand_on(&mut self, to: Successor, patience: Duration) -> Result<HandedOn, Error> {
+        self.may_hand_on()?;
+        to.await_ready()?;
+        self.offers_still(&to)?;
+        self.take_posted();
+        let going = self.write_down(&to)?;
+        let refusals = to.hear_taken(&[going.len()])?.concat();
+        to.commit()?;
+        Ok(self.leave(going, refusals, patience))
+    }
+
+    pub(crate) fn may_hand_on(&self) -> Result<(), Error> {
+        match self.phase {
+            Phase::Running if !self.state.is_ending() => Ok(()),
+            _ => Err(Error::ShuttingDown),
+        }
+    }
+
+    /// Whether it listens where it has [offered](Self::offer).
+    pub(crate) fn offers_still(&self, to: &Successor) -> Result<(), Error> {
+        match self.services.iter().map(|it| it.listening().len()).sum::<usize>() {
+            now if now == to.offered => Ok(()),
+            _ => Err(failed("where it listens has changed meanwhile; offer it again")),
+        }
+    }
+
+    /// Has the handlers take the messages that wait for them. Says how many there were.
+    pub(crate) fn take_posted(&mut self) -> u64 {
+        // The wait for the other side is none of the handlers'.
+        self.state.tick();
+        departing::take_posted(&mut self.services, &mut self.state)
+    }
+
+    /// Writes all services down, and sends that. They go on as if that had not been.
+    pub(crate) fn write_down(&mut self, to: &Successor) -> Result<Vec<Option<Going>>, Error> {
+        let Frozen { parcel, going } = departing::write_down(&mut self.services, &mut self.state);
+        let mut sockets = Vec::new();
+        for (service, going) in self.services.iter().zip(&going) {
+            let passed = going.iter().flat_map(|going| service.passed(going));
+            sockets.extend(passed.filter_map(|passed| match passed {
+                Passed::Socket(socket) => Some(socket),
+                Passed::Wire(_) => None,
+            }));
+        }
+        send_parcel(&to.channel, &parcel, &sockets).map_err(|error| to.channel.unheard(&error))?;
+        Ok(going)
+    }
+
+    /// Another loop has all that goes: lets go of it. Nothing of this can fail.
+    pub(crate) fn leave(
+        &mut self,
+        going: Vec<Option<Going>>,
+        refusals: Refusals,
+        patience: Duration,
+    ) -> HandedOn {
+        let mut handed_on = HandedOn::default();
+        for ((service, going), refusal) in self.services.iter_mut().zip(going).zip(refusals) {
+            let why = refusal.as_deref().or(going.is_none().then_some("its handler saves nothing"));
+            if let Some(why) = why
+                && service.connection_count() > 0
+            {
+                log::warn!("{}: its connections are not taken over: {why}", service.name());
+            }
+            let going = going.filter(|_| refusal.is_none());
+            handed_on.connections += going.as_ref().map_or(0, |going| going.connections.len());
+            service.give_up_listening(&mut self.state);
+            service.leave(going, &mut self.state);
+            handed_on.left += service.connection_count();
+        }
+        self.phase = Phase::HandedOn(self.state.after(patience));
+        // The next turn may be the last one.
+        self.state.shared.wake();
+        handed_on
+    }
+}
+
+/// The new side.
+impl Reactor<'_> {
+    /// Has this loop go on with what another one has, which has the other end of the socket and is about to
+    /// [offer](Self::offer) its listening sockets. From now on services are added to it as ever: those that
+    /// listen where the other one does are given the same socket, so that no client is refused. Then
+    /// comes [`succeed`](Self::succeed).
+    ///
+    /// # Errors
+    /// [`Error::Upgrade`]: the other loop has gone, does not answer within `patience`, or is one of a program
+    /// that this one does not understand, or has other cores.
+    pub fn inherit(&mut self, from: UnixStream, patience: Duration) -> Result<(), Error> {
+        self.inherit_of(from, patience, 1)
+    }
+
+    /// As [`inherit`](Self::inherit), for so many cores.
+    pub(crate) fn inherit_of(
+        &mut self,
+        from: UnixStream,
+        patience: Duration,
+        cores: usize,
+    ) -> Result<(), Error> {
+        let channel = Channel::new(from, patience).map_err(Error::io("cannot use the socket"))?;
+        let channel = channel.crash_for_tests();
+        let offer = channel.hear(OFFER)?;
+        let mut from = Decoder::new(&offer.body);
+        let refuse = |why: &str| {
+            let _ = channel.send(REFUSED, why.as_bytes(), &[]);
+            failed(why)
+        };
+        if from.text() != Ok(MAGIC) || from.number() != Ok(PROTOCOL) {
+            return Err(refuse("the two are of different versions; restart it instead"));
+        }
+        let (there, clock, count) = (from.size()?, from.number()?, from.size()?);
+        from.finish()?;
+        if there != cores {
+            return Err(refuse(&format!(
+                "{there} cores cannot go on as {cores}; restart it instead"
+            )));
+        }
+        let mut offers = Vec::new();
+        for _ in 0..count {
+            offers.push(take_listener(channel.hear(LISTENER)?)?);
+        }
+        // Ages are counted from moments that may lie far back.
+        if let Some(start) = Instant::now().checked_sub(Duration::from_nanos(clock)) {
+            self.state.set_start(start);
+            self.state.tick();
+        }
+        self.state.inherited = Some(Box::new(Inheritance { channel, offers }));
+        Ok(())
+    }
+
+    /// Tells the loop that has the other end of the socket why this process does not go on with what that one has, if
+    /// it knows so before it can [inherit](Self::inherit): [`hand_on`](Self::hand_on) fails there with these words.
+    ///
+    /// # Errors
+    /// [`Error::Upgrade`] if that loop has gone.
+    pub fn refuse(from: UnixStream, why: &str) -> Result<(), Error> {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let channel = Channel::new(from, PATIENCE).map_err(Error::io("cannot use the socket"))?;
+        channel.send(REFUSED, why.as_bytes(), &[]).map_err(|error| silent(&error))
+    }
+
+    /// Takes over what the other loop has handed on: connections where they were, each in the service of the
+    /// same name. [`on_restored`](crate::Handler::on_restored) tells of them. When it returns, the other loop
+    /// serves them no more, and this one does, from its next turn on.
+    ///
+    /// # Errors
+    /// [`Error::Upgrade`]: the other loop has not handed on, for whatever reason, and goes on. This one has to
+    /// end without another turn, since the sockets it listens on are the other one's.
+    pub fn succeed(&mut self) -> Result<(), Error> {
+        let parcel = self.receive_parcels(1)?.pop().ok_or(Unreadable("no parcel"))?;
+        let restored = self.restore(parcel).map_err(|why| self.refuse_parcel(&why.to_string()))?;
+        self.confirm(&[&restored])?;
+        self.go_on_with(&restored);
+        Ok(())
+    }
+
+    pub(crate) fn is_heir(&self) -> bool {
+        self.state.inherited.is_some()
+    }
+
+    fn inheritance(&self) -> Result<&Inheritance, Error> {
+        self.state.inherited.as_deref().ok_or_else(|| failed("there is nothing to take over"))
+    }
+
+    /// What each of so many loops has handed on.
+    pub(crate) fn receive_parcels(&self, loops: usize) -> Result<Vec<Parcel>, Error> {
+        let inherited = self.inheritance()?;
+        inherited.channel.say(READY, &Encoder::default())?;
+        (0..loops).map(|_| receive_parcel(&inherited.channel)).collect()
+    }
+
+    /// Makes of a parcel what is to go on here.
+    pub(crate) fn restore(&mut self, parcel: Parcel) -> Result<Vec<Restored>, Unreadable> {
+        let sockets = parcel.sockets.into_iter().map(Received::Socket).collect();
+        restore(&parcel.bytes, sockets, &mut self.services, &mut self.state)
+    }
+
+    /// Nothing of it can go on here. Gives that as an error.
+    pub(crate) fn refuse_parcel(&self, why: &str) -> Error {
+        if let Some(inherited) = &self.state.inherited {
+            let _ = inherited.channel.send(REFUSED, why.as_bytes(), &[]);
+        }
+        failed(why)
+    }
+
+    /// Tells the other side what goes on here, and waits until that has let go.
+    pub(crate) fn confirm(&self, all: &[&[Restored]]) -> Result<(), Error> {
+        let (inherited, mut taken) = (self.inheritance()?, Encoder::default());
+        for restored in all.iter().copied().flatten() {
+            taken.put_option(restored.refused.as_ref(), |taken, why| taken.put_text(why));
+        }
+        inherited.channel.say(TAKEN, &taken)?;
+        inherited.channel.hear(COMMIT).map(drop)
+    }
+
+    /// The other side has let go: what was restored and not refused is this loop's.
+    pub(crate) fn go_on_with(&mut self, restored: &[Restored]) {
+        for Restored { place, refused, .. } in restored {
+            if let (Some(place), Some(_)) = (place, refused) {
+                self.services[*place].lose_restored(&mut self.state);
+            }
+        }
+        if let Some(mut inherited) = self.state.inherited.take() {
+            inherited.own_listeners();
+        }
+        self.services.iter_mut().for_each(|service| service.own_listeners());
+        self.state.tick();
+        install(&mut self.services, &mut self.state);
+        self.start();
+        self.services.iter_mut().for_each(|service| service.tell_restored(&mut self.state));
+    }
+}
