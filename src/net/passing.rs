@@ -79,6 +79,11 @@ impl Channel {
         }
     }
 
+    /// How long a frame may take.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

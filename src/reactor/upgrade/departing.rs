@@ -327,7 +327,7 @@ impl<H: Handler> Succession for ActiveService<H> {
         from: &mut Decoder<'_>,
         received: Vec<Received>,
         state: &mut LoopState,
-    ) -> Result<(), String> {
+    ) -> Result<Result<(), String>, String> {
         self.restore_all(from, received, state)
     }
 

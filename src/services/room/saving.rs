@@ -162,6 +162,19 @@ mod tests {
         assert_eq!((new.poll_redis(), new.leases.due), (None, later));
     }
 
+    /// As of a whole server in `tests/services/upgrade.rs`, which says when the file is another one.
+    #[test]
+    fn what_is_written_down_is_what_the_last_release_has_written() {
+        let recorded = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/release-0.1.room");
+        let now = Instant::now();
+        let bytes = saved(&room(now), now);
+        if std::env::var_os("REACTOR_RECORD").is_some() {
+            std::fs::write(recorded, bytes.as_bytes()).unwrap();
+        }
+        let wanted = std::fs::read(recorded).unwrap();
+        assert_eq!(bytes.as_bytes().escape_ascii().to_string(), wanted.escape_ascii().to_string());
+    }
+
     #[test]
     fn what_cannot_be_changes_nothing() {
         let now = Instant::now();
