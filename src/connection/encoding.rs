@@ -244,7 +244,7 @@ impl Saved {
 
     /// Declares that the connections belong together, such as those of a chat room, so that none may stay with the
     /// old handler. Those that cannot move are closed with [`Farewell::Upgrade`](crate::Farewell::Upgrade), and the new
-    /// handler has their [`on_close`](crate::Handler::on_close). No hook of the old handler is called any more: it
+    /// handler has their [`on_close`](crate::Handler::on_close). Of the old handler only `farewell` is still called: it
     /// loses its timers, and hears neither messages nor the shutdown.
     pub fn together(self) -> Saved {
         Saved { extent: Extent::Together, ..self }

@@ -40,7 +40,10 @@ pub(super) fn failed(why: impl Into<String>) -> Error {
 
 /// One step of another core on the old side.
 enum Step {
-    Settle,
+    /// Newcomers have turns of the loop taken, so the cores are not at rest after it.
+    Settle {
+        newcomers: bool,
+    },
     /// The baton: who has it sends.
     Send(Successor),
     Leave(Refusals, Duration),
@@ -88,7 +91,7 @@ fn obey(
     let mut going = Vec::new();
     while let Ok(step) = steps.recv() {
         let outcome = match step {
-            Step::Settle => Done::Settled(settle(reactor, driver)),
+            Step::Settle { newcomers } => Done::Settled(settle(reactor, driver, newcomers)),
             Step::Send(to) => {
                 let sent = reactor.write_down(&to).map(|all| {
                     going = all;
@@ -107,25 +110,24 @@ fn obey(
     }
 }
 
-/// Takes what others have sent here. Says how much it was.
-pub(super) fn settle(reactor: &mut Reactor<'_>, driver: &mut Driver<'_>) -> Result<u64, Error> {
-    let (mut arrived, mut awaited) = (0, reactor.awaited());
-    while awaited > 0 && !reactor.is_ending() {
+/// Takes what others have sent here. Says how many messages it took.
+pub(super) fn settle(
+    reactor: &mut Reactor<'_>,
+    driver: &mut Driver<'_>,
+    newcomers: bool,
+) -> Result<u64, Error> {
+    let mut before = usize::MAX;
+    // The first core accepts nobody meanwhile. Who is not let in yet is let in later, and served here.
+    while newcomers && !reactor.is_ending() && (1..before).contains(&reactor.awaited()) {
+        before = reactor.awaited();
         reactor.turn(Some(Duration::ZERO))?;
-        // The first core accepts nobody meanwhile. Who is not let in yet is let in later, and served here.
-        let come = awaited.saturating_sub(reactor.awaited());
-        if come == 0 {
-            break;
-        }
-        arrived += come as u64;
-        awaited -= come;
     }
     if reactor.is_ending() {
         return Err(Error::ShuttingDown);
     }
     let taken = reactor.take_posted();
     driver.let_go_on(reactor);
-    Ok(arrived + taken)
+    Ok(taken)
 }
 
 impl<'h> Cores<'h> {
@@ -143,7 +145,8 @@ impl<'h> Cores<'h> {
     ///
     /// # Errors
     /// Those of [`Reactor::hand_on`]. [`Error::Upgrade`] also if a core does not come to the end of its turn within
-    /// the patience of the [`Successor`], or if the cores do not come to rest since their handlers answer every message with another one.
+    /// the patience of the [`Successor`], or if the cores do not come to rest, since their handlers answer every
+    /// message with another one.
     pub fn hand_on(&mut self, to: Successor, patience: Duration) -> Result<HandedOn, Error> {
         if self.count() == 1 {
             return self.first.hand_on(to, patience);
@@ -197,15 +200,16 @@ impl<'h> Cores<'h> {
     /// Has all cores take what they have sent each other until nothing is left.
     fn come_to_rest(&mut self, others: &[Stopped]) -> Result<(), Error> {
         for round in 0..MOST_ROUNDS {
+            let newcomers = round == 0;
             for other in others {
-                other.tell(Step::Settle)?;
+                other.tell(Step::Settle { newcomers })?;
             }
-            let mut taken = settle(&mut self.first, &mut self.driver)?;
+            let mut taken = settle(&mut self.first, &mut self.driver, newcomers)?;
             for other in others {
                 let Done::Settled(settled) = other.hear()? else { return Err(other.gone()) };
                 taken += settled?;
             }
-            // In the first round one may have settled while another one still ran.
+            // In the first round one may have settled while another one still ran, or took newcomers.
             if taken == 0 && round > 0 {
                 return Ok(());
             }

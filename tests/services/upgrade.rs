@@ -135,8 +135,10 @@ fn record() {
     let mut dialled = dialled.accept().unwrap().0;
     dialled.write_all(b"HELLO zed\n").unwrap();
     turns(&mut reactor);
-    let told = connect(time);
-    turns(&mut reactor);
+    let mut told = connect(time);
+    while told.stream.read(&mut [0; 99]).is_err() {
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+    }
     let (one, mut other) = UnixStream::pair().unwrap();
     other.write_all(&READY).unwrap();
     let mut to = Successor::new(one, Duration::from_millis(100)).unwrap();

@@ -12,7 +12,7 @@ use crate::net::Host;
 use crate::net::layer::{Elsewhere, Layer, Opened, refuse_input_and_output};
 use crate::net::newcomers::{Load, channel};
 use crate::reactor::listening::Share;
-use crate::{Callbacks, Host, Rate, Reactor};
+use crate::{Callbacks, Rate, Reactor};
 
 /// Puts [`Named`] over newcomers, but for as many as it is to fail for first.
 #[derive(Debug, Default)]

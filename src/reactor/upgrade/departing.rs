@@ -47,7 +47,9 @@ where
     S: DerefMut<Target: AnyService>,
 {
     let mut parcel = Encoder::default();
-    parcel.put_number(state.serials.last());
+    // Those are let in later and are served here, under numbers that nobody else is to have.
+    let accepted = services.iter().map(|service| service.accepted_before()).sum();
+    parcel.put_number(state.serials.last_after(accepted));
     let mut going = Vec::new();
     for service in services {
         parcel.put_text(service.name());
@@ -250,6 +252,11 @@ impl<H: Handler> Succession for ActiveService<H> {
 
     fn awaited(&self) -> usize {
         self.table.places.awaited()
+    }
+
+    fn accepted_before(&self) -> usize {
+        let left = self.listeners.iter().map(|(_, listener)| listener.socket.left());
+        self.awaited() + left.sum::<usize>()
     }
 
     fn save(&mut self, state: &mut LoopState, to: &mut Encoder) -> Option<Going> {

@@ -80,6 +80,10 @@ pub(crate) trait Succession {
     fn awaited(&self) -> usize {
         0
     }
+    /// How many were accepted and are let in here, whatever becomes of the service.
+    fn accepted_before(&self) -> usize {
+        0
+    }
     /// Writes the service down, or nothing if all of it stays. None if the handler does not save.
     fn save(&mut self, _state: &mut LoopState, _to: &mut Encoder) -> Option<Going> {
         None
