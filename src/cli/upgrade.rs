@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use super::admin::{check_folder, folders, socket_of, sockets};
 use super::asking::{Answer, Output, ask_within, find, list};
 use super::failure::Failure;
+use super::predecessor::FROM;
 
 /// How long an upgrade may take: the new process has 10 s to start, and as long for each step.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -95,6 +96,8 @@ fn by_signal(server: u32) -> Result<ExitCode, Failure> {
         let child = child_of(server);
         let is_gone = parent_of(server).is_none();
         let child = child.or(started.filter(|_| is_gone));
+        // The two may have been quicker than this loop.
+        let child = child.or_else(|| started_for(server).filter(|_| is_gone));
         let over = Instant::now() >= until;
         let said = match (started, child) {
             (_, Some(child)) if is_gone => format!("process {child} goes on for process {server}"),
@@ -131,6 +134,17 @@ fn child_of(parent: u32) -> Option<u32> {
     let entries = fs::read_dir("/proc").ok()?.flatten();
     let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.find(|pid| parent_of(*pid) == Some(parent))
+}
+
+/// The process that was started to go on for this one, whoever is its parent now.
+fn started_for(server: u32) -> Option<u32> {
+    let variable = format!("{FROM}={server}");
+    let entries = fs::read_dir("/proc").ok()?.flatten();
+    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.find(|pid| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|one| one == variable.as_bytes())
+    })
 }
 
 /// The parent of a process that has not ended.

@@ -104,7 +104,12 @@ impl<H: Handler> ActiveService<H> {
         if log::log_enabled!(log::Level::Debug) {
             log::debug!("{}: {} is here", self.table.name, self.describe(id));
         }
-        self.call(id, true, state, H::on_open);
+        if self.gone {
+            // Its handshake ends where nobody is any more.
+            self.dismiss(id, state);
+        } else {
+            self.call(id, true, state, H::on_open);
+        }
         self.table.arm(id);
     }
 

@@ -209,7 +209,7 @@ impl<H: Handler> ActiveService<H> {
     }
 
     /// The new handler is told of the end of one that could not go: here nobody is.
-    fn dismiss(&mut self, id: ConnId, state: &mut LoopState) {
+    pub(in crate::reactor) fn dismiss(&mut self, id: ConnId, state: &mut LoopState) {
         let Some(slot) = self.table.get_mut(id) else { return };
         let (stage, was_open) = (slot.conn.stage, slot.conn.flags.has(Flag::Open));
         if was_open {

@@ -49,7 +49,12 @@ impl Generations {
     #[track_caller]
     fn addr(&self, service: &str) -> SocketAddr {
         let place = self.program.as_ref().unwrap().place(service);
-        place.trim_start_matches("tls:").trim_start_matches("ws:").parse().unwrap()
+        place
+            .trim_start_matches("tls:")
+            .trim_start_matches("proxy:")
+            .trim_start_matches("ws:")
+            .parse()
+            .unwrap()
     }
 
     fn signal(&self, generation: usize, signal: Signal) {

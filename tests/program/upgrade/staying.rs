@@ -104,6 +104,36 @@ fn a_web_socket_in_the_room_is_told_1012() {
     server.end();
 }
 
+/// One whose handshake ends in the old process, where the room has nobody any more.
+#[test]
+fn who_is_half_in_the_room_is_told_to_come_again() {
+    for threads in ["1", "2"] {
+        let threads = format!("--threads={threads}");
+        let args = ["serve", "presence=0,proxy:0", &threads];
+        let mut server = Generations::start("upgrade-half", &args);
+        let [plain, proxied] = [(); 2].map(|()| server.addr("presence"));
+        let mut stays = Client::connect(plain);
+        enter(&mut stays, "olivier");
+        // The loop has seen each of them once the next line is answered.
+        let mut half = [(); 4].map(|()| {
+            let mut client = Client::connect(proxied);
+            client.send("PROXY TCP4 192.0.2.1 192.0.2.2");
+            client
+        });
+        stays.send("SAY hello\n");
+        stays.expect("olivier says: hello\n");
+        assert_eq!(server.upgrade(), "handed on 1 connection; 4 stay");
+        for client in &mut half {
+            client.send(" 1 2\r\nHELLO simon\n");
+            assert_eq!(client.rest(), format!("{COME_AGAIN}\n").as_bytes(), "{threads}");
+        }
+        server.wait_for_ends(1);
+        stays.send("SAY again\n");
+        stays.expect("olivier says: again\n");
+        server.end();
+    }
+}
+
 /// A page and Prometheus ask again and again over one connection: they would be told of the old process for hours.
 #[test]
 fn who_asks_the_page_again_asks_the_new_process() {
