@@ -843,3 +843,59 @@ fn the_old_handler_of_what_went_together_is_told_nothing_more() {
     assert_eq!(told.try_iter().collect::<Vec<_>>(), ["before"]);
     assert_eq!(next.join().unwrap(), ["to the next", "shutdown"]);
 }
+
+/// Tells each client its number.
+struct Numbers;
+
+impl Handler for Numbers {
+    type Session = ();
+    type Message = ();
+
+    fn on_open(&mut self, cx: &mut Context<'_, ()>) {
+        let number = cx.id().number();
+        writeln!(cx, "{number}");
+    }
+
+    fn save(&self, _cx: &ServiceContext<'_, ()>) -> Option<Saved> {
+        Some(Saved::new(1))
+    }
+
+    fn restore(&mut self, _version: u32, _from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+        Ok(())
+    }
+}
+
+/// It was accepted when its listener was unbound, and is let in when all else has gone over.
+#[test]
+fn who_is_let_in_after_the_upgrade_has_a_number_that_nobody_else_has() {
+    let mut old = Reactor::new().unwrap();
+    let service = old.listen("127.0.0.1:0", Numbers).unwrap();
+    let first = service.address().unwrap().clone();
+    let second = old.bind(&service, "127.0.0.1:0").unwrap().as_socket().unwrap();
+    let mut waits = Client::connect(first.as_socket().unwrap());
+    old.unbind(&service, &first).unwrap();
+    let (one, other) = UnixStream::pair().unwrap();
+    let next = thread::spawn(move || {
+        let mut reactor = Reactor::new().unwrap();
+        reactor.inherit(other, PATIENCE).unwrap();
+        let service = reactor.listen(second, Numbers).unwrap();
+        reactor.succeed().unwrap();
+        thread::spawn(move || {
+            let mut client = Client::connect(second);
+            assert_eq!(client.line(), "2\n");
+            service.handle().stop();
+        });
+        reactor.run().unwrap();
+    });
+    let mut to = Successor::new(one, PATIENCE).unwrap();
+    old.offer(&mut to).unwrap();
+    old.hand_on(to, PATIENCE).unwrap();
+    next.join().unwrap();
+    until("it is let in", || {
+        old.turn(Some(Duration::ZERO)).unwrap();
+        old.counters().accepted == 1
+    });
+    assert_eq!(waits.line(), "1\n");
+    drop(waits);
+    old.run().unwrap();
+}
