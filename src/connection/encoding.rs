@@ -5,15 +5,22 @@ use std::time::Duration;
 
 use super::clock::{Nanos, nanos};
 
-/// Saved state that cannot be read, and why. An error of [`Decoder`] and of [`Handler::restore`](crate::Handler::restore).
+/// Saved state that cannot be read, and why. An error of [`Decoder`] and of
+/// [`Handler::restore`](crate::Handler::restore).
 ///
 /// It is displayed as the few words that it has, such as `cut off`. They end up in the log of the old process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unreadable(pub &'static str);
 
-/// Encodes state for another process; see [`Handler::save`](crate::Handler::save). A [`Decoder`] must read the values in the
-/// order in which they were put, each by the method of the same name.
+impl From<Unreadable> for String {
+    fn from(why: Unreadable) -> String {
+        why.0.to_owned()
+    }
+}
+
+/// Encodes state for another process; see [`Handler::save`](crate::Handler::save). A [`Decoder`] must read the values
+/// in the order in which they were put, each by the method of the same name.
 ///
 /// The encoding has no tags and no names of fields. To change what is written, raise the version of [`Saved::new`].
 ///
@@ -73,9 +80,19 @@ impl Encoder {
         &self.bytes
     }
 
-    /// What another one has written.
-    pub(crate) fn append(&mut self, other: &Encoder) {
-        self.bytes.extend(&other.bytes);
+    /// The place of a number that is [set](Self::set_number) later.
+    pub(crate) fn put_number_later(&mut self) -> usize {
+        self.put_number(0);
+        self.bytes.len() - size_of::<u64>()
+    }
+
+    pub(crate) fn set_number(&mut self, place: usize, number: u64) {
+        self.bytes[place..][..size_of::<u64>()].copy_from_slice(&number.to_be_bytes());
+    }
+
+    /// Takes back what was put after so many bytes.
+    pub(crate) fn truncate(&mut self, bytes: usize) {
+        self.bytes.truncate(bytes);
     }
 
     /// A moment, as the time that has passed since.
@@ -197,8 +214,8 @@ impl<'b> Decoder<'b> {
 
 const CUT_OFF: Unreadable = Unreadable("cut off");
 
-/// What [`Handler::save`](crate::Handler::save) returns: the saved state of a handler, its version, and what is to happen
-/// to the connections.
+/// What [`Handler::save`](crate::Handler::save) returns: the saved state of a handler, its version, and what is to
+/// happen to the connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
     pub(crate) version: u32,
@@ -218,24 +235,24 @@ pub(crate) enum Extent {
 }
 
 impl Saved {
-    /// An empty state, whose connections move to the new process. `version` is the version of the format of this state and of
-    /// the sessions, and is passed to [`Handler::restore`](crate::Handler::restore). Raise it with each change of the
-    /// format. A handler may restore several versions; one that it does not know it must refuse.
+    /// An empty state, whose connections move to the new process. `version` is the version of the format of this
+    /// state and of the sessions, and is passed to [`Handler::restore`](crate::Handler::restore). Raise it with each
+    /// change of the format. A handler may restore several versions; one that it does not know it must refuse.
     pub fn new(version: u32) -> Saved {
         Saved { version, extent: Extent::Each, state: Encoder::default() }
     }
 
     /// Declares that the connections belong together, such as those of a chat room, so that none may stay with the
     /// old handler. Those that cannot move are closed with [`Farewell::Upgrade`](crate::Farewell::Upgrade), and the new
-    /// handler has their [`on_close`](crate::Handler::on_close). No hook of the old handler is called any more: it
+    /// handler has their [`on_close`](crate::Handler::on_close). Of the old handler only `farewell` is still called: it
     /// loses its timers, and hears neither messages nor the shutdown.
     pub fn together(self) -> Saved {
         Saved { extent: Extent::Together, ..self }
     }
 
     /// Nothing moves and nothing is closed: the old handler serves its connections until they end, and the new
-    /// handler serves new clients, with no state of the old one. This is for short connections, such as those of HTTP, and
-    /// for those that depend on another connection of the same process, such as a forwarder's.
+    /// handler serves new clients, with no state of the old one. This is for short connections, such as those of
+    /// HTTP, and for those that depend on another connection of the same process, such as a forwarder's.
     pub fn stay() -> Saved {
         Saved { extent: Extent::Nobody, ..Saved::new(0) }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,12 @@ use super::Cores;
 use super::common::Common;
 use super::driver::Driver;
 use super::running::{count, guard};
+use super::upgrade::{MOST_ROUNDS, failed, settle, take_on_all_or_none};
 use crate::error::Error;
-use crate::reactor::{Exit, Reactor, Status};
+use crate::reactor::{Exit, Reactor, Status, Successor};
+
+/// Both ends of an upgrade are in one thread, so nothing that is waited for is still to come.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// Several [`Cores`] in one thread, turned by hand: the test says which one runs next, and with that
 /// when what others have posted, asked and handed over arrives. The clock stands still until the test
@@ -62,6 +67,8 @@ pub struct CoresByHand<'h> {
     cores: Vec<Turned<'h>>,
     /// How much time has passed.
     clock: Duration,
+    /// Those that have [handed on](Self::upgrade), and still have somebody.
+    former: Vec<CoresByHand<'h>>,
 }
 
 /// One of them.
@@ -93,10 +100,10 @@ impl<'h> Turns<'h> {
         }
     }
 
-    fn reactor_mut(&mut self) -> &mut Reactor<'h> {
+    fn parts(&mut self) -> (&mut Reactor<'h>, &mut Driver<'h>) {
         match self {
-            Turns::OfFirst(cores) => &mut cores.first,
-            Turns::OfOther(reactor, _) => reactor,
+            Turns::OfFirst(cores) => (&mut cores.first, &mut cores.driver),
+            Turns::OfOther(reactor, driver) => (reactor, driver),
         }
     }
 
@@ -133,7 +140,7 @@ impl Running<'_> {
     fn turn(&mut self, clock: Duration) -> Result<(), Error> {
         if self.turns.reactor().exit().is_none() {
             self.woken = false;
-            self.turns.reactor_mut().set_clock(clock);
+            self.turns.parts().0.set_clock(clock);
             self.turns.turn()?;
         }
         Ok(())
@@ -153,19 +160,22 @@ impl<'h> CoresByHand<'h> {
             let (reactor, driver) = planned.make(&common);
             all.push(Turned::new(Turns::OfOther(reactor, driver))?);
         }
-        Ok(CoresByHand { common, cores: all, clock: Duration::ZERO })
+        Ok(CoresByHand { common, cores: all, clock: Duration::ZERO, former: Vec::new() })
     }
 
     /// Whether the core has something to do now; else it would sleep. Never once it has ended.
     pub fn is_due(&mut self, core: usize) -> bool {
-        match &mut self.cores[core] {
+        let own = match &mut self.cores[core] {
             Turned::Running(running) => running.is_due(self.clock),
             Turned::Failed(_) => false,
-        }
+        };
+        own || self.former.iter_mut().any(|former| former.is_due(core))
     }
 
     /// Runs one turn of a core. It does not wait, and does nothing once the core has ended.
     pub fn turn(&mut self, core: usize) {
+        self.former.iter_mut().for_each(|former| former.turn(core));
+        self.former.retain(|former| former.exit().is_none());
         let clock = self.clock;
         self.run(core, |running| running.turn(clock));
     }
@@ -194,6 +204,75 @@ impl<'h> CoresByHand<'h> {
     /// Lets time pass, for all cores. What comes due meanwhile is due then.
     pub fn advance(&mut self, time: Duration) {
         self.clock += time;
+        self.former.iter_mut().for_each(|former| former.advance(time));
+    }
+
+    /// Has as many new cores go on with what these have, as those of another process do after
+    /// [`Cores::hand_on`], between two turns of each core. `set_up` adds the services of the new ones. From
+    /// then on all here is about these; the former cores serve whom they still have in the same turns, for `patience` at
+    /// most.
+    ///
+    /// # Errors
+    /// Those of [`Cores::hand_on`] and of `set_up`. Then the cores go on as if nothing had happened.
+    pub fn upgrade<T>(
+        &mut self,
+        patience: Duration,
+        set_up: impl FnOnce(&mut Cores<'h>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        // What was posted before is done before.
+        (0..self.cores.len()).for_each(|core| self.turn(core));
+        let pair = UnixStream::pair().map_err(Error::io("cannot make a pair of sockets"))?;
+        let (mut to, mut cores) = (Successor::new(pair.0, SILENCE)?, Cores::new(self.cores.len())?);
+        let count = self.cores.len();
+        self.reactor(0)?.offer_of(&mut to, count)?;
+        cores.inherit(pair.1, SILENCE)?;
+        let made = set_up(&mut cores)?;
+        let mut next = CoresByHand::new(cores)?;
+        next.clock = self.clock;
+        self.come_to_rest()?;
+        let mut gone = Vec::new();
+        let mut all = Vec::new();
+        for core in 0..count {
+            // One after the other, so that little is on the way at once.
+            gone.push(self.reactor(core)?.write_down(&to)?);
+            let parcel = next.reactor(0)?.receive_parcels(1)?.pop().unwrap_or_default();
+            let restored = next.reactor(core)?.restore(parcel);
+            all.push(restored.map_err(|why| failed(why.to_string()))?);
+        }
+        take_on_all_or_none(&mut all);
+        for (core, (going, restored)) in gone.into_iter().zip(&all).enumerate() {
+            let refusals = restored.iter().map(|one| one.refused.clone()).collect();
+            self.reactor(core)?.leave(going, refusals, patience);
+            next.reactor(core)?.go_on_with(restored);
+        }
+        let mut old = std::mem::replace(self, next);
+        self.former = std::mem::take(&mut old.former);
+        self.former.push(old);
+        Ok(made)
+    }
+
+    fn reactor(&mut self, core: usize) -> Result<&mut Reactor<'h>, Error> {
+        match &mut self.cores[core] {
+            Turned::Running(running) => Ok(running.turns.parts().0),
+            Turned::Failed(_) => Err(Error::ShuttingDown),
+        }
+    }
+
+    /// Has the cores take what they have sent each other until nothing is left.
+    fn come_to_rest(&mut self) -> Result<(), Error> {
+        for round in 0..MOST_ROUNDS {
+            let mut taken = 0;
+            for turned in &mut self.cores {
+                let Turned::Running(running) = turned else { return Err(Error::ShuttingDown) };
+                let (reactor, driver) = running.turns.parts();
+                reactor.may_hand_on()?;
+                taken += settle(reactor, driver, round == 0)?;
+            }
+            if taken == 0 && round > 0 {
+                return Ok(());
+            }
+        }
+        Err(failed("the cores do not come to rest"))
     }
 
     /// The state of one core; none if it has failed.
@@ -207,6 +286,9 @@ impl<'h> CoresByHand<'h> {
     /// How all of them ended, as [`Cores::run`] says it: the error is that of the first core that failed.
     /// None while one is running.
     pub fn exit(&self) -> Option<Result<Exit, &Error>> {
+        if self.former.iter().any(|former| former.exit().is_none()) {
+            return None;
+        }
         let (mut cut, mut failed) = (0, None);
         for turned in &self.cores {
             match turned {

@@ -244,7 +244,7 @@ pub trait Handler {
     /// |---|---|---|
     /// | [`Saved::new`] | all that [can](crate::Reactor::hand_on) move to the new process; the others are served here until they end | [restores](Self::restore) the state |
     /// | [`Saved::together`] | all that can move; the others are closed | restores the state; [`on_close`](Self::on_close) tells it of the others |
-    /// | [`Saved::stay`] | all are served here until they end | starts with no state |
+    /// | [`Saved::stay`] | all are served here until they end, unless [`on_handed_on`](Self::on_handed_on) closes them | starts with no state |
     /// | `None`, the default | all are closed, with [`Farewell::Upgrade`](crate::Farewell::Upgrade) | starts with no state |
     ///
     /// The listening sockets move in each of these cases.
@@ -377,8 +377,8 @@ pub trait Handler {
     }
 
     /// Restores the state that [`save`](Self::save) has written in the old process, which may run an older or a newer
-    /// version of the program: `version` is the one that it gave to [`Saved::new`]. All of `from` must be read, or
-    /// the restoring fails. No other hook but [`on_listening`](Self::on_listening) is called before this one.
+    /// version of the program: `version` is the one that it gave to [`Saved::new`]. All of `from` must be read. No other
+    /// hook but [`on_listening`](Self::on_listening) is called before this one.
     ///
     /// There is no context, because the upgrade may still fail: the old process then goes on, and this one ends.
     /// Therefore, do nothing here that others can see, such as writing a file.
@@ -386,9 +386,13 @@ pub trait Handler {
     /// # Errors
     /// [`Unreadable`] if the version is unknown or the state is invalid. The service is then not taken over: the old
     /// process logs the reason and closes the connections with [`Farewell::Upgrade`](crate::Farewell::Upgrade),
-    /// and this handler serves new clients. Leave its state unchanged in this case. A panic has the same effect.
+    /// and this handler serves new clients, so its state must be unchanged. If another [core](crate::Cores) fails
+    /// where this one has restored, [`on_close`](Self::on_close) is called for each restored connection. The default
+    /// fails.
     ///
-    /// The default fails.
+    /// # Panics
+    /// The whole upgrade fails after a panic, because the state of the handler is unknown then: the old process goes on.
+    /// It also fails if bytes are left in `from`.
     fn restore(&mut self, version: u32, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
         let _ = (version, from);
         Err(Unreadable("this handler takes nothing over"))
@@ -401,8 +405,8 @@ pub trait Handler {
     /// The default is an empty session.
     ///
     /// # Errors
-    /// [`Unreadable`] if the session is invalid. The whole service is then not taken over, as with
-    /// [`restore`](Self::restore).
+    /// [`Unreadable`] if the session is invalid. The whole upgrade then fails, because the handler has the state of a
+    /// service whose connections would not come: the old process goes on with all of them. A panic has the same effect.
     fn restore_session(
         &mut self,
         id: ConnId,
@@ -421,6 +425,17 @@ pub trait Handler {
     /// Connections that could not move have no `on_restored`. If they [belong together](Saved::together), they
     /// have an [`on_close`](Self::on_close).
     fn on_restored(&mut self, cx: &mut Context<'_, Self::Session>) {
+        let _ = cx;
+    }
+
+    /// Called in the old process after a successful [upgrade](crate::Reactor::hand_on), if it serves those
+    /// connections that did not move until they end. The new process serves all new clients. Close a
+    /// connection here if its client is better served after it has connected again, such as one that asks for the state
+    /// of the service again and again.
+    ///
+    /// It is not called if the loop itself closes what did not move: if the connections belong
+    /// [together](Saved::together), or if the service was not taken over.
+    fn on_handed_on(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
         let _ = cx;
     }
 

@@ -111,6 +111,11 @@ impl ListeningSocket {
         matches!(self, ListeningSocket::Handed(arrivals) if arrivals.are_over())
     }
 
+    /// How many were accepted before it was unbound, and are not let in yet.
+    pub(crate) fn left(&self) -> usize {
+        if let ListeningSocket::Handed(arrivals) = self { arrivals.left() } else { 0 }
+    }
+
     pub(crate) fn register(
         &mut self,
         registry: &Rc<Registry>,

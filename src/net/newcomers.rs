@@ -34,6 +34,8 @@ pub(crate) struct Outlet {
 /// Its other end: a listener of a core that is handed its newcomers.
 pub(crate) struct Arrivals {
     queue: Receiver<(Newcomer, Counted)>,
+    /// How many were there from the beginning and still are.
+    left: usize,
     /// Whether the senders are gone and the queue is empty.
     over: bool,
 }
@@ -53,7 +55,7 @@ pub(crate) struct Distributor {
 pub(crate) fn channel(load: Load, wake: Wake) -> (Outlet, Arrivals) {
     let (sender, receiver) = mpsc::channel();
     let outlet = Outlet { queue: sender, load, wake, used: false };
-    (outlet, Arrivals { queue: receiver, over: false })
+    (outlet, Arrivals { queue: receiver, left: 0, over: false })
 }
 
 impl Counted {
@@ -73,12 +75,12 @@ impl Arrivals {
     /// These, and nobody after them.
     pub(crate) fn of(newcomers: Vec<Newcomer>) -> Arrivals {
         let (sender, queue) = mpsc::channel();
-        let load = Load::default();
+        let (load, left) = (Load::default(), newcomers.len());
         for newcomer in newcomers {
             // It cannot fail, since the other end is here.
             let _ = sender.send((newcomer, Counted::new(&load)));
         }
-        Arrivals { queue, over: false }
+        Arrivals { queue, left, over: false }
     }
 
     /// The next newcomer; `WouldBlock` if there is none, as a socket says it.
@@ -87,8 +89,14 @@ impl Arrivals {
             self.over = error == TryRecvError::Disconnected;
             io::ErrorKind::WouldBlock
         })?;
+        self.left = self.left.saturating_sub(1);
         // From now on it counts, or does not, as the core decides.
         Ok(newcomer)
+    }
+
+    /// How many of [those](Self::of) are left.
+    pub(crate) fn left(&self) -> usize {
+        self.left
     }
 
     /// Nobody comes any more.

@@ -97,6 +97,13 @@ impl Serials {
         self.last
     }
 
+    /// What the last one is once so many more were given.
+    pub(super) fn last_after(&self, count: usize) -> u64 {
+        let mut later = Serials { ..*self };
+        (0..count).for_each(|_| _ = later.next());
+        later.last
+    }
+
     /// Gives only later ones than this, which the same core of another process has given.
     pub(super) fn go_on_after(&mut self, last: u64) {
         self.last = last;
@@ -129,6 +136,7 @@ mod tests {
     #[test]
     fn serials_never_look_like_a_listener() {
         let mut serials = Serials { last: 0xffff_fffe, step: 1 };
+        assert_eq!((serials.last_after(0), serials.last_after(2)), (0xffff_fffe, 0x1_0000_0001));
         assert_eq!(serials.next(), 0xffff_ffff);
         assert_eq!(serials.next(), 0x1_0000_0001);
     }

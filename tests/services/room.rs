@@ -3,10 +3,12 @@
 #![cfg(feature = "services")]
 
 use std::io::Write;
-use std::net::TcpStream;
-use std::sync::atomic::AtomicUsize;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use reactor::services::Presence;
@@ -18,11 +20,11 @@ use reactor::services::room::{
 };
 use reactor::testing::{CoresByHand, Harness};
 use reactor::{
-    CloseReason, Connect, Context, Core, Cores, Error, Exit, Handler, Limits, Reactor,
-    ServiceContext, TimerId,
+    Address, CloseReason, Connect, Context, Core, Cores, Error, Exit, HandedOn, Handler, Limits,
+    Reactor, Remote, ServiceContext, Status, Successor, TimerId,
 };
 
-use crate::util::{Client, Server, until};
+use crate::util::{Client, PATIENCE, Server, quiet, until};
 
 const CORES: usize = 3;
 
@@ -32,7 +34,10 @@ fn room() -> Server<Message> {
 
 /// A newcomer that has heard its welcome.
 fn join(server: &Server<Message>) -> Client {
-    let mut client = server.connect();
+    welcomed(server.connect())
+}
+
+fn welcomed(mut client: Client) -> Client {
     (0..6).for_each(|_| _ = client.line());
     client
 }
@@ -48,7 +53,11 @@ fn up_to(client: &mut Client, last: &str) -> Vec<String> {
 
 /// Clients with names, of whom each has heard that all have theirs.
 fn named(server: &Server<Message>, count: usize) -> Vec<Client> {
-    let mut clients: Vec<_> = (0..count).map(|_| join(server)).collect();
+    with_names((0..count).map(|_| join(server)).collect())
+}
+
+fn with_names(mut clients: Vec<Client>) -> Vec<Client> {
+    let count = clients.len();
     for (number, client) in clients.iter_mut().enumerate() {
         client.send(format!("HELLO c{number}\n"));
         client.expect_up_to(&format!("c{number} is in the room.\n"));
@@ -124,6 +133,115 @@ fn everybody_hears_the_same_in_the_same_order() {
     drop(all);
     let (exit, counters) = server.stop();
     assert_eq!((exit, counters.closed(CloseReason::SlowConsumer)), (Exit::Clean, 0));
+}
+
+/// The cores of one process that has the room, in threads of their own.
+struct Process {
+    address: SocketAddr,
+    remote: Remote<'static>,
+    thread: JoinHandle<(Result<Exit, Error>, Status)>,
+}
+
+impl Process {
+    fn start(at: String, inherited: Option<UnixStream>) -> Process {
+        let (tell, told) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let mut cores = Cores::new(CORES).unwrap();
+            if let Some(socket) = inherited {
+                cores.inherit(socket, PATIENCE).unwrap();
+            }
+            let make = |core: Core<Message>| Presence::default().on(&core);
+            let room = cores.listen(at.as_str(), make).unwrap();
+            let address = room.address().and_then(Address::as_socket).unwrap();
+            tell.send((address, cores.remote())).unwrap();
+            (cores.run(), cores.status())
+        });
+        let (address, remote) = told.recv_timeout(PATIENCE).expect("it did not start");
+        Process { address, remote, thread }
+    }
+
+    /// Another one goes on with all that it has, and it ends.
+    fn upgraded(self) -> (Process, HandedOn) {
+        let (one, other) = UnixStream::pair().unwrap();
+        let (tell, told) = mpsc::channel();
+        let hand_on = move |cores: &mut Cores<'static>| {
+            let mut to = Successor::new(one, PATIENCE).unwrap();
+            cores.offer(&mut to).unwrap();
+            tell.send(cores.hand_on(to, PATIENCE)).unwrap();
+        };
+        self.remote.post(hand_on).unwrap();
+        let next = Process::start(self.address.to_string(), Some(other));
+        let handed_on = told.recv_timeout(PATIENCE).expect("it hands on for ever").unwrap();
+        let counters = self.ended().counters;
+        assert_eq!((counters.closed_in_all(), counters.open), (0, 0));
+        assert_eq!((counters.messages_lost, counters.panics), (0, 0));
+        (next, handed_on)
+    }
+
+    fn ended(self) -> Status {
+        until("it ends", || self.thread.is_finished());
+        let (exit, status) = self.thread.join().unwrap();
+        assert_eq!(exit.unwrap(), Exit::Clean);
+        status
+    }
+}
+
+/// All hear the same in the same order, each line once, and of the upgrades nothing.
+#[test]
+fn a_room_on_several_cores_is_upgraded_while_everybody_talks() {
+    const CLIENTS: usize = 12;
+    const UPGRADES: usize = 10;
+    let _quiet = quiet();
+    let mut there = Process::start("127.0.0.1:0".to_owned(), None);
+    let come = |_| welcomed(Client::connect(there.address));
+    let clients = with_names((0..CLIENTS).map(come).collect());
+    let (over, lines) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let talking = clients.into_iter().enumerate().map(|(number, mut client)| {
+        let (over, lines) = (Arc::clone(&over), Arc::clone(&lines));
+        std::thread::spawn(move || {
+            let (mut heard, mut last) = (Vec::new(), false);
+            for line in 0.. {
+                last |= over.load(SeqCst);
+                let text = if last { "the end".to_owned() } else { line.to_string() };
+                // An upgrade finds it in the middle of a line.
+                client.send(format!("SAY {text}"));
+                client.send("\n");
+                heard.extend(up_to(&mut client, &format!("c{number} says: {text}\n")));
+                lines.fetch_add(1, SeqCst);
+                if last {
+                    break;
+                }
+            }
+            let ends =
+                |heard: &[String]| heard.iter().filter(|it| it.ends_with(" the end\n")).count();
+            while ends(&heard[heard.len().saturating_sub(CLIENTS * CLIENTS)..]) < CLIENTS {
+                heard.push(client.line());
+            }
+            (client, heard)
+        })
+    });
+    let talking: Vec<_> = talking.collect();
+    for upgrade in 1..=UPGRADES {
+        until("all have talked", || lines.load(SeqCst) > 3 * CLIENTS * upgrade);
+        let (next, handed_on) = there.upgraded();
+        assert_eq!((handed_on.connections, handed_on.left), (CLIENTS, 0));
+        there = next;
+    }
+    over.store(true, SeqCst);
+    let all: Vec<_> = talking.into_iter().map(|thread| thread.join().unwrap()).collect();
+    let heard = &all[0].1;
+    for (number, (_, other)) in all.iter().enumerate() {
+        assert!(heard == other, "c0 and c{number} have heard something else");
+        let own = format!("c{number} says: ");
+        let said: Vec<_> = heard.iter().filter_map(|line| line.strip_prefix(&own)).collect();
+        let (end, said) = said.split_last().unwrap();
+        assert_eq!(*end, "the end\n");
+        assert!(said.iter().enumerate().all(|(line, said)| *said == format!("{line}\n")));
+    }
+    assert!(heard.iter().all(|line| line.contains(" says: ")));
+    drop(all);
+    there.remote.post(|cores| cores.first().stop()).unwrap();
+    there.ended();
 }
 
 #[test]

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use reactor::testing::CoresByHand;
 use reactor::{
-    Address, Ask, Callbacks, CloseReason, Context, Core, Cores, Error, Exit, Handle, Handler,
-    Limits, Listen, Networks, Peers, Remote, Report, ServiceContext, Spread,
+    Address, Ask, Callbacks, CloseReason, ConnId, Context, Core, Cores, Decoder, Error, Exit,
+    Handle, Handler, Limits, Listen, Networks, Peers, Remote, Report, Saved, ServiceContext,
+    Spread, Unreadable,
 };
 
 use crate::folder::Folder;
@@ -46,13 +47,14 @@ struct Word {
 /// What the oracle knows.
 #[derive(Default)]
 struct Book {
-    /// Every connection that is open: its core and its peer.
-    open: BTreeMap<u64, (usize, Option<IpAddr>)>,
+    /// Every connection that is open: its core, the process and its peer.
+    open: BTreeMap<u64, (usize, usize, Option<IpAddr>)>,
     /// Every number that a connection has had.
     numbers: BTreeSet<u64>,
     /// Lines that each connection has had handled.
     lines: BTreeMap<u64, usize>,
-    /// Words that a core has said to another, and that the other has taken.
+    /// Words that a core has said to another, and that the other has taken. The cores of each process follow
+    /// those of the one before.
     said: Vec<Vec<u64>>,
     taken: Vec<Vec<u64>>,
     /// How many cores have heard that a connection has gone.
@@ -80,6 +82,16 @@ impl Book {
         Word { from, numbers: self.said[from].as_slice().into(), gone }
     }
 
+    /// So many cores more.
+    fn add_cores(&mut self, count: usize) {
+        let count = self.shut.len() + count;
+        self.shut.resize(count, 0);
+        for square in [&mut self.said, &mut self.taken] {
+            square.resize(count, Vec::new());
+            square.iter_mut().for_each(|row| row.resize(count, 0));
+        }
+    }
+
     fn take(&mut self, core: usize, word: &Word) {
         let taken = &mut self.taken[word.from][core];
         *taken += 1;
@@ -97,6 +109,9 @@ impl Book {
 
 struct Talker {
     core: usize,
+    /// Which process it is in, and how many cores those before have.
+    process: usize,
+    base: usize,
     peers: Peers<Word>,
     book: Arc<Mutex<Book>>,
 }
@@ -104,6 +119,11 @@ struct Talker {
 impl Talker {
     fn book(&self) -> MutexGuard<'_, Book> {
         lock(&self.book)
+    }
+
+    /// Says something to these others.
+    fn word(&self, to: impl Iterator<Item = usize>, gone: Option<u64>) -> Word {
+        self.book().say(self.base + self.core, to.map(|core| self.base + core), gone)
     }
 }
 
@@ -118,7 +138,7 @@ impl Handler for Talker {
     fn on_open(&mut self, cx: &mut Context<'_, ()>) {
         let (number, peer) = (cx.id().number(), cx.peer_addr().map(|peer| peer.ip()));
         let mut book = self.book();
-        book.open.insert(number, (self.core, peer));
+        book.open.insert(number, (self.core, self.process, peer));
         if !book.numbers.insert(number) {
             book.complain(format!("two connections have the number {number}"));
         }
@@ -132,7 +152,7 @@ impl Handler for Talker {
         let (command, rest) = line.split_once(' ').unwrap_or((&line, ""));
         match command {
             "say" => {
-                let word = self.book().say(self.core, self.peers.others(), None);
+                let word = self.word(self.peers.others(), None);
                 self.peers.post_all(cx, &word);
                 if !rest.is_empty() {
                     writeln!(cx, "said {rest}");
@@ -140,7 +160,7 @@ impl Handler for Talker {
             }
             "tell" => {
                 let to = rest.parse().unwrap();
-                let word = self.book().say(self.core, std::iter::once(to), None);
+                let word = self.word(std::iter::once(to), None);
                 let _ = self.peers.post(cx, to, word);
             }
             "count" => cx.request_report(Ask::Overview { watch: false }),
@@ -162,7 +182,7 @@ impl Handler for Talker {
     }
 
     fn on_message(&mut self, _: &mut ServiceContext<'_, ()>, word: Word) {
-        self.book().take(self.core, &word);
+        self.book().take(self.base + self.core, &word);
     }
 
     fn on_close(&mut self, cx: &mut Context<'_, ()>, _: CloseReason) {
@@ -171,13 +191,41 @@ impl Handler for Talker {
         if book.open.remove(&number).is_none() {
             book.complain(format!("{number} is closed a second time"));
         }
-        let word = book.say(self.core, self.peers.others(), Some(number));
         drop(book);
+        let word = self.word(self.peers.others(), Some(number));
         self.peers.tell_all(&word);
     }
 
     fn on_shutdown(&mut self, _: &mut ServiceContext<'_, ()>) {
-        self.book().shut[self.core] += 1;
+        self.book().shut[self.base + self.core] += 1;
+    }
+
+    fn save(&self, _: &ServiceContext<'_, ()>) -> Option<Saved> {
+        Some(Saved::new(1))
+    }
+
+    fn restore(&mut self, _: u32, _: &mut Decoder<'_>) -> Result<(), Unreadable> {
+        Ok(())
+    }
+
+    fn restore_session(
+        &mut self,
+        _: ConnId,
+        _: u32,
+        _: &mut Decoder<'_>,
+    ) -> Result<(), Unreadable> {
+        Ok(())
+    }
+
+    fn on_restored(&mut self, cx: &mut Context<'_, ()>) {
+        let (number, mut book) = (cx.id().number(), self.book());
+        match book.open.get_mut(&number) {
+            Some((core, process, _)) if *core == self.core => *process = self.process,
+            other => {
+                let wrong = format!("{number} has come to core {}, and was {other:?}", self.core);
+                book.complain(wrong);
+            }
+        }
     }
 }
 
@@ -274,6 +322,7 @@ pub(crate) struct History {
     pub(crate) refused: usize,
     /// Times a core has had as many words waiting as there may be.
     pub(crate) held: usize,
+    pub(crate) upgrades: usize,
 }
 
 pub(crate) struct World {
@@ -297,6 +346,8 @@ pub(crate) struct World {
     there_by_peer: BTreeMap<Option<IpAddr>, usize>,
     /// One that does not run for a while.
     lazy: Option<usize>,
+    /// How many have gone on for the one before.
+    process: usize,
     turns: usize,
     history: History,
     trace: bool,
@@ -306,6 +357,23 @@ pub(crate) struct World {
 fn at(path: &Path, proxied: bool) -> Listen {
     let listen = Listen::at(path).unwrap();
     if proxied { listen.proxy(Networks::loopback()) } else { listen }
+}
+
+/// The room of one process.
+fn open_room(
+    cores: &mut Cores<'static>,
+    listen: Listen,
+    limits: Limits,
+    process: usize,
+    book: &Arc<Mutex<Book>>,
+) -> Result<Spread<Word>, Error> {
+    let (heard, base) = (Arc::clone(book), process * cores.count());
+    lock(book).add_cores(cores.count());
+    let make = move |core: Core<Word>| {
+        let (peers, book) = (core.peers(), Arc::clone(&heard));
+        Talker { core: core.index(), process, base, peers, book }
+    };
+    cores.listen_with(listen, make, limits)
 }
 
 impl World {
@@ -321,18 +389,11 @@ impl World {
             accepts_per_turn: choices.one_of(&[1, 3, 64]),
             ..Limits::default()
         };
-        let square = || vec![vec![0; count]; count];
-        let (said, taken, shut) = (square(), square(), vec![0; count]);
-        let book = Arc::new(Mutex::new(Book { said, taken, shut, ..Book::default() }));
+        let book = Arc::default();
         let folder = Folder::new("cores");
         let mut cores = Cores::new(count).unwrap();
-        let heard = Arc::clone(&book);
-        let make = move |core: Core<Word>| {
-            let (peers, book) = (core.peers(), Arc::clone(&heard));
-            Talker { core: core.index(), peers, book }
-        };
-        let room =
-            cores.listen_with(at(&folder.file("room"), by_peer), make, limits.clone()).unwrap();
+        let listen = at(&folder.file("room"), by_peer);
+        let room = open_room(&mut cores, listen, limits.clone(), 0, &book).unwrap();
         World {
             handles: room.handles().to_vec(),
             remote: cores.remote(),
@@ -349,6 +410,7 @@ impl World {
             there: 0,
             there_by_peer: BTreeMap::new(),
             lazy: None,
+            process: 0,
             turns: 0,
             history: History::default(),
             trace,
@@ -376,7 +438,7 @@ impl World {
     /// From the first newcomer to the end of all cores.
     pub(crate) fn live(&mut self, steps: usize) -> Outcome {
         for _ in 0..steps {
-            match self.choices.below(17) {
+            match self.choices.below(18) {
                 0..4 => {
                     let count = self.choices.one_of(&[1, 1, 3, 12]);
                     self.come(count);
@@ -399,6 +461,7 @@ impl World {
                     }
                 }
                 13 => self.move_entrance(),
+                14 => self.upgrade()?,
                 _ => drop(self.move_clients()?),
             }
             let most = self.choices.one_of(&[0, 1, 3, 10, 300]);
@@ -530,11 +593,13 @@ impl World {
         let mut by_peer = BTreeMap::<_, usize>::new();
         let (open, most) = {
             let book = self.book();
-            book.open.values().for_each(|(_, peer)| *by_peer.entry(*peer).or_default() += 1);
+            // Those that stay with a process of before have no place in this one.
+            let here = book.open.values().filter(|(_, process, _)| *process == self.process);
+            here.for_each(|(_, _, peer)| *by_peer.entry(*peer).or_default() += 1);
             if let Some(complaint) = &book.complaint {
                 return Err(complaint.clone());
             }
-            (book.open.len(), book.numbers.len())
+            (by_peer.values().sum::<usize>(), book.numbers.len())
         };
         if open > self.limits.max_connections.max(self.there) {
             return Err(format!("{open} connections are open"));
@@ -611,7 +676,7 @@ impl World {
         let mut before_by_peer = BTreeMap::new();
         let mut asked = BTreeMap::<_, usize>::new();
         for client in &self.clients[..before] {
-            let (_, peer) = self.book().open[&client.number.unwrap_or(0)];
+            let (_, _, peer) = self.book().open[&client.number.unwrap_or(0)];
             *asked.entry(peer).or_default() += 1;
             before_by_peer.clone_from(&asked);
         }
@@ -681,7 +746,7 @@ impl World {
         let book = lock(&self.book);
         self.there = book.open.len();
         self.there_by_peer.clear();
-        for (_, peer) in book.open.values() {
+        for (_, _, peer) in book.open.values() {
             *self.there_by_peer.entry(*peer).or_default() += 1;
         }
         drop(book);
@@ -706,6 +771,38 @@ impl World {
             cores.unbind(&room, &Address::Unix(path))?;
             cores.bind(&room, listen).map(drop)
         });
+    }
+
+    /// The cores of another process go on with all that these have, whatever is under way. Or they end before
+    /// they do, and these go on.
+    fn upgrade(&mut self) -> Outcome {
+        // Who is in the middle of a header stays, and is served for other limits. The guest would have to go.
+        let arriving = self.proxied && self.clients.iter().any(|it| it.number.is_none());
+        if arriving || self.visitor.is_some() {
+            return Ok(());
+        }
+        let (fails, process) = (self.choices.once_in(4), self.process + 1);
+        self.note("upgrade", usize::from(fails));
+        let (listen, limits) = (at(&self.folder.file("room"), self.proxied), self.limits.clone());
+        let book = Arc::clone(&self.book);
+        let begun = self.cores.upgrade(SHUTDOWN, |cores| {
+            if fails {
+                // Its book is its own.
+                open_room(cores, listen, limits, 0, &Arc::default())?;
+                return Err(Error::ShuttingDown);
+            }
+            Ok((open_room(cores, listen, limits, process, &book)?, cores.remote()))
+        });
+        match begun {
+            Ok((room, remote)) => {
+                self.handles = room.handles().to_vec();
+                (self.room, self.remote, self.process) = (Arc::new(room), remote, process);
+                self.history.upgrades += 1;
+                self.must_hold()
+            }
+            Err(Error::ShuttingDown) if fails => self.must_hold(),
+            Err(error) => Err(format!("no upgrade: {error}")),
+        }
     }
 
     /// Another service comes, on all cores; or it goes, and whoever is there is told so.
@@ -824,7 +921,9 @@ impl World {
             (exit, _) => return Err(format!("it ended with {exit:?}")),
         }
         let book = lock(&self.book);
+        let base = self.process * self.handles.len();
         for core in (0..self.handles.len()).filter(|core| Some(*core) != failed) {
+            let core = base + core;
             if book.shut[core] != 1 {
                 return Err(format!("core {core} was told {} times of the end", book.shut[core]));
             }
@@ -835,7 +934,7 @@ impl World {
                 }
             }
         }
-        let left = book.open.values().find(|(core, _)| Some(*core) != failed);
-        left.map_or(Ok(()), |(core, _)| Err(format!("core {core} has not closed everybody")))
+        let left = book.open.values().find(|(core, _, _)| Some(*core) != failed);
+        left.map_or(Ok(()), |(core, _, _)| Err(format!("core {core} has not closed everybody")))
     }
 }

@@ -6,6 +6,7 @@
 //! ```sh
 //! cargo test --test simulation                            # a few seconds
 //! SEEDS=10000 cargo test --release --test simulation      # as long as one likes, or SEEDS=10000..20000
+//! ONCE=1 SEEDS=10000 cargo test --release --test simulation   # without living again to compare
 //! SEED=17 cargo test --test simulation echo -- --nocapture    # one of them, event by event
 //! ```
 //!
@@ -80,7 +81,8 @@ fn simulate<M: Model>(seed: u64, trace: bool) -> History {
     let mut world = fresh::<M>(seed, trace);
     must_hold(world.live(STEPS));
     let first = world.history();
-    if seed.is_multiple_of(SEEDS_PER_REPEAT) {
+    let once = env::var_os("ONCE").is_some();
+    if !once && seed.is_multiple_of(SEEDS_PER_REPEAT) {
         let mut repeat = |lives| {
             let heap = measure(|| {
                 for _ in 0..lives {
@@ -98,6 +100,9 @@ fn simulate<M: Model>(seed: u64, trace: bool) -> History {
         }
     }
     must_hold(world.die(STEPS / 3));
+    if once {
+        return world.history();
+    }
     let mut again = fresh::<M>(seed, false);
     must_hold(again.live(STEPS));
     let second = again.history();
@@ -191,7 +196,7 @@ fn puppet() {
 fn several_cores() {
     let (seeds, trace) = seeds(SEEDS_OF_CORES);
     let count = seeds.end - seeds.start;
-    let (mut connections, mut words, mut refused, mut held) = (0, 0, 0, 0);
+    let (mut connections, mut words, mut refused, mut held, mut upgrades) = (0, 0, 0, 0, 0);
     for seed in seeds {
         let live = |trace| {
             let mut world = cores::World::new(seed, trace);
@@ -206,10 +211,11 @@ fn several_cores() {
         words += history.words;
         refused += history.refused;
         held += history.held;
+        upgrades += history.upgrades;
     }
     println!(
         "cores, {count} seeds: {connections} connections, {refused} refused, {words} words from core \
-         to core; after {held} turns a queue was full"
+         to core, {upgrades} upgrades; after {held} turns a queue was full"
     );
 }
 

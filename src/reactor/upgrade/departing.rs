@@ -47,17 +47,29 @@ where
     S: DerefMut<Target: AnyService>,
 {
     let mut parcel = Encoder::default();
-    parcel.put_number(state.serials.last());
+    // Those are let in later and are served here, under numbers that nobody else is to have.
+    let accepted = services.iter().map(|service| service.accepted_before()).sum();
+    parcel.put_number(state.serials.last_after(accepted));
     let mut going = Vec::new();
     for service in services {
-        let mut record = Encoder::default();
-        let goes = service.save(state, &mut record);
         parcel.put_text(service.name());
-        let goes_along = goes.as_ref().filter(|_| !record.as_bytes().is_empty());
-        parcel.put_option(goes_along, |parcel, goes| {
-            parcel.put_number(goes.connections.len() as u64);
-            parcel.put_bytes(record.as_bytes());
-        });
+        let start = parcel.as_bytes().len();
+        parcel.put_flag(true);
+        // How many connections go and how long the record is, which are known at its end. It is written in its
+        // place: it may be as large as all unsent output.
+        let [count, length] = [(); 2].map(|()| parcel.put_number_later());
+        let record = parcel.as_bytes().len();
+        let goes = service.save(state, &mut parcel);
+        match (&goes, parcel.as_bytes().len() - record) {
+            (None, _) | (_, 0) => {
+                parcel.truncate(start);
+                parcel.put_flag(false);
+            }
+            (Some(goes), bytes) => {
+                parcel.set_number(count, goes.connections.len() as u64);
+                parcel.set_number(length, bytes as u64);
+            }
+        }
         going.push(goes);
     }
     Frozen { parcel, going }
@@ -74,6 +86,14 @@ impl Listener {
     fn passed(&self) -> Option<Listening<'_>> {
         let (socket, path) = self.socket.passed()?;
         Some(Listening { address: self.address().clone(), datagrams: false, socket, path })
+    }
+
+    /// Its path is this loop's from now on, and has the mode that is asked for here.
+    fn own(&mut self) {
+        self.socket.own(true);
+        if let Err(error) = self.socket.set_mode(self.unix_mode()) {
+            log::warn!("the mode of {} stays as it is: {error}", self.address());
+        }
     }
 }
 
@@ -234,6 +254,11 @@ impl<H: Handler> Succession for ActiveService<H> {
         self.table.places.awaited()
     }
 
+    fn accepted_before(&self) -> usize {
+        let left = self.listeners.iter().map(|(_, listener)| listener.socket.left());
+        self.awaited() + left.sum::<usize>()
+    }
+
     fn save(&mut self, state: &mut LoopState, to: &mut Encoder) -> Option<Going> {
         if self.table.retired {
             // It is on its way out.
@@ -278,6 +303,8 @@ impl<H: Handler> Succession for ActiveService<H> {
         if together {
             self.table.timers.forget_service();
             self.gone = true;
+        } else {
+            self.call_service(state, H::on_handed_on);
         }
     }
 
@@ -299,7 +326,7 @@ impl<H: Handler> Succession for ActiveService<H> {
     }
 
     fn own_listeners(&mut self) {
-        self.listeners.iter_mut().for_each(|(_, listener)| listener.socket.own(true));
+        self.listeners.iter_mut().for_each(|(_, listener)| listener.own());
     }
 
     fn restore(
@@ -307,7 +334,7 @@ impl<H: Handler> Succession for ActiveService<H> {
         from: &mut Decoder<'_>,
         received: Vec<Received>,
         state: &mut LoopState,
-    ) -> Result<(), String> {
+    ) -> Result<Result<(), String>, String> {
         self.restore_all(from, received, state)
     }
 
