@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use reactor::{
     Address, CloseReason, ConnId, Context, Counters, DatagramContext, DatagramHandler, Decoder,
-    Encoder, Error, HandedOn, Handle, Handler, Limits, Listen, Reactor, Saved, Service,
+    Encoder, Error, HandedOn, Handle, Handler, Limits, Listen, Reactor, Saved, Selection, Service,
     ServiceContext, Successor, Unreadable,
 };
 
@@ -768,26 +768,28 @@ fn who_comes_meanwhile_is_served_by_the_next_one() {
     old.stop();
 }
 
-/// Who has been quiet for most of its time is not given all of it again.
+/// Both loops count from the same moment, or deadlines would begin anew.
 #[test]
-fn time_goes_on_and_rates_are_owed() {
-    let _quiet = quiet();
-    let limits = Limits { idle_timeout: Some(Duration::from_secs(2)), ..Limits::default() };
-    let config = Config { limits, ..Config::default() };
-    let old = Generation::start(config.clone(), None);
+fn who_has_been_quiet_for_long_has_been_so_in_the_next_loop() {
+    let old = Generation::start(Config::default(), None);
     let mut client = Client::connect(old.addr());
     client.send("first\n");
     client.expect("1 : first\n");
-    let begun = Instant::now();
-    thread::sleep(Duration::from_millis(1200));
-    let (new, _) = old.successor(config);
-    assert_eq!(client.rest(), b"Idle for too long (limit 2 s)\n");
-    let waited = begun.elapsed();
-    assert!(waited >= Duration::from_millis(1990), "{waited:?}");
-    assert!(waited < Duration::from_millis(3000), "{waited:?}");
-    until("it is gone", || new.told.try_recv().is_ok_and(|told| told.starts_with("close")));
+    let heard = Instant::now();
+    thread::sleep(Duration::from_millis(100));
+    let quiet_for = heard.elapsed();
+    let (one, other) = UnixStream::pair().unwrap();
+    old.hand_on(one, PATIENCE);
+    let mut reactor = Reactor::new().unwrap();
+    reactor.inherit(other, PATIENCE).unwrap();
+    let listen = vec![old.addr().to_string()];
+    let config = Config { listen, ..Config::default() };
+    set_up(config, &mut reactor, mpsc::channel().0).unwrap();
+    reactor.succeed().unwrap();
+    assert_eq!(old.answer().unwrap(), only(1));
+    let page = reactor.connections(&Selection::default());
+    assert!(page.connections[0].idle >= quiet_for, "{page:?}, not {quiet_for:?}");
     old.stop();
-    new.stop();
 }
 
 /// Tells what it is told.

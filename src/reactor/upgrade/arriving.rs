@@ -266,7 +266,6 @@ impl<S> Table<S> {
         }
         // The flush looks whether it is still held back, is to be asked for more, or has ended its side.
         self.mark_dirty(id.slot());
-        self.arm(id);
         self.enqueue_if_work(id);
     }
 }

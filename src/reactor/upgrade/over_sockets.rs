@@ -27,7 +27,7 @@ pub(super) const MAGIC: &str = "line-reactor";
 pub(super) const PROTOCOL: u64 = 1;
 
 /// Bytes of all that is handed on, at the most: more than the limits of a loop let its connections have.
-const LONGEST_PARCEL: usize = 4 << 30;
+const LONGEST_PARCEL: u64 = 4 << 30;
 
 // The kinds of frames, in their order.
 pub(super) const OFFER: u8 = 1;
@@ -250,7 +250,7 @@ pub(super) fn receive_parcel(channel: &Channel) -> Result<Parcel, Error> {
         channel.step();
         let frame = channel.receive().map_err(|error| silent(&error))?;
         match frame.kind {
-            PIECE if parcel.bytes.len() <= LONGEST_PARCEL => {
+            PIECE if parcel.bytes.len() as u64 <= LONGEST_PARCEL => {
                 parcel.bytes.extend(frame.body);
                 parcel.sockets.extend(frame.descriptors);
             }

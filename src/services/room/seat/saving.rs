@@ -75,11 +75,11 @@ impl<W: Words> Seat<W> {
             return None;
         }
         to.put_number(*core as u64);
-        words.save(to);
         to.put_flag(bus.is_some());
         if let Some(bus) = bus {
             bus.save(cx.now(), to)?;
         }
+        words.save(to);
         put_all(to, arriving.iter(), |to, id| to.put_number(id.to_bits()));
         put_all(to, pending.iter(), |to, (member, pending)| {
             to.put_number(*member);
@@ -102,13 +102,13 @@ impl<W: Words> Seat<W> {
         if from.size()? != self.core {
             return Err(Unreadable("the seat of another core"));
         }
-        self.words.restore(from)?;
         match (from.flag()?, &mut self.bus) {
-            // Whatever clock there is in a handler's hooks, it has none here.
+            // It refuses a room of another name. Whatever clock there is in a handler's hooks, it has none here.
             (true, Some(bus)) => bus.restore(from, Instant::now())?,
             (false, None) => {}
             _ => return Err(Unreadable("the bus is on another core")),
         }
+        self.words.restore(from)?;
         let id = |from: &mut Decoder<'_>| from.number().map(ConnId::from_bits);
         self.arriving = all(from, id)?;
         self.pending = all(from, |from| Ok((from.number()?, Pending::restore(from)?)))?;
