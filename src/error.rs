@@ -71,7 +71,8 @@ pub enum Error {
         /// The reason.
         why: &'static str,
     },
-    /// Nothing was handed on to another process, or taken over from one.
+    /// An [upgrade](crate::Reactor::hand_on) has failed: nothing was handed on to another process, or taken over
+    /// from one.
     #[error("the upgrade has failed: {why}")]
     Upgrade {
         /// The reason.

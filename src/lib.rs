@@ -73,7 +73,7 @@
 //! | use the names of hosts | [`Host`], [`Address::resolve`] |
 //! | talk to a terminal, a file, a child's pipes | [`ServiceContext::adopt`], [`Reactor::adopt`] |
 //! | listen at sockets that systemd, a parent or another program has opened | [`Listen::from_tcp`], [`Listen::from_unix`] |
-//! | have another process go on with the connections | [`Reactor::hand_on`], [`Reactor::succeed`], [`Handler::save`] |
+//! | upgrade the program without disconnecting anybody | [`Reactor::hand_on`], [`Reactor::succeed`], [`Handler::save`] |
 //! | run inside another event loop | [`Reactor::turn`], [`Reactor::next_deadline`] |
 //! | change limits, listeners and services while the loop runs | [`Reactor::set_limits`], [`Reactor::bind`], [`Reactor::rebind`], [`Reactor::unbind`], [`Reactor::remove`] between turns; the same of [`Cores`] |
 //! | do that from another thread, or at SIGHUP | [`Remote`], `Cores::on_hangup`; with one core `Cores::new(1)` |

@@ -116,6 +116,7 @@ fn run(
     inherited: &Inherited,
     predecessor: &Predecessor,
 ) -> Result<ExitCode, Failure> {
+    predecessor.check()?;
     match command {
         Command::Serve(args) => serve::serve(args, given, inherited, predecessor),
         Command::Config(args) => config::config(args, given),

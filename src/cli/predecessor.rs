@@ -12,6 +12,8 @@ use std::time::Duration;
 use reactor::{Cores, Error, Reactor};
 use rustix::process::{Pid, getppid};
 
+use super::failure::Failure;
+
 /// Who has started it. Its standard input is then a socket to that one.
 pub(crate) const FROM: &str = "REACTOR_UPGRADE_FROM";
 
@@ -42,8 +44,7 @@ impl Predecessor {
     /// Takes the socket. To be called first of all, while nothing reads standard input.
     pub(crate) fn take() -> Predecessor {
         let pid = env::var(FROM).ok().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
-        // The variable stays in the environment of whatever this process may start.
-        let Some(pid) = pid.filter(|pid| getppid() == Some(*pid)) else { return Predecessor(None) };
+        let Some(pid) = pid else { return Predecessor(None) };
         let taken = || {
             let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
             socket.local_addr()?;
@@ -56,6 +57,19 @@ impl Predecessor {
 
     pub(crate) fn is_there(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// Fails if it has gone already: nobody has asked for a server of its own.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        match &self.0 {
+            Some(Previous { pid, .. }) if getppid() != Some(*pid) => {
+                Err(Failure::Runtime(format!(
+                    "process {pid}, whose clients this one was to take over, has gone (or it has \
+                     started a script, which has to exec this program)"
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Tells it that this process cannot go on, and why. Says whether it has heard that, or else knows why, so

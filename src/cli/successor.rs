@@ -12,14 +12,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use std::{env, io, thread};
+use std::{env, fs, io, thread};
 
 use reactor::text::printable;
 use reactor::{Cores, Error, HandedOn, Remote, Successor};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::getpgrp;
+use rustix::process::{Pid, Signal, getpgrp, kill_process};
 use rustix::termios::tcgetpgrp;
-use signal_hook::consts::{SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::admin::{self, Tell};
@@ -54,6 +54,8 @@ struct Shared {
     notices: Notices,
     inherited: Inherited,
     under_way: AtomicBool,
+    /// A SIGHUP has come meanwhile. The new process may have read its configuration and opened its log before.
+    hung_up: AtomicBool,
     /// The process that has taken over; 0 for none.
     successor: AtomicU32,
     /// How that one has ended.
@@ -76,22 +78,26 @@ impl Upgrades {
             notices: notices.clone(),
             inherited: inherited.clone(),
             under_way: AtomicBool::new(false),
+            hung_up: AtomicBool::new(false),
             successor: AtomicU32::new(0),
             ended: Mutex::new(None),
             end: Condvar::new(),
         }));
         let failed = |error| Failure::Runtime(format!("SIGUSR2 cannot be caught: {error}"));
-        let mut signals = Signals::new([SIGUSR2, SIGTERM]).map_err(failed)?;
+        let mut signals = Signals::new([SIGUSR2, SIGTERM, SIGHUP]).map_err(failed)?;
         let own = upgrades.clone();
         start_thread("signals", move || {
             for signal in signals.forever() {
-                if signal == SIGTERM {
+                match signal {
                     // It ends the loop, and after that the wait.
-                    if own.successor().is_some() {
-                        own.0.has_ended(ExitCode::SUCCESS);
+                    SIGTERM if own.successor().is_some() => own.0.has_ended(ExitCode::SUCCESS),
+                    SIGHUP => own.0.hung_up.store(true, SeqCst),
+                    SIGUSR2 => {
+                        if let Err(why) = own.begin(Arc::new(|_| {})) {
+                            log::error!("upgrade: {why}");
+                        }
                     }
-                } else if let Err(why) = own.begin(Arc::new(|_| {})) {
-                    log::error!("upgrade: {why}");
+                    _ => {}
                 }
             }
         })?;
@@ -124,9 +130,16 @@ impl Upgrades {
         if let Some(pid) = self.successor() {
             return Err(format!("process {pid} has taken over; upgrade that one"));
         }
+        if std::process::id() == 1 {
+            return Err(
+                "process 1 is what its container runs, which ends with it: restart the container"
+                    .to_owned(),
+            );
+        }
         if self.0.under_way.swap(true, SeqCst) {
             return Err("an upgrade is under way; wait until it has ended".to_owned());
         }
+        self.0.hung_up.store(false, SeqCst);
         let own = self.clone();
         let started = start_thread("upgrade", move || own.0.upgrade(&tell));
         started.map_err(|failure| {
@@ -144,13 +157,15 @@ impl Shared {
         };
         match self.hand_on(child.id(), socket, tell) {
             // Nobody else would wait for it, should it end before this process does.
-            Ok(()) => {
-                if let Ok(status) = child.wait() {
+            Ok(()) => match child.wait() {
+                Ok(status) => {
                     log::info!("process {} has ended: {status}", child.id());
                     let code = status.code().and_then(|code| u8::try_from(code).ok());
                     self.has_ended(code.map_or(ExitCode::FAILURE, ExitCode::from));
                 }
-            }
+                // Where SIGCHLD is ignored nobody is told how.
+                Err(_) => self.has_ended(ExitCode::SUCCESS),
+            },
             Err(why) => {
                 let ended = end(child).map(|status| format!(" ({status})")).unwrap_or_default();
                 self.failed(&format!("{why}{ended}"), tell);
@@ -220,6 +235,11 @@ impl Shared {
     fn handed_on(&self, cores: &mut Cores<'static>, pid: u32, what: HandedOn, tell: &Tell) {
         self.successor.store(pid, SeqCst);
         self.notices.main_pid(pid);
+        let new =
+            i32::try_from(pid).ok().and_then(Pid::from_raw).filter(|_| self.hung_up.load(SeqCst));
+        if let Some(Err(error)) = new.map(|new| kill_process(new, Signal::HUP)) {
+            log::warn!("process {pid} is not told of a SIGHUP: {error}");
+        }
         // Those of the program itself are nobody's clients.
         let status = cores.first().status();
         let own =
@@ -294,12 +314,19 @@ fn is_in_foreground() -> bool {
     job.is_ok_and(|job| job == getpgrp())
 }
 
-/// The path of this program. By the words it was started with, so that a symbolic link leads to what is there at
+/// The path of this program. By the word it was started with, so that a symbolic link leads to what is there at
 /// an upgrade; otherwise as the system knows it.
 fn program() -> io::Result<PathBuf> {
+    let this = env::current_exe()?;
     let word = env::args_os().next().map(PathBuf::from).unwrap_or_default();
-    match word.components().count() > 1 && word.exists() {
-        true => path::absolute(word),
-        false => env::current_exe(),
-    }
+    let folders = match word.components().count() {
+        // As a shell looks for it.
+        1 => env::var_os("PATH").unwrap_or_default(),
+        _ => OsString::new(),
+    };
+    let named = env::split_paths(&folders).map(|folder| folder.join(&word));
+    // The word may be anything; and the file may be another one already.
+    let is_this = |path: PathBuf| path == this || !this.exists();
+    let mut same = named.filter(|path| fs::canonicalize(path).is_ok_and(is_this));
+    same.next().map_or(Ok(this), path::absolute)
 }

@@ -82,6 +82,11 @@ fn by_signal(server: u32) -> Result<ExitCode, Failure> {
             "it does not wait for SIGUSR2; is it a server, and no older one?".to_owned(),
         ));
     }
+    if let Some(child) = child_of(server) {
+        return Err(failed(format!(
+            "process {child} has taken over, or is about to; upgrade that one"
+        )));
+    }
     kill_process(pid, Signal::USR2).map_err(|error| failed(error.to_string()))?;
     let until = Instant::now() + SETTLED;
     let mut started = None;

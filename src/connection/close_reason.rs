@@ -79,9 +79,10 @@ pub enum CloseReason {
     /// The handler has handed it over to another service (`Context::hand_over`): all that was sent has
     /// gone out, and the connection lives on there under another id, or was turned away.
     HandedOver,
-    /// Another process has taken the service over, and could not take this connection over: the
-    /// handler does not [save](crate::Handler::save) what it keeps, or the connection is one that cannot go
-    /// on there, such as one over TLS.
+    /// After an [upgrade](crate::Reactor::hand_on), another process has the service but could not take over this
+    /// connection: the handler does not [save](crate::Handler::save) its state, the new handler could not read
+    /// it, or the connection cannot move, such as one over TLS whose handler keeps its connections
+    /// [together](crate::Saved::together).
     Upgrade,
 }
 

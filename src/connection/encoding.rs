@@ -1,19 +1,28 @@
-//! How what is to go on in another process is written down: numbers, bytes and what is made of them, one
-//! behind the other. Whoever reads them knows what they are.
+//! The encoding of state that moves to another process: values one behind the other, without tags. The reader
+//! must know their order and types.
 
 use std::time::Duration;
 
 use super::clock::{Nanos, nanos};
 
-/// What a handler has saved of itself or of a session cannot be read.
+/// Saved state that cannot be read, and why. An error of [`Decoder`] and of
+/// [`Handler::restore`](crate::Handler::restore).
 ///
-/// It is displayed as a few words, such as `cut off`.
+/// It is displayed as the few words that it has, such as `cut off`. They end up in the log of the old process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unreadable(pub &'static str);
 
-/// Writes down what another process is to go on with. What is [put](Self::put_number) first is
-/// [taken](Decoder::number) first.
+impl From<Unreadable> for String {
+    fn from(why: Unreadable) -> String {
+        why.0.to_owned()
+    }
+}
+
+/// Encodes state for another process; see [`Handler::save`](crate::Handler::save). A [`Decoder`] must read the values
+/// in the order in which they were put, each by the method of the same name.
+///
+/// The encoding has no tags and no names of fields. To change what is written, raise the version of [`Saved::new`].
 ///
 /// ```
 /// use reactor::{Decoder, Encoder};
@@ -32,33 +41,33 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// A yes or a no.
+    /// Puts a boolean. It takes one byte.
     pub fn put_flag(&mut self, flag: bool) {
         self.bytes.push(flag.into());
     }
 
-    /// A number. It takes eight bytes.
+    /// Puts a number. It takes eight bytes.
     pub fn put_number(&mut self, number: u64) {
         self.bytes.extend(number.to_be_bytes());
     }
 
-    /// Any bytes, with their length.
+    /// Puts bytes, with their length in front.
     pub fn put_bytes(&mut self, bytes: &[u8]) {
         self.put_number(bytes.len() as u64);
         self.bytes.extend(bytes);
     }
 
-    /// Text, with its length.
+    /// Puts text, with its length in front.
     pub fn put_text(&mut self, text: &str) {
         self.put_bytes(text.as_bytes());
     }
 
-    /// A duration, in nanoseconds. One above 584 years becomes that.
+    /// Puts a duration, in nanoseconds. It is cut at `u64::MAX` of them, some 584 years.
     pub fn put_duration(&mut self, duration: Duration) {
         self.put_number(nanos(duration));
     }
 
-    /// Whether there is something, and then what `put` writes of it.
+    /// Puts whether there is a value, and then that value by `put`.
     pub fn put_option<T>(&mut self, option: Option<T>, put: impl FnOnce(&mut Self, T)) {
         self.put_flag(option.is_some());
         if let Some(it) = option {
@@ -66,14 +75,24 @@ impl Encoder {
         }
     }
 
-    /// What was put so far.
+    /// The encoding of all that was put so far.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// What another one has written.
-    pub(crate) fn append(&mut self, other: &Encoder) {
-        self.bytes.extend(&other.bytes);
+    /// The place of a number that is [set](Self::set_number) later.
+    pub(crate) fn put_number_later(&mut self) -> usize {
+        self.put_number(0);
+        self.bytes.len() - size_of::<u64>()
+    }
+
+    pub(crate) fn set_number(&mut self, place: usize, number: u64) {
+        self.bytes[place..][..size_of::<u64>()].copy_from_slice(&number.to_be_bytes());
+    }
+
+    /// Takes back what was put after so many bytes.
+    pub(crate) fn truncate(&mut self, bytes: usize) {
+        self.bytes.truncate(bytes);
     }
 
     /// A moment, as the time that has passed since.
@@ -87,23 +106,23 @@ impl Encoder {
     }
 }
 
-/// Reads what an [`Encoder`] has written. It believes nothing: what is not there, is no text or cannot be is
-/// [`Unreadable`], and no more memory is taken than the bytes have.
+/// Decodes what an [`Encoder`] has encoded. The bytes need not be trusted: what is cut off or invalid is
+/// [`Unreadable`], and nothing is allocated for a length that the bytes only claim.
 #[derive(Clone, Debug)]
 pub struct Decoder<'b> {
     rest: &'b [u8],
 }
 
 impl<'b> Decoder<'b> {
-    /// Reads these bytes from their beginning.
+    /// A decoder at the beginning of these bytes.
     pub fn new(bytes: &'b [u8]) -> Decoder<'b> {
         Decoder { rest: bytes }
     }
 
-    /// A yes or a no.
+    /// The next boolean.
     ///
     /// # Errors
-    /// If neither is next.
+    /// [`Unreadable`] if there are no bytes left, or the next one is neither 0 nor 1.
     pub fn flag(&mut self) -> Result<bool, Unreadable> {
         match self.take(1)? {
             [0] => Ok(false),
@@ -112,45 +131,45 @@ impl<'b> Decoder<'b> {
         }
     }
 
-    /// A number.
+    /// The next number.
     ///
     /// # Errors
-    /// If eight bytes are not there.
+    /// [`Unreadable`] if there are fewer than eight bytes left.
     pub fn number(&mut self) -> Result<u64, Unreadable> {
         let (number, rest) = self.rest.split_first_chunk().ok_or(CUT_OFF)?;
         self.rest = rest;
         Ok(u64::from_be_bytes(*number))
     }
 
-    /// Any bytes.
+    /// The next bytes, without their length. They are borrowed.
     ///
     /// # Errors
-    /// If fewer are there than their length says.
+    /// [`Unreadable`] if fewer bytes are left than the length says.
     pub fn bytes(&mut self) -> Result<&'b [u8], Unreadable> {
         let length = self.size()?;
         self.take(length)
     }
 
-    /// Text.
+    /// The next text. It is borrowed.
     ///
     /// # Errors
-    /// If it is not all there, or no UTF-8.
+    /// [`Unreadable`] if it is cut off, or is not UTF-8.
     pub fn text(&mut self) -> Result<&'b str, Unreadable> {
         str::from_utf8(self.bytes()?).map_err(|_| Unreadable("no text"))
     }
 
-    /// A duration.
+    /// The next duration.
     ///
     /// # Errors
-    /// If it is not there.
+    /// [`Unreadable`] if there are fewer than eight bytes left.
     pub fn duration(&mut self) -> Result<Duration, Unreadable> {
         self.number().map(Duration::from_nanos)
     }
 
-    /// What `take` reads, if there is something.
+    /// The next optional value, which `take` decodes if it is there.
     ///
     /// # Errors
-    /// If nothing says whether there is, and those of `take`.
+    /// Those of [`flag`](Self::flag) and of `take`.
     pub fn option<T>(
         &mut self,
         take: impl FnOnce(&mut Self) -> Result<T, Unreadable>,
@@ -158,25 +177,30 @@ impl<'b> Decoder<'b> {
         self.flag()?.then(|| take(self)).transpose()
     }
 
-    /// Whether all was read. Until then a loop may take one thing more.
+    /// Whether all was decoded. A loop may decode values until then.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// All must have been read.
+    /// Ends the decoding. The library calls it for what it gives to a handler, so that is needed only for a
+    /// decoder of your own.
     ///
     /// # Errors
-    /// If something is left: whoever has written it means more than was understood.
+    /// [`Unreadable`] if bytes are left, since part of the state would be lost.
     pub fn finish(self) -> Result<(), Unreadable> {
         if self.is_empty() { Ok(()) } else { Err(Unreadable("more than was expected")) }
     }
 
-    /// A number that counts something in memory.
-    pub(crate) fn size(&mut self) -> Result<usize, Unreadable> {
+    /// The next number, as a `usize`.
+    ///
+    /// # Errors
+    /// [`Unreadable`] if there are fewer than eight bytes left, or the number does not fit. Do not allocate so much
+    /// memory because the bytes say so.
+    pub fn size(&mut self) -> Result<usize, Unreadable> {
         usize::try_from(self.number()?).map_err(|_| Unreadable("a number too large"))
     }
 
-    /// The moment that an [age](Encoder::put_age) tells. None is 0, which is "never" in many places.
+    /// The moment that an [age](Encoder::put_age) tells. It is at least 1, because 0 means "never" in many places.
     pub(crate) fn since(&mut self, now: Nanos) -> Result<Nanos, Unreadable> {
         Ok(now.saturating_sub(self.number()?).max(1))
     }
@@ -190,8 +214,8 @@ impl<'b> Decoder<'b> {
 
 const CUT_OFF: Unreadable = Unreadable("cut off");
 
-/// What a handler hands on of the state that its connections share; see
-/// [`Handler::save`](crate::Handler::save).
+/// What [`Handler::save`](crate::Handler::save) returns: the saved state of a handler, its version, and what is to
+/// happen to the connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
     pub(crate) version: u32,
@@ -211,29 +235,29 @@ pub(crate) enum Extent {
 }
 
 impl Saved {
-    /// Nothing yet. The version is that of what is written from here on and of every session: raise it with
-    /// each change of what is written. A handler that does not know it takes nothing over.
+    /// An empty state, whose connections move to the new process. `version` is the version of the format of this
+    /// state and of the sessions, and is passed to [`Handler::restore`](crate::Handler::restore). Raise it with each
+    /// change of the format. A handler may restore several versions; one that it does not know it must refuse.
     pub fn new(version: u32) -> Saved {
         Saved { version, extent: Extent::Each, state: Encoder::default() }
     }
 
-    /// The connections belong together, as those of a room do: none of them may stay behind with the old
-    /// handler. Those that cannot be handed over are closed with
-    /// [a line that says why](crate::Farewell::Upgrade), and the new handler is told of their end. The old one
-    /// is told nothing more then, neither of messages nor of a shutdown.
+    /// Declares that the connections belong together, such as those of a chat room, so that none may stay with the
+    /// old handler. Those that cannot move are closed with [`Farewell::Upgrade`](crate::Farewell::Upgrade), and the new
+    /// handler has their [`on_close`](crate::Handler::on_close). Of the old handler only `farewell` is still called: it
+    /// loses its timers, and hears neither messages nor the shutdown.
     pub fn together(self) -> Saved {
         Saved { extent: Extent::Together, ..self }
     }
 
-    /// Nothing goes, and nobody is closed: the old handler serves its connections to their end. New clients
-    /// come to the new one, which hears nothing of those. It is for connections that are worth no more than
-    /// what is under way over them, or that another one depends on, as those of
-    /// [`Forward`](crate::services::Forward).
+    /// Nothing moves and nothing is closed: the old handler serves its connections until they end, and the new
+    /// handler serves new clients, with no state of the old one. This is for short connections, such as those of
+    /// HTTP, and for those that depend on another connection of the same process, such as a forwarder's.
     pub fn stay() -> Saved {
         Saved { extent: Extent::Nobody, ..Saved::new(0) }
     }
 
-    /// Where the state is written to.
+    /// The encoder of the state.
     pub fn state(&mut self) -> &mut Encoder {
         &mut self.state
     }

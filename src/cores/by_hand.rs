@@ -260,15 +260,15 @@ impl<'h> CoresByHand<'h> {
 
     /// Has the cores take what they have sent each other until nothing is left.
     fn come_to_rest(&mut self) -> Result<(), Error> {
-        for _ in 0..MOST_ROUNDS {
+        for round in 0..MOST_ROUNDS {
             let mut taken = 0;
             for turned in &mut self.cores {
                 let Turned::Running(running) = turned else { return Err(Error::ShuttingDown) };
                 let (reactor, driver) = running.turns.parts();
                 reactor.may_hand_on()?;
-                taken += settle(reactor, driver)?;
+                taken += settle(reactor, driver, round == 0)?;
             }
-            if taken == 0 {
+            if taken == 0 && round > 0 {
                 return Ok(());
             }
         }

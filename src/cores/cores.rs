@@ -76,6 +76,9 @@ const MOST_CORES: usize = 1024;
 /// thread call every method of this type, for example to add a service or to change limits. A hook that
 /// `on_hangup` sets can do the same at SIGHUP. Both also serve a program with one core, `Cores::new(1)`.
 ///
+/// **Upgrades.** [`hand_on`](Self::hand_on) has the cores of another process go on with all services and connections,
+/// and [`inherit`](Self::inherit) is the other side. There have to be as many cores: each goes on with what one had.
+///
 /// **Threads.** As a [`Reactor`], this stays on the thread that made it. Handlers are made in the threads that
 /// run them.
 ///

@@ -131,12 +131,14 @@ impl<'h> Driver<'h> {
 
     /// After an upgrade, ends this core once nobody is left on any: until then others may post to it.
     fn end_with_others(&mut self, reactor: &mut Reactor<'_>) {
+        // In this order: what one has posted before it was deserted is seen here.
+        let all = self.common.are_deserted();
         let deserted = reactor.is_deserted();
         if deserted != self.deserted {
             self.deserted = deserted;
             self.common.set_deserted(deserted);
         }
-        if deserted && self.common.are_deserted() {
+        if all && deserted {
             reactor.end_deserted();
         }
     }

@@ -39,7 +39,7 @@
 //! * What happens between turns is the [`Driver`](driver::Driver)'s: it runs the loop turn by turn.
 //!
 //! Read `cores` first, then `running`, which has the threads, and `driver`, which is what a core does for the
-//! others after each turn; `remote` is the way in from any thread;
+//! others after each turn; `remote` is the way in from any thread; `upgrade` is how all of them go over to another process;
 //! `answers` puts together what the cores answer, `peers` is what handlers say to each other, `by_hand`
 //! is how tests choose which core runs next.
 

@@ -47,7 +47,7 @@ impl<'h> Cores<'h> {
     }
 
     fn run_alone(&mut self) -> Result<Exit, Error> {
-        if self.first.is_heir() {
+        if self.first.heir_patience().is_some() {
             self.first.succeed()?;
         }
         self.run_first()
@@ -55,7 +55,7 @@ impl<'h> Cores<'h> {
 
     fn run_all(&mut self) -> Result<Exit, Error> {
         let common = Arc::clone(&self.common);
-        let succeeding = self.first.is_heir().then(|| self.begin_to_succeed());
+        let succeeding = self.first.heir_patience().map(|patience| self.begin_to_succeed(patience));
         let (first, others) = thread::scope(|scope| {
             let planned = std::mem::take(&mut self.others);
             let (mut threads, mut failed) = (Vec::new(), None);

@@ -34,16 +34,16 @@ use crate::reactor::{HandedOn, Reactor, Successor};
 /// have them do that for ever.
 pub(super) const MOST_ROUNDS: usize = 1000;
 
-/// How long a core may take to come to the end of its turn, or to do a step.
-const LONGEST_STEP: Duration = Duration::from_secs(10);
-
 pub(super) fn failed(why: impl Into<String>) -> Error {
     Error::Upgrade { why: why.into() }
 }
 
 /// One step of another core on the old side.
 enum Step {
-    Settle,
+    /// Newcomers have turns of the loop taken, so the cores are not at rest after it.
+    Settle {
+        newcomers: bool,
+    },
     /// The baton: who has it sends.
     Send(Successor),
     Leave(Refusals, Duration),
@@ -63,6 +63,8 @@ struct Stopped {
     core: usize,
     steps: Sender<Step>,
     done: Receiver<Done>,
+    /// How long it may take to come to the end of its turn, or for a step.
+    patience: Duration,
 }
 
 impl Stopped {
@@ -71,7 +73,7 @@ impl Stopped {
     }
 
     fn hear(&self) -> Result<Done, Error> {
-        self.done.recv_timeout(LONGEST_STEP).map_err(|_| self.gone())
+        self.done.recv_timeout(self.patience).map_err(|_| self.gone())
     }
 
     fn gone(&self) -> Error {
@@ -89,7 +91,7 @@ fn obey(
     let mut going = Vec::new();
     while let Ok(step) = steps.recv() {
         let outcome = match step {
-            Step::Settle => Done::Settled(settle(reactor, driver)),
+            Step::Settle { newcomers } => Done::Settled(settle(reactor, driver, newcomers)),
             Step::Send(to) => {
                 let sent = reactor.write_down(&to).map(|all| {
                     going = all;
@@ -108,25 +110,24 @@ fn obey(
     }
 }
 
-/// Takes what others have sent here. Says how much it was.
-pub(super) fn settle(reactor: &mut Reactor<'_>, driver: &mut Driver<'_>) -> Result<u64, Error> {
-    let (mut arrived, mut awaited) = (0, reactor.awaited());
-    while awaited > 0 && !reactor.is_ending() {
+/// Takes what others have sent here. Says how many messages it took.
+pub(super) fn settle(
+    reactor: &mut Reactor<'_>,
+    driver: &mut Driver<'_>,
+    newcomers: bool,
+) -> Result<u64, Error> {
+    let mut before = usize::MAX;
+    // The first core accepts nobody meanwhile. Who is not let in yet is let in later, and served here.
+    while newcomers && !reactor.is_ending() && (1..before).contains(&reactor.awaited()) {
+        before = reactor.awaited();
         reactor.turn(Some(Duration::ZERO))?;
-        // The first core accepts nobody meanwhile. Who is not let in yet is let in later, and served here.
-        let come = awaited.saturating_sub(reactor.awaited());
-        if come == 0 {
-            break;
-        }
-        arrived += come as u64;
-        awaited -= come;
     }
     if reactor.is_ending() {
         return Err(Error::ShuttingDown);
     }
     let taken = reactor.take_posted();
     driver.let_go_on(reactor);
-    Ok(arrived + taken)
+    Ok(taken)
 }
 
 impl<'h> Cores<'h> {
@@ -143,8 +144,9 @@ impl<'h> Cores<'h> {
     /// not at all. The cores must [run](Self::run), so a [`Remote`](crate::Remote) does this.
     ///
     /// # Errors
-    /// Those of [`Reactor::hand_on`]. [`Error::Upgrade`] also if a core does not come to the end of its turn for
-    /// 10 s, or if the cores do not come to rest since their handlers answer every message with another one.
+    /// Those of [`Reactor::hand_on`]. [`Error::Upgrade`] also if a core does not come to the end of its turn within
+    /// the patience of the [`Successor`], or if the cores do not come to rest, since their handlers answer every
+    /// message with another one.
     pub fn hand_on(&mut self, to: Successor, patience: Duration) -> Result<HandedOn, Error> {
         if self.count() == 1 {
             return self.first.hand_on(to, patience);
@@ -152,7 +154,7 @@ impl<'h> Cores<'h> {
         self.first.may_hand_on()?;
         to.await_ready()?;
         self.first.offers_still(&to)?;
-        let others = self.stop_others()?;
+        let others = self.stop_others(to.patience())?;
         self.come_to_rest(&others)?;
         let own = self.first.write_down(&to)?;
         let (mut to, mut services) = (to, vec![own.len()]);
@@ -179,7 +181,7 @@ impl<'h> Cores<'h> {
     }
 
     /// Has each other core stop between two turns.
-    fn stop_others(&self) -> Result<Vec<Stopped>, Error> {
+    fn stop_others(&self, patience: Duration) -> Result<Vec<Stopped>, Error> {
         if self.common.running.load(SeqCst) + 1 < self.count() {
             return Err(failed("not all cores run"));
         }
@@ -190,7 +192,7 @@ impl<'h> Cores<'h> {
                 // Whatever there was to do meanwhile is done in the next turn.
                 reactor.shared().wake();
             });
-            Stopped { core, steps, done }
+            Stopped { core, steps, done, patience }
         };
         Ok((1..self.count()).map(stop).collect())
     }
@@ -198,15 +200,16 @@ impl<'h> Cores<'h> {
     /// Has all cores take what they have sent each other until nothing is left.
     fn come_to_rest(&mut self, others: &[Stopped]) -> Result<(), Error> {
         for round in 0..MOST_ROUNDS {
+            let newcomers = round == 0;
             for other in others {
-                other.tell(Step::Settle)?;
+                other.tell(Step::Settle { newcomers })?;
             }
-            let mut taken = settle(&mut self.first, &mut self.driver)?;
+            let mut taken = settle(&mut self.first, &mut self.driver, newcomers)?;
             for other in others {
                 let Done::Settled(settled) = other.hear()? else { return Err(other.gone()) };
                 taken += settled?;
             }
-            // In the first round one may have settled while another one still ran.
+            // In the first round one may have settled while another one still ran, or took newcomers.
             if taken == 0 && round > 0 {
                 return Ok(());
             }
@@ -227,7 +230,7 @@ impl<'h> Cores<'h> {
     }
 
     /// Has each other core wait for its part once it has its services.
-    pub(super) fn begin_to_succeed(&self) -> Vec<Heir> {
+    pub(super) fn begin_to_succeed(&self, patience: Duration) -> Vec<Heir> {
         let begin = |core| {
             let ((parcels, parcel), (tell, restored)) = (channel(), channel());
             let (verdicts, verdict) = channel();
@@ -237,7 +240,7 @@ impl<'h> Cores<'h> {
                     reactor.cut_off();
                 }
             });
-            Heir { core, parcels, restored, verdicts }
+            Heir { core, parcels, restored, verdicts, patience }
         };
         (1..self.count()).map(begin).collect()
     }
@@ -258,7 +261,7 @@ impl<'h> Cores<'h> {
         self.first.go_on_with(&own);
         for heir in &heirs {
             // Nobody is accepted before all have counted whom they have. One that has failed ends the others.
-            let _ = heir.restored.recv_timeout(LONGEST_STEP);
+            let _ = heir.restored.recv_timeout(heir.patience);
         }
         Ok(())
     }
@@ -273,9 +276,9 @@ impl<'h> Cores<'h> {
             // Who has failed is missed below.
             let _ = heir.parcels.send(parcel);
         }
-        let mut all = vec![self.first.restore(own).map_err(|why| why.to_string())?];
+        let mut all = vec![self.first.restore(own)?];
         for heir in heirs {
-            let restored = heir.restored.recv_timeout(LONGEST_STEP);
+            let restored = heir.restored.recv_timeout(heir.patience);
             all.push(restored.map_err(|_| format!("core {} has failed", heir.core))??);
         }
         Ok(all)
@@ -290,6 +293,8 @@ pub(super) struct Heir {
     restored: Receiver<Result<Vec<Restored>, String>>,
     /// What it does go on with.
     verdicts: Sender<Vec<Restored>>,
+    /// How long it may take for a step.
+    patience: Duration,
 }
 
 /// Takes over the part of another core. None if that was not handed on.
@@ -299,7 +304,7 @@ fn take_over(
     tell: &Sender<Result<Vec<Restored>, String>>,
     verdict: &Receiver<Vec<Restored>>,
 ) -> Option<()> {
-    let restored = reactor.restore(parcel.recv().ok()?).map_err(|why| why.to_string());
+    let restored = reactor.restore(parcel.recv().ok()?);
     tell.send(restored).ok()?;
     reactor.go_on_with(&verdict.recv().ok()?);
     // Nobody listens any more if the first core has failed meanwhile.

@@ -39,7 +39,8 @@ pub enum Farewell {
     /// Nothing moved for [`idle_timeout`](Limits::idle_timeout).
     /// `Idle for too long (limit 300 s)`
     IdleTimeout,
-    /// Another process has taken the service over, and could not take this client's connection over.
+    /// After an [upgrade](crate::Reactor::hand_on), another process has the service but could not take over this
+    /// client's connection.
     /// `The server is being upgraded, please connect again`
     Upgrade,
 }

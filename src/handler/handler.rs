@@ -29,8 +29,9 @@ use crate::reactor::Report;
 ///    [`CloseReason::Panicked`]. The others go on, with the handler's shared state as the panic
 ///    left it. A panic in a hook that is about no connection ends nothing; a timer that the hook
 ///    would have set again is gone. A program that is built with `panic = "abort"` ends instead.
-/// 5. Where another process [takes over](Self::save), [`on_restored`](Self::on_restored) stands there in the
-///    place of `on_open`, and `on_close` is called in one of the two processes.
+/// 5. If another process [takes the connections over](Self::save), its handler is called with
+///    [`on_restored`](Self::on_restored) instead of `on_open`. `on_close` is called once for each connection, in
+///    one of the two processes.
 ///
 /// A handler need be neither `Send` nor `'static`: it may hold an `Rc`, or borrow what the
 /// caller keeps, such as a `RefCell` that two services share.
@@ -236,25 +237,29 @@ pub trait Handler {
         let _ = cx;
     }
 
-    /// Writes down what the handler keeps for all its connections, for the process that takes them over
-    /// in an [upgrade](crate::Reactor::hand_on). What it returns says what becomes of them:
+    /// Saves the state that all connections share, for the process that takes the service over in an
+    /// [upgrade](crate::Reactor::hand_on). The return value decides what happens to the connections:
     ///
-    /// | | the connections | the new handler |
+    /// | returns | the connections | the new handler |
     /// |---|---|---|
-    /// | [`Saved::new`] | go, each that can; the others are served here to their end | [restores](Self::restore) |
-    /// | [`Saved::together`] | go, each that can; the others are closed | restores, and is told of those by [`on_close`](Self::on_close) |
-    /// | [`Saved::stay`] | are all served here to their end | begins anew |
-    /// | None, the default | are all closed, with a [line that says why](crate::Farewell::Upgrade) | begins anew |
+    /// | [`Saved::new`] | all that [can](crate::Reactor::hand_on) move to the new process; the others are served here until they end | [restores](Self::restore) the state |
+    /// | [`Saved::together`] | all that can move; the others are closed | restores the state; [`on_close`](Self::on_close) tells it of the others |
+    /// | [`Saved::stay`] | all are served here until they end, unless [`on_handed_on`](Self::on_handed_on) closes them | starts with no state |
+    /// | `None`, the default | all are closed, with [`Farewell::Upgrade`](crate::Farewell::Upgrade) | starts with no state |
     ///
-    /// The listening sockets go in any case.
+    /// The listening sockets move in each of these cases.
     ///
-    /// It is called between two turns, and then [`save_session`](Self::save_session) for each connection.
-    /// Nothing is over with that: if the other process does not take them over, for whatever reason, they go
-    /// on here. So it changes nothing, and neither does the context. What is known of the loop itself need
-    /// not be written: input that was not taken, unsent output, whether a connection is paused, deadlines,
-    /// rates, the [id](crate::ConnId), which stays. Timers do not go: write how long they have to run, and set
-    /// them again in [`on_restored`](Self::on_restored). Of an answer that another thread is to post, write
-    /// the question.
+    /// This is called between two turns, and followed by [`save_session`](Self::save_session) for each
+    /// connection that moves. Neither may change anything: if the upgrade fails, this handler goes on with all of its
+    /// connections, and is not told that there was an attempt. A panic counts as `None`.
+    ///
+    /// Do not save what the loop knows. It carries over the [id](crate::ConnId) and the addresses of a connection,
+    /// input that no hook has taken, unsent output, whether the connection is paused, deadlines, and what is owed
+    /// of rates. It does not carry over
+    ///
+    /// * timers: save the time that is left, and set them again in [`on_restored`](Self::on_restored);
+    /// * what other threads have yet to post: save the question, and ask it again there. Messages that are in the queue
+    ///   already are delivered to this handler before it saves.
     ///
     /// ```
     /// use std::time::Duration;
@@ -356,8 +361,11 @@ pub trait Handler {
         None
     }
 
-    /// Writes down what the handler keeps of one connection, in the order of the ids. Those that are about
-    /// to end are among them if the connections belong [together](Saved::together).
+    /// Saves the session of one connection. The connections come in the order of their ids. If they
+    /// [belong together](Saved::together), those that cannot move are among them: the new handler needs their sessions
+    /// for [`on_close`](Self::on_close).
+    ///
+    /// The default saves nothing.
     fn save_session(
         &self,
         cx: &ServiceContext<'_, Self::Session>,
@@ -368,24 +376,37 @@ pub trait Handler {
         let _ = (cx, id, session, to);
     }
 
-    /// Reads what [`save`](Self::save) has written in the process before, or in a version of this program
-    /// from before. It comes before anything else but [`on_listening`](Self::on_listening), and all of it has
-    /// to be read.
+    /// Restores the state that [`save`](Self::save) has written in the old process, which may run an older or a newer
+    /// version of the program: `version` is the one that it gave to [`Saved::new`]. All of `from` must be read. No other
+    /// hook but [`on_listening`](Self::on_listening) is called before this one.
     ///
-    /// Nothing is decided yet, so it has no context: the process before may still go on.
+    /// There is no context, because the upgrade may still fail: the old process then goes on, and this one ends.
+    /// Therefore, do nothing here that others can see, such as writing a file.
     ///
     /// # Errors
-    /// [`Unreadable`] for a version that is not known, or for what cannot be: then nothing of the service goes
-    /// over. Leave the handler as it was.
+    /// [`Unreadable`] if the version is unknown or the state is invalid. The service is then not taken over: the old
+    /// process logs the reason and closes the connections with [`Farewell::Upgrade`](crate::Farewell::Upgrade),
+    /// and this handler serves new clients, so its state must be unchanged. If another [core](crate::Cores) fails
+    /// where this one has restored, [`on_close`](Self::on_close) is called for each restored connection. The default
+    /// fails.
+    ///
+    /// # Panics
+    /// The whole upgrade fails after a panic, because the state of the handler is unknown then: the old process goes on.
+    /// It also fails if bytes are left in `from`.
     fn restore(&mut self, version: u32, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
         let _ = (version, from);
         Err(Unreadable("this handler takes nothing over"))
     }
 
-    /// Makes the session of which [`save_session`](Self::save_session) has written that.
+    /// Restores the session that [`save_session`](Self::save_session) has written. As for
+    /// [`restore`](Self::restore), all of `from` must be read, and nothing is decided yet. `id` is the same as in the old
+    /// process.
+    ///
+    /// The default is an empty session.
     ///
     /// # Errors
-    /// Those of [`restore`](Self::restore).
+    /// [`Unreadable`] if the session is invalid. The whole upgrade then fails, because the handler has the state of a
+    /// service whose connections would not come: the old process goes on with all of them. A panic has the same effect.
     fn restore_session(
         &mut self,
         id: ConnId,
@@ -396,13 +417,25 @@ pub trait Handler {
         Ok(Self::Session::default())
     }
 
-    /// Called for each connection that was taken over, in the order of the ids, when it is sure that the
-    /// process before has let go of it, and after [`on_start`](Self::on_start). It stands in the place of
-    /// [`on_open`](Self::on_open), which the client has behind it: set timers again here.
+    /// Called for each connection that was taken over, in the order of the ids, after
+    /// [`on_start`](Self::on_start) and before any input of the connection. The upgrade has succeeded: the connection is
+    /// this process's. Set its timers again here. [`on_open`](Self::on_open) is not called, since it was called
+    /// in the old process.
     ///
-    /// One that could not come along is not here. If the connections belong
-    /// [together](Saved::together), [`on_close`](Self::on_close) tells of it.
+    /// Connections that could not move have no `on_restored`. If they [belong together](Saved::together), they
+    /// have an [`on_close`](Self::on_close).
     fn on_restored(&mut self, cx: &mut Context<'_, Self::Session>) {
+        let _ = cx;
+    }
+
+    /// Called in the old process after a successful [upgrade](crate::Reactor::hand_on), if it serves those
+    /// connections that did not move until they end. The new process serves all new clients. Close a
+    /// connection here if its client is better served after it has connected again, such as one that asks for the state
+    /// of the service again and again.
+    ///
+    /// It is not called if the loop itself closes what did not move: if the connections belong
+    /// [together](Saved::together), or if the service was not taken over.
+    fn on_handed_on(&mut self, cx: &mut ServiceContext<'_, Self::Session>) {
         let _ = cx;
     }
 

@@ -135,6 +135,14 @@ impl ListeningSocket {
             path.own(owns);
         }
     }
+
+    /// Gives its file this mode, unless it is none.
+    pub(crate) fn set_mode(&self, mode: Option<u32>) -> io::Result<()> {
+        match self {
+            ListeningSocket::Unix(_, path) => path.set_mode(mode),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A socket of datagrams, as it has come.

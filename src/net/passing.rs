@@ -6,6 +6,7 @@
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -78,6 +79,11 @@ impl Channel {
         }
     }
 
+    /// How long a frame may take.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -131,7 +137,20 @@ impl Channel {
     /// Receives the next frame. The end of the other side is `UnexpectedEof`, its silence `TimedOut`, and what
     /// is no frame `InvalidData`.
     pub(crate) fn receive(&self) -> io::Result<Frame> {
-        let until = Instant::now() + self.patience;
+        self.receive_until(Instant::now() + self.patience)
+    }
+
+    /// Receives the frame after which there is no way back for the other side. Once this has failed, that one cannot
+    /// send it any more: so both know the same, even if they were stopped meanwhile and it comes at the last moment.
+    pub(crate) fn receive_last(&self) -> io::Result<Frame> {
+        self.receive().or_else(|error| {
+            self.socket.shutdown(Shutdown::Read)?;
+            // What was sent before is still there, and nothing else is waited for.
+            self.receive_until(Instant::now() + Duration::from_secs(1)).map_err(|_| error)
+        })
+    }
+
+    fn receive_until(&self, until: Instant) -> io::Result<Frame> {
         let (mut head, mut descriptors) = ([0; HEAD], Vec::new());
         let mut come = 0;
         while come < HEAD {
@@ -319,6 +338,22 @@ mod tests {
         let channel = Channel::new(one, short).unwrap();
         let sent = (0..99).find_map(|_| channel.send(1, &[0; LONGEST_FRAME], &[]).err());
         assert_eq!(sent.unwrap().kind(), ErrorKind::TimedOut);
+    }
+
+    /// As when both processes were stopped, and the one that goes on first gives up.
+    #[test]
+    fn the_last_frame_has_come_or_cannot_be_sent() {
+        let (one, other) = UnixStream::pair().unwrap();
+        let (late, other) = (Channel::new(one, Duration::ZERO).unwrap(), Channel::new(other, LONG));
+        let other = other.unwrap();
+        other.send(7, b"!", &[]).unwrap();
+        assert_eq!(late.receive().unwrap_err().kind(), ErrorKind::TimedOut);
+        assert_eq!(late.receive_last().unwrap().body, b"!");
+        let (one, other) = UnixStream::pair().unwrap();
+        let late = Channel::new(one, Duration::from_millis(50)).unwrap();
+        assert_eq!(late.receive_last().unwrap_err().kind(), ErrorKind::TimedOut);
+        let other = Channel::new(other, LONG).unwrap();
+        assert_eq!(other.send(7, b"!", &[]).unwrap_err().kind(), ErrorKind::BrokenPipe);
     }
 
     /// A byte now and then is no news either.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::closing::farewell_text;
 use super::counters::Refused;
-use super::fairness::{ACCEPT_RETRY, LOG_EVERY, PASSED_OVER, PORTS_TRIED};
+use super::fairness::{ACCEPT_RETRY, LOG_EVERY, PASSED_OVER};
 use super::loop_state::LoopState;
 use super::peers::{Peers, Refusal};
 use super::service::ActiveService;
@@ -24,7 +24,7 @@ use crate::net::listener::ListeningSocket;
 use crate::net::newcomers::{Arrivals, Distributor, Newcomer};
 use crate::net::stream::Stream;
 use crate::net::tcp::BACKLOG;
-use crate::net::{Address, Credentials, Host, Listen};
+use crate::net::{Address, Credentials, Listen};
 
 pub(crate) struct Listener {
     pub(super) socket: ListeningSocket,
@@ -46,72 +46,6 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Makes one listener, or one for each address of a host, and gives the address in force.
-    pub(super) fn bind(
-        listen: Listen,
-        limits: &Limits,
-        state: &mut LoopState,
-    ) -> Result<(Address, Vec<Listener>), Error> {
-        let listen = Listen { address: listen.address.resolve()?, ..listen };
-        let Address::Host(host) = &listen.address else {
-            let listener = Listener::bind_one(listen, limits, state)?;
-            return Ok((listener.address().clone(), vec![listener]));
-        };
-        let mut tries = if host.port() == 0 { PORTS_TRIED } else { 1 };
-        loop {
-            tries -= 1;
-            match Listener::bind_each(&listen, host, limits, state) {
-                // The port was free for one family and not for the other.
-                Err(Error::Listen { source, .. })
-                    if source.kind() == ErrorKind::AddrInUse && tries > 0 => {}
-                outcome => return outcome,
-            }
-        }
-    }
-
-    /// Listens on all addresses of a host that this machine has, at one port.
-    fn bind_each(
-        listen: &Listen,
-        host: &Host,
-        limits: &Limits,
-        state: &mut LoopState,
-    ) -> Result<(Address, Vec<Listener>), Error> {
-        let (mut listeners, mut bound, mut lacking) = (Vec::new(), Vec::new(), Vec::new());
-        for addr in host.addresses() {
-            let mut addr = *addr;
-            addr.set_port(bound.first().map_or(addr.port(), SocketAddr::port));
-            let one = Listen { address: Address::Tcp(addr), ..listen.clone() };
-            match Listener::bind_one(one, limits, state) {
-                Ok(listener) => {
-                    bound.extend(listener.address().as_socket());
-                    listeners.push(listener);
-                }
-                Err(Error::Listen { source, .. }) if is_lacking(&source) => {
-                    lacking.push((addr, source));
-                }
-                Err(Error::Listen { why, source, .. }) => {
-                    let why = format!("{}: {why}", addr.ip());
-                    return Err(Error::Listen { address: listen.address.clone(), why, source });
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        if listeners.is_empty() {
-            let source = lacking.pop().map_or(ErrorKind::NotFound.into(), |(_, source)| source);
-            return Err(Error::listen(&listen.address, source));
-        }
-        for (addr, _) in lacking {
-            log::warn!("{host}: not listening on {}, which this machine lacks", addr.ip());
-        }
-        Ok((host.bound_at(bound).into(), listeners))
-    }
-
-    fn bind_one(listen: Listen, limits: &Limits, state: &mut LoopState) -> Result<Listener, Error> {
-        let socket = state.listening_socket(&listen, limits)?;
-        let local = socket.local_addr().map_err(|error| Error::listen(&listen.address, error))?;
-        Ok(Listener::new(socket, Listen { address: local, ..listen }, limits))
-    }
-
     /// Makes a listener, whose token is [set](Self::set_token) later.
     pub(super) fn new(socket: ListeningSocket, rules: Listen, limits: &Limits) -> Listener {
         let layers = rules.all_layers(Peers::are_limited(limits));
@@ -216,6 +150,10 @@ impl Listener {
 
     pub(crate) fn address(&self) -> &Address {
         &self.rules.address
+    }
+
+    pub(super) fn unix_mode(&self) -> Option<u32> {
+        self.rules.unix_mode
     }
 
     /// What newcomers speak.
@@ -337,17 +275,13 @@ impl Listener {
                 AcceptError::Stuck => {
                     log::debug!("{}: accept: {error}", self.address());
                     let nobody = state.with_spare_descriptor(|state| {
-                        match self
-                            .socket
-                            .accept()
-                            .and_then(|newcomer| self.receive(newcomer, state))
-                        {
-                            Ok(newcomer) => {
-                                if let Some((mut stream, _)) = newcomer {
-                                    let counters = state.counters(self.token.service());
-                                    counters.refuse(Refused::NoDescriptor);
-                                    stream.turn_away(&farewell(state));
-                                }
+                        let next = self.socket.accept();
+                        match next.and_then(|newcomer| self.receive(newcomer, state)) {
+                            Ok(None) => false,
+                            Ok(Some((mut stream, _))) => {
+                                let counters = state.counters(self.token.service());
+                                counters.refuse(Refused::NoDescriptor);
+                                stream.turn_away(&farewell(state));
                                 false
                             }
                             Err(error) => error.kind() == ErrorKind::WouldBlock,
@@ -380,11 +314,6 @@ enum Barred {
     User(Credentials),
     #[error("the system does not say who has come")]
     Unknown,
-}
-
-/// This machine does not have the address, or no address of its family.
-fn is_lacking(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
 /// What an error of `accept` means for the listener; see accept(2).

@@ -1,6 +1,10 @@
 //! The listeners of a service: how they are added, changed and removed.
 
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+
 use super::accepting::Listener;
+use super::fairness::PORTS_TRIED;
 use super::loop_state::LoopState;
 use super::peers::Peers;
 use super::service::ActiveService;
@@ -11,7 +15,7 @@ use crate::limits::Limits;
 use crate::net::listen::ListenElsewhere;
 use crate::net::listener::ListeningSocket;
 use crate::net::newcomers::Arrivals;
-use crate::net::{Address, Listen};
+use crate::net::{Address, Host, Listen};
 
 /// New listeners of a service.
 #[derive(Debug)]
@@ -33,6 +37,79 @@ impl Share {
     pub(super) fn listener(self, limits: &Limits) -> Listener {
         Listener::new(ListeningSocket::Handed(self.arrivals), self.listen.here(), limits)
     }
+}
+
+impl Listener {
+    /// Makes one listener, or one for each address of a host, and gives the address in force.
+    pub(super) fn bind(
+        listen: Listen,
+        limits: &Limits,
+        state: &mut LoopState,
+    ) -> Result<(Address, Vec<Listener>), Error> {
+        let listen = Listen { address: listen.address.resolve()?, ..listen };
+        let Address::Host(host) = &listen.address else {
+            let listener = Listener::bind_one(listen, limits, state)?;
+            return Ok((listener.address().clone(), vec![listener]));
+        };
+        let mut tries = if host.port() == 0 { PORTS_TRIED } else { 1 };
+        loop {
+            tries -= 1;
+            match Listener::bind_each(&listen, host, limits, state) {
+                // The port was free for one family and not for the other.
+                Err(Error::Listen { source, .. })
+                    if source.kind() == ErrorKind::AddrInUse && tries > 0 => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Listens on all addresses of a host that this machine has, at one port.
+    fn bind_each(
+        listen: &Listen,
+        host: &Host,
+        limits: &Limits,
+        state: &mut LoopState,
+    ) -> Result<(Address, Vec<Listener>), Error> {
+        let (mut listeners, mut bound, mut lacking) = (Vec::new(), Vec::new(), Vec::new());
+        for addr in host.addresses() {
+            let mut addr = *addr;
+            addr.set_port(bound.first().map_or(addr.port(), SocketAddr::port));
+            let one = Listen { address: Address::Tcp(addr), ..listen.clone() };
+            match Listener::bind_one(one, limits, state) {
+                Ok(listener) => {
+                    bound.extend(listener.address().as_socket());
+                    listeners.push(listener);
+                }
+                Err(Error::Listen { source, .. }) if is_lacking(&source) => {
+                    lacking.push((addr, source));
+                }
+                Err(Error::Listen { why, source, .. }) => {
+                    let why = format!("{}: {why}", addr.ip());
+                    return Err(Error::Listen { address: listen.address.clone(), why, source });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if listeners.is_empty() {
+            let source = lacking.pop().map_or(ErrorKind::NotFound.into(), |(_, source)| source);
+            return Err(Error::listen(&listen.address, source));
+        }
+        for (addr, _) in lacking {
+            log::warn!("{host}: not listening on {}, which this machine lacks", addr.ip());
+        }
+        Ok((host.bound_at(bound).into(), listeners))
+    }
+
+    fn bind_one(listen: Listen, limits: &Limits, state: &mut LoopState) -> Result<Listener, Error> {
+        let socket = state.listening_socket(&listen, limits)?;
+        let local = socket.local_addr().map_err(|error| Error::listen(&listen.address, error))?;
+        Ok(Listener::new(socket, Listen { address: local, ..listen }, limits))
+    }
+}
+
+/// This machine does not have the address, or no address of its family.
+fn is_lacking(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
 impl<H: Handler> ActiveService<H> {

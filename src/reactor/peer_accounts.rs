@@ -74,8 +74,9 @@ impl PeerAccounts {
 
     /// Writes down what is not paid for yet. Says of how many peers.
     pub(super) fn save(&self, now: Nanos, to: &mut Encoder) -> u64 {
+        let PeerAccounts { rates: _, connect_rate: _, most: _, accounts, order: _ } = self;
         let mut count = 0;
-        let owing = self.accounts.iter().filter(|(_, account)| account.forgiven() > now);
+        let owing = accounts.iter().filter(|(_, account)| account.forgiven() > now);
         for (peer, Account { paid, connects, listed: _ }) in owing {
             count += 1;
             PeerAddress::from(Some((*peer, 0).into())).save(to);

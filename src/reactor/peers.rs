@@ -222,10 +222,10 @@ impl Peers {
 
     /// Writes down what each peer has used. Of books that all cores share the first one writes all.
     pub(super) fn save(&self, first: bool, now: Nanos, to: &mut Encoder) {
-        let (mut count, mut all) = (0, Encoder::default());
+        let (place, mut count) = (to.put_number_later(), 0);
         let mut save = |book: &Book| {
             if let Some(accounts) = &book.accounts {
-                count += accounts.save(now, &mut all);
+                count += accounts.save(now, to);
             }
         };
         match &self.books {
@@ -238,8 +238,7 @@ impl Peers {
             }
             Books::Shared(_) => {}
         }
-        to.put_number(count);
-        to.append(&all);
+        to.set_number(place, count);
     }
 
     /// Reads what [`save`](Self::save) has written.

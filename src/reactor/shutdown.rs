@@ -121,10 +121,11 @@ impl Reactor<'_> {
             || self.state.changes.as_ref().is_some_and(Identity::delays_shutdown)
     }
 
-    /// Whether nobody is left here after an upgrade.
-    pub(crate) fn is_deserted(&self) -> bool {
-        let served = matches!(self.phase, Phase::HandedOn(_)) && !self.state.is_ending();
-        served && self.services.iter().all(|service| service.is_empty())
+    /// Whether nobody is left here after an upgrade, and no message waits.
+    pub(crate) fn is_deserted(&mut self) -> bool {
+        let serves = matches!(self.phase, Phase::HandedOn(_)) && !self.state.is_ending();
+        let mut services = self.services.iter_mut();
+        serves && services.all(|service| service.is_empty() && service.inbox().waiting() == 0)
     }
 
     /// Ends a loop that is [deserted](Self::is_deserted).

@@ -28,7 +28,9 @@ impl Reactor<'_> {
         if self.exit().is_some() {
             return Ok(());
         }
-        self.start();
+        if !self.unstarted.is_empty() {
+            self.start();
+        }
         self.begin_trace();
         self.wait(timeout)?;
         let (began, now) = (self.state.turn.clock, self.state.turn.now);

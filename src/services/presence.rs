@@ -45,7 +45,8 @@ const KILLED: &str = "KILL command received. Bringing server down...\n";
 /// in front of a client's first line.
 ///
 /// On one core the room is all here, and what is said is sent at once. [Over several](Presence::on) the first
-/// core makes the order of what is said, and everybody hears the same in the same order.
+/// core makes the order of what is said, and everybody hears the same in the same order. What a client hears
+/// last after a BYE is that it is about to leave.
 #[derive(Debug, Default)]
 pub struct Presence {
     allow_kill: bool,
@@ -264,9 +265,11 @@ impl Handler for Presence {
     }
 
     fn save(&self, cx: &ServiceContext<'_, Session>) -> Option<Saved> {
+        // The names are those of the sessions.
+        let Presence { allow_kill: _, names: _, seat } = self;
         let mut saved = Saved::new(1).together();
-        saved.state().put_flag(self.seat.is_some());
-        if let Some(seat) = &self.seat {
+        saved.state().put_flag(seat.is_some());
+        if let Some(seat) = seat {
             seat.save(cx, saved.state())?;
         }
         Some(saved)
@@ -369,14 +372,12 @@ impl Presence {
     }
 
     fn bye(&mut self, cx: &mut Context<'_, Session>) {
-        match &mut self.seat {
-            Some(seat) => seat.event(cx, Event::Bye),
-            None => {
-                let line = leaving(cx.session().name());
-                cx.broadcast(line);
-            }
+        if let Some(seat) = &mut self.seat {
+            return seat.bye(cx);
         }
-        self.close(cx, "");
+        let line = leaving(cx.session().name());
+        cx.broadcast(line);
+        cx.close();
     }
 
     fn kill(&mut self, cx: &mut Context<'_, Session>) {

@@ -31,6 +31,39 @@ fn websocket_echoes_lines_and_bytes() {
 }
 
 #[test]
+fn upgrading_goes_on_in_another_process_in_the_middle_of_a_line() {
+    /// Ended however the test ends.
+    struct Next(Option<u32>);
+    impl Drop for Next {
+        fn drop(&mut self) {
+            let pid = self.0.and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
+            pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+        }
+    }
+
+    let example = Example::start("upgrading");
+    let (mut first, mut second) = (example.connect(), example.connect());
+    first.send("hello\nin the mid");
+    first.expect("line 1 of yours, 1 of all\n");
+    second.send("upgrade\n");
+    // The two processes print these in any order.
+    let mut said = [example.line(), example.line()];
+    said.sort_unstable();
+    let pid = said[1].strip_prefix("process ").and_then(|rest| rest.split_once(' '));
+    let (pid, rest) = pid.expect(&said[1]);
+    let mut next = Next(Some(pid.parse().unwrap()));
+    assert_eq!(
+        (&*said[0], rest),
+        (&*format!("listening on {}", example.addr), "goes on with 2 clients")
+    );
+    first.send("dle\n");
+    first.expect("line 2 of yours, 2 of all\n");
+    example.connect().send("stop\n");
+    assert_eq!((first.rest(), second.rest()), (vec![], vec![]));
+    next.0 = None;
+}
+
+#[test]
 fn callbacks_upper_case_lines_and_share_their_counts() {
     let example = Example::start("callbacks");
     let mut first = example.connect();

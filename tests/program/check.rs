@@ -548,6 +548,16 @@ fn servers_that_hang_or_flood_or_never_read() {
     }
 }
 
+#[test]
+fn what_is_not_judged_in_time_has_neither_passed_nor_failed() {
+    let program = Program::serve(&["echo=0"]);
+    let (result, status) = check(&program.place("echo"), &["--time-limit=1ms"]);
+    assert_eq!((status, &result["failed"]), (1, &0.into()), "{result}");
+    let last = result["results"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["verdict"], "note", "{last}");
+    assert!(last["said"].as_str().unwrap().contains("the time is over"), "{last}");
+}
+
 /// The longest a check of everything lasts.
 #[test]
 fn lines_that_are_let_pass_are_not_listened_to_without_end() {

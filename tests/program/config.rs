@@ -77,6 +77,12 @@ fn a_table_of_any_name_can_have_its_address_on_the_command_line() {
     let taken = program.addr("echo").to_string();
     let args = [&option, &*format!("lunch={taken}")];
     fails(Program::serve(&args), 1, &["cannot listen on", "with lunch=PORT, 0 for any"]);
+    let args = [&option, "lunhc=0"];
+    fails(
+        Program::serve(&args),
+        2,
+        &["unknown service", "and the tables of the file lunch, echo;"],
+    );
     // It is no service, and here no table.
     for args in [&["lunch=0"][..], &[&option, "lunhc=0"], &[&option, "lunch=0x"]] {
         let name = args.last().unwrap();

@@ -263,34 +263,6 @@ fn lines_of_a_rest_are_searched_from_where_the_search_ended() {
     assert_eq!(server.handler().lines, ["456789ab", "cd"]);
 }
 
-/// Echo looked at all of a line for letters that are not ASCII each time that a part of it came, so that
-/// with a large `max_line` each byte of a client cost a quarter of a millisecond.
-#[cfg(feature = "services")]
-#[test]
-fn a_long_line_that_grows_is_not_searched_again() {
-    /// Takes lines and does nothing else.
-    struct Deaf;
-
-    impl Handler for Deaf {
-        type Session = ();
-        type Message = ();
-
-        fn on_line(&mut self, _: &mut Context<'_, ()>, _: &[u8]) {}
-    }
-
-    fn time<H: Handler>(handler: H) -> std::time::Duration {
-        let limits = Limits { max_line: 1 << 30, ..Limits::default() };
-        let mut server = Harness::with_limits(handler, limits);
-        let client = server.connect();
-        server.feed(client, vec![b'x'; 4 << 20]);
-        let began = std::time::Instant::now();
-        (0..200).for_each(|_| server.feed(client, "x"));
-        began.elapsed()
-    }
-    let (of_none, of_echo) = (time(Deaf), time(reactor::services::Echo));
-    assert!(of_echo < of_none * 10, "{of_echo:?}, where lines alone take {of_none:?}");
-}
-
 /// The end of a search was remembered even where the handler took something else than what the
 /// lines had taken.
 #[test]

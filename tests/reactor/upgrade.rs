@@ -111,11 +111,22 @@ impl Handler for Room {
         _version: u32,
         from: &mut Decoder<'_>,
     ) -> Result<String, Unreadable> {
-        from.text().map(str::to_owned)
+        match from.text()? {
+            "spoilt" => Err(Unreadable("of no use")),
+            "panic" => panic!("it has a name that nobody may have"),
+            name => Ok(name.to_owned()),
+        }
     }
 
     fn on_restored(&mut self, cx: &mut Context<'_, String>) {
         let _ = self.told.send(format!("restored {}", cx.session()));
+    }
+
+    fn on_handed_on(&mut self, cx: &mut ServiceContext<'_, String>) {
+        let left = cx.connection_count();
+        if left > 0 {
+            let _ = self.told.send(format!("{left} left"));
+        }
     }
 }
 
@@ -399,7 +410,7 @@ fn a_successor_that_fails_at_any_step_is_not_noticed() {
         ("has gone", &|socket| say(socket, &READY[..3])),
         ("has gone", &|socket| read_all(socket)),
         ("none of this program", &|socket| say(socket, &[99; 64])),
-        ("says: no\\n", &|socket| say(socket, b"\x08\0\0\0\x03\0no\n")),
+        ("says: no?", &|socket| say(socket, b"\x08\0\0\0\x03\0no\n")),
         // An answer for fewer services than there are, for more, and one that is none.
         ("cut off", &|socket| (read_all(socket), say(socket, &[6, 0, 0, 0, 0, 0])).1),
         ("more than was", &|socket| (read_all(socket), say(socket, &[6, 0, 0, 0, 2, 0, 0, 0])).1),
@@ -494,8 +505,11 @@ fn a_predecessor_that_fails_at_any_step_leaves_nothing() {
         let outcome = all(parts);
         assert!(matches!(outcome, Err(Error::Upgrade { .. })), "{parts:?}: {outcome:?}");
     }
-    // A service that cannot be read is not taken over, and that is no failure.
-    assert!(all(&[&service(&[0xff; 40], 0), &end, &commit]).is_ok());
+    assert!(all(&[&service(&[0xff; 40], 0), &end, &commit]).is_err());
+    // A service of another version is not taken over, and that is no failure.
+    let mut record = Encoder::default();
+    [9, 0].into_iter().for_each(|number| record.put_number(number));
+    assert!(all(&[&service(record.as_bytes(), 0), &end, &commit]).is_ok());
     assert!(all(&[&serials, &end, &commit]).is_ok());
 }
 
@@ -520,6 +534,37 @@ fn what_the_next_one_does_not_know_is_closed_with_a_word() {
     new.stop();
 }
 
+/// By then the handler has the state of all, with members that would never come. So nothing goes over, and nobody is
+/// closed.
+#[test]
+fn a_session_that_cannot_be_restored_leaves_all_where_it_is() {
+    for (name, why) in [("spoilt", "Room: of no use"), ("panic", "Room: its handler panicked")] {
+        let old = Generation::start(Config { together: true, ..Config::default() }, None);
+        let [mut one, mut two] = [(); 2].map(|()| Client::connect(old.addr()));
+        one.send("NAME olivier\nhi\n");
+        one.expect("2 olivier: hi\n");
+        two.expect("2 olivier: hi\n");
+        two.send(format!("NAME {name}\nhi\nin the mid"));
+        [&mut one, &mut two].iter_mut().for_each(|it| it.expect(format!("4 {name}: hi\n")));
+        let (to, from) = UnixStream::pair().unwrap();
+        old.hand_on(to, PATIENCE);
+        let mut reactor = Reactor::new().unwrap();
+        reactor.inherit(from, PATIENCE).unwrap();
+        let (tell, told) = mpsc::channel();
+        let listen = vec![old.addr().to_string()];
+        set_up(Config { listen, ..Config::default() }, &mut reactor, tell).unwrap();
+        let error = reactor.succeed().unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+        let error = old.answer().unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+        drop(reactor);
+        assert!(told.try_recv().is_err());
+        two.send("dle\n");
+        [one, two].iter_mut().for_each(|it| it.expect(format!("5 {name}: in the middle\n")));
+        old.stop();
+    }
+}
+
 /// A server that was dialled knows this process only. Where its connection belongs to the others, the next
 /// one hears of its end.
 #[test]
@@ -541,6 +586,7 @@ fn who_cannot_go_stays_or_is_missed_where_all_belong_together() {
             // It is no client to be told anything.
             assert_eq!(dialled.rest(), b"");
         } else {
+            assert_eq!(old.next_told(), "1 left");
             dialled.send("still here\n");
             dialled.expect("3 : still here\n");
             assert!(new.told.try_recv().is_err());
@@ -568,6 +614,7 @@ fn who_is_to_stay_is_served_to_the_end_where_it_is() {
     assert_eq!(old.next_told(), "open false");
     let (new, handed_on) = old.successor(config);
     assert_eq!((handed_on.connections, handed_on.left), (0, 1));
+    assert_eq!(old.next_told(), "1 left");
     let mut second = Client::connect(new.addr());
     second.send("hi\n");
     second.expect("1 : hi\n");

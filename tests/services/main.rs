@@ -15,4 +15,6 @@ mod redis_servers;
 mod room;
 mod roulette;
 mod time;
+#[cfg(target_os = "linux")]
+mod upgrade;
 mod web;

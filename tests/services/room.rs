@@ -571,6 +571,47 @@ fn whom_the_bus_holds_is_not_read_until_its_deadline_or_a_wake_up_and_does_not_i
     assert_eq!(server.closed(client), Some(CloseReason::IdleTimeout));
 }
 
+/// A bus on which somebody has something to say behind each goodbye.
+#[derive(Default)]
+struct Talkative {
+    inner: InProcess,
+    behind: Option<Action>,
+}
+
+impl Bus for Talkative {
+    fn event(&mut self, member: MemberId, event: Event, now: Instant) {
+        if event == Event::Bye {
+            let news = News::Said { name: None, text: "goodbye".to_owned() };
+            self.behind = Some(Action::ToAll { news, by: None });
+        }
+        self.inner.event(member, event, now);
+    }
+
+    fn poll(&mut self) -> Option<Action> {
+        self.inner.poll().or_else(|| self.behind.take())
+    }
+}
+
+/// The goodbye and the end of the connection came to the bus as two, and what others said came in between.
+#[test]
+fn whoever_says_goodbye_hears_nothing_behind_it() {
+    const CLIENTS: usize = 12;
+    let make = |core: Core<_>| Presence::default().on_bus(&core, Talkative::default);
+    let server = Server::on_cores(CORES, Limits::default(), make);
+    let mut clients = named(&server, CLIENTS);
+    while let Some(mut client) = clients.pop() {
+        client.send("BYE\nSAY never\n");
+        let name = format!("c{}", clients.len());
+        client.expect(format!("{name} is about to leave the room.\n"));
+        assert_eq!(client.rest(), b"");
+        for other in &mut clients {
+            other.expect(format!("{name} is about to leave the room.\n"));
+            other.expect("An anonymous user says: goodbye\n");
+            other.expect(format!("{name} has left the room.\n"));
+        }
+    }
+}
+
 /// A bus that notes what it is told.
 struct Noting {
     inner: InProcess,

@@ -127,6 +127,10 @@ impl Client {
             self.lists.last_mut().expect("it is read").list.push(name.to_owned());
             return Ok(());
         }
+        let goodbye = format!("c{} is about to leave the room.", self.number);
+        if self.news.last() == Some(&goodbye) {
+            return Err(format!("{} heard {line:?} behind its goodbye", self.name()));
+        }
         self.in_list = line == "Currently connected users:";
         let own = format!("c{} ", self.number);
         let is_own = line.starts_with(&own) || line.starts_with("An anonymous user c");

@@ -17,6 +17,8 @@ pub struct Aim {
     pub faults: Vec<Fault>,
     /// How many milliseconds that lasts, if the seed does not decide it.
     pub time: Option<u64>,
+    /// How many milliseconds after that the next thing befalls it, at the most.
+    pub pause: u64,
     /// Milliseconds in which clients talk and faults happen.
     pub trouble: u64,
     /// Milliseconds after which all must be well again: a wrong password is tried again after 30 s.
@@ -44,6 +46,7 @@ impl Default for Aim {
             unique_names: false,
             faults: Vec::new(),
             time: None,
+            pause: 8_000,
             trouble: 40_000,
             peace: 75_000,
             cut_at: None,
@@ -190,6 +193,16 @@ fn of_redis() -> Vec<(&'static str, Aim)> {
         (
             "data lost, an older AOF",
             Aim { must: &["missing"], never: &["gone: alive"], ..usual(&[Fault::DataLost], 0) },
+        ),
+        (
+            "data lost as servers are frozen and killed",
+            Aim {
+                faults: vec![Fault::DataLost, Fault::Killed, Fault::ServerFrozen],
+                pause: 1_500,
+                trouble: 7_000,
+                must: &["missing"],
+                ..Aim::default()
+            },
         ),
         (
             "trimmed by somebody",

@@ -309,7 +309,7 @@ impl World {
         }
         if self.now < self.trouble && self.next_fault <= self.now {
             let before = self.aim.time.map_or(0, |time| time + HALF_A_LEASE);
-            self.next_fault = self.now + before + self.random.u64(200..8_000);
+            self.next_fault = self.now + before + self.random.u64(200..self.aim.pause);
             self.befall();
         }
         if self.now < self.trouble && self.next_deed <= self.now {

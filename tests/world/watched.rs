@@ -288,6 +288,10 @@ impl<M: Model> Handler for Watched<M> {
         self.service.on_restored(cx);
     }
 
+    fn on_handed_on(&mut self, cx: &mut ServiceContext<'_, Session<M>>) {
+        self.service.on_handed_on(cx);
+    }
+
     fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Session<M>>) {
         if self.book.messages < self.book.before_shutdown {
             let (handled, posted) = (self.book.messages, self.book.before_shutdown);

@@ -37,9 +37,7 @@ use super::process::Usage;
 use super::protocol::Protocol;
 use super::units::duration;
 
-/// All is over by then, whatever the server does.
-const LONGEST: Duration = Duration::from_secs(50);
-const OUT_OF_TIME: &str = "not judged: the time is over";
+const OUT_OF_TIME: &str = "not judged: the time is over; --time-limit gives more";
 /// How long a server that is started here may take to listen.
 const START: Duration = Duration::from_secs(20);
 /// How long it is watched after each kind of client whether that was the server's end.
@@ -52,7 +50,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// It connects as some twenty kinds of client, one after the other, and says of each whether the server passes,
 /// with what was sent, what should have come, what came, and why it matters. What a kind of client does not need,
 /// it does not judge: a server that serves one client at a time can still get its lines right. It ends within
-/// a minute, whatever the server does, and leaves no connection behind.
+/// the time limit, whatever the server does, and leaves no connection behind.
 ///
 /// Exit status: 0 if nothing failed, 1 if something did, if the time was over before all was judged or if the server
 /// cannot be reached, 2 if the command line is wrong.
@@ -79,6 +77,10 @@ pub(crate) struct Check {
     /// How long a reply may take: 500ms, 2s.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
     patience: Duration,
+
+    /// How long all of it may take. What is not judged by then gets a note; a slow machine may need more.
+    #[arg(long, value_name = "DURATION", default_value = "50s", value_parser = duration)]
+    time_limit: Duration,
 
     /// The server's process on this machine (Linux): its memory and its descriptors are looked at.
     #[arg(long, value_name = "PID", conflicts_with = "run")]
@@ -158,7 +160,7 @@ pub(crate) fn check(args: &Check) -> Result<ExitCode, Failure> {
         address,
         protocol,
         patience: args.patience,
-        deadline: begun + LONGEST,
+        deadline: begun + args.time_limit,
         server_pid: args.server_pid,
         starter,
         server: RefCell::new(server),

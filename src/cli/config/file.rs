@@ -256,7 +256,8 @@ fn names(command: &Command) -> impl Iterator<Item = &str> {
 fn unknown<'n>(key: &str, names: impl Iterator<Item = &'n str>) -> String {
     let near = names.map(|name| (strsim::jaro(name, key), name));
     match near.max_by(|one, other| one.0.total_cmp(&other.0)) {
-        Some((likeness, name)) if likeness > 0.7 => {
+        // One letter or two are like any name that has them.
+        Some((likeness, name)) if likeness > 0.7 && key.len() > 2 => {
             format!("unknown key {key}: did you mean {name}?")
         }
         _ => format!("unknown key {key}: the keys are the options of reactor serve --help"),
@@ -328,6 +329,7 @@ mod tests {
     fn what_is_no_key_is_told_with_its_line_and_what_was_meant() {
         refused(&[
             ("max-lime = 5", "f:1: unknown key max-lime: did you mean max-line?"),
+            ("x = 5", "f:1: unknown key x: the keys are the options of reactor serve --help"),
             ("\nmax_line = 5", "f:2: unknown key max_line: did you mean max-line?"),
             ("zzz = 5", "f:1: unknown key zzz: the keys are the options of reactor serve --help"),
             ("[echo]\n\nadress = 5", "f:3: unknown key adress: did you mean address?"),

@@ -188,6 +188,11 @@ impl PlannedService {
 /// address in the table of that name; the next one of the name has a number behind it.
 fn with_targets(mut tables: Vec<Table>, targets: &[String]) -> Result<Vec<Table>, Failure> {
     let in_file = tables.len();
+    let names: Vec<_> = tables.iter().map(|table| table.name.clone()).collect();
+    let names = match &*names.join(", ") {
+        "" => String::new(),
+        names => format!(", and the tables of the file {names}"),
+    };
     for text in targets {
         let called = text.split('=').next().unwrap_or_default();
         let address_from = AddressFrom::CommandLine(called.to_owned());
@@ -197,7 +202,10 @@ fn with_targets(mut tables: Vec<Table>, targets: &[String]) -> Result<Vec<Table>
             None => Target::parse(text),
         };
         let target = target.map_err(|why| {
-            let what = format!("invalid value '{text}' for 'SERVICE[=ADDR[,ADDR]...]': {why}");
+            let is_known = table.is_some() || service::named(called).is_some();
+            let names = if is_known { "" } else { &names };
+            let what =
+                format!("invalid value '{text}' for 'SERVICE[=ADDR[,ADDR]...]': {why}{names}");
             // On a line, as what clap says.
             let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
             Failure::Usage(format!("{what}; see reactor serve --help"))

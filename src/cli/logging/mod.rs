@@ -11,7 +11,7 @@ mod line;
 mod output;
 mod writer;
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel, sync_channel};
@@ -67,6 +67,10 @@ struct Logger {
     shared: Arc<Shared>,
 }
 
+fn lost_lines(count: impl Display) -> String {
+    format!("{count} lines of this log were lost")
+}
+
 /// Stdout, written by the same thread, so that the order of stdout and log is kept.
 pub(crate) struct Stdout {
     queue: Sender<Entry>,
@@ -87,8 +91,7 @@ impl Log for Logger {
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
             let target = module_path!();
-            let said = format_args!("{lost} lines of this log were lost");
-            if !self.offer(Level::Warn, target, said) {
+            if !self.offer(Level::Warn, target, format_args!("{}", lost_lines(lost))) {
                 self.lost.fetch_add(lost, Ordering::Relaxed);
             }
         }

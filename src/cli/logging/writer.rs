@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use log::Level;
 
 use super::line::Style;
+use super::lost_lines;
 use super::output::Output;
 
 /// What the thread does, in the order of the queue.
@@ -70,8 +71,9 @@ impl Writer {
     /// again.
     fn log(&mut self, line: &str) {
         if self.unwritten > 0 {
-            let said = format_args!("{} lines of this log were lost", self.unwritten);
-            if self.output.write(&self.style.line(Level::Warn, module_path!(), said)) {
+            let said = lost_lines(self.unwritten);
+            let line = self.style.line(Level::Warn, module_path!(), format_args!("{said}"));
+            if self.output.write(&line) {
                 self.unwritten = 0;
             }
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use reactor::{
     Ask, CloseReason, ConnId, Context, Cores, Error, Farewell, Handle, Handler, Limits, Report,
-    ServiceContext, ServiceStatus, Status,
+    Saved, ServiceContext, ServiceStatus, Status,
 };
 use sd_notify::NotifyState;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -107,6 +107,8 @@ struct Notify {
     ready: bool,
     /// Whether it has been logged that systemd cannot be reached.
     lost: bool,
+    /// systemd hears the process that has taken over.
+    is_over: bool,
 }
 
 impl Notify {
@@ -115,10 +117,13 @@ impl Notify {
         let pace = watchdog.map_or(PACE, |time| (time / 2).clamp(Duration::from_millis(1), PACE));
         let watched = watchdog.is_some();
         let (ready, waits) = (false, false);
-        Notify { to, pace, watched, connection: None, waits, ready, lost: false }
+        Notify { to, pace, watched, connection: None, waits, ready, lost: false, is_over: false }
     }
 
     fn connect(&mut self, cx: &mut ServiceContext<'_, ()>) {
+        if self.is_over {
+            return;
+        }
         let adopted = connected(&self.to).map(|socket| cx.adopt(&socket, &socket, ()));
         match adopted {
             Ok(adopted) => self.connection = adopted.ok(),
@@ -204,9 +209,20 @@ impl Handler for Notify {
 
     fn on_close(&mut self, cx: &mut Context<'_, ()>, reason: CloseReason) {
         let error = cx.error().map_or_else(|| reason.to_string(), |error| error.to_string());
-        // After an upgrade it is the other process that notifies.
-        if !matches!(reason, CloseReason::Shutdown | CloseReason::Upgrade) {
+        if !self.is_over && reason != CloseReason::Shutdown {
             self.is_lost(cx, &error);
+        }
+    }
+
+    /// The other process has a connection of its own.
+    fn save(&self, _: &ServiceContext<'_, ()>) -> Option<Saved> {
+        Some(Saved::stay())
+    }
+
+    fn on_handed_on(&mut self, cx: &mut ServiceContext<'_, ()>) {
+        self.is_over = true;
+        if let Some(mut connection) = self.connection.and_then(|id| cx.connection(id)) {
+            connection.close();
         }
     }
 }

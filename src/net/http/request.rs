@@ -64,6 +64,11 @@ impl Head {
         Ok(found)
     }
 
+    /// Whether nothing of a request has come yet.
+    pub fn is_empty(self) -> bool {
+        self.searched == 0
+    }
+
     #[cfg(test)]
     pub(super) fn searched(self) -> u16 {
         self.searched

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::net::Host;
 use crate::net::layer::{Elsewhere, Layer, Opened, refuse_input_and_output};
 use crate::net::newcomers::{Load, channel};
 use crate::reactor::listening::Share;

@@ -21,6 +21,8 @@ use crate::reactor::table::{Slot, Table};
 use crate::reactor::token::Token;
 use crate::reactor::usage::{Account, Accounts};
 
+const PANICKED: Unreadable = Unreadable("its handler panicked");
+
 /// What a service has restored and not put into its place.
 pub(crate) struct Arriving<S> {
     connections: Vec<Slot<S>>,
@@ -41,13 +43,13 @@ pub(crate) struct Restored {
 }
 
 /// Reads what another loop has [frozen](super::freeze). For each service that it had, says whether it goes on
-/// here, or else why not.
+/// here, or else why not. An error says why the upgrade cannot take place.
 pub(crate) fn restore<S>(
     parcel: &[u8],
     received: Vec<Received>,
     services: &mut [S],
     state: &mut LoopState,
-) -> Result<Vec<Restored>, Unreadable>
+) -> Result<Vec<Restored>, String>
 where
     S: DerefMut<Target: AnyService>,
 {
@@ -64,7 +66,7 @@ where
         };
         let own: Vec<_> = received.by_ref().take(count).collect();
         if own.len() < count {
-            return Err(Unreadable("fewer sockets than connections"));
+            return Err(Unreadable("fewer sockets than connections").into());
         }
         let same =
             |(number, service): &(usize, &mut S)| !known[*number] && service.name() == &*name;
@@ -74,14 +76,14 @@ where
             Some((number, service)) => {
                 known[number] = true;
                 let outcome = service.restore(&mut Decoder::new(record), own, state);
-                (Some(number), outcome.err())
+                (Some(number), outcome.map_err(|why| format!("{name}: {why}"))?.err())
             }
         };
         outcomes.push(Restored { name, place, saved: true, refused });
     }
     match received.next() {
         None => Ok(outcomes),
-        Some(_) => Err(Unreadable("more sockets than connections")),
+        Some(_) => Err(Unreadable("more sockets than connections").into()),
     }
 }
 
@@ -99,28 +101,31 @@ impl<H: Handler> ActiveService<H> {
         from: &mut Decoder<'_>,
         received: Vec<Received>,
         state: &mut LoopState,
-    ) -> Result<(), String> {
+    ) -> Result<Result<(), String>, String> {
         if !self.table.connections.is_empty() {
-            return Err("it has connections already".to_owned());
+            return Ok(Err("it has connections already".to_owned()));
         }
-        let arriving = self.read_all(from, received, state).map_err(|why| why.to_string())?;
+        let version = u32::try_from(from.number()?).map_err(|_| Unreadable("no version"))?;
+        let mut own = Decoder::new(from.bytes()?);
+        let (handler, name) = (&mut self.handler, &self.table.name);
+        let restored = state.guard(name, || handler.restore(version, &mut own)).ok_or(PANICKED)?;
+        if let Err(why) = restored {
+            return Ok(Err(why.to_string()));
+        }
+        own.finish()?;
+        let arriving = self.read_connections(version, from, received, state)?;
         self.arriving = Some(Box::new(self.watch(arriving, state)?));
-        Ok(())
+        Ok(Ok(()))
     }
 
-    /// Reads the service, and has the handler read what is its own.
-    fn read_all(
+    /// Reads the connections, and has the handler read their sessions.
+    fn read_connections(
         &mut self,
+        version: u32,
         from: &mut Decoder<'_>,
         received: Vec<Received>,
         state: &mut LoopState,
     ) -> Result<Arriving<H::Session>, Unreadable> {
-        const PANICKED: Unreadable = Unreadable("its handler panicked");
-        let version = u32::try_from(from.number()?).map_err(|_| Unreadable("no version"))?;
-        let mut own = Decoder::new(from.bytes()?);
-        let (handler, name) = (&mut self.handler, &self.table.name);
-        state.guard(name, || handler.restore(version, &mut own)).ok_or(PANICKED)??;
-        own.finish()?;
         let accounts = self.table.peers.read_accounts(from, state.turn.now)?;
         let (mut slots, mut sockets) = (HashSet::new(), received.into_iter());
         let (mut connections, mut usages) = (Vec::new(), Vec::new());

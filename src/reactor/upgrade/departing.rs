@@ -3,6 +3,8 @@
 use std::ops::DerefMut;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use slab::Slab;
+
 use super::{Going, Listening, Succession};
 use crate::connection::connection::{Connection, Stage};
 use crate::connection::flags::Flag;
@@ -11,8 +13,9 @@ use crate::handler::{Farewell, Handler, ServiceContext};
 use crate::net::passed::{Passed, Received};
 use crate::reactor::accepting::Listener;
 use crate::reactor::loop_state::LoopState;
+use crate::reactor::peers::Peers;
 use crate::reactor::service::{ActiveService, AnyService};
-use crate::reactor::table::Slot;
+use crate::reactor::table::{Slot, Table};
 
 /// What a loop has written down of its services.
 pub(crate) struct Frozen {
@@ -49,14 +52,24 @@ where
     parcel.put_number(state.serials.last_after(accepted));
     let mut going = Vec::new();
     for service in services {
-        let mut record = Encoder::default();
-        let goes = service.save(state, &mut record);
         parcel.put_text(service.name());
-        let goes_along = goes.as_ref().filter(|_| !record.as_bytes().is_empty());
-        parcel.put_option(goes_along, |parcel, goes| {
-            parcel.put_number(goes.connections.len() as u64);
-            parcel.put_bytes(record.as_bytes());
-        });
+        let start = parcel.as_bytes().len();
+        parcel.put_flag(true);
+        // How many connections go and how long the record is, which are known at its end. It is written in its
+        // place: it may be as large as all unsent output.
+        let [count, length] = [(); 2].map(|()| parcel.put_number_later());
+        let record = parcel.as_bytes().len();
+        let goes = service.save(state, &mut parcel);
+        match (&goes, parcel.as_bytes().len() - record) {
+            (None, _) | (_, 0) => {
+                parcel.truncate(start);
+                parcel.put_flag(false);
+            }
+            (Some(goes), bytes) => {
+                parcel.set_number(count, goes.connections.len() as u64);
+                parcel.set_number(length, bytes as u64);
+            }
+        }
         going.push(goes);
     }
     Frozen { parcel, going }
@@ -74,6 +87,52 @@ impl Listener {
         let (socket, path) = self.socket.passed()?;
         Some(Listening { address: self.address().clone(), datagrams: false, socket, path })
     }
+
+    /// Its path is this loop's from now on, and has the mode that is asked for here.
+    fn own(&mut self) {
+        self.socket.own(true);
+        if let Err(error) = self.socket.set_mode(self.unix_mode()) {
+            log::warn!("the mode of {} stays as it is: {error}", self.address());
+        }
+    }
+}
+
+/// What of a service is written down, here or by its parts. Whoever adds something decides what becomes of it.
+fn written<H: Handler>(service: &ActiveService<H>) -> (&Slab<Slot<H::Session>>, &Peers) {
+    let ActiveService {
+        // It writes down what it wants.
+        handler: _,
+        table,
+        // These were offered before, and what was posted is taken before.
+        listeners: _,
+        mailbox: _,
+        slow_hooks: _,
+        arriving: _,
+        gone: _,
+    } = service;
+    let Table {
+        service: _,
+        name: _,
+        limits: _,
+        connections,
+        peers,
+        // With each connection.
+        accounts: _,
+        // What is due, and sums: found out again.
+        slots: _,
+        queues: _,
+        timers: _,
+        metered: _,
+        open: _,
+        places: _,
+        backlog: _,
+        kept: _,
+        // Those that leave do not go, and what is about to end does not go over.
+        leaving: _,
+        kept_open: _,
+        retired: _,
+    } = table;
+    (connections, peers)
 }
 
 impl<S> Slot<S> {
@@ -102,7 +161,8 @@ impl<H: Handler> ActiveService<H> {
         state: &mut LoopState,
         to: &mut Encoder,
     ) -> Option<()> {
-        let conn = &self.table.connections[id.slot()].conn;
+        // What it runs over is lent, and the session is the handler's to write down.
+        let Slot { conn, stream: _, session: _ } = &self.table.connections[id.slot()];
         conn.save(&state.turn.arena, state.turn.now, to);
         to.put_option((!goes).then_some(conn), |to, conn| {
             let reason =
@@ -211,10 +271,11 @@ impl<H: Handler> Succession for ActiveService<H> {
         let together = saved.extent == Extent::Together;
         to.put_number(saved.version.into());
         to.put_bytes(saved.state.as_bytes());
-        self.table.peers.save(state.is_first_core(), state.turn.now, to);
+        let (connections, peers) = written(self);
+        peers.save(state.is_first_core(), state.turn.now, to);
         let mut ids = self.table.ids();
         ids.sort_unstable();
-        let slot = |id: &ConnId| &self.table.connections[id.slot()];
+        let slot = |id: &ConnId| &connections[id.slot()];
         let (connections, rest): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| slot(id).goes());
         let known = rest.into_iter().filter(|id| together && is_known(&slot(id).conn));
         let going = Going { absent: known.collect(), connections, together };
@@ -242,6 +303,8 @@ impl<H: Handler> Succession for ActiveService<H> {
         if together {
             self.table.timers.forget_service();
             self.gone = true;
+        } else {
+            self.call_service(state, H::on_handed_on);
         }
     }
 
@@ -263,7 +326,7 @@ impl<H: Handler> Succession for ActiveService<H> {
     }
 
     fn own_listeners(&mut self) {
-        self.listeners.iter_mut().for_each(|(_, listener)| listener.socket.own(true));
+        self.listeners.iter_mut().for_each(|(_, listener)| listener.own());
     }
 
     fn restore(
@@ -271,7 +334,7 @@ impl<H: Handler> Succession for ActiveService<H> {
         from: &mut Decoder<'_>,
         received: Vec<Received>,
         state: &mut LoopState,
-    ) -> Result<(), String> {
+    ) -> Result<Result<(), String>, String> {
         self.restore_all(from, received, state)
     }
 

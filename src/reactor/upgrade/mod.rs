@@ -95,14 +95,16 @@ pub(crate) trait Succession {
     /// Another loop has the service: forgets the connections that it has taken over, and closes others where
     /// nobody is to go on with them here. With none, it has not taken the service over.
     fn leave(&mut self, _going: Option<Going>, _state: &mut LoopState) {}
-    /// Reads what [`save`](Self::save) has written in another loop. It says why that cannot be.
+    /// Reads what [`save`](Self::save) has written in another loop. `Err` if the upgrade cannot take place, since
+    /// the handler may have restored a part; `Ok(Err)` if it goes on without this service, whose handler has
+    /// changed nothing.
     fn restore(
         &mut self,
         _from: &mut Decoder<'_>,
         _received: Vec<Received>,
         _state: &mut LoopState,
-    ) -> Result<(), String> {
-        Err("there are no connections".to_owned())
+    ) -> Result<Result<(), String>, String> {
+        Ok(Err("there are no connections".to_owned()))
     }
     /// Where it listens with sockets of its own, and what these go by.
     fn listening(&self) -> Vec<Listening<'_>> {

@@ -40,10 +40,23 @@ pub(super) const COMMIT: u8 = 7;
 /// In the place of `READY` or `TAKEN`: why not.
 pub(super) const REFUSED: u8 = 8;
 
-/// The loop that is to go on with what this one has, as it is seen from here: one end of a Unix socket.
+/// The loop that is to take over the services of this one, usually in another process. It is one end of a Unix socket.
 ///
-/// It can be polled: once there is something to read, the other loop is ready, and
-/// [`Reactor::hand_on`] does not wait for it to start.
+/// An upgrade takes these steps; `examples/upgrading.rs` has them all.
+///
+/// 1. The old process makes a [pair of sockets](UnixStream::pair), starts the new process with one of them, for
+///    instance as its standard input, and makes a `Successor` of the other. It [offers](crate::Reactor::offer) its
+///    listening sockets.
+/// 2. The new process [inherits](crate::Reactor::inherit), and then adds its services, which listen at the same
+///    addresses.
+/// 3. The old process [hands on](crate::Reactor::hand_on), and the new one [succeeds](crate::Reactor::succeed).
+///
+/// The old process must close its copy of the socket that it gave away (drop the [`Command`](std::process::Command)).
+/// Otherwise it does not notice that the new process has died, and waits until its patience is over.
+///
+/// `Successor` can be polled for reading: it becomes readable when the new process is ready for
+/// [`hand_on`](crate::Reactor::hand_on), or has failed. A loop that waits for this serves its clients while the new
+/// process starts.
 #[derive(Debug)]
 pub struct Successor {
     pub(super) channel: Channel,
@@ -51,13 +64,13 @@ pub struct Successor {
     pub(super) offered: usize,
 }
 
-/// What has become of the connections at an [upgrade](Reactor::hand_on).
+/// The numbers of connections that an [upgrade](crate::Reactor::hand_on) has moved and left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HandedOn {
-    /// Those that the other loop has taken over.
+    /// Connections that the other loop has taken over.
     pub connections: usize,
-    /// Those that are still here. The loop serves them to their end, or has begun to close them.
+    /// Open connections that are still here. This loop serves them until they end, or has begun to close them.
     pub left: usize,
 }
 
@@ -81,7 +94,7 @@ pub(super) fn failed(why: impl Into<String>) -> Error {
 
 /// What the other side says, fit for a line of the log.
 pub(super) fn shown(text: &str) -> String {
-    text.chars().take(200).flat_map(char::escape_debug).collect()
+    text.chars().take(1000).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// Why the other side has not said what was due.
@@ -114,10 +127,13 @@ impl Channel {
     /// The next frame, which must be of this kind.
     pub(super) fn hear(&self, kind: u8) -> Result<Frame, Error> {
         // What has been committed is not undone.
-        if kind != COMMIT {
+        let frame = if kind == COMMIT {
+            self.receive_last()
+        } else {
             self.step();
-        }
-        let frame = self.receive().map_err(|error| silent(&error))?;
+            self.receive()
+        };
+        let frame = frame.map_err(|error| silent(&error))?;
         match frame.kind {
             heard if heard == kind => Ok(frame),
             REFUSED => {
@@ -136,11 +152,11 @@ impl From<Unreadable> for Error {
 }
 
 impl Successor {
-    /// Whoever has the other end of this socket, as the process that was started with it. It is waited for no
-    /// longer than `patience`, for each thing that it has to say.
+    /// The process that has the other end of this socket. `patience` is how long this loop waits for each message of
+    /// the protocol to be read or written, and bounds how long its clients wait if the new process hangs.
     ///
     /// # Errors
-    /// [`Error::Io`] if the socket is none that can be used.
+    /// [`Error::Io`] if the socket cannot be made blocking.
     pub fn new(socket: UnixStream, patience: Duration) -> Result<Successor, Error> {
         let channel = Channel::new(socket, patience).map_err(Error::io("cannot use the socket"))?;
         Ok(Successor { channel, offered: 0 })

@@ -21,6 +21,11 @@ use crate::reactor::shutdown::Phase;
 pub(crate) type Refusals = Vec<Option<String>>;
 
 impl Successor {
+    /// The most that each thing is waited for.
+    pub(crate) fn patience(&self) -> Duration {
+        self.channel.patience()
+    }
+
     /// The other side is ready for the parcels.
     pub(crate) fn await_ready(&self) -> Result<(), Error> {
         self.channel.hear(READY).map(drop)
@@ -49,12 +54,13 @@ impl Successor {
 
 /// The old side.
 impl Reactor<'_> {
-    /// Offers the listening sockets to the loop that is to go on with what this one has, so that it can
-    /// listen where this one does. This one goes on, until [`hand_on`](Self::hand_on).
+    /// Offers the listening sockets to the loop that is to take over, so that it can listen at the same addresses
+    /// without refusing a client. Both have them until [`hand_on`](Self::hand_on), but only this loop accepts.
+    /// See [`Successor`] for all steps.
     ///
     /// # Errors
-    /// [`Error::Upgrade`] if that one does not take them, [`Error::ShuttingDown`]. This loop goes on as if
-    /// nothing had happened.
+    /// [`Error::Upgrade`] if the other loop does not read the offer in time or has gone, and
+    /// [`Error::ShuttingDown`] if this loop is shutting down or has handed on already. Nothing changes here.
     pub fn offer(&mut self, to: &mut Successor) -> Result<(), Error> {
         self.offer_of(to, 1)
     }
@@ -77,23 +83,27 @@ impl Reactor<'_> {
         Ok(())
     }
 
-    /// Hands all services on to the loop that was [offered](Self::offer) the listening sockets, with
-    /// their connections. It waits until that one is ready and has restored what it was given; meanwhile
-    /// nobody is served. Then this loop listens no more, and serves those connections to their end that
-    /// could not go, for `patience` at most; after that it closes them as [`stop`](Self::stop) does. It ends by
-    /// itself once nobody is left.
+    /// Hands all services and their connections on to the loop that was [offered](Self::offer) the listening
+    /// sockets. Call it between two turns. It blocks until the other loop is ready and has restored everything, and
+    /// nobody is served meanwhile.
     ///
-    /// A service goes if its handler [saves](crate::Handler::save) it and the other loop has one of the same
-    /// name that can read that; otherwise all its connections are closed, with a line that says
-    /// [why](crate::Farewell::Upgrade). Of one that goes, those connections stay that are not open, that were
-    /// dialled or adopted, or that run over more than a TCP or Unix socket: TLS, WebSocket. If the
-    /// connections belong [together](crate::Saved::together), these are closed as well. A handler may have all
-    /// its connections [stay](crate::Saved::stay). Of a service of datagrams the socket goes, and nothing that
-    /// its handler knows.
+    /// After that this loop does not listen any more. It serves the connections that could not move until they end,
+    /// for at most `patience`; those that are left then are closed as by [`stop`](Self::stop). Keep running turns until
+    /// [`exit`](Self::exit) says that the loop has ended, which it does by itself once it has no connections.
+    ///
+    /// A service moves if its handler [saves](crate::Handler::save) its state and the other loop has a service of the
+    /// same [name](Self::set_name) whose handler [restores](crate::Handler::restore) it. Services of one name go by
+    /// their order. If a service does not move, its connections are closed with
+    /// [`Farewell::Upgrade`](crate::Farewell::Upgrade), and the log has the reason.
+    ///
+    /// A connection moves if it is open, was accepted, and runs over a plain TCP or Unix socket, also behind a header
+    /// of the PROXY protocol. Others stay: those over TLS or WebSocket, those that were dialled or adopted, and those
+    /// that are being closed. Handlers may [close](crate::Saved::together) those that stay, or have [all
+    /// stay](crate::Saved::stay). A service of datagrams hands on its socket, but no state of its handler.
     ///
     /// # Errors
-    /// [`Error::Upgrade`]: the other loop has gone, has refused, or does not answer. This loop then goes on as
-    /// if nothing had happened, whatever the other one has come to. [`Error::ShuttingDown`], also if it has
+    /// [`Error::Upgrade`] if the other loop has gone, refuses, or does not answer in time. This loop then goes on as if
+    /// nothing had happened; end the other process. [`Error::ShuttingDown`] if this loop is shutting down, or has
     /// handed on already.
     pub fn hand_on(&mut self, to: Successor, patience: Duration) -> Result<HandedOn, Error> {
         self.may_hand_on()?;
@@ -173,14 +183,16 @@ impl Reactor<'_> {
 
 /// The new side.
 impl Reactor<'_> {
-    /// Has this loop go on with what another one has, which has the other end of the socket and is about to
-    /// [offer](Self::offer) its listening sockets. From now on services are added to it as ever: those that
-    /// listen where the other one does are given the same socket, so that no client is refused. Then
-    /// comes [`succeed`](Self::succeed).
+    /// Prepares this loop to take over from the loop at the other end of the socket, which [offers](Self::offer) its
+    /// listening sockets. Call it before services are added. Then add and name the services as usual: a service that
+    /// listens at an address of the other loop gets the socket of that loop. An address with port 0 gets a socket of
+    /// that IP address, whatever its port. At last, call [`succeed`](Self::succeed).
+    ///
+    /// `patience` is how long this loop waits for each message of the other one.
     ///
     /// # Errors
-    /// [`Error::Upgrade`]: the other loop has gone, does not answer within `patience`, or is one of a program
-    /// that this one does not understand, or has other cores.
+    /// [`Error::Upgrade`] if the other loop has gone, does not answer in time, speaks another version of the protocol,
+    /// or has another number of cores; [`Error::Io`] if the socket cannot be made blocking. The other loop goes on.
     pub fn inherit(&mut self, from: UnixStream, patience: Duration) -> Result<(), Error> {
         self.inherit_of(from, patience, 1)
     }
@@ -223,34 +235,39 @@ impl Reactor<'_> {
         Ok(())
     }
 
-    /// Tells the loop that has the other end of the socket why this process does not go on with what that one has, if
-    /// it knows so before it can [inherit](Self::inherit): [`hand_on`](Self::hand_on) fails there with these words.
+    /// Tells the loop at the other end of the socket why this process cannot take over, if it fails before it can
+    /// [inherit](Self::inherit) or [succeed](Self::succeed), for instance because of its configuration.
+    /// [`hand_on`](Self::hand_on) fails there with these words, of which 1000 characters are shown.
     ///
     /// # Errors
-    /// [`Error::Upgrade`] if that loop has gone.
+    /// [`Error::Upgrade`] if the other loop has gone or does not read for a second, [`Error::Io`] if the socket
+    /// cannot be made blocking.
     pub fn refuse(from: UnixStream, why: &str) -> Result<(), Error> {
         const PATIENCE: Duration = Duration::from_secs(1);
         let channel = Channel::new(from, PATIENCE).map_err(Error::io("cannot use the socket"))?;
         channel.send(REFUSED, why.as_bytes(), &[]).map_err(|error| silent(&error))
     }
 
-    /// Takes over what the other loop has handed on: connections where they were, each in the service of the
-    /// same name. [`on_restored`](crate::Handler::on_restored) tells of them. When it returns, the other loop
-    /// serves them no more, and this one does, from its next turn on.
+    /// Takes over what the other loop [hands on](Self::hand_on). It blocks until that has happened, restores each
+    /// service from the one of the same name, and calls [`on_start`](crate::Handler::on_start) and
+    /// [`on_restored`](crate::Handler::on_restored). When it returns, this loop owns the connections, and serves them
+    /// from its next turn on.
     ///
     /// # Errors
-    /// [`Error::Upgrade`]: the other loop has not handed on, for whatever reason, and goes on. This one has to
-    /// end without another turn, since the sockets it listens on are the other one's.
+    /// [`Error::Upgrade`] if the other loop has not handed on, or there is none because [`inherit`](Self::inherit) was
+    /// not called. Drop this loop then without another turn: it would accept clients at the sockets of the other loop,
+    /// which goes on.
     pub fn succeed(&mut self) -> Result<(), Error> {
         let parcel = self.receive_parcels(1)?.pop().ok_or(Unreadable("no parcel"))?;
-        let restored = self.restore(parcel).map_err(|why| self.refuse_parcel(&why.to_string()))?;
+        let restored = self.restore(parcel).map_err(|why| self.refuse_parcel(&why))?;
         self.confirm(&[&restored])?;
         self.go_on_with(&restored);
         Ok(())
     }
 
-    pub(crate) fn is_heir(&self) -> bool {
-        self.state.inherited.is_some()
+    /// The most that each thing is waited for; none if there is nothing to take over.
+    pub(crate) fn heir_patience(&self) -> Option<Duration> {
+        self.state.inherited.as_ref().map(|inherited| inherited.channel.patience())
     }
 
     fn inheritance(&self) -> Result<&Inheritance, Error> {
@@ -265,7 +282,7 @@ impl Reactor<'_> {
     }
 
     /// Makes of a parcel what is to go on here.
-    pub(crate) fn restore(&mut self, parcel: Parcel) -> Result<Vec<Restored>, Unreadable> {
+    pub(crate) fn restore(&mut self, parcel: Parcel) -> Result<Vec<Restored>, String> {
         let sockets = parcel.sockets.into_iter().map(Received::Socket).collect();
         restore(&parcel.bytes, sockets, &mut self.services, &mut self.state)
     }

@@ -400,10 +400,11 @@ impl Handler for Admin {
     fn on_shutdown(&mut self, cx: &mut ServiceContext<'_, Session>) {
         let all: Vec<ConnId> = cx.connections().map(|(id, _)| id).collect();
         for id in all {
-            if let Some(mut client) = cx.connection(id)
-                && client.unsent() > 0
-            {
+            let Some(mut client) = cx.connection(id) else { continue };
+            if client.unsent() > 0 {
                 client.abort();
+            } else if let Some(Wanted::Upgrade) = client.session().wanted {
+                client.send("ERROR nothing has changed: it is shutting down\n");
             }
         }
     }

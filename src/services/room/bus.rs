@@ -18,7 +18,7 @@ pub enum Event {
     Hello(Option<String>),
     /// It has said something.
     Say(String),
-    /// It has said that it is about to leave.
+    /// It has said that it is about to leave; [`Seat::bye`](super::Seat::bye) also closes its connection.
     Bye,
     /// It wants to know who is there; [`Told::Who`] comes when all that it did before has been heard.
     Who,
@@ -121,7 +121,7 @@ pub enum Action {
 ///    [`Event::Answer`] is answered. The events of one member keep their order, answers included.
 /// 3. News have one order: what two members hear while both are there, they hear in the same one.
 /// 4. After each call, [`poll`](Self::poll) is called until it gives none, and then
-///    [`deadline`](Self::deadline).
+///    [`deadline`](Self::deadline). An [`Event::Bye`] and an [`Event::Answer`] behind it are one call.
 pub trait Bus {
     /// A member has done something.
     fn event(&mut self, member: MemberId, event: Event, now: Instant);

@@ -26,10 +26,6 @@ pub(super) fn all<'b, T, C: FromIterator<T>>(
     (0..from.number()?).map(|_| read(from)).collect()
 }
 
-pub(super) fn size(from: &mut Decoder<'_>) -> Result<usize, Unreadable> {
-    usize::try_from(from.number()?).map_err(|_| Unreadable("a number too large"))
-}
-
 pub(super) fn put_name(to: &mut Encoder, name: &Option<String>) {
     to.put_option(name.as_deref(), Encoder::put_text);
 }

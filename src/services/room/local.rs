@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::bus::{Action, Event, Told};
-use super::encoding::{all, name, put_all, put_name, size};
+use super::encoding::{all, name, put_all, put_name};
 use super::entry::Content;
 use super::seat::{MOST_BYTES, MOST_LINES};
 use super::{Room, pop_front_if};
@@ -49,7 +49,7 @@ impl Waiting {
 
     fn restore(from: &mut Decoder<'_>) -> Result<Waiting, Unreadable> {
         Ok(match from.number()? {
-            0 => Waiting::Heard(size(from)?, from.number()?),
+            0 => Waiting::Heard(from.size()?, from.number()?),
             1 => Waiting::Who,
             2 => Waiting::Told(from.text()?.to_owned()),
             _ => return Err(Unreadable("it waits for something unknown")),
@@ -91,8 +91,8 @@ impl Local {
     pub(super) fn restore(from: &mut Decoder<'_>) -> Result<Local, Unreadable> {
         Ok(Local {
             waiting: all(from, Waiting::restore)?,
-            lines: size(from)?,
-            bytes: size(from)?,
+            lines: from.size()?,
+            bytes: from.size()?,
             held: from.flag()?,
             name: name(from)?,
         })
@@ -248,7 +248,7 @@ impl Room {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::super::bus::Bus;
+    use super::super::bus::{Bus, News};
     use super::super::{ServerId, Settings};
     use super::*;
 
@@ -293,6 +293,23 @@ mod tests {
             take_all(&mut room, now);
         }
         assert!(room.sending.misnamed.is_empty());
+    }
+
+    #[test]
+    fn an_answer_is_heard_right_behind_what_its_client_did_before() {
+        let (mut room, began) = room(false);
+        for member in [1, 2] {
+            room.event(member, Event::Arrive, began);
+        }
+        room.event(1, Event::Bye, began);
+        room.event(1, Event::Answer(String::new()), began);
+        room.event(2, Event::Say("hello".to_owned()), began);
+        let now = cut_off(&mut room, began);
+        let heard = take_all(&mut room, now);
+        let bye = Action::ToAll { news: News::Leaving { name: None }, by: Some(1) };
+        let place = heard.iter().position(|action| *action == bye).unwrap();
+        assert_eq!(heard[place + 1], Action::To(1, Told::Line(String::new())));
+        assert!(heard.len() > place + 2);
     }
 
     #[test]

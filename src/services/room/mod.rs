@@ -66,7 +66,7 @@
 //! A room goes over to [another process](crate::Handler::save) as it is, on all cores and with all that is under way, if a
 //! [`Protocol`] has a [`VERSION`](Protocol::VERSION). State of the words is written by [`Words::save`], and that of a client by
 //! [`Protocol::save_session`]. A handler that has a seat as a part of it calls [`Seat::save`] and [`Seat::restore`]. A bus of one's
-//! own says by [`Bus::save`](bus::Bus::save) what it needs; the two here do. On a bus over Redis the room stays the
+//! own says by [`Bus::save`] what it needs; the two here do. On a bus over Redis the room stays the
 //! server that it was, and nobody leaves.
 //!
 //! ```

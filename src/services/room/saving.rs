@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::bus::Action;
 use super::commands::Keys;
-use super::encoding::{all, put_all, put_since, put_until, since, size, until};
+use super::encoding::{all, put_all, put_since, put_until, since, until};
 use super::entry::ServerId;
 use super::leases::Leases;
 use super::links::Links;
@@ -89,8 +89,8 @@ impl Room {
             established: from.flag()?,
             cut: from.flag()?,
             crowded: from.flag()?,
-            unheard: size(from)?,
-            said: size(from)?,
+            unheard: from.size()?,
+            said: from.size()?,
             told_missing: from.option(|from| since(from, now))?,
             piece_due: from.option(|from| until(from, now))?,
             table: Table::restore(server, settings.unique_names, from, now)?,
@@ -101,7 +101,7 @@ impl Room {
             leases: Leases::new(now),
             demands: VecDeque::new(),
             actions: all(from, Action::restore)?,
-            speech: all(from, |from| Ok((Action::restore(from)?, size(from)?)))?,
+            speech: all(from, |from| Ok((Action::restore(from)?, from.size()?)))?,
             settings,
             now,
             stop_by: None,
@@ -160,6 +160,19 @@ mod tests {
         new.pump();
         assert_eq!(new.poll_redis(), Some(super::super::Demand::Connect(Link::Commands)));
         assert_eq!((new.poll_redis(), new.leases.due), (None, later));
+    }
+
+    /// As of a whole server in `tests/services/upgrade.rs`, which says when the file is another one.
+    #[test]
+    fn what_is_written_down_is_what_the_last_release_has_written() {
+        let recorded = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/release-0.1.room");
+        let now = Instant::now();
+        let bytes = saved(&room(now), now);
+        if std::env::var_os("REACTOR_RECORD").is_some() {
+            std::fs::write(recorded, bytes.as_bytes()).unwrap();
+        }
+        let wanted = std::fs::read(recorded).unwrap();
+        assert_eq!(bytes.as_bytes().escape_ascii().to_string(), wanted.escape_ascii().to_string());
     }
 
     #[test]

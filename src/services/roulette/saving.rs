@@ -26,8 +26,9 @@ impl Names {
 
 impl Roulette {
     pub(super) fn save_store(&self, to: &mut Encoder) {
-        to.put_number(self.random.get_seed());
-        let students = self.students.borrow();
+        let Roulette { version: _, students, random } = self;
+        to.put_number(random.get_seed());
+        let students = students.borrow();
         students.save(0..students.len(), to);
     }
 
@@ -48,14 +49,15 @@ impl Roulette {
             to.put_option(load.as_ref().ok(), |to, names| names.save(0..names.len(), to));
         });
         to.put_option(list.as_deref(), |to, list| {
-            to.put_option(list.left.clone(), |to, left| {
+            let Listing { students, before, left } = list;
+            to.put_option(left.clone(), |to, left| {
                 to.put_number(left.start as u64);
                 to.put_number(left.end as u64);
                 // Of a store that was cleared since, nobody else knows the names.
-                let own = !Rc::ptr_eq(&list.students, &self.students);
-                let names = list.students.borrow();
+                let own = !Rc::ptr_eq(students, &self.students);
+                let names = students.borrow();
                 to.put_option(own.then_some(names), |to, names| {
-                    names.save(left.start - list.before..left.end - list.before, to);
+                    names.save(left.start - before..left.end - before, to);
                 });
             });
         });
@@ -70,7 +72,7 @@ impl Roulette {
         })?;
         let list = from.option(|from| {
             let left = from.option(|from| {
-                let range = size(from)?..size(from)?;
+                let range = from.size()?..from.size()?;
                 let own = from.option(|from| empty().restore(from))?;
                 Ok((range, own))
             })?;
@@ -90,8 +92,4 @@ impl Roulette {
         })?;
         Ok(Session { commands, load, list })
     }
-}
-
-fn size(from: &mut Decoder<'_>) -> Result<usize, Unreadable> {
-    usize::try_from(from.number()?).map_err(|_| Unreadable("a number too large"))
 }

@@ -28,12 +28,17 @@ pub(super) struct Manner {
 }
 
 impl Manner {
-    pub(super) fn of(request: &Request<'_>) -> Manner {
+    pub(super) fn of(request: &Request<'_>, last: bool) -> Manner {
         Manner {
             head: request.method() == "HEAD",
-            keep: request.keep_alive(),
+            keep: request.keep_alive() && !last,
             old: request.minor_version() == 0,
         }
+    }
+
+    /// The connection ends behind it.
+    pub(super) fn last(self) -> Manner {
+        Manner { keep: false, ..self }
     }
 
     pub(super) fn is_head(self) -> bool {

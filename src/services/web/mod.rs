@@ -80,6 +80,8 @@ pub struct Web {
     process: ProcessReader,
     /// When the log has last told of a request that may not come in.
     told: Option<Instant>,
+    /// Another process has taken over: each answer is the last one of its connection.
+    is_left: bool,
 }
 
 /// What a connection is about.
@@ -123,6 +125,7 @@ impl Web {
             page: Page::new(),
             process: ProcessReader::new(env!("CARGO_PKG_VERSION")),
             told: None,
+            is_left: false,
         }
     }
 
@@ -162,7 +165,7 @@ impl Web {
     }
 
     fn answer(&mut self, cx: &mut Context<'_, Session>, request: &Request<'_>) {
-        let manner = Manner::of(request);
+        let manner = Manner::of(request, self.is_left);
         if let Err(forbidden) = self.sites.check(request) {
             self.log(cx, request, forbidden);
             return manner.refuse(cx, 403, &forbidden.to_string());
@@ -402,6 +405,21 @@ impl Handler for Web {
     // An answer is under way, or none is awaited.
     fn save(&self, _cx: &ServiceContext<'_, Session>) -> Option<Saved> {
         Some(Saved::stay())
+    }
+
+    /// A page and Prometheus ask over one connection for hours, and would go on to be told of this process.
+    fn on_handed_on(&mut self, cx: &mut ServiceContext<'_, Session>) {
+        self.is_left = true;
+        let all: Vec<_> = cx.connections().map(|(id, _)| id).collect();
+        for id in all {
+            let Some(mut visitor) = cx.connection(id) else { continue };
+            let Session { head, pending } = visitor.session();
+            match pending {
+                Some(pending) => pending.manner = pending.manner.last(),
+                None if head.is_empty() => visitor.close(),
+                None => {}
+            }
+        }
     }
 
     fn farewell(&self, why: Farewell, _limits: &Limits) -> Cow<'static, [u8]> {

@@ -3,12 +3,13 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::process::Command;
 
 use crate::util::folder::Folder;
+use crate::util::namespace::inside;
 use crate::util::program::{Program, REACTOR, fails};
 use crate::util::{Client, PATIENCE, until};
 
@@ -180,6 +181,11 @@ fn what_cannot_go_on_changes_nothing() {
     server.repair();
     fs::write(&config, "[echo]\naddress = 0\nmax-lin = 5\n").unwrap();
     fails(&["the other process says: ", "reactor.toml:3: ", "max-lin", "(exit status: 1)"]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    fs::write(&config, format!("[echo]\naddress = [0, {port}]\n")).unwrap();
+    // The remedy is there to be copied.
+    fails(&[&format!("ss -ltnp 'sport = :{port}' (exit status: 1)")]);
     fs::write(&config, "[echo]\naddress = 0\nmax-line = 50\n").unwrap();
     let (status, said, error) = server.upgrade();
     assert_eq!(status, 0, "{error}");
@@ -220,6 +226,112 @@ fn one_at_a_time() {
     assert_eq!(first.end().0, 0);
 }
 
+/// By the name that a shell finds it under, whose link leads to the new version; and by the link itself.
+#[test]
+fn a_link_leads_to_the_program_that_is_there_now() {
+    let folder = Folder::new("link");
+    let [old, new, link] = ["old", "new", "reactor"].map(|name| folder.file(name));
+    let exe = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+    let copy = |to: &PathBuf| {
+        fs::hard_link(REACTOR, to).or_else(|_| fs::copy(REACTOR, to).map(drop)).unwrap();
+    };
+    [&old, &new].into_iter().for_each(copy);
+    let path = format!("{}:/bin", folder.path().display());
+    for word in ["reactor", link.to_str().unwrap()] {
+        let _ = fs::remove_file(&link);
+        symlink(&old, &link).unwrap();
+        let admin = folder.file("admin.sock").display().to_string();
+        let script = "exec \"$0\" serve echo=0 --admin=\"$1\"";
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script, word, &admin]).env("PATH", &path);
+        let first = Program::spawn(&mut command);
+        first.place("echo");
+        assert_eq!(exe(first.pid()), old);
+        fs::remove_file(&link).unwrap();
+        symlink(&new, &link).unwrap();
+        let (status, said, error) = Program::run(&["upgrade", &admin]);
+        assert_eq!((status, &*error), (0, ""), "{said}");
+        let pid = successor(&said);
+        assert_eq!(exe(pid), new, "{word}");
+        crate::util::redis::signal(pid, "TERM");
+        assert_eq!(first.end().0, 0);
+    }
+}
+
+/// It has opened its log and read its configuration, maybe, when a SIGHUP is for both of that.
+#[test]
+fn a_hang_up_meanwhile_is_for_the_new_process_too() {
+    let server = Replaceable::new("hang-up");
+    let config = server.folder.file("reactor.toml");
+    fs::write(&config, "[echo]\naddress = 0\n").unwrap();
+    let mut command = server.command(&["serve", "--config", config.to_str().unwrap()]);
+    let first = Program::spawn(&mut command);
+    let mut client = half_a_line(&first);
+    server.replace(&format!("kill -HUP $PPID; exec {REACTOR} \"$@\""));
+    let (status, _, error) = server.upgrade();
+    assert_eq!(status, 0, "{error}");
+    // One line of each process.
+    first.wait_for_log("reload: ");
+    first.wait_for_log("reload: ");
+    the_other_half(&mut client);
+    server.stop();
+    assert_eq!(first.end().0, 0);
+}
+
+#[test]
+fn who_asks_for_one_is_told_of_a_shutdown() {
+    let server = Replaceable::new("shutdown");
+    let first = Program::spawn(&mut server.command(&["serve", "echo=0"]));
+    first.place("echo");
+    let started = server.folder.file("started");
+    server.replace(&format!("touch {}; exec cat >/dev/null", started.display()));
+    let mut command = Command::new(REACTOR);
+    let asked = Program::spawn(command.args(["upgrade", &server.admin()]));
+    until("the new process starts", || started.exists());
+    first.signal("TERM");
+    fails(asked, 1, &["nothing has changed: it is shutting down"]);
+    assert_eq!(first.end().0, 0);
+}
+
+/// Nor does it listen as one that was started by hand, where the old one does no more.
+#[test]
+fn who_is_to_go_on_for_a_process_that_has_gone_does_not_start() {
+    let server = Replaceable::new("orphan");
+    let first = Program::spawn(&mut server.command(&["serve", "echo=0"]));
+    first.place("echo");
+    let [started, go] = ["started", "go"].map(|name| server.folder.file(name));
+    let (tell, wait) = (started.display(), go.display());
+    server.replace(&format!(
+        "touch {tell}; while ! [ -e {wait} ]; do sleep 0.02; done; exec {REACTOR} \"$@\""
+    ));
+    first.signal("USR2");
+    until("the new process starts", || started.exists());
+    let pid = first.pid();
+    first.signal("KILL");
+    until("it has gone", || !fs::exists(format!("/proc/{pid}/fd/0")).unwrap());
+    fs::write(go, "").unwrap();
+    let log = first.wait_for_log("reactor: ");
+    assert!(log.contains(&format!("process {pid}, ")) && log.contains("has gone"), "{log}");
+}
+
+/// As in a container, all of whose processes end with it.
+#[test]
+fn process_1_is_not_replaced() {
+    if !inside("true") {
+        return;
+    }
+    let server = Replaceable::new("container");
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child"]).arg(&server.path).args(["serve", "echo=0"]);
+    let first = Program::spawn(command.arg(format!("--admin={}", server.admin())));
+    let mut client = half_a_line(&first);
+    let (status, _, error) = server.upgrade();
+    assert!(status == 1 && error.contains("process 1 is what its container runs"), "{error}");
+    the_other_half(&mut client);
+    server.stop();
+    assert_eq!(first.end().0, 0);
+}
+
 /// The new process aborts before each frame that it sends or receives, until there are no more of them.
 #[test]
 fn a_crash_at_any_step_is_not_noticed() {
@@ -249,9 +361,15 @@ fn a_crash_at_any_step_is_not_noticed() {
 #[test]
 fn unix_sockets_stay_where_they_are() {
     let server = Replaceable::new("paths");
-    let path = server.folder.file("e.sock");
+    let [path, config] = ["e.sock", "reactor.toml"].map(|name| server.folder.file(name));
     let place = format!("echo=unix:{}", path.display());
-    let first = Program::spawn(&mut server.command(&["serve", &place, "--unix-mode=0600"]));
+    let mode = |mode| {
+        let text = format!("[echo]\naddress = \"unix:{}\"\n{mode}\n", path.display());
+        fs::write(&config, text).unwrap();
+    };
+    mode("unix-mode = \"0666\"");
+    let mut command = server.command(&["serve", "--config", config.to_str().unwrap()]);
+    let first = Program::spawn(&mut command);
     first.place("echo");
     let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap());
     let before = inode();
@@ -259,9 +377,11 @@ fn unix_sockets_stay_where_they_are() {
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut said = vec![0; GREETING.len()];
     client.read_exact(&mut said).unwrap();
-    for _ in 0..2 {
+    for (line, wanted) in [("unix-mode = \"0600\"", 0o600), ("", 0o600)] {
+        mode(line);
         assert_eq!(server.upgrade().0, 0);
         first.place("echo");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, wanted);
         client.write_all(b"hi\n").unwrap();
         let mut said = [0; 5];
         client.read_exact(&mut said).unwrap();
@@ -303,7 +423,9 @@ fn systemd_is_told_which_process_goes_on() {
     the_other_half(&mut client);
     server.stop();
     assert_eq!(next(), "STOPPING=1\nSTATUS=stopping\n");
-    assert_eq!(first.end().0, 0);
+    let (status, _, log) = first.end();
+    assert_eq!(status, 0);
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
 }
 
 /// The new process has no descriptors of systemd, and knows their names.

@@ -1,6 +1,7 @@
 //! Who cannot go, and what becomes of them.
 
 use super::{GREETING, Generations};
+use crate::util::program::Program;
 use crate::util::{Client, websocket};
 
 const ROOM: &str = "  Shutdown server with 'KILL'\n";
@@ -100,6 +101,45 @@ fn a_web_socket_in_the_room_is_told_1012() {
     let end = [websocket::plain(websocket::TEXT, COME_AGAIN), websocket::closing(1012)].concat();
     assert!(told.ends_with(&end), "{}", String::from_utf8_lossy(&told));
     stays.expect("page has left the room.\n");
+    server.end();
+}
+
+/// A page and Prometheus ask again and again over one connection: they would be told of the old process for hours.
+#[test]
+fn who_asks_the_page_again_asks_the_new_process() {
+    const ASK: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut server = Generations::start("upgrade-web", &["serve", "web=0"]);
+    let web = server.addr("web");
+    let [mut idle, mut asking] = [ASK, &[ASK, &ASK[..20]].concat()].map(|bytes| {
+        let mut client = Client::connect(web);
+        client.send(bytes);
+        while client.line() != "ok\n" {}
+        client
+    });
+    server.upgrade();
+    assert_eq!(idle.rest(), b"");
+    // A request under way has its answer.
+    asking.send(&ASK[20..]);
+    let answer = String::from_utf8(asking.rest()).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok\n"), "{answer}");
+    assert!(answer.contains("Connection: close\r\n"), "{answer}");
+    server.wait_for_ends(1);
+    let log = server.end();
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+}
+
+/// Of a process that others have gone on for, SIGUSR2 is not the way to them.
+#[test]
+fn who_asks_the_old_process_is_told_of_the_new_one() {
+    let mut server = Generations::start("upgrade-old", &["serve", "echo=0,ws:0"]);
+    let [_, ws] = [(); 2].map(|()| server.addr("echo"));
+    let page = websocket::open(ws);
+    server.upgrade();
+    let [old, new] = [0, 1].map(|generation| server.pids[generation].to_string());
+    let (status, _, error) = Program::run(&["upgrade", &old]);
+    assert!(status == 1 && error.contains(&format!("process {new} has taken over")), "{error}");
+    drop(page);
+    server.wait_for_ends(1);
     server.end();
 }
 

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use reactor::{
-    Address, CloseReason, ConnId, Context, Core, Cores, Decoder, Error, Exit, HandedOn, Handler,
-    Limits, Peers, Rate, Remote, Saved, ServiceContext, Status, Successor, Unreadable,
+    Address, CloseReason, ConnId, Context, Core, Cores, Decoder, Error, Exit, HandedOn, Handle,
+    Handler, Limits, Peers, Rate, Remote, Saved, ServiceContext, Status, Successor, Unreadable,
 };
 
 use super::{READY, only};
@@ -21,6 +22,8 @@ use crate::util::{Client, PATIENCE, quiet, until};
 #[derive(Clone, Debug)]
 enum Word {
     Said(Vec<u8>),
+    /// To wait until this channel has something, or ends.
+    Halt(Arc<Mutex<Receiver<()>>>),
     /// To be said back by the core that gets it.
     Ask {
         from: usize,
@@ -78,6 +81,7 @@ impl Handler for Room {
     fn on_message(&mut self, cx: &mut ServiceContext<'_, ()>, word: Word) {
         match word {
             Word::Said(said) => cx.broadcast(&said),
+            Word::Halt(gate) => _ = gate.lock().unwrap().recv(),
             Word::Ask { from } => {
                 let said = Word::Said(b"the first core is there\n".to_vec());
                 self.peers.tell(from, said).unwrap();
@@ -131,18 +135,21 @@ fn of(cores: usize) -> Config {
     Config { cores, listen, limits: Limits::default(), stays: false, wrong: None }
 }
 
+type Handles = Vec<Handle<Word>>;
 type Outcome = (Result<Exit, Error>, Status);
 
 /// The cores of one program, in threads of their own.
 struct Generation {
     addresses: Vec<SocketAddr>,
+    /// Those of the first room.
+    handles: Handles,
     remote: Remote<'static>,
     thread: JoinHandle<Outcome>,
 }
 
-fn set_up(config: Config, cores: &mut Cores<'_>) -> Result<Vec<SocketAddr>, Error> {
+fn set_up(config: Config, cores: &mut Cores<'_>) -> Result<(Vec<SocketAddr>, Handles), Error> {
     let Config { listen, limits, stays, wrong, .. } = config;
-    let mut addresses = Vec::new();
+    let (mut addresses, mut handles) = (Vec::new(), Vec::new());
     for (number, text) in listen.iter().enumerate() {
         let make = move |core: Core<Word>| {
             let wrong = wrong.filter(|(at, _)| number == 0 && *at == core.index());
@@ -153,8 +160,9 @@ fn set_up(config: Config, cores: &mut Cores<'_>) -> Result<Vec<SocketAddr>, Erro
         let room = cores.listen_with(text.as_str(), make, limits.clone())?;
         cores.set_name(&room, format!("room {number}"));
         addresses.push(room.address().and_then(Address::as_socket).unwrap());
+        handles.extend(room.handles().iter().cloned());
     }
-    Ok(addresses)
+    Ok((addresses, handles))
 }
 
 impl Generation {
@@ -166,12 +174,12 @@ impl Generation {
             if let Some(socket) = inherited {
                 cores.inherit(socket, PATIENCE).unwrap();
             }
-            let addresses = set_up(config, &mut cores).unwrap();
-            tell.send((addresses, cores.remote())).unwrap();
+            let (addresses, handles) = set_up(config, &mut cores).unwrap();
+            tell.send((addresses, handles, cores.remote())).unwrap();
             (cores.run(), cores.status())
         });
-        let (addresses, remote) = told.recv_timeout(PATIENCE).expect("it did not start");
-        Generation { addresses, remote, thread }
+        let (addresses, handles, remote) = told.recv_timeout(PATIENCE).expect("it did not start");
+        Generation { addresses, handles, remote, thread }
     }
 
     fn connect(&self) -> Client {
@@ -200,6 +208,21 @@ impl Generation {
         let handed = self.hand_on(one, PATIENCE, patience);
         let next = Generation::start(self.same(config), Some(other));
         (next, handed.outcome().unwrap())
+    }
+
+    /// Has a core stand still in the middle of a turn, until what this gives is dropped.
+    fn halt(&self, core: usize) -> Sender<()> {
+        let (gate, halted) = mpsc::channel();
+        self.handles[core].post(Word::Halt(Arc::new(Mutex::new(halted)))).unwrap();
+        until("it stands still", || self.handles[core].is_empty());
+        gate
+    }
+
+    /// How many connections the first core has.
+    fn on_first(&self) -> u64 {
+        let (tell, told) = mpsc::channel();
+        self.remote.post(move |cores| tell.send(cores.first().counters().open).unwrap()).unwrap();
+        told.recv_timeout(PATIENCE).unwrap()
     }
 
     /// It ends by itself.
@@ -405,16 +428,21 @@ fn all_cores_go_on_whichever_step_the_next_ones_fail_at() {
 
 /// As a program whose configuration has become wrong: its cores cannot even be made.
 #[test]
-fn a_core_that_cannot_start_is_a_refusal() {
-    for at in [1, 2] {
+fn a_core_that_cannot_start_or_restore_is_a_refusal() {
+    for (at, wrong, why) in [
+        (1, Wrong::Made, "core 1 has failed"),
+        (2, Wrong::Made, "core 2 has failed"),
+        (0, Wrong::Session, "room 0: not on this core"),
+        (2, Wrong::Session, "room 0: not on this core"),
+        (1, Wrong::Panics, "room 0: its handler panicked"),
+    ] {
         let old = Generation::start(of(3), None);
         let mut clients = one_on_each(&old, 3);
         clients.iter_mut().for_each(|client| client.send("wh"));
         let (one, other) = UnixStream::pair().unwrap();
         let handed = old.hand_on(one, PATIENCE, PATIENCE);
-        let wrong = old.same(Config { wrong: Some((at, Wrong::Made)), ..of(3) });
+        let wrong = old.same(Config { wrong: Some((at, wrong)), ..of(3) });
         let new = Generation::start(wrong, Some(other));
-        let why = format!("core {at} has failed");
         let error = handed.outcome().unwrap_err().to_string();
         assert_eq!(error, format!("the upgrade has failed: the other process says: {why}"));
         until("the new one ends", || new.thread.is_finished());
@@ -432,14 +460,9 @@ fn a_core_that_cannot_start_is_a_refusal() {
 /// Part of a service would be worse than none of it.
 #[test]
 fn a_service_that_one_core_cannot_go_on_with_goes_on_nowhere() {
-    for (at, wrong) in [
-        (1, Wrong::Restored),
-        (0, Wrong::Restored),
-        (2, Wrong::Session),
-        (1, Wrong::Panics),
-        (1, Wrong::Saved),
-        (0, Wrong::Saved),
-    ] {
+    for (at, wrong) in
+        [(1, Wrong::Restored), (0, Wrong::Restored), (1, Wrong::Saved), (0, Wrong::Saved)]
+    {
         let config = Config { listen: vec!["127.0.0.1:0".to_owned(); 2], ..of(3) };
         let with = Config { wrong: Some((at, wrong)), ..config.clone() };
         let (first, second) = match wrong {
@@ -475,11 +498,7 @@ fn the_old_cores_end_together_once_nobody_is_left_on_any() {
     let old = Generation::start(config.clone(), None);
     let mut clients = one_on_each(&old, 2);
     // Those that were on the way to a core are there.
-    until("the others have gone", || {
-        let (tell, told) = mpsc::channel();
-        old.remote.post(move |cores| tell.send(cores.first().counters().open).unwrap()).unwrap();
-        told.recv_timeout(PATIENCE).unwrap() == 1
-    });
+    until("the others have gone", || old.on_first() == 1);
     let (new, handed_on) = old.successor(config, PATIENCE);
     assert_eq!(handed_on.connections, 0);
     let mut last = clients.pop().unwrap();
@@ -510,4 +529,51 @@ fn who_stays_is_served_for_no_longer_than_the_patience() {
         assert!(old.ended().counters.closed(CloseReason::Shutdown) >= cores as u64);
         new.stop();
     }
+}
+
+/// They are on no core yet: that which is to have them stands still.
+#[test]
+fn newcomers_on_their_way_to_a_core_go_along() {
+    let old = Generation::start(of(2), None);
+    let gate = old.halt(1);
+    let mut clients: Vec<_> = (0..8).map(|_| old.connect()).collect();
+    // Every other one.
+    until("half of them are on the first core", || old.on_first() == 4);
+    let (one, other) = UnixStream::pair().unwrap();
+    let handed = old.hand_on(one, PATIENCE, PATIENCE);
+    let new = Generation::start(old.same(of(2)), Some(other));
+    // The word to stop is there before the core goes on. If it is not, less is tried.
+    thread::sleep(Duration::from_millis(50));
+    drop(gate);
+    let handed_on = handed.outcome().unwrap();
+    // The last one may still wait to be accepted.
+    assert!(handed_on.connections >= 7 && handed_on.left == 0, "{handed_on:?}");
+    clients.iter_mut().for_each(|client| _ = whereabouts(client));
+    assert_eq!(old.ended().counters.closed_in_all(), 0);
+    new.stop();
+}
+
+#[test]
+fn a_core_that_stands_still_is_not_waited_for() {
+    let old = Generation::start(of(3), None);
+    let mut clients = one_on_each(&old, 3);
+    for core in [1, 2] {
+        clients.iter_mut().for_each(|client| client.send("wh"));
+        let gate = old.halt(core);
+        let (one, mut other) = UnixStream::pair().unwrap();
+        other.write_all(&READY).unwrap();
+        let handed = old.hand_on(one, Duration::from_millis(100), PATIENCE);
+        let error = handed.outcome().unwrap_err().to_string();
+        let why = format!("core {core} does not come to the end of its turn");
+        assert_eq!(error, format!("the upgrade has failed: {why}"));
+        drop(gate);
+        for (core, client) in clients.iter_mut().enumerate() {
+            client.send("ere\n");
+            assert!(client.line().starts_with(&format!("{core} ")));
+        }
+    }
+    let (new, handed_on) = old.successor(of(3), PATIENCE);
+    assert_eq!(handed_on, only(3));
+    old.ended();
+    new.stop();
 }

@@ -1,4 +1,7 @@
-//! One core's seat at a bus: what its handler does for its clients, and what comes back for them.
+//! One core's seat at a bus: what its handler does for its clients, and what comes back for them. `saving` has another
+//! process go on with it.
+
+mod saving;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -6,7 +9,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::bus::{Action, Bus, Event, MemberId, News, Told};
-use super::encoding::{all, put_all, size};
 use crate::{ConnId, Context, Core, Decoder, Encoder, Peers, ServiceContext, TimerId, Unreadable};
 
 /// A member with so many lines that the bus has not taken is not read.
@@ -141,28 +143,6 @@ impl Pending {
     fn is_over(&self) -> bool {
         self.asks == 0 && !self.held && self.lines == 0
     }
-
-    fn save(&self, to: &mut Encoder) {
-        let Pending { lines, bytes, asks, then, held, paused } = self;
-        to.put_number(*lines as u64);
-        to.put_number(*bytes as u64);
-        to.put_number((*asks).into());
-        to.put_option(*then, |to, then| to.put_flag(matches!(then, Then::Stop)));
-        to.put_flag(*held);
-        to.put_flag(*paused);
-    }
-
-    fn restore(from: &mut Decoder<'_>) -> Result<Pending, Unreadable> {
-        let then = |from: &mut Decoder<'_>| Ok(if from.flag()? { Then::Stop } else { Then::Close });
-        Ok(Pending {
-            lines: size(from)?,
-            bytes: size(from)?,
-            asks: u32::try_from(from.number()?).map_err(|_| Unreadable("a number too large"))?,
-            then: from.option(then)?,
-            held: from.flag()?,
-            paused: from.flag()?,
-        })
-    }
 }
 
 impl<W: Words> Seat<W> {
@@ -222,16 +202,27 @@ impl<W: Words> Seat<W> {
     /// A member does something. It comes and leaves by [`on_open`](Self::on_open) and
     /// [`on_close`](Self::on_close) alone.
     pub fn event<S>(&mut self, cx: &mut Context<'_, S>, event: Event) {
-        if matches!(event, Event::Who | Event::Answer(_)) {
+        match event {
             // Who is gone may have asked thousands of times, and is told nothing.
-            return if cx.takes_output() {
-                self.ask(cx, event, None)
-            };
+            Event::Who | Event::Answer(_) if !cx.takes_output() => return,
+            Event::Who | Event::Answer(_) | Event::Bye => return self.ask(cx, event, None),
+            _ => {}
         }
         let member = cx.id().to_bits();
         self.send(cx, member, event);
         if let Some(peers) = &self.peers {
             peers.hold_back(cx);
+        }
+    }
+
+    /// A member says [goodbye](Event::Bye), and hears nothing after that: its connection is
+    /// [closed](Context::close) before anybody else says something.
+    pub fn bye<S>(&mut self, cx: &mut Context<'_, S>) {
+        if cx.takes_output() {
+            self.ask(cx, Event::Bye, Some(Then::Close));
+        } else {
+            self.event(cx, Event::Bye);
+            cx.close();
         }
     }
 
@@ -292,7 +283,7 @@ impl<W: Words> Seat<W> {
                 let size = event.size();
                 // Another core may hear of the shutdown later than this one.
                 if let Some(bus) = self.bus.as_mut().filter(|_| !self.stopped) {
-                    bus.event(member, event, cx.now());
+                    take(&mut **bus, member, event, cx.now());
                 }
                 self.carry_out(cx, Some((core, (member, size))));
             }
@@ -319,94 +310,6 @@ impl<W: Words> Seat<W> {
         self.carry_out(cx, None);
     }
 
-    /// Writes down the seat with its bus and its words, for the process that goes on with the room: to be called
-    /// in [`Handler::save`](crate::Handler::save), whose connections then go [together](crate::Saved::together).
-    /// None if the bus cannot go, or ends: then nothing does.
-    ///
-    /// ```
-    /// # use reactor::services::room::{Message, Seat, Words};
-    /// # use reactor::{Decoder, Handler, Saved, ServiceContext, Unreadable};
-    /// # struct Room<W> { seat: Seat<W> }
-    /// # impl<W: Words> Handler for Room<W> {
-    /// #     type Session = ();
-    /// #     type Message = Message;
-    /// fn save(&self, cx: &ServiceContext<'_, ()>) -> Option<Saved> {
-    ///     let mut saved = Saved::new(1).together();
-    ///     self.seat.save(cx, saved.state())?;
-    ///     Some(saved)
-    /// }
-    ///
-    /// fn restore(&mut self, version: u32, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
-    ///     match version {
-    ///         1 => self.seat.restore(from),
-    ///         _ => Err(Unreadable("an unknown version")),
-    ///     }
-    /// }
-    /// # }
-    /// ```
-    pub fn save<S>(&self, cx: &ServiceContext<'_, S>, to: &mut Encoder) -> Option<()> {
-        let Seat {
-            words,
-            bus,
-            core,
-            peers: _,
-            arriving,
-            pending,
-            stopped,
-            timer: _,
-            drain,
-            undrained,
-            cores_undrained,
-            drained,
-        } = self;
-        if *stopped {
-            return None;
-        }
-        to.put_number(*core as u64);
-        words.save(to);
-        to.put_flag(bus.is_some());
-        if let Some(bus) = bus {
-            bus.save(cx.now(), to)?;
-        }
-        put_all(to, arriving.iter(), |to, id| to.put_number(id.to_bits()));
-        put_all(to, pending.iter(), |to, (member, pending)| {
-            to.put_number(*member);
-            pending.save(to);
-        });
-        to.put_number(*drain);
-        put_all(to, undrained.iter(), |to, id| to.put_number(id.to_bits()));
-        to.put_number(*cores_undrained as u64);
-        to.put_flag(*drained);
-        Some(())
-    }
-
-    /// Reads what [`save`](Self::save) has written: to be called in
-    /// [`Handler::restore`](crate::Handler::restore). Nothing else has to be done for it: members are there again
-    /// without an [`on_open`](Self::on_open).
-    ///
-    /// # Errors
-    /// [`Unreadable`] if it is of another core, or cannot be.
-    pub fn restore(&mut self, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
-        if size(from)? != self.core {
-            return Err(Unreadable("the seat of another core"));
-        }
-        self.words.restore(from)?;
-        match (from.flag()?, &mut self.bus) {
-            // Whatever clock there is in a handler's hooks, it has none here.
-            (true, Some(bus)) => bus.restore(from, Instant::now())?,
-            (false, None) => {}
-            _ => return Err(Unreadable("the bus is on another core")),
-        }
-        let id = |from: &mut Decoder<'_>| from.number().map(ConnId::from_bits);
-        self.arriving = all(from, id)?;
-        self.pending = all(from, |from| Ok((from.number()?, Pending::restore(from)?)))?;
-        self.drain = from.number()?;
-        self.undrained = all(from, id)?;
-        self.cores_undrained = size(from)?;
-        self.drained = from.flag()?;
-        Ok(())
-    }
-
     /// A member asks something, and is not read before the answer.
     fn ask<S>(&mut self, cx: &mut Context<'_, S>, event: Event, then: Option<Then>) {
         let member = cx.id().to_bits();
@@ -426,7 +329,7 @@ impl<W: Words> Seat<W> {
             return;
         }
         if let Some(bus) = &mut self.bus {
-            bus.event(member, event, cx.now());
+            take(&mut **bus, member, event, cx.now());
             self.carry_out(cx, None);
         } else if let Some(peers) = &self.peers {
             let pending = self.pending.entry(member).or_default();
@@ -596,6 +499,14 @@ impl<W: Words> Seat<W> {
             let _ = peers.tell(0, Message(Says::Drained { drain: self.drain }));
         }
     }
+}
+
+/// Has a bus take an event. A goodbye is answered, and what others do is heard before both or after both: as two
+/// messages they would let it in between.
+fn take(bus: &mut dyn Bus, member: MemberId, event: Event, now: Instant) {
+    let answer = (event == Event::Bye).then(|| Event::Answer(String::new()));
+    bus.event(member, event, now);
+    answer.into_iter().for_each(|answer| bus.event(member, answer, now));
 }
 
 impl<W> fmt::Debug for Seat<W> {

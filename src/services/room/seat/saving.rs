@@ -1,0 +1,121 @@
+//! A seat that another process goes on with.
+
+use std::time::Instant;
+
+use super::super::encoding::{all, put_all};
+use super::{Pending, Seat, Then, Words};
+use crate::{ConnId, Decoder, Encoder, ServiceContext, Unreadable};
+
+impl Pending {
+    fn save(&self, to: &mut Encoder) {
+        let Pending { lines, bytes, asks, then, held, paused } = self;
+        to.put_number(*lines as u64);
+        to.put_number(*bytes as u64);
+        to.put_number((*asks).into());
+        to.put_option(*then, |to, then| to.put_flag(matches!(then, Then::Stop)));
+        to.put_flag(*held);
+        to.put_flag(*paused);
+    }
+
+    fn restore(from: &mut Decoder<'_>) -> Result<Pending, Unreadable> {
+        let then = |from: &mut Decoder<'_>| Ok(if from.flag()? { Then::Stop } else { Then::Close });
+        Ok(Pending {
+            lines: from.size()?,
+            bytes: from.size()?,
+            asks: u32::try_from(from.number()?).map_err(|_| Unreadable("a number too large"))?,
+            then: from.option(then)?,
+            held: from.flag()?,
+            paused: from.flag()?,
+        })
+    }
+}
+
+impl<W: Words> Seat<W> {
+    /// Writes down the seat with its bus and its words, for the process that goes on with the room: to be called
+    /// in [`Handler::save`](crate::Handler::save), whose connections then go [together](crate::Saved::together).
+    /// None if the bus cannot go, or ends: then nothing does.
+    ///
+    /// ```
+    /// # use reactor::services::room::{Message, Seat, Words};
+    /// # use reactor::{Decoder, Handler, Saved, ServiceContext, Unreadable};
+    /// # struct Room<W> { seat: Seat<W> }
+    /// # impl<W: Words> Handler for Room<W> {
+    /// #     type Session = ();
+    /// #     type Message = Message;
+    /// fn save(&self, cx: &ServiceContext<'_, ()>) -> Option<Saved> {
+    ///     let mut saved = Saved::new(1).together();
+    ///     self.seat.save(cx, saved.state())?;
+    ///     Some(saved)
+    /// }
+    ///
+    /// fn restore(&mut self, version: u32, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+    ///     match version {
+    ///         1 => self.seat.restore(from),
+    ///         _ => Err(Unreadable("an unknown version")),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn save<S>(&self, cx: &ServiceContext<'_, S>, to: &mut Encoder) -> Option<()> {
+        let Seat {
+            words,
+            bus,
+            core,
+            peers: _,
+            arriving,
+            pending,
+            stopped,
+            timer: _,
+            drain,
+            undrained,
+            cores_undrained,
+            drained,
+        } = self;
+        if *stopped {
+            return None;
+        }
+        to.put_number(*core as u64);
+        words.save(to);
+        to.put_flag(bus.is_some());
+        if let Some(bus) = bus {
+            bus.save(cx.now(), to)?;
+        }
+        put_all(to, arriving.iter(), |to, id| to.put_number(id.to_bits()));
+        put_all(to, pending.iter(), |to, (member, pending)| {
+            to.put_number(*member);
+            pending.save(to);
+        });
+        to.put_number(*drain);
+        put_all(to, undrained.iter(), |to, id| to.put_number(id.to_bits()));
+        to.put_number(*cores_undrained as u64);
+        to.put_flag(*drained);
+        Some(())
+    }
+
+    /// Reads what [`save`](Self::save) has written: to be called in
+    /// [`Handler::restore`](crate::Handler::restore). Nothing else has to be done for it: members are there again
+    /// without an [`on_open`](Self::on_open).
+    ///
+    /// # Errors
+    /// [`Unreadable`] if it is of another core, or cannot be.
+    pub fn restore(&mut self, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+        if from.size()? != self.core {
+            return Err(Unreadable("the seat of another core"));
+        }
+        self.words.restore(from)?;
+        match (from.flag()?, &mut self.bus) {
+            // Whatever clock there is in a handler's hooks, it has none here.
+            (true, Some(bus)) => bus.restore(from, Instant::now())?,
+            (false, None) => {}
+            _ => return Err(Unreadable("the bus is on another core")),
+        }
+        let id = |from: &mut Decoder<'_>| from.number().map(ConnId::from_bits);
+        self.arriving = all(from, id)?;
+        self.pending = all(from, |from| Ok((from.number()?, Pending::restore(from)?)))?;
+        self.drain = from.number()?;
+        self.undrained = all(from, id)?;
+        self.cores_undrained = from.size()?;
+        self.drained = from.flag()?;
+        Ok(())
+    }
+}
