@@ -136,6 +136,11 @@ impl Listener {
         self.distributor = Some(Box::new(distributor));
     }
 
+    /// From now on all newcomers are this core's.
+    pub(super) fn keep_newcomers(&mut self) {
+        self.distributor = None;
+    }
+
     /// The step of accepting is over: wakes those who have got newcomers.
     pub(super) fn wake_others(&mut self) {
         if let Some(distributor) = &mut self.distributor {

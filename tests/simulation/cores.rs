@@ -670,6 +670,10 @@ impl World {
 
     /// Many come at once and nobody goes: as many get in as may, not one fewer.
     fn rush(&mut self) -> Outcome {
+        // Those that a process of before has let in since take no place here.
+        if self.book().open.values().any(|(_, process, _)| *process != self.process) {
+            return Ok(());
+        }
         let before = self.clients.len();
         self.come(12);
         let (came, refused) = (self.clients.len(), self.history.refused);

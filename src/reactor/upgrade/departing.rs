@@ -320,6 +320,9 @@ impl<H: Handler> Succession for ActiveService<H> {
                 listener.socket.own(false);
                 listener.deregister(state);
                 listener.disarm(&mut self.table.timers);
+            } else {
+                // Where numbers are kept for them.
+                listener.keep_newcomers();
             }
             !goes
         });
