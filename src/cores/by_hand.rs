@@ -251,9 +251,14 @@ impl<'h> CoresByHand<'h> {
         Ok(made)
     }
 
+    /// The reactor of that core, for which no more time has passed than for all.
     fn reactor(&mut self, core: usize) -> Result<&mut Reactor<'h>, Error> {
         match &mut self.cores[core] {
-            Turned::Running(running) => Ok(running.turns.parts().0),
+            Turned::Running(running) => {
+                let (reactor, _) = running.turns.parts();
+                reactor.set_clock(self.clock);
+                Ok(reactor)
+            }
             Turned::Failed(_) => Err(Error::ShuttingDown),
         }
     }
@@ -265,6 +270,7 @@ impl<'h> CoresByHand<'h> {
             for turned in &mut self.cores {
                 let Turned::Running(running) = turned else { return Err(Error::ShuttingDown) };
                 let (reactor, driver) = running.turns.parts();
+                reactor.set_clock(self.clock);
                 reactor.may_hand_on()?;
                 taken += settle(reactor, driver, round == 0)?;
             }
