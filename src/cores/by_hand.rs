@@ -265,7 +265,7 @@ impl<'h> CoresByHand<'h> {
             for turned in &mut self.cores {
                 let Turned::Running(running) = turned else { return Err(Error::ShuttingDown) };
                 let (reactor, driver) = running.turns.parts();
-                reactor.may_hand_on()?;
+                reactor.may_begin()?;
                 taken += settle(reactor, driver, round == 0)?;
             }
             if taken == 0 && round > 0 {
