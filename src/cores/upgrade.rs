@@ -30,8 +30,8 @@ use crate::error::Error;
 use crate::reactor::upgrade::{Parcel, Refusals, Restored};
 use crate::reactor::{HandedOn, Reactor, Successor};
 
-/// How often all cores take what they have said to each other. Who answers each message with another one would
-/// have them do that for ever.
+/// How often all cores take what they have said to each other, at the most. Handlers that answer each message with
+/// another one would never come to rest.
 pub(super) const MOST_ROUNDS: usize = 1000;
 
 pub(super) fn failed(why: impl Into<String>) -> Error {
@@ -40,7 +40,8 @@ pub(super) fn failed(why: impl Into<String>) -> Error {
 
 /// One step of another core on the old side.
 enum Step {
-    /// Newcomers have turns of the loop taken, so the cores are not at rest after it.
+    /// With newcomers, it runs turns of the loop to let them in. Hooks are called in these, so the cores are not at
+    /// rest after it.
     Settle {
         newcomers: bool,
     },
@@ -122,7 +123,8 @@ pub(super) fn settle(
     newcomers: bool,
 ) -> Result<u64, Error> {
     let mut before = usize::MAX;
-    // The first core accepts nobody meanwhile. Who is not let in yet is let in later, and served here.
+    // The first core accepts nobody meanwhile, so this comes to an end. Those who are not let in by then are let in
+    // after the upgrade, by this process.
     while newcomers && !reactor.is_ending() && (1..before).contains(&reactor.awaited()) {
         before = reactor.awaited();
         reactor.turn(Some(Duration::ZERO))?;
@@ -245,7 +247,7 @@ impl<'h> Cores<'h> {
             let (verdicts, verdict) = channel();
             self.post(core, move |reactor, _| {
                 if take_over(reactor, &parcel, &tell, &verdict).is_none() {
-                    // What it has is the other process's.
+                    // Its connections belong to the other process.
                     reactor.cut_off();
                 }
             });
@@ -335,7 +337,7 @@ fn take_over(
     Some(())
 }
 
-/// A service that one core cannot go on with no core does. Services of one name go by their order.
+/// If one core cannot go on with a service, no core does. Services of the same name are told apart by their order.
 pub(super) fn take_on_all_or_none(all: &mut [Vec<Restored>]) {
     let mut outcomes: HashMap<(String, usize), (bool, Option<String>)> = HashMap::new();
     let keys: Vec<Vec<_>> = all.iter().map(|restored| keys(restored)).collect();
