@@ -90,7 +90,7 @@ pub enum Error {
         /// Where it does listen.
         why: String,
     },
-    /// The reactor is shutting down and takes nothing new.
+    /// The reactor is shutting down, or has [handed on](crate::Reactor::hand_on) its services, and takes nothing new.
     #[error("the reactor is shutting down")]
     ShuttingDown,
     /// The loop of one of several [cores](crate::Cores) has failed, which ended the others too.

@@ -95,9 +95,8 @@ fn by_signal(server: u32) -> Result<ExitCode, Failure> {
         // Its child is another one's once it is gone, so this comes in this order.
         let child = child_of(server);
         let is_gone = parent_of(server).is_none();
-        let child = child.or(started.filter(|_| is_gone));
-        // The two may have been quicker than this loop.
-        let child = child.or_else(|| started_for(server).filter(|_| is_gone));
+        let gone_on = || started.or_else(|| successor_of(server));
+        let child = child.or_else(|| is_gone.then(gone_on)?);
         let over = Instant::now() >= until;
         let said = match (started, child) {
             (_, Some(child)) if is_gone => format!("process {child} goes on for process {server}"),
@@ -131,20 +130,22 @@ fn catches(pid: u32, signal: Signal) -> bool {
 
 /// A process that this one has started.
 fn child_of(parent: u32) -> Option<u32> {
-    let entries = fs::read_dir("/proc").ok()?.flatten();
-    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.find(|pid| parent_of(*pid) == Some(parent))
+    pids()?.find(|pid| parent_of(*pid) == Some(parent))
 }
 
-/// The process that was started to go on for this one, whoever is its parent now.
-fn started_for(server: u32) -> Option<u32> {
-    let variable = format!("{FROM}={server}");
-    let entries = fs::read_dir("/proc").ok()?.flatten();
-    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.find(|pid| {
+/// The process that was started to go on for one that may have gone, as far as this user may see that.
+fn successor_of(server: u32) -> Option<u32> {
+    let mark = format!("{FROM}={server}");
+    let has_mark = |pid: &u32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|one| one == variable.as_bytes())
-    })
+        environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
+    };
+    pids()?.find(has_mark)
+}
+
+fn pids() -> Option<impl Iterator<Item = u32>> {
+    let entries = fs::read_dir("/proc").ok()?.flatten();
+    Some(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
 }
 
 /// The parent of a process that has not ended.

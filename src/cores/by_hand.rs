@@ -271,7 +271,7 @@ impl<'h> CoresByHand<'h> {
                 let Turned::Running(running) = turned else { return Err(Error::ShuttingDown) };
                 let (reactor, driver) = running.turns.parts();
                 reactor.set_clock(self.clock);
-                reactor.may_hand_on()?;
+                reactor.may_begin()?;
                 taken += settle(reactor, driver, round == 0)?;
             }
             if taken == 0 && round > 0 {

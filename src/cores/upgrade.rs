@@ -10,7 +10,7 @@
 //!        TAKEN, COMMIT
 //!        Leave   ----------------------->  lets go of what has gone
 //!
-//!  new:  begin_to_succeed -- Mail::Do -->  waits, once it has its services
+//!  new:  begin_to_succeed -- Mail::Do -->  says so once it has its services, and waits
 //!        READY, parcels  ------------->    restores, says what goes on
 //!        TAKEN, COMMIT   ------------->    goes on
 //! ```
@@ -21,7 +21,7 @@
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::Cores;
@@ -30,8 +30,8 @@ use crate::error::Error;
 use crate::reactor::upgrade::{Parcel, Refusals, Restored};
 use crate::reactor::{HandedOn, Reactor, Successor};
 
-/// How often all cores take what they have said to each other. Who answers each message with another one would
-/// have them do that for ever.
+/// How often all cores take what they have said to each other, at the most. Handlers that answer each message with
+/// another one would never come to rest.
 pub(super) const MOST_ROUNDS: usize = 1000;
 
 pub(super) fn failed(why: impl Into<String>) -> Error {
@@ -40,7 +40,8 @@ pub(super) fn failed(why: impl Into<String>) -> Error {
 
 /// One step of another core on the old side.
 enum Step {
-    /// Newcomers have turns of the loop taken, so the cores are not at rest after it.
+    /// With newcomers, it runs turns of the loop to let them in. Hooks are called in these, so the cores are not at
+    /// rest after it.
     Settle {
         newcomers: bool,
     },
@@ -73,11 +74,16 @@ impl Stopped {
     }
 
     fn hear(&self) -> Result<Done, Error> {
-        self.done.recv_timeout(self.patience).map_err(|_| self.gone())
+        self.done.recv_timeout(self.patience).map_err(|error| match error {
+            RecvTimeoutError::Timeout => {
+                failed(format!("core {} does not come to the end of its turn", self.core))
+            }
+            RecvTimeoutError::Disconnected => self.gone(),
+        })
     }
 
     fn gone(&self) -> Error {
-        failed(format!("core {} does not come to the end of its turn", self.core))
+        failed(format!("core {} has failed or is shutting down", self.core))
     }
 }
 
@@ -117,7 +123,8 @@ pub(super) fn settle(
     newcomers: bool,
 ) -> Result<u64, Error> {
     let mut before = usize::MAX;
-    // The first core accepts nobody meanwhile. Who is not let in yet is let in later, and served here.
+    // The first core accepts nobody meanwhile, so this comes to an end. Those who are not let in by then are let in
+    // after the upgrade, by this process.
     while newcomers && !reactor.is_ending() && (1..before).contains(&reactor.awaited()) {
         before = reactor.awaited();
         reactor.turn(Some(Duration::ZERO))?;
@@ -145,17 +152,17 @@ impl<'h> Cores<'h> {
     ///
     /// # Errors
     /// Those of [`Reactor::hand_on`]. [`Error::Upgrade`] also if a core does not come to the end of its turn within
-    /// the patience of the [`Successor`], or if the cores do not come to rest, since their handlers answer every
-    /// message with another one.
+    /// the patience of the [`Successor`], or if the cores do not come to rest within it, since their handlers answer
+    /// every message with another one, or threads post to them without a pause.
     pub fn hand_on(&mut self, to: Successor, patience: Duration) -> Result<HandedOn, Error> {
         if self.count() == 1 {
             return self.first.hand_on(to, patience);
         }
-        self.first.may_hand_on()?;
+        self.first.may_begin()?;
         to.await_ready()?;
         self.first.offers_still(&to)?;
         let others = self.stop_others(to.patience())?;
-        self.come_to_rest(&others)?;
+        self.come_to_rest(&others, to.patience())?;
         let own = self.first.write_down(&to)?;
         let (mut to, mut services) = (to, vec![own.len()]);
         for other in &others {
@@ -198,7 +205,8 @@ impl<'h> Cores<'h> {
     }
 
     /// Has all cores take what they have sent each other until nothing is left.
-    fn come_to_rest(&mut self, others: &[Stopped]) -> Result<(), Error> {
+    fn come_to_rest(&mut self, others: &[Stopped], patience: Duration) -> Result<(), Error> {
+        let start = Instant::now();
         for round in 0..MOST_ROUNDS {
             let newcomers = round == 0;
             for other in others {
@@ -212,6 +220,9 @@ impl<'h> Cores<'h> {
             // In the first round one may have settled while another one still ran, or took newcomers.
             if taken == 0 && round > 0 {
                 return Ok(());
+            }
+            if start.elapsed() > patience {
+                break;
             }
         }
         Err(failed("the cores do not come to rest: handlers are posted messages without end"))
@@ -236,7 +247,7 @@ impl<'h> Cores<'h> {
             let (verdicts, verdict) = channel();
             self.post(core, move |reactor, _| {
                 if take_over(reactor, &parcel, &tell, &verdict).is_none() {
-                    // What it has is the other process's.
+                    // Its connections belong to the other process.
                     reactor.cut_off();
                 }
             });
@@ -247,6 +258,9 @@ impl<'h> Cores<'h> {
 
     /// Takes over what was handed on, on all cores.
     pub(super) fn succeed(&mut self, heirs: Vec<Heir>) -> Result<(), Error> {
+        // The other side stops once it hears READY, and is not to stand still until the last handler is made here.
+        let ready = heirs.iter().try_for_each(|heir| heir.hear().map(drop));
+        ready.map_err(|why| self.first.refuse_parcel(&why))?;
         let mut parcels = self.first.receive_parcels(self.count())?.into_iter();
         let own = parcels.next().unwrap_or_default();
         let restored = self.restore_all(own, parcels, &heirs);
@@ -261,7 +275,7 @@ impl<'h> Cores<'h> {
         self.first.go_on_with(&own);
         for heir in &heirs {
             // Nobody is accepted before all have counted whom they have. One that has failed ends the others.
-            let _ = heir.restored.recv_timeout(heir.patience);
+            let _ = heir.hear();
         }
         Ok(())
     }
@@ -278,8 +292,7 @@ impl<'h> Cores<'h> {
         }
         let mut all = vec![self.first.restore(own)?];
         for heir in heirs {
-            let restored = heir.restored.recv_timeout(heir.patience);
-            all.push(restored.map_err(|_| format!("core {} has failed", heir.core))??);
+            all.push(heir.hear()?);
         }
         Ok(all)
     }
@@ -289,12 +302,23 @@ impl<'h> Cores<'h> {
 pub(super) struct Heir {
     core: usize,
     parcels: Sender<Parcel>,
-    /// What it can go on with, and once more when it does.
+    /// Nothing once it has its services, then what it can go on with, and nothing once it does.
     restored: Receiver<Result<Vec<Restored>, String>>,
     /// What it does go on with.
     verdicts: Sender<Vec<Restored>>,
     /// How long it may take for a step.
     patience: Duration,
+}
+
+impl Heir {
+    fn hear(&self) -> Result<Vec<Restored>, String> {
+        self.restored.recv_timeout(self.patience).unwrap_or_else(|error| {
+            Err(match error {
+                RecvTimeoutError::Timeout => format!("core {} is not ready in time", self.core),
+                RecvTimeoutError::Disconnected => format!("core {} has failed", self.core),
+            })
+        })
+    }
 }
 
 /// Takes over the part of another core. None if that was not handed on.
@@ -304,6 +328,7 @@ fn take_over(
     tell: &Sender<Result<Vec<Restored>, String>>,
     verdict: &Receiver<Vec<Restored>>,
 ) -> Option<()> {
+    tell.send(Ok(Vec::new())).ok()?;
     let restored = reactor.restore(parcel.recv().ok()?);
     tell.send(restored).ok()?;
     reactor.go_on_with(&verdict.recv().ok()?);
@@ -312,7 +337,7 @@ fn take_over(
     Some(())
 }
 
-/// A service that one core cannot go on with no core does. Services of one name go by their order.
+/// If one core cannot go on with a service, no core does. Services of the same name are told apart by their order.
 pub(super) fn take_on_all_or_none(all: &mut [Vec<Restored>]) {
     let mut outcomes: HashMap<(String, usize), (bool, Option<String>)> = HashMap::new();
     let keys: Vec<Vec<_>> = all.iter().map(|restored| keys(restored)).collect();

@@ -2,6 +2,7 @@
 //! first one.
 
 use super::listening::Bound;
+use super::shutdown::Phase;
 use super::{Reactor, Service};
 use crate::error::Error;
 use crate::limits::Limits;
@@ -115,6 +116,14 @@ impl Reactor<'_> {
     pub(super) fn may_change(&self) -> Result<(), Error> {
         if self.state.is_ending() { Err(Error::ShuttingDown) } else { Ok(()) }
     }
+
+    /// Nothing new begins where another loop goes on with the services, either.
+    pub(crate) fn may_begin(&self) -> Result<(), Error> {
+        match self.phase {
+            Phase::Running => self.may_change(),
+            _ => Err(Error::ShuttingDown),
+        }
+    }
 }
 
 /// The same methods by the place of a service, for `cores`.
@@ -133,7 +142,7 @@ impl Reactor<'_> {
     }
 
     pub(crate) fn rebind_at(&mut self, place: usize, listen: Listen) -> Result<Bound, Error> {
-        self.may_change()?;
+        self.may_begin()?;
         let listen = Listen { address: listen.address.resolve()?, ..listen };
         self.services[place].rebind(listen, &mut self.state)
     }

@@ -120,7 +120,7 @@ impl Reactor<'_> {
 
     /// Gives a service one more listener, or several for a host. Says where it listens.
     pub(crate) fn listen_at(&mut self, service: usize, listen: Listen) -> Result<Bound, Error> {
-        self.may_change()?;
+        self.may_begin()?;
         self.services[service].listen(listen, &mut self.state)
     }
 

@@ -210,8 +210,8 @@ impl<'h> Reactor<'h> {
 
     /// The place of the next service, if there may be one.
     pub(crate) fn next_index(&self) -> Result<usize, Error> {
+        self.may_begin()?;
         match self.vacant.last().copied().unwrap_or(self.services.len()) {
-            _ if self.state.is_ending() => Err(Error::ShuttingDown),
             MOST_SERVICES.. => Err(Error::TooManyServices),
             index => Ok(index),
         }

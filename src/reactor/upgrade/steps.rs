@@ -67,7 +67,7 @@ impl Reactor<'_> {
 
     /// As [`offer`](Self::offer), for so many cores.
     pub(crate) fn offer_of(&mut self, to: &mut Successor, cores: usize) -> Result<(), Error> {
-        self.may_hand_on()?;
+        self.may_begin()?;
         let listeners: Vec<_> = self.services.iter().flat_map(|it| it.listening()).collect();
         let mut offer = Encoder::default();
         offer.put_text(MAGIC);
@@ -87,7 +87,7 @@ impl Reactor<'_> {
     /// sockets. Call it between two turns. It blocks until the other loop is ready and has restored everything, and
     /// nobody is served meanwhile.
     ///
-    /// After that this loop does not listen any more. It serves the connections that could not move until they end,
+    /// After that this loop does not listen any more, and adds no services. It serves the connections that could not move until they end,
     /// for at most `patience`; those that are left then are closed as by [`stop`](Self::stop). Keep running turns until
     /// [`exit`](Self::exit) says that the loop has ended, which it does by itself once it has no connections.
     ///
@@ -106,7 +106,7 @@ impl Reactor<'_> {
     /// nothing had happened; end the other process. [`Error::ShuttingDown`] if this loop is shutting down, or has
     /// handed on already.
     pub fn hand_on(&mut self, to: Successor, patience: Duration) -> Result<HandedOn, Error> {
-        self.may_hand_on()?;
+        self.may_begin()?;
         to.await_ready()?;
         self.offers_still(&to)?;
         self.take_posted();
@@ -114,13 +114,6 @@ impl Reactor<'_> {
         let refusals = to.hear_taken(&[going.len()])?.concat();
         to.commit()?;
         Ok(self.leave(going, refusals, patience))
-    }
-
-    pub(crate) fn may_hand_on(&self) -> Result<(), Error> {
-        match self.phase {
-            Phase::Running if !self.state.is_ending() => Ok(()),
-            _ => Err(Error::ShuttingDown),
-        }
     }
 
     /// Whether it listens where it has [offered](Self::offer).
@@ -219,7 +212,7 @@ impl Reactor<'_> {
         from.finish()?;
         if there != cores {
             return Err(refuse(&format!(
-                "{there} cores cannot go on as {cores}; restart it instead"
+                "{there} cores cannot go on as {cores}; start as many, or restart it instead"
             )));
         }
         let mut offers = Vec::new();

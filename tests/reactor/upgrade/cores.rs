@@ -8,12 +8,15 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reactor::{
-    Address, CloseReason, ConnId, Context, Core, Cores, Decoder, Error, Exit, HandedOn, Handle,
-    Handler, Limits, Peers, Rate, Remote, Saved, ServiceContext, Status, Successor, Unreadable,
+    Address, Callbacks, CloseReason, ConnId, Context, Core, Cores, Decoder, Error, Exit, HandedOn,
+    Handle, Handler, Limits, Peers, Rate, Remote, Saved, ServiceContext, Status, Successor,
+    Unreadable,
 };
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{READY, only};
 use crate::util::{Client, PATIENCE, quiet, until};
@@ -24,6 +27,8 @@ enum Word {
     Said(Vec<u8>),
     /// To wait until this channel has something, or ends.
     Halt(Arc<Mutex<Receiver<()>>>),
+    /// To be handed to the other core, for ever.
+    Pass,
     /// To be said back by the core that gets it.
     Ask {
         from: usize,
@@ -82,6 +87,10 @@ impl Handler for Room {
         match word {
             Word::Said(said) => cx.broadcast(&said),
             Word::Halt(gate) => _ = gate.lock().unwrap().recv(),
+            Word::Pass => {
+                thread::sleep(Duration::from_millis(20));
+                self.peers.tell(1 - self.core, Word::Pass).unwrap();
+            }
             Word::Ask { from } => {
                 let said = Word::Said(b"the first core is there\n".to_vec());
                 self.peers.tell(from, said).unwrap();
@@ -128,11 +137,13 @@ struct Config {
     stays: bool,
     /// What is wrong with the first room, and where.
     wrong: Option<(usize, Wrong)>,
+    /// The last core waits for the end of this before it has its handlers.
+    slow: Option<Arc<Mutex<Receiver<()>>>>,
 }
 
 fn of(cores: usize) -> Config {
     let listen = vec!["127.0.0.1:0".to_owned()];
-    Config { cores, listen, limits: Limits::default(), stays: false, wrong: None }
+    Config { cores, listen, limits: Limits::default(), stays: false, wrong: None, slow: None }
 }
 
 type Handles = Vec<Handle<Word>>;
@@ -148,10 +159,15 @@ struct Generation {
 }
 
 fn set_up(config: Config, cores: &mut Cores<'_>) -> Result<(Vec<SocketAddr>, Handles), Error> {
-    let Config { listen, limits, stays, wrong, .. } = config;
+    let Config { listen, limits, stays, wrong, slow, cores: count } = config;
     let (mut addresses, mut handles) = (Vec::new(), Vec::new());
     for (number, text) in listen.iter().enumerate() {
+        let slow = slow.clone();
         let make = move |core: Core<Word>| {
+            let gate = slow.as_ref().filter(|_| core.index() + 1 == count);
+            if let Some(gate) = gate {
+                let _ = gate.lock().unwrap().recv();
+            }
             let wrong = wrong.filter(|(at, _)| number == 0 && *at == core.index());
             let wrong = wrong.map(|(_, wrong)| wrong);
             assert_ne!(wrong, Some(Wrong::Made), "on purpose");
@@ -245,6 +261,12 @@ impl Handed {
     fn outcome(self) -> Result<HandedOn, Error> {
         self.0.recv_timeout(PATIENCE).expect("it hands on for ever")
     }
+}
+
+/// Whether the other side has said something within that time.
+fn is_heard(to: &Successor, within: Duration) -> bool {
+    let within = Timespec::try_from(within).unwrap();
+    poll(&mut [PollFd::new(to, PollFlags::IN)], Some(&within)).unwrap() > 0
 }
 
 /// The core and the number of a client's connection.
@@ -351,7 +373,7 @@ fn another_number_of_cores_is_refused() {
         let (one, other) = UnixStream::pair().unwrap();
         let handed = old.hand_on(one, PATIENCE, PATIENCE);
         let error = Cores::new(cores).unwrap().inherit(other, PATIENCE).unwrap_err().to_string();
-        let why = format!("2 cores cannot go on as {cores}; restart it instead");
+        let why = format!("2 cores cannot go on as {cores}; start as many, or restart it instead");
         assert_eq!(error, format!("the upgrade has failed: {why}"));
         let error = handed.outcome().unwrap_err().to_string();
         assert_eq!(error, format!("the upgrade has failed: the other process says: {why}"));
@@ -576,4 +598,78 @@ fn a_core_that_stands_still_is_not_waited_for() {
     assert_eq!(handed_on, only(3));
     old.ended();
     new.stop();
+}
+
+/// They serve nobody until then.
+#[test]
+fn cores_that_do_not_come_to_rest_are_not_waited_for() {
+    let old = Generation::start(of(2), None);
+    let mut clients = one_on_each(&old, 2);
+    old.handles[0].post(Word::Pass).unwrap();
+    let (one, mut other) = UnixStream::pair().unwrap();
+    other.write_all(&READY).unwrap();
+    let start = Instant::now();
+    let handed = old.hand_on(one, Duration::from_millis(200), PATIENCE);
+    let error = handed.outcome().unwrap_err().to_string();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let why = "the cores do not come to rest: handlers are posted messages without end";
+    assert_eq!(error, format!("the upgrade has failed: {why}"));
+    clients.iter_mut().for_each(|client| _ = whereabouts(client));
+    old.stop();
+}
+
+/// The first core of the next program is ready long before another one, and nobody waits for that one.
+#[test]
+fn the_old_cores_serve_until_all_of_the_next_have_their_services() {
+    let old = Generation::start(of(2), None);
+    let mut clients = one_on_each(&old, 2);
+    let (one, other) = UnixStream::pair().unwrap();
+    let (tell, told) = mpsc::channel();
+    let offer = move |cores: &mut Cores<'static>| {
+        let mut to = Successor::new(one, PATIENCE).unwrap();
+        cores.offer(&mut to).unwrap();
+        tell.send(to).unwrap();
+    };
+    old.remote.post(offer).unwrap();
+    let to = told.recv_timeout(PATIENCE).unwrap();
+    let (gate, made) = mpsc::channel();
+    let slow = Config { slow: Some(Arc::new(Mutex::new(made))), ..old.same(of(2)) };
+    let new = Generation::start(slow, Some(other));
+    // If it said that it is ready, it would do so about now.
+    assert!(!is_heard(&to, Duration::from_millis(200)));
+    clients.iter_mut().for_each(|client| _ = whereabouts(client));
+    drop(gate);
+    assert!(is_heard(&to, PATIENCE));
+    let (tell, told) = mpsc::channel();
+    old.remote.post(move |cores| tell.send(cores.hand_on(to, PATIENCE)).unwrap()).unwrap();
+    assert_eq!(Handed(told).outcome().unwrap(), only(2));
+    clients.iter_mut().for_each(|client| _ = whereabouts(client));
+    old.ended();
+    new.stop();
+}
+
+/// Who still has clients after that serves these alone.
+#[test]
+fn nothing_listens_anew_where_all_has_been_handed_on() {
+    for cores in [1, 2] {
+        let config = Config { stays: true, ..of(cores) };
+        let old = Generation::start(config.clone(), None);
+        let mut clients = one_on_each(&old, cores);
+        let (new, _) = old.successor(config, PATIENCE);
+        let (tell, told) = mpsc::channel();
+        let change = move |cores: &mut Cores<'static>| {
+            let nobody = |_| Callbacks::new();
+            tell.send(cores.listen("127.0.0.1:0", nobody).err()).unwrap();
+            tell.send(cores.add(nobody, Limits::default()).err()).unwrap();
+        };
+        old.remote.post(change).unwrap();
+        for _ in 0..2 {
+            let error = told.recv_timeout(PATIENCE).unwrap();
+            assert!(matches!(error, Some(Error::ShuttingDown)), "{error:?}");
+        }
+        clients.iter_mut().for_each(|client| _ = whereabouts(client));
+        drop(clients);
+        old.ended();
+        new.stop();
+    }
 }
