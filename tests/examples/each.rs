@@ -423,7 +423,9 @@ fn each_is_short_and_says_what_to_try() {
         // Whole programs are measured by their code, the others as they are.
         let is_code = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with("//");
         let (lines, most) = match &*name {
-            "memcached" | "redis_follow" => (text.lines().filter(is_code).count(), 150),
+            "memcached" | "redis_follow" | "upgrading" => {
+                (text.lines().filter(is_code).count(), 150)
+            }
             // Its comments say what two ways of running it are.
             "auction" => (text.lines().filter(is_code).count(), 60),
             _ => (text.lines().count(), 60),
@@ -458,6 +460,7 @@ fn each_is_short_and_says_what_to_try() {
         "redis_follow",
         "stream",
         "testing",
+        "upgrading",
         "watch_stdin",
         "websocket",
     ];
