@@ -14,8 +14,9 @@ use super::Cores;
 use super::common::Common;
 use super::driver::Driver;
 use super::running::{count, guard};
-use super::upgrade::{MOST_ROUNDS, failed, settle, take_on_all_or_none};
+use super::upgrade::{failed, settle, take_on_all_or_none};
 use crate::error::Error;
+use crate::reactor::upgrade::come_to_rest;
 use crate::reactor::{Exit, Reactor, Status, Successor};
 
 /// Both ends of an upgrade are in one thread, so nothing that is waited for is still to come.
@@ -265,20 +266,17 @@ impl<'h> CoresByHand<'h> {
 
     /// Has the cores take what they have sent each other until nothing is left.
     fn come_to_rest(&mut self) -> Result<(), Error> {
-        for round in 0..MOST_ROUNDS {
+        come_to_rest(Duration::MAX, |newcomers| {
             let mut taken = 0;
             for turned in &mut self.cores {
                 let Turned::Running(running) = turned else { return Err(Error::ShuttingDown) };
                 let (reactor, driver) = running.turns.parts();
                 reactor.set_clock(self.clock);
                 reactor.may_begin()?;
-                taken += settle(reactor, driver, round == 0)?;
+                taken += settle(reactor, driver, newcomers)?;
             }
-            if taken == 0 && round > 0 {
-                return Ok(());
-            }
-        }
-        Err(failed("the cores do not come to rest"))
+            Ok(taken)
+        })
     }
 
     /// The state of one core; none if it has failed.

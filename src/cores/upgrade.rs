@@ -27,12 +27,8 @@ use std::time::{Duration, Instant};
 use super::Cores;
 use super::driver::Driver;
 use crate::error::Error;
-use crate::reactor::upgrade::{Parcel, Refusals, Restored};
+use crate::reactor::upgrade::{Parcel, Refusals, Restored, come_to_rest};
 use crate::reactor::{HandedOn, Reactor, Successor};
-
-/// How often all cores take what they have said to each other, at the most. Handlers that answer each message with
-/// another one would never come to rest.
-pub(super) const MOST_ROUNDS: usize = 1000;
 
 pub(super) fn failed(why: impl Into<String>) -> Error {
     Error::Upgrade { why: why.into() }
@@ -206,9 +202,7 @@ impl<'h> Cores<'h> {
 
     /// Has all cores take what they have sent each other until nothing is left.
     fn come_to_rest(&mut self, others: &[Stopped], patience: Duration) -> Result<(), Error> {
-        let start = Instant::now();
-        for round in 0..MOST_ROUNDS {
-            let newcomers = round == 0;
+        come_to_rest(patience, |newcomers| {
             for other in others {
                 other.tell(Step::Settle { newcomers })?;
             }
@@ -217,15 +211,8 @@ impl<'h> Cores<'h> {
                 let Done::Settled(settled) = other.hear()? else { return Err(other.gone()) };
                 taken += settled?;
             }
-            // In the first round one may have settled while another one still ran, or took newcomers.
-            if taken == 0 && round > 0 {
-                return Ok(());
-            }
-            if start.elapsed() > patience {
-                break;
-            }
-        }
-        Err(failed("the cores do not come to rest: handlers are posted messages without end"))
+            Ok(taken)
+        })
     }
 
     /// As [`Reactor::inherit`], for all cores; there have to be as many as on the other side. To be called before
@@ -315,7 +302,8 @@ impl Heir {
         self.restored.recv_timeout(self.patience).unwrap_or_else(|error| {
             Err(match error {
                 RecvTimeoutError::Timeout => format!("core {} is not ready in time", self.core),
-                RecvTimeoutError::Disconnected => format!("core {} has failed", self.core),
+                // Perhaps not this one: a core that fails ends the others.
+                RecvTimeoutError::Disconnected => "a core has failed; the log says why".to_owned(),
             })
         })
     }

@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -844,6 +845,59 @@ fn the_old_handler_of_what_went_together_is_told_nothing_more() {
     old.run().unwrap();
     assert_eq!(told.try_iter().collect::<Vec<_>>(), ["before"]);
     assert_eq!(next.join().unwrap(), ["to the next", "shutdown"]);
+}
+
+/// Posts itself a smaller number for each that it is posted.
+struct CountsDown {
+    own: Arc<OnceLock<Handle<u64>>>,
+    sum: u64,
+}
+
+impl Handler for CountsDown {
+    type Session = ();
+    type Message = u64;
+
+    fn on_message(&mut self, _cx: &mut ServiceContext<'_, ()>, number: u64) {
+        self.sum += number;
+        if number > 0 {
+            self.own.get().unwrap().post(number - 1).unwrap();
+        }
+    }
+
+    fn save(&self, _cx: &ServiceContext<'_, ()>) -> Option<Saved> {
+        let mut saved = Saved::new(1);
+        saved.state().put_number(self.sum);
+        Some(saved)
+    }
+
+    fn restore(&mut self, _version: u32, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+        self.sum = from.number()?;
+        assert_eq!(self.sum, 10 + 9 + 8 + 7 + 6 + 5 + 4 + 3 + 2 + 1);
+        Ok(())
+    }
+}
+
+/// What a handler has posted while it was given its messages is under way as much as these.
+#[test]
+fn messages_that_follow_from_messages_are_taken_before_the_upgrade() {
+    let (one, other) = UnixStream::pair().unwrap();
+    let counts_down = || CountsDown { own: Arc::default(), sum: 0 };
+    let next = thread::spawn(move || {
+        let mut reactor = Reactor::new().unwrap();
+        reactor.inherit(other, PATIENCE).unwrap();
+        reactor.add(counts_down(), Limits::default()).unwrap();
+        reactor.succeed().unwrap();
+    });
+    let mut old = Reactor::new().unwrap();
+    let handler = counts_down();
+    let own = Arc::clone(&handler.own);
+    let service = old.add(handler, Limits::default()).unwrap();
+    own.set(service.handle()).unwrap();
+    service.handle().post(10).unwrap();
+    let mut to = Successor::new(one, PATIENCE).unwrap();
+    old.offer(&mut to).unwrap();
+    old.hand_on(to, PATIENCE).unwrap();
+    next.join().unwrap();
 }
 
 /// Tells each client its number.

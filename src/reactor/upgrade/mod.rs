@@ -38,7 +38,7 @@ pub(crate) use arriving::{Restored, install, restore};
 pub(crate) use departing::{Frozen, freeze};
 pub use over_sockets::{HandedOn, Successor};
 pub(crate) use over_sockets::{Inheritance, Parcel};
-pub(crate) use steps::Refusals;
+pub(crate) use steps::{Refusals, come_to_rest};
 
 /// Where a service listens, and what the socket goes by.
 pub(crate) struct Listening<'s> {

@@ -52,6 +52,30 @@ impl Successor {
     }
 }
 
+/// Has messages taken until none is left, since handlers may post others meanwhile. `take` is told whether it is the
+/// first time, and says how many it took.
+///
+/// # Errors
+/// [`Error::Upgrade`] if there are always more. Handlers that answer each message with another one never come to rest.
+pub(crate) fn come_to_rest(
+    patience: Duration,
+    mut take: impl FnMut(bool) -> Result<u64, Error>,
+) -> Result<(), Error> {
+    const MOST_ROUNDS: usize = 1000;
+    let start = Instant::now();
+    for round in 0..MOST_ROUNDS {
+        let is_first = round == 0;
+        // After the first round another core may still post.
+        if take(is_first)? == 0 && !is_first {
+            return Ok(());
+        }
+        if start.elapsed() > patience {
+            break;
+        }
+    }
+    Err(failed("messages are posted to the handlers without end"))
+}
+
 /// The old side.
 impl Reactor<'_> {
     /// Offers the listening sockets to the loop that is to take over, so that it can listen at the same addresses
@@ -87,9 +111,10 @@ impl Reactor<'_> {
     /// sockets. Call it between two turns. It blocks until the other loop is ready and has restored everything, and
     /// nobody is served meanwhile.
     ///
-    /// After that this loop does not listen any more, and adds no services. It serves the connections that could not move until they end,
-    /// for at most `patience`; those that are left then are closed as by [`stop`](Self::stop). Keep running turns until
-    /// [`exit`](Self::exit) says that the loop has ended, which it does by itself once it has no connections.
+    /// After that this loop does not listen any more, and adds no services. It serves the connections that could not
+    /// move until they end, for at most `patience`; those that are left then are closed as by [`stop`](Self::stop).
+    /// Keep running turns until [`exit`](Self::exit) says that the loop has ended, which it does by itself once it has
+    /// no connections.
     ///
     /// A service moves if its handler [saves](crate::Handler::save) its state and the other loop has a service of the
     /// same [name](Self::set_name) whose handler [restores](crate::Handler::restore) it. Services of one name go by
@@ -102,14 +127,15 @@ impl Reactor<'_> {
     /// stay](crate::Saved::stay). A service of datagrams hands on its socket, but no state of its handler.
     ///
     /// # Errors
-    /// [`Error::Upgrade`] if the other loop has gone, refuses, or does not answer in time. This loop then goes on as if
-    /// nothing had happened; end the other process. [`Error::ShuttingDown`] if this loop is shutting down, or has
+    /// [`Error::Upgrade`] if the other loop has gone, refuses, or does not answer in time, or if handlers answer each
+    /// message with another one. This loop then goes on as if nothing had happened; end the other process.
+    /// [`Error::ShuttingDown`] if this loop is shutting down, or has
     /// handed on already.
     pub fn hand_on(&mut self, to: Successor, patience: Duration) -> Result<HandedOn, Error> {
         self.may_begin()?;
         to.await_ready()?;
         self.offers_still(&to)?;
-        self.take_posted();
+        come_to_rest(to.patience(), |_| Ok(self.take_posted()))?;
         let going = self.write_down(&to)?;
         let refusals = to.hear_taken(&[going.len()])?.concat();
         to.commit()?;

@@ -452,8 +452,8 @@ fn all_cores_go_on_whichever_step_the_next_ones_fail_at() {
 #[test]
 fn a_core_that_cannot_start_or_restore_is_a_refusal() {
     for (at, wrong, why) in [
-        (1, Wrong::Made, "core 1 has failed"),
-        (2, Wrong::Made, "core 2 has failed"),
+        (1, Wrong::Made, "a core has failed; the log says why"),
+        (2, Wrong::Made, "a core has failed; the log says why"),
         (0, Wrong::Session, "room 0: not on this core"),
         (2, Wrong::Session, "room 0: not on this core"),
         (1, Wrong::Panics, "room 0: its handler panicked"),
@@ -612,7 +612,7 @@ fn cores_that_do_not_come_to_rest_are_not_waited_for() {
     let handed = old.hand_on(one, Duration::from_millis(200), PATIENCE);
     let error = handed.outcome().unwrap_err().to_string();
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    let why = "the cores do not come to rest: handlers are posted messages without end";
+    let why = "messages are posted to the handlers without end";
     assert_eq!(error, format!("the upgrade has failed: {why}"));
     clients.iter_mut().for_each(|client| _ = whereabouts(client));
     old.stop();
