@@ -9,7 +9,7 @@ use super::loop_state::LoopState;
 use super::table::{Table, find};
 use crate::connection::ConnId;
 use crate::connection::clock::Nanos;
-use crate::connection::connection::Connection;
+use crate::connection::connection::{Connection, Stage};
 use crate::connection::flags::Flag;
 use crate::connection::rate::Share;
 
@@ -19,8 +19,8 @@ impl<S> Table<S> {
     pub(super) fn allowance(&mut self, id: ConnId, state: &mut LoopState) -> Option<Share> {
         let Table { limits, connections, peers, .. } = self;
         let conn = &mut connections[id.slot()].conn;
-        if conn.flags.has(Flag::Throttled) {
-            // It was served for the sake of its output.
+        if conn.flags.has(Flag::Throttled) || conn.stage != Stage::Open {
+            // It was served for the sake of its output, and `on_drain` may have closed it.
             return None;
         }
         let (now, reads) = (state.turn.now, conn.reads());

@@ -535,6 +535,41 @@ fn who_takes_output_while_it_waits_keeps_its_place() {
     assert_eq!(server.sent(client), b"b!");
 }
 
+/// Says a word at each line, and closes when that is out.
+struct LastWord;
+
+impl Handler for LastWord {
+    type Session = ();
+    type Message = ();
+
+    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
+        cx.send(line);
+        cx.request_drain();
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_, ()>) {
+        cx.close();
+    }
+}
+
+/// More has come from it by then than its peer may send.
+#[test]
+fn who_is_closed_when_its_output_is_out_waits_for_no_rate() {
+    let mut server = Harness::with_limits(LastWord, ten_a_peer()).by_hand();
+    let [client, other] = [(); 2].map(|()| server.connect_from(peer("192.0.2.1")));
+    server.feed(client, numbers(0, 5));
+    assert!(server.turn());
+    assert_eq!((server.sent(client), server.closed(client)), (b"01234".to_vec(), None));
+    server.feed(client, "more\n");
+    assert!(server.turn());
+    assert!(server.is_shut(client));
+    server.feed(other, "x\n");
+    server.advance(SECOND / 10);
+    assert_eq!(server.sent(other), b"x");
+    server.advance(Limits::default().linger - SECOND / 10);
+    assert!(server.forget(client), "it lingers for no longer than others");
+}
+
 #[test]
 fn its_own_rate_holds_up_nobody_else() {
     let own = Rate { per_second: 1, burst: 5 }.into();
