@@ -112,6 +112,9 @@ impl Book {
         if self.trace {
             eprintln!("{:?} {limits:?}", self.clock);
         }
+        for record in self.records.values_mut() {
+            record.due_before = record.due.rest().len();
+        }
         self.past.push(std::mem::replace(&mut self.limits, limits));
     }
 
@@ -203,12 +206,16 @@ impl Book {
         }
     }
 
-    /// It owes the rest of a message, or does not any more.
+    /// It owes the rest of a message, or does not any more. Where reads may fail the loop need not have seen
+    /// that yet.
     pub fn owes(&mut self, id: ConnId, owes: bool) {
         let clock = self.clock;
         if let Some(record) = self.records.get_mut(&id) {
             record.looks(clock);
-            record.owes = owes.then(|| record.owes.unwrap_or(clock));
+            record.owes = match record.owes {
+                owed if record.disturbed && !owes => owed,
+                owed => owes.then(|| owed.unwrap_or(clock)),
+            };
         }
     }
 

@@ -101,6 +101,8 @@ pub struct Record {
     pub held: usize,
     /// No limit holds for what is due to it.
     pub unbounded: bool,
+    /// What was due to it when its limits were lowered: it takes no more, and keeps that.
+    pub due_before: usize,
     /// Of what is due, at the most what others caused: the loop takes theirs to go last too.
     pub others: usize,
     /// Since when that has been more than the soft limit.
@@ -160,6 +162,7 @@ impl Record {
             holds: 0,
             held: 0,
             unbounded: false,
+            due_before: 0,
             others: 0,
             over_soft: None,
             largest: 0,
@@ -211,7 +214,9 @@ impl Record {
     pub fn is_owed_too_much(&mut self, now: Duration, limits: &Limits) -> Option<String> {
         let due = self.due.rest().len();
         if self.stage == Stage::Open && self.outbound {
-            let over = due > limits.max_output + self.largest + self.holds;
+            let most = limits.max_output + self.largest + self.holds;
+            self.due_before = self.due_before.min(due);
+            let over = due > most.max(self.due_before);
             return over.then(|| format!("was dialled and is owed {due} bytes"));
         }
         if self.stage != Stage::Open || self.unbounded {
