@@ -23,7 +23,7 @@ use signal_hook::consts::{SIGHUP, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::admin::{self, Tell};
-use super::failure::{Failure, start_thread};
+use super::failure::{self, Failure, start_thread};
 use super::predecessor::{FROM, patience};
 use super::systemd::{self, Inherited, Notices};
 use super::units::{duration, grouped};
@@ -83,7 +83,10 @@ impl Upgrades {
             ended: Mutex::new(None),
             end: Condvar::new(),
         }));
-        let failed = |error| Failure::Runtime(format!("SIGUSR2 cannot be caught: {error}"));
+        let failed = |error| {
+            let why = failure::why(&error);
+            Failure::Runtime(format!("SIGUSR2 cannot be caught: {why}"))
+        };
         let mut signals = Signals::new([SIGUSR2, SIGTERM, SIGHUP]).map_err(failed)?;
         let own = upgrades.clone();
         start_thread("signals", move || {

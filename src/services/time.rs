@@ -85,7 +85,8 @@ impl Time {
         let (now, interval, count) = (cx.now(), self.interval, self.count);
         let session = cx.session();
         session.lines += 1;
-        if session.lines == count {
+        // It may have had more of another process.
+        if count > 0 && session.lines >= count {
             return cx.close();
         }
         // After a long sleep of the machine, the lines that were missed are not sent in a burst.
@@ -203,6 +204,19 @@ mod tests {
         server.advance(SECOND / 100);
         assert_eq!(server.sent(client), lines(2..3).as_bytes());
         assert_eq!(server.closed(client), Some(CloseReason::Closed));
+    }
+
+    /// It was never reached, and the stream had no end.
+    #[test]
+    fn who_has_had_more_lines_than_the_next_process_gives_is_closed_behind_another() {
+        let mut server = at_ten_past_seven(0);
+        let client = server.connect();
+        server.advance(SECOND);
+        let next = Time { zone: TimeZone::UTC, ..Time::new(SECOND, 1) };
+        assert!(server.upgrade(next).is_ok());
+        server.advance(SECOND);
+        assert_eq!(server.sent(client), lines(0..3).as_bytes());
+        assert!(server.is_shut(client));
     }
 
     #[test]

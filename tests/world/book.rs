@@ -21,6 +21,9 @@ pub struct Book {
     pub clock: Duration,
     /// What it was before it last moved on.
     before: Duration,
+    /// What it was at the last upgrade. The new loop first looks whether it owes output to those whose time is over,
+    /// and judges them a moment later.
+    pub upgraded: Option<Duration>,
     pub limits: Limits,
     /// Those of before: somebody may be told only now of what they have caused.
     past: Vec<Limits>,
@@ -83,6 +86,7 @@ impl Book {
             input_budget: usize::MAX,
             stopping: false,
             pauses: false,
+            upgraded: None,
             panics: 0,
             opened: 0,
             closed: 0,
@@ -816,7 +820,7 @@ impl Book {
 
     /// When the loop sleeps: nobody owes the rest of a line or of a block for longer than it may.
     pub fn check_owed(&mut self) {
-        if self.pauses || self.is_metered() {
+        if self.pauses || self.is_metered() || self.upgraded == Some(self.clock) {
             return;
         }
         let late =

@@ -70,7 +70,9 @@ impl<M: Model> World<M> {
             let service = old.model.successor().expect("it has had one");
             let mut between = Watched::new(service, spare(), &limits);
             between.go_on_for(old);
-            self.server.handler_mut().go_on_for(&mut between);
+            let next = self.server.handler_mut();
+            next.go_on_for(&mut between);
+            next.book.upgraded = Some(next.book.clock);
             self.upgrades += 1;
             true
         } else {

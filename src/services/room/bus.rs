@@ -150,22 +150,21 @@ pub trait Bus {
         let _ = now;
     }
 
-    /// Writes down what another process needs to go on with the room, its members included, who keep their
-    /// ids; see [`Handler::save`](crate::Handler::save). None, as the default has it: the room ends here, and its
-    /// members are closed.
+    /// Saves what another process needs to go on with the room, its members included, who keep their ids; see
+    /// [`Handler::save`](crate::Handler::save). With None, which is the default, the room ends here and its members are
+    /// closed.
     ///
-    /// It changes nothing, since the room may have to go on here. Moments are written as the time since, or until
-    /// then.
+    /// It must change nothing, since the upgrade may fail. Write a moment as the time since then, or until then.
     fn save(&self, now: Instant, to: &mut Encoder) -> Option<()> {
         let _ = (now, to);
         None
     }
 
-    /// Reads what [`save`](Self::save) has written, before anything else is done. Nothing is to be done yet
-    /// that anybody else sees: the process before may still go on.
+    /// Restores what [`save`](Self::save) has written. No other method but `save` is called before. Do nothing yet that
+    /// others can see: the upgrade may still fail, and the old process then goes on.
     ///
     /// # Errors
-    /// [`Unreadable`] for what cannot be. Then the bus is as it was.
+    /// [`Unreadable`] if it is invalid. The bus must then be as it was.
     fn restore(&mut self, from: &mut Decoder<'_>, now: Instant) -> Result<(), Unreadable> {
         let _ = (from, now);
         Err(Unreadable("this bus takes nothing over"))

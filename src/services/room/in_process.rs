@@ -96,6 +96,7 @@ impl Bus for InProcess {
     fn poll(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
+
     fn save(&self, _now: Instant, to: &mut Encoder) -> Option<()> {
         let InProcess { members, arrivals, names: _, list: _, actions } = self;
         put_all(to, members.iter(), |to, (id, Member { place, name })| {

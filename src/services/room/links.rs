@@ -56,6 +56,11 @@ pub(super) enum Request {
     Read,
 }
 
+/// A number of times, of which no more than some are told apart.
+fn few(from: &mut Decoder<'_>) -> Result<u32, Unreadable> {
+    Ok(from.number()?.min(1 << 16) as u32)
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -74,8 +79,9 @@ impl Connection {
     fn new(now: Instant) -> Connection {
         Connection { state: State::Down(now), request: None, good: now, since: now, attempts: 0 }
     }
-    /// Nothing goes over of a connection but how long it has been silent, and how long it is not to be dialled:
-    /// it is lost, as far as the one who goes on is concerned.
+
+    /// Of a connection only how long it has been silent goes over, and how long it is not to be dialled. For the
+    /// process that goes on it is lost.
     fn save(&self, now: Instant, to: &mut Encoder) {
         let Connection { state, request: _, good, since: _, attempts } = self;
         let at = if let State::Down(at) = state { *at } else { now };
@@ -86,7 +92,7 @@ impl Connection {
 
     fn restore(from: &mut Decoder<'_>, now: Instant) -> Result<Connection, Unreadable> {
         let (state, good) = (State::Down(until(from, now)?), since(from, now)?);
-        let attempts = u32::try_from(from.number()?).unwrap_or(u32::MAX / 2);
+        let attempts = few(from)?;
         Ok(Connection { state, request: None, good, since: now, attempts })
     }
 
@@ -174,6 +180,7 @@ impl Links {
             refuses_entries,
             read_at: _,
             refused: _,
+            // Nothing is written down of a room that has stopped.
             closed: _,
         } = self;
         commands.save(now, to);
@@ -186,7 +193,7 @@ impl Links {
     pub(super) fn restore(from: &mut Decoder<'_>, now: Instant) -> Result<Links, Unreadable> {
         let (commands, reader) = (Connection::restore(from, now)?, Connection::restore(from, now)?);
         let joined = from.flag()?;
-        let in_vain = u32::try_from(from.number()?).unwrap_or(0);
+        let in_vain = few(from)?;
         let refuses_entries = from.flag()?;
         let mut links =
             Links { commands, reader, joined, in_vain, refuses_entries, ..Links::new(now) };
@@ -205,6 +212,10 @@ impl Links {
 
     pub(super) fn close(&mut self) {
         self.closed = true;
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// This process was frozen: the silence was ours.

@@ -32,6 +32,7 @@ impl Waiting {
             Waiting::Told(line) => 1 + line.len(),
         }
     }
+
     fn save(&self, to: &mut Encoder) {
         match self {
             Waiting::Heard(size, ticket) => {
@@ -230,8 +231,8 @@ impl Room {
     /// A client is told what it has waited for with so many bytes.
     pub(super) fn is_told(&mut self, id: u64, waited: usize) {
         let Some(local) = self.locals.get_mut(&id).filter(|_| waited > 0) else { return };
-        local.lines -= 1;
-        local.bytes -= waited;
+        local.lines = local.lines.saturating_sub(1);
+        local.bytes = local.bytes.saturating_sub(waited);
         self.hold_or_release(id);
     }
 

@@ -17,9 +17,9 @@ use super::{Room, Settings};
 use crate::{Decoder, Encoder, Unreadable};
 
 impl Room {
-    /// What goes over; nothing of a room that is about to stop. What is under way in the connections is as
-    /// unsure as when they are lost, and so the same happens: it is looked what Redis has of it, and the rest is
-    /// sent again with the same numbers.
+    /// What goes over; nothing of a room that is about to stop, or has stopped. Whether Redis has executed what is under
+    /// way is as uncertain as when a connection is lost, and the same is done about it: Redis is asked what it has of
+    /// it, and the rest is sent again with the same numbers.
     pub(super) fn write(&self, now: Instant, to: &mut Encoder) -> Option<()> {
         let Room {
             settings: Settings { key, timeout: _, lease: _, keep: _, unique_names: _ },
@@ -45,7 +45,7 @@ impl Room {
             said,
             piece_due,
         } = self;
-        if stop_by.is_some() {
+        if stop_by.is_some() || links.is_closed() {
             return None;
         }
         to.put_text(key);
@@ -112,7 +112,7 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use super::super::bus::{Bus, Event};
-    use super::super::{Failure, Link};
+    use super::super::{Demand, Failure, Link};
     use super::*;
 
     fn saved(room: &Room, now: Instant) -> Encoder {
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!((new.keys.server, new.sending.number), (ServerId(1 << 100 | 7), 6));
         // It dials what was not waited for, and renews its lease at once.
         new.pump();
-        assert_eq!(new.poll_redis(), Some(super::super::Demand::Connect(Link::Commands)));
+        assert_eq!(new.poll_redis(), Some(Demand::Connect(Link::Commands)));
         assert_eq!((new.poll_redis(), new.leases.due), (None, later));
     }
 
@@ -195,6 +195,10 @@ mod tests {
         let now = Instant::now();
         let mut room = room(now);
         room.stop(now);
+        assert_eq!(room.save(now, &mut Encoder::default()), None);
+        let now = now + super::super::STOP_WAIT;
+        room.tick(now);
+        assert!(std::iter::from_fn(|| room.poll_redis()).any(|it| it == Demand::Stopped));
         assert_eq!(room.save(now, &mut Encoder::default()), None);
     }
 }

@@ -59,6 +59,7 @@ impl Server {
         }
         server
     }
+
     fn save(&self, now: Instant, to: &mut Encoder) {
         let Server { life, alive, last, here, said, members, missing } = self;
         [life, last, here, said].into_iter().for_each(|number| to.put_number(*number));

@@ -30,16 +30,16 @@ pub trait Words {
     /// What one member is told, likewise.
     fn told(&mut self, told: &Told) -> String;
 
-    /// Writes down what they have made of the news so far, for the process that goes on with the room; see
-    /// [`Seat::save`]. Nothing, as the default has it.
+    /// Saves the state that they have made of the news so far, for the process that goes on with the room; see
+    /// [`Seat::save`]. The default saves nothing.
     fn save(&self, to: &mut Encoder) {
         let _ = to;
     }
 
-    /// Reads that.
+    /// Restores what [`save`](Self::save) has written.
     ///
     /// # Errors
-    /// [`Unreadable`] for what cannot be.
+    /// [`Unreadable`] if it is invalid. What `save` has written of the words as they were is then restored.
     fn restore(&mut self, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
         let _ = from;
         Ok(())

@@ -57,6 +57,10 @@ impl<W: Words> Seat<W> {
     /// # }
     /// ```
     pub fn save<S>(&self, cx: &ServiceContext<'_, S>, to: &mut Encoder) -> Option<()> {
+        self.write(cx.now(), to)
+    }
+
+    fn write(&self, now: Instant, to: &mut Encoder) -> Option<()> {
         let Seat {
             words,
             bus,
@@ -77,7 +81,7 @@ impl<W: Words> Seat<W> {
         to.put_number(*core as u64);
         to.put_flag(bus.is_some());
         if let Some(bus) = bus {
-            bus.save(cx.now(), to)?;
+            bus.save(now, to)?;
         }
         words.save(to);
         put_all(to, arriving.iter(), |to, id| to.put_number(id.to_bits()));
@@ -97,14 +101,26 @@ impl<W: Words> Seat<W> {
     /// without an [`on_open`](Self::on_open).
     ///
     /// # Errors
-    /// [`Unreadable`] if it is of another core, or cannot be.
+    /// [`Unreadable`] if it is of another core, or is invalid. The seat, its bus and its words are then as they were.
     pub fn restore(&mut self, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+        // There is no context here, and so no clock of the loop.
+        let (now, mut before) = (Instant::now(), Encoder::default());
+        let saved = self.write(now, &mut before);
+        let restored = self.read(from, now);
+        if restored.is_err() && saved.is_some() {
+            // The bus may have members by now that nobody brings.
+            self.read(&mut Decoder::new(before.as_bytes()), now)?;
+        }
+        restored
+    }
+
+    fn read(&mut self, from: &mut Decoder<'_>, now: Instant) -> Result<(), Unreadable> {
         if from.size()? != self.core {
             return Err(Unreadable("the seat of another core"));
         }
         match (from.flag()?, &mut self.bus) {
-            // It refuses a room of another name. Whatever clock there is in a handler's hooks, it has none here.
-            (true, Some(bus)) => bus.restore(from, Instant::now())?,
+            // It refuses a room of another name.
+            (true, Some(bus)) => bus.restore(from, now)?,
             (false, None) => {}
             _ => return Err(Unreadable("the bus is on another core")),
         }
@@ -117,5 +133,69 @@ impl<W: Words> Seat<W> {
         self.cores_undrained = from.size()?;
         self.drained = from.flag()?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::InProcess;
+    use super::super::super::bus::{Bus, Event, News, Told};
+    use super::*;
+
+    /// They cannot be read if they are two.
+    struct Number(u64);
+
+    impl Words for Number {
+        fn welcome(&mut self) -> String {
+            String::new()
+        }
+
+        fn news(&mut self, _news: &News) -> String {
+            String::new()
+        }
+
+        fn told(&mut self, _told: &Told) -> String {
+            String::new()
+        }
+
+        fn save(&self, to: &mut Encoder) {
+            to.put_number(self.0);
+        }
+
+        fn restore(&mut self, from: &mut Decoder<'_>) -> Result<(), Unreadable> {
+            self.0 = Some(from.number()?).filter(|it| *it != 2).ok_or(Unreadable("two"))?;
+            Ok(())
+        }
+    }
+
+    fn seat(number: u64) -> Seat<Number> {
+        let (mut bus, now) = (InProcess::new(), Instant::now());
+        bus.event(number, Event::Arrive, now);
+        let mut seat = Seat::alone(Number(number), bus);
+        seat.arriving.insert(ConnId::from_bits(number));
+        seat.pending.insert(number, Pending { asks: 1, ..Pending::default() });
+        seat.drain = number;
+        seat
+    }
+
+    fn saved(seat: &Seat<Number>) -> Encoder {
+        let mut saved = Encoder::default();
+        seat.write(Instant::now(), &mut saved).unwrap();
+        saved
+    }
+
+    /// A member in the room that nobody brings would be in WHO for ever.
+    #[test]
+    fn what_cannot_be_read_changes_neither_the_bus_nor_the_words() {
+        let (mut new, old) = (seat(1), saved(&seat(3)));
+        let as_it_was = saved(&new);
+        for end in 0..old.as_bytes().len() {
+            new.restore(&mut Decoder::new(&old.as_bytes()[..end])).unwrap_err();
+            assert_eq!(saved(&new), as_it_was, "cut off at {end}");
+        }
+        new.restore(&mut Decoder::new(saved(&seat(2)).as_bytes())).unwrap_err();
+        assert_eq!(saved(&new), as_it_was);
+        new.restore(&mut Decoder::new(old.as_bytes())).unwrap();
+        assert_eq!(saved(&new), old);
     }
 }
