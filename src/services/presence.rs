@@ -292,8 +292,8 @@ impl Handler for Presence {
         match (from.flag()?, &mut self.seat) {
             (false, None) => Ok(()),
             (true, Some(seat)) => seat.restore(from),
-            (false, Some(_)) => Err(Unreadable("the room was all here, and is on a bus now")),
-            (true, None) => Err(Unreadable("the room was on a bus, and is all here now")),
+            (false, Some(_)) => Err(Unreadable("the room is on a bus now, and was not")),
+            (true, None) => Err(Unreadable("the room is not on a bus any more")),
         }
     }
 

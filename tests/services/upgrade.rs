@@ -3,7 +3,7 @@
 //! The bytes are those of a server that was recorded (see [`record`]); the sockets that went with them are others
 //! here. Whoever changes what is written down, of the loop or of a service, raises its version and goes on reading the
 //! one before. As long as there is no release that has written it so, the file is recorded anew instead:
-//! `REACTOR_RECORD=1 cargo test --test services upgrade::`. After a release it is left as it is, and the next one has
+//! `REACTOR_RECORD=1 cargo test --test services upgrade::what`. After a release it is left as it is, and the next one has
 //! a file of its own. `release-0.1.room` is the same of a room over Redis (`src/services/room/saving.rs`), with
 //! `REACTOR_RECORD=1 cargo test --lib room::saving`.
 

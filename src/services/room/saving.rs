@@ -73,7 +73,7 @@ impl Room {
         Some(())
     }
 
-    /// The room of which that was written, with these settings.
+    /// The room that has written that, with these settings.
     pub(super) fn read(
         settings: Settings,
         from: &mut Decoder<'_>,

@@ -72,6 +72,8 @@ pub struct Roulette {
     /// LISTs under way read it too. LOAD only ever appends to it, and CLEAR leaves it to them.
     students: Rc<RefCell<Names>>,
     random: fastrand::Rng,
+    /// From when the state of another process is restored until all clients are.
+    cleared: saving::Cleared,
 }
 
 impl Roulette {
@@ -84,7 +86,12 @@ impl Roulette {
     /// `{"error":"No room for so many students, none of them was loaded (limit N bytes)"}`.
     pub fn new(version: Version, memory: usize) -> Roulette {
         let students = Rc::new(RefCell::new(Names::new(memory)));
-        Roulette { version, students, random: fastrand::Rng::new() }
+        Roulette {
+            version,
+            students,
+            random: fastrand::Rng::new(),
+            cleared: saving::Cleared::new(),
+        }
     }
 
     /// Adds the students of a text, one name per line, as LOAD does. Returns how many. An empty line
@@ -119,6 +126,11 @@ impl Handler for Roulette {
     type Session = Session;
     type Message = ();
 
+    fn on_start(&mut self, _cx: &mut ServiceContext<'_, Session>) {
+        // Each list that goes on has its store by now.
+        self.cleared.clear();
+    }
+
     fn on_open(&mut self, cx: &mut Context<'_, Session>) {
         cx.send(GREETING);
     }
@@ -149,9 +161,9 @@ impl Handler for Roulette {
         *cx.session() = Session::default();
     }
 
-    fn save(&self, _cx: &ServiceContext<'_, Session>) -> Option<Saved> {
+    fn save(&self, cx: &ServiceContext<'_, Session>) -> Option<Saved> {
         let mut saved = Saved::new(1).together();
-        self.save_store(saved.state());
+        self.save_store(cx.connections().map(|(_, client)| client), saved.state());
         Some(saved)
     }
 
@@ -444,6 +456,31 @@ mod tests {
              {\"students\":[{\"fullname\":\"newer\"}]}\n\
              {\"status\":\"success\",\"numberOfCommands\":4}\n"
         );
+    }
+
+    /// A copy for each of them took more room than there is, so that nobody could upgrade.
+    #[test]
+    fn a_store_that_was_cleared_goes_over_once_for_all_that_list_it() {
+        let (mut server, other) = start(Version::Two);
+        let list = long(&mut server);
+        let slow: Vec<_> = (0..6).map(|_| server.connect()).collect();
+        for (number, client) in slow.iter().enumerate() {
+            text(&mut server, *client);
+            server.take_only(*client, Some(number * 50_000));
+            server.feed(*client, "LIST\n");
+        }
+        ask(&mut server, other, "CLEAR\nLOAD\nnewer\nENDOFDATA\n");
+        for _ in 0..2 {
+            assert!(server.upgrade(Roulette::new(Version::Two, MEMORY)).is_ok());
+        }
+        for client in slow {
+            server.take_only(client, None);
+            assert_eq!(text(&mut server, client), list);
+        }
+        // Nothing of it is left.
+        let name = format!("{}\n", "x".repeat(32_000));
+        let loaded = ask(&mut server, other, format!("LOAD\n{}ENDOFDATA\n", name.repeat(32)));
+        assert!(loaded.contains("success"), "{loaded}");
     }
 
     /// Not even what is loaded while they are under way makes a copy of anything.

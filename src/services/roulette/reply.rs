@@ -63,8 +63,8 @@ impl Formatter for Escaping {
 pub(super) struct Listing {
     /// The store that the client asked for. It may have grown since, or been cleared for the others.
     pub(super) students: Rc<RefCell<Names>>,
-    /// How many were before the first of them: those that were sent before another process went on with
-    /// the rest of a store that is no more.
+    /// How many were before the first of them: those that everybody was sent before another process went on
+    /// with the rest of a store that was cleared.
     pub(super) before: usize,
     /// Which of them, in the order of the store, are still to be sent. Those that were loaded since
     /// are not among these. None once the end is sent.

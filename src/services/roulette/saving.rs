@@ -1,6 +1,7 @@
 //! What another process goes on with: the store, the names of LOADs that have not ended, and what is left of LISTs.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -8,6 +9,10 @@ use super::names::{Full, Names};
 use super::reply::Listing;
 use super::{Roulette, Session};
 use crate::{Decoder, Encoder, Unreadable};
+
+/// Stores that were cleared while clients list them: what is still to be sent of each, and how many names were before.
+/// The keys only tell them apart.
+pub(super) type Cleared = BTreeMap<u64, (usize, Rc<RefCell<Names>>)>;
 
 impl Names {
     fn save(&self, range: Range<usize>, to: &mut Encoder) {
@@ -24,12 +29,40 @@ impl Names {
     }
 }
 
+impl Listing {
+    /// Tells its store apart from all others, if that is not this one.
+    fn cleared(&self, store: &Rc<RefCell<Names>>) -> Option<u64> {
+        let other = !Rc::ptr_eq(&self.students, store);
+        other.then(|| Rc::as_ptr(&self.students).addr() as u64)
+    }
+}
+
 impl Roulette {
-    pub(super) fn save_store(&self, to: &mut Encoder) {
-        let Roulette { version: _, students, random } = self;
+    pub(super) fn save_store<'s>(
+        &self,
+        clients: impl Iterator<Item = &'s Session>,
+        to: &mut Encoder,
+    ) {
+        let Roulette { version: _, students, random, cleared: _ } = self;
         to.put_number(random.get_seed());
-        let students = students.borrow();
-        students.save(0..students.len(), to);
+        let names = students.borrow();
+        names.save(0..names.len(), to);
+        // Each of them once, however many clients list it: a copy for each client might have no room.
+        let mut cleared: BTreeMap<u64, (&Listing, Range<usize>)> = BTreeMap::new();
+        for list in clients.filter_map(|client| client.list.as_deref()) {
+            if let Some(key) = list.cleared(students)
+                && let Some(left) = &list.left
+            {
+                let (_, all) = cleared.entry(key).or_insert((list, left.clone()));
+                *all = all.start.min(left.start)..all.end.max(left.end);
+            }
+        }
+        to.put_number(cleared.len() as u64);
+        for (key, (Listing { students, before, left: _ }, all)) in cleared {
+            to.put_number(key);
+            to.put_number(all.start as u64);
+            students.borrow().save(all.start - before..all.end - before, to);
+        }
     }
 
     /// In the place of what this one has loaded itself.
@@ -37,8 +70,15 @@ impl Roulette {
         let seed = from.number()?;
         let memory = self.students.borrow().memory();
         let students = Names::new(memory).restore(from)?;
+        let mut cleared = Cleared::new();
+        for _ in 0..from.number()? {
+            let (key, before) = (from.number()?, from.size()?);
+            let names = students.empty().restore(from)?;
+            cleared.insert(key, (before, Rc::new(RefCell::new(names))));
+        }
         self.students = Rc::new(RefCell::new(students));
         self.random = fastrand::Rng::with_seed(seed);
+        self.cleared = cleared;
         Ok(())
     }
 
@@ -49,16 +89,10 @@ impl Roulette {
             to.put_option(load.as_ref().ok(), |to, names| names.save(0..names.len(), to));
         });
         to.put_option(list.as_deref(), |to, list| {
-            let Listing { students, before, left } = list;
-            to.put_option(left.clone(), |to, left| {
+            to.put_option(list.left.clone(), |to, left| {
                 to.put_number(left.start as u64);
                 to.put_number(left.end as u64);
-                // Of a store that was cleared since, nobody else knows the names.
-                let own = !Rc::ptr_eq(students, &self.students);
-                let names = students.borrow();
-                to.put_option(own.then_some(names), |to, names| {
-                    names.save(left.start - before..left.end - before, to);
-                });
+                to.put_option(list.cleared(&self.students), Encoder::put_number);
             });
         });
     }
@@ -71,25 +105,34 @@ impl Roulette {
             Ok(Box::new(names.ok_or(Full)))
         })?;
         let list = from.option(|from| {
-            let left = from.option(|from| {
-                let range = from.size()?..from.size()?;
-                let own = from.option(|from| empty().restore(from))?;
-                Ok((range, own))
-            })?;
+            let left = from
+                .option(|from| Ok((from.size()?..from.size()?, from.option(Decoder::number)?)))?;
             let mut list = Listing::new(&self.students);
-            list.left = None;
-            if let Some((range, own)) = left {
-                if let Some(own) = own {
-                    (list.students, list.before) = (Rc::new(RefCell::new(own)), range.start);
-                }
-                let there = list.before + list.students.borrow().len();
-                if range.start > range.end || range.end > there {
-                    return Err(Unreadable("a list of more than there is"));
-                }
-                list.left = Some(range);
-            }
+            list.left = match left {
+                Some((left, cleared)) => self.left_of(&mut list, left, cleared)?,
+                None => None,
+            };
             Ok(Box::new(list))
         })?;
         Ok(Session { commands, load, list })
+    }
+
+    /// What is left of a list, which is of a store that was cleared if it has a key.
+    fn left_of(
+        &self,
+        list: &mut Listing,
+        left: Range<usize>,
+        cleared: Option<u64>,
+    ) -> Result<Option<Range<usize>>, Unreadable> {
+        if let Some(key) = cleared {
+            // It is not there for a client that is being closed, and is sent no more.
+            let Some((before, students)) = self.cleared.get(&key) else { return Ok(None) };
+            (list.before, list.students) = (*before, Rc::clone(students));
+        }
+        let there = list.before.saturating_add(list.students.borrow().len());
+        if left.start < list.before || left.start > left.end || left.end > there {
+            return Err(Unreadable("a list of more than there is"));
+        }
+        Ok(Some(left))
     }
 }

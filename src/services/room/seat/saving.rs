@@ -31,9 +31,9 @@ impl Pending {
 }
 
 impl<W: Words> Seat<W> {
-    /// Writes down the seat with its bus and its words, for the process that goes on with the room: to be called
-    /// in [`Handler::save`](crate::Handler::save), whose connections then go [together](crate::Saved::together).
-    /// None if the bus cannot go, or ends: then nothing does.
+    /// Saves the seat with its bus and its words, for the process that goes on with the room: to be called in
+    /// [`Handler::save`](crate::Handler::save), whose connections then go [together](crate::Saved::together).
+    /// None if the bus cannot go or is about to stop; the handler is then to return None, too.
     ///
     /// ```
     /// # use reactor::services::room::{Message, Seat, Words};
@@ -96,9 +96,9 @@ impl<W: Words> Seat<W> {
         Some(())
     }
 
-    /// Reads what [`save`](Self::save) has written: to be called in
-    /// [`Handler::restore`](crate::Handler::restore). Nothing else has to be done for it: members are there again
-    /// without an [`on_open`](Self::on_open).
+    /// Restores what [`save`](Self::save) has written: to be called in
+    /// [`Handler::restore`](crate::Handler::restore). Nothing else is needed: members are there again without an
+    /// [`on_open`](Self::on_open).
     ///
     /// # Errors
     /// [`Unreadable`] if it is of another core, or is invalid. The seat, its bus and its words are then as they were.
