@@ -205,6 +205,8 @@ fn pages_of_others_are_refused() {
             origin(&format!("http://rebound.example:{port}")),
             403,
         ),
+        // When this one is let in, those before it have been counted.
+        (&own, String::new(), 101),
     ] {
         let mut client = Client::connect(web.addr);
         client.send(request(host, &headers));
