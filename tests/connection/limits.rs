@@ -499,8 +499,8 @@ fn as_many_go_on_as_there_is_enough_for() {
     assert!(clients.iter().all(|client| server.sent(*client) == b"ping\n"));
 }
 
-/// Says a word at each line, and one more when that is out.
-struct Drained;
+/// Says a word at each line, and does something when that is out.
+struct Drained(fn(&mut Context<'_, ()>));
 
 impl Handler for Drained {
     type Session = ();
@@ -512,14 +512,14 @@ impl Handler for Drained {
     }
 
     fn on_drain(&mut self, cx: &mut Context<'_, ()>) {
-        cx.send(b"!");
+        (self.0)(cx);
     }
 }
 
 #[test]
 fn who_takes_output_while_it_waits_keeps_its_place() {
     let limits = Limits { low_water: 0, ..ten_a_peer() };
-    let mut server = Harness::with_limits(Drained, limits);
+    let mut server = Harness::with_limits(Drained(|cx| _ = cx.send(b"!")), limits);
     let [other, next, client] = [(); 3].map(|()| server.connect_from(peer("192.0.2.1")));
     server.take_only(client, Some(0));
     server.feed(client, "a\n");
@@ -535,27 +535,10 @@ fn who_takes_output_while_it_waits_keeps_its_place() {
     assert_eq!(server.sent(client), b"b!");
 }
 
-/// Says a word at each line, and closes when that is out.
-struct LastWord;
-
-impl Handler for LastWord {
-    type Session = ();
-    type Message = ();
-
-    fn on_line(&mut self, cx: &mut Context<'_, ()>, line: &[u8]) {
-        cx.send(line);
-        cx.request_drain();
-    }
-
-    fn on_drain(&mut self, cx: &mut Context<'_, ()>) {
-        cx.close();
-    }
-}
-
 /// More has come from it by then than its peer may send.
 #[test]
 fn who_is_closed_when_its_output_is_out_waits_for_no_rate() {
-    let mut server = Harness::with_limits(LastWord, ten_a_peer()).by_hand();
+    let mut server = Harness::with_limits(Drained(|cx| cx.close()), ten_a_peer()).by_hand();
     let [client, other] = [(); 2].map(|()| server.connect_from(peer("192.0.2.1")));
     server.feed(client, numbers(0, 5));
     assert!(server.turn());
